@@ -1,0 +1,1 @@
+//! The Kubernetes API server: filters, the one registry of every kind, watch cache, discovery.

@@ -1,0 +1,1 @@
+//! The controllers, one file or folder each, listed in one table.

@@ -1,0 +1,1 @@
+//! Cluster DNS: Services and Pods to records to the protocol.

@@ -1,0 +1,1 @@
+//! The kubelet: pod state machine, probes, volumes, resources, node status and the node HTTP API.

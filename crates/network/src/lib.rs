@@ -1,0 +1,1 @@
+//! Netlink and nftables: pod networks, routes, rule sets.

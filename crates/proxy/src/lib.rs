@@ -1,0 +1,1 @@
+//! The service proxy: Services and EndpointSlices to a pure rule set to nftables.

@@ -1,0 +1,1 @@
+//! The scheduler: queue, incremental snapshot, plugin framework.

@@ -1,0 +1,238 @@
+//! The tree: any object of any kind, decoded once and worked on in place.
+//!
+//! Maps are sorted by key (bytewise), so that encoding is deterministic, lookup is a search and equality is structural.
+//! Keys that the catalogue knows are `&'static str` and cost nothing; short strings live inline.
+
+use compact_str::CompactString;
+use std::borrow::Cow;
+
+/// A key of a [`Map`].
+pub type Key = Cow<'static, str>;
+
+/// A value of the tree. `Null` is kept only where an absent list or map must be written as `null`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Value {
+    #[default]
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Str(CompactString),
+    List(Vec<Value>),
+    Map(Map),
+}
+
+/// A map sorted by key; keys are unique.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Map {
+    entries: Vec<(Key, Value)>,
+}
+
+impl Map {
+    pub const fn new() -> Self {
+        Map { entries: Vec::new() }
+    }
+    fn find(&self, key: &str) -> Result<usize, usize> {
+        self.entries.binary_search_by(|(k, _)| k.as_ref().cmp(key))
+    }
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.find(key).ok().map(|i| &self.entries[i].1)
+    }
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
+        self.find(key).ok().map(|i| &mut self.entries[i].1)
+    }
+    /// Sets a key, returning what it had.
+    pub fn insert(&mut self, key: impl Into<Key>, value: impl Into<Value>) -> Option<Value> {
+        let (key, value) = (key.into(), value.into());
+        match self.find(&key) {
+            Ok(i) => Some(std::mem::replace(&mut self.entries[i].1, value)),
+            Err(i) => {
+                self.entries.insert(i, (key, value));
+                None
+            }
+        }
+    }
+    /// The value of a key, made by `make` when it is absent or null.
+    pub fn entry(&mut self, key: impl Into<Key>, make: impl FnOnce() -> Value) -> &mut Value {
+        let key = key.into();
+        let i = match self.find(&key) {
+            Ok(i) => {
+                if self.entries[i].1 == Value::Null {
+                    self.entries[i].1 = make();
+                }
+                i
+            }
+            Err(i) => {
+                self.entries.insert(i, (key, make()));
+                i
+            }
+        };
+        &mut self.entries[i].1
+    }
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        self.find(key).ok().map(|i| self.entries.remove(i).1)
+    }
+    pub fn contains_key(&self, key: &str) -> bool {
+        self.find(key).is_ok()
+    }
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &Value)> + ExactSizeIterator {
+        self.entries.iter().map(|(k, v)| (k.as_ref(), v))
+    }
+    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (&str, &mut Value)> + ExactSizeIterator {
+        self.entries.iter_mut().map(|(k, v)| (k.as_ref(), v))
+    }
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut Value) -> bool) {
+        self.entries.retain_mut(|(k, v)| keep(k, v));
+    }
+    pub fn into_entries(self) -> Vec<(Key, Value)> {
+        self.entries
+    }
+
+    /// The string at a path of keys, or `""`.
+    pub fn str_at(&self, path: &[&str]) -> &str {
+        self.at(path).and_then(Value::as_str).unwrap_or("")
+    }
+    /// The value at a path of keys.
+    pub fn at(&self, path: &[&str]) -> Option<&Value> {
+        let (first, rest) = path.split_first()?;
+        let mut value = self.get(first)?;
+        for key in rest {
+            value = value.as_map()?.get(key)?;
+        }
+        Some(value)
+    }
+    /// The value at a path of keys, for change.
+    pub fn at_mut(&mut self, path: &[&str]) -> Option<&mut Value> {
+        let (first, rest) = path.split_first()?;
+        let mut value = self.get_mut(first)?;
+        for key in rest {
+            value = value.as_map_mut()?.get_mut(key)?;
+        }
+        Some(value)
+    }
+    /// Sets the value at a path, making maps on the way (a scalar on the way is replaced).
+    pub fn set_at(&mut self, path: &[&'static str], value: impl Into<Value>) {
+        let Some((last, parents)) = path.split_last() else { return };
+        let mut map = self;
+        for key in parents {
+            let next = map.entry(*key, || Value::Map(Map::new()));
+            if next.as_map().is_none() {
+                *next = Value::Map(Map::new());
+            }
+            match next {
+                Value::Map(inner) => map = inner,
+                _ => return,
+            }
+        }
+        map.insert(*last, value);
+    }
+    /// Removes the value at a path, returning it.
+    pub fn remove_at(&mut self, path: &[&str]) -> Option<Value> {
+        let (last, parents) = path.split_last()?;
+        if parents.is_empty() {
+            return self.remove(last);
+        }
+        self.at_mut(parents)?.as_map_mut()?.remove(last)
+    }
+}
+
+impl FromIterator<(Key, Value)> for Map {
+    /// Later duplicates win.
+    fn from_iter<T: IntoIterator<Item = (Key, Value)>>(entries: T) -> Self {
+        let mut map = Map::new();
+        for (k, v) in entries {
+            map.insert(k, v);
+        }
+        map
+    }
+}
+
+impl Value {
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Value::Str(s) => Some(s),
+            _ => None,
+        }
+    }
+    pub fn as_i64(&self) -> Option<i64> {
+        match self {
+            Value::Int(i) => Some(*i),
+            _ => None,
+        }
+    }
+    pub fn as_bool(&self) -> Option<bool> {
+        match self {
+            Value::Bool(b) => Some(*b),
+            _ => None,
+        }
+    }
+    pub fn as_list(&self) -> Option<&[Value]> {
+        match self {
+            Value::List(l) => Some(l),
+            _ => None,
+        }
+    }
+    pub fn as_list_mut(&mut self) -> Option<&mut Vec<Value>> {
+        match self {
+            Value::List(l) => Some(l),
+            _ => None,
+        }
+    }
+    pub fn as_map(&self) -> Option<&Map> {
+        match self {
+            Value::Map(m) => Some(m),
+            _ => None,
+        }
+    }
+    pub fn as_map_mut(&mut self) -> Option<&mut Map> {
+        match self {
+            Value::Map(m) => Some(m),
+            _ => None,
+        }
+    }
+    pub fn is_null(&self) -> bool {
+        matches!(self, Value::Null)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(s: &str) -> Self {
+        Value::Str(s.into())
+    }
+}
+impl From<String> for Value {
+    fn from(s: String) -> Self {
+        Value::Str(s.into())
+    }
+}
+impl From<CompactString> for Value {
+    fn from(s: CompactString) -> Self {
+        Value::Str(s)
+    }
+}
+impl From<i64> for Value {
+    fn from(i: i64) -> Self {
+        Value::Int(i)
+    }
+}
+impl From<bool> for Value {
+    fn from(b: bool) -> Self {
+        Value::Bool(b)
+    }
+}
+impl From<Map> for Value {
+    fn from(m: Map) -> Self {
+        Value::Map(m)
+    }
+}
+impl From<Vec<Value>> for Value {
+    fn from(l: Vec<Value>) -> Self {
+        Value::List(l)
+    }
+}

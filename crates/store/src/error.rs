@@ -1,0 +1,30 @@
+//! What the state seam refuses.
+
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The revision asked for is below the compaction mark.
+    #[error("revision {asked} has been compacted; the oldest held is {compacted}")]
+    Compacted { asked: i64, compacted: i64 },
+    #[error("revision {asked} is in the future; the store is at {current}")]
+    FutureRevision { asked: i64, current: i64 },
+    #[error("lease {0} does not exist")]
+    LeaseNotFound(i64),
+    /// The watcher read too slowly for the memory it may hold; resume from the last revision.
+    #[error("the watcher fell too far behind and was ended after revision {last}")]
+    SlowWatcher { last: i64 },
+    #[error("the store takes no writes: {reason}")]
+    ReadOnly { reason: String },
+    #[error("{what} in {place}")]
+    Corrupt { what: String, place: String },
+    #[error("{path} is in use by another process: stop it, or choose another data directory")]
+    Locked { path: std::path::PathBuf },
+    #[error("cannot {doing} {path}")]
+    Io { doing: &'static str, path: std::path::PathBuf, #[source] source: std::io::Error },
+    #[error("the store is closed")]
+    Closed,
+    #[error("the store cannot be reached: {0}")]
+    Unavailable(String),
+}
