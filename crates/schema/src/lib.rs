@@ -1,5 +1,31 @@
 //! The catalogue of kinds, and what is done with objects of any kind: codecs, defaulting, validation, patches, apply, documents.
+//!
+//! # The map of this crate
+//!
+//! | module | what |
+//! |---|---|
+//! | [`tree`] | [`Map`] and [`Value`]: an object, decoded once and worked on in place |
+//! | [`types`] | [`TypeRef`], [`Struct`], [`Field`], [`Kind`]: the type graph; built-in ([`types::find`]) or made at run time ([`types::Builder`]) behind the same handles; [`Schema`] owns what a `TypeRef` borrows |
+//! | [`resource`] | [`Resource`] rows: `resource::get(group, version, plural)`, `resource::of_kind(group, version, kind)`, `resource::all()`, `resource::groups()` (upstream's priority order) |
+//! | [`decode`] | what every decoder returns: [`Decoded`] (tree and strict [`Problem`]s), [`DecodeError`] |
+//! | [`json`] | `json::decode(ty, bytes) -> Result<Decoded, DecodeError>`; `json::parse(bytes) -> Result<Value, DecodeError>` (untyped); `json::encode(&Map, &mut Vec<u8>)`, `json::encode_value(&Value, &mut Vec<u8>)` |
+//! | [`yaml`] | `yaml::decode(ty, bytes)`, `yaml::parse(bytes)`: the same from YAML |
+//! | [`protobuf`] | `protobuf::decode(bytes, |group, version, kind| ty) -> Result<Decoded, _>`, `protobuf::encode(ty, &Map, &mut Vec<u8>)` (with the `k8s\0` envelope) |
+//! | [`normal`] | `normal::typed(ty, Value) -> Result<Decoded, DecodeError>`: a tree made by patching, checked against its type; `normal::normalise(ty, &mut Map)`: empties dropped and absent ones written as Go would |
+//! | [`encoded`] | [`Encoded`]: the bytes of an object with a place for its resourceVersion |
+//! | [`view`] | typed read accessors over `&Map`: `view::core_v1::Pod(&map).spec()?.node_name()` |
+//! | [`docs`] | the documentation of types and fields, unpacked on demand |
+//!
+//! Every decoder feeds one schema-guided builder, so that JSON, YAML, protobuf and patched trees are checked and normalised alike.
 
+pub mod decode;
+pub mod encoded;
+pub mod resource;
 pub mod tree;
+pub mod types;
 
+pub use decode::{DecodeError, Decoded, Problem};
+pub use encoded::Encoded;
+pub use resource::Resource;
 pub use tree::{Map, Value};
+pub use types::{Field, Kind, Schema, Struct, TypeRef};

@@ -85,7 +85,7 @@ impl Map {
         self.entries.iter().map(|(k, v)| (k.as_ref(), v))
     }
     pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (&str, &mut Value)> + ExactSizeIterator {
-        self.entries.iter_mut().map(|(k, v)| (k.as_ref(), v))
+        self.entries.iter_mut().map(|entry| (&*entry.0, &mut entry.1))
     }
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut Value) -> bool) {
         self.entries.retain_mut(|(k, v)| keep(k, v));
