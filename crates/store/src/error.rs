@@ -10,6 +10,10 @@ pub enum Error {
     Compacted { asked: i64, compacted: i64 },
     #[error("revision {asked} is in the future; the store is at {current}")]
     FutureRevision { asked: i64, current: i64 },
+    #[error("key {key:?} is changed twice in one transaction")]
+    DuplicateKey { key: String },
+    #[error("the transaction has {size} bytes; the limit is {limit}")]
+    TooLarge { size: usize, limit: usize },
     #[error("lease {0} does not exist")]
     LeaseNotFound(i64),
     /// The watcher read too slowly for the memory it may hold; resume from the last revision.
@@ -17,6 +21,10 @@ pub enum Error {
     SlowWatcher { last: i64 },
     #[error("the store takes no writes: {reason}")]
     ReadOnly { reason: String },
+    /// The disk failed while the write was under way: it may or may not be there after a restart.
+    #[error("it is not known whether the write happened: {reason}")]
+    Unknown { reason: String },
+    /// `place` names the file and the offset in it.
     #[error("{what} in {place}")]
     Corrupt { what: String, place: String },
     #[error("{path} is in use by another process: stop it, or choose another data directory")]

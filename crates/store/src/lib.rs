@@ -51,6 +51,10 @@ pub trait Store: Send + Sync + 'static {
     /// Ends a lease now, deleting its keys under one revision.
     async fn lease_revoke(&self, lease: LeaseId) -> Result<(), Error>;
 
+    /// Asks that every watch with `progress` be told soon that it has seen all up to the revision returned,
+    /// which is the store's present one: wait for a batch with at least that revision to read consistently.
+    async fn request_progress(&self) -> Result<i64, Error>;
+
     /// The revision, compaction mark, number of keys and size, and whether the engine takes writes.
     async fn status(&self) -> Result<StoreStatus, Error>;
 }

@@ -28,6 +28,45 @@ pub struct KeyRange {
     pub end: Option<Bytes>,
 }
 
+impl KeyRange {
+    /// One key.
+    pub fn key(key: impl Into<Bytes>) -> Self {
+        Self { start: key.into(), end: None }
+    }
+
+    /// Every key that begins with `prefix`; all keys when it is empty.
+    pub fn prefix(prefix: impl Into<Bytes>) -> Self {
+        let start = prefix.into();
+        let end = match start.iter().rposition(|byte| *byte != 0xff) {
+            Some(last) => {
+                let mut end = start[..=last].to_vec();
+                end[last] += 1;
+                Bytes::from(end)
+            }
+            None => Bytes::new(),
+        };
+        Self { start, end: Some(end) }
+    }
+
+    /// From `start` to just before `end`; an empty `end` is the end of the key space.
+    pub fn between(start: impl Into<Bytes>, end: impl Into<Bytes>) -> Self {
+        Self { start: start.into(), end: Some(end.into()) }
+    }
+
+    /// The whole key space.
+    pub fn all() -> Self {
+        Self { start: Bytes::new(), end: Some(Bytes::new()) }
+    }
+
+    /// Whether `key` lies in the range.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        match &self.end {
+            None => key == self.start,
+            Some(end) => key >= &self.start[..] && (end.is_empty() || key < &end[..]),
+        }
+    }
+}
+
 /// What a compare looks at, and the value it must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -71,6 +110,27 @@ pub struct Txn {
     pub compares: Vec<Compare>,
     pub success: Vec<Op>,
     pub failure: Vec<Op>,
+    /// Tell the values that puts replace and deletes remove. Without it the `previous` and `deleted`
+    /// of the results have everything but the value, and nothing old is read from the disk.
+    pub previous: bool,
+}
+
+impl Txn {
+    /// Applies the operations without a condition.
+    pub fn of(ops: Vec<Op>) -> Self {
+        Self { success: ops, ..Self::default() }
+    }
+
+    /// Applies `op` when the key's modification revision is `expected` (0: the key does not exist);
+    /// otherwise tells the key as it is, in a [`OpResult::Range`].
+    pub fn guarded(key: Bytes, expected: i64, op: Op) -> Self {
+        Self {
+            compares: vec![Compare { key: key.clone(), relation: Relation::Equal, target: Target::ModRevision(expected) }],
+            success: vec![op],
+            failure: vec![Op::Range(Range::of(KeyRange::key(key)))],
+            previous: false,
+        }
+    }
 }
 
 /// What a transaction did.
@@ -86,6 +146,7 @@ pub struct TxnResult {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpResult {
     Put { previous: Option<KeyValue> },
+    /// In key order.
     Delete { deleted: Vec<KeyValue> },
     Range(RangeResult),
 }
@@ -102,6 +163,23 @@ pub struct Range {
     pub count_only: bool,
     /// Leave the values empty.
     pub keys_only: bool,
+}
+
+impl Range {
+    /// All of `keys`, at present, with values.
+    pub fn of(keys: KeyRange) -> Self {
+        Self { keys, revision: 0, limit: 0, count_only: false, keys_only: false }
+    }
+
+    /// The same at a past revision (0: at present).
+    pub fn at(self, revision: i64) -> Self {
+        Self { revision, ..self }
+    }
+
+    /// The same with at most `limit` keys (0: all).
+    pub fn limit(self, limit: usize) -> Self {
+        Self { limit, ..self }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +205,13 @@ pub struct Watch {
     pub progress: bool,
 }
 
+impl Watch {
+    /// Everything in `keys` from `start_revision` (0: from now), with progress batches.
+    pub fn of(keys: KeyRange, start_revision: i64) -> Self {
+        Self { keys, start_revision, previous: false, progress: true }
+    }
+}
+
 /// Everything that one or more revisions did to the watched keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchBatch {
@@ -138,11 +223,27 @@ pub struct WatchBatch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Put { kv: KeyValue, previous: Option<KeyValue> },
-    /// `kv` has the key and the revision of the deletion.
+    /// `revision` is that of the deletion.
     Delete { key: Bytes, revision: i64, previous: Option<KeyValue> },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Event {
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Event::Put { kv, .. } => &kv.key,
+            Event::Delete { key, .. } => key,
+        }
+    }
+
+    pub fn revision(&self) -> i64 {
+        match self {
+            Event::Put { kv, .. } => kv.mod_revision,
+            Event::Delete { revision, .. } => *revision,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreStatus {
     pub revision: i64,
     pub compacted: i64,
