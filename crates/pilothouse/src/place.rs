@@ -1,0 +1,83 @@
+//! Where the parts of a cluster live on this machine.
+//!
+//! The default cluster keeps upstream's places, because CSI drivers and log shippers mount them;
+//! a cluster in another data directory has all of them below it.
+
+use std::path::{Path, PathBuf};
+
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/pilothouse";
+
+/// The longest path of a unix socket (`sun_path`, with its end).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Every path of one cluster.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub data_dir: PathBuf,
+    pub store: PathBuf,
+    pub pki: PathBuf,
+    pub runtime: PathBuf,
+    pub network: PathBuf,
+    pub kubelet: PathBuf,
+    pub pod_logs: PathBuf,
+    pub container_logs: PathBuf,
+    pub cri_socket: PathBuf,
+    /// Directory of sockets and other things that do not outlive a boot.
+    pub run: PathBuf,
+    pub admin_kubeconfig: PathBuf,
+    /// Held by the running process; tells its id.
+    pub lock: PathBuf,
+    /// Whether this is the machine's default cluster.
+    pub default: bool,
+}
+
+impl Place {
+    /// # Errors
+    /// When the data directory's path is so long that a socket below it has no valid path.
+    pub fn new(data_dir: &Path) -> anyhow::Result<Self> {
+        let data_dir = std::path::absolute(data_dir)?;
+        let default = data_dir == Path::new(DEFAULT_DATA_DIR);
+        let below = |path: &str| data_dir.join(path);
+        let run = if default { PathBuf::from("/run/pilothouse") } else { below("run") };
+        let cri_socket = run.join("cri.sock");
+        // The longest socket is a shim's, in a directory beside.
+        if cri_socket.as_os_str().len() + 24 > SOCKET_PATH_MAX {
+            anyhow::bail!(
+                "the path of the data directory {} is too long for the sockets below it: choose one of at most {} bytes",
+                data_dir.display(),
+                SOCKET_PATH_MAX - 24 - "/run/cri.sock".len(),
+            );
+        }
+        Ok(Place {
+            store: below("store"),
+            pki: below("pki"),
+            runtime: below("runtime"),
+            network: below("network"),
+            kubelet: if default { "/var/lib/kubelet".into() } else { below("kubelet") },
+            pod_logs: if default { "/var/log/pods".into() } else { below("log/pods") },
+            container_logs: if default { "/var/log/containers".into() } else { below("log/containers") },
+            admin_kubeconfig: below("admin.kubeconfig"),
+            lock: below("pilothouse.lock"),
+            run,
+            cri_socket,
+            data_dir,
+            default,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_default_cluster_uses_the_machines_places() -> anyhow::Result<()> {
+        assert_eq!(Place::new(Path::new(DEFAULT_DATA_DIR))?.kubelet, Path::new("/var/lib/kubelet"));
+        let other = Place::new(Path::new("/srv/two"))?;
+        for path in [&other.kubelet, &other.pod_logs, &other.container_logs, &other.cri_socket, &other.run] {
+            assert!(path.starts_with("/srv/two"), "{}", path.display());
+        }
+        assert!(Place::new(Path::new(&format!("/{}", "x".repeat(100)))).is_err());
+        Ok(())
+    }
+}
