@@ -1,0 +1,49 @@
+# Pilothouse: see README.md. `make up` needs a Debian-like machine, root, and Rust (https://rustup.rs).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help up build test lint fix bench release install-build install-test clean
+
+TARGET := x86_64-unknown-linux-gnu
+STATIC := -C target-feature=+crt-static -C relocation-model=static
+
+help: ## Says what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+up: release ## Builds, then runs a whole cluster on this machine, in the foreground
+	@if [ "$$(id -u)" -ne 0 ]; then exec sudo --preserve-env=KUBECONFIG dist/pilothouse up $(ARGS); else exec dist/pilothouse up $(ARGS); fi
+
+build: install-build ## Builds everything for development
+	cargo build --workspace
+
+test: install-build install-test ## Runs every test (as root)
+	@if [ "$$(id -u)" -ne 0 ]; then echo "make test runs real containers, network namespaces and nftables: run it as root (sudo make test)"; exit 1; fi
+	cargo build -p pilothouse
+	cargo nextest run --workspace --no-fail-fast || { cargo nextest --version >/dev/null 2>&1 && exit 1; cargo test --workspace --no-fail-fast; }
+
+lint: install-build ## Checks formatting and lints; writes nothing
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fix: install-build ## Mends formatting and what clippy can mend
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt --all
+
+bench: release ## Measures, and prints the peers' figures beside ours
+	scripts/bench
+
+release: install-build ## Writes dist/pilothouse: one static executable, stripped, and its systemd unit
+	RUSTFLAGS="$(STATIC)" cargo build --release --locked -p pilothouse --target $(TARGET)
+	mkdir -p dist
+	install -m 0755 target/$(TARGET)/release/pilothouse dist/pilothouse
+	install -m 0644 packaging/pilothouse.service dist/pilothouse.service
+
+install-build: ## Installs what building needs and this machine lacks
+	@scripts/install build
+
+install-test: ## Installs what testing needs and this machine lacks
+	@scripts/install test
+
+clean: ## Removes what was built
+	cargo clean
+	rm -rf dist
