@@ -7,7 +7,7 @@ pub type Str = Cow<'static, str>;
 pub type Strs = Cow<'static, [Str]>;
 
 /// A served resource.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Resource {
     /// `""` for the core group.
     pub group: Str,
@@ -76,4 +76,82 @@ pub struct Column {
 
 /// A set of verbs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verbs(pub u16);
+pub struct Verbs(pub(crate) u16);
+
+impl Verbs {
+    pub const CREATE: Verbs = Verbs(1);
+    pub const DELETE: Verbs = Verbs(1 << 1);
+    pub const DELETE_COLLECTION: Verbs = Verbs(1 << 2);
+    pub const GET: Verbs = Verbs(1 << 3);
+    pub const LIST: Verbs = Verbs(1 << 4);
+    pub const PATCH: Verbs = Verbs(1 << 5);
+    pub const UPDATE: Verbs = Verbs(1 << 6);
+    pub const WATCH: Verbs = Verbs(1 << 7);
+    pub const ALL: Verbs = Verbs(255);
+
+    /// Whether all of `other` are in it.
+    pub const fn contains(self, other: Verbs) -> bool {
+        self.0 & other.0 == other.0
+    }
+    pub const fn union(self, other: Verbs) -> Verbs {
+        Verbs(self.0 | other.0)
+    }
+    /// As discovery writes them, in alphabetical order.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        NAMES.iter().enumerate().filter(move |(bit, _)| self.0 & (1 << bit) != 0).map(|(_, name)| *name)
+    }
+}
+
+/// In the order of their bits.
+const NAMES: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+const fn b(text: &'static str) -> Str {
+    Cow::Borrowed(text)
+}
+
+include!(concat!(env!("OUT_DIR"), "/resources.rs"));
+
+impl Resource {
+    /// `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
+    }
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+    /// `pods`, `deployments.apps`: how messages and RBAC's documents name it.
+    pub fn group_resource(&self) -> String {
+        if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
+    }
+}
+
+/// Every built-in resource; groups in the order of discovery, versions by priority.
+pub fn all() -> &'static [Resource] {
+    &RESOURCES
+}
+
+/// The built-in resource of a path: `get("apps", "v1", "deployments")`.
+pub fn get(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+    RESOURCES.iter().find(|r| r.plural == plural && r.group == group && r.version == version)
+}
+
+/// The built-in resource of a kind: `of_kind("apps", "v1", "Deployment")`.
+pub fn of_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
+    RESOURCES.iter().find(|r| r.kind == kind && r.group == group && r.version == version)
+}
+
+/// The built-in groups in the order of discovery (the core group is `""`), each with its versions, preferred first.
+pub fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for resource in &RESOURCES {
+        match groups.iter_mut().find(|(group, _)| *group == resource.group) {
+            Some((_, versions)) => {
+                if !versions.contains(&resource.version.as_ref()) {
+                    versions.push(&resource.version);
+                }
+            }
+            None => groups.push((&resource.group, vec![&resource.version])),
+        }
+    }
+    groups
+}

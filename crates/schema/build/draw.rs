@@ -1,0 +1,52 @@
+//! Draws the structure and documentation of every GA kind, and of what it reaches, from `k8s-openapi`.
+
+use k8s_openapi::{api, apiextensions_apiserver, apimachinery, kube_aggregator};
+use serde_json::{Map, Value};
+
+macro_rules! roots {
+    ($generator:ident: $($module:path { $($name:ident)+ })+) => {
+        $($({ use $module as module; $generator.subschema_for::<module::$name>(); })+)+
+    };
+}
+
+/// Definition name (`io.k8s.api.core.v1.Pod`) to JSON schema.
+pub(crate) fn definitions() -> Map<String, Value> {
+    let mut generator = schemars::SchemaGenerator::new(schemars::generate::SchemaSettings::openapi3());
+    roots! { generator:
+        api::admissionregistration::v1 {
+            MutatingAdmissionPolicy MutatingAdmissionPolicyBinding MutatingWebhookConfiguration
+            ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration
+        }
+        api::apps::v1 { ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet }
+        api::authentication::v1 { SelfSubjectReview TokenRequest TokenReview }
+        api::authorization::v1 {
+            LocalSubjectAccessReview SelfSubjectAccessReview SelfSubjectRulesReview SubjectAccessReview
+        }
+        api::autoscaling::v1 { HorizontalPodAutoscaler Scale }
+        api::autoscaling::v2 { HorizontalPodAutoscaler }
+        api::batch::v1 { CronJob Job }
+        api::certificates::v1 { CertificateSigningRequest }
+        api::coordination::v1 { Lease }
+        api::core::v1 {
+            Binding ComponentStatus ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume
+            PersistentVolumeClaim Pod PodTemplate ReplicationController ResourceQuota Secret Service ServiceAccount
+        }
+        api::discovery::v1 { EndpointSlice }
+        api::events::v1 { Event }
+        api::flowcontrol::v1 { FlowSchema PriorityLevelConfiguration }
+        api::networking::v1 { IPAddress Ingress IngressClass NetworkPolicy ServiceCIDR }
+        api::node::v1 { RuntimeClass }
+        api::policy::v1 { Eviction PodDisruptionBudget }
+        api::rbac::v1 { ClusterRole ClusterRoleBinding Role RoleBinding }
+        api::resource::v1 { DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice }
+        api::scheduling::v1 { PriorityClass }
+        api::storage::v1 { CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment VolumeAttributesClass }
+        apiextensions_apiserver::pkg::apis::apiextensions::v1 { CustomResourceDefinition }
+        kube_aggregator::pkg::apis::apiregistration::v1 { APIService }
+        apimachinery::pkg::apis::meta::v1 {
+            APIGroup APIGroupList APIResourceList APIVersions DeleteOptions LabelSelector ListMeta ObjectMeta Status
+        }
+        apimachinery::pkg::version { Info }
+    }
+    generator.take_definitions(true)
+}

@@ -1,0 +1,215 @@
+//! Reads `tables/resources.txt` (its head says how) and writes the rows of the catalogue.
+
+use crate::model::Model;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::Path;
+
+pub(crate) struct Resource {
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) plural: String,
+    pub(crate) kind: String,
+    pub(crate) type_name: String,
+    pub(crate) namespaced: bool,
+    pub(crate) generation: bool,
+    pub(crate) is_virtual: bool,
+    pub(crate) short_names: Vec<String>,
+    pub(crate) categories: Vec<String>,
+    pub(crate) verbs: BTreeSet<&'static str>,
+    pub(crate) key: String,
+    /// Group and version.
+    pub(crate) stored: (String, String),
+    pub(crate) subresources: Vec<Subresource>,
+    pub(crate) columns: Vec<Column>,
+}
+
+pub(crate) struct Subresource {
+    name: String,
+    kind: String,
+    verbs: BTreeSet<&'static str>,
+    group: String,
+    version: String,
+}
+
+pub(crate) struct Column {
+    name: String,
+    ty: String,
+    format: String,
+    wide: bool,
+}
+
+/// In the order of their bits in `Verbs`.
+const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// The package of a group's types.
+pub(crate) fn package(group: &str) -> String {
+    match group {
+        "" => "io.k8s.api.core".into(),
+        "apiextensions.k8s.io" => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions".into(),
+        "apiregistration.k8s.io" => "io.k8s.kube-aggregator.pkg.apis.apiregistration".into(),
+        _ => format!("io.k8s.api.{}", group.split('.').next().unwrap_or(group)),
+    }
+}
+
+fn verbs(text: &str, place: &str) -> BTreeSet<&'static str> {
+    text.split(',')
+        .map(|verb| VERBS.into_iter().find(|v| *v == verb).unwrap_or_else(|| panic!("{place}: {verb}?")))
+        .collect()
+}
+
+fn group_version(text: &str, place: &str) -> (String, String) {
+    let (group, version) = text.split_once('/').unwrap_or_else(|| panic!("{place}: {text}?"));
+    (if group == "core" { String::new() } else { group.to_owned() }, version.to_owned())
+}
+
+pub(crate) fn read(path: &Path) -> Vec<Resource> {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut all: Vec<Resource> = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let place = format!("{}:{}", path.display(), at + 1);
+        if line.starts_with('#') || line.trim().is_empty() {
+            continue;
+        }
+        if !line.starts_with(' ') {
+            all.push(resource(line, &place));
+            continue;
+        }
+        let resource = all.last_mut().unwrap_or_else(|| panic!("{place}: before any resource"));
+        if let Some(column) = line.strip_prefix(" | ") {
+            let (name, rest) = column.split_once(" | ").unwrap_or_else(|| panic!("{place}: no type"));
+            let mut column = Column { name: name.into(), ty: String::new(), format: String::new(), wide: false };
+            for (n, word) in rest.split_whitespace().enumerate() {
+                match word {
+                    _ if n == 0 => column.ty = word.into(),
+                    "wide" => column.wide = true,
+                    _ => column.format = word.into(),
+                }
+            }
+            resource.columns.push(column);
+        } else {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let (group, version) = match words.get(3) {
+                Some(text) => group_version(text, &place),
+                None => (resource.group.clone(), resource.version.clone()),
+            };
+            resource.subresources.push(Subresource {
+                name: words[0].strip_prefix('/').unwrap_or_else(|| panic!("{place}: {}?", words[0])).into(),
+                kind: words[1].into(),
+                verbs: verbs(words[2], &place),
+                group,
+                version,
+            });
+        }
+    }
+    all
+}
+
+fn resource(line: &str, place: &str) -> Resource {
+    let mut words = line.split_whitespace();
+    let mut next = || words.next().unwrap_or_else(|| panic!("{place}: too short"));
+    let (group, version) = group_version(next(), place);
+    let (plural, kind) = (next().to_owned(), next().to_owned());
+    let mut resource = Resource {
+        type_name: format!("{}.{version}.{kind}", package(&group)),
+        stored: (group.clone(), version.clone()),
+        key: plural.clone(),
+        group,
+        version,
+        plural,
+        kind,
+        namespaced: false,
+        generation: false,
+        is_virtual: false,
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        verbs: VERBS.into_iter().collect(),
+        subresources: Vec::new(),
+        columns: Vec::new(),
+    };
+    let list = |text: &str| text.split(',').map(str::to_owned).collect();
+    for word in words {
+        match word.split_once('=') {
+            None => match word {
+                "namespaced" => resource.namespaced = true,
+                "generation" => resource.generation = true,
+                "virtual" => resource.is_virtual = true,
+                _ => panic!("{place}: {word}?"),
+            },
+            Some(("short", names)) => resource.short_names = list(names),
+            Some(("categories", names)) => resource.categories = list(names),
+            Some(("verbs", names)) => resource.verbs = verbs(names, place),
+            Some(("key", key)) => resource.key = key.to_owned(),
+            Some(("stored", gv)) => resource.stored = group_version(gv, place),
+            Some(_) => panic!("{place}: {word}?"),
+        }
+    }
+    resource
+}
+
+fn bits(verbs: &BTreeSet<&'static str>) -> u16 {
+    VERBS.iter().enumerate().filter(|(_, verb)| verbs.contains(*verb)).map(|(bit, _)| 1 << bit).sum()
+}
+
+fn strings(all: &[String]) -> String {
+    let all: Vec<String> = all.iter().map(|s| format!("b({s:?})")).collect();
+    format!("Cow::Borrowed(&[{}])", all.join(", "))
+}
+
+pub(crate) fn emit(model: &Model, resources: &[Resource]) -> String {
+    let mut out = format!("pub(super) static RESOURCES: [Resource; {}] = [\n", resources.len());
+    for r in resources {
+        let list_kind = if r.verbs.contains("list") { format!("{}List", r.kind) } else { String::new() };
+        let storage = if r.is_virtual {
+            "None".to_owned()
+        } else {
+            let prefix = format!("/registry/{}/", r.key);
+            let (group, version) = &r.stored;
+            format!("Some(Storage {{ prefix: b({prefix:?}), group: b({group:?}), version: b({version:?}), kind: b({:?}) }})", r.kind)
+        };
+        let subresources: Vec<String> = r
+            .subresources
+            .iter()
+            .map(|s| {
+                format!(
+                    "Subresource {{ name: b({:?}), group: b({:?}), version: b({:?}), kind: b({:?}), verbs: Verbs({}) }}",
+                    s.name, s.group, s.version, s.kind, bits(&s.verbs)
+                )
+            })
+            .collect();
+        let columns: Vec<String> = r
+            .columns
+            .iter()
+            .map(|c| {
+                format!(
+                    "Column {{ name: b({:?}), kind: b({:?}), format: b({:?}), description: b(\"\"), priority: {} }}",
+                    c.name, c.ty, c.format, i32::from(c.wide)
+                )
+            })
+            .collect();
+        writeln!(
+            out,
+            "Resource {{ group: b({:?}), version: b({:?}), kind: b({:?}), list_kind: b({list_kind:?}), plural: b({:?}), \
+             singular: b({:?}), short_names: {}, categories: {}, namespaced: {}, verbs: Verbs({}), \
+             subresources: Cow::Borrowed(&[{}]), schema: Schema::of_struct({}), columns: Cow::Borrowed(&[{}]), \
+             storage: {storage}, flags: Flags {{ status: {}, generation: {}, strategic: true, protobuf: true }} }},",
+            r.group,
+            r.version,
+            r.kind,
+            r.plural,
+            r.kind.to_lowercase(),
+            strings(&r.short_names),
+            strings(&r.categories),
+            r.namespaced,
+            bits(&r.verbs),
+            subresources.join(", "),
+            model.number(&r.type_name),
+            columns.join(", "),
+            r.subresources.iter().any(|s| s.name == "status"),
+            r.generation,
+        )
+        .expect("writing to a string");
+    }
+    out.push_str("];\n");
+    out
+}

@@ -1,0 +1,234 @@
+//! JSON patch (RFC 6902) with JSON pointers (RFC 6901).
+
+use super::PatchError;
+use crate::tree::{Map, Value};
+
+/// Upstream's limit on the operations of one patch.
+pub const MAX_OPERATIONS: usize = 10_000;
+/// Copies may grow an object; together they may not add more elements than this.
+const MAX_COPIED: usize = 1_000_000;
+
+/// One operation, read.
+enum Operation {
+    Add(Pointer, Value),
+    Remove(Pointer),
+    Replace(Pointer, Value),
+    Move { from: Pointer, to: Pointer },
+    Copy { from: Pointer, to: Pointer },
+    Test(Pointer, Value),
+}
+
+/// The unescaped tokens of a JSON pointer, and its text for messages.
+struct Pointer {
+    text: String,
+    tokens: Vec<String>,
+}
+
+/// Applies a patch (a list of operations) to an object; all or nothing.
+///
+/// # Errors
+/// [`PatchError::Malformed`] when the patch is no JSON patch, [`PatchError::Rejected`] when it doesn't fit the object.
+pub fn apply(target: &mut Value, patch: Value) -> Result<(), PatchError> {
+    let Value::List(operations) = patch else {
+        return Err(PatchError::Malformed("a JSON patch must be a list of operations".to_owned()));
+    };
+    if operations.len() > MAX_OPERATIONS {
+        return Err(PatchError::TooMany { limit: MAX_OPERATIONS, got: operations.len() });
+    }
+    let operations: Vec<Operation> = operations.into_iter().map(read).collect::<Result<_, _>>()?;
+    let mut work = target.clone();
+    let mut copied = 0;
+    for operation in operations {
+        run(&mut work, operation, &mut copied)?;
+    }
+    *target = work;
+    Ok(())
+}
+
+fn read(operation: Value) -> Result<Operation, PatchError> {
+    let malformed = |why: &str| PatchError::Malformed(why.to_owned());
+    let Value::Map(mut operation) = operation else {
+        return Err(malformed("an operation of a JSON patch must be an object"));
+    };
+    let name = operation.get("op").and_then(Value::as_str).unwrap_or("").to_owned();
+    let path = pointer(operation.get("path"), "path")?;
+    let value = |operation: &mut Map| {
+        operation.remove("value").ok_or_else(|| PatchError::Malformed(format!("the operation {name:?} needs a value")))
+    };
+    Ok(match name.as_str() {
+        "add" => Operation::Add(path, value(&mut operation)?),
+        "remove" => Operation::Remove(path),
+        "replace" => Operation::Replace(path, value(&mut operation)?),
+        "test" => Operation::Test(path, operation.remove("value").unwrap_or_default()),
+        "move" => Operation::Move { from: pointer(operation.get("from"), "from")?, to: path },
+        "copy" => Operation::Copy { from: pointer(operation.get("from"), "from")?, to: path },
+        other => return Err(PatchError::Malformed(format!("Unexpected kind: {other}"))),
+    })
+}
+
+fn pointer(value: Option<&Value>, member: &str) -> Result<Pointer, PatchError> {
+    let text = value
+        .and_then(Value::as_str)
+        .ok_or_else(|| PatchError::Malformed(format!("an operation of a JSON patch needs the member {member:?}")))?;
+    if text.is_empty() {
+        return Ok(Pointer { text: String::new(), tokens: Vec::new() });
+    }
+    let Some(rest) = text.strip_prefix('/') else {
+        return Err(PatchError::Malformed(format!("the JSON pointer {text:?} must start with a slash")));
+    };
+    let tokens = rest.split('/').map(|t| t.replace("~1", "/").replace("~0", "~")).collect();
+    Ok(Pointer { text: text.to_owned(), tokens })
+}
+
+fn missing(operation: &str, pointer: &Pointer) -> PatchError {
+    PatchError::Rejected(format!("{operation} operation does not apply: doc is missing path: {:?}: missing value", pointer.text))
+}
+
+fn run(target: &mut Value, operation: Operation, copied: &mut usize) -> Result<(), PatchError> {
+    match operation {
+        Operation::Add(at, value) => add(target, &at, value, "add"),
+        Operation::Remove(at) => remove(target, &at, "remove").map(drop),
+        Operation::Replace(at, value) => {
+            *find_mut(target, &at.tokens).ok_or_else(|| missing("replace", &at))? = value;
+            Ok(())
+        }
+        Operation::Move { from, to } => {
+            if to.tokens.len() > from.tokens.len() && to.tokens.starts_with(&from.tokens) {
+                return Err(PatchError::Rejected(format!("cannot move {:?} into itself at {:?}", from.text, to.text)));
+            }
+            let value = remove(target, &from, "move")?;
+            add(target, &to, value, "move")
+        }
+        Operation::Copy { from, to } => {
+            let value = find(target, &from.tokens).ok_or_else(|| missing("copy", &from))?.clone();
+            *copied += size(&value);
+            if *copied > MAX_COPIED {
+                return Err(PatchError::Rejected(format!("the patch copies more than {MAX_COPIED} values")));
+            }
+            add(target, &to, value, "copy")
+        }
+        Operation::Test(at, value) => match find(target, &at.tokens) {
+            Some(found) if *found == value => Ok(()),
+            None if value.is_null() => Ok(()),
+            _ => Err(PatchError::Rejected(format!("testing value {} failed", at.text))),
+        },
+    }
+}
+
+fn size(value: &Value) -> usize {
+    match value {
+        Value::List(list) => 1 + list.iter().map(size).sum::<usize>(),
+        Value::Map(map) => 1 + map.iter().map(|(_, v)| size(v)).sum::<usize>(),
+        _ => 1,
+    }
+}
+
+/// The index that a token names in a list of this length; negative ones count from the end, as upstream's library has it.
+fn index(token: &str, len: usize) -> Option<usize> {
+    let well_formed = token == "0" || !token.starts_with(['0', '+']);
+    let n: i64 = token.parse().ok().filter(|_| well_formed)?;
+    let n = if n < 0 { n + i64::try_from(len).ok()? } else { n };
+    usize::try_from(n).ok()
+}
+
+fn find<'v>(value: &'v Value, tokens: &[String]) -> Option<&'v Value> {
+    tokens.iter().try_fold(value, |value, token| match value {
+        Value::Map(map) => map.get(token),
+        Value::List(list) => list.get(index(token, list.len())?),
+        _ => None,
+    })
+}
+
+fn find_mut<'v>(value: &'v mut Value, tokens: &[String]) -> Option<&'v mut Value> {
+    tokens.iter().try_fold(value, |value, token| match value {
+        Value::Map(map) => map.get_mut(token),
+        Value::List(list) => {
+            let i = index(token, list.len())?;
+            list.get_mut(i)
+        }
+        _ => None,
+    })
+}
+
+fn add(target: &mut Value, at: &Pointer, value: Value, operation: &str) -> Result<(), PatchError> {
+    let Some((last, parents)) = at.tokens.split_last() else {
+        *target = value;
+        return Ok(());
+    };
+    match find_mut(target, parents).ok_or_else(|| missing(operation, at))? {
+        Value::Map(map) => {
+            map.insert(last.clone(), value);
+        }
+        Value::List(list) => {
+            let i = if last == "-" {
+                list.len()
+            } else {
+                // For an insertion -1 is the end of the list.
+                index(last, list.len() + usize::from(last.starts_with('-'))).filter(|i| *i <= list.len()).ok_or_else(|| {
+                    PatchError::Rejected(format!("{operation} operation does not apply: doc is missing path: {:?}: index out of bounds", at.text))
+                })?
+            };
+            list.insert(i, value);
+        }
+        _ => return Err(missing(operation, at)),
+    }
+    Ok(())
+}
+
+fn remove(target: &mut Value, at: &Pointer, operation: &str) -> Result<Value, PatchError> {
+    let (last, parents) = at.tokens.split_last().ok_or_else(|| missing(operation, at))?;
+    let removed = match find_mut(target, parents).ok_or_else(|| missing(operation, at))? {
+        Value::Map(map) => map.remove(last),
+        Value::List(list) => index(last, list.len()).filter(|i| *i < list.len()).map(|i| list.remove(i)),
+        _ => None,
+    };
+    removed.ok_or_else(|| {
+        PatchError::Rejected(format!("{operation} operation does not apply: Unable to remove nonexistent key: {last}: missing value"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::patch::tests_support::value;
+
+    fn patched(target: &str, patch: &str) -> Result<Value, PatchError> {
+        let mut target = value(target);
+        apply(&mut target, value(patch)).map(|()| target)
+    }
+
+    #[test]
+    fn the_operations() {
+        for (target, patch, result) in [
+            (r#"{"foo":"bar"}"#, r#"[{"op":"add","path":"/baz","value":"qux"}]"#, r#"{"baz":"qux","foo":"bar"}"#),
+            (r#"{"foo":["bar","baz"]}"#, r#"[{"op":"add","path":"/foo/1","value":"qux"}]"#, r#"{"foo":["bar","qux","baz"]}"#),
+            (r#"{"foo":["bar"]}"#, r#"[{"op":"add","path":"/foo/-","value":["abc"]}]"#, r#"{"foo":["bar",["abc"]]}"#),
+            (r#"{"foo":["bar","qux","baz"]}"#, r#"[{"op":"remove","path":"/foo/1"}]"#, r#"{"foo":["bar","baz"]}"#),
+            (r#"{"a/b":{"m~n":1}}"#, r#"[{"op":"replace","path":"/a~1b/m~0n","value":2}]"#, r#"{"a/b":{"m~n":2}}"#),
+            (r#"{"a":{"x":1},"b":{}}"#, r#"[{"op":"move","from":"/a/x","path":"/b/y"}]"#, r#"{"a":{},"b":{"y":1}}"#),
+            (r#"{"a":[1,2]}"#, r#"[{"op":"copy","from":"/a","path":"/b"},{"op":"test","path":"/b/0","value":1}]"#, r#"{"a":[1,2],"b":[1,2]}"#),
+        ] {
+            assert_eq!(patched(target, patch), Ok(value(result)), "{patch}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_changes_nothing() {
+        for (target, patch) in [
+            (r#"{"a":1}"#, r#"[{"op":"add","path":"/x","value":1},{"op":"test","path":"/a","value":2}]"#),
+            (r#"{"a":1}"#, r#"[{"op":"remove","path":"/b"}]"#),
+            (r#"{"a":1}"#, r#"[{"op":"replace","path":"/b","value":1}]"#),
+            (r#"{"a":[]}"#, r#"[{"op":"add","path":"/a/1","value":1}]"#),
+            (r#"{"a":[1]}"#, r#"[{"op":"remove","path":"/a/01"}]"#),
+            (r#"{"a":{"b":1}}"#, r#"[{"op":"move","from":"/a","path":"/a/b"}]"#),
+        ] {
+            let mut object = value(target);
+            let result = apply(&mut object, value(patch));
+            assert!(matches!(result, Err(PatchError::Rejected(_))), "{patch}: {result:?}");
+            assert_eq!(object, value(target));
+        }
+        for patch in ["{}", "[1]", r#"[{"op":"fly","path":"/a"}]"#, r#"[{"op":"add","path":"a","value":1}]"#, r#"[{"op":"add","path":"/a"}]"#] {
+            assert!(matches!(patched("{}", patch), Err(PatchError::Malformed(_))), "{patch}");
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Strategic merge patch: a merge patch that knows, from the type, which lists are merged and by what key.
+//!
+//! Directives: `$patch` (replace, delete, merge), `$retainKeys`, `$deleteFromPrimitiveList/FIELD`, `$setElementOrder/FIELD`
+//! (sig-api-machinery, strategic-merge-patch.md).
+
+use super::PatchError;
+use crate::tree::{Map, Value};
+use crate::types::{Kind, TypeRef};
+
+const DIRECTIVE: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const DELETE_FROM_PRIMITIVES: &str = "$deleteFromPrimitiveList/";
+const SET_ELEMENT_ORDER: &str = "$setElementOrder/";
+
+/// How a field's value is merged, and its type where it is known.
+#[derive(Clone, Copy, Default)]
+struct Rule<'s> {
+    ty: Option<TypeRef<'s>>,
+    /// Lists are merged rather than replaced.
+    merge: bool,
+    /// The key of merged lists of maps; empty for scalars.
+    merge_key: &'s str,
+    /// A given map replaces what was there, but for the keys it shares.
+    replace: bool,
+}
+
+/// Applies a strategic merge patch to an object of a type.
+///
+/// # Errors
+/// [`PatchError::Malformed`] when a directive is malformed, [`PatchError::Rejected`] when a list item lacks its merge key.
+pub fn apply(ty: TypeRef<'_>, target: &mut Map, patch: Map) -> Result<(), PatchError> {
+    merge_map(Some(ty), target, patch)
+}
+
+fn malformed(why: String) -> PatchError {
+    PatchError::Malformed(why)
+}
+
+fn rule<'s>(ty: Option<TypeRef<'s>>, key: &str) -> Rule<'s> {
+    match ty.map(|t| t.kind()) {
+        Some(Kind::Struct(s)) => s.field(key).map_or_else(Rule::default, |field| {
+            let patch = field.patch();
+            Rule { ty: Some(field.ty()), merge: patch.merge, merge_key: patch.key, replace: patch.replace }
+        }),
+        Some(Kind::Map(of)) => Rule { ty: Some(of), ..Rule::default() },
+        _ => Rule::default(),
+    }
+}
+
+fn element<'s>(ty: Option<TypeRef<'s>>) -> Option<TypeRef<'s>> {
+    match ty?.kind() {
+        Kind::List(of) => Some(of),
+        _ => None,
+    }
+}
+
+fn merge_map(ty: Option<TypeRef<'_>>, target: &mut Map, mut patch: Map) -> Result<(), PatchError> {
+    if let Some(directive) = patch.remove(DIRECTIVE) {
+        match directive.as_str() {
+            Some("replace") => {
+                *target = patch;
+                strip(target);
+                return Ok(());
+            }
+            Some("delete") => {
+                *target = Map::new();
+                return Ok(());
+            }
+            Some("merge") => {}
+            _ => return Err(malformed(format!("unknown patch type found: {}", shown(&directive)))),
+        }
+    }
+    if let Some(keep) = patch.remove(RETAIN_KEYS) {
+        retain_keys(target, &keep, &patch)?;
+    }
+    let entries = patch.into_entries();
+    let mut orders: Vec<(String, Vec<Value>)> = Vec::new();
+    let mut deletions: Vec<(String, Vec<Value>)> = Vec::new();
+    let mut plain = Vec::with_capacity(entries.len());
+    for (key, value) in entries {
+        if let Some(field) = key.strip_prefix(SET_ELEMENT_ORDER) {
+            orders.push((field.to_owned(), list(value, &key)?));
+        } else if let Some(field) = key.strip_prefix(DELETE_FROM_PRIMITIVES) {
+            deletions.push((field.to_owned(), list(value, &key)?));
+        } else {
+            plain.push((key, value));
+        }
+    }
+    for (field, values) in deletions {
+        if let Some(list) = target.get_mut(&field).and_then(Value::as_list_mut) {
+            list.retain(|item| !values.contains(item));
+        }
+    }
+    for (key, value) in plain {
+        let rule = rule(ty, &key);
+        let order = orders.iter().position(|(field, _)| *field == *key).map(|i| orders.swap_remove(i).1);
+        match value {
+            Value::Null => {
+                target.remove(&key);
+            }
+            Value::Map(patch) => {
+                let replace = rule.replace && !patch.contains_key(DIRECTIVE);
+                let slot = target.entry(key, || Value::Map(Map::new()));
+                if slot.as_map().is_none() || replace {
+                    *slot = Value::Map(Map::new());
+                }
+                if let Value::Map(inner) = slot {
+                    merge_map(rule.ty, inner, patch)?;
+                }
+            }
+            Value::List(patch) if rule.merge => {
+                let slot = target.entry(key.clone(), || Value::List(Vec::new()));
+                if slot.as_list().is_none() {
+                    *slot = Value::List(Vec::new());
+                }
+                if let Value::List(items) = slot {
+                    merge_list(&key, rule, items, patch, order)?;
+                }
+            }
+            mut value => {
+                strip_value(&mut value);
+                target.insert(key, value);
+            }
+        }
+    }
+    // An order given for a list that the patch itself leaves alone.
+    for (field, order) in orders {
+        let rule = rule(ty, &field);
+        if let Some(Value::List(items)) = target.get_mut(&field) {
+            let before = items.clone();
+            reorder(items, &before, &order, rule.merge_key);
+        }
+    }
+    Ok(())
+}
+
+fn list(value: Value, directive: &str) -> Result<Vec<Value>, PatchError> {
+    match value {
+        Value::List(list) => Ok(list),
+        other => Err(malformed(format!("expected a list for the directive {directive:?}, got {}", shown(&other)))),
+    }
+}
+
+fn retain_keys(target: &mut Map, keep: &Value, patch: &Map) -> Result<(), PatchError> {
+    let keep = keep
+        .as_list()
+        .and_then(|l| l.iter().map(Value::as_str).collect::<Option<Vec<_>>>())
+        .ok_or_else(|| malformed("invalid patch format of retainKeys".to_owned()))?;
+    for (key, _) in patch.iter() {
+        if !key.starts_with('$') && !keep.contains(&key) && !patch.get(key).is_some_and(Value::is_null) {
+            return Err(malformed(format!("{key:?} is in the patch but not in its $retainKeys")));
+        }
+    }
+    target.retain(|key, _| keep.contains(&key));
+    Ok(())
+}
+
+fn merge_list(
+    field: &str,
+    rule: Rule<'_>,
+    items: &mut Vec<Value>,
+    patch: Vec<Value>,
+    order: Option<Vec<Value>>,
+) -> Result<(), PatchError> {
+    let before = order.is_some().then(|| items.clone());
+    if patch.iter().any(|p| p.as_map().is_some()) {
+        merge_maps(field, rule, items, patch)?;
+    } else {
+        for value in patch {
+            if value.as_list().is_some() {
+                return Err(PatchError::Rejected("lists of lists are not supported".to_owned()));
+            }
+            if !items.contains(&value) {
+                items.push(value);
+            }
+        }
+    }
+    if let (Some(order), Some(before)) = (order, before) {
+        reorder(items, &before, &order, rule.merge_key);
+    }
+    Ok(())
+}
+
+fn merge_maps(field: &str, rule: Rule<'_>, items: &mut Vec<Value>, patch: Vec<Value>) -> Result<(), PatchError> {
+    let key = rule.merge_key;
+    let mut replace = false;
+    let mut merged = Vec::with_capacity(patch.len());
+    for item in patch {
+        let Value::Map(mut item) = item else {
+            return Err(malformed(format!("the list {field:?} of the patch mixes maps with other values")));
+        };
+        match item.get(DIRECTIVE).map(|d| (d.as_str().map(str::to_owned), shown(d))) {
+            None => merged.push(item),
+            Some((Some(directive), _)) if directive == "merge" => {
+                item.remove(DIRECTIVE);
+                merged.push(item);
+            }
+            Some((Some(directive), _)) if directive == "replace" => {
+                replace = true;
+                item.remove(DIRECTIVE);
+                if !item.is_empty() {
+                    merged.push(item);
+                }
+            }
+            Some((Some(directive), _)) if directive == "delete" => {
+                let value = item.get(key).ok_or_else(|| no_key(field, key))?;
+                items.retain(|existing| existing.as_map().and_then(|m| m.get(key)) != Some(value));
+            }
+            Some((_, shown)) => return Err(malformed(format!("unknown patch type found: {shown}"))),
+        }
+    }
+    if replace {
+        items.clear();
+        for mut item in merged {
+            strip(&mut item);
+            items.push(Value::Map(item));
+        }
+        return Ok(());
+    }
+    let element = element(rule.ty);
+    for item in merged {
+        let value = item.get(key).ok_or_else(|| no_key(field, key))?;
+        let found = items.iter_mut().filter_map(Value::as_map_mut).find(|m| m.get(key) == Some(value));
+        match found {
+            Some(existing) => merge_map(element, existing, item)?,
+            None => {
+                let mut fresh = Map::new();
+                merge_map(element, &mut fresh, item)?;
+                items.push(Value::Map(fresh));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn no_key(field: &str, key: &str) -> PatchError {
+    PatchError::Rejected(format!("an item of the list {field:?} does not contain declared merge key: {key}"))
+}
+
+/// What two items have in common when they are the same item.
+fn identity<'v>(item: &'v Value, key: &str) -> Option<&'v Value> {
+    match item {
+        Value::Map(map) => map.get(key),
+        scalar => Some(scalar),
+    }
+}
+
+fn position(list: &[Value], item: &Value, key: &str) -> Option<usize> {
+    let wanted = identity(item, key)?;
+    list.iter().position(|other| identity(other, key) == Some(wanted))
+}
+
+/// Puts the items that the order names into that order, and the server's own items where they stood relative to them.
+fn reorder(items: &mut Vec<Value>, before: &[Value], order: &[Value], key: &str) {
+    let (mut named, own): (Vec<Value>, Vec<Value>) =
+        std::mem::take(items).into_iter().partition(|item| position(order, item, key).is_some());
+    named.sort_by_key(|item| position(order, item, key));
+    let mut named = named.into_iter().peekable();
+    let mut own = own.into_iter().peekable();
+    loop {
+        let take_own = match (own.peek(), named.peek()) {
+            (Some(left), Some(right)) => {
+                matches!((position(before, left, key), position(before, right, key)), (Some(l), Some(r)) if l < r)
+            }
+            (left, _) => left.is_some(),
+        };
+        match if take_own { own.next() } else { named.next() } {
+            Some(item) => items.push(item),
+            None => return,
+        }
+    }
+}
+
+/// Takes directives and nulls out of a map that is put in whole.
+fn strip(map: &mut Map) {
+    map.retain(|key, value| {
+        strip_value(value);
+        !value.is_null() && key != DIRECTIVE && key != RETAIN_KEYS && !key.starts_with(SET_ELEMENT_ORDER) && !key.starts_with(DELETE_FROM_PRIMITIVES)
+    });
+}
+
+fn strip_value(value: &mut Value) {
+    match value {
+        Value::Map(map) => strip(map),
+        Value::List(items) => {
+            items.retain(|i| i.as_map().and_then(|m| m.get(DIRECTIVE)).and_then(Value::as_str) != Some("delete"));
+            items.iter_mut().for_each(strip_value);
+        }
+        _ => {}
+    }
+}
+
+fn shown(value: &Value) -> String {
+    let mut out = Vec::new();
+    crate::json::encode_value(value, &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::patch::tests_support::value;
+
+    fn patched(target: &str, patch: &str) -> Result<Value, PatchError> {
+        let deployment = crate::resource::get("apps", "v1", "deployments").unwrap_or_else(|| panic!("deployments are served"));
+        let (Value::Map(mut target), Value::Map(patch)) = (value(target), value(patch)) else { panic!("objects") };
+        apply(deployment.schema.root(), &mut target, patch).map(|()| Value::Map(target))
+    }
+
+    fn containers(list: &str) -> String {
+        format!(r#"{{"spec":{{"template":{{"spec":{{"containers":{list}}}}}}}}}"#)
+    }
+
+    fn with_order(list: &str, order: &str) -> String {
+        format!(r#"{{"spec":{{"template":{{"spec":{{"containers":{list},"$setElementOrder/containers":{order}}}}}}}}}"#)
+    }
+
+    #[test]
+    fn lists_of_maps_merge_by_key() {
+        let target = containers(r#"[{"name":"a","image":"x","env":[{"name":"E","value":"1"}]},{"name":"b","image":"y"}]"#);
+        let patch = containers(r#"[{"name":"a","image":"z","env":[{"name":"F","value":"2"}]},{"name":"c"}]"#);
+        let expect = containers(
+            r#"[{"name":"a","image":"z","env":[{"name":"E","value":"1"},{"name":"F","value":"2"}]},{"name":"b","image":"y"},{"name":"c"}]"#,
+        );
+        assert_eq!(patched(&target, &patch), Ok(value(&expect)));
+    }
+
+    #[test]
+    fn directives() {
+        let target = containers(r#"[{"name":"a","image":"x"},{"name":"b"}]"#);
+        for (patch, expect) in [
+            (r#"[{"name":"a","$patch":"delete"}]"#, r#"[{"name":"b"}]"#),
+            (r#"[{"name":"z"},{"$patch":"replace"}]"#, r#"[{"name":"z"}]"#),
+            (r#"[{"name":"a","$patch":"merge","image":null}]"#, r#"[{"name":"a"},{"name":"b"}]"#),
+        ] {
+            assert_eq!(patched(&target, &containers(patch)), Ok(value(&containers(expect))), "{patch}");
+        }
+        let strategy = r#"{"spec":{"strategy":{"type":"RollingUpdate","rollingUpdate":{"maxSurge":1}}}}"#;
+        let recreate = r#"{"spec":{"strategy":{"$retainKeys":["type"],"type":"Recreate"}}}"#;
+        assert_eq!(patched(strategy, recreate), Ok(value(r#"{"spec":{"strategy":{"type":"Recreate"}}}"#)));
+        assert_eq!(
+            patched(r#"{"metadata":{"finalizers":["a","b","c"]}}"#, r#"{"metadata":{"$deleteFromPrimitiveList/finalizers":["b"],"finalizers":["d"]}}"#),
+            Ok(value(r#"{"metadata":{"finalizers":["a","c","d"]}}"#))
+        );
+        assert!(matches!(patched(&target, r#"{"$patch":"explode"}"#), Err(PatchError::Malformed(_))));
+        assert!(matches!(patched(&target, &containers(r#"[{"image":"x"}]"#)), Err(PatchError::Rejected(_))));
+    }
+
+    #[test]
+    fn the_order_asked_for_is_kept_and_the_servers_own_items_stay_in_place() {
+        let target = containers(r#"[{"name":"a"},{"name":"own"},{"name":"b"}]"#);
+        let patch = with_order(r#"[{"name":"c"}]"#, r#"[{"name":"b"},{"name":"c"},{"name":"a"}]"#);
+        let expect = containers(r#"[{"name":"own"},{"name":"b"},{"name":"c"},{"name":"a"}]"#);
+        assert_eq!(patched(&target, &patch), Ok(value(&expect)));
+    }
+
+    #[test]
+    fn atomic_lists_and_unknown_fields() {
+        assert_eq!(
+            patched(&containers(r#"[{"name":"a","args":["1","2"]}]"#), &containers(r#"[{"name":"a","args":["3"]}]"#)),
+            Ok(value(&containers(r#"[{"name":"a","args":["3"]}]"#)))
+        );
+        assert_eq!(
+            patched(r#"{"metadata":{"labels":{"a":"1","b":"2"}}}"#, r#"{"metadata":{"labels":{"a":null,"c":"3"}}}"#),
+            Ok(value(r#"{"metadata":{"labels":{"b":"2","c":"3"}}}"#))
+        );
+    }
+}
