@@ -1,0 +1,230 @@
+//! Which objects have to do with which node, kept ready from pods, volumes, attachments and slices.
+
+use super::references::{self, Kind};
+use schema::Map;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A reference as it is filed: kind, namespace, name.
+type Key = (Kind, Arc<str>, String);
+
+#[derive(Debug)]
+struct Pod {
+    node: String,
+    uid: String,
+    refers_to: Vec<Key>,
+}
+
+#[derive(Debug, Default)]
+struct Volume {
+    /// Namespace and name of its claim.
+    claim: Option<(String, String)>,
+    secrets: Vec<(String, String)>,
+}
+
+/// The graph of the node authorizer.
+#[derive(Debug, Default)]
+pub struct Graph {
+    pods: HashMap<String, HashMap<String, Pod>>,
+    /// By node: what its pods refer to, and how many of them do.
+    reachable: HashMap<String, HashMap<Key, u32>>,
+    volumes: HashMap<String, Volume>,
+    attachments: HashMap<String, String>,
+    slices: HashMap<String, String>,
+}
+
+impl Graph {
+    /// Takes in a pod; one without a node has to do with none.
+    pub fn put_pod(&mut self, pod: &Map) {
+        let (namespace, name) = (pod.str_at(&["metadata", "namespace"]), pod.str_at(&["metadata", "name"]));
+        let (node, uid) = (pod.str_at(&["spec", "nodeName"]), pod.str_at(&["metadata", "uid"]));
+        if node.is_empty() {
+            self.remove_pod(namespace, name);
+            return;
+        }
+        let place: Arc<str> = namespace.into();
+        let mut refers_to: Vec<Key> =
+            references::of_pod(pod).into_iter().map(|(kind, name)| (kind, place.clone(), name.to_owned())).collect();
+        if !refers_to.is_empty() {
+            refers_to.extend(references::ephemeral_claims(pod).into_iter().map(|c| (Kind::Claim, place.clone(), c)));
+        }
+        refers_to.sort_unstable();
+        refers_to.dedup();
+        let known = self.pods.get(namespace).and_then(|pods| pods.get(name));
+        if known.is_some_and(|p| p.node == node && p.uid == uid && p.refers_to == refers_to) {
+            return;
+        }
+        self.remove_pod(namespace, name);
+        let counts = self.reachable.entry(node.to_owned()).or_default();
+        for key in &refers_to {
+            *counts.entry(key.clone()).or_default() += 1;
+        }
+        let entry = Pod { node: node.to_owned(), uid: uid.to_owned(), refers_to };
+        self.pods.entry(namespace.to_owned()).or_default().insert(name.to_owned(), entry);
+    }
+
+    pub fn remove_pod(&mut self, namespace: &str, name: &str) {
+        let Some(pods) = self.pods.get_mut(namespace) else { return };
+        let Some(pod) = pods.remove(name) else { return };
+        if pods.is_empty() {
+            self.pods.remove(namespace);
+        }
+        let Some(counts) = self.reachable.get_mut(&pod.node) else { return };
+        for key in &pod.refers_to {
+            if let Some(count) = counts.get_mut(key) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(key);
+                }
+            }
+        }
+        if counts.is_empty() {
+            self.reachable.remove(&pod.node);
+        }
+    }
+
+    /// Takes in a PersistentVolume.
+    pub fn put_volume(&mut self, volume: &Map) {
+        let claim = |key| volume.str_at(&["spec", "claimRef", key]).to_owned();
+        let claim = Some((claim("namespace"), claim("name"))).filter(|(_, name)| !name.is_empty());
+        let entry = Volume { claim, secrets: references::of_volume(volume) };
+        self.volumes.insert(volume.str_at(&["metadata", "name"]).to_owned(), entry);
+    }
+
+    pub fn remove_volume(&mut self, name: &str) {
+        self.volumes.remove(name);
+    }
+
+    /// Takes in a VolumeAttachment.
+    pub fn put_attachment(&mut self, attachment: &Map) {
+        let node = attachment.str_at(&["spec", "nodeName"]).to_owned();
+        self.attachments.insert(attachment.str_at(&["metadata", "name"]).to_owned(), node);
+    }
+
+    pub fn remove_attachment(&mut self, name: &str) {
+        self.attachments.remove(name);
+    }
+
+    /// Takes in a ResourceSlice.
+    pub fn put_slice(&mut self, slice: &Map) {
+        let node = slice.str_at(&["spec", "nodeName"]).to_owned();
+        self.slices.insert(slice.str_at(&["metadata", "name"]).to_owned(), node);
+    }
+
+    pub fn remove_slice(&mut self, name: &str) {
+        self.slices.remove(name);
+    }
+
+    /// Whether a pod of the node refers to the object.
+    pub fn refers(&self, node: &str, kind: Kind, namespace: &str, name: &str) -> bool {
+        let Some(counts) = self.reachable.get(node) else { return false };
+        counts.contains_key(&(kind, namespace.into(), name.to_owned()))
+    }
+
+    /// Whether the node may read the secret: a pod of it, or a volume that a pod of it claims, refers to it.
+    pub fn reads_secret(&self, node: &str, namespace: &str, name: &str) -> bool {
+        self.refers(node, Kind::Secret, namespace, name)
+            || self.volumes.values().any(|volume| {
+                volume.secrets.iter().any(|(ns, n)| ns == namespace && n == name) && self.claims(node, volume)
+            })
+    }
+
+    /// Whether a pod of the node claims the volume.
+    pub fn reads_volume(&self, node: &str, name: &str) -> bool {
+        self.volumes.get(name).is_some_and(|volume| self.claims(node, volume))
+    }
+
+    fn claims(&self, node: &str, volume: &Volume) -> bool {
+        volume.claim.as_ref().is_some_and(|(namespace, name)| self.refers(node, Kind::Claim, namespace, name))
+    }
+
+    pub fn runs_pod(&self, node: &str, namespace: &str, name: &str) -> bool {
+        self.pods.get(namespace).and_then(|pods| pods.get(name)).is_some_and(|pod| pod.node == node)
+    }
+
+    pub fn has_attachment(&self, node: &str, name: &str) -> bool {
+        self.attachments.get(name).is_some_and(|n| n == node)
+    }
+
+    pub fn has_slice(&self, node: &str, name: &str) -> bool {
+        self.slices.get(name).is_some_and(|n| n == node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::tree;
+
+    fn map(text: &str) -> Map {
+        tree(text).as_map().cloned().expect("a map")
+    }
+
+    fn pod(node: &str, spec: &str) -> Map {
+        map(&format!("{{metadata: {{name: p, namespace: a, uid: '1'}}, spec: {{nodeName: '{node}', {spec}}}}}"))
+    }
+
+    #[test]
+    fn a_node_reaches_what_its_pods_name() {
+        let mut graph = Graph::default();
+        let spec = "serviceAccountName: sa, imagePullSecrets: [{name: pull}], \
+            containers: [{env: [{valueFrom: {secretKeyRef: {name: env}}}], envFrom: [{configMapRef: {name: all}}]}], \
+            volumes: [{name: v, persistentVolumeClaim: {claimName: data}}, {name: e, ephemeral: {}}, \
+              {projected: {sources: [{configMap: {name: kube-root-ca.crt}}]}}]";
+        graph.put_pod(&pod("n1", spec));
+        for secret in ["pull", "env"] {
+            assert!(graph.reads_secret("n1", "a", secret), "{secret}");
+            assert!(!graph.reads_secret("n2", "a", secret));
+            assert!(!graph.reads_secret("n1", "b", secret));
+        }
+        for (kind, name) in [
+            (Kind::ConfigMap, "all"),
+            (Kind::ConfigMap, "kube-root-ca.crt"),
+            (Kind::Claim, "data"),
+            (Kind::Claim, "p-e"),
+            (Kind::ServiceAccount, "sa"),
+        ] {
+            assert!(graph.refers("n1", kind, "a", name), "{name}");
+        }
+        assert!(graph.runs_pod("n1", "a", "p") && !graph.runs_pod("n2", "a", "p"));
+        graph.remove_pod("a", "p");
+        assert!(graph.reachable.is_empty() && graph.pods.is_empty());
+    }
+
+    #[test]
+    fn a_volumes_secrets_are_reached_through_its_claim() {
+        let mut graph = Graph::default();
+        graph.put_volume(&map(
+            "{metadata: {name: pv}, spec: {claimRef: {namespace: a, name: data}, csi: {nodeStageSecretRef: {namespace: s, name: key}}}}",
+        ));
+        assert!(!graph.reads_secret("n1", "s", "key"));
+        graph.put_pod(&pod("n1", "volumes: [{persistentVolumeClaim: {claimName: data}}]"));
+        assert!(graph.reads_secret("n1", "s", "key") && graph.reads_volume("n1", "pv"));
+        assert!(!graph.reads_secret("n2", "s", "key") && !graph.reads_volume("n2", "pv"));
+    }
+
+    #[test]
+    fn a_mirror_pod_opens_nothing() {
+        let mut graph = Graph::default();
+        let mut mirror = pod("n1", "volumes: [{secret: {secretName: x}}]");
+        mirror.set_at(&["metadata", "annotations", references::MIRROR], "1");
+        graph.put_pod(&mirror);
+        assert!(!graph.reads_secret("n1", "a", "x"));
+        assert!(graph.runs_pod("n1", "a", "p"));
+    }
+
+    #[test]
+    fn a_reference_shared_by_two_pods_lasts_until_both_are_gone() {
+        let mut graph = Graph::default();
+        let first = pod("n1", "volumes: [{secret: {secretName: x}}]");
+        let mut second = first.clone();
+        second.set_at(&["metadata", "name"], "q");
+        graph.put_pod(&first);
+        graph.put_pod(&second);
+        graph.put_pod(&second);
+        graph.remove_pod("a", "p");
+        assert!(graph.reads_secret("n1", "a", "x"));
+        graph.remove_pod("a", "q");
+        assert!(!graph.reads_secret("n1", "a", "x"));
+    }
+}
