@@ -1,8 +1,8 @@
 //! Writes the type graph as rows, and packs the documentation.
 
-use crate::rows::code;
 use crate::model::{Model, Ty};
 use crate::resources::{Resource, package};
+use crate::rows::code;
 use crate::tables::Topology;
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -1,7 +1,7 @@
 //! The type graph as it is drawn: structure from `k8s-openapi`, the rest from the tables.
 
-use crate::rows::{code, flag};
 use crate::resources::Resource;
+use crate::rows::{code, flag};
 use crate::tables::{FieldRow, Topology, Types, full_name};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -274,10 +274,34 @@ fn list_of(item: &str, kind: &str) -> Struct {
         doc: format!("{kind}List is a list of {kind} objects."),
         flags: 0,
         fields: vec![
-            field("apiVersion", "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources", string.clone(), flag::OMIT_EMPTY, 0),
-            field("items", &format!("items is the list of {kind} objects."), Ty::List(Box::new(Ty::Struct(item.to_owned()))), flag::REQUIRED, 2),
-            field("kind", "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds", string, flag::OMIT_EMPTY, 0),
-            field("metadata", "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds", named(&format!("{META}ListMeta")), flag::OMIT_EMPTY, 1),
+            field(
+                "apiVersion",
+                "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+                string.clone(),
+                flag::OMIT_EMPTY,
+                0,
+            ),
+            field(
+                "items",
+                &format!("items is the list of {kind} objects."),
+                Ty::List(Box::new(Ty::Struct(item.to_owned()))),
+                flag::REQUIRED,
+                2,
+            ),
+            field(
+                "kind",
+                "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+                string,
+                flag::OMIT_EMPTY,
+                0,
+            ),
+            field(
+                "metadata",
+                "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+                named(&format!("{META}ListMeta")),
+                flag::OMIT_EMPTY,
+                1,
+            ),
         ],
         groups: Vec::new(),
     })

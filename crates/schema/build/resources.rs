@@ -165,7 +165,10 @@ pub(crate) fn emit(model: &Model, resources: &[Resource]) -> String {
         } else {
             let prefix = format!("/registry/{}/", r.key);
             let (group, version) = &r.stored;
-            format!("Some(Storage {{ prefix: b({prefix:?}), group: b({group:?}), version: b({version:?}), kind: b({:?}) }})", r.kind)
+            format!(
+                "Some(Storage {{ prefix: b({prefix:?}), group: b({group:?}), version: b({version:?}), kind: b({:?}) }})",
+                r.kind
+            )
         };
         let subresources: Vec<String> = r
             .subresources
@@ -183,7 +186,10 @@ pub(crate) fn emit(model: &Model, resources: &[Resource]) -> String {
             .map(|c| {
                 format!(
                     "Column {{ name: b({:?}), kind: b({:?}), format: b({:?}), description: b(\"\"), priority: {} }}",
-                    c.name, c.ty, c.format, i32::from(c.wide)
+                    c.name,
+                    c.ty,
+                    c.format,
+                    i32::from(c.wide)
                 )
             })
             .collect();

@@ -1,2 +1,4 @@
 use crate::model::Model;
-pub(crate) fn emit(_: &Model) -> String { String::new() }
+pub(crate) fn emit(_: &Model) -> String {
+    String::new()
+}

@@ -3,6 +3,12 @@
 use crate::tree::Map;
 use std::fmt;
 
+/// How deep an object may be nested.
+///
+/// Upstream stops at 10,000; a tree that deep could not even be dropped on a thread's stack, so that the limit here is
+/// one that every walk of a tree can recurse to.
+pub const MAX_DEPTH: usize = 1000;
+
 /// A decoded object. Unknown and duplicate fields are not in the tree: the caller decides what they mean (`fieldValidation`).
 #[derive(Debug, Default, PartialEq)]
 pub struct Decoded {
@@ -20,20 +26,28 @@ pub enum Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Problem::Unknown(path) => write!(f, "unknown field {path:?}"),
-            Problem::Duplicate(path) => write!(f, "duplicate field {path:?}"),
+            Problem::Unknown(path) => write!(f, "unknown field \"{path}\""),
+            Problem::Duplicate(path) => write!(f, "duplicate field \"{path}\""),
         }
     }
 }
 
-/// Why bytes are not an object of the asked type.
+/// Why bytes are not an object of the asked type. `Display` is upstream's wording, to be put behind
+/// `Pod in version "v1" cannot be handled as a Pod: `.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    #[error("{message} at offset {offset}")]
+    /// Not well-formed.
+    #[error("{message}")]
     Syntax { message: String, offset: usize },
-    /// A value of the wrong type, or one that cannot be read as it.
-    #[error("{path}: {message}")]
+    /// A value of the wrong type, or one that cannot be read as it. The message names the field; `path` has the indexes too.
+    #[error("{message}")]
     Type { path: String, message: String },
-    #[error("exceeded max depth of {limit}")]
-    TooDeep { limit: usize },
+    #[error("exceeded max depth of {MAX_DEPTH}")]
+    TooDeep,
+}
+
+impl DecodeError {
+    pub(crate) fn syntax(message: impl Into<String>, offset: usize) -> DecodeError {
+        DecodeError::Syntax { message: message.into(), offset }
+    }
 }

@@ -14,13 +14,17 @@
 //! | [`normal`] | `normal::typed(ty, Value) -> Result<Decoded, DecodeError>`: a tree made by patching, checked against its type; `normal::normalise(ty, &mut Map)`: empties dropped and absent ones written as Go would |
 //! | [`encoded`] | [`Encoded`]: the bytes of an object with a place for its resourceVersion |
 //! | [`view`] | typed read accessors over `&Map`: `view::core_v1::Pod(&map).spec()?.node_name()` |
-//! | [`docs`] | the documentation of types and fields, unpacked on demand |
+//! | [`types::Docs`] | the documentation of types and fields, unpacked on demand |
 //!
 //! Every decoder feeds one schema-guided builder, so that JSON, YAML, protobuf and patched trees are checked and normalised alike.
 
+mod build;
 pub mod decode;
 pub mod encoded;
+pub mod json;
+pub mod normal;
 pub mod resource;
+mod scalar;
 pub mod tree;
 pub mod types;
 

@@ -32,6 +32,11 @@ impl Map {
     pub const fn new() -> Self {
         Map { entries: Vec::new() }
     }
+    /// Entries that are sorted by key, without duplicates.
+    pub(crate) fn from_sorted(entries: Vec<(Key, Value)>) -> Self {
+        debug_assert!(entries.is_sorted_by(|(a, _), (b, _)| a < b));
+        Map { entries }
+    }
     fn find(&self, key: &str) -> Result<usize, usize> {
         self.entries.binary_search_by(|(k, _)| k.as_ref().cmp(key))
     }
@@ -193,6 +198,14 @@ impl Value {
     pub fn as_map_mut(&mut self) -> Option<&mut Map> {
         match self {
             Value::Map(m) => Some(m),
+            _ => None,
+        }
+    }
+    /// A number of either kind.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Value::Float(f) => Some(*f),
+            Value::Int(i) => Some(*i as f64),
             _ => None,
         }
     }

@@ -184,9 +184,9 @@ impl<'s> TypeRef<'s> {
         TypeRef { arena: self.arena, id: u32::from(code::JSON) }
     }
 
-    pub(crate) fn scalar(self, code: u8) -> TypeRef<'s> {
-        debug_assert!(code < code::SCALARS);
-        TypeRef { arena: self.arena, id: u32::from(code) }
+    /// The type of strings, in the same arena.
+    pub(crate) fn string(self) -> TypeRef<'s> {
+        TypeRef { arena: self.arena, id: u32::from(code::STRING) }
     }
 
     /// The type as Go would write it, for messages: `[]v1.Container`, `map[string]string`.
@@ -273,6 +273,9 @@ impl<'s> Struct<'s> {
     pub(crate) fn always(self) -> bool {
         self.row.flags & flag::ALWAYS != 0
     }
+    pub(crate) fn len(self) -> usize {
+        self.row.fields as usize
+    }
     pub(crate) fn rows(self) -> &'s [FieldRow] {
         &self.arena.fields[self.row.first as usize..][..self.row.fields as usize]
     }
@@ -281,10 +284,6 @@ impl<'s> Struct<'s> {
     }
     pub(crate) fn field_at(self, at: usize) -> Field<'s> {
         Field { arena: self.arena, row: &self.rows()[at] }
-    }
-    /// The number of its first field in the arena.
-    pub(crate) fn first(self) -> usize {
-        self.row.first as usize
     }
 }
 

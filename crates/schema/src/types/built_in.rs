@@ -42,12 +42,14 @@ fn struct_ref(number: usize) -> TypeRef<'static> {
     TypeRef { arena: &BUILT_IN, id: FIRST_STRUCT + number as u32 }
 }
 
+/// The type of any JSON.
+pub fn any() -> TypeRef<'static> {
+    TypeRef { arena: &BUILT_IN, id: u32::from(super::rows::code::JSON) }
+}
+
 /// The built-in struct of a definition's name, e.g. `io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions`.
 pub fn find(name: &str) -> Option<TypeRef<'static>> {
-    STRUCTS
-        .binary_search_by(|row| Struct { arena: &BUILT_IN, row }.name().cmp(name))
-        .ok()
-        .map(struct_ref)
+    STRUCTS.binary_search_by(|row| Struct { arena: &BUILT_IN, row }.name().cmp(name)).ok().map(struct_ref)
 }
 
 /// Every built-in struct, sorted by name.
@@ -63,9 +65,7 @@ pub fn of_kind(group: &str, version: &str, kind: &str) -> Option<TypeRef<'static
         .ok()
         .map(|at| struct_ref(KINDS[at].3 as usize))
         .or_else(|| match kind {
-            "DeleteOptions" | "Status" | "WatchEvent" => {
-                find(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}"))
-            }
+            "DeleteOptions" | "Status" | "WatchEvent" => find(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}")),
             _ => None,
         })
 }

@@ -20,9 +20,8 @@ impl Docs {
         flate2::read::ZlibDecoder::new(PACKED)
             .read_to_string(&mut text)
             .expect("the documentation was packed by the build script");
-        let starts = std::iter::once(0)
-            .chain(memchr::memchr_iter(0, text.as_bytes()).map(|at| at as u32 + 1))
-            .collect();
+        let starts =
+            std::iter::once(0).chain(memchr::memchr_iter(0, text.as_bytes()).map(|at| at as u32 + 1)).collect();
         Docs { text, starts }
     }
 

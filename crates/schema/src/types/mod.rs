@@ -7,14 +7,11 @@
 mod arena;
 mod builder;
 mod built_in;
-mod rows;
 mod docs;
+mod rows;
 
 pub use arena::{Arena, Field, InlineGroup, Kind, ListType, Schema, Struct, Topology, TypeRef};
 pub use builder::{Builder, NewField, TooLarge};
-pub use built_in::{find, of_kind, structs};
-pub use rows::flag;
+pub use built_in::{any, find, of_kind, structs};
 pub use docs::Docs;
-
-
-pub(crate) use rows::code;
+pub use rows::flag;

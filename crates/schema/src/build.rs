@@ -1,0 +1,413 @@
+//! The schema-guided builder: events of any format in, a checked and normalised tree out, in one pass.
+
+use crate::decode::{DecodeError, Decoded, MAX_DEPTH, Problem};
+use crate::normal::{absent, keep, null};
+use crate::scalar::{self, Scalar};
+use crate::tree::{Key, Map, Value};
+use crate::types::{Kind, Struct, TypeRef};
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// More strict problems than these are not collected, as upstream.
+const MAX_PROBLEMS: usize = 100;
+
+pub(crate) struct Builder<'s> {
+    root: TypeRef<'s>,
+    stack: Vec<Frame<'s>>,
+    /// Containers that are open below a field that is left out.
+    skipped: usize,
+    skip_next: bool,
+    problems: Vec<Problem>,
+    done: Option<Value>,
+}
+
+enum Frame<'s> {
+    Struct(StructFrame<'s>),
+    Map { of: TypeRef<'s>, entries: Vec<(Key, Value)>, key: Key, sorted: bool },
+    List { of: TypeRef<'s>, items: Vec<Value> },
+}
+
+struct StructFrame<'s> {
+    ty: Struct<'s>,
+    entries: Vec<(Key, Value)>,
+    /// The fields that were given, and which of them are in `entries`.
+    given: Bits,
+    kept: Bits,
+    current: usize,
+    /// The name of an undeclared field that is kept.
+    open: Option<Key>,
+    sorted: bool,
+}
+
+impl<'s> Builder<'s> {
+    pub(crate) fn new(root: TypeRef<'s>) -> Self {
+        Builder { root, stack: Vec::new(), skipped: 0, skip_next: false, problems: Vec::new(), done: None }
+    }
+
+    /// The tree and its problems, once the root value has ended.
+    pub(crate) fn finish(self) -> Result<Decoded, DecodeError> {
+        match self.done {
+            Some(Value::Map(object)) => Ok(Decoded { object, problems: self.problems }),
+            _ => Err(DecodeError::syntax("unexpected end of JSON input", 0)),
+        }
+    }
+
+    /// As [`Builder::finish`], of any value.
+    pub(crate) fn finish_value(self) -> Result<Value, DecodeError> {
+        self.done.ok_or_else(|| DecodeError::syntax("unexpected end of JSON input", 0))
+    }
+
+    pub(crate) fn key(&mut self, name: Cow<'_, str>) {
+        if self.skipped > 0 {
+            return;
+        }
+        let problem = match self.stack.last_mut() {
+            Some(Frame::Struct(frame)) => match frame.position(&name) {
+                Some(at) => {
+                    frame.open = None;
+                    frame.current = at;
+                    if !frame.given.set(at) {
+                        return;
+                    }
+                    Problem::Duplicate(self.path_to(None))
+                }
+                None if frame.ty.open() => {
+                    frame.open = Some(Cow::Owned(name.into_owned()));
+                    return;
+                }
+                None => {
+                    self.skip_next = true;
+                    Problem::Unknown(self.path_to(Some(&name)))
+                }
+            },
+            // Duplicates are noticed at the end, when the keys are sorted.
+            Some(Frame::Map { key, .. }) => {
+                *key = Cow::Owned(name.into_owned());
+                return;
+            }
+            Some(Frame::List { .. }) | None => return,
+        };
+        self.report(problem);
+    }
+
+    pub(crate) fn scalar(&mut self, scalar: Scalar<'_>) -> Result<(), DecodeError> {
+        if self.skipped > 0 {
+            return Ok(());
+        }
+        if std::mem::take(&mut self.skip_next) {
+            return Ok(());
+        }
+        let ty = self.expected();
+        let value = match scalar {
+            Scalar::Null => match self.stack.last() {
+                Some(Frame::Struct(frame)) if frame.open.is_none() => Value::Null,
+                Some(_) => null(ty),
+                None if matches!(ty.kind(), Kind::Json | Kind::Raw) => Value::Null,
+                None => return Err(self.mismatch("null", ty)),
+            },
+            scalar => match scalar::convert(ty, scalar) {
+                Ok(value) => value,
+                Err(scalar::Unfit::Type(got)) => return Err(self.mismatch(&got, ty)),
+                Err(scalar::Unfit::Value(message)) => return Err(self.unreadable(&message)),
+            },
+        };
+        self.put(value);
+        Ok(())
+    }
+
+    pub(crate) fn begin_map(&mut self) -> Result<(), DecodeError> {
+        if self.begin()? {
+            return Ok(());
+        }
+        let ty = self.expected();
+        let frame = match ty.kind() {
+            Kind::Struct(s) => Frame::structure(s),
+            Kind::Map(of) => Frame::map(of),
+            Kind::Json | Kind::Raw | Kind::Fields => Frame::map(ty.json()),
+            Kind::OrBool(of) | Kind::OrList(of) | Kind::OrStrings(of) => match of.kind() {
+                Kind::Struct(s) => Frame::structure(s),
+                _ => return Err(self.mismatch("object", ty)),
+            },
+            _ => return Err(self.mismatch("object", ty)),
+        };
+        self.stack.push(frame);
+        Ok(())
+    }
+
+    pub(crate) fn begin_list(&mut self) -> Result<(), DecodeError> {
+        if self.begin()? {
+            return Ok(());
+        }
+        let ty = self.expected();
+        let of = match ty.kind() {
+            Kind::List(of) | Kind::OrList(of) => of,
+            Kind::Json | Kind::Raw => ty.json(),
+            Kind::OrStrings(_) => ty.string(),
+            _ => return Err(self.mismatch("array", ty)),
+        };
+        self.stack.push(Frame::List { of, items: Vec::new() });
+        Ok(())
+    }
+
+    /// Ends the container that began last.
+    pub(crate) fn end(&mut self) {
+        if self.skipped > 0 {
+            self.skipped -= 1;
+            return;
+        }
+        let value = match self.stack.pop() {
+            Some(Frame::Struct(frame)) => {
+                let (entries, sorted) = frame.finish();
+                self.map(entries, sorted)
+            }
+            Some(Frame::Map { entries, sorted, .. }) => self.map(entries, sorted),
+            Some(Frame::List { items, .. }) => Value::List(items),
+            None => return,
+        };
+        self.put(value);
+    }
+
+    /// The map of a container that has been closed.
+    fn map(&mut self, mut entries: Vec<(Key, Value)>, sorted: bool) -> Value {
+        if !sorted {
+            for key in sort(&mut entries) {
+                let path = self.path_to(None);
+                self.report(Problem::Duplicate(if path.is_empty() {
+                    key.into_owned()
+                } else {
+                    format!("{path}.{key}")
+                }));
+            }
+        }
+        Value::Map(Map::from_sorted(entries))
+    }
+
+    /// Whether the container is part of what is left out.
+    fn begin(&mut self) -> Result<bool, DecodeError> {
+        if self.stack.len() + self.skipped >= MAX_DEPTH {
+            return Err(DecodeError::TooDeep);
+        }
+        if self.skipped > 0 || std::mem::take(&mut self.skip_next) {
+            self.skipped += 1;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn expected(&self) -> TypeRef<'s> {
+        match self.stack.last() {
+            None => self.root,
+            Some(Frame::Struct(frame)) if frame.open.is_some() => self.root.json(),
+            Some(Frame::Struct(frame)) => frame.ty.field_at(frame.current).ty(),
+            Some(Frame::Map { of, .. } | Frame::List { of, .. }) => *of,
+        }
+    }
+
+    fn put(&mut self, value: Value) {
+        match self.stack.last_mut() {
+            None => self.done = Some(value),
+            Some(Frame::Struct(frame)) => frame.put(value),
+            Some(Frame::Map { entries, key, sorted, .. }) => {
+                let key = std::mem::take(key);
+                *sorted &= entries.last().is_none_or(|(last, _)| *last < key);
+                entries.push((key, value));
+            }
+            Some(Frame::List { items, .. }) => items.push(value),
+        }
+    }
+
+    fn report(&mut self, problem: Problem) {
+        if self.problems.len() < MAX_PROBLEMS && !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    /// Where the builder is, with indexes; `name` instead of the current key of the innermost container, or below it.
+    fn path_to(&self, name: Option<&str>) -> String {
+        let mut path = String::new();
+        let step = |path: &mut String, name: &str| {
+            if !path.is_empty() {
+                path.push('.');
+            }
+            path.push_str(name);
+        };
+        let last = self.stack.len().wrapping_sub(1);
+        for (at, frame) in self.stack.iter().enumerate() {
+            match frame {
+                _ if at == last && name.is_some() && !matches!(frame, Frame::List { .. }) => {}
+                Frame::Struct(frame) => step(&mut path, frame.current_name()),
+                Frame::Map { key, .. } => step(&mut path, key),
+                Frame::List { items, .. } => write!(path, "[{}]", items.len()).expect("writing to a string"),
+            }
+        }
+        if let Some(name) = name {
+            step(&mut path, name);
+        }
+        path
+    }
+
+    /// A value of the wrong kind, in Go's words.
+    fn mismatch(&self, got: &str, ty: TypeRef<'s>) -> DecodeError {
+        let fields: Vec<&str> = self
+            .stack
+            .iter()
+            .filter_map(|frame| match frame {
+                Frame::Struct(frame) => Some(frame.current_name()),
+                _ => None,
+            })
+            .collect();
+        let innermost = self.stack.iter().rev().find_map(|frame| match frame {
+            Frame::Struct(frame) => Some(frame.ty.short_name()),
+            _ => None,
+        });
+        let expected = ty.go_name();
+        let message = match innermost {
+            Some(name) => {
+                format!(
+                    "json: cannot unmarshal {got} into Go struct field {name}.{} of type {expected}",
+                    fields.join(".")
+                )
+            }
+            None => format!("json: cannot unmarshal {got} into Go value of type {expected}"),
+        };
+        DecodeError::Type { path: self.path_to(None), message }
+    }
+
+    /// A value of the right kind that can't be read.
+    fn unreadable(&self, message: &str) -> DecodeError {
+        let path = self.path_to(None);
+        let message = if path.is_empty() { message.to_owned() } else { format!("{path}: {message}") };
+        DecodeError::Type { path, message }
+    }
+}
+
+/// Sorts entries; of equal keys the last stays. Returns the keys that were there more than once.
+fn sort(entries: &mut Vec<(Key, Value)>) -> Vec<Key> {
+    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut again: Vec<Key> = Vec::new();
+    entries.dedup_by(|later, earlier| {
+        let same = later.0 == earlier.0;
+        if same {
+            std::mem::swap(later, earlier);
+            if again.last() != Some(&earlier.0) {
+                again.push(earlier.0.clone());
+            }
+        }
+        same
+    });
+    again
+}
+
+/// A set of small numbers.
+#[derive(Default)]
+struct Bits {
+    first: u64,
+    more: Vec<u64>,
+}
+
+impl Bits {
+    fn word(&mut self, at: usize) -> &mut u64 {
+        let word = at / 64;
+        if word == 0 {
+            return &mut self.first;
+        }
+        if self.more.len() < word {
+            self.more.resize(word, 0);
+        }
+        &mut self.more[word - 1]
+    }
+    /// Adds a number; whether it was there.
+    fn set(&mut self, at: usize) -> bool {
+        let word = self.word(at);
+        let was = *word & (1 << (at % 64)) != 0;
+        *word |= 1 << (at % 64);
+        was
+    }
+    /// Takes a number out; whether it was there.
+    fn clear(&mut self, at: usize) -> bool {
+        let word = self.word(at);
+        let was = *word & (1 << (at % 64)) != 0;
+        *word &= !(1 << (at % 64));
+        was
+    }
+    fn has(&self, at: usize) -> bool {
+        let word = if at < 64 { self.first } else { self.more.get(at / 64 - 1).copied().unwrap_or(0) };
+        word & (1 << (at % 64)) != 0
+    }
+}
+
+impl<'s> Frame<'s> {
+    fn structure(ty: Struct<'s>) -> Self {
+        Frame::Struct(StructFrame {
+            ty,
+            entries: Vec::new(),
+            given: Bits::default(),
+            kept: Bits::default(),
+            current: usize::MAX,
+            open: None,
+            sorted: true,
+        })
+    }
+
+    fn map(of: TypeRef<'s>) -> Self {
+        Frame::Map { of, entries: Vec::new(), key: Cow::Borrowed(""), sorted: true }
+    }
+}
+
+impl StructFrame<'_> {
+    /// Where the field of a name is: mostly the next one, because fields mostly come sorted.
+    fn position(&self, name: &str) -> Option<usize> {
+        let next = self.current.wrapping_add(1);
+        if next < self.ty.len() && self.ty.field_at(next).name() == name {
+            return Some(next);
+        }
+        self.ty.position(name)
+    }
+
+    fn current_name(&self) -> &str {
+        match &self.open {
+            Some(name) => name,
+            None if self.current < self.ty.len() => self.ty.field_at(self.current).name(),
+            None => "",
+        }
+    }
+
+    fn put(&mut self, value: Value) {
+        let (key, value) = match self.open.take() {
+            Some(name) => (name, value),
+            None => {
+                let field = self.ty.field_at(self.current);
+                match keep(field, value) {
+                    Some(value) => {
+                        self.kept.set(self.current);
+                        (field.key(), value)
+                    }
+                    None => {
+                        // Of a duplicate the last counts, also when it is empty.
+                        if self.kept.clear(self.current) {
+                            self.entries.retain(|(key, _)| key != field.name());
+                        }
+                        return;
+                    }
+                }
+            }
+        };
+        self.sorted &= self.entries.last().is_none_or(|(last, _)| *last < key);
+        self.entries.push((key, value));
+    }
+
+    /// The entries with what is written even when it was not given, and whether they are sorted.
+    fn finish(mut self) -> (Vec<(Key, Value)>, bool) {
+        if self.ty.always() {
+            for (at, field) in self.ty.fields().enumerate() {
+                if !self.kept.has(at)
+                    && let Some(value) = absent(field)
+                {
+                    self.sorted = false;
+                    self.entries.push((field.key(), value));
+                }
+            }
+        }
+        (self.entries, self.sorted)
+    }
+}

@@ -1,0 +1,393 @@
+//! JSON: schema-guided decoding, untyped parsing, encoding.
+
+use crate::build::Builder;
+use crate::decode::{DecodeError, Decoded};
+use crate::scalar::{self, Scalar};
+use crate::tree::{Map, Value};
+use crate::types::{TypeRef, any};
+use std::borrow::Cow;
+
+/// Decodes an object of a type. Unknown and duplicate fields are reported beside the tree, not in it.
+///
+/// # Errors
+/// [`DecodeError`] when the bytes are not JSON, or a value is not of its field's type.
+pub fn decode(ty: TypeRef<'_>, bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    let mut builder = Builder::new(ty);
+    read(bytes, &mut builder)?;
+    builder.finish()
+}
+
+/// Parses any JSON, keeping everything as it is (nulls too). Of duplicate keys the last counts.
+///
+/// # Errors
+/// [`DecodeError::Syntax`], [`DecodeError::TooDeep`].
+pub fn parse(bytes: &[u8]) -> Result<Value, DecodeError> {
+    let mut builder = Builder::new(any());
+    read(bytes, &mut builder)?;
+    builder.finish_value()
+}
+
+/// Appends the JSON of an object; keys come sorted, so that equal objects give equal bytes.
+pub fn encode(object: &Map, out: &mut Vec<u8>) {
+    out.push(b'{');
+    for (n, (key, value)) in object.iter().enumerate() {
+        if n > 0 {
+            out.push(b',');
+        }
+        encode_str(key, out);
+        out.push(b':');
+        encode_value(value, out);
+    }
+    out.push(b'}');
+}
+
+/// Appends the JSON of a value.
+pub fn encode_value(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Int(i) => encode_int(*i, out),
+        Value::Float(f) => out.extend_from_slice(scalar::float(*f).as_bytes()),
+        Value::Str(s) => encode_str(s, out),
+        Value::List(items) => {
+            out.push(b'[');
+            for (n, item) in items.iter().enumerate() {
+                if n > 0 {
+                    out.push(b',');
+                }
+                encode_value(item, out);
+            }
+            out.push(b']');
+        }
+        Value::Map(map) => encode(map, out),
+    }
+}
+
+/// The JSON of an object as text.
+pub fn to_string(object: &Map) -> String {
+    let mut out = Vec::with_capacity(512);
+    encode(object, &mut out);
+    // Everything written is text of the tree or ASCII.
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Appends an integer.
+pub fn encode_int(value: i64, out: &mut Vec<u8>) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut rest = value.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if value < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Appends a string with its quotes.
+pub fn encode_str(text: &str, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    for (at, &b) in bytes.iter().enumerate() {
+        if b >= 0x20 && b != b'"' && b != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[start..at]);
+        start = at + 1;
+        match b {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => out.extend_from_slice(&[b'\\', b'u', b'0', b'0', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]),
+        }
+    }
+    out.extend_from_slice(&bytes[start..]);
+    out.push(b'"');
+}
+
+/// Reads JSON and tells the builder what comes.
+fn read(bytes: &[u8], builder: &mut Builder<'_>) -> Result<(), DecodeError> {
+    // As Go: what is not UTF-8 becomes the replacement character.
+    let text = String::from_utf8_lossy(bytes);
+    Reader { text: &text, bytes: text.as_bytes(), at: 0 }.document(builder)
+}
+
+struct Reader<'t> {
+    text: &'t str,
+    bytes: &'t [u8],
+    at: usize,
+}
+
+impl<'t> Reader<'t> {
+    fn document(&mut self, builder: &mut Builder<'_>) -> Result<(), DecodeError> {
+        // Whether each open container is a map.
+        let mut open: Vec<bool> = Vec::new();
+        'value: loop {
+            match self.peek("looking for beginning of value")? {
+                b'{' => {
+                    self.at += 1;
+                    builder.begin_map()?;
+                    if self.peek("looking for beginning of object key string")? == b'}' {
+                        self.at += 1;
+                        builder.end();
+                    } else {
+                        open.push(true);
+                        self.key(builder)?;
+                        continue 'value;
+                    }
+                }
+                b'[' => {
+                    self.at += 1;
+                    builder.begin_list()?;
+                    if self.peek("looking for beginning of value")? == b']' {
+                        self.at += 1;
+                        builder.end();
+                    } else {
+                        open.push(false);
+                        continue 'value;
+                    }
+                }
+                b'"' => match self.string()? {
+                    Cow::Borrowed(text) => builder.scalar(Scalar::Str(text))?,
+                    Cow::Owned(text) => builder.scalar(Scalar::Owned(text.into()))?,
+                },
+                b't' => self.word("true", Scalar::Bool(true), builder)?,
+                b'f' => self.word("false", Scalar::Bool(false), builder)?,
+                b'n' => self.word("null", Scalar::Null, builder)?,
+                _ => {
+                    let number = self.number()?;
+                    builder.scalar(number)?;
+                }
+            }
+            loop {
+                match open.last() {
+                    None => {
+                        self.space();
+                        return match self.bytes.get(self.at) {
+                            None => Ok(()),
+                            Some(_) => Err(self.unexpected("after top-level value")),
+                        };
+                    }
+                    Some(true) => match self.peek("after object key:value pair")? {
+                        b',' => {
+                            self.at += 1;
+                            self.key(builder)?;
+                            continue 'value;
+                        }
+                        b'}' => {}
+                        _ => return Err(self.unexpected("after object key:value pair")),
+                    },
+                    Some(false) => match self.peek("after array element")? {
+                        b',' => {
+                            self.at += 1;
+                            continue 'value;
+                        }
+                        b']' => {}
+                        _ => return Err(self.unexpected("after array element")),
+                    },
+                }
+                self.at += 1;
+                open.pop();
+                builder.end();
+            }
+        }
+    }
+
+    fn space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.bytes.get(self.at) {
+            self.at += 1;
+        }
+    }
+
+    /// The next byte that is not space.
+    fn peek(&mut self, place: &str) -> Result<u8, DecodeError> {
+        self.space();
+        self.bytes.get(self.at).copied().ok_or_else(|| self.unexpected(place))
+    }
+
+    fn unexpected(&self, place: &str) -> DecodeError {
+        match self.text.get(self.at..).and_then(|rest| rest.chars().next()) {
+            None => DecodeError::syntax("unexpected end of JSON input", self.at),
+            Some(c) => {
+                let shown = match c {
+                    '\'' => "'\\''".to_owned(),
+                    '"' => "'\"'".to_owned(),
+                    c => format!("'{}'", c.escape_default()),
+                };
+                DecodeError::syntax(format!("invalid character {shown} {place}"), self.at)
+            }
+        }
+    }
+
+    fn key(&mut self, builder: &mut Builder<'_>) -> Result<(), DecodeError> {
+        if self.peek("looking for beginning of object key string")? != b'"' {
+            return Err(self.unexpected("looking for beginning of object key string"));
+        }
+        let key = self.string()?;
+        if self.peek("after object key")? != b':' {
+            return Err(self.unexpected("after object key"));
+        }
+        self.at += 1;
+        builder.key(key);
+        Ok(())
+    }
+
+    fn word(&mut self, word: &str, scalar: Scalar<'_>, builder: &mut Builder<'_>) -> Result<(), DecodeError> {
+        for (n, expected) in word.bytes().enumerate() {
+            if self.bytes.get(self.at) != Some(&expected) {
+                let place = format!("in literal {word} (expecting '{}')", char::from(word.as_bytes()[n]));
+                return Err(self.unexpected(&place));
+            }
+            self.at += 1;
+        }
+        builder.scalar(scalar)
+    }
+
+    fn number(&mut self) -> Result<Scalar<'static>, DecodeError> {
+        let start = self.at;
+        let negative = self.bytes[self.at] == b'-';
+        if negative {
+            self.at += 1;
+        }
+        match self.bytes.get(self.at) {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => {
+                self.digits();
+            }
+            _ if negative => return Err(self.unexpected("in numeric literal")),
+            _ => return Err(self.unexpected("looking for beginning of value")),
+        }
+        let mut integer = true;
+        if self.bytes.get(self.at) == Some(&b'.') {
+            integer = false;
+            self.at += 1;
+            if !self.digits() {
+                return Err(self.unexpected("after decimal point in numeric literal"));
+            }
+        }
+        if let Some(b'e' | b'E') = self.bytes.get(self.at) {
+            integer = false;
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.bytes.get(self.at) {
+                self.at += 1;
+            }
+            if !self.digits() {
+                return Err(self.unexpected("in exponent of numeric literal"));
+            }
+        }
+        let text = &self.text[start..self.at];
+        if integer && let Ok(i) = text.parse() {
+            return Ok(Scalar::Int(i));
+        }
+        match text.parse::<f64>() {
+            Ok(f) if f.is_finite() => Ok(Scalar::Float(f)),
+            _ => Err(DecodeError::syntax(
+                format!("json: cannot unmarshal number {text} into Go value of type float64"),
+                start,
+            )),
+        }
+    }
+
+    fn digits(&mut self) -> bool {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.bytes.get(self.at) {
+            self.at += 1;
+        }
+        self.at > start
+    }
+
+    /// A string, its opening quote being next.
+    fn string(&mut self) -> Result<Cow<'t, str>, DecodeError> {
+        self.at += 1;
+        let start = self.at;
+        loop {
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
+                    let text = &self.text[start..self.at];
+                    self.at += 1;
+                    return Ok(Cow::Borrowed(text));
+                }
+                Some(b'\\') => return self.escaped(start).map(Cow::Owned),
+                Some(0..0x20) => return Err(self.unexpected("in string literal")),
+                Some(_) => self.at += 1,
+                None => return Err(self.unexpected("in string literal")),
+            }
+        }
+    }
+
+    /// The rest of a string from its first backslash on.
+    fn escaped(&mut self, start: usize) -> Result<String, DecodeError> {
+        let mut out = self.text[start..self.at].to_owned();
+        let mut plain = self.at;
+        loop {
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
+                    out.push_str(&self.text[plain..self.at]);
+                    self.at += 1;
+                    return Ok(out);
+                }
+                Some(b'\\') => {
+                    out.push_str(&self.text[plain..self.at]);
+                    self.at += 1;
+                    let c = match self.bytes.get(self.at) {
+                        Some(c @ (b'"' | b'\\' | b'/')) => char::from(*c),
+                        Some(b'b') => '\u{8}',
+                        Some(b'f') => '\u{c}',
+                        Some(b'n') => '\n',
+                        Some(b'r') => '\r',
+                        Some(b't') => '\t',
+                        Some(b'u') => {
+                            self.at += 1;
+                            out.push(self.unicode()?);
+                            plain = self.at;
+                            continue;
+                        }
+                        _ => return Err(self.unexpected("in string escape code")),
+                    };
+                    out.push(c);
+                    self.at += 1;
+                    plain = self.at;
+                }
+                Some(0..0x20) | None => return Err(self.unexpected("in string literal")),
+                Some(_) => self.at += 1,
+            }
+        }
+    }
+
+    /// The character of `\uXXXX` (or of two, when they are a surrogate pair), behind the `u`.
+    fn unicode(&mut self) -> Result<char, DecodeError> {
+        let high = self.hex()?;
+        if (0xD800..0xDC00).contains(&high) && self.bytes[self.at..].starts_with(b"\\u") {
+            let back = self.at;
+            self.at += 2;
+            let low = self.hex()?;
+            if (0xDC00..0xE000).contains(&low) {
+                let c = 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+                return Ok(char::from_u32(c).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            self.at = back;
+        }
+        Ok(char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER))
+    }
+
+    fn hex(&mut self) -> Result<u32, DecodeError> {
+        let mut n = 0;
+        for _ in 0..4 {
+            let digit = self.bytes.get(self.at).and_then(|b| char::from(*b).to_digit(16));
+            n = n * 16 + digit.ok_or_else(|| self.unexpected("in \\u hexadecimal character escape"))?;
+            self.at += 1;
+        }
+        Ok(n)
+    }
+}
