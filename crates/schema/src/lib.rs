@@ -27,6 +27,7 @@ pub mod resource;
 mod scalar;
 pub mod tree;
 pub mod types;
+pub mod view;
 
 pub use decode::{DecodeError, Decoded, Problem};
 pub use encoded::Encoded;
