@@ -1,0 +1,139 @@
+//! What may be written: plugins that change objects on their way in, and plugins that refuse them.
+//!
+//! Mutating plugins run after defaulting and before the strategy; validating ones after the strategy's validation, on what
+//! is about to be stored. Both run again when a write is tried again against a newer object.
+
+use crate::context::Context;
+use crate::options::Options;
+use api::Status;
+use async_trait::async_trait;
+use schema::{Map, Resource};
+use std::sync::Arc;
+
+/// What is about to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    /// Exec, attach, port-forward, proxy.
+    Connect,
+}
+
+impl Operation {
+    /// `CREATE`, as webhooks and policies spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
+}
+
+/// What a plugin is asked about.
+#[derive(Debug)]
+pub struct Attributes<'a> {
+    pub operation: Operation,
+    /// The row of the request.
+    pub resource: &'a Arc<Resource>,
+    /// Empty: the object itself.
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    /// Empty when a create leaves the name to `generateName`.
+    pub name: &'a str,
+    /// User, warnings, audit annotations.
+    pub cx: &'a Context,
+    pub dry_run: bool,
+    /// What is about to be stored, in the version that is stored; empty for a delete; for a connect, its options;
+    /// for a create through a subresource (binding, eviction, token), what that takes.
+    pub object: &'a mut Map,
+    /// What is stored now, for an update or delete.
+    pub old: Option<&'a Map>,
+    /// The query's options: `fieldManager`, `propagationPolicy` and so on.
+    pub options: &'a Options,
+}
+
+impl Attributes<'_> {
+    /// Whether it is about a resource of this name and group itself, not its subresource.
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.subresource.is_empty() && self.resource.plural == plural && self.resource.group == group
+    }
+    /// Whether it is about this subresource of a resource.
+    pub fn is_subresource(&self, group: &str, plural: &str, subresource: &str) -> bool {
+        self.subresource == subresource && self.resource.plural == plural && self.resource.group == group
+    }
+    /// 403 with a plugin's reason, as upstream words it.
+    pub fn forbidden(&self, why: impl std::fmt::Display) -> Status {
+        let resource = api::GroupResource::new(self.resource.group.clone(), self.resource.plural.clone());
+        let name = if self.name.is_empty() { self.object.str_at(&["metadata", "name"]) } else { self.name };
+        let name = if name.is_empty() { "Unknown" } else { name };
+        Status::forbidden(&resource, name, why)
+    }
+}
+
+/// A plugin. Upstream's order of plugins is the order they are given to the server in.
+#[async_trait]
+pub trait Admission: Send + Sync + 'static {
+    /// Upstream's name: `NamespaceLifecycle`.
+    fn name(&self) -> &'static str;
+
+    fn handles(&self, operation: Operation) -> bool;
+
+    /// Changes the object, or refuses it.
+    ///
+    /// # Errors
+    /// The refusal, as the client gets it.
+    async fn admit(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let _ = attributes;
+        Ok(())
+    }
+
+    /// Refuses what is about to be stored. It must not change it.
+    ///
+    /// # Errors
+    /// The refusal, as the client gets it.
+    async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let _ = attributes;
+        Ok(())
+    }
+}
+
+/// The plugins that are on, in their order.
+#[derive(Clone, Default)]
+pub struct Chain(pub Vec<Arc<dyn Admission>>);
+
+impl Chain {
+    /// Runs the mutating side of every plugin that handles the operation.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub async fn admit(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        for plugin in &self.0 {
+            if plugin.handles(attributes.operation) {
+                plugin.admit(attributes).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the validating side of every plugin that handles the operation.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        for plugin in &self.0 {
+            if plugin.handles(attributes.operation) {
+                plugin.validate(attributes).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|p| p.name())).finish()
+    }
+}

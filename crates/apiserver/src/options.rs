@@ -1,0 +1,214 @@
+//! What the query and the body of a request ask of an operation, beside the object.
+
+use crate::request;
+use api::{FieldError, GroupKind, Status};
+use schema::{Map, Value};
+
+/// Options of a write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// All checks, no change.
+    pub dry_run: bool,
+    /// Who owns the fields that the write sets; empty: named by the user agent.
+    pub field_manager: String,
+    pub field_validation: FieldValidation,
+    /// Apply: takes fields over from their owners.
+    pub force: bool,
+    /// Of a delete or deletecollection.
+    pub delete: DeleteOptions,
+}
+
+/// What becomes of fields that are unknown or given twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// `metav1.DeleteOptions`, but for `dryRun`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeleteOptions {
+    pub grace_period_seconds: Option<i64>,
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+    pub orphan_dependents: Option<bool>,
+    pub propagation: Option<Propagation>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Orphan,
+    Background,
+    Foreground,
+}
+
+impl Propagation {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Propagation::Orphan => "Orphan",
+            Propagation::Background => "Background",
+            Propagation::Foreground => "Foreground",
+        }
+    }
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "Orphan" => Propagation::Orphan,
+            "Background" => Propagation::Background,
+            "Foreground" => Propagation::Foreground,
+            _ => return None,
+        })
+    }
+}
+
+const FIELD_MANAGER_MAX: usize = 128;
+const VALIDATIONS: [&str; 3] = ["Ignore", "Strict", "Warn"];
+
+/// The kind of options that a request takes, which its errors name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionsKind {
+    Create,
+    Update,
+    Patch,
+    Apply,
+    Delete,
+}
+
+impl OptionsKind {
+    fn group_kind(self) -> GroupKind {
+        let kind = match self {
+            OptionsKind::Create => "CreateOptions",
+            OptionsKind::Update => "UpdateOptions",
+            OptionsKind::Patch | OptionsKind::Apply => "PatchOptions",
+            OptionsKind::Delete => "DeleteOptions",
+        };
+        GroupKind::new("meta.k8s.io", kind)
+    }
+}
+
+impl Options {
+    /// Reads the query of a write.
+    ///
+    /// # Errors
+    /// 400 for a parameter that can't be read, 422 for a bad value.
+    pub fn of_query(query: &str, kind: OptionsKind) -> Result<Self, Status> {
+        let mut options = Options::default();
+        let mut errors = Vec::new();
+        let mut dry_run = Vec::new();
+        for (key, value) in request::parameters(query) {
+            match key.as_str() {
+                "dryRun" => dry_run.push(value),
+                "fieldManager" if kind != OptionsKind::Delete => options.field_manager = value,
+                "fieldValidation" if kind != OptionsKind::Delete => match value.as_str() {
+                    "" => {}
+                    "Ignore" => options.field_validation = FieldValidation::Ignore,
+                    "Warn" => options.field_validation = FieldValidation::Warn,
+                    "Strict" => options.field_validation = FieldValidation::Strict,
+                    _ => errors.push(FieldError::not_supported(&"fieldValidation", value.as_str(), &VALIDATIONS)),
+                },
+                "force" if matches!(kind, OptionsKind::Patch | OptionsKind::Apply) => {
+                    options.force = request::is_true(Some(&value));
+                    if kind == OptionsKind::Patch {
+                        errors.push(FieldError::forbidden(&"force", "may not be specified for non-apply patch"));
+                    }
+                }
+                "gracePeriodSeconds" if kind == OptionsKind::Delete && !value.is_empty() => {
+                    options.delete.grace_period_seconds = Some(value.parse().map_err(|_| {
+                        Status::bad_request(format!(
+                            "strconv.ParseInt: parsing {}: invalid syntax",
+                            api::field::go_quote(&value)
+                        ))
+                    })?);
+                }
+                "orphanDependents" if kind == OptionsKind::Delete => {
+                    options.delete.orphan_dependents = Some(request::is_true(Some(&value)));
+                }
+                "propagationPolicy" if kind == OptionsKind::Delete && !value.is_empty() => {
+                    options.delete.propagation = propagation(&value, &mut errors);
+                }
+                _ => {}
+            }
+        }
+        options.dry_run = check_dry_run(dry_run.iter().map(String::as_str), &mut errors);
+        if kind == OptionsKind::Apply && options.field_manager.is_empty() {
+            errors.push(FieldError::required(&"fieldManager", "is required for apply patch"));
+        }
+        check_field_manager(&options.field_manager, &mut errors);
+        options.delete.check(&mut errors);
+        if errors.is_empty() { Ok(options) } else { Err(Status::invalid(&kind.group_kind(), "", &errors)) }
+    }
+
+    /// Reads the body of a delete: it replaces what the query says.
+    ///
+    /// # Errors
+    /// 422 for a bad value.
+    pub fn of_delete_body(body: &Map) -> Result<Self, Status> {
+        let mut errors = Vec::new();
+        let text = |path: &[&str]| body.at(path).and_then(Value::as_str).map(str::to_owned);
+        let delete = DeleteOptions {
+            grace_period_seconds: body.get("gracePeriodSeconds").and_then(Value::as_i64),
+            uid: text(&["preconditions", "uid"]),
+            resource_version: text(&["preconditions", "resourceVersion"]),
+            orphan_dependents: body.get("orphanDependents").and_then(Value::as_bool),
+            propagation: match body.str_at(&["propagationPolicy"]) {
+                "" => None,
+                value => propagation(value, &mut errors),
+            },
+        };
+        let values = body.get("dryRun").and_then(Value::as_list).unwrap_or_default();
+        let dry_run = check_dry_run(values.iter().filter_map(Value::as_str), &mut errors);
+        delete.check(&mut errors);
+        if errors.is_empty() {
+            Ok(Options { dry_run, delete, ..Options::default() })
+        } else {
+            Err(Status::invalid(&OptionsKind::Delete.group_kind(), "", &errors))
+        }
+    }
+}
+
+impl DeleteOptions {
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        if self.propagation.is_some() && self.orphan_dependents.is_some() {
+            errors.push(FieldError::invalid(
+                &"propagationPolicy",
+                self.propagation.map_or("", Propagation::as_str),
+                "orphanDependents and deletionPropagation cannot be both set",
+            ));
+        }
+    }
+}
+
+fn propagation(value: &str, errors: &mut Vec<FieldError>) -> Option<Propagation> {
+    let parsed = Propagation::parse(value);
+    if parsed.is_none() {
+        errors.push(FieldError::not_supported(&"propagationPolicy", value, &["Foreground", "Background", "Orphan", "nil"]));
+    }
+    parsed
+}
+
+fn check_dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
+    let mut dry_run = false;
+    for value in values {
+        dry_run = true;
+        if value != "All" {
+            errors.push(FieldError::not_supported(&"dryRun", value, &["All"]));
+        }
+    }
+    dry_run
+}
+
+fn check_field_manager(name: &str, errors: &mut Vec<FieldError>) {
+    if name.len() > FIELD_MANAGER_MAX {
+        errors.push(FieldError::too_long(&"fieldManager", FIELD_MANAGER_MAX));
+    }
+    for (at, c) in name.char_indices() {
+        if c.is_control() {
+            errors.push(FieldError::invalid(
+                &"fieldManager",
+                name,
+                format!("should not contain non-printable character at position {at}"),
+            ));
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What the data of a kind can't say: how its objects are prepared, checked and deleted.
+//!
+//! Everything has a default that follows the flags of the kind's row, so most kinds have no strategy of their own.
+//! All methods are pure: they see objects in the version that is stored, decoded and defaulted.
+
+pub mod validation;
+
+use crate::context::Context;
+use crate::options::DeleteOptions;
+use api::FieldError;
+use schema::{Map, Resource, Value};
+
+/// The rules of one kind.
+///
+/// `subresource` is empty for the object itself, otherwise `status`, `approval`, `finalize`, `ephemeralcontainers`, `resize`.
+pub trait Strategy: Send + Sync + 'static {
+    /// Changes a new object before it is checked: drops what a client may not set.
+    /// `status` is already gone where the row says that it has its own subresource.
+    fn prepare_for_create(&self, cx: &Context, row: &Resource, object: &mut Map) {
+        let _ = (cx, row, object);
+    }
+
+    /// Changes an updated object before it is checked: keeps from `old` what this (sub)resource may not change.
+    ///
+    /// The default keeps the status on the object itself; through `status`, everything but the status, labels,
+    /// annotations, finalizers and managed fields.
+    fn prepare_for_update(&self, cx: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
+        let _ = cx;
+        keep_other_side(row, subresource, object, old);
+    }
+
+    /// Whether an update is a change of what the generation counts. Asked only where the row counts it, on the object itself.
+    fn changes_generation(&self, object: &Map, old: &Map) -> bool {
+        changes_besides_metadata_and_status(object, old)
+    }
+
+    /// What is wrong with a new object, beside its metadata, which the registry checks.
+    fn validate_create(&self, cx: &Context, row: &Resource, object: &Map) -> Vec<FieldError> {
+        let _ = cx;
+        validation::create(row, object)
+    }
+
+    /// What is wrong with an update, beside its metadata.
+    fn validate_update(&self, cx: &Context, row: &Resource, subresource: &str, object: &Map, old: &Map) -> Vec<FieldError> {
+        let _ = cx;
+        validation::update(row, subresource, object, old)
+    }
+
+    /// What the client should know of a new object.
+    fn warnings_on_create(&self, row: &Resource, object: &Map) -> Vec<String> {
+        validation::warnings(row, object, None)
+    }
+
+    fn warnings_on_update(&self, row: &Resource, object: &Map, old: &Map) -> Vec<String> {
+        validation::warnings(row, object, Some(old))
+    }
+
+    /// Brings a checked object into the shape that it is stored in.
+    fn canonicalize(&self, object: &mut Map) {
+        let _ = object;
+    }
+
+    /// A PUT to a name that does not exist creates it.
+    fn allow_create_on_update(&self) -> bool {
+        false
+    }
+
+    /// A PUT without resourceVersion overwrites.
+    fn allow_unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// Whether a delete waits for a grace period. It may set the period that was not given, or change what was.
+    fn check_graceful_delete(&self, object: &Map, options: &mut DeleteOptions) -> bool {
+        let _ = (object, options);
+        false
+    }
+
+    /// The namespace's own finalizers (`spec.finalizers`) hold the object as those of metadata do.
+    fn holds_deletion(&self, object: &Map) -> bool {
+        let _ = object;
+        false
+    }
+
+    /// Changes an object whose deletion begins and is held (namespaces become `Terminating`).
+    fn begin_deletion(&self, cx: &Context, object: &mut Map) {
+        let _ = (cx, object);
+    }
+
+    /// Whether an update leaves an object that is to be removed at once (its last holder let go).
+    fn delete_after_update(&self, object: &Map) -> bool {
+        let _ = object;
+        false
+    }
+
+    /// How long a stored object lives, if it ends by itself (events).
+    fn time_to_live(&self) -> Option<std::time::Duration> {
+        None
+    }
+}
+
+/// The strategy of kinds that need none of their own.
+#[derive(Debug, Default)]
+pub struct Standard;
+
+impl Strategy for Standard {}
+
+/// Metadata that may be changed through the status subresource.
+const STATUS_METADATA: [&str; 4] = ["annotations", "finalizers", "labels", "managedFields"];
+
+/// Keeps of `old` what the object itself, or its status, may not change.
+pub fn keep_other_side(row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
+    if subresource.is_empty() {
+        if row.flags.status {
+            keep(object, old, "status");
+        }
+        return;
+    }
+    if subresource != "status" {
+        return;
+    }
+    let mut kept = old.clone();
+    match object.remove("status") {
+        Some(status) => kept.insert("status", status),
+        None => kept.remove("status"),
+    };
+    for key in STATUS_METADATA {
+        match object.remove_at(&["metadata", key]) {
+            Some(value) => kept.set_at(&["metadata", key], value),
+            None => {
+                kept.remove_at(&["metadata", key]);
+            }
+        }
+    }
+    if let Some(version) = object.remove_at(&["metadata", "resourceVersion"]) {
+        kept.set_at(&["metadata", "resourceVersion"], version);
+    }
+    *object = kept;
+}
+
+/// Gives `object` the value that `old` has of a field.
+pub fn keep(object: &mut Map, old: &Map, field: &'static str) {
+    match old.get(field) {
+        Some(value) => object.insert(field, value.clone()),
+        None => object.remove(field),
+    };
+}
+
+/// Whether anything but metadata and status differs.
+pub fn changes_besides_metadata_and_status(object: &Map, old: &Map) -> bool {
+    fn counted(map: &Map) -> impl Iterator<Item = (&str, &Value)> {
+        map.iter().filter(|(key, _)| !matches!(*key, "metadata" | "status" | "kind" | "apiVersion"))
+    }
+    !counted(object).eq(counted(old))
+}
