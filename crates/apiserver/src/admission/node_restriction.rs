@@ -1,0 +1,241 @@
+//! NodeRestriction: what a node may write is limited to itself and the pods bound to it; here the checks, as pure functions.
+//!
+//! Each gives upstream's words of refusal.
+
+use super::{service_account, walk};
+use crate::authz::node::references::{self, Kind, MIRROR};
+use schema::{Map, Value};
+use std::collections::BTreeSet;
+
+/// Labels of the kubernetes.io and k8s.io domains that a kubelet may set on its node.
+const OWN_LABELS: &[&str] = &[
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "beta.kubernetes.io/instance-type",
+    "node.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+];
+const OWN_DOMAINS: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io"];
+const RESTRICTED: &str = "node-restriction.kubernetes.io";
+
+/// Creating a pod: only a mirror pod of its own, which refers to nothing.
+pub(super) fn pod_create(node: &str, pod: &Map, node_uid: Option<&str>) -> Result<(), String> {
+    if !service_account::is_mirror(pod) {
+        return Err(format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"));
+    }
+    if pod.str_at(&["spec", "nodeName"]) != node {
+        return Err(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
+    }
+    let owners: Vec<&Map> = walk::items(pod, &["metadata", "ownerReferences"]).collect();
+    let owner = match owners.as_slice() {
+        [one] => *one,
+        [] => return Err(format!("node {node:?} can only create pods with an owner reference set to itself")),
+        _ => return Err(format!("node {node:?} can only create pods with a single owner reference set to itself")),
+    };
+    if owner.str_at(&["apiVersion"]) != "v1" || owner.str_at(&["kind"]) != "Node" || owner.str_at(&["name"]) != node {
+        return Err(format!("node {node:?} can only create pods with an owner reference set to itself"));
+    }
+    let flag = |key| owner.get(key).and_then(Value::as_bool).unwrap_or(false);
+    if !flag("controller") {
+        return Err(format!("node {node:?} can only create pods with a controller owner reference set to itself"));
+    }
+    if flag("blockOwnerDeletion") {
+        return Err(format!("node {node:?} must not set blockOwnerDeletion on an owner reference"));
+    }
+    let claimed = owner.str_at(&["uid"]);
+    if node_uid.is_some_and(|uid| uid != claimed) {
+        return Err(format!("node {node} UID mismatch: expected {claimed} got {}", node_uid.unwrap_or_default()));
+    }
+    for (kind, what) in [(Kind::ServiceAccount, "a service account"), (Kind::Secret, "secrets"), (Kind::ConfigMap, "configmaps")] {
+        if references::of_any_pod(pod).iter().any(|(k, _)| *k == kind) {
+            return Err(format!("node {node:?} can not create pods that reference {what}"));
+        }
+    }
+    let trust_bundle = walk::items(pod, &["spec", "volumes"])
+        .flat_map(|v| walk::items(v, &["projected", "sources"]))
+        .any(|s| s.contains_key("clusterTrustBundle"));
+    if trust_bundle {
+        return Err(format!("node {node:?} can not create pods that reference clustertrustbundles"));
+    }
+    for (kind, what) in [(Kind::Claim, "persistentvolumeclaims"), (Kind::ResourceClaim, "resourceclaims")] {
+        if references::of_any_pod(pod).iter().any(|(k, _)| *k == kind) {
+            return Err(format!("node {node:?} can not create pods that reference {what}"));
+        }
+    }
+    Ok(())
+}
+
+/// Writing a pod's status.
+pub(super) fn pod_status(node: &str, before: &Map, after: &Map) -> Result<(), String> {
+    if before.str_at(&["spec", "nodeName"]) != node {
+        return Err(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"));
+    }
+    if labels(before) != labels(after) {
+        return Err(format!("node {node:?} cannot update labels through pod status"));
+    }
+    let claims = |pod: &Map| pod.at(&["status", "resourceClaimStatuses"]).cloned();
+    if claims(before) != claims(after) {
+        return Err(format!("node {node:?} cannot update resource claim statues"));
+    }
+    Ok(())
+}
+
+fn labels(object: &Map) -> Vec<(&str, &str)> {
+    let map = object.at(&["metadata", "labels"]).and_then(Value::as_map).into_iter().flat_map(Map::iter);
+    map.map(|(k, v)| (k, v.as_str().unwrap_or_default())).collect()
+}
+
+/// Creating or updating its own Node object.
+pub(super) fn node_write(node: &str, before: Option<&Map>, after: &Map) -> Result<(), String> {
+    let config = |n: &Map| n.at(&["spec", "configSource"]).filter(|v| !v.is_null()).cloned();
+    let none = Map::new();
+    let old = before.unwrap_or(&none);
+    let (had, has): (BTreeSet<_>, BTreeSet<_>) = (labels(old).into_iter().collect(), labels(after).into_iter().collect());
+    let changed: BTreeSet<&str> = had.symmetric_difference(&has).map(|(key, _)| *key).filter(|key| !may_set(key)).collect();
+    let listed = changed.iter().copied().collect::<Vec<_>>().join(", ");
+    match before {
+        None => {
+            if config(after).is_some() {
+                return Err(format!("node {node:?} is not allowed to create pods with a non-nil configSource"));
+            }
+            if !changed.is_empty() {
+                return Err(format!("node {node:?} is not allowed to set the following labels: {listed}"));
+            }
+        }
+        Some(before) => {
+            if config(after).is_some() && config(after) != config(before) {
+                return Err(format!("node {node:?} is not allowed to update configSource to a new non-nil configSource"));
+            }
+            let list = |n: &Map, path: &[&str]| n.at(path).and_then(Value::as_list).unwrap_or_default().to_vec();
+            if list(after, &["spec", "taints"]) != list(before, &["spec", "taints"]) {
+                return Err(format!("node {node:?} is not allowed to modify taints"));
+            }
+            if !changed.is_empty() {
+                return Err(format!("is not allowed to modify labels: {listed}"));
+            }
+            let owners = ["metadata", "ownerReferences"];
+            if list(after, &owners) != list(before, &owners) {
+                return Err(format!("node {node:?} is not allowed to modify ownerReferences"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a kubelet may set the label on its node.
+fn may_set(label: &str) -> bool {
+    let domain = label.split_once('/').map_or("", |(domain, _)| domain);
+    let within = |parent: &str| domain == parent || domain.strip_suffix(parent).is_some_and(|d| d.ends_with('.'));
+    if within(RESTRICTED) {
+        return false;
+    }
+    let reserved = within("kubernetes.io") || within("k8s.io");
+    !reserved || OWN_LABELS.contains(&label) || OWN_DOMAINS.iter().any(|d| within(d))
+}
+
+/// Asking for a service account's token: bound to a pod that runs here. `pod` is the pod that the request names.
+pub(super) fn token_request(node: &str, request: &Map, pod: Option<&Map>) -> Result<(), String> {
+    let field = |key| request.str_at(&["spec", "boundObjectRef", key]);
+    if field("apiVersion") != "v1" || field("kind") != "Pod" || field("name").is_empty() {
+        return Err("node requested token not bound to a pod".into());
+    }
+    if field("uid").is_empty() {
+        return Err("node requested token with a pod binding without a uid".into());
+    }
+    let Some(pod) = pod else { return Ok(()) };
+    if pod.str_at(&["metadata", "uid"]) != field("uid") {
+        return Err(format!(
+            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
+            field("uid")
+        ));
+    }
+    if pod.str_at(&["spec", "nodeName"]) != node {
+        return Err("node requested token bound to a pod scheduled on a different node".into());
+    }
+    Ok(())
+}
+
+/// Writing the status of a claim: nothing but what a resize reports.
+pub(super) fn claim_status(node: &str, before: &Map, after: &Map) -> Result<(), String> {
+    let rest = |claim: &Map| {
+        let mut rest = claim.clone();
+        for path in [["metadata", "resourceVersion"], ["metadata", "managedFields"]] {
+            rest.remove_at(&path);
+        }
+        for key in ["capacity", "conditions", "allocatedResourceStatuses", "allocatedResources"] {
+            rest.remove_at(&["status", key]);
+        }
+        if rest.get("status").and_then(Value::as_map).is_some_and(Map::is_empty) {
+            rest.remove("status");
+        }
+        rest
+    };
+    if rest(before) == rest(after) {
+        Ok(())
+    } else {
+        Err(format!("node {node:?} is not allowed to update fields other than status.capacity and status.conditions"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::map;
+
+    #[test]
+    fn labels_of_other_rooms_are_refused() {
+        for own in ["kubernetes.io/hostname", "a.node.kubernetes.io/x", "node.kubernetes.io/y", "example.com/z", "plain"] {
+            assert!(may_set(own), "{own}");
+        }
+        for foreign in ["kubernetes.io/role", "node-role.kubernetes.io/master", "x.node-restriction.kubernetes.io/a", "a.k8s.io/b"] {
+            assert!(!may_set(foreign), "{foreign}");
+        }
+        let node = map("{metadata: {labels: {kubernetes.io/hostname: n, node-role.kubernetes.io/x: ''}}}");
+        assert_eq!(
+            node_write("n", None, &node),
+            Err("node \"n\" is not allowed to set the following labels: node-role.kubernetes.io/x".into())
+        );
+    }
+
+    #[test]
+    fn a_node_keeps_its_taints() {
+        let before = map("{spec: {taints: [{key: a, effect: NoSchedule}]}}");
+        assert_eq!(node_write("n", Some(&before), &map("{spec: {}}")), Err("node \"n\" is not allowed to modify taints".into()));
+        assert_eq!(node_write("n", Some(&before), &before), Ok(()));
+    }
+
+    #[test]
+    fn only_mirror_pods_of_its_own_that_refer_to_nothing() {
+        let owner = "[{apiVersion: v1, kind: Node, name: n, uid: u, controller: true}]";
+        let good = |more: &str| {
+            map(&format!(
+                "{{metadata: {{annotations: {{kubernetes.io/config.mirror: x}}, ownerReferences: {owner}}}, spec: {{nodeName: n, {more}}}}}"
+            ))
+        };
+        assert_eq!(pod_create("n", &good("x: y"), Some("u")), Ok(()));
+        assert!(pod_create("m", &good("x: y"), Some("u")).is_err());
+        assert_eq!(pod_create("n", &good("x: y"), Some("v")), Err("node n UID mismatch: expected u got v".into()));
+        assert_eq!(
+            pod_create("n", &good("volumes: [{secret: {secretName: s}}]"), Some("u")),
+            Err("node \"n\" can not create pods that reference secrets".into())
+        );
+    }
+
+    #[test]
+    fn tokens_are_for_pods_that_run_here() {
+        let request = map("{spec: {boundObjectRef: {apiVersion: v1, kind: Pod, name: p, uid: u}}}");
+        let here = map("{metadata: {uid: u}, spec: {nodeName: n}}");
+        assert_eq!(token_request("n", &request, Some(&here)), Ok(()));
+        assert_eq!(
+            token_request("m", &request, Some(&here)),
+            Err("node requested token bound to a pod scheduled on a different node".into())
+        );
+        assert_eq!(token_request("n", &map("{spec: {}}"), None), Err("node requested token not bound to a pod".into()));
+    }
+}

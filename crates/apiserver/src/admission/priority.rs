@@ -1,0 +1,112 @@
+//! Priority: a pod's priority and preemption policy come from its priority class, and from nowhere else.
+
+use schema::{Map, Value};
+
+/// What a pod is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Resolved {
+    /// Empty when no class is the default.
+    pub(super) class: String,
+    pub(super) priority: i64,
+    pub(super) preemption_policy: String,
+}
+
+impl Resolved {
+    pub(super) fn of(class: &Map) -> Self {
+        let policy = match class.str_at(&["preemptionPolicy"]) {
+            "" => "PreemptLowerPriority",
+            policy => policy,
+        };
+        Resolved {
+            class: class.str_at(&["metadata", "name"]).to_owned(),
+            priority: value(class),
+            preemption_policy: policy.to_owned(),
+        }
+    }
+
+    /// What pods without a class get: the default class (the lowest, should there be several), or nothing special.
+    pub(super) fn default_of<'a>(classes: impl Iterator<Item = &'a Map>) -> Self {
+        let none = || Resolved { class: String::new(), priority: 0, preemption_policy: "PreemptLowerPriority".into() };
+        classes.filter(|c| is_default(c)).min_by_key(|c| value(c)).map_or_else(none, Resolved::of)
+    }
+}
+
+fn value(class: &Map) -> i64 {
+    class.get("value").and_then(Value::as_i64).unwrap_or(0)
+}
+
+/// Whether a class is for pods that name none.
+pub(super) fn is_default(class: &Map) -> bool {
+    class.get("globalDefault").and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// Sets the pod's priority; refuses one that the pod claims otherwise, in upstream's words.
+pub(super) fn apply(pod: &mut Map, resolved: &Resolved) -> Result<(), String> {
+    let Resolved { class, priority, preemption_policy } = resolved;
+    if let Some(claimed) = pod.at(&["spec", "priority"]).and_then(Value::as_i64).filter(|p| p != priority) {
+        return Err(format!(
+            "the integer value of priority ({claimed}) must not be provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name"
+        ));
+    }
+    let claimed = pod.str_at(&["spec", "preemptionPolicy"]);
+    if !claimed.is_empty() && claimed != preemption_policy {
+        return Err(format!(
+            "the string value of PreemptionPolicy ({claimed}) must not be provided in pod spec; priority admission controller computed {preemption_policy} from the given PriorityClass name"
+        ));
+    }
+    if !class.is_empty() {
+        pod.set_at(&["spec", "priorityClassName"], class.as_str());
+    }
+    pod.set_at(&["spec", "priority"], *priority);
+    pod.set_at(&["spec", "preemptionPolicy"], preemption_policy.as_str());
+    Ok(())
+}
+
+/// Keeps what admission computed when an update leaves it out.
+pub(super) fn keep(pod: &mut Map, before: &Map) {
+    for key in ["priority", "preemptionPolicy"] {
+        if let (None, Some(value)) = (pod.at(&["spec", key]), before.at(&["spec", key])) {
+            let value = value.clone();
+            pod.set_at(&["spec", key], value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::map;
+
+    #[test]
+    fn the_class_decides() {
+        let class = map("{metadata: {name: high}, value: 1000, preemptionPolicy: Never}");
+        let mut pod = map("{spec: {priorityClassName: high}}");
+        apply(&mut pod, &Resolved::of(&class)).expect("admitted");
+        assert_eq!(pod.at(&["spec", "priority"]), Some(&Value::Int(1000)));
+        assert_eq!(pod.str_at(&["spec", "preemptionPolicy"]), "Never");
+        let mut liar = map("{spec: {priority: 5}}");
+        assert_eq!(
+            apply(&mut liar, &Resolved::of(&class)),
+            Err("the integer value of priority (5) must not be provided in pod spec; priority admission controller computed 1000 from the given PriorityClass name".into())
+        );
+    }
+
+    #[test]
+    fn without_a_class_the_default_one_or_zero() {
+        let classes = [map("{metadata: {name: a}, value: 9, globalDefault: true}"), map("{metadata: {name: b}, value: 3, globalDefault: true}")];
+        assert_eq!(Resolved::default_of(classes.iter()).class, "b");
+        let none = Resolved::default_of([].iter());
+        let mut pod = map("{spec: {}}");
+        apply(&mut pod, &none).expect("admitted");
+        assert_eq!(pod.at(&["spec", "priority"]), Some(&Value::Int(0)));
+        assert!(pod.at(&["spec", "priorityClassName"]).is_none());
+    }
+
+    #[test]
+    fn an_update_that_forgets_keeps() {
+        let before = map("{spec: {priority: 7, preemptionPolicy: Never}}");
+        let mut after = map("{spec: {priority: 8}}");
+        keep(&mut after, &before);
+        assert_eq!(after, map("{spec: {priority: 8, preemptionPolicy: Never}}"));
+    }
+}

@@ -1,0 +1,207 @@
+//! ServiceAccount: every pod has one, its token is projected into the pod's containers, and it limits the secrets used.
+
+use super::walk;
+use crate::authz::node::references::{self, Kind, MIRROR};
+use schema::{Map, Value};
+
+const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+const VOLUME_PREFIX: &str = "kube-api-access-";
+/// Seven seconds more than an hour, by which such tokens are recognised and given a longer life.
+const TOKEN_SECONDS: i64 = 3607;
+const ENFORCE_SECRETS: &str = "kubernetes.io/enforce-mountable-secrets";
+
+/// What a mirror pod may not refer to; the refusal's words.
+pub(super) fn check_mirror(pod: &Map) -> Result<(), String> {
+    if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
+        return Err("a mirror pod may not reference service accounts".into());
+    }
+    if references::of_any_pod(pod).iter().any(|(kind, _)| *kind == Kind::Secret) {
+        return Err("a mirror pod may not reference secrets".into());
+    }
+    let projects_token = walk::items(pod, &["spec", "volumes"])
+        .flat_map(|v| walk::items(v, &["projected", "sources"]))
+        .any(|s| s.get("serviceAccountToken").is_some_and(|t| !t.is_null()));
+    if projects_token { Err("a mirror pod may not use ServiceAccountToken volume projections".into()) } else { Ok(()) }
+}
+
+pub(super) fn is_mirror(pod: &Map) -> bool {
+    pod.at(&["metadata", "annotations", MIRROR]).is_some()
+}
+
+/// Gives the pod what its service account has: the token's volume and mounts, and the pull secrets.
+///
+/// `suffix` makes the volume's name unlike any that the pod has.
+pub(super) fn apply(pod: &mut Map, account: &Map, suffix: impl FnOnce() -> String) {
+    let of = |m: &Map, path: &[&str]| m.at(path).and_then(Value::as_bool);
+    let automount = of(pod, &["spec", "automountServiceAccountToken"]).or_else(|| of(account, &["automountServiceAccountToken"]));
+    if automount.unwrap_or(true) {
+        mount_token(pod, suffix);
+    }
+    let has_pull_secrets = pod.at(&["spec", "imagePullSecrets"]).and_then(Value::as_list).is_some_and(|l| !l.is_empty());
+    if let (false, Some(Value::List(secrets))) = (has_pull_secrets, account.get("imagePullSecrets"))
+        && !secrets.is_empty()
+    {
+        pod.set_at(&["spec", "imagePullSecrets"], secrets.clone());
+    }
+}
+
+fn mount_token(pod: &mut Map, suffix: impl FnOnce() -> String) {
+    let existing = walk::items(pod, &["spec", "volumes"])
+        .map(|v| v.str_at(&["name"]).to_owned())
+        .find(|name| name.starts_with(VOLUME_PREFIX));
+    let has_volume = existing.is_some();
+    let name = existing.unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", suffix()));
+    let mut needed = false;
+    for list in ["initContainers", "containers"] {
+        for container in walk::items_mut(pod, &["spec", list]) {
+            // A mount of the container's own at this path keeps ours away.
+            if walk::items(container, &["volumeMounts"]).any(|m| m.str_at(&["mountPath"]) == TOKEN_PATH) {
+                continue;
+            }
+            let mut mount = Map::new();
+            mount.insert("name", name.as_str());
+            mount.insert("readOnly", true);
+            mount.insert("mountPath", TOKEN_PATH);
+            if let Some(mounts) = container.entry("volumeMounts", || Value::List(Vec::new())).as_list_mut() {
+                mounts.push(mount.into());
+                needed = true;
+            }
+        }
+    }
+    if !has_volume && needed {
+        let spec = pod.entry("spec", || Map::new().into()).as_map_mut();
+        let volumes = spec.map(|s| s.entry("volumes", || Value::List(Vec::new())));
+        if let Some(volumes) = volumes.and_then(Value::as_list_mut) {
+            volumes.push(token_volume(&name).into());
+        }
+    }
+}
+
+/// The projected volume with token, CA and namespace.
+fn token_volume(name: &str) -> Map {
+    let mut token = Map::new();
+    token.set_at(&["serviceAccountToken", "path"], "token");
+    token.set_at(&["serviceAccountToken", "expirationSeconds"], TOKEN_SECONDS);
+    let mut item = Map::new();
+    item.insert("key", "ca.crt");
+    item.insert("path", "ca.crt");
+    let mut ca = Map::new();
+    ca.set_at(&["configMap", "name"], "kube-root-ca.crt");
+    ca.set_at(&["configMap", "items"], vec![Value::Map(item)]);
+    let mut item = Map::new();
+    item.insert("path", "namespace");
+    item.set_at(&["fieldRef", "apiVersion"], "v1");
+    item.set_at(&["fieldRef", "fieldPath"], "metadata.namespace");
+    let mut namespace = Map::new();
+    namespace.set_at(&["downwardAPI", "items"], vec![Value::Map(item)]);
+    let mut volume = Map::new();
+    volume.insert("name", name);
+    volume.set_at(&["projected", "defaultMode"], 0o644);
+    volume.set_at(&["projected", "sources"], vec![Value::Map(token), Value::Map(ca), Value::Map(namespace)]);
+    volume
+}
+
+/// Where the account lists its secrets bindingly, refuses a pod that uses another; the refusal's words.
+pub(super) fn check_secrets(pod: &Map, account: &Map) -> Result<(), String> {
+    if account.str_at(&["metadata", "annotations", ENFORCE_SECRETS]) != "true" {
+        return Ok(());
+    }
+    let owner = account.str_at(&["metadata", "name"]);
+    let named = |list: &str, name: &str| walk::items(account, &[list]).any(|s| s.str_at(&["name"]) == name);
+    for volume in walk::items(pod, &["spec", "volumes"]) {
+        let secret = volume.str_at(&["secret", "secretName"]);
+        if !secret.is_empty() && !named("secrets", secret) {
+            return Err(format!(
+                "volume with secret.secretName={secret:?} is not allowed because service account {owner} does not reference that secret"
+            ));
+        }
+    }
+    for (list, what) in
+        [("initContainers", "init container"), ("containers", "container"), ("ephemeralContainers", "ephemeral container")]
+    {
+        for container in walk::items(pod, &["spec", list]) {
+            for env in walk::items(container, &["env"]) {
+                let secret = env.str_at(&["valueFrom", "secretKeyRef", "name"]);
+                if !secret.is_empty() && !named("secrets", secret) {
+                    return Err(format!(
+                        "{what} {} with envVar {} referencing secret.secretName={secret:?} is not allowed because service account {owner} does not reference that secret",
+                        container.str_at(&["name"]),
+                        env.str_at(&["name"]),
+                    ));
+                }
+            }
+        }
+    }
+    for (i, reference) in walk::items(pod, &["spec", "imagePullSecrets"]).enumerate() {
+        let secret = reference.str_at(&["name"]);
+        if !named("imagePullSecrets", secret) {
+            return Err(format!(
+                "imagePullSecrets[{i}].name={secret:?} is not allowed because service account {owner} does not reference that imagePullSecret"
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::map;
+
+    fn account(more: &str) -> Map {
+        map(&format!("{{metadata: {{name: default, namespace: d}}, {more}}}"))
+    }
+
+    #[test]
+    fn a_plain_pod_gets_the_token_volume_and_a_mount_in_each_container() {
+        let mut pod = map("{spec: {serviceAccountName: default, initContainers: [{name: i}], containers: [{name: a}, {name: b, volumeMounts: [{name: own, mountPath: /var/run/secrets/kubernetes.io/serviceaccount}]}]}}");
+        apply(&mut pod, &account("imagePullSecrets: [{name: pull}]"), || "abcde".into());
+        let volumes: Vec<&Map> = walk::items(&pod, &["spec", "volumes"]).collect();
+        assert_eq!(volumes.len(), 1);
+        assert_eq!(volumes[0].str_at(&["name"]), "kube-api-access-abcde");
+        assert_eq!(volumes[0].at(&["projected", "defaultMode"]), Some(&Value::Int(420)));
+        let sources: Vec<&Map> = walk::items(volumes[0], &["projected", "sources"]).collect();
+        assert_eq!(sources[0].at(&["serviceAccountToken", "expirationSeconds"]), Some(&Value::Int(3607)));
+        assert_eq!(sources[1].str_at(&["configMap", "name"]), "kube-root-ca.crt");
+        let mounts = |list| -> Vec<usize> {
+            walk::items(&pod, &["spec", list]).map(|c| walk::items(c, &["volumeMounts"]).filter(|m| m.str_at(&["name"]).starts_with("kube-api")).count()).collect()
+        };
+        assert_eq!((mounts("initContainers"), mounts("containers")), (vec![1], vec![1, 0]));
+        assert_eq!(walk::items(&pod, &["spec", "imagePullSecrets"]).count(), 1);
+        let once = pod.clone();
+        apply(&mut pod, &account(""), || unreachable!("the name is there already"));
+        assert_eq!(pod, once, "a pod that has been through admission is not changed by it again");
+    }
+
+    #[test]
+    fn a_pod_or_an_account_may_decline_the_token() {
+        for (spec, account_says) in
+            [("automountServiceAccountToken: false", "automountServiceAccountToken: true"), ("x: y", "automountServiceAccountToken: false")]
+        {
+            let mut pod = map(&format!("{{spec: {{{spec}, containers: [{{name: a}}]}}}}"));
+            apply(&mut pod, &account(account_says), || "abcde".into());
+            assert!(pod.at(&["spec", "volumes"]).is_none());
+        }
+    }
+
+    #[test]
+    fn listed_secrets_bind_only_where_the_account_says_so() {
+        let pod = map("{spec: {containers: [{name: c, env: [{name: E, valueFrom: {secretKeyRef: {name: other}}}]}]}}");
+        let mut owner = account("secrets: [{name: own}]");
+        assert_eq!(check_secrets(&pod, &owner), Ok(()));
+        owner.set_at(&["metadata", "annotations", ENFORCE_SECRETS], "true");
+        assert_eq!(
+            check_secrets(&pod, &owner),
+            Err("container c with envVar E referencing secret.secretName=\"other\" is not allowed because service account default does not reference that secret".into())
+        );
+    }
+
+    #[test]
+    fn mirror_pods_refer_to_nothing() {
+        let mut pod = map("{metadata: {annotations: {kubernetes.io/config.mirror: x}}, spec: {volumes: [{secret: {secretName: s}}]}}");
+        assert!(is_mirror(&pod));
+        assert_eq!(check_mirror(&pod), Err("a mirror pod may not reference secrets".into()));
+        pod.set_at(&["spec", "volumes"], Vec::new());
+        assert_eq!(check_mirror(&pod), Ok(()));
+    }
+}

@@ -1,0 +1,82 @@
+//! DefaultTolerationSeconds: a pod stays five minutes on a node that is not ready or cannot be reached.
+//! TaintNodesByCondition: a new node takes no pods until its lifecycle controller has seen it ready.
+
+use super::walk;
+use schema::{Map, Value};
+
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// How long, where the server is not told otherwise.
+pub(super) const DEFAULT_SECONDS: i64 = 300;
+
+/// Adds the two tolerations that the pod does not have in some form.
+pub(super) fn apply(pod: &mut Map, not_ready_seconds: i64, unreachable_seconds: i64) {
+    for (key, seconds) in [(NOT_READY, not_ready_seconds), (UNREACHABLE, unreachable_seconds)] {
+        let tolerated = walk::items(pod, &["spec", "tolerations"]).any(|t| {
+            matches!(t.str_at(&["key"]), k if k == key || k.is_empty()) && matches!(t.str_at(&["effect"]), "NoExecute" | "")
+        });
+        if tolerated {
+            continue;
+        }
+        let mut toleration = Map::new();
+        toleration.insert("key", key);
+        toleration.insert("operator", "Exists");
+        toleration.insert("effect", "NoExecute");
+        toleration.insert("tolerationSeconds", seconds);
+        if let Some(list) = walk::list_mut(pod, "spec", "tolerations") {
+            list.push(toleration.into());
+        }
+    }
+}
+
+/// Taints a new node as not ready.
+pub(super) fn taint(node: &mut Map) {
+    let tainted = walk::items(node, &["spec", "taints"])
+        .any(|t| t.str_at(&["key"]) == NOT_READY && t.str_at(&["effect"]) == "NoSchedule");
+    if tainted {
+        return;
+    }
+    let mut taint = Map::new();
+    taint.insert("key", NOT_READY);
+    taint.insert("effect", "NoSchedule");
+    if let Some(list) = walk::list_mut(node, "spec", "taints") {
+        list.push(Value::Map(taint));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::map;
+
+    fn keys(pod: &Map) -> Vec<String> {
+        walk::items(pod, &["spec", "tolerations"]).map(|t| t.str_at(&["key"]).to_owned()).collect()
+    }
+
+    #[test]
+    fn tolerations_are_added_once_and_not_over_the_pods_own() {
+        let mut pod = map("{spec: {}}");
+        apply(&mut pod, 300, 300);
+        assert_eq!(keys(&pod), [NOT_READY, UNREACHABLE]);
+        let once = pod.clone();
+        apply(&mut pod, 300, 300);
+        assert_eq!(pod, once);
+        let mut own = map("{spec: {tolerations: [{key: node.kubernetes.io/not-ready, operator: Exists}]}}");
+        apply(&mut own, 300, 300);
+        assert_eq!(keys(&own), [NOT_READY, UNREACHABLE]);
+        let mut all = map("{spec: {tolerations: [{operator: Exists}]}}");
+        apply(&mut all, 300, 300);
+        assert_eq!(keys(&all), [""]);
+        let mut other_effect = map("{spec: {tolerations: [{operator: Exists, effect: NoSchedule}]}}");
+        apply(&mut other_effect, 300, 300);
+        assert_eq!(keys(&other_effect).len(), 3);
+    }
+
+    #[test]
+    fn a_new_node_is_tainted_once() {
+        let mut node = map("{metadata: {name: n}}");
+        taint(&mut node);
+        taint(&mut node);
+        assert_eq!(walk::items(&node, &["spec", "taints"]).count(), 1);
+    }
+}
