@@ -12,7 +12,7 @@
 //! | [`yaml`] | `yaml::decode(ty, bytes)`, `yaml::parse(bytes)`: the same from YAML |
 //! | [`protobuf`] | `protobuf::decode(bytes, |group, version, kind| ty) -> Result<Decoded, _>`, `protobuf::encode(ty, &Map, &mut Vec<u8>)` (with the `k8s\0` envelope) |
 //! | [`normal`] | `normal::typed(ty, Value) -> Result<Decoded, DecodeError>`: a tree made by patching, checked against its type; `normal::normalise(ty, &mut Map)`: empties dropped and absent ones written as Go would |
-//! | [`encoded`] | [`Encoded`]: the bytes of an object with a place for its resourceVersion |
+//! | [`encoded`] | [`Encoded`]: an object encoded before its revision is known: `Encoded::new(&map).item(revision)`, `.stored(api_version, kind)`; `encoded::head(api_version, kind)`, `encoded::object(&head, &item)` |
 //! | [`view`] | typed read accessors over `&Map`: `view::core_v1::Pod(&map).spec()?.node_name()` |
 //! | [`types::Docs`] | the documentation of types and fields, unpacked on demand |
 //!
