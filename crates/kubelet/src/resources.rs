@@ -415,7 +415,7 @@ mod tests {
         let gib = 1 << 30;
         let of = |r: Value| {
             let pod = pod(json!({"containers": [{"name": "c", "resources": r}]}));
-            oom_score_adj(&pod, &pod.containers()[0].clone(), 10 * gib)
+            oom_score_adj(&pod, &pod.containers()[0], 10 * gib)
         };
         assert_eq!(of(json!({})), 1000);
         assert_eq!(of(resources(&[("memory", "1Gi")], &[])), 900);
