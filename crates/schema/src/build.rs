@@ -282,7 +282,7 @@ impl<'s> Builder<'s> {
 }
 
 /// Sorts entries; of equal keys the last stays. Returns the keys that were there more than once.
-fn sort(entries: &mut Vec<(Key, Value)>) -> Vec<Key> {
+pub(crate) fn sort(entries: &mut Vec<(Key, Value)>) -> Vec<Key> {
     entries.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut again: Vec<Key> = Vec::new();
     entries.dedup_by(|later, earlier| {
