@@ -59,7 +59,10 @@ impl Cidr {
 
     /// How many addresses there are, at most `u64::MAX`.
     pub fn size(&self) -> u64 {
-        u64::try_from(host_mask(self.address, self.prefix)).ok().and_then(|mask| mask.checked_add(1)).unwrap_or(u64::MAX)
+        u64::try_from(host_mask(self.address, self.prefix))
+            .ok()
+            .and_then(|mask| mask.checked_add(1))
+            .unwrap_or(u64::MAX)
     }
 
     /// The address `index` places after the first one; `None` past the end.

@@ -3,8 +3,8 @@
 mod attribute;
 mod socket;
 
-pub(crate) use attribute::{address_bytes, read_address, read_be16, read_be32, read_string, read_u32};
 pub use attribute::{Attributes, Bytes};
+pub(crate) use attribute::{address_bytes, read_address, read_be16, read_be32, read_string, read_u32};
 pub use socket::{Protocol, Socket};
 
 /// The length of the header of every netlink message.
@@ -108,7 +108,8 @@ mod tests {
             m.string(3, "eth0");
         });
         batch.push(17, 0, "do another", |m| m.nested(7, |m| m.u32(1, 9)));
-        let split: Vec<_> = messages(batch.bytes.as_slice()).map(|m| (m.kind, m.flags, m.sequence, m.body.to_vec())).collect();
+        let split: Vec<_> =
+            messages(batch.bytes.as_slice()).map(|m| (m.kind, m.flags, m.sequence, m.body.to_vec())).collect();
         assert_eq!(split.len(), 2);
         assert_eq!((split[0].0, split[0].1, split[0].2), (16, NLM_F_ACK | NLM_F_REQUEST, 0));
         let (kind, value) = Attributes::new(&split[0].3[4..]).next().unwrap();

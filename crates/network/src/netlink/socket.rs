@@ -57,6 +57,9 @@ impl Socket {
     /// Sends requests that each ask for an acknowledgement and returns the answer to each, in order. The
     /// kernel carries them out one by one; a refused one does not stop those after it.
     pub fn request_each(&mut self, batch: &Batch) -> Result<Vec<Result<()>>> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         self.send(batch)?;
         let mut answers: Vec<Option<Result<()>>> = batch.operations.iter().map(|_| None).collect();
         let mut missing = answers.len();
@@ -79,9 +82,8 @@ impl Socket {
         self.request_each(batch)?.into_iter().collect()
     }
 
-    /// Sends one request for a dump and gives the body of every answer to `each`. A dump that the kernel
-    /// says was interrupted by a change is asked for again, so `each` may see an object twice; `restart` is
-    /// called before it does.
+    /// Sends one request for a dump and returns what `parse` makes of the type and body of each answer. A
+    /// dump that the kernel says was interrupted by a change is asked for again.
     pub fn dump<T>(&mut self, request: &Batch, mut parse: impl FnMut(u16, &[u8]) -> Option<T>) -> Result<Vec<T>> {
         let mut found = Vec::new();
         for _ in 0..DUMP_ATTEMPTS {

@@ -64,19 +64,27 @@ pub mod priority {
 pub struct Chain<'a> {
     /// Its name.
     pub name: Cow<'a, str>,
-    /// Where it starts, for a base chain. The policy is always to accept.
+    /// Where it starts, for a base chain.
     pub hook: Option<(ChainKind, Hook, i32)>,
+    /// Whether a base chain drops what reaches its end; otherwise that is accepted.
+    pub drops: bool,
 }
 
 impl<'a> Chain<'a> {
     /// A chain that rules and maps lead to.
     pub fn regular(name: impl Into<Cow<'a, str>>) -> Self {
-        Self { name: name.into(), hook: None }
+        Self { name: name.into(), hook: None, drops: false }
     }
 
     /// A chain that packets enter at a hook.
     pub fn base(name: impl Into<Cow<'a, str>>, kind: ChainKind, hook: Hook, priority: i32) -> Self {
-        Self { name: name.into(), hook: Some((kind, hook, priority)) }
+        Self { name: name.into(), hook: Some((kind, hook, priority)), drops: false }
+    }
+
+    /// The same base chain, but it drops what reaches its end.
+    pub fn dropping(mut self) -> Self {
+        self.drops = true;
+        self
     }
 }
 
@@ -151,7 +159,7 @@ pub enum SetData<'a> {
 
 impl<'a> Set<'a> {
     /// A plain set.
-    pub fn set(name: impl Into<Cow<'a, str>>, key: impl Into<Cow<'a, [SetType]>>) -> Self {
+    pub fn of(name: impl Into<Cow<'a, str>>, key: impl Into<Cow<'a, [SetType]>>) -> Self {
         Self { name: name.into(), key: key.into(), data: SetData::None, flags: SetFlags::default() }
     }
 

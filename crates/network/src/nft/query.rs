@@ -1,8 +1,8 @@
 //! Committing transactions and asking what the kernel has.
 
+use super::Family;
 use super::object::{Element, ElementData, Table, Verdict};
 use super::transaction::{Transaction, header};
-use super::Family;
 use crate::Result;
 use crate::netlink::{Attributes, Batch, NLM_F_DUMP, Protocol, Socket, read_be32, read_string};
 

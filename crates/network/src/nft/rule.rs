@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
+use super::Family;
 use super::expr::{Base, Comparison, CtKey, Expr, FibResult, FibSelect, Meta, Register, Reject};
 use super::object::Verdict;
-use super::Family;
 
 /// Protocol numbers.
 pub mod protocol {
@@ -95,9 +95,11 @@ impl Rule {
         let network = crate::netlink::address_bytes(range.network());
         let mask = prefix_mask(network.len(), range.prefix());
         let xor = vec![0; mask.len()];
-        self.expr(load)
-            .expr(Expr::Bitwise { from: SCRATCH, to: SCRATCH, mask, xor })
-            .expr(Expr::Compare { register: SCRATCH, comparison, value: network })
+        self.expr(load).expr(Expr::Bitwise { from: SCRATCH, to: SCRATCH, mask, xor }).expr(Expr::Compare {
+            register: SCRATCH,
+            comparison,
+            value: network,
+        })
     }
 
     /// Matches packets whose source is (or is not) in a set of addresses.
@@ -155,9 +157,8 @@ impl Rule {
     }
 
     fn any_bit(self, bits: u32) -> Self {
-        self.expr(Expr::Bitwise { from: SCRATCH, to: SCRATCH, mask: bits.to_ne_bytes().into(), xor: vec![0; 4] }).expr(
-            Expr::Compare { register: SCRATCH, comparison: Comparison::NotEqual, value: vec![0; 4] },
-        )
+        self.expr(Expr::Bitwise { from: SCRATCH, to: SCRATCH, mask: bits.to_ne_bytes().into(), xor: vec![0; 4] })
+            .expr(Expr::Compare { register: SCRATCH, comparison: Comparison::NotEqual, value: vec![0; 4] })
     }
 
     /// Sets bits of the packet mark.

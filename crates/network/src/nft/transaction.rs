@@ -109,12 +109,13 @@ impl Transaction {
             m.string(1, &table.name);
             m.string(3, &chain.name);
             if let Some((kind, hook, priority)) = chain.hook {
+                const DROP: u32 = 0;
                 const ACCEPT: u32 = 1;
                 m.nested(4, |m| {
                     m.be32(1, hook as u32);
                     m.be32(2, priority as u32);
                 });
-                m.be32(5, ACCEPT);
+                m.be32(5, if chain.drops { DROP } else { ACCEPT });
                 m.string(7, if kind == ChainKind::Nat { "nat" } else { "filter" });
             }
         });

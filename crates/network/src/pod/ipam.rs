@@ -106,6 +106,9 @@ mod tests {
     #[test]
     fn refuses_a_range_without_room() {
         assert!(matches!(Ipam::new("10.1.0.0/31".parse().unwrap(), None), Err(Error::TooSmall(_))));
-        assert_eq!(Ipam::new("10.1.0.0/30".parse().unwrap(), None).unwrap().allocate(|_| false).unwrap().to_string(), "10.1.0.2");
+        assert_eq!(
+            Ipam::new("10.1.0.0/30".parse().unwrap(), None).unwrap().allocate(|_| false).unwrap().to_string(),
+            "10.1.0.2"
+        );
     }
 }

@@ -164,9 +164,9 @@ impl Names {
 
 /// FNV-1a: the same on every machine and in every version, as names must be.
 fn short_hash(text: &str) -> u64 {
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     // The low bits alone mix the last bytes badly.
     hash ^ (hash >> 32)
 }
@@ -178,7 +178,8 @@ impl PodNetwork {
         let records = Records::open(&config.state_dir)?;
         let names = Names::new(&config.cluster);
         let network = Self { config, names, state: Mutex::new(State { records, ipam: None }) };
-        if let Some(cidr) = network.lock().records.pod_cidr()? {
+        let cidr = network.lock().records.pod_cidr()?;
+        if let Some(cidr) = cidr {
             network.set_pod_cidr(&cidr.to_string())?;
         }
         Ok(network)

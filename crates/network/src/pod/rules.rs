@@ -61,8 +61,11 @@ fn transaction(plan: &Plan<'_>, comment: &str) -> Transaction {
     let table = plan.table;
     let mut t = Transaction::new();
     t.replace_table(table, Some(comment));
-    t.add_set(table, &Set::set(CLUSTER, vec![SetType::Ipv4Address]).with(SetFlags { interval: true, ..Default::default() }));
-    t.add_set(table, &Set::set(HAIRPIN, vec![SetType::Ipv4Address, SetType::Ipv4Address]));
+    t.add_set(
+        table,
+        &Set::of(CLUSTER, vec![SetType::Ipv4Address]).with(SetFlags { interval: true, ..Default::default() }),
+    );
+    t.add_set(table, &Set::of(HAIRPIN, vec![SetType::Ipv4Address, SetType::Ipv4Address]));
     let endpoint = vec![SetType::Ipv4Address, SetType::Port];
     t.add_set(table, &Set::map(HOST_PORTS, vec![SetType::Protocol, SetType::Port], endpoint.clone()));
     t.add_set(table, &Set::map(HOST_PORTS_AT, vec![SetType::Ipv4Address, SetType::Protocol, SetType::Port], endpoint));
@@ -239,7 +242,12 @@ mod tests {
 
     #[test]
     fn only_dropping_forward_chains_are_warned_of() {
-        let chain = |hook, drops, family| BaseChain { table: Table::new(family, "filter"), name: "FORWARD".into(), hook, drops };
+        let chain = |hook, drops, family| BaseChain {
+            table: Table::new(family, "filter"),
+            name: "FORWARD".into(),
+            hook,
+            drops,
+        };
         let cidrs = ["10.244.0.0/16".parse().unwrap()];
         assert!(forwarding_warnings(&[chain(2, false, Family::Ip), chain(1, true, Family::Ip)], &cidrs).is_empty());
         assert!(forwarding_warnings(&[chain(2, true, Family::Ip6)], &cidrs).is_empty());

@@ -85,9 +85,14 @@ fn configure_inside(rtnl: &mut Rtnl, sandbox: &Sandbox) -> Result<()> {
     for ip in &sandbox.ips {
         changes.add_address(link, *ip, RouteScope::Universe, None);
     }
+    changes.set_up(link);
     changes.add_neighbour(link, gateway, HOST_MAC);
     changes.add_link_route(Cidr::single(gateway), link, None);
-    changes.add_gateway_route(Cidr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0).ok_or(Error::NoPodCidr)?, link, gateway);
+    changes.add_gateway_route(
+        Cidr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0).ok_or(Error::NoPodCidr)?,
+        link,
+        gateway,
+    );
     rtnl.apply(&changes)
 }
 

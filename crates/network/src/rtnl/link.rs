@@ -97,8 +97,8 @@ pub(super) fn header(index: u32, flags: u32, change: u32) -> [u8; 16] {
 }
 
 impl Changes {
-    /// Makes a pair of veth interfaces. The peer is up at once; this end stays down until
-    /// [`Changes::set_up`], so that it can be configured before it is used.
+    /// Makes a pair of veth interfaces. Both ends stay down until [`Changes::set_up`], so that they can be
+    /// configured before they are used.
     pub fn add_veth(&mut self, pair: &VethPair<'_>) {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         let operation = format!("create the veth pair {:?} with {:?}", pair.name, pair.peer_name);
@@ -172,7 +172,7 @@ impl Changes {
 }
 
 fn peer(m: &mut Bytes, pair: &VethPair<'_>) {
-    m.raw(&header(0, UP, UP));
+    m.raw(&header(0, 0, 0));
     m.string(libc::IFLA_IFNAME, pair.peer_name);
     m.u32(libc::IFLA_MTU, pair.mtu);
     m.attribute(libc::IFLA_ADDRESS, &pair.peer_mac);

@@ -4,9 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Changes, Mac, family_of};
 use crate::Cidr;
-use crate::netlink::{
-    Attributes, NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, address_bytes, read_address, read_u32,
-};
+use crate::netlink::{Attributes, NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, address_bytes, read_address, read_u32};
 
 const PROTOCOL_STATIC: u8 = 4;
 const TYPE_UNICAST: u8 = 1;
