@@ -1,1 +1,130 @@
-//! The controllers, one file or folder each, listed in one table.
+//! The controllers, one file or folder each, listed in one table ([`CONTROLLERS`]).
+//!
+//! Each is given keys by a [`queue::Queue`] and reconciles what the informers know towards what the objects ask:
+//! it decides purely (a `plan`), then acts. Nothing here is told of events, only of keys, so that a restart or a
+//! missed event changes nothing.
+
+pub mod cluster_role_aggregation;
+pub mod deployment;
+pub mod endpoints;
+pub mod events;
+pub mod garbage_collector;
+pub mod informer;
+pub mod leader;
+pub mod namespace;
+pub mod node_ipam;
+pub mod node_lifecycle;
+pub mod objects;
+pub mod pods;
+pub mod queue;
+pub mod replica_set;
+pub mod service_account;
+
+use futures::future::{BoxFuture, FutureExt, select_all};
+use informer::Informers;
+use std::sync::Arc;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+/// Gives clients by identity, so that each controller acts with its own rights and no more.
+pub trait Clients: Send + Sync {
+    /// The client of the controller manager itself: what the informers and the election use.
+    fn manager(&self) -> kube::Client;
+    /// The client of a service account of `kube-system`, such as `deployment-controller`.
+    fn service_account(&self, name: &str) -> kube::Client;
+}
+
+/// What the controllers are told at start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Names this process in the election.
+    pub identity: String,
+    /// Whether to hold the Lease `kube-system/kube-controller-manager` before acting.
+    pub leader_elect: bool,
+    /// The cluster's CA, published in every namespace.
+    pub root_ca: String,
+    /// The network that nodes' pod networks are cut from, and the prefix of each.
+    pub cluster_cidr: Option<(std::net::Ipv4Addr, u8, u8)>,
+    /// How long a node may not renew before it is held unreachable (upstream: 50 s).
+    pub node_monitor_grace: std::time::Duration,
+}
+
+/// What went wrong in a reconcile; it is tried again with back-off.
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("cannot write {what}: {source}")]
+    Encode { what: &'static str, source: serde_json::Error },
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The code of an API refusal, or 0.
+pub fn code(error: &kube::Error) -> u16 {
+    match error {
+        kube::Error::Api(status) => status.code,
+        _ => 0,
+    }
+}
+
+/// Takes "it is not there (any more)" for success: what was to be removed is gone.
+pub fn gone_is_fine<T>(result: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if code(&e) == 404 => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// What a controller is given to build itself from.
+pub struct Context {
+    pub clients: Arc<dyn Clients>,
+    pub informers: Informers,
+    pub config: Arc<Config>,
+    pub shutdown: CancellationToken,
+}
+
+/// A controller that has subscribed to its informers and is ready to run.
+pub type Running = BoxFuture<'static, Result<(), Error>>;
+
+/// Name → how it is built. The name is upstream's.
+pub const CONTROLLERS: &[(&str, fn(&Context) -> Running)] = &[
+    ("deployment-controller", deployment::controller),
+    ("replicaset-controller", replica_set::controller),
+    ("namespace-controller", namespace::controller),
+    ("serviceaccount-controller", service_account::default_accounts),
+    ("root-ca-certificate-publisher-controller", service_account::root_ca_publisher),
+    ("endpointslice-controller", endpoints::slices::controller),
+    ("endpoints-controller", endpoints::legacy::controller),
+    ("garbage-collector-controller", garbage_collector::controller),
+    ("node-lifecycle-controller", node_lifecycle::controller),
+    ("node-ipam-controller", node_ipam::controller),
+    ("clusterrole-aggregation-controller", cluster_role_aggregation::controller),
+];
+
+/// Runs every controller until shutdown, under the election when asked.
+///
+/// # Errors
+/// The first failure of a controller or an informer; and the loss of the Lease, as nothing may act without it.
+pub async fn run(config: Config, clients: Arc<dyn Clients>, shutdown: CancellationToken) -> Result<(), Error> {
+    let config = Arc::new(config);
+    let client = clients.manager();
+    if !config.leader_elect {
+        return run_all(config, clients, shutdown).await;
+    }
+    let election = leader::Election::new("kube-system", "kube-controller-manager", &config.identity);
+    leader::lead(client, election, shutdown, move |leading| run_all(config, clients, leading)).await
+}
+
+async fn run_all(config: Arc<Config>, clients: Arc<dyn Clients>, shutdown: CancellationToken) -> Result<(), Error> {
+    let context = Context { informers: Informers::new(clients.manager()), clients, config, shutdown: shutdown.clone() };
+    let mut running: Vec<Running> = Vec::with_capacity(CONTROLLERS.len() + 1);
+    for (name, build) in CONTROLLERS {
+        let controller = build(&context);
+        running.push(async move { controller.await.map_err(|e| Error::Other(format!("{name} failed: {e}"))) }.boxed());
+    }
+    running.push(context.informers.run(shutdown.clone()).boxed());
+    let (first, _, _) = select_all(running).await;
+    if shutdown.is_cancelled() { Ok(()) } else { first }
+}

@@ -1,0 +1,390 @@
+//! What the controllers read of each kind: projections, so that memory holds no more than that.
+
+use crate::informer::Object;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::Resource;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Declares a projection of a kind.
+macro_rules! projection {
+    ($(#[$doc:meta])* $name:ident of $kind:path { $($fields:tt)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, Deserialize, Resource)]
+        #[resource(inherit = $kind)]
+        #[serde(rename_all = "camelCase")]
+        pub struct $name {
+            pub metadata: ObjectMeta,
+            $($fields)*
+        }
+    };
+}
+
+projection! {
+    /// Of a pod: where it is, whether it is ready, whose it is.
+    Pod of k8s_openapi::api::core::v1::Pod {
+        #[serde(default)]
+        pub spec: PodSpec,
+        #[serde(default)]
+        pub status: PodStatus,
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    pub node_name: String,
+    pub hostname: String,
+    pub subdomain: String,
+    pub host_network: bool,
+    pub service_account_name: String,
+    pub containers: Vec<Container>,
+    pub init_containers: Vec<Container>,
+    pub tolerations: Vec<core::Toleration>,
+    pub termination_grace_period_seconds: Option<i64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    pub ports: Vec<ContainerPort>,
+    pub restart_policy: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerPort {
+    pub name: String,
+    pub container_port: i32,
+    pub protocol: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    pub phase: String,
+    pub reason: String,
+    #[serde(rename = "podIP")]
+    pub pod_ip: String,
+    #[serde(rename = "podIPs")]
+    pub pod_ips: Vec<core::PodIP>,
+    pub conditions: Vec<PodCondition>,
+    pub container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodCondition {
+    #[serde(rename = "type")]
+    pub type_: String,
+    pub status: String,
+    pub last_transition_time: Option<Time>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerStatus {
+    pub restart_count: i32,
+}
+
+impl Object for Pod {
+    fn slim(&mut self) {
+        self.metadata.managed_fields = None;
+        self.metadata.annotations = None;
+    }
+}
+
+projection! {
+    /// A ReplicaSet whole, but for its template, which is kept as it was written.
+    ReplicaSet of k8s_openapi::api::apps::v1::ReplicaSet {
+        #[serde(default)]
+        pub spec: ReplicaSetSpec,
+        #[serde(default)]
+        pub status: ReplicaSetStatus,
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReplicaSetSpec {
+    pub replicas: Option<i32>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub min_ready_seconds: i32,
+    pub selector: LabelSelector,
+    pub template: Value,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReplicaSetStatus {
+    pub replicas: i32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub fully_labeled_replicas: i32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ready_replicas: i32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub available_replicas: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminating_replicas: Option<i32>,
+    #[serde(skip_serializing_if = "is_zero_long")]
+    pub observed_generation: i64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// A condition as ReplicaSets and Deployments have it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Condition {
+    #[serde(rename = "type")]
+    pub type_: String,
+    pub status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_update_time: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<Time>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_zero(n: &i32) -> bool {
+    *n == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+fn is_zero_long(n: &i64) -> bool {
+    *n == 0
+}
+
+impl Object for ReplicaSet {}
+
+impl ReplicaSet {
+    /// The replicas asked for (the API server's default is 1).
+    pub fn wanted(&self) -> i32 {
+        self.spec.replicas.unwrap_or(1)
+    }
+}
+
+projection! {
+    Deployment of k8s_openapi::api::apps::v1::Deployment {
+        #[serde(default)]
+        pub spec: DeploymentSpec,
+        #[serde(default)]
+        pub status: DeploymentStatus,
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeploymentSpec {
+    pub replicas: Option<i32>,
+    pub min_ready_seconds: i32,
+    pub paused: bool,
+    pub progress_deadline_seconds: Option<i32>,
+    pub revision_history_limit: Option<i32>,
+    pub selector: LabelSelector,
+    pub strategy: DeploymentStrategy,
+    pub template: Value,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeploymentStrategy {
+    #[serde(rename = "type")]
+    pub type_: String,
+    pub rolling_update: Option<RollingUpdate>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RollingUpdate {
+    pub max_surge: Option<IntOrString>,
+    pub max_unavailable: Option<IntOrString>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeploymentStatus {
+    #[serde(skip_serializing_if = "is_zero_long")]
+    pub observed_generation: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub replicas: i32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub updated_replicas: i32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ready_replicas: i32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub available_replicas: i32,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unavailable_replicas: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminating_replicas: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collision_count: Option<i32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+impl Object for Deployment {}
+
+impl Deployment {
+    /// The replicas asked for (the API server's default is 1).
+    pub fn wanted(&self) -> i32 {
+        self.spec.replicas.unwrap_or(1)
+    }
+}
+
+projection! {
+    Service of k8s_openapi::api::core::v1::Service {
+        #[serde(default)]
+        pub spec: ServiceSpec,
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceSpec {
+    #[serde(rename = "type")]
+    pub type_: String,
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: String,
+    pub selector: Option<BTreeMap<String, String>>,
+    pub ports: Vec<ServicePort>,
+    pub ip_families: Vec<String>,
+    pub publish_not_ready_addresses: bool,
+    pub traffic_distribution: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServicePort {
+    pub name: String,
+    pub protocol: String,
+    pub port: i32,
+    pub target_port: Option<IntOrString>,
+    pub app_protocol: Option<String>,
+}
+
+impl Object for Service {}
+
+impl Object for k8s_openapi::api::discovery::v1::EndpointSlice {}
+
+projection! {
+    Endpoints of k8s_openapi::api::core::v1::Endpoints {
+        #[serde(default)]
+        pub subsets: Vec<core::EndpointSubset>,
+    }
+}
+
+impl Object for Endpoints {}
+
+projection! {
+    Namespace of k8s_openapi::api::core::v1::Namespace {
+        #[serde(default)]
+        pub spec: NamespaceSpec,
+        #[serde(default)]
+        pub status: NamespaceStatus,
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NamespaceSpec {
+    pub finalizers: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NamespaceStatus {
+    pub phase: String,
+    pub conditions: Vec<core::NamespaceCondition>,
+}
+
+impl Object for Namespace {
+    fn slim(&mut self) {
+        self.metadata.managed_fields = None;
+        self.metadata.annotations = None;
+    }
+}
+
+projection! {
+    ServiceAccount of k8s_openapi::api::core::v1::ServiceAccount {}
+}
+
+impl Object for ServiceAccount {}
+
+projection! {
+    ConfigMap of k8s_openapi::api::core::v1::ConfigMap {
+        /// Kept only for the one that this crate writes.
+        #[serde(default)]
+        pub data: BTreeMap<String, String>,
+    }
+}
+
+impl Object for ConfigMap {
+    fn slim(&mut self) {
+        self.metadata.managed_fields = None;
+        self.metadata.annotations = None;
+        if self.metadata.name.as_deref() != Some(crate::service_account::ROOT_CA) {
+            self.data.clear();
+        }
+    }
+}
+
+projection! {
+    Node of k8s_openapi::api::core::v1::Node {
+        #[serde(default)]
+        pub spec: NodeSpec,
+        #[serde(default)]
+        pub status: NodeStatus,
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSpec {
+    #[serde(rename = "podCIDR")]
+    pub pod_cidr: String,
+    #[serde(rename = "podCIDRs")]
+    pub pod_cidrs: Vec<String>,
+    pub taints: Vec<core::Taint>,
+    pub unschedulable: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStatus {
+    pub conditions: Vec<core::NodeCondition>,
+}
+
+impl Object for Node {
+    fn slim(&mut self) {
+        self.metadata.managed_fields = None;
+        self.metadata.annotations = None;
+    }
+}
+
+impl Object for k8s_openapi::api::coordination::v1::Lease {}
+
+projection! {
+    ClusterRole of k8s_openapi::api::rbac::v1::ClusterRole {
+        #[serde(default)]
+        pub rules: Option<Vec<Value>>,
+        #[serde(default, rename = "aggregationRule")]
+        pub aggregation_rule: Option<AggregationRule>,
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AggregationRule {
+    pub cluster_role_selectors: Vec<LabelSelector>,
+}
+
+impl Object for ClusterRole {}
