@@ -1,9 +1,12 @@
 //! The embedded CRI server: images, snapshots, sandboxes, containers and the shim that outlives the process.
 
+mod capabilities;
 mod cgroup;
 pub mod content;
 mod dispatch;
 pub mod image;
+mod seccomp;
 mod shim;
+mod spec;
 
 pub use dispatch::dispatch;

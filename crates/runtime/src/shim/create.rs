@@ -79,10 +79,7 @@ fn start(
     let spec = oci::build(plan, namespaces, &staged).map_err(|e| e.to_string())?;
     spec.save(bundle.join("config.json"))
         .map_err(|e| format!("write config.json: {e}"))?;
-    let filter = match &plan.process.seccomp {
-        Some(path) => Some(Filter::read(path).map_err(io("read the seccomp filter"))?),
-        None => None,
-    };
+    let filter = Filter::of(&plan.process).map_err(io("read the seccomp filter"))?;
     let console = if plan.process.terminal {
         Some(listen_console(&plan.dir).map_err(io("listen for the terminal"))?)
     } else {

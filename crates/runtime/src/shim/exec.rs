@@ -54,12 +54,7 @@ fn enter(
     stdio: [Option<OwnedFd>; 3],
     reporter: &Reporter,
 ) -> Result<(), String> {
-    let filter = match &process.seccomp {
-        Some(path) => Some(
-            Filter::read(path).map_err(|e| format!("seccomp filter {}: {e}", path.display()))?,
-        ),
-        None => None,
-    };
+    let filter = Filter::of(process).map_err(|e| format!("seccomp filter: {e}"))?;
     crate::cgroup::join(target.cgroup_dirs).map_err(|e| format!("join the cgroup: {e}"))?;
     if let Some(score) = process.oom_score_adj {
         fs::write("/proc/self/oom_score_adj", score.to_string())

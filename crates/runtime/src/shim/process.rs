@@ -34,6 +34,9 @@ pub(crate) struct ProcessSpec {
     pub(crate) no_new_privileges: bool,
     /// A file with the compiled filter; `None` is unconfined.
     pub(crate) seccomp: Option<PathBuf>,
+    /// Whether what the filter refuses is logged by the kernel.
+    #[serde(default)]
+    pub(crate) seccomp_log: bool,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) terminal: bool,
 }
@@ -49,13 +52,24 @@ pub(crate) struct Capabilities {
 
 /// A compiled filter: instructions as the kernel reads them.
 #[derive(Clone, Debug)]
-pub(crate) struct Filter(Vec<u8>);
+pub(crate) struct Filter {
+    instructions: Vec<u8>,
+    log: bool,
+}
 
 const SOCK_FILTER_SIZE: usize = size_of::<libc::sock_filter>();
 
 impl Filter {
-    /// Reads a filter that the server compiled. To be called while the host's files are visible.
-    pub(crate) fn read(path: &Path) -> io::Result<Self> {
+    /// Reads the filter of a process. To be called while the host's files are visible.
+    pub(crate) fn of(process: &ProcessSpec) -> io::Result<Option<Self>> {
+        process
+            .seccomp
+            .as_deref()
+            .map(|path| Self::read(path, process.seccomp_log))
+            .transpose()
+    }
+
+    fn read(path: &Path, log: bool) -> io::Result<Self> {
         let bytes = fs::read(path)?;
         let count = bytes.len() / SOCK_FILTER_SIZE;
         if bytes.len() % SOCK_FILTER_SIZE != 0 || count == 0 || count > usize::from(u16::MAX) {
@@ -64,12 +78,15 @@ impl Filter {
                 format!("{} is not a compiled filter", path.display()),
             ));
         }
-        Ok(Self(bytes))
+        Ok(Self {
+            instructions: bytes,
+            log,
+        })
     }
 
     fn install(&self) -> Result<(), Errno> {
         let instructions: Vec<libc::sock_filter> = self
-            .0
+            .instructions
             .chunks_exact(SOCK_FILTER_SIZE)
             .map(|c| libc::sock_filter {
                 code: u16::from_ne_bytes([c[0], c[1]]),
@@ -82,12 +99,16 @@ impl Filter {
             len: instructions.len() as u16,
             filter: instructions.as_ptr().cast_mut(),
         };
+        let mut flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+        if self.log {
+            flags |= libc::SECCOMP_FILTER_FLAG_LOG;
+        }
         // SAFETY: the program points to `instructions`, which live until the kernel has copied them.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_seccomp,
                 libc::SECCOMP_SET_MODE_FILTER,
-                libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+                flags,
                 &raw const program,
             )
         };
@@ -373,10 +394,10 @@ mod tests {
     #[test]
     fn filters_must_be_whole() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(Filter::read(file.path()).is_err());
+        assert!(Filter::read(file.path(), false).is_err());
         fs::write(file.path(), [0; 12]).unwrap();
-        assert!(Filter::read(file.path()).is_err());
+        assert!(Filter::read(file.path(), false).is_err());
         fs::write(file.path(), [0; 16]).unwrap();
-        assert!(Filter::read(file.path()).is_ok());
+        assert!(Filter::read(file.path(), false).is_ok());
     }
 }
