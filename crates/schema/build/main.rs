@@ -16,6 +16,7 @@ mod rows;
 
 use std::path::Path;
 
+#[allow(clippy::print_stdout, reason = "this is how a build script speaks to cargo")]
 fn main() {
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=tables");

@@ -104,7 +104,7 @@ fn snake(name: &str) -> String {
         out.extend(c.to_lowercase());
     }
     match out.as_str() {
-        "type" | "ref" | "continue" | "enum" | "for" | "static" | "self" | "match" | "in" | "as" => out + "_",
+        "not" | "type" | "ref" | "continue" | "enum" | "for" | "static" | "self" | "match" | "in" | "as" => out + "_",
         _ => out,
     }
 }

@@ -9,9 +9,10 @@
 //! | [`resource`] | [`Resource`] rows: `resource::get(group, version, plural)`, `resource::of_kind(group, version, kind)`, `resource::all()`, `resource::groups()` (upstream's priority order) |
 //! | [`decode`] | what every decoder returns: [`Decoded`] (tree and strict [`Problem`]s), [`DecodeError`] |
 //! | [`json`] | `json::decode(ty, bytes) -> Result<Decoded, DecodeError>`; `json::parse(bytes) -> Result<Value, DecodeError>` (untyped); `json::encode(&Map, &mut Vec<u8>)`, `json::encode_value(&Value, &mut Vec<u8>)` |
-//! | [`yaml`] | `yaml::decode(ty, bytes)`, `yaml::parse(bytes)`: the same from YAML |
+//! | [`yaml`] | `yaml::decode(ty, bytes)`, `yaml::parse(bytes)`: the same from YAML; `yaml::parse_all(bytes)`: every document of a stream |
 //! | [`protobuf`] | `protobuf::decode(ty, bytes)`, `protobuf::type_meta(bytes)`, `protobuf::encode(ty, &Map, &mut Vec<u8>)` (with the `k8s\0` envelope); `message`, `list`, `event`, `envelope` for its parts |
 //! | [`normal`] | `normal::typed(ty, Value) -> Result<Decoded, DecodeError>`: a tree made by patching, checked against its type; `normal::normalise(ty, &mut Map)`: empties dropped and absent ones written as Go would |
+//! | [`patch`] | JSON patch, merge patch, strategic merge patch on untyped trees |
 //! | [`encoded`] | [`Encoded`]: an object encoded before its revision is known: `Encoded::new(&map).item(revision)`, `.stored(api_version, kind)`; `encoded::head(api_version, kind)`, `encoded::object(&head, &item)` |
 //! | [`view`] | typed read accessors over `&Map`: `view::core_v1::Pod(&map).spec()?.node_name()` |
 //! | [`types::Docs`] | the documentation of types and fields, unpacked on demand |
@@ -23,12 +24,14 @@ pub mod decode;
 pub mod encoded;
 pub mod json;
 pub mod normal;
+pub mod patch;
 pub mod protobuf;
 pub mod resource;
 mod scalar;
 pub mod tree;
 pub mod types;
 pub mod view;
+pub mod yaml;
 
 pub use decode::{DecodeError, Decoded, Problem};
 pub use encoded::Encoded;

@@ -3,7 +3,7 @@
 mod support;
 
 use proptest::prelude::*;
-use schema::{Map, json, normal, protobuf, resource, types};
+use schema::{Map, json, normal, protobuf, resource, types, yaml};
 use support::Generator;
 
 fn kind(n: usize) -> &'static schema::Resource {
@@ -34,6 +34,19 @@ proptest! {
     }
 
     #[test]
+    fn json_is_yaml(n in 0usize..1000, seed: u64) {
+        let (resource, object) = object(n, seed);
+        let text = json::to_string(&object);
+        let again = yaml::decode(resource.schema.root(), text.as_bytes()).unwrap();
+        prop_assert_eq!(json::to_string(&again.object), text);
+    }
+
+    #[test]
+    fn no_text_makes_the_yaml_decoder_panic(text in "[-a-z0-9:&*<|>\\[\\]{},'\"!%#? \n]{0,60}") {
+        let _ = yaml::parse_all(text.as_bytes());
+    }
+
+    #[test]
     fn normal_form_is_final(n in 0usize..1000, seed: u64) {
         let (resource, object) = object(n, seed);
         let mut again = object.clone();
@@ -60,6 +73,8 @@ proptest! {
         let ty = kind(n).schema.root();
         let _ = json::decode(ty, &bytes);
         let _ = json::parse(&bytes);
+        let _ = yaml::decode(ty, &bytes);
+        let _ = yaml::parse_all(&bytes);
         let _ = protobuf::decode(ty, &bytes);
         let enveloped = [&b"k8s\0\x12\xff\x01"[..], &bytes].concat();
         let _ = protobuf::decode(ty, &enveloped);
@@ -76,6 +91,7 @@ proptest! {
         let place = at.index(text.len());
         text[place] = byte;
         let _ = json::decode(ty, &text);
+        let _ = yaml::decode(ty, &text);
         text.truncate(place);
         prop_assert!(json::decode(ty, &text).is_err());
         let mut bytes = Vec::new();

@@ -1,0 +1,366 @@
+//! YAML: the same trees, checks and messages as from JSON.
+//!
+//! Plain scalars mean what they mean to upstream's YAML library: `yes` and `on` are booleans, `0644` is octal, dates are
+//! strings. Aliases and merge keys (`<<`) are followed; what they expand to is bounded, so that no small document becomes
+//! a large tree.
+
+use crate::build::Builder;
+use crate::decode::{DecodeError, Decoded, MAX_DEPTH};
+use crate::normal::feed;
+use crate::scalar::{self, Scalar};
+use crate::tree::Value;
+use crate::types::{TypeRef, any};
+use compact_str::CompactString;
+use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, StrInput, Tag};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// How many nodes anchors may remember and aliases may bring in, in one document.
+const MAX_ALIASED: usize = 100_000;
+
+/// Decodes an object of a type from the first document. Unknown and duplicate fields are reported beside the tree.
+///
+/// # Errors
+/// [`DecodeError`] when the text is not YAML, or a value is not of its field's type.
+pub fn decode(ty: TypeRef<'_>, bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    let text = String::from_utf8_lossy(bytes);
+    match Documents::new(&text).next_document(ty)? {
+        Some(builder) => builder.finish(),
+        None => Err(DecodeError::syntax("error converting YAML to JSON: yaml: there is no document", 0)),
+    }
+}
+
+/// Parses the first document, keeping everything as it is; `Null` when there is none.
+///
+/// # Errors
+/// [`DecodeError::Syntax`], [`DecodeError::TooDeep`].
+pub fn parse(bytes: &[u8]) -> Result<Value, DecodeError> {
+    let text = String::from_utf8_lossy(bytes);
+    match Documents::new(&text).next_document(any())? {
+        Some(builder) => builder.finish_value(),
+        None => Ok(Value::Null),
+    }
+}
+
+/// Parses every document of a stream; empty documents are left out.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_all(bytes: &[u8]) -> Result<Vec<Value>, DecodeError> {
+    let text = String::from_utf8_lossy(bytes);
+    let mut documents = Documents::new(&text);
+    let mut all = Vec::new();
+    while let Some(builder) = documents.next_document(any())? {
+        let value = builder.finish_value()?;
+        if !value.is_null() {
+            all.push(value);
+        }
+    }
+    Ok(all)
+}
+
+struct Documents<'t> {
+    parser: Parser<'t, StrInput<'t>>,
+    /// Whether merge keys can occur.
+    merging: bool,
+}
+
+/// A node as it is driven into a builder, recorded under an anchor, and replayed by an alias.
+#[derive(Clone)]
+enum Node {
+    /// Never a list or map.
+    Leaf(Value),
+    /// A plain `<<`.
+    Merge,
+    Map,
+    List,
+    End,
+}
+
+/// What is remembered under an anchor.
+struct Recording {
+    anchor: usize,
+    nodes: Vec<Node>,
+    depth: usize,
+}
+
+impl<'t> Documents<'t> {
+    fn new(text: &'t str) -> Self {
+        let mut options = Options::default();
+        options.flow_nesting_limit = MAX_DEPTH;
+        options.block_nesting_limit = MAX_DEPTH;
+        Documents { parser: Parser::new_from_str_with_options(text, options), merging: text.contains("<<") }
+    }
+
+    /// The builder of the next document, which has ended; `None` at the end of the stream.
+    fn next_document<'s>(&mut self, ty: TypeRef<'s>) -> Result<Option<Builder<'s>>, DecodeError> {
+        let mut driver = Driver::new(ty, self.merging);
+        let mut anchors: HashMap<usize, Rc<Vec<Node>>> = HashMap::new();
+        let mut recordings: Vec<Recording> = Vec::new();
+        let mut budget = MAX_ALIASED;
+        let mut begun = false;
+        while let Some(event) = self.parser.next_event() {
+            let (event, span) = event.map_err(failed)?;
+            let line = span.start.line();
+            let (node, anchor) = match event {
+                Event::StreamEnd => return Ok(None),
+                Event::DocumentStart(..) => {
+                    begun = true;
+                    continue;
+                }
+                Event::DocumentEnd if begun => return Ok(Some(driver.builder)),
+                Event::Alias(id) => {
+                    let Some(nodes) = anchors.get(&id).cloned() else {
+                        return Err(at(line, "an anchor contains itself"));
+                    };
+                    for node in nodes.iter() {
+                        spend(&mut budget, 1 + recordings.len(), line)?;
+                        record(&mut recordings, &mut anchors, node);
+                        driver.node(node.clone(), line)?;
+                    }
+                    continue;
+                }
+                Event::Scalar(text, style, anchor, tag) => (leaf(&text, style, tag.as_deref()), anchor),
+                Event::SequenceStart(_, anchor, _) => (Node::List, anchor),
+                Event::MappingStart(_, anchor, _) => (Node::Map, anchor),
+                Event::SequenceEnd | Event::MappingEnd => (Node::End, 0),
+                _ => continue,
+            };
+            if anchor != 0 {
+                recordings.push(Recording { anchor, nodes: Vec::new(), depth: 0 });
+            }
+            spend(&mut budget, recordings.len(), line)?;
+            record(&mut recordings, &mut anchors, &node);
+            driver.node(node, line)?;
+        }
+        Ok(None)
+    }
+}
+
+fn spend(budget: &mut usize, nodes: usize, line: usize) -> Result<(), DecodeError> {
+    *budget = budget.checked_sub(nodes).ok_or_else(|| at(line, "document contains excessive aliasing"))?;
+    Ok(())
+}
+
+/// Adds a node to what is being recorded; a recording that is complete becomes the anchor's.
+fn record(recordings: &mut Vec<Recording>, anchors: &mut HashMap<usize, Rc<Vec<Node>>>, node: &Node) {
+    for recording in recordings.iter_mut() {
+        recording.nodes.push(node.clone());
+        match node {
+            Node::Map | Node::List => recording.depth += 1,
+            Node::End => recording.depth -= 1,
+            Node::Leaf(_) | Node::Merge => {}
+        }
+    }
+    while recordings.last().is_some_and(|recording| recording.depth == 0) {
+        if let Some(recording) = recordings.pop() {
+            anchors.insert(recording.anchor, Rc::new(recording.nodes));
+        }
+    }
+}
+
+fn failed(error: ScanError) -> DecodeError {
+    at(error.marker().line(), &error.kind().to_string())
+}
+
+fn at(line: usize, message: &str) -> DecodeError {
+    DecodeError::syntax(format!("error converting YAML to JSON: yaml: line {line}: {message}"), 0)
+}
+
+/// Tells keys from values, and brings merged maps in.
+struct Driver<'s> {
+    builder: Builder<'s>,
+    open: Vec<Open>,
+    merging: bool,
+    /// The value of a merge key, as long as it comes.
+    merge: Option<Box<Driver<'static>>>,
+}
+
+enum Open {
+    List,
+    Map {
+        expects_key: bool,
+        /// The keys so far, when merge keys can occur.
+        keys: Vec<String>,
+        merged: Vec<Value>,
+    },
+}
+
+impl<'s> Driver<'s> {
+    fn new(ty: TypeRef<'s>, merging: bool) -> Self {
+        Driver { builder: Builder::new(ty), open: Vec::new(), merging, merge: None }
+    }
+
+    fn node(&mut self, node: Node, line: usize) -> Result<(), DecodeError> {
+        if let Some(mut merge) = self.merge.take() {
+            merge.node(node, line)?;
+            if !merge.open.is_empty() || merge.merge.is_some() {
+                self.merge = Some(merge);
+                return Ok(());
+            }
+            let value = merge.builder.finish_value()?;
+            if let Some(Open::Map { merged, .. }) = self.open.last_mut() {
+                match value {
+                    Value::Map(_) => merged.push(value),
+                    Value::List(maps) if maps.iter().all(|map| map.as_map().is_some()) => merged.extend(maps),
+                    _ => return Err(at(line, "map merge requires map or sequence of maps as the value")),
+                }
+            }
+            return Ok(());
+        }
+        if let Some(Open::Map { expects_key, keys, .. }) = self.open.last_mut() {
+            if *expects_key {
+                let key = match node {
+                    Node::End => return self.end_map(),
+                    Node::Merge => {
+                        if self.open.len() >= MAX_DEPTH {
+                            return Err(DecodeError::TooDeep);
+                        }
+                        self.merge = Some(Box::new(Driver::new(any(), true)));
+                        return Ok(());
+                    }
+                    Node::Leaf(value) => key_text(value),
+                    Node::Map | Node::List => return Err(at(line, "invalid map key")),
+                };
+                *expects_key = false;
+                if self.merging {
+                    keys.push(key.clone());
+                }
+                self.builder.key(Cow::Owned(key));
+                return Ok(());
+            }
+            *expects_key = true;
+        }
+        match node {
+            Node::Leaf(value) => feed(&mut self.builder, value),
+            Node::Merge => self.builder.scalar(Scalar::Str("<<")),
+            Node::Map => {
+                self.open.push(Open::Map { expects_key: true, keys: Vec::new(), merged: Vec::new() });
+                self.builder.begin_map()
+            }
+            Node::List => {
+                self.open.push(Open::List);
+                self.builder.begin_list()
+            }
+            Node::End => {
+                self.open.pop();
+                self.builder.end();
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends a map, after adding what was merged into it and is not its own.
+    fn end_map(&mut self) -> Result<(), DecodeError> {
+        if let Some(Open::Map { mut keys, merged, .. }) = self.open.pop() {
+            for map in merged {
+                let Value::Map(map) = map else { continue };
+                for (key, value) in map.into_entries() {
+                    if keys.iter().all(|own| *own != key) {
+                        self.builder.key(Cow::Borrowed(&key));
+                        feed(&mut self.builder, value)?;
+                        keys.push(key.into_owned());
+                    }
+                }
+            }
+        }
+        self.builder.end();
+        Ok(())
+    }
+}
+
+fn key_text(value: Value) -> String {
+    match value {
+        Value::Str(text) => text.into(),
+        Value::Bool(b) => b.to_string(),
+        Value::Int(i) => i.to_string(),
+        Value::Float(f) => scalar::float(f),
+        _ => "null".into(),
+    }
+}
+
+fn leaf(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Node {
+    let string = || Node::Leaf(Value::Str(CompactString::from(text)));
+    match tag.and_then(Tag::core_suffix) {
+        Some("str" | "binary") => return string(),
+        Some("int" | "float" | "bool" | "null") => return Node::Leaf(resolve(text)),
+        _ => {}
+    }
+    match style {
+        ScalarStyle::Plain if text == "<<" => Node::Merge,
+        ScalarStyle::Plain if tag.is_none() => Node::Leaf(resolve(text)),
+        _ => string(),
+    }
+}
+
+/// What a plain scalar means.
+fn resolve(text: &str) -> Value {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return Value::Bool(true),
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            return Value::Bool(false);
+        }
+        _ => {}
+    }
+    let string = || Value::Str(text.into());
+    let Some(first) = text.bytes().next() else { return string() };
+    if !first.is_ascii_digit() && !matches!(first, b'+' | b'-' | b'.') {
+        return string();
+    }
+    let plain = text.replace('_', "");
+    if let Some(i) = integer(&plain) {
+        return Value::Int(i);
+    }
+    if is_float(&plain)
+        && let Ok(f) = plain.parse::<f64>()
+        && f.is_finite()
+    {
+        // A float without fraction is written, and read again, as an integer.
+        return if f.fract() == 0.0 && f.abs() < 1e15 { Value::Int(f as i64) } else { Value::Float(f) };
+    }
+    string()
+}
+
+/// As Go's `ParseInt` with base 0: `0x`, `0o`, `0b`, a leading zero for octal.
+fn integer(text: &str) -> Option<i64> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let lower = digits.get(..2).map(str::to_ascii_lowercase);
+    let (radix, digits) = match lower.as_deref() {
+        Some("0x") => (16, &digits[2..]),
+        Some("0o") => (8, &digits[2..]),
+        Some("0b") => (2, &digits[2..]),
+        _ if digits.len() > 1 && digits.starts_with('0') => (8, &digits[1..]),
+        _ => (10, digits),
+    };
+    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
+        return None;
+    }
+    let size = i128::from_str_radix(digits, radix).ok()?;
+    i64::try_from(if negative { -size } else { size }).ok()
+}
+
+/// `^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`
+fn is_float(text: &str) -> bool {
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let whole = digits(rest);
+    rest = &rest[whole..];
+    let mut fraction = 0;
+    if let Some(after) = rest.strip_prefix('.') {
+        fraction = digits(after);
+        rest = &after[fraction..];
+    }
+    if whole == 0 && fraction == 0 {
+        return false;
+    }
+    if let Some(after) = rest.strip_prefix(['e', 'E']) {
+        let after = after.strip_prefix(['-', '+']).unwrap_or(after);
+        return !after.is_empty() && digits(after) == after.len();
+    }
+    rest.is_empty()
+}

@@ -1,0 +1,126 @@
+//! YAML gives the trees and the complaints that JSON gives, and expands only so far.
+
+use schema::{DecodeError, json, types, yaml};
+
+fn value(text: &str) -> String {
+    let mut out = Vec::new();
+    json::encode_value(&yaml::parse(text.as_bytes()).unwrap(), &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+fn error(text: &str) -> String {
+    yaml::parse(text.as_bytes()).unwrap_err().to_string()
+}
+
+#[test]
+fn a_manifest_is_decoded_as_its_json_is() {
+    let ty = types::of_kind("apps", "v1", "Deployment").unwrap();
+    let manifest = "apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: nginx-deployment
+  labels: {app: nginx}
+spec:
+  replicas: 3
+  selector:
+    matchLabels:
+      app: nginx
+  template:
+    metadata:
+      labels:
+        app: nginx
+    spec:
+      containers:
+      - name: nginx
+        image: nginx:1.7.9
+        ports:
+        - containerPort: 80
+        resources: {limits: {cpu: 1, memory: 4Gi}, requests: {cpu: 0.5}}
+        command: [\"sh\", '-c', \"until ls /db/dir; do sleep 5; done\"]
+      volumes:
+      - name: v
+        configMap: {defaultMode: 0644}
+";
+    let from_json = json::decode(
+        ty,
+        br#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"nginx-deployment","labels":{"app":"nginx"}},
+        "spec":{"replicas":3,"selector":{"matchLabels":{"app":"nginx"}},"template":{"metadata":{"labels":{"app":"nginx"}},
+        "spec":{"containers":[{"name":"nginx","image":"nginx:1.7.9","ports":[{"containerPort":80}],
+        "resources":{"limits":{"cpu":1,"memory":"4Gi"},"requests":{"cpu":0.5}},
+        "command":["sh","-c","until ls /db/dir; do sleep 5; done"]}],"volumes":[{"name":"v","configMap":{"defaultMode":420}}]}}}}"#,
+    );
+    assert_eq!(yaml::decode(ty, manifest.as_bytes()), from_json);
+}
+
+#[test]
+fn strict_problems_are_those_of_json() {
+    let ty = types::of_kind("", "v1", "Pod").unwrap();
+    let decoded = yaml::decode(ty, b"spec:\n  nodeName: a\n  nodeName: b\n  containers:\n  - imagee: x\n").unwrap();
+    let problems: Vec<String> = decoded.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems, [r#"duplicate field "spec.nodeName""#, r#"unknown field "spec.containers[0].imagee""#]);
+    assert_eq!(
+        yaml::decode(ty, b"spec: {nodeName: yes}").unwrap_err().to_string(),
+        "json: cannot unmarshal bool into Go struct field PodSpec.spec.nodeName of type string"
+    );
+}
+
+#[test]
+fn plain_scalars_mean_what_they_mean_upstream() {
+    assert_eq!(
+        value(
+            "[yes, Off, ~, null, 0644, 0x1F, 0b11, 1_000, -1, +2, 1.5, 3.0, .5, 1e3, 1.7.9, 2024-01-02, 'yes', \"1\", !!str 5, 1:30, .inf, x]"
+        ),
+        r#"[true,false,null,null,420,31,3,1000,-1,2,1.5,3,0.5,1000,"1.7.9","2024-01-02","yes","1","5","1:30",".inf","x"]"#
+    );
+    assert_eq!(value("1: a\ntrue: b\n"), r#"{"1":"a","true":"b"}"#);
+    assert_eq!(value("a: |\n  x\n  y\nb: >-\n  x\n  y\nc:\n"), r#"{"a":"x\ny\n","b":"x y","c":null}"#);
+    assert_eq!(value(""), "null");
+}
+
+#[test]
+fn streams_have_several_documents() {
+    let all = yaml::parse_all(b"---\na: 1\n---\n# nothing\n---\nb: 2\n").unwrap();
+    assert_eq!(all.len(), 2);
+    assert_eq!(yaml::parse(b"a: 1\n---\nb: 2\n").unwrap(), all[0]);
+}
+
+#[test]
+fn aliases_and_merge_keys_are_followed() {
+    assert_eq!(value("a: &x {k: [1, 2]}\nb: *x\nc: [*x]\n"), r#"{"a":{"k":[1,2]},"b":{"k":[1,2]},"c":[{"k":[1,2]}]}"#);
+    assert_eq!(
+        value("base: &b {x: 1, z: 2}\none:\n  z: 3\n  <<: *b\ntwo:\n  <<: [{x: 9}, *b]\n"),
+        r#"{"base":{"x":1,"z":2},"one":{"x":1,"z":3},"two":{"x":9,"z":2}}"#
+    );
+    assert!(error("a: &x [*x]").contains("line 1"), "{}", error("a: &x [*x]"));
+    assert!(error("<<: 1").contains("map merge requires map or sequence of maps as the value"));
+}
+
+#[test]
+fn bombs_are_refused() {
+    let mut laughs = String::from("a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n");
+    for n in 1..10 {
+        let refs = vec![format!("*a{}", n - 1); 9].join(", ");
+        laughs.push_str(&format!("a{n}: &a{n} [{refs}]\n"));
+    }
+    assert!(error(&laughs).contains("excessive aliasing"));
+    let anchors: String =
+        (0..900).map(|n| format!("&a{n} [")).collect::<String>() + &"x, ".repeat(10_000) + &"]".repeat(900);
+    assert!(error(&anchors).contains("excessive aliasing"));
+    let merges = "<<: {".repeat(1100) + &"}".repeat(1100);
+    assert!(yaml::parse(merges.as_bytes()).is_err());
+    let deep = "[".repeat(100_000);
+    assert!(yaml::parse(deep.as_bytes()).is_err());
+    let nested = format!("{}{}", "[".repeat(900), "]".repeat(900));
+    assert!(yaml::parse(nested.as_bytes()).is_ok());
+    let block: String = (0..900).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
+    assert!(yaml::parse(block.as_bytes()).is_ok());
+}
+
+#[test]
+fn what_is_not_yaml_is_refused_with_its_line() {
+    for text in ["a: [1", "a: b: c", "a:\n\tb: 1", "a: *nothing", "? [1]\n: 2"] {
+        let message = error(text);
+        assert!(message.starts_with("error converting YAML to JSON: yaml: line "), "{message}");
+    }
+    assert!(matches!(yaml::parse(b"a: 'x"), Err(DecodeError::Syntax { .. })));
+}
