@@ -1,8 +1,10 @@
 //! The kubelet: pod state machine, probes, volumes, resources, node status and the node HTTP API.
 
+mod cgroup;
 mod config;
 mod container;
 mod duration;
+mod events;
 mod objects;
 mod paths;
 mod pod;
@@ -10,6 +12,8 @@ mod probe;
 mod resources;
 mod services;
 mod spec;
+mod tokens;
+mod volume;
 
 use std::time::Duration;
 

@@ -131,7 +131,7 @@ pub(crate) fn dotted(name: &str) -> String {
 
 fn overhead(pod: &Pod) -> v1::LinuxContainerResources {
     let list = pod.spec().overhead.as_ref();
-    if list.is_none_or(std::collections::BTreeMap::is_empty) {
+    if list.is_none_or(BTreeMap::is_empty) {
         return v1::LinuxContainerResources::default();
     }
     linux(

@@ -246,7 +246,7 @@ fn init_containers(input: &Input<'_>, plan: &mut Plan) -> (Vec<Start>, bool) {
         if seen_later && !sidecar {
             continue;
         }
-        let mut next = |initialized: &mut bool, starts: &mut Vec<Start>| {
+        let next = |initialized: &mut bool, starts: &mut Vec<Start>| {
             if seen_later {
                 return;
             }
