@@ -81,7 +81,10 @@ fn pointer(value: Option<&Value>, member: &str) -> Result<Pointer, PatchError> {
 }
 
 fn missing(operation: &str, pointer: &Pointer) -> PatchError {
-    PatchError::Rejected(format!("{operation} operation does not apply: doc is missing path: {:?}: missing value", pointer.text))
+    PatchError::Rejected(format!(
+        "{operation} operation does not apply: doc is missing path: {:?}: missing value",
+        pointer.text
+    ))
 }
 
 fn run(target: &mut Value, operation: Operation, copied: &mut usize) -> Result<(), PatchError> {
@@ -164,9 +167,14 @@ fn add(target: &mut Value, at: &Pointer, value: Value, operation: &str) -> Resul
                 list.len()
             } else {
                 // For an insertion -1 is the end of the list.
-                index(last, list.len() + usize::from(last.starts_with('-'))).filter(|i| *i <= list.len()).ok_or_else(|| {
-                    PatchError::Rejected(format!("{operation} operation does not apply: doc is missing path: {:?}: index out of bounds", at.text))
-                })?
+                index(last, list.len() + usize::from(last.starts_with('-'))).filter(|i| *i <= list.len()).ok_or_else(
+                    || {
+                        PatchError::Rejected(format!(
+                            "{operation} operation does not apply: doc is missing path: {:?}: index out of bounds",
+                            at.text
+                        ))
+                    },
+                )?
             };
             list.insert(i, value);
         }
@@ -183,7 +191,9 @@ fn remove(target: &mut Value, at: &Pointer, operation: &str) -> Result<Value, Pa
         _ => None,
     };
     removed.ok_or_else(|| {
-        PatchError::Rejected(format!("{operation} operation does not apply: Unable to remove nonexistent key: {last}: missing value"))
+        PatchError::Rejected(format!(
+            "{operation} operation does not apply: Unable to remove nonexistent key: {last}: missing value"
+        ))
     })
 }
 
@@ -201,12 +211,20 @@ mod tests {
     fn the_operations() {
         for (target, patch, result) in [
             (r#"{"foo":"bar"}"#, r#"[{"op":"add","path":"/baz","value":"qux"}]"#, r#"{"baz":"qux","foo":"bar"}"#),
-            (r#"{"foo":["bar","baz"]}"#, r#"[{"op":"add","path":"/foo/1","value":"qux"}]"#, r#"{"foo":["bar","qux","baz"]}"#),
+            (
+                r#"{"foo":["bar","baz"]}"#,
+                r#"[{"op":"add","path":"/foo/1","value":"qux"}]"#,
+                r#"{"foo":["bar","qux","baz"]}"#,
+            ),
             (r#"{"foo":["bar"]}"#, r#"[{"op":"add","path":"/foo/-","value":["abc"]}]"#, r#"{"foo":["bar",["abc"]]}"#),
             (r#"{"foo":["bar","qux","baz"]}"#, r#"[{"op":"remove","path":"/foo/1"}]"#, r#"{"foo":["bar","baz"]}"#),
             (r#"{"a/b":{"m~n":1}}"#, r#"[{"op":"replace","path":"/a~1b/m~0n","value":2}]"#, r#"{"a/b":{"m~n":2}}"#),
             (r#"{"a":{"x":1},"b":{}}"#, r#"[{"op":"move","from":"/a/x","path":"/b/y"}]"#, r#"{"a":{},"b":{"y":1}}"#),
-            (r#"{"a":[1,2]}"#, r#"[{"op":"copy","from":"/a","path":"/b"},{"op":"test","path":"/b/0","value":1}]"#, r#"{"a":[1,2],"b":[1,2]}"#),
+            (
+                r#"{"a":[1,2]}"#,
+                r#"[{"op":"copy","from":"/a","path":"/b"},{"op":"test","path":"/b/0","value":1}]"#,
+                r#"{"a":[1,2],"b":[1,2]}"#,
+            ),
         ] {
             assert_eq!(patched(target, patch), Ok(value(result)), "{patch}");
         }
@@ -227,7 +245,13 @@ mod tests {
             assert!(matches!(result, Err(PatchError::Rejected(_))), "{patch}: {result:?}");
             assert_eq!(object, value(target));
         }
-        for patch in ["{}", "[1]", r#"[{"op":"fly","path":"/a"}]"#, r#"[{"op":"add","path":"a","value":1}]"#, r#"[{"op":"add","path":"/a"}]"#] {
+        for patch in [
+            "{}",
+            "[1]",
+            r#"[{"op":"fly","path":"/a"}]"#,
+            r#"[{"op":"add","path":"a","value":1}]"#,
+            r#"[{"op":"add","path":"/a"}]"#,
+        ] {
             assert!(matches!(patched("{}", patch), Err(PatchError::Malformed(_))), "{patch}");
         }
     }

@@ -39,8 +39,13 @@ fn malformed(why: String) -> PatchError {
 fn rule<'s>(ty: Option<TypeRef<'s>>, key: &str) -> Rule<'s> {
     match ty.map(|t| t.kind()) {
         Some(Kind::Struct(s)) => s.field(key).map_or_else(Rule::default, |field| {
-            let patch = field.patch();
-            Rule { ty: Some(field.ty()), merge: patch.merge, merge_key: patch.key, replace: patch.replace }
+            let topology = field.topology();
+            Rule {
+                ty: Some(field.ty()),
+                merge: topology.merge,
+                merge_key: &topology.merge_key,
+                replace: topology.replace,
+            }
         }),
         Some(Kind::Map(of)) => Rule { ty: Some(of), ..Rule::default() },
         _ => Rule::default(),
@@ -275,7 +280,11 @@ fn reorder(items: &mut Vec<Value>, before: &[Value], order: &[Value], key: &str)
 fn strip(map: &mut Map) {
     map.retain(|key, value| {
         strip_value(value);
-        !value.is_null() && key != DIRECTIVE && key != RETAIN_KEYS && !key.starts_with(SET_ELEMENT_ORDER) && !key.starts_with(DELETE_FROM_PRIMITIVES)
+        !value.is_null()
+            && key != DIRECTIVE
+            && key != RETAIN_KEYS
+            && !key.starts_with(SET_ELEMENT_ORDER)
+            && !key.starts_with(DELETE_FROM_PRIMITIVES)
     });
 }
 
@@ -302,7 +311,8 @@ mod tests {
     use crate::patch::tests_support::value;
 
     fn patched(target: &str, patch: &str) -> Result<Value, PatchError> {
-        let deployment = crate::resource::get("apps", "v1", "deployments").unwrap_or_else(|| panic!("deployments are served"));
+        let deployment =
+            crate::resource::get("apps", "v1", "deployments").unwrap_or_else(|| panic!("deployments are served"));
         let (Value::Map(mut target), Value::Map(patch)) = (value(target), value(patch)) else { panic!("objects") };
         apply(deployment.schema.root(), &mut target, patch).map(|()| Value::Map(target))
     }
@@ -317,7 +327,8 @@ mod tests {
 
     #[test]
     fn lists_of_maps_merge_by_key() {
-        let target = containers(r#"[{"name":"a","image":"x","env":[{"name":"E","value":"1"}]},{"name":"b","image":"y"}]"#);
+        let target =
+            containers(r#"[{"name":"a","image":"x","env":[{"name":"E","value":"1"}]},{"name":"b","image":"y"}]"#);
         let patch = containers(r#"[{"name":"a","image":"z","env":[{"name":"F","value":"2"}]},{"name":"c"}]"#);
         let expect = containers(
             r#"[{"name":"a","image":"z","env":[{"name":"E","value":"1"},{"name":"F","value":"2"}]},{"name":"b","image":"y"},{"name":"c"}]"#,
@@ -339,7 +350,10 @@ mod tests {
         let recreate = r#"{"spec":{"strategy":{"$retainKeys":["type"],"type":"Recreate"}}}"#;
         assert_eq!(patched(strategy, recreate), Ok(value(r#"{"spec":{"strategy":{"type":"Recreate"}}}"#)));
         assert_eq!(
-            patched(r#"{"metadata":{"finalizers":["a","b","c"]}}"#, r#"{"metadata":{"$deleteFromPrimitiveList/finalizers":["b"],"finalizers":["d"]}}"#),
+            patched(
+                r#"{"metadata":{"finalizers":["a","b","c"]}}"#,
+                r#"{"metadata":{"$deleteFromPrimitiveList/finalizers":["b"],"finalizers":["d"]}}"#
+            ),
             Ok(value(r#"{"metadata":{"finalizers":["a","c","d"]}}"#))
         );
         assert!(matches!(patched(&target, r#"{"$patch":"explode"}"#), Err(PatchError::Malformed(_))));
