@@ -12,12 +12,21 @@
 //! | [`http`] | bodies, formats, errors |
 
 pub mod admission;
+pub mod allocator;
 pub mod authn;
 pub mod authz;
+pub mod bootstrap;
+pub mod cache;
 pub mod context;
 pub mod http;
+pub mod lookup;
 pub mod options;
 pub mod registry;
 pub mod request;
 pub mod strategy;
+pub mod tls;
+pub mod tokens;
 pub mod user;
+
+#[cfg(test)]
+mod test_support;

@@ -3,6 +3,14 @@
 //! Mutating plugins run after defaulting and before the strategy; validating ones after the strategy's validation, on what
 //! is about to be stored. Both run again when a write is tried again against a newer object.
 
+mod classes;
+mod limit_ranger;
+mod node_restriction;
+mod priority;
+mod service_account;
+mod tolerations;
+pub(crate) mod walk;
+
 use crate::context::Context;
 use crate::options::Options;
 use api::Status;

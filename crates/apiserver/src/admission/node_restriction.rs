@@ -198,44 +198,44 @@ mod tests {
         }
         let node = map("{metadata: {labels: {kubernetes.io/hostname: n, node-role.kubernetes.io/x: ''}}}");
         assert_eq!(
-            node_write("n", None, &node),
-            Err("node \"n\" is not allowed to set the following labels: node-role.kubernetes.io/x".into())
+            node_write("n1", None, &node),
+            Err("node \"n1\" is not allowed to set the following labels: node-role.kubernetes.io/x".into())
         );
     }
 
     #[test]
     fn a_node_keeps_its_taints() {
         let before = map("{spec: {taints: [{key: a, effect: NoSchedule}]}}");
-        assert_eq!(node_write("n", Some(&before), &map("{spec: {}}")), Err("node \"n\" is not allowed to modify taints".into()));
-        assert_eq!(node_write("n", Some(&before), &before), Ok(()));
+        assert_eq!(node_write("n1", Some(&before), &map("{spec: {}}")), Err("node \"n1\" is not allowed to modify taints".into()));
+        assert_eq!(node_write("n1", Some(&before), &before), Ok(()));
     }
 
     #[test]
     fn only_mirror_pods_of_its_own_that_refer_to_nothing() {
-        let owner = "[{apiVersion: v1, kind: Node, name: n, uid: u, controller: true}]";
+        let owner = "[{apiVersion: v1, kind: Node, name: n1, uid: u, controller: true}]";
         let good = |more: &str| {
             map(&format!(
-                "{{metadata: {{annotations: {{kubernetes.io/config.mirror: x}}, ownerReferences: {owner}}}, spec: {{nodeName: n, {more}}}}}"
+                "{{metadata: {{annotations: {{kubernetes.io/config.mirror: x}}, ownerReferences: {owner}}}, spec: {{nodeName: n1, {more}}}}}"
             ))
         };
-        assert_eq!(pod_create("n", &good("x: y"), Some("u")), Ok(()));
+        assert_eq!(pod_create("n1", &good("x: y"), Some("u")), Ok(()));
         assert!(pod_create("m", &good("x: y"), Some("u")).is_err());
-        assert_eq!(pod_create("n", &good("x: y"), Some("v")), Err("node n UID mismatch: expected u got v".into()));
+        assert_eq!(pod_create("n1", &good("x: y"), Some("v")), Err("node n1 UID mismatch: expected u got v".into()));
         assert_eq!(
-            pod_create("n", &good("volumes: [{secret: {secretName: s}}]"), Some("u")),
-            Err("node \"n\" can not create pods that reference secrets".into())
+            pod_create("n1", &good("volumes: [{secret: {secretName: s}}]"), Some("u")),
+            Err("node \"n1\" can not create pods that reference secrets".into())
         );
     }
 
     #[test]
     fn tokens_are_for_pods_that_run_here() {
         let request = map("{spec: {boundObjectRef: {apiVersion: v1, kind: Pod, name: p, uid: u}}}");
-        let here = map("{metadata: {uid: u}, spec: {nodeName: n}}");
-        assert_eq!(token_request("n", &request, Some(&here)), Ok(()));
+        let here = map("{metadata: {uid: u}, spec: {nodeName: n1}}");
+        assert_eq!(token_request("n1", &request, Some(&here)), Ok(()));
         assert_eq!(
             token_request("m", &request, Some(&here)),
             Err("node requested token bound to a pod scheduled on a different node".into())
         );
-        assert_eq!(token_request("n", &map("{spec: {}}"), None), Err("node requested token not bound to a pod".into()));
+        assert_eq!(token_request("n1", &map("{spec: {}}"), None), Err("node requested token not bound to a pod".into()));
     }
 }

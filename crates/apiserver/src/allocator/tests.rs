@@ -31,7 +31,7 @@ fn pools(cidrs: &[&str]) -> Pools {
 
 /// A value written as `{a: b, c: [d, 1]}`, without quotes.
 fn tree(text: &str) -> Map {
-    let value = super::super::test_support::tree(text);
+    let value = crate::test_support::tree(text);
     value.as_map().cloned().expect("a map")
 }
 

@@ -1,5 +1,13 @@
 //! Who a request is from.
 
+pub mod bootstrap_token;
+pub mod impersonation;
+pub mod request_header;
+pub mod token_file;
+pub mod tokens;
+pub mod union;
+pub mod x509;
+
 use crate::user::UserInfo;
 use async_trait::async_trait;
 use rustls_pki_types::CertificateDer;

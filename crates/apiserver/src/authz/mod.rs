@@ -1,5 +1,12 @@
 //! What a user may do.
 
+pub mod node;
+pub mod rbac;
+pub mod reviews;
+mod union;
+
+pub use union::{Union, forbidden};
+
 use crate::request::RequestInfo;
 use crate::user::UserInfo;
 use async_trait::async_trait;

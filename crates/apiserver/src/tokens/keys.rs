@@ -192,7 +192,7 @@ pub(super) fn jwks(keys: &[VerifyingKey]) -> Vec<u8> {
             set.keys.push(key.jwk());
         }
     }
-    serde_json::to_vec(&set).unwrap_or_default()
+    serde_json::to_vec(&set).unwrap_or_else(|e| unreachable!("strings are always serializable: {e}"))
 }
 
 enum Pair {

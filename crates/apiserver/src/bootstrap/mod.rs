@@ -1,0 +1,3 @@
+//! What is there from the start.
+
+pub mod rbac;
