@@ -13,12 +13,14 @@
 //! | [`protobuf`] | `protobuf::decode(ty, bytes)`, `protobuf::type_meta(bytes)`, `protobuf::encode(ty, &Map, &mut Vec<u8>)` (with the `k8s\0` envelope); `message`, `list`, `event`, `envelope` for its parts |
 //! | [`normal`] | `normal::typed(ty, Value) -> Result<Decoded, DecodeError>`: a tree made by patching, checked against its type; `normal::normalise(ty, &mut Map)`: empties dropped and absent ones written as Go would |
 //! | [`patch`] | JSON patch, merge patch, strategic merge patch on untyped trees |
+//! | [`apply`] | field ownership and server-side apply: `apply::track`, `apply::apply` |
 //! | [`encoded`] | [`Encoded`]: an object encoded before its revision is known: `Encoded::new(&map).item(revision)`, `.stored(api_version, kind)`; `encoded::head(api_version, kind)`, `encoded::object(&head, &item)` |
 //! | [`view`] | typed read accessors over `&Map`: `view::core_v1::Pod(&map).spec()?.node_name()` |
 //! | [`types::Docs`] | the documentation of types and fields, unpacked on demand |
 //!
 //! Every decoder feeds one schema-guided builder, so that JSON, YAML, protobuf and patched trees are checked and normalised alike.
 
+pub mod apply;
 mod build;
 pub mod decode;
 pub mod encoded;

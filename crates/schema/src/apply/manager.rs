@@ -1,0 +1,368 @@
+//! `metadata.managedFields`: reading, updating and writing it, with upstream's rules.
+
+use super::merge;
+use super::set::Set;
+use super::walk::{Comparison, compare, set_of};
+use crate::normal;
+use crate::tree::{Map, Value};
+use crate::types::TypeRef;
+use std::fmt::Write;
+
+/// Update managers kept apart at most; the oldest beyond it become one.
+const MAX_UPDATE_MANAGERS: usize = 10;
+const ANCIENT: &str = "ancient-changes";
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+
+/// Metadata that nobody owns: the server's, and the identity.
+const UNOWNED: [&str; 10] = [
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "managedFields",
+    "name",
+    "namespace",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// Who writes, through what.
+#[derive(Clone, Copy, Debug)]
+pub struct Manager<'a> {
+    pub name: &'a str,
+    /// The version that is written through.
+    pub api_version: &'a str,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    /// RFC 3339, with seconds.
+    pub now: &'a str,
+}
+
+/// Another manager owns fields that an apply would change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    pub manager: String,
+    pub operation: String,
+    pub subresource: String,
+    pub api_version: String,
+    pub time: String,
+    /// As messages show them: `.spec.replicas`.
+    pub paths: Vec<String>,
+}
+
+impl Conflict {
+    /// `conflict with "x" using v1` (upstream's words of one cause).
+    pub fn message(&self) -> String {
+        let mut text = format!("conflict with {:?}", self.manager);
+        if !self.subresource.is_empty() {
+            // A String takes every write.
+            write!(text, " with subresource {:?}", self.subresource).unwrap_or(());
+        }
+        if self.operation == "Update" {
+            write!(text, " using {}", self.api_version).unwrap_or(());
+        }
+        text
+    }
+}
+
+/// Upstream's message of all conflicts of one apply.
+pub fn conflict_message(conflicts: &[Conflict]) -> String {
+    let count: usize = conflicts.iter().map(|c| c.paths.len()).sum();
+    if let ([one], 1) = (conflicts, count) {
+        return format!("Apply failed with 1 conflict: {}: {}", one.message(), one.paths[0]);
+    }
+    let mut lines = vec![format!("Apply failed with {count} conflicts:")];
+    for conflict in conflicts {
+        lines.push(format!("{}:", conflict.message().replacen("conflict", "conflicts", 1)));
+        lines.extend(conflict.paths.iter().map(|p| format!("- {p}")));
+    }
+    let mut text = lines.remove(0);
+    text.push(' ');
+    text.push_str(&lines.join("\n"));
+    text
+}
+
+/// One entry of `managedFields`.
+#[derive(Clone, Debug)]
+struct Entry {
+    manager: String,
+    apply: bool,
+    api_version: String,
+    subresource: String,
+    time: String,
+    set: Set,
+}
+
+impl Entry {
+    fn is(&self, manager: &Manager<'_>, apply: bool) -> bool {
+        self.apply == apply
+            && self.manager == manager.name
+            && self.subresource == manager.subresource
+            // An applier is one whatever the version; updates are kept apart by it.
+            && (apply || self.api_version == manager.api_version)
+    }
+
+    fn read(value: &Value) -> Option<Entry> {
+        let map = value.as_map()?;
+        let set = match map.get("fieldsV1") {
+            Some(Value::Map(fields)) => Set::from_fields(fields).ok()?,
+            None | Some(Value::Null) => Set::new(),
+            Some(_) => return None,
+        };
+        let operation = map.str_at(&["operation"]);
+        if !matches!(operation, "Apply" | "Update") {
+            return None;
+        }
+        Some(Entry {
+            manager: map.str_at(&["manager"]).to_owned(),
+            apply: operation == "Apply",
+            api_version: map.str_at(&["apiVersion"]).to_owned(),
+            subresource: map.str_at(&["subresource"]).to_owned(),
+            time: map.str_at(&["time"]).to_owned(),
+            set,
+        })
+    }
+
+    fn write(&self) -> Value {
+        let mut map = Map::new();
+        if !self.api_version.is_empty() {
+            map.insert("apiVersion", self.api_version.as_str());
+        }
+        map.insert("fieldsType", "FieldsV1");
+        map.insert("fieldsV1", self.set.to_fields());
+        if !self.manager.is_empty() {
+            map.insert("manager", self.manager.as_str());
+        }
+        map.insert("operation", if self.apply { "Apply" } else { "Update" });
+        if !self.subresource.is_empty() {
+            map.insert("subresource", self.subresource.as_str());
+        }
+        if !self.time.is_empty() {
+            map.insert("time", self.time.as_str());
+        }
+        Value::Map(map)
+    }
+}
+
+/// Everyone who manages an object; `None` when an entry can't be read.
+fn read(object: &Map) -> Option<Vec<Entry>> {
+    let Some(list) = object.at(&["metadata", "managedFields"]).and_then(Value::as_list) else {
+        return Some(Vec::new());
+    };
+    list.iter().map(Entry::read).collect()
+}
+
+fn write(object: &mut Map, mut entries: Vec<Entry>) {
+    entries.retain(|e| !e.set.is_empty());
+    if entries.is_empty() {
+        object.remove_at(&["metadata", "managedFields"]);
+        return;
+    }
+    // Appliers first, then by time, then by name: upstream's order.
+    entries.sort_by(|a, b| {
+        b.apply
+            .cmp(&a.apply)
+            .then_with(|| a.time.cmp(&b.time))
+            .then_with(|| a.manager.cmp(&b.manager))
+            .then_with(|| a.api_version.cmp(&b.api_version))
+            .then_with(|| a.subresource.cmp(&b.subresource))
+    });
+    object.set_at(&["metadata", "managedFields"], entries.iter().map(Entry::write).collect::<Vec<_>>());
+}
+
+/// An object without what nobody owns.
+fn owned_part(object: &Map) -> Map {
+    let mut part = object.clone();
+    part.remove("apiVersion");
+    part.remove("kind");
+    if let Some(metadata) = part.get_mut("metadata").and_then(Value::as_map_mut) {
+        for key in UNOWNED {
+            metadata.remove(key);
+        }
+    }
+    part
+}
+
+/// Notes what a create or update changed, in the new object's `managedFields`.
+///
+/// `live` is `None` for a create. An object that has no managers at all is left so until something is applied to it,
+/// unless it is being created.
+pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Manager<'_>) {
+    let given = object.at(&["metadata", "managedFields"]).and_then(Value::as_list).map(<[Value]>::to_vec);
+    let reset = given.as_ref().is_some_and(|l| l.len() == 1 && l[0].as_map().is_some_and(Map::is_empty));
+    if reset {
+        object.remove_at(&["metadata", "managedFields"]);
+        return;
+    }
+    // What the client sends of it counts when it can be read; otherwise the live one does.
+    let mut entries = match (given, read(object)) {
+        (Some(list), Some(entries)) if !list.is_empty() => entries,
+        _ => live.and_then(read).unwrap_or_default(),
+    };
+    if live.is_some() && entries.is_empty() {
+        object.remove_at(&["metadata", "managedFields"]);
+        return;
+    }
+    let before = owned_part(&live.cloned().unwrap_or_else(|| zero(ty)));
+    let change = compare(ty, &before, &owned_part(object));
+    take_from_others(&mut entries, |e| e.is(manager, false), &change);
+    let changed = change.modified.union(&change.added);
+    if let Some(entry) = entries.iter_mut().find(|e| e.is(manager, false)) {
+        let next = entry.set.difference(&change.removed).union(&changed);
+        if next != entry.set {
+            entry.set = next;
+            entry.time = manager.now.to_owned();
+        } else if !changed.is_empty() {
+            entry.time = manager.now.to_owned();
+        }
+    } else if !changed.is_empty() {
+        entries.push(Entry {
+            manager: manager.name.to_owned(),
+            apply: false,
+            api_version: manager.api_version.to_owned(),
+            subresource: manager.subresource.to_owned(),
+            time: manager.now.to_owned(),
+            set: changed,
+        });
+    }
+    cap(&mut entries);
+    write(object, entries);
+}
+
+/// The empty object of a type, as Go writes it.
+fn zero(ty: TypeRef<'_>) -> Map {
+    let mut map = Map::new();
+    // Nothing can be wrong with an empty object.
+    if let Err(e) = normal::normalise(ty, &mut map) {
+        unreachable!("an empty object is normal: {e}");
+    }
+    map
+}
+
+fn take_from_others(entries: &mut [Entry], own: impl Fn(&Entry) -> bool, change: &Comparison) {
+    let changed = change.modified.union(&change.added);
+    for entry in entries.iter_mut().filter(|e| !own(e)) {
+        entry.set = entry.set.difference(&changed).recursive_removed(&change.removed);
+    }
+}
+
+impl Set {
+    /// Without what was removed, and what was below it.
+    fn recursive_removed(&self, removed: &Set) -> Set {
+        self.recursive_difference(removed)
+    }
+}
+
+/// Makes one of the oldest update managers of a version when there are too many.
+fn cap(entries: &mut Vec<Entry>) {
+    let updates = entries.iter().filter(|e| !e.apply && e.subresource.is_empty()).count();
+    let Some(mut excess) = updates.checked_sub(MAX_UPDATE_MANAGERS).filter(|n| *n > 0) else { return };
+    entries.sort_by(|a, b| a.time.cmp(&b.time));
+    let mut ancient: Vec<Entry> = Vec::new();
+    let mut rest: Vec<Entry> = Vec::new();
+    excess += 1;
+    for entry in entries.drain(..) {
+        if entry.apply || !entry.subresource.is_empty() || excess == 0 {
+            rest.push(entry);
+            continue;
+        }
+        excess -= 1;
+        match ancient.iter_mut().find(|a| a.api_version == entry.api_version) {
+            Some(a) => {
+                a.set = a.set.union(&entry.set);
+                a.time = entry.time.max(std::mem::take(&mut a.time));
+            }
+            None => ancient.push(Entry { manager: ANCIENT.to_owned(), ..entry }),
+        }
+    }
+    rest.extend(ancient);
+    *entries = rest;
+}
+
+/// Applies a configuration: the object that results, with its managers.
+///
+/// `live` is `None` when the object is created by it. `reset` are paths that this endpoint does not write
+/// (the status of the object itself, the spec through `status`): they are taken out of the configuration's claims.
+///
+/// # Errors
+/// The conflicts with other managers, unless `force`.
+pub fn apply(
+    ty: TypeRef<'_>,
+    live: Option<&Map>,
+    config: &Map,
+    manager: &Manager<'_>,
+    force: bool,
+    reset: &Set,
+) -> Result<Map, Vec<Conflict>> {
+    let mut entries = live.and_then(read).unwrap_or_default();
+    let empty = Map::new();
+    let live_object = live.unwrap_or(&empty);
+    if let Some(live) = live.filter(|_| entries.is_empty()) {
+        entries.push(Entry {
+            manager: BEFORE_FIRST_APPLY.to_owned(),
+            apply: false,
+            api_version: live.str_at(&["apiVersion"]).to_owned(),
+            subresource: String::new(),
+            time: manager.now.to_owned(),
+            set: set_of(ty, &owned_part(live)),
+        });
+    }
+    let mut config = config.clone();
+    config.remove_at(&["metadata", "managedFields"]);
+    let own_part = owned_part(&config);
+    let claimed = set_of(ty, &own_part).recursive_difference(reset);
+    let last = entries.iter().find(|e| e.is(manager, true)).map(|e| e.set.clone());
+    let last_time = entries.iter().find(|e| e.is(manager, true)).map(|e| e.time.clone());
+    entries.retain(|e| !e.is(manager, true));
+
+    let mut object = merge::merged(ty, live_object, &config);
+    if let Some(last) = &last {
+        let mut kept = claimed.clone();
+        for entry in &entries {
+            kept = kept.union(&entry.set);
+        }
+        let gone = last.difference(&claimed);
+        merge::prune(ty, &mut object, &gone, &kept);
+    }
+    let change = compare(ty, &owned_part(live_object), &owned_part(&object));
+    let changed = change.modified.union(&change.added).recursive_difference(reset);
+    let mut conflicts = Vec::new();
+    for entry in &entries {
+        let disputed = entry.set.intersection(&changed);
+        if !disputed.is_empty() {
+            conflicts.push(Conflict {
+                manager: entry.manager.clone(),
+                operation: if entry.apply { "Apply" } else { "Update" }.to_owned(),
+                subresource: entry.subresource.clone(),
+                api_version: entry.api_version.clone(),
+                time: entry.time.clone(),
+                paths: disputed.paths(),
+            });
+        }
+    }
+    if !conflicts.is_empty() && !force {
+        conflicts.sort_by(|a, b| a.manager.cmp(&b.manager));
+        return Err(conflicts);
+    }
+    take_from_others(
+        &mut entries,
+        |_| false,
+        &Comparison { added: changed, modified: Set::new(), removed: change.removed },
+    );
+    let unchanged = last.as_ref() == Some(&claimed) && Some(&object) == live;
+    entries.push(Entry {
+        manager: manager.name.to_owned(),
+        apply: true,
+        api_version: manager.api_version.to_owned(),
+        subresource: manager.subresource.to_owned(),
+        time: if unchanged { last_time.unwrap_or_default() } else { manager.now.to_owned() },
+        set: claimed,
+    });
+    write(&mut object, entries);
+    Ok(object)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

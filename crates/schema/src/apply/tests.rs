@@ -1,0 +1,202 @@
+use super::*;
+use crate::patch::tests_support::value;
+use proptest::prelude::*;
+
+fn ty() -> TypeRef<'static> {
+    crate::types::of_kind("apps", "v1", "Deployment").unwrap_or_else(|| panic!("deployments are known"))
+}
+
+fn object(json: &str) -> Map {
+    match value(json) {
+        Value::Map(map) => map,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn manager(name: &str) -> Manager<'_> {
+    Manager { name, api_version: "apps/v1", subresource: "", now: "2026-01-01T00:00:00Z" }
+}
+
+fn applied(live: Option<&Map>, config: &str, by: &str, force: bool) -> Result<Map, Vec<Conflict>> {
+    apply(ty(), live, &object(config), &manager(by), force, &Set::new())
+}
+
+fn fields(object: &Map, by: &str) -> String {
+    let entries = object.at(&["metadata", "managedFields"]).and_then(Value::as_list).unwrap_or(&[]);
+    let found = entries.iter().filter_map(Value::as_map).find(|e| e.str_at(&["manager"]) == by);
+    let mut out = Vec::new();
+    if let Some(value) = found.and_then(|e| e.get("fieldsV1")) {
+        crate::json::encode_value(value, &mut out);
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+const WEB: &str = r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"d","labels":{"app":"x"}},
+    "spec":{"replicas":2,"template":{"spec":{"containers":[{"name":"c","image":"a","ports":[{"containerPort":80}]}]}}}}"#;
+
+#[test]
+fn a_creation_is_owned_as_upstream_notes_it() {
+    let mut created = object(WEB);
+    track(ty(), None, &mut created, &manager("kubectl-create"));
+    let noted = fields(&created, "kubectl-create");
+    assert!(noted.contains(r#""f:labels":{".":{},"f:app":{}}"#), "{noted}");
+    assert!(noted.contains(r#""f:spec":{"f:replicas":{},"#), "{noted}");
+    assert!(noted.contains(r#""k:{\"name\":\"c\"}":{".":{},"f:image":{},"f:name":{},"f:ports":{".":{},"k:{\"containerPort\":80,\"protocol\":\"TCP\"}":{".":{},"f:containerPort":{}}}}"#), "{noted}");
+    assert!(!noted.contains("f:kind") && !noted.contains(r#""f:name":{},"f:labels""#), "{noted}");
+}
+
+#[test]
+fn an_apply_claims_what_it_says_and_conflicts_over_the_rest() {
+    let first = applied(None, WEB, "a", false).unwrap_or_else(|c| panic!("{c:?}"));
+    let noted = fields(&first, "a");
+    assert!(noted.contains(r#""f:labels":{"f:app":{}}"#), "{noted}");
+    let other = r#"{"spec":{"replicas":3}}"#;
+    let conflicts = applied(Some(&first), other, "b", false).err().unwrap_or_default();
+    assert_eq!(conflict_message(&conflicts), r#"Apply failed with 1 conflict: conflict with "a": .spec.replicas"#);
+    let forced = applied(Some(&first), other, "b", true).unwrap_or_else(|c| panic!("{c:?}"));
+    assert_eq!(forced.at(&["spec", "replicas"]), Some(&Value::Int(3)));
+    assert!(!fields(&forced, "a").contains("replicas"));
+    assert_eq!(fields(&forced, "b"), r#"{"f:spec":{"f:replicas":{}}}"#);
+    // The same value is shared without a conflict.
+    let shared = applied(Some(&first), r#"{"spec":{"replicas":2}}"#, "b", false).unwrap_or_else(|c| panic!("{c:?}"));
+    assert!(fields(&shared, "a").contains("replicas") && fields(&shared, "b").contains("replicas"));
+}
+
+#[test]
+fn what_its_last_owner_gives_up_goes() {
+    let first = applied(None, WEB, "a", false).unwrap_or_else(|c| panic!("{c:?}"));
+    let less = r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"d"},"spec":{"template":{"spec":{"containers":[{"name":"c","image":"a"}]}}}}"#;
+    let second = applied(Some(&first), less, "a", false).unwrap_or_else(|c| panic!("{c:?}"));
+    assert_eq!(second.at(&["spec", "replicas"]), None);
+    assert_eq!(second.at(&["metadata", "labels"]), None);
+    let containers = second.at(&["spec", "template", "spec", "containers"]).and_then(Value::as_list);
+    assert_eq!(containers.map(<[Value]>::len), Some(1));
+    assert_eq!(containers.and_then(|c| c[0].as_map()).and_then(|c| c.get("ports")), None);
+    // With another owner it stays.
+    let shared = applied(Some(&first), r#"{"spec":{"replicas":2}}"#, "b", false).unwrap_or_else(|c| panic!("{c:?}"));
+    let kept = applied(Some(&shared), less, "a", false).unwrap_or_else(|c| panic!("{c:?}"));
+    assert_eq!(kept.at(&["spec", "replicas"]), Some(&Value::Int(2)));
+}
+
+#[test]
+fn updates_take_over_what_they_change() {
+    let first = applied(None, WEB, "a", false).unwrap_or_else(|c| panic!("{c:?}"));
+    let mut scaled = first.clone();
+    scaled.set_at(&["spec", "replicas"], 5);
+    track(ty(), Some(&first), &mut scaled, &manager("kubectl-scale"));
+    assert!(!fields(&scaled, "a").contains("replicas"));
+    assert_eq!(fields(&scaled, "kubectl-scale"), r#"{"f:spec":{"f:replicas":{}}}"#);
+    let conflicts = applied(Some(&scaled), WEB, "a", false).err().unwrap_or_default();
+    assert_eq!(
+        conflict_message(&conflicts),
+        r#"Apply failed with 1 conflict: conflict with "kubectl-scale" using apps/v1: .spec.replicas"#
+    );
+}
+
+#[test]
+fn what_nobody_managed_belongs_to_before_first_apply() {
+    let live = object(WEB);
+    let result = applied(Some(&live), r#"{"spec":{"replicas":2}}"#, "a", false).unwrap_or_else(|c| panic!("{c:?}"));
+    assert!(fields(&result, "before-first-apply").contains("f:image"));
+    let mut untracked = live.clone();
+    untracked.set_at(&["spec", "replicas"], 9);
+    track(ty(), Some(&live), &mut untracked, &manager("x"));
+    assert_eq!(untracked.at(&["metadata", "managedFields"]), None);
+}
+
+#[test]
+fn update_managers_are_capped() {
+    let mut live = object(WEB);
+    track(ty(), None, &mut live, &manager("m0"));
+    for i in 1..=15 {
+        let mut next = live.clone();
+        next.set_at(&["spec", "replicas"], 10 + i);
+        next.set_at(&["metadata", "annotations"], {
+            let mut annotations =
+                live.at(&["metadata", "annotations"]).and_then(Value::as_map).cloned().unwrap_or_default();
+            annotations.insert(format!("a{i}"), "x");
+            annotations
+        });
+        let (name, now) = (format!("m{i}"), format!("2026-01-01T00:00:{i:02}Z"));
+        track(ty(), Some(&live), &mut next, &Manager { name: &name, now: &now, ..manager("") });
+        live = next;
+    }
+    let entries = live.at(&["metadata", "managedFields"]).and_then(Value::as_list).unwrap_or(&[]);
+    assert_eq!(entries.len(), MAX_UPDATE_MANAGERS);
+    assert!(fields(&live, "ancient-changes").contains("f:image"));
+}
+
+/// Configurations of a few fields of every shape: scalar, map, keyed list, set.
+fn config() -> impl Strategy<Value = Map> {
+    let labels = proptest::collection::btree_map("[a-c]", "[xy]", 0..3);
+    let containers = proptest::collection::btree_map("[a-c]", "[xy]", 0..3);
+    let finalizers = proptest::collection::btree_set("[a-c]", 0..3);
+    (proptest::option::of(0i64..3), labels, containers, finalizers).prop_map(
+        |(replicas, labels, containers, finalizers)| {
+            let mut map = Map::new();
+            if let Some(replicas) = replicas {
+                map.set_at(&["spec", "replicas"], replicas);
+            }
+            if !labels.is_empty() {
+                let labels: Map = labels.into_iter().map(|(k, v)| (k.into(), Value::from(v))).collect();
+                map.set_at(&["metadata", "labels"], labels);
+            }
+            if !finalizers.is_empty() {
+                map.set_at(&["metadata", "finalizers"], finalizers.into_iter().map(Value::from).collect::<Vec<_>>());
+            }
+            if !containers.is_empty() {
+                let list: Vec<Value> = containers
+                    .into_iter()
+                    .map(|(name, image)| {
+                        let mut c = Map::new();
+                        c.insert("name", name);
+                        c.insert("image", image);
+                        Value::Map(c)
+                    })
+                    .collect();
+                map.set_at(&["spec", "template", "spec", "containers"], list);
+            }
+            map
+        },
+    )
+}
+
+/// What is left beside the managers, without the metadata that held only them.
+fn said(object: &Map) -> Map {
+    let mut part = owned_part(object);
+    if part.get("metadata").and_then(Value::as_map).is_some_and(Map::is_empty) {
+        part.remove("metadata");
+    }
+    part
+}
+
+fn forced(live: Option<&Map>, config: &Map, by: &str) -> Map {
+    apply(ty(), live, config, &manager(by), true, &Set::new()).unwrap_or_else(|c| panic!("forced, yet {c:?}"))
+}
+
+proptest! {
+    #[test]
+    fn applying_again_changes_nothing(first in config(), second in config()) {
+        let one = forced(None, &first, "a");
+        let two = forced(Some(&one), &second, "b");
+        prop_assert_eq!(&forced(Some(&two), &second, "b"), &two);
+    }
+
+    #[test]
+    fn a_lone_applier_gets_exactly_what_it_last_said(first in config(), second in config()) {
+        let one = forced(None, &first, "a");
+        let two = said(&forced(Some(&one), &second, "a"));
+        prop_assert_eq!(set_of(ty(), &two), set_of(ty(), &second));
+    }
+
+    #[test]
+    fn what_does_not_touch_does_not_depend_on_order(first in config(), second in config()) {
+        // Without conflicts, the order of two appliers does not matter.
+        let ab = apply(ty(), Some(&forced(None, &first, "a")), &second, &manager("b"), false, &Set::new());
+        let ba = apply(ty(), Some(&forced(None, &second, "b")), &first, &manager("a"), false, &Set::new());
+        prop_assert_eq!(ab.is_ok(), ba.is_ok());
+        if let (Ok(ab), Ok(ba)) = (ab, ba) {
+            prop_assert_eq!(set_of(ty(), &said(&ab)), set_of(ty(), &said(&ba)));
+        }
+    }
+}
