@@ -14,6 +14,7 @@
 //! | [`normal`] | `normal::typed(ty, Value) -> Result<Decoded, DecodeError>`: a tree made by patching, checked against its type; `normal::normalise(ty, &mut Map)`: empties dropped and absent ones written as Go would |
 //! | [`patch`] | JSON patch, merge patch, strategic merge patch on untyped trees |
 //! | [`apply`] | field ownership and server-side apply: `apply::track`, `apply::apply` |
+//! | [`defaults`] | `defaults::apply(ty, &mut Map)`: what the server fills in |
 //! | [`encoded`] | [`Encoded`]: an object encoded before its revision is known: `Encoded::new(&map).item(revision)`, `.stored(api_version, kind)`; `encoded::head(api_version, kind)`, `encoded::object(&head, &item)` |
 //! | [`view`] | typed read accessors over `&Map`: `view::core_v1::Pod(&map).spec()?.node_name()` |
 //! | [`types::Docs`] | the documentation of types and fields, unpacked on demand |
@@ -23,6 +24,7 @@
 pub mod apply;
 mod build;
 pub mod decode;
+pub mod defaults;
 pub mod encoded;
 pub mod json;
 pub mod normal;

@@ -234,6 +234,11 @@ impl From<i64> for Value {
         Value::Int(i)
     }
 }
+impl From<i32> for Value {
+    fn from(i: i32) -> Self {
+        Value::Int(i.into())
+    }
+}
 impl From<bool> for Value {
     fn from(b: bool) -> Self {
         Value::Bool(b)

@@ -1,0 +1,375 @@
+//! The defaults of every GA kind (upstream's `pkg/apis/*/v1/defaults.go`).
+
+use super::{Computed, Constant, Constants};
+use crate::tree::{Map, Value};
+use Constant::{Bool, Empty, Int, Str};
+
+const MODE: (&str, Constant) = ("defaultMode", Int(420));
+
+pub(super) const CONSTANTS: Constants = &[
+    ("api.admissionregistration.v1.MutatingAdmissionPolicySpec", &[("failurePolicy", Str("Fail"))]),
+    (
+        "api.admissionregistration.v1.MutatingWebhook",
+        &[
+            ("failurePolicy", Str("Fail")),
+            ("matchPolicy", Str("Equivalent")),
+            ("namespaceSelector", Empty),
+            ("objectSelector", Empty),
+            ("reinvocationPolicy", Str("Never")),
+            ("timeoutSeconds", Int(10)),
+        ],
+    ),
+    ("api.admissionregistration.v1.RuleWithOperations", &[("scope", Str("*"))]),
+    ("api.admissionregistration.v1.ServiceReference", &[("port", Int(443))]),
+    ("api.admissionregistration.v1.ValidatingAdmissionPolicySpec", &[("failurePolicy", Str("Fail"))]),
+    (
+        "api.admissionregistration.v1.ValidatingWebhook",
+        &[
+            ("failurePolicy", Str("Fail")),
+            ("matchPolicy", Str("Equivalent")),
+            ("namespaceSelector", Empty),
+            ("objectSelector", Empty),
+            ("timeoutSeconds", Int(10)),
+        ],
+    ),
+    ("api.apps.v1.DaemonSetSpec", &[("revisionHistoryLimit", Int(10))]),
+    (
+        "api.apps.v1.DeploymentSpec",
+        &[
+            ("progressDeadlineSeconds", Int(600)),
+            ("replicas", Int(1)),
+            ("revisionHistoryLimit", Int(10)),
+            ("strategy", Empty),
+        ],
+    ),
+    ("api.apps.v1.ReplicaSetSpec", &[("replicas", Int(1))]),
+    (
+        "api.apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy",
+        &[("whenDeleted", Str("Retain")), ("whenScaled", Str("Retain"))],
+    ),
+    (
+        "api.apps.v1.StatefulSetSpec",
+        &[
+            ("persistentVolumeClaimRetentionPolicy", Empty),
+            ("podManagementPolicy", Str("OrderedReady")),
+            ("replicas", Int(1)),
+            ("revisionHistoryLimit", Int(10)),
+            ("updateStrategy", Empty),
+        ],
+    ),
+    ("api.autoscaling.v1.HorizontalPodAutoscalerSpec", &[("minReplicas", Int(1))]),
+    ("api.autoscaling.v2.HorizontalPodAutoscalerSpec", &[("minReplicas", Int(1))]),
+    (
+        "api.batch.v1.CronJobSpec",
+        &[
+            ("concurrencyPolicy", Str("Allow")),
+            ("failedJobsHistoryLimit", Int(1)),
+            ("successfulJobsHistoryLimit", Int(3)),
+            ("suspend", Bool(false)),
+        ],
+    ),
+    ("api.batch.v1.JobSpec", &[("completionMode", Str("NonIndexed")), ("suspend", Bool(false))]),
+    (
+        "api.core.v1.AzureDiskVolumeSource",
+        &[
+            ("cachingMode", Str("ReadWrite")),
+            ("fsType", Str("ext4")),
+            ("kind", Str("Shared")),
+            ("readOnly", Bool(false)),
+        ],
+    ),
+    ("api.core.v1.ConfigMapVolumeSource", &[MODE]),
+    (
+        "api.core.v1.Container",
+        &[("terminationMessagePath", Str("/dev/termination-log")), ("terminationMessagePolicy", Str("File"))],
+    ),
+    ("api.core.v1.ContainerPort", &[("protocol", Str("TCP"))]),
+    ("api.core.v1.DownwardAPIVolumeSource", &[MODE]),
+    ("api.core.v1.EndpointPort", &[("protocol", Str("TCP"))]),
+    (
+        "api.core.v1.EphemeralContainer",
+        &[("terminationMessagePath", Str("/dev/termination-log")), ("terminationMessagePolicy", Str("File"))],
+    ),
+    ("api.core.v1.GRPCAction", &[("service", Str(""))]),
+    ("api.core.v1.HTTPGetAction", &[("path", Str("/")), ("scheme", Str("HTTP"))]),
+    ("api.core.v1.HostPathVolumeSource", &[("type", Str(""))]),
+    ("api.core.v1.ISCSIPersistentVolumeSource", &[("iscsiInterface", Str("default"))]),
+    ("api.core.v1.ISCSIVolumeSource", &[("iscsiInterface", Str("default"))]),
+    ("api.core.v1.NamespaceStatus", &[("phase", Str("Active"))]),
+    ("api.core.v1.ObjectFieldSelector", &[("apiVersion", Str("v1"))]),
+    ("api.core.v1.PersistentVolumeClaimSpec", &[("volumeMode", Str("Filesystem"))]),
+    ("api.core.v1.PersistentVolumeClaimStatus", &[("phase", Str("Pending"))]),
+    (
+        "api.core.v1.PersistentVolumeSpec",
+        &[("persistentVolumeReclaimPolicy", Str("Retain")), ("volumeMode", Str("Filesystem"))],
+    ),
+    ("api.core.v1.PersistentVolumeStatus", &[("phase", Str("Pending"))]),
+    (
+        "api.core.v1.PodSpec",
+        &[
+            ("dnsPolicy", Str("ClusterFirst")),
+            ("restartPolicy", Str("Always")),
+            ("schedulerName", Str("default-scheduler")),
+            ("securityContext", Empty),
+            ("terminationGracePeriodSeconds", Int(30)),
+        ],
+    ),
+    (
+        "api.core.v1.Probe",
+        &[
+            ("failureThreshold", Int(3)),
+            ("periodSeconds", Int(10)),
+            ("successThreshold", Int(1)),
+            ("timeoutSeconds", Int(1)),
+        ],
+    ),
+    ("api.core.v1.ProjectedVolumeSource", &[MODE]),
+    (
+        "api.core.v1.RBDPersistentVolumeSource",
+        &[("keyring", Str("/etc/ceph/keyring")), ("pool", Str("rbd")), ("user", Str("admin"))],
+    ),
+    (
+        "api.core.v1.RBDVolumeSource",
+        &[("keyring", Str("/etc/ceph/keyring")), ("pool", Str("rbd")), ("user", Str("admin"))],
+    ),
+    ("api.core.v1.ReplicationControllerSpec", &[("replicas", Int(1))]),
+    ("api.core.v1.ScaleIOPersistentVolumeSource", &[("fsType", Str("xfs")), ("storageMode", Str("ThinProvisioned"))]),
+    ("api.core.v1.ScaleIOVolumeSource", &[("fsType", Str("xfs")), ("storageMode", Str("ThinProvisioned"))]),
+    ("api.core.v1.Secret", &[("type", Str("Opaque"))]),
+    ("api.core.v1.SecretVolumeSource", &[MODE]),
+    ("api.core.v1.ServiceAccountTokenProjection", &[("expirationSeconds", Int(3600))]),
+    ("api.core.v1.ServicePort", &[("protocol", Str("TCP"))]),
+    ("api.core.v1.ServiceSpec", &[("sessionAffinity", Str("None")), ("type", Str("ClusterIP"))]),
+    ("api.discovery.v1.EndpointPort", &[("name", Str("")), ("protocol", Str("TCP"))]),
+    ("api.networking.v1.NetworkPolicyPort", &[("protocol", Str("TCP"))]),
+    ("api.rbac.v1.RoleRef", &[("apiGroup", Str("rbac.authorization.k8s.io"))]),
+    ("api.scheduling.v1.PriorityClass", &[("preemptionPolicy", Str("PreemptLowerPriority"))]),
+    (
+        "api.storage.v1.CSIDriverSpec",
+        &[
+            ("attachRequired", Bool(true)),
+            ("fsGroupPolicy", Str("ReadWriteOnceWithFSType")),
+            ("podInfoOnMount", Bool(false)),
+            ("requiresRepublish", Bool(false)),
+            ("seLinuxMount", Bool(false)),
+            ("storageCapacity", Bool(false)),
+        ],
+    ),
+    ("api.storage.v1.StorageClass", &[("reclaimPolicy", Str("Delete")), ("volumeBindingMode", Str("Immediate"))]),
+    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.ServiceReference", &[("port", Int(443))]),
+    ("kube-aggregator.pkg.apis.apiregistration.v1.ServiceReference", &[("port", Int(443))]),
+];
+
+pub(super) const COMPUTED: Computed = &[
+    ("api.apps.v1.DaemonSetUpdateStrategy", daemon_set_strategy),
+    ("api.apps.v1.DeploymentStrategy", deployment_strategy),
+    ("api.apps.v1.StatefulSetUpdateStrategy", stateful_set_strategy),
+    ("api.batch.v1.JobSpec", job),
+    ("api.core.v1.Container", container),
+    ("api.core.v1.EphemeralContainer", container),
+    ("api.core.v1.Namespace", namespace),
+    ("api.core.v1.NodeStatus", node_status),
+    ("api.core.v1.PodSpec", pod_spec),
+    ("api.core.v1.ServicePort", service_port),
+    ("api.core.v1.ServiceSpec", service),
+    ("api.core.v1.Volume", volume),
+    ("api.networking.v1.NetworkPolicySpec", network_policy),
+    ("api.rbac.v1.Subject", subject),
+    ("api.storage.v1.CSIDriverSpec", csi_driver),
+];
+
+pub(super) const AFTER: Computed = &[("api.core.v1.Pod", pod)];
+
+fn set(map: &mut Map, key: &'static str, value: impl Into<Value>) {
+    if map.get(key).is_none_or(Value::is_null) {
+        map.insert(key, value);
+    }
+}
+
+fn str_of<'m>(map: &'m Map, key: &str) -> &'m str {
+    map.get(key).and_then(Value::as_str).unwrap_or("")
+}
+
+fn set_type(map: &mut Map, ty: &'static str) {
+    if str_of(map, "type").is_empty() {
+        map.insert("type", ty);
+    }
+}
+
+fn deployment_strategy(map: &mut Map) {
+    set_type(map, "RollingUpdate");
+    if str_of(map, "type") == "RollingUpdate"
+        && let Value::Map(rolling) = map.entry("rollingUpdate", || Value::Map(Map::new()))
+    {
+        set(rolling, "maxUnavailable", "25%");
+        set(rolling, "maxSurge", "25%");
+    }
+}
+
+fn daemon_set_strategy(map: &mut Map) {
+    set_type(map, "RollingUpdate");
+    if str_of(map, "type") == "RollingUpdate"
+        && let Value::Map(rolling) = map.entry("rollingUpdate", || Value::Map(Map::new()))
+    {
+        set(rolling, "maxUnavailable", 1);
+        set(rolling, "maxSurge", 0);
+    }
+}
+
+fn stateful_set_strategy(map: &mut Map) {
+    set_type(map, "RollingUpdate");
+    if str_of(map, "type") == "RollingUpdate"
+        && let Value::Map(rolling) = map.entry("rollingUpdate", || Value::Map(Map::new()))
+    {
+        set(rolling, "partition", 0);
+    }
+}
+
+fn job(map: &mut Map) {
+    if !map.contains_key("completions") && !map.contains_key("parallelism") {
+        map.insert("completions", 1);
+    }
+    set(map, "parallelism", 1);
+    let per_index = map.contains_key("backoffLimitPerIndex");
+    set(map, "backoffLimit", if per_index { i64::from(i32::MAX) } else { 6 });
+    let policy = if map.contains_key("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
+    set(map, "podReplacementPolicy", policy);
+}
+
+/// Whether an image has the tag `latest`, said or implied.
+fn is_latest(image: &str) -> bool {
+    let (name, digest) = image.split_once('@').map_or((image, false), |(name, _)| (name, true));
+    let last = name.rsplit('/').next().unwrap_or("");
+    match last.split_once(':') {
+        Some((_, tag)) => tag == "latest",
+        None => !digest,
+    }
+}
+
+fn container(map: &mut Map) {
+    if str_of(map, "imagePullPolicy").is_empty() {
+        let policy = if is_latest(str_of(map, "image")) { "Always" } else { "IfNotPresent" };
+        map.insert("imagePullPolicy", policy);
+    }
+}
+
+fn namespace(map: &mut Map) {
+    let name = map.str_at(&["metadata", "name"]).to_owned();
+    if !name.is_empty() {
+        map.set_at(&["metadata", "labels", "kubernetes.io/metadata.name"], name);
+    }
+}
+
+fn node_status(map: &mut Map) {
+    if let Some(capacity) = map.get("capacity").cloned()
+        && !map.contains_key("allocatable")
+    {
+        map.insert("allocatable", capacity);
+    }
+}
+
+/// A container of the host's network has its ports on the host.
+fn pod_spec(map: &mut Map) {
+    if map.get("hostNetwork").and_then(Value::as_bool) != Some(true) {
+        return;
+    }
+    for list in ["containers", "initContainers"] {
+        for container in map.get_mut(list).and_then(Value::as_list_mut).into_iter().flatten() {
+            let ports = container.as_map_mut().and_then(|c| c.get_mut("ports")).and_then(Value::as_list_mut);
+            for port in ports.into_iter().flatten().filter_map(Value::as_map_mut) {
+                if port.get("hostPort").and_then(Value::as_i64).unwrap_or(0) == 0
+                    && let Some(number) = port.get("containerPort").cloned()
+                {
+                    port.insert("hostPort", number);
+                }
+            }
+        }
+    }
+}
+
+/// Requests that were not said are the limits; only in pods, not in templates.
+fn pod(map: &mut Map) {
+    let Some(spec) = map.get_mut("spec").and_then(Value::as_map_mut) else { return };
+    for list in ["containers", "initContainers"] {
+        for container in spec.get_mut(list).and_then(Value::as_list_mut).into_iter().flatten() {
+            let Some(resources) =
+                container.as_map_mut().and_then(|c| c.get_mut("resources")).and_then(Value::as_map_mut)
+            else {
+                continue;
+            };
+            let Some(limits) = resources.get("limits").and_then(Value::as_map).cloned() else { continue };
+            if limits.is_empty() {
+                continue;
+            }
+            if let Value::Map(requests) = resources.entry("requests", || Value::Map(Map::new())) {
+                for (key, value) in limits.into_entries() {
+                    if !requests.contains_key(&key) {
+                        requests.insert(key, value);
+                    }
+                }
+            }
+        }
+    }
+    set(spec, "enableServiceLinks", true);
+}
+
+fn service_port(map: &mut Map) {
+    let unset = match map.get("targetPort") {
+        None | Some(Value::Null) => true,
+        Some(Value::Int(0)) => true,
+        Some(Value::Str(s)) => s.is_empty(),
+        Some(_) => false,
+    };
+    if unset && let Some(port) = map.get("port").cloned() {
+        map.insert("targetPort", port);
+    }
+}
+
+fn service(map: &mut Map) {
+    if str_of(map, "sessionAffinity") == "ClientIP" {
+        if map.at(&["sessionAffinityConfig", "clientIP", "timeoutSeconds"]).is_none() {
+            map.set_at(&["sessionAffinityConfig", "clientIP", "timeoutSeconds"], 10_800);
+        }
+    } else if str_of(map, "sessionAffinity") == "None" {
+        map.remove("sessionAffinityConfig");
+    }
+    let ty = str_of(map, "type").to_owned();
+    let external_ips = map.get("externalIPs").and_then(Value::as_list).is_some_and(|l| !l.is_empty());
+    if matches!(ty.as_str(), "NodePort" | "LoadBalancer") || ty == "ClusterIP" && external_ips {
+        set(map, "externalTrafficPolicy", "Cluster");
+    }
+    if matches!(ty.as_str(), "NodePort" | "LoadBalancer" | "ClusterIP") {
+        set(map, "internalTrafficPolicy", "Cluster");
+    }
+    if ty == "LoadBalancer" {
+        set(map, "allocateLoadBalancerNodePorts", true);
+    }
+}
+
+fn volume(map: &mut Map) {
+    if map.iter().all(|(key, value)| key == "name" || value.is_null()) {
+        map.insert("emptyDir", Value::Map(Map::new()));
+    }
+}
+
+fn network_policy(map: &mut Map) {
+    if map.get("policyTypes").and_then(Value::as_list).is_none_or(<[Value]>::is_empty) {
+        let mut types = vec![Value::from("Ingress")];
+        if map.get("egress").and_then(Value::as_list).is_some_and(|l| !l.is_empty()) {
+            types.push(Value::from("Egress"));
+        }
+        map.insert("policyTypes", types);
+    }
+}
+
+fn subject(map: &mut Map) {
+    if str_of(map, "apiGroup").is_empty() && matches!(str_of(map, "kind"), "User" | "Group") {
+        map.insert("apiGroup", "rbac.authorization.k8s.io");
+    }
+}
+
+fn csi_driver(map: &mut Map) {
+    if map.get("volumeLifecycleModes").and_then(Value::as_list).is_none_or(<[Value]>::is_empty) {
+        map.insert("volumeLifecycleModes", vec![Value::from("Persistent")]);
+    }
+}
