@@ -1,0 +1,434 @@
+//! The objects of one storage, kept up to date, with the recent past and those who watch.
+
+use super::change::{Change, ChangeKind};
+use super::entry::Entry;
+use super::fields::Paths;
+use super::progress::Progress;
+use super::state::State;
+use super::watchers::{Delivery, End, Filter, Mailbox, Registration, Watchers};
+use bytes::Bytes;
+use schema::{DecodeError, Map, Schema};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// How far back exact lists, `continue` tokens and watches reach.
+const REACH: Duration = Duration::from_secs(300);
+/// What the past may take in memory, for each storage.
+const REACH_BYTES: usize = 64 << 20;
+/// Changes whose encoded bytes are kept for those who come a little later.
+const HOT: usize = 128;
+/// Snapshots kept for lists that go on.
+const PINS: usize = 64;
+
+/// What is stored where, and as what.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// With both slashes: `/registry/pods/`.
+    pub prefix: String,
+    pub api_version: String,
+    pub kind: String,
+    pub schema: Schema,
+    pub paths: Paths,
+}
+
+/// Told of every change of a storage, in order, before anyone else: projections that must not lag behind reads
+/// (RBAC, quotas, namespaces). It is called with the storage locked: it must be quick and ask nothing of the cache.
+pub trait Observer: Send + Sync + 'static {
+    fn changed(&self, cacher: &Cacher, change: &Change);
+}
+
+/// The revision asked for is older than what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooOld {
+    pub oldest: u64,
+}
+
+/// One version of one key, from the store.
+#[derive(Debug)]
+pub(super) struct Raw {
+    /// Behind the prefix.
+    pub(super) key: String,
+    pub(super) revision: u64,
+    /// `None`: removed.
+    pub(super) value: Option<Bytes>,
+}
+
+/// The objects of one storage.
+pub struct Cacher {
+    pub layout: Layout,
+    head: Vec<u8>,
+    progress: Arc<Progress>,
+    state: RwLock<State>,
+    flow: Mutex<Flow>,
+}
+
+struct Flow {
+    log: VecDeque<(Arc<Change>, Instant)>,
+    log_bytes: usize,
+    /// Every change after this revision is in the log.
+    floor: u64,
+    watchers: Watchers,
+    observers: Vec<Arc<dyn Observer>>,
+    pins: VecDeque<Pin>,
+}
+
+/// A snapshot that is valid from its own revision up to `until`.
+struct Pin {
+    until: u64,
+    state: State,
+    at: Instant,
+}
+
+/// Where a watch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// After this revision.
+    After(u64),
+    /// With all objects there are.
+    Initial,
+}
+
+impl Cacher {
+    pub(super) fn new(layout: Layout, progress: Arc<Progress>, revision: u64) -> Self {
+        let state = State::new(revision, &layout.paths);
+        Cacher {
+            head: schema::encoded::head(&layout.api_version, &layout.kind),
+            layout,
+            progress,
+            state: RwLock::new(state),
+            flow: Mutex::new(Flow {
+                log: VecDeque::new(),
+                log_bytes: 0,
+                floor: revision,
+                watchers: Watchers::default(),
+                observers: Vec::new(),
+                pins: VecDeque::new(),
+            }),
+        }
+    }
+
+    /// What stored values and objects in the stored version begin with.
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    pub fn paths(&self) -> &Paths {
+        &self.layout.paths
+    }
+
+    /// The tree of an entry, in the stored version.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when it is no object of the schema.
+    pub fn decode(&self, entry: &Entry) -> Result<Map, DecodeError> {
+        entry.decode(&self.layout.schema, &self.layout.api_version, &self.layout.kind)
+    }
+
+    /// The key of an object: `namespace/name`, or `name`.
+    pub fn key(namespace: &str, name: &str) -> String {
+        if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+    }
+
+    fn flow(&self) -> MutexGuard<'_, Flow> {
+        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The object of a key, as far as the cache has followed.
+    pub fn get(&self, key: &str) -> Option<Arc<Entry>> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// All objects, and the revision that this is the state of.
+    pub fn now(&self) -> (State, u64) {
+        // Read before the state: all changes up to it are in the state then.
+        let progress = self.progress.revision();
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let revision = progress.max(state.revision());
+        (state, revision)
+    }
+
+    /// All objects as they were at a revision, which the cache has reached.
+    ///
+    /// # Errors
+    /// [`TooOld`] when it is not kept any more.
+    pub fn at(&self, revision: u64) -> Result<State, TooOld> {
+        let flow = self.flow();
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if state.revision() <= revision {
+            return Ok(state);
+        }
+        let alive = flow.pins.iter().filter(|pin| pin.at.elapsed() < REACH && pin.until >= revision);
+        let base = alive.min_by_key(|pin| pin.until).map_or(&state, |pin| &pin.state);
+        if base.revision() <= revision {
+            return Ok(base.clone());
+        }
+        if revision < flow.floor {
+            return Err(TooOld { oldest: flow.floor });
+        }
+        let mut past = base.clone();
+        let from = flow.log.partition_point(|(change, _)| change.revision() <= revision);
+        let to = flow.log.partition_point(|(change, _)| change.revision() <= past.revision());
+        for (change, _) in flow.log.range(from..to).rev() {
+            match &change.previous {
+                Some(previous) => {
+                    past.insert(previous.clone(), &self.layout.paths);
+                }
+                None => {
+                    past.remove(change.entry.key(), &self.layout.paths);
+                }
+            }
+        }
+        past.set_revision(revision);
+        Ok(past)
+    }
+
+    /// Keeps a snapshot for a list that will go on from it.
+    pub fn pin(&self, state: &State, until: u64) {
+        let mut flow = self.flow();
+        flow.pins.retain(|pin| pin.at.elapsed() < REACH);
+        if flow.pins.iter().any(|pin| pin.until == until) {
+            return;
+        }
+        if flow.pins.len() == PINS {
+            flow.pins.pop_front();
+        }
+        flow.pins.push_back(Pin { until, state: state.clone(), at: Instant::now() });
+    }
+
+    /// Watches. With [`Start::Initial`] there is a snapshot too, and its revision; changes follow it without gap.
+    ///
+    /// # Errors
+    /// [`TooOld`] when the changes after the start are not all kept.
+    pub fn watch(self: &Arc<Self>, filter: Filter, start: Start) -> Result<(Watcher, State, u64), TooOld> {
+        let mut flow = self.flow();
+        let (state, now) = self.now();
+        let mut backlog = VecDeque::new();
+        if let Start::After(revision) = start {
+            if revision < flow.floor {
+                return Err(TooOld { oldest: flow.floor });
+            }
+            let from = flow.log.partition_point(|(change, _)| change.revision() <= revision);
+            for (change, _) in flow.log.range(from..) {
+                if let Some(kind) = change.seen(|entry| filter.sees(entry, &self.layout.paths)) {
+                    backlog.push_back(Delivery { change: change.clone(), kind });
+                }
+            }
+        }
+        let mailbox = Arc::new(Mailbox::with(backlog));
+        let registration = flow.watchers.add(filter, mailbox.clone());
+        drop(flow);
+        Ok((Watcher { cacher: self.clone(), mailbox, registration }, state, now))
+    }
+
+    /// Has an observer told of all objects there are (as added), then of every change.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        let mut flow = self.flow();
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for entry in state.range(&super::Scope::All, None) {
+            observer.changed(self, &Change::new(ChangeKind::Added, entry.clone(), None));
+        }
+        flow.observers.push(observer);
+    }
+
+    /// How many watch.
+    pub fn watchers(&self) -> usize {
+        self.flow().watchers.len()
+    }
+
+    /// Ends every watch.
+    pub(super) fn end_watches(&self, end: End) {
+        self.flow().watchers.end_all(end);
+    }
+
+    /// Brings changes in. They are in the order of their revisions, and no revision is split over two calls.
+    pub(super) fn apply(&self, raws: Vec<Raw>) {
+        let parsed: Vec<(Raw, Option<Arc<Entry>>)> = raws.into_iter().filter_map(|raw| self.parse(raw)).collect();
+        let mut flow = self.flow();
+        let mut changes = Vec::with_capacity(parsed.len());
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            // A storage that was added while the feed runs is ahead of it.
+            let seen = state.revision();
+            for (raw, entry) in parsed {
+                if raw.revision <= seen {
+                    continue;
+                }
+                let change = match entry {
+                    Some(entry) => {
+                        let previous = state.insert(entry.clone(), &self.layout.paths);
+                        let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+                        Some(Change::new(kind, entry, previous))
+                    }
+                    None => state.remove(&raw.key, &self.layout.paths).map(|previous| {
+                        let last = Arc::new(previous.at_revision(raw.revision));
+                        Change::new(ChangeKind::Deleted, last, Some(previous))
+                    }),
+                };
+                state.set_revision(raw.revision);
+                changes.extend(change.map(Arc::new));
+            }
+        }
+        let now = Instant::now();
+        for change in changes {
+            flow.tell(self, change, now);
+        }
+        flow.trim(now);
+    }
+
+    /// Takes over what a storage holds at a revision, after the changes up to it were missed.
+    pub(super) fn replace(&self, raws: Vec<Raw>, revision: u64) {
+        let parsed: Vec<(Raw, Option<Arc<Entry>>)> = raws.into_iter().filter_map(|raw| self.parse(raw)).collect();
+        let mut flow = self.flow();
+        let mut fresh = State::new(revision, &self.layout.paths);
+        for (_, entry) in parsed {
+            if let Some(entry) = entry {
+                fresh.insert(entry, &self.layout.paths);
+            }
+        }
+        fresh.set_revision(revision);
+        let stale = {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *state, fresh.clone())
+        };
+        flow.watchers.end_all(End::Expired);
+        flow.log.clear();
+        flow.log_bytes = 0;
+        flow.floor = revision;
+        if flow.observers.is_empty() {
+            return;
+        }
+        let gone = stale.range(&super::Scope::All, None).filter(|entry| fresh.get(entry.key()).is_none());
+        let mut changes: Vec<Change> = gone
+            .map(|entry| {
+                Change::new(ChangeKind::Deleted, Arc::new(entry.at_revision(revision)), Some(entry.clone()))
+            })
+            .collect();
+        for entry in fresh.range(&super::Scope::All, None) {
+            let previous = stale.get(entry.key()).cloned();
+            if previous.as_ref().is_none_or(|previous| previous.revision() != entry.revision()) {
+                let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+                changes.push(Change::new(kind, entry.clone(), previous));
+            }
+        }
+        for change in &changes {
+            for observer in &flow.observers {
+                observer.changed(self, change);
+            }
+        }
+    }
+
+    /// An entry of what the store has. What can't be read is told in the log and held to be absent.
+    fn parse(&self, raw: Raw) -> Option<(Raw, Option<Arc<Entry>>)> {
+        let Some(value) = &raw.value else { return Some((raw, None)) };
+        match self.entry(&raw.key, raw.revision, value) {
+            Ok(entry) => Some((raw, Some(Arc::new(entry)))),
+            Err(error) => {
+                tracing::error!(prefix = self.layout.prefix, error = %Chain(&error), "a stored object cannot be read");
+                Some((Raw { value: None, ..raw }, None))
+            }
+        }
+    }
+
+    /// The entry of a stored value.
+    ///
+    /// # Errors
+    /// [`super::StoredError`] when it is no object of this storage.
+    pub fn entry(&self, key: &str, revision: u64, value: &[u8]) -> Result<Entry, super::StoredError> {
+        Entry::from_stored(key, revision, value, &self.head, &self.layout.schema, &self.layout.paths)
+    }
+}
+
+impl Flow {
+    fn tell(&mut self, cacher: &Cacher, change: Arc<Change>, now: Instant) {
+        for observer in &self.observers {
+            observer.changed(cacher, &change);
+        }
+        self.watchers.tell(&change, &cacher.layout.paths);
+        self.log_bytes += change.entry.size();
+        self.log.push_back((change, now));
+        if let Some(at) = self.log.len().checked_sub(HOT + 1) {
+            self.log[at].0.forget_frames();
+        }
+    }
+
+    /// Forgets what is too old or too much.
+    fn trim(&mut self, now: Instant) {
+        while let Some((oldest, at)) = self.log.front() {
+            let revision = oldest.revision();
+            if self.log_bytes <= REACH_BYTES && now.duration_since(*at) < REACH {
+                return;
+            }
+            // The changes of one revision go together.
+            while let Some((change, _)) = self.log.front()
+                && change.revision() == revision
+            {
+                self.log_bytes -= change.entry.size();
+                self.log.pop_front();
+            }
+            self.floor = revision;
+        }
+    }
+}
+
+impl std::fmt::Debug for Cacher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cacher({})", self.layout.prefix)
+    }
+}
+
+/// An error with what caused it.
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Gets the changes that a filter sees, each once and in order, until it ends.
+#[derive(Debug)]
+pub struct Watcher {
+    cacher: Arc<Cacher>,
+    mailbox: Arc<Mailbox>,
+    registration: Registration,
+}
+
+impl Watcher {
+    /// The next change, or why there is none any more.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Delivery, End>> {
+        self.mailbox.poll_next(cx)
+    }
+
+    /// The next change, or why there is none any more.
+    ///
+    /// # Errors
+    /// The end.
+    pub async fn next(&mut self) -> Result<Delivery, End> {
+        std::future::poll_fn(|cx| self.mailbox.poll_next(cx)).await
+    }
+
+    /// A revision up to which everything has been taken from here; `None` while something waits.
+    pub fn caught_up(&self) -> Option<u64> {
+        // Changes are put here before the progress is advanced: it must be read first.
+        let revision = self.cacher.progress.revision();
+        self.mailbox.is_empty().then_some(revision)
+    }
+
+    pub fn cacher(&self) -> &Arc<Cacher> {
+        &self.cacher
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.cacher.flow().watchers.remove(self.registration);
+    }
+}

@@ -1,0 +1,204 @@
+//! One object as it is held in memory: encoded once, with what selectors and indexes ask for beside it.
+
+use super::fields::Paths;
+use super::scan::{self, FieldText, Span};
+use api::selector::Labels;
+use schema::{DecodeError, Encoded, Map, Schema};
+
+/// One version of one object. Never changed.
+#[derive(Debug)]
+pub struct Entry {
+    /// `namespace/name`, or `name` of what has no namespace.
+    key: Box<str>,
+    /// The store's revision of this version (of a removed object: of its removal).
+    revision: u64,
+    /// The item: JSON without `kind` and `apiVersion`, with the resourceVersion.
+    item: Box<[u8]>,
+    /// Where the resourceVersion's member begins and ends in the item.
+    version: Span,
+    uid: Span,
+    deleting: bool,
+    labels: Box<[(Span, Span)]>,
+    fields: Box<[FieldText]>,
+}
+
+/// Why a stored value is no object.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoredError {
+    #[error("the stored value of {key} is no object of its kind")]
+    Undecodable { key: String, #[source] source: DecodeError },
+    #[error("the stored value of {key} has a text that cannot be found again")]
+    Unscannable { key: String },
+}
+
+impl Entry {
+    /// Makes an entry of a stored value. `head` is what values of this storage begin with.
+    ///
+    /// # Errors
+    /// [`StoredError`] for a value that is not JSON or protobuf of the schema's kind.
+    pub fn from_stored(
+        key: &str,
+        revision: u64,
+        stored: &[u8],
+        head: &[u8],
+        schema: &Schema,
+        paths: &Paths,
+    ) -> Result<Entry, StoredError> {
+        if stored.starts_with(head)
+            && let Some(entry) = Self::build(key, revision, stored, head.len(), paths)
+        {
+            return Ok(entry);
+        }
+        let undecodable = |source| StoredError::Undecodable { key: key.to_owned(), source };
+        let decoded = if stored.starts_with(b"k8s\0") {
+            schema::protobuf::decode(schema.root(), stored)
+        } else {
+            schema::json::decode(schema.root(), stored)
+        };
+        let encoded = Encoded::new(&decoded.map_err(undecodable)?.object);
+        Self::build(key, revision, encoded.bare(), 1, paths)
+            .ok_or_else(|| StoredError::Unscannable { key: key.to_owned() })
+    }
+
+    /// `text[from..]` are the members of the object without its kind, and a closing brace.
+    fn build(key: &str, revision: u64, text: &[u8], from: usize, paths: &Paths) -> Option<Entry> {
+        let scanned = scan::scan(text, from, paths)?;
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        let member = format!("\"resourceVersion\":\"{revision}\"{}", if scanned.alone { "" } else { "," });
+        let mut item = Vec::with_capacity(text.len() - from + 1 + member.len());
+        item.push(b'{');
+        item.extend_from_slice(&text[from..scanned.metadata]);
+        let start = item.len();
+        item.extend_from_slice(member.as_bytes());
+        let end = item.len();
+        item.extend_from_slice(&text[scanned.metadata..]);
+        if u32::try_from(item.len()).is_err() {
+            return None;
+        }
+        // What is read as text later must be text.
+        std::str::from_utf8(&item).ok()?;
+        let place = |offset: u32| {
+            let offset = offset as usize;
+            (if offset < scanned.metadata { offset + 1 - from } else { offset + 1 - from + member.len() }) as u32
+        };
+        let moved = |span: Span| match span {
+            Span { start: 0, end: 0 } => span,
+            Span { start, end } => Span { start: place(start), end: place(end) },
+        };
+        let fields = scanned.fields.into_iter().map(|field| match field {
+            FieldText::At(span) => FieldText::At(moved(span)),
+            other => other,
+        });
+        Some(Entry {
+            key: key.into(),
+            revision,
+            item: item.into(),
+            version: Span { start: start as u32, end: end as u32 },
+            uid: moved(scanned.uid),
+            deleting: scanned.deleting,
+            labels: scanned.labels.into_iter().map(|(k, v)| (moved(k), moved(v))).collect(),
+            fields: fields.collect(),
+        })
+    }
+
+    /// The same object at another revision: what a removal is told with.
+    pub fn at_revision(&self, revision: u64) -> Entry {
+        let comma = if self.item[self.version.end as usize - 1] == b',' { "," } else { "" };
+        let member = format!("\"resourceVersion\":\"{revision}\"{comma}");
+        let (start, end) = (self.version.start as usize, self.version.end as usize);
+        let mut item = Vec::with_capacity(self.item.len() + member.len());
+        item.extend_from_slice(&self.item[..start]);
+        item.extend_from_slice(member.as_bytes());
+        item.extend_from_slice(&self.item[end..]);
+        let place = |offset: u32| {
+            if offset <= self.version.start { offset } else { offset + member.len() as u32 - (self.version.end - self.version.start) }
+        };
+        let moved = |span: Span| Span { start: place(span.start), end: place(span.end) };
+        Entry {
+            key: self.key.clone(),
+            revision,
+            item: item.into(),
+            version: Span { start: self.version.start, end: self.version.start + member.len() as u32 },
+            uid: moved(self.uid),
+            deleting: self.deleting,
+            labels: self.labels.iter().map(|(k, v)| (moved(*k), moved(*v))).collect(),
+            fields: self
+                .fields
+                .iter()
+                .map(|field| match field {
+                    FieldText::At(span) => FieldText::At(moved(*span)),
+                    other => other.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+    pub fn namespace(&self) -> &str {
+        self.key.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+    pub fn name(&self) -> &str {
+        self.key.split_once('/').map_or(&self.key, |(_, name)| name)
+    }
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+    pub fn uid(&self) -> &str {
+        self.text(self.uid)
+    }
+    /// It has a deletionTimestamp.
+    pub fn deleting(&self) -> bool {
+        self.deleting
+    }
+    /// JSON without `kind` and `apiVersion`: an item of a list.
+    pub fn item(&self) -> &[u8] {
+        &self.item
+    }
+    pub fn labels(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.labels.iter().map(|(key, value)| (self.text(*key), self.text(*value)))
+    }
+
+    /// The value of the selectable field of a number, as selectors compare it.
+    pub fn field<'a>(&'a self, paths: &'a Paths, number: usize) -> &'a str {
+        let slot = |at: usize| match self.fields.get(at) {
+            Some(FieldText::At(span)) => self.text(*span),
+            Some(FieldText::Owned(text)) => text,
+            _ => "",
+        };
+        let text = match slot(number * 2) {
+            "" => slot(number * 2 + 1),
+            text => text,
+        };
+        if text.is_empty() { paths.fields()[number].absent } else { text }
+    }
+
+    /// The tree of the object, with `kind` and `apiVersion` of the row it is asked for.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the item is no object of the schema: it was written under another one.
+    pub fn decode(&self, schema: &Schema, api_version: &str, kind: &str) -> Result<Map, DecodeError> {
+        let mut object = schema::json::decode(schema.root(), &self.item)?.object;
+        object.insert("apiVersion", api_version);
+        object.insert("kind", kind);
+        Ok(object)
+    }
+
+    /// What it takes in memory, about.
+    pub fn size(&self) -> usize {
+        self.item.len() + self.key.len() + self.labels.len() * 16 + self.fields.len() * 24 + 160
+    }
+
+    fn text(&self, span: Span) -> &str {
+        // The whole item was found to be UTF-8, and spans end at quotes or other ASCII.
+        std::str::from_utf8(&self.item[span.start as usize..span.end as usize]).unwrap_or("")
+    }
+}
+
+impl Labels for Entry {
+    fn label(&self, key: &str) -> Option<&str> {
+        let found = self.labels.iter().find(|(k, _)| &self.item[k.start as usize..k.end as usize] == key.as_bytes());
+        found.map(|(_, value)| self.text(*value))
+    }
+}

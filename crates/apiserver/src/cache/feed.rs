@@ -1,0 +1,326 @@
+//! Follows the store: loads what it holds, then brings every change to the storage it belongs to.
+
+use super::cacher::{Cacher, Chain, Layout, Raw};
+use super::progress::Progress;
+use super::watchers::End;
+use bytes::Bytes;
+use futures::StreamExt;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use store::{Event, KeyRange, Range, Store, Watch, WatchStream};
+use tokio::sync::{mpsc, oneshot};
+
+/// Everything is stored below this.
+const ROOT: &str = "/registry/";
+const PAGE: usize = 4_000;
+const RETRY: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long a read waits for the caches to catch up before it says that they can't.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+type Table = BTreeMap<String, Arc<Cacher>>;
+
+/// The caches of all storages, and the one task that feeds them.
+pub struct Caches {
+    store: Arc<dyn Store>,
+    table: RwLock<Table>,
+    progress: Arc<Progress>,
+    following: AtomicBool,
+    commands: mpsc::Sender<Command>,
+}
+
+/// Asked of the feeding task, which alone may touch a storage's contents.
+enum Command {
+    Add(Box<Layout>, oneshot::Sender<Result<Arc<Cacher>, store::Error>>),
+}
+
+/// The caches cannot serve a read now.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReached {
+    #[error("the caches are at revision {current}, not yet at {asked}")]
+    Behind { asked: u64, current: u64 },
+    #[error("the store does not answer")]
+    Store(#[from] store::Error),
+}
+
+impl Caches {
+    /// Loads all storages and follows the store from there.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn open(store: Arc<dyn Store>, layouts: Vec<Layout>) -> Result<Arc<Self>, store::Error> {
+        let progress = Arc::new(Progress::default());
+        let table = layouts
+            .into_iter()
+            .map(|layout| (layout.prefix.clone(), Arc::new(Cacher::new(layout, progress.clone(), 0))))
+            .collect();
+        let (commands, inbox) = mpsc::channel(16);
+        let caches = Arc::new(Caches {
+            store,
+            table: RwLock::new(table),
+            progress,
+            following: AtomicBool::new(false),
+            commands,
+        });
+        let (revision, stream) = caches.load().await?;
+        let feed = Feed { caches: Arc::downgrade(&caches), inbox, revision };
+        tokio::spawn(feed.run(stream));
+        Ok(caches)
+    }
+
+    /// The storage of a prefix.
+    pub fn get(&self, prefix: &str) -> Option<Arc<Cacher>> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).get(prefix).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Cacher>> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Adds a storage and loads it; one that is there stays, unless its layout is another.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn add(&self, layout: Layout) -> Result<Arc<Cacher>, store::Error> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Add(Box::new(layout), answer)).await.map_err(|_| store::Error::Closed)?;
+        answered.await.map_err(|_| store::Error::Closed)?
+    }
+
+    /// Drops a storage from memory, ending its watches.
+    pub fn remove(&self, prefix: &str) {
+        let removed = self.table.write().unwrap_or_else(PoisonError::into_inner).remove(prefix);
+        if let Some(cacher) = removed {
+            cacher.end_watches(End::Closed);
+        }
+    }
+
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// Whether changes reach the caches.
+    pub fn following(&self) -> bool {
+        self.following.load(Ordering::Acquire)
+    }
+
+    /// Waits until everything that is in the store now is in the caches.
+    ///
+    /// # Errors
+    /// [`NotReached`] when that takes too long, or the store does not say.
+    pub async fn consistent(&self) -> Result<u64, NotReached> {
+        let revision = self.store.request_progress().await?.cast_unsigned();
+        self.reached(revision).await?;
+        Ok(revision)
+    }
+
+    /// Waits until the caches have reached a revision.
+    ///
+    /// # Errors
+    /// [`NotReached::Behind`] when that takes too long.
+    pub async fn reached(&self, revision: u64) -> Result<(), NotReached> {
+        if self.progress.revision() >= revision {
+            return Ok(());
+        }
+        // The store tells no progress of itself while nothing is written.
+        let patience = tokio::time::timeout(PATIENCE, self.progress.reached(revision));
+        patience.await.map_err(|_| NotReached::Behind { asked: revision, current: self.progress.revision() })
+    }
+
+    /// Ends every watch: the server stops.
+    pub fn close(&self) {
+        for cacher in self.all() {
+            cacher.end_watches(End::Closed);
+        }
+    }
+
+    fn storage_of<'t>(table: &'t Table, key: &str) -> Option<(&'t Arc<Cacher>, usize)> {
+        let (prefix, cacher) = table.range::<str, _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
+        key.starts_with(prefix.as_str()).then_some((cacher, prefix.len()))
+    }
+
+    /// Reads keys below a prefix at one revision.
+    async fn read(&self, prefix: &str) -> Result<(Vec<(String, u64, Bytes)>, u64), store::Error> {
+        let mut found = Vec::new();
+        let mut revision = 0;
+        let whole = KeyRange::prefix(prefix.to_owned());
+        let mut start = whole.start.clone();
+        loop {
+            let keys = KeyRange { start, end: whole.end.clone() };
+            let page = self.store.range(Range::of(keys).at(revision).limit(PAGE)).await?;
+            if revision == 0 {
+                revision = page.revision;
+            }
+            let last = page.kvs.last().map(|kv| kv.key.clone());
+            for kv in page.kvs {
+                match String::from_utf8(kv.key.to_vec()) {
+                    Ok(key) => found.push((key, kv.mod_revision.cast_unsigned(), kv.value)),
+                    Err(_) => tracing::warn!(key = ?kv.key, "a key of the store is no text and is left alone"),
+                }
+            }
+            match last {
+                Some(last) if page.more => {
+                    let mut next = last.to_vec();
+                    next.push(0);
+                    start = next.into();
+                }
+                _ => return Ok((found, revision.cast_unsigned())),
+            }
+        }
+    }
+
+    /// Loads every storage anew and begins to follow from there.
+    async fn load(&self) -> Result<(u64, WatchStream), store::Error> {
+        let (found, revision) = self.read(ROOT).await?;
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut raws: BTreeMap<&str, Vec<Raw>> = BTreeMap::new();
+        for (key, at, value) in found {
+            if let Some((cacher, length)) = Self::storage_of(&table, &key) {
+                let raw = Raw { key: key[length..].to_owned(), revision: at, value: Some(value) };
+                raws.entry(cacher.layout.prefix.as_str()).or_default().push(raw);
+            }
+        }
+        for (prefix, cacher) in &table {
+            cacher.replace(raws.remove(prefix.as_str()).unwrap_or_default(), revision);
+        }
+        self.progress.advance(revision);
+        let stream = self.follow(revision).await?;
+        Ok((revision, stream))
+    }
+
+    async fn follow(&self, revision: u64) -> Result<WatchStream, store::Error> {
+        let start = revision.cast_signed() + 1;
+        let stream = self.store.watch(Watch::of(KeyRange::prefix(ROOT), start)).await?;
+        self.following.store(true, Ordering::Release);
+        Ok(stream)
+    }
+
+    fn apply(&self, events: Vec<Event>) {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let mut by_storage: Vec<(&Arc<Cacher>, Vec<Raw>)> = Vec::new();
+        for event in events {
+            let revision = event.revision().cast_unsigned();
+            let Ok(key) = std::str::from_utf8(event.key()) else { continue };
+            let Some((cacher, length)) = Self::storage_of(&table, key) else { continue };
+            let key = key[length..].to_owned();
+            let value = match event {
+                Event::Put { kv, .. } => Some(kv.value),
+                Event::Delete { .. } => None,
+            };
+            let raw = Raw { key, revision, value };
+            match by_storage.iter_mut().find(|(other, _)| Arc::ptr_eq(other, cacher)) {
+                Some((_, raws)) => raws.push(raw),
+                None => by_storage.push((cacher, vec![raw])),
+            }
+        }
+        for (cacher, raws) in by_storage {
+            cacher.apply(raws);
+        }
+    }
+}
+
+/// The task that feeds the caches.
+struct Feed {
+    caches: std::sync::Weak<Caches>,
+    inbox: mpsc::Receiver<Command>,
+    revision: u64,
+}
+
+impl Feed {
+    async fn run(mut self, mut stream: WatchStream) {
+        loop {
+            let ended = loop {
+                tokio::select! {
+                    biased;
+                    command = self.inbox.recv() => match command {
+                        Some(command) => self.obey(command).await,
+                        // Nobody can ask any more: the caches are gone.
+                        None => return,
+                    },
+                    batch = stream.next() => match batch {
+                        Some(Ok(batch)) => {
+                            let Some(caches) = self.caches.upgrade() else { return };
+                            caches.apply(batch.events);
+                            self.revision = self.revision.max(batch.revision.cast_unsigned());
+                            caches.progress.advance(self.revision);
+                        }
+                        Some(Err(error)) => break error,
+                        None => break store::Error::Closed,
+                    },
+                }
+            };
+            let Some(caches) = self.caches.upgrade() else { return };
+            caches.following.store(false, Ordering::Release);
+            tracing::warn!(error = %Chain(&ended), revision = self.revision, "the store's watch ended; following anew");
+            drop(caches);
+            match self.resume(ended).await {
+                Some(resumed) => stream = resumed,
+                None => return,
+            }
+        }
+    }
+
+    /// Follows again from where it stopped; loads all anew when the past is gone.
+    async fn resume(&mut self, mut ended: store::Error) -> Option<WatchStream> {
+        let mut pause = RETRY;
+        loop {
+            let caches = self.caches.upgrade()?;
+            let resumed = if matches!(ended, store::Error::Compacted { .. }) {
+                caches.load().await.map(|(revision, stream)| {
+                    self.revision = revision;
+                    stream
+                })
+            } else {
+                caches.follow(self.revision).await
+            };
+            drop(caches);
+            match resumed {
+                Ok(stream) => return Some(stream),
+                Err(store::Error::Closed) => return None,
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "the store cannot be followed yet");
+                    ended = error;
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    async fn obey(&mut self, command: Command) {
+        let Command::Add(layout, answer) = command;
+        let Some(caches) = self.caches.upgrade() else { return };
+        if let Some(there) = caches.get(&layout.prefix)
+            && there.layout.kind == layout.kind
+            && there.layout.api_version == layout.api_version
+            && there.paths().fields() == layout.paths.fields()
+        {
+            let _ = answer.send(Ok(there));
+            return;
+        }
+        let prefix = layout.prefix.clone();
+        let loaded = caches.read(&prefix).await.map(|(found, revision)| {
+            let cacher = Arc::new(Cacher::new(*layout, caches.progress.clone(), revision));
+            let raws = found
+                .into_iter()
+                .map(|(key, at, value)| Raw { key: key[prefix.len()..].to_owned(), revision: at, value: Some(value) });
+            cacher.replace(raws.collect(), revision);
+            let mut table = caches.table.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(replaced) = table.insert(prefix.clone(), cacher.clone()) {
+                replaced.end_watches(End::Expired);
+            }
+            cacher
+        });
+        // Who asked may have gone meanwhile; the storage stays.
+        let _ = answer.send(loaded);
+    }
+}
+
+impl std::fmt::Debug for Caches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Caches(at {})", self.progress.revision())
+    }
+}

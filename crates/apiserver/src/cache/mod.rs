@@ -1,0 +1,28 @@
+//! The watch cache: the only copy of the objects, encoded once. Nothing here reads the disk to serve a read, and nothing is
+//! decoded to serve one.
+//!
+//! [`Caches`] follows the store with one watch and brings every change to the [`Cacher`] of its storage. A cacher holds the
+//! present as a persistent tree ([`State`]), the last five minutes as [`Change`]s, and the watchers, found by what they
+//! watch. A past revision is the nearest snapshot with the changes since undone.
+
+mod cacher;
+mod change;
+mod entry;
+mod feed;
+mod fields;
+mod progress;
+mod scan;
+mod state;
+#[cfg(test)]
+mod tests;
+mod watchers;
+
+pub(crate) use cacher::Chain;
+pub use cacher::{Cacher, Layout, Observer, Start, TooOld, Watcher};
+pub use change::{Change, ChangeKind, ViewId};
+pub use entry::{Entry, StoredError};
+pub use feed::{Caches, NotReached};
+pub use fields::{Paths, SelectableField};
+pub use progress::Progress;
+pub use state::{Scope, State};
+pub use watchers::{Delivery, End, Filter};

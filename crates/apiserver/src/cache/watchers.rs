@@ -1,0 +1,282 @@
+//! Who is told of changes. Watchers are found by what they asked for, never by asking each of them.
+
+use super::change::{Change, ChangeKind};
+use super::entry::Entry;
+use super::fields::Paths;
+use super::state::Scope;
+use api::selector::LabelSelector;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// What a watcher or list sees of a storage.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Filter {
+    pub scope: Scope,
+    pub labels: LabelSelector,
+    /// Requirements on selectable fields by number: field, whether equal, value.
+    pub fields: Vec<(usize, bool, String)>,
+    /// Beside the scope: the namespace, where the scope is a field's.
+    pub namespace: Option<String>,
+    /// Requirements on the name: whether equal, value.
+    pub names: Vec<(bool, String)>,
+    /// Requirements on the namespace: whether equal, value.
+    pub namespaces: Vec<(bool, String)>,
+}
+
+impl Filter {
+    pub fn everything() -> Self {
+        Self::of(Scope::All)
+    }
+    pub fn of(scope: Scope) -> Self {
+        Filter {
+            scope,
+            labels: LabelSelector::everything(),
+            fields: Vec::new(),
+            namespace: None,
+            names: Vec::new(),
+            namespaces: Vec::new(),
+        }
+    }
+
+    /// Whether it selects beyond its scope.
+    pub fn selects(&self) -> bool {
+        !self.labels.is_everything()
+            || !self.fields.is_empty()
+            || self.namespace.is_some()
+            || !self.names.is_empty()
+            || !self.namespaces.is_empty()
+    }
+
+    /// Whether an object of the scope is seen.
+    pub fn selected(&self, entry: &Entry, paths: &Paths) -> bool {
+        self.labels.matches(entry)
+            && self.namespace.as_deref().is_none_or(|namespace| entry.namespace() == namespace)
+            && self.fields.iter().all(|(number, equal, value)| (entry.field(paths, *number) == value) == *equal)
+            && self.names.iter().all(|(equal, name)| (entry.name() == name) == *equal)
+            && self.namespaces.iter().all(|(equal, namespace)| (entry.namespace() == namespace) == *equal)
+    }
+
+    /// Whether an object is seen.
+    pub fn sees(&self, entry: &Entry, paths: &Paths) -> bool {
+        self.scope.holds(entry, paths) && self.selected(entry, paths)
+    }
+}
+
+/// A change, and what it is to the one who gets it.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub change: Arc<Change>,
+    pub kind: ChangeKind,
+}
+
+/// Why a watcher gets nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It read too slowly for the memory it may hold.
+    Slow,
+    /// The history it follows was lost.
+    Expired,
+    /// The server stops.
+    Closed,
+}
+
+/// What a watcher may leave unread.
+const MAX_DELIVERIES: usize = 16_384;
+const MAX_BYTES: usize = 16 << 20;
+
+#[derive(Debug, Default)]
+struct Letters {
+    queue: VecDeque<Delivery>,
+    bytes: usize,
+    waker: Option<Waker>,
+    end: Option<End>,
+}
+
+/// Where changes wait for one watcher.
+#[derive(Debug, Default)]
+pub struct Mailbox(Mutex<Letters>);
+
+impl Mailbox {
+    /// The changes up to a registration are put here before it.
+    pub(super) fn with(backlog: VecDeque<Delivery>) -> Self {
+        Mailbox(Mutex::new(Letters { queue: backlog, ..Letters::default() }))
+    }
+
+    fn push(&self, delivery: Delivery) {
+        let waker = {
+            let mut letters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if letters.end.is_some() {
+                return;
+            }
+            letters.bytes += delivery.change.entry.size();
+            letters.queue.push_back(delivery);
+            if letters.queue.len() > MAX_DELIVERIES || letters.bytes > MAX_BYTES {
+                letters.end = Some(End::Slow);
+                letters.queue = VecDeque::new();
+            }
+            letters.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn end(&self, end: End) {
+        let waker = {
+            let mut letters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            letters.end.get_or_insert(end);
+            letters.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The next change, or why there is none any more.
+    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<Delivery, End>> {
+        let mut letters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(delivery) = letters.queue.pop_front() {
+            letters.bytes = letters.bytes.saturating_sub(delivery.change.entry.size());
+            return Poll::Ready(Ok(delivery));
+        }
+        if let Some(end) = letters.end {
+            return Poll::Ready(Err(end));
+        }
+        if letters.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            letters.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).queue.is_empty()
+    }
+}
+
+/// The watchers who asked for the same.
+#[derive(Debug)]
+struct Group {
+    filter: Filter,
+    members: HashMap<u64, Arc<Mailbox>>,
+}
+
+/// All watchers of one storage.
+#[derive(Debug, Default)]
+pub(super) struct Watchers {
+    groups: HashMap<u64, Group>,
+    by_filter: HashMap<Filter, u64>,
+    by_scope: HashMap<Scope, Vec<u64>>,
+    /// How many watchers ask by each indexed field.
+    by_field: Vec<(usize, usize)>,
+    last: u64,
+}
+
+/// Names a registration.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Registration {
+    group: u64,
+    member: u64,
+}
+
+impl Watchers {
+    pub(super) fn len(&self) -> usize {
+        self.groups.values().map(|group| group.members.len()).sum()
+    }
+
+    pub(super) fn add(&mut self, filter: Filter, mailbox: Arc<Mailbox>) -> Registration {
+        self.last += 1;
+        let member = self.last;
+        if let Scope::Field(field, _) = filter.scope {
+            match self.by_field.iter_mut().find(|(number, _)| *number == field) {
+                Some((_, count)) => *count += 1,
+                None => self.by_field.push((field, 1)),
+            }
+        }
+        let group = match self.by_filter.get(&filter) {
+            Some(group) => *group,
+            None => {
+                self.last += 1;
+                let group = self.last;
+                self.by_filter.insert(filter.clone(), group);
+                self.by_scope.entry(filter.scope.clone()).or_default().push(group);
+                self.groups.insert(group, Group { filter, members: HashMap::new() });
+                group
+            }
+        };
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.members.insert(member, mailbox);
+        }
+        Registration { group, member }
+    }
+
+    pub(super) fn remove(&mut self, registration: Registration) {
+        let Some(group) = self.groups.get_mut(&registration.group) else { return };
+        if group.members.remove(&registration.member).is_none() {
+            return;
+        }
+        if let Scope::Field(field, _) = group.filter.scope
+            && let Some(at) = self.by_field.iter().position(|(number, _)| *number == field)
+        {
+            self.by_field[at].1 -= 1;
+            if self.by_field[at].1 == 0 {
+                self.by_field.swap_remove(at);
+            }
+        }
+        if group.members.is_empty()
+            && let Some(group) = self.groups.remove(&registration.group)
+        {
+            self.by_filter.remove(&group.filter);
+            if let Some(groups) = self.by_scope.get_mut(&group.filter.scope) {
+                groups.retain(|id| *id != registration.group);
+                if groups.is_empty() {
+                    self.by_scope.remove(&group.filter.scope);
+                }
+            }
+        }
+    }
+
+    /// Tells a change to all who see it.
+    pub(super) fn tell(&self, change: &Arc<Change>, paths: &Paths) {
+        if self.groups.is_empty() {
+            return;
+        }
+        self.tell_scope(&Scope::All, change, paths);
+        let namespace = change.entry.namespace();
+        if !namespace.is_empty() {
+            self.tell_scope(&Scope::Namespace(namespace.to_owned()), change, paths);
+        }
+        self.tell_scope(&Scope::Key(change.entry.key().to_owned()), change, paths);
+        for (field, _) in &self.by_field {
+            let now = change.entry.field(paths, *field);
+            self.tell_scope(&Scope::Field(*field, now.to_owned()), change, paths);
+            if let Some(previous) = &change.previous {
+                let before = previous.field(paths, *field);
+                if before != now {
+                    self.tell_scope(&Scope::Field(*field, before.to_owned()), change, paths);
+                }
+            }
+        }
+    }
+
+    fn tell_scope(&self, scope: &Scope, change: &Arc<Change>, paths: &Paths) {
+        for group in self.by_scope.get(scope).into_iter().flatten().filter_map(|id| self.groups.get(id)) {
+            let kind = if matches!(scope, Scope::Field(..)) || group.filter.selects() {
+                change.seen(|entry| group.filter.sees(entry, paths))
+            } else {
+                Some(change.kind)
+            };
+            if let Some(kind) = kind {
+                for mailbox in group.members.values() {
+                    mailbox.push(Delivery { change: change.clone(), kind });
+                }
+            }
+        }
+    }
+
+    pub(super) fn end_all(&self, end: End) {
+        for mailbox in self.groups.values().flat_map(|group| group.members.values()) {
+            mailbox.end(end);
+        }
+    }
+}
