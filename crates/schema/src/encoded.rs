@@ -11,7 +11,7 @@ use bytes::Bytes;
 /// An object, encoded but for its resourceVersion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
-    bytes: Bytes,
+    bytes: Vec<u8>,
     /// Behind the opening brace of `metadata`.
     at: usize,
     /// `metadata` has nothing else.
@@ -21,7 +21,7 @@ pub struct Encoded {
 impl Encoded {
     /// Encodes an object, but for `kind`, `apiVersion` and `metadata.resourceVersion`.
     pub fn new(object: &Map) -> Encoded {
-        let mut out = Vec::with_capacity(1024);
+        let mut out = Vec::with_capacity(2048);
         let (mut at, mut alone) = (None, true);
         out.push(b'{');
         let member = |key: &str, out: &mut Vec<u8>| {
@@ -63,17 +63,20 @@ impl Encoded {
             at
         });
         out.push(b'}');
-        Encoded { bytes: out.into(), at, alone }
+        Encoded { bytes: out, at, alone }
     }
 
     /// The item, with its resourceVersion.
     pub fn item(&self, revision: u64) -> Bytes {
-        let mut out = Vec::with_capacity(self.bytes.len() + 41);
+        // Exactly as long as needed: items are kept for long.
+        let digits = revision.checked_ilog10().unwrap_or(0) as usize + 1;
+        let mut out = Vec::with_capacity(self.bytes.len() + 20 + digits + usize::from(!self.alone));
         out.extend_from_slice(&self.bytes[..self.at]);
         out.extend_from_slice(b"\"resourceVersion\":\"");
         json::encode_int(i64::try_from(revision).unwrap_or(i64::MAX), &mut out);
         out.extend_from_slice(if self.alone { b"\"" } else { b"\"," });
         out.extend_from_slice(&self.bytes[self.at..]);
+        debug_assert_eq!(out.len(), out.capacity());
         out.into()
     }
 
@@ -83,7 +86,7 @@ impl Encoded {
     }
 
     /// The item without its resourceVersion, for objects that have none (what virtual resources answer).
-    pub fn bare(&self) -> &Bytes {
+    pub fn bare(&self) -> &[u8] {
         &self.bytes
     }
 }
@@ -137,6 +140,6 @@ mod tests {
     fn metadata_may_be_empty_or_missing() {
         assert_eq!(encoded(r#"{"metadata":{}}"#).item(1), r#"{"metadata":{"resourceVersion":"1"}}"#);
         assert_eq!(encoded(r#"{"kind":"X"}"#).item(1), r#"{"metadata":{"resourceVersion":"1"}}"#);
-        assert_eq!(encoded(r#"{"kind":"X","a":2}"#).bare(), &r#"{"a":2,"metadata":{}}"#);
+        assert_eq!(encoded(r#"{"kind":"X","a":2}"#).bare(), br#"{"a":2,"metadata":{}}"#);
     }
 }

@@ -1,6 +1,6 @@
 //! JSON: schema-guided decoding, untyped parsing, encoding.
 
-use crate::build::Builder;
+use crate::builder::Builder;
 use crate::decode::{DecodeError, Decoded};
 use crate::scalar::{self, Scalar};
 use crate::tree::{Map, Value};
@@ -119,7 +119,10 @@ pub fn encode_str(text: &str, out: &mut Vec<u8>) {
 /// Reads JSON and tells the builder what comes.
 fn read(bytes: &[u8], builder: &mut Builder<'_>) -> Result<(), DecodeError> {
     // As Go: what is not UTF-8 becomes the replacement character.
-    let text = String::from_utf8_lossy(bytes);
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    };
     Reader { text: &text, bytes: text.as_bytes(), at: 0 }.document(builder)
 }
 
@@ -254,7 +257,7 @@ impl<'t> Reader<'t> {
         builder.scalar(scalar)
     }
 
-    fn number(&mut self) -> Result<Scalar<'static>, DecodeError> {
+    fn number(&mut self) -> Result<Scalar<'t>, DecodeError> {
         let start = self.at;
         let negative = self.bytes[self.at] == b'-';
         if negative {
@@ -291,7 +294,7 @@ impl<'t> Reader<'t> {
             return Ok(Scalar::Int(i));
         }
         match text.parse::<f64>() {
-            Ok(f) if f.is_finite() => Ok(Scalar::Float(f)),
+            Ok(f) if f.is_finite() => Ok(Scalar::Number(f, text)),
             _ => Err(DecodeError::syntax(
                 format!("json: cannot unmarshal number {text} into Go value of type float64"),
                 start,

@@ -22,7 +22,7 @@
 //! Every decoder feeds one schema-guided builder, so that JSON, YAML, protobuf and patched trees are checked and normalised alike.
 
 pub mod apply;
-mod build;
+mod builder;
 pub mod decode;
 pub mod defaults;
 pub mod encoded;

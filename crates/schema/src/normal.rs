@@ -3,7 +3,7 @@
 //! A zero or empty value vanishes when its field has `omitempty` and is no pointer; what has neither is written even when
 //! it was not given: `null` for lists and maps, `{}` for structs, the zero of scalars.
 
-use crate::build::Builder;
+use crate::builder::Builder;
 use crate::decode::{DecodeError, Decoded};
 use crate::scalar::Scalar;
 use crate::tree::{Map, Value};
@@ -70,15 +70,15 @@ pub(crate) fn absent(field: Field<'_>) -> Option<Value> {
     (!field.has(omit)).then(|| zero(field.ty()))
 }
 
-/// The value as it stays in its field, or `None` when it is as if it wasn't given.
-pub(crate) fn keep(field: Field<'_>, value: Value) -> Option<Value> {
+/// Whether a value stays in its field, or is as if it wasn't given.
+pub(crate) fn keep(field: Field<'_>, value: &Value) -> bool {
     if value.is_null() {
-        return field.nullable().then_some(value);
+        return field.nullable();
     }
     if field.pointer() {
-        return Some(value);
+        return true;
     }
-    let empty = || match &value {
+    let empty = || match value {
         Value::Null => true,
         Value::Bool(b) => !b,
         Value::Int(i) => *i == 0,
@@ -87,13 +87,9 @@ pub(crate) fn keep(field: Field<'_>, value: Value) -> Option<Value> {
         Value::List(l) => l.is_empty(),
         Value::Map(m) => m.is_empty(),
     };
-    if field.omit_empty() && !struct_like(field.ty().kind()) && empty() {
-        return None;
-    }
-    if field.omit_zero() && (empty() || value == zero(field.ty())) {
-        return None;
-    }
-    Some(value)
+    let dropped = field.omit_empty() && empty() && !struct_like(field.ty().kind())
+        || field.omit_zero() && (empty() || *value == zero(field.ty()));
+    !dropped
 }
 
 /// What a `null` means as an element of a list or map.

@@ -1,6 +1,6 @@
 //! Rows of the catalogue: what is served, as data. A custom resource makes the same rows.
 
-use crate::types::Schema;
+use crate::types::{self, Schema, TypeRef};
 use std::borrow::Cow;
 
 pub type Str = Cow<'static, str>;
@@ -115,6 +115,14 @@ impl Resource {
     /// `v1`, `apps/v1`.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
+    }
+    /// The type of what is stored; its own, unless another version is stored. `None` for virtual resources.
+    pub fn stored_type(&self) -> Option<TypeRef<'_>> {
+        let stored = self.storage.as_ref()?;
+        if stored.group == self.group && stored.version == self.version {
+            return Some(self.schema.root());
+        }
+        types::of_kind(&stored.group, &stored.version, &stored.kind)
     }
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|s| s.name == name)

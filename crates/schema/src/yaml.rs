@@ -4,7 +4,7 @@
 //! strings. Aliases and merge keys (`<<`) are followed; what they expand to is bounded, so that no small document becomes
 //! a large tree.
 
-use crate::build::Builder;
+use crate::builder::Builder;
 use crate::decode::{DecodeError, Decoded, MAX_DEPTH};
 use crate::normal::feed;
 use crate::scalar::{self, Scalar};

@@ -19,7 +19,8 @@ fn every_resource_has_its_type_its_list_and_its_subresources() {
             assert!(!r.columns.is_empty(), "{} has no columns", r.plural);
         }
         if let Some(storage) = &r.storage {
-            assert!(types::of_kind(&storage.group, &storage.version, &storage.kind).is_some());
+            let stored = types::of_kind(&storage.group, &storage.version, &storage.kind);
+            assert!(stored.is_some() && r.stored_type() == stored);
         }
         for s in r.subresources.iter().filter(|s| !s.kind.ends_with("Options")) {
             assert!(types::of_kind(&s.group, &s.version, &s.kind).is_some(), "{}/{}", r.plural, s.name);

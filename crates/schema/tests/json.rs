@@ -85,7 +85,7 @@ fn strict_problems_name_the_path_and_are_kept_out() {
             r#"unknown field "Kind""#,
         ]
     );
-    let object = pod(r#"{"metadata":{"labels":{"a":"1","a":"3"}},"spec":{"x":1,"nodeName":"a","nodeName":"b","hostIPC":true,"hostIPC":false}}"#).unwrap().object;
+    let object = pod(r#"{"metadata":{"labels":{"a":"1","a":"3"}},"spec":{"x":1,"nodeName":"a","nodeName":"b","hostIPC":true,"hostIPC":true,"hostIPC":false}}"#).unwrap().object;
     assert_eq!(object.str_at(&["metadata", "labels", "a"]), "3");
     assert_eq!(object.str_at(&["spec", "nodeName"]), "b");
     assert_eq!(object.at(&["spec", "x"]), None);
@@ -105,6 +105,10 @@ fn wrong_types_are_named_as_go_names_them() {
     assert_eq!(
         error(r#"{"spec":{"priority":3000000000}}"#),
         "json: cannot unmarshal number 3000000000 into Go struct field PodSpec.spec.priority of type int32"
+    );
+    assert_eq!(
+        error(r#"{"spec":{"priority":1.0}}"#),
+        "json: cannot unmarshal number 1.0 into Go struct field PodSpec.spec.priority of type int32"
     );
     assert_eq!(error("[]"), "json: cannot unmarshal array into Go value of type v1.Pod");
     let DecodeError::Type { path, message } =
@@ -145,6 +149,21 @@ fn depth_is_limited_in_known_and_unknown_places() {
         let unknown = format!(r#"{{"x":{}}}"#, deep(100_000));
         assert_eq!(pod(&unknown), Err(DecodeError::TooDeep));
     }
+}
+
+#[test]
+fn what_can_be_decoded_can_be_walked() {
+    let nested = format!(
+        r#"{{"spec":{{"versions":[{{"schema":{{"openAPIV3Schema":{}{{}}{}}}}}]}}}}"#,
+        r#"{"not":"#.repeat(990),
+        "}".repeat(990)
+    );
+    let ty = types::of_kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition").unwrap();
+    let object = json::decode(ty, nested.as_bytes()).unwrap().object;
+    let again = object.clone();
+    assert_eq!(json::to_string(&again), json::to_string(&object));
+    assert!(again == object);
+    assert_eq!(normal::typed(ty, again.into()).unwrap().object, object);
 }
 
 #[test]

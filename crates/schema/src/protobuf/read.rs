@@ -2,7 +2,7 @@
 
 use super::wire::{Field as Wire, Fields, varint};
 use super::{Envelope, MAGIC, MAX_NESTED, text_of};
-use crate::build::sort;
+use crate::builder::sort;
 use crate::decode::DecodeError;
 use crate::json;
 use crate::scalar::{Instant, base64_text, duration_text};

@@ -75,8 +75,22 @@ pub struct Arena {
 impl Arena {
     fn name(&self, text: Text) -> &'static str {
         match &self.names {
-            Names::Text(all) => &all[(text.0 >> 8) as usize..][..(text.0 & 255) as usize],
+            Names::Text(all) => {
+                let start = (text.0 >> 8) as usize;
+                &all[start..start + (text.0 & 255) as usize]
+            }
             Names::Interned(names) => names[text.0 as usize],
+        }
+    }
+
+    /// The bytes of a name: cheaper to look at than its text.
+    fn name_bytes(&self, text: Text) -> &[u8] {
+        match &self.names {
+            Names::Text(all) => {
+                let start = (text.0 >> 8) as usize;
+                &all.as_bytes()[start..start + (text.0 & 255) as usize]
+            }
+            Names::Interned(names) => names[text.0 as usize].as_bytes(),
         }
     }
 }
@@ -280,7 +294,7 @@ impl<'s> Struct<'s> {
         &self.arena.fields[self.row.first as usize..][..self.row.fields as usize]
     }
     pub(crate) fn position(self, name: &str) -> Option<usize> {
-        self.rows().binary_search_by(|row| self.arena.name(row.name).cmp(name)).ok()
+        self.rows().binary_search_by(|row| self.arena.name_bytes(row.name).cmp(name.as_bytes())).ok()
     }
     pub(crate) fn field_at(self, at: usize) -> Field<'s> {
         Field { arena: self.arena, row: &self.rows()[at] }

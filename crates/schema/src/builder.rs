@@ -14,6 +14,9 @@ const MAX_PROBLEMS: usize = 100;
 pub(crate) struct Builder<'s> {
     root: TypeRef<'s>,
     stack: Vec<Frame<'s>>,
+    /// The entries and elements of all open containers, the innermost last: a container is allocated once, at its end.
+    entries: Vec<(Key, Value)>,
+    items: Vec<Value>,
     /// Containers that are open below a field that is left out.
     skipped: usize,
     skip_next: bool,
@@ -23,16 +26,15 @@ pub(crate) struct Builder<'s> {
 
 enum Frame<'s> {
     Struct(StructFrame<'s>),
-    Map { of: TypeRef<'s>, entries: Vec<(Key, Value)>, key: Key, sorted: bool },
-    List { of: TypeRef<'s>, items: Vec<Value> },
+    Map { of: TypeRef<'s>, start: usize, key: Key, sorted: bool },
+    List { of: TypeRef<'s>, start: usize },
 }
 
 struct StructFrame<'s> {
     ty: Struct<'s>,
-    entries: Vec<(Key, Value)>,
-    /// The fields that were given, and which of them are in `entries`.
-    given: Bits,
-    kept: Bits,
+    /// Where its entries begin.
+    start: usize,
+    fields: Seen,
     current: usize,
     /// The name of an undeclared field that is kept.
     open: Option<Key>,
@@ -41,7 +43,16 @@ struct StructFrame<'s> {
 
 impl<'s> Builder<'s> {
     pub(crate) fn new(root: TypeRef<'s>) -> Self {
-        Builder { root, stack: Vec::new(), skipped: 0, skip_next: false, problems: Vec::new(), done: None }
+        Builder {
+            root,
+            stack: Vec::with_capacity(16),
+            entries: Vec::with_capacity(32),
+            items: Vec::new(),
+            skipped: 0,
+            skip_next: false,
+            problems: Vec::new(),
+            done: None,
+        }
     }
 
     /// The tree and its problems, once the root value has ended.
@@ -66,7 +77,7 @@ impl<'s> Builder<'s> {
                 Some(at) => {
                     frame.open = None;
                     frame.current = at;
-                    if !frame.given.set(at) {
+                    if !frame.fields.give(at) {
                         return;
                     }
                     Problem::Duplicate(self.path_to(None))
@@ -121,11 +132,11 @@ impl<'s> Builder<'s> {
         }
         let ty = self.expected();
         let frame = match ty.kind() {
-            Kind::Struct(s) => Frame::structure(s),
-            Kind::Map(of) => Frame::map(of),
-            Kind::Json | Kind::Raw | Kind::Fields => Frame::map(ty.json()),
+            Kind::Struct(s) => Frame::structure(s, self.entries.len()),
+            Kind::Map(of) => Frame::map(of, self.entries.len()),
+            Kind::Json | Kind::Raw | Kind::Fields => Frame::map(ty.json(), self.entries.len()),
             Kind::OrBool(of) | Kind::OrList(of) | Kind::OrStrings(of) => match of.kind() {
-                Kind::Struct(s) => Frame::structure(s),
+                Kind::Struct(s) => Frame::structure(s, self.entries.len()),
                 _ => return Err(self.mismatch("object", ty)),
             },
             _ => return Err(self.mismatch("object", ty)),
@@ -145,7 +156,7 @@ impl<'s> Builder<'s> {
             Kind::OrStrings(_) => ty.string(),
             _ => return Err(self.mismatch("array", ty)),
         };
-        self.stack.push(Frame::List { of, items: Vec::new() });
+        self.stack.push(Frame::List { of, start: self.items.len() });
         Ok(())
     }
 
@@ -157,18 +168,19 @@ impl<'s> Builder<'s> {
         }
         let value = match self.stack.pop() {
             Some(Frame::Struct(frame)) => {
-                let (entries, sorted) = frame.finish();
-                self.map(entries, sorted)
+                let sorted = frame.finish(&mut self.entries);
+                self.map(frame.start, sorted)
             }
-            Some(Frame::Map { entries, sorted, .. }) => self.map(entries, sorted),
-            Some(Frame::List { items, .. }) => Value::List(items),
+            Some(Frame::Map { start, sorted, .. }) => self.map(start, sorted),
+            Some(Frame::List { start, .. }) => Value::List(self.items.drain(start..).collect()),
             None => return,
         };
         self.put(value);
     }
 
     /// The map of a container that has been closed.
-    fn map(&mut self, mut entries: Vec<(Key, Value)>, sorted: bool) -> Value {
+    fn map(&mut self, start: usize, sorted: bool) -> Value {
+        let mut entries: Vec<(Key, Value)> = self.entries.drain(start..).collect();
         if !sorted {
             for key in sort(&mut entries) {
                 let path = self.path_to(None);
@@ -204,16 +216,35 @@ impl<'s> Builder<'s> {
     }
 
     fn put(&mut self, value: Value) {
-        match self.stack.last_mut() {
-            None => self.done = Some(value),
-            Some(Frame::Struct(frame)) => frame.put(value),
-            Some(Frame::Map { entries, key, sorted, .. }) => {
-                let key = std::mem::take(key);
-                *sorted &= entries.last().is_none_or(|(last, _)| *last < key);
-                entries.push((key, value));
+        let entries = &mut self.entries;
+        let (start, sorted, key) = match self.stack.last_mut() {
+            None => {
+                self.done = Some(value);
+                return;
             }
-            Some(Frame::List { items, .. }) => items.push(value),
-        }
+            Some(Frame::List { .. }) => {
+                self.items.push(value);
+                return;
+            }
+            Some(Frame::Struct(frame)) if frame.open.is_none() => {
+                let field = frame.ty.field_at(frame.current);
+                // Of duplicates the last counts, also when it is empty.
+                if frame.fields.drop(frame.current)
+                    && let Some(at) = entries[frame.start..].iter().position(|(key, _)| *key == field.name())
+                {
+                    entries.remove(frame.start + at);
+                }
+                if !keep(field, &value) {
+                    return;
+                }
+                frame.fields.keep(frame.current);
+                (frame.start, &mut frame.sorted, field.key())
+            }
+            Some(Frame::Struct(frame)) => (frame.start, &mut frame.sorted, frame.open.take().unwrap_or_default()),
+            Some(Frame::Map { key, start, sorted, .. }) => (*start, sorted, std::mem::take(key)),
+        };
+        *sorted &= entries[start..].last().is_none_or(|(last, _)| *last < key);
+        entries.push((key, value));
     }
 
     fn report(&mut self, problem: Problem) {
@@ -237,13 +268,24 @@ impl<'s> Builder<'s> {
                 _ if at == last && name.is_some() && !matches!(frame, Frame::List { .. }) => {}
                 Frame::Struct(frame) => step(&mut path, frame.current_name()),
                 Frame::Map { key, .. } => step(&mut path, key),
-                Frame::List { items, .. } => write!(path, "[{}]", items.len()).expect("writing to a string"),
+                Frame::List { start, .. } => {
+                    write!(path, "[{}]", self.elements(at, *start)).expect("writing to a string")
+                }
             }
         }
         if let Some(name) = name {
             step(&mut path, name);
         }
         path
+    }
+
+    /// How many elements the list of a frame has so far.
+    fn elements(&self, at: usize, start: usize) -> usize {
+        let next = self.stack[at + 1..].iter().find_map(|frame| match frame {
+            Frame::List { start, .. } => Some(*start),
+            _ => None,
+        });
+        next.unwrap_or(self.items.len()) - start
     }
 
     /// A value of the wrong kind, in Go's words.
@@ -298,15 +340,15 @@ pub(crate) fn sort(entries: &mut Vec<(Key, Value)>) -> Vec<Key> {
     again
 }
 
-/// A set of small numbers.
+/// Which fields of a struct were given, and which of them are kept: two bits each.
 #[derive(Default)]
-struct Bits {
-    first: u64,
-    more: Vec<u64>,
+struct Seen {
+    first: u128,
+    more: Vec<u128>,
 }
 
-impl Bits {
-    fn word(&mut self, at: usize) -> &mut u64 {
+impl Seen {
+    fn word(&mut self, at: usize) -> &mut u128 {
         let word = at / 64;
         if word == 0 {
             return &mut self.first;
@@ -316,41 +358,37 @@ impl Bits {
         }
         &mut self.more[word - 1]
     }
-    /// Adds a number; whether it was there.
-    fn set(&mut self, at: usize) -> bool {
+    /// Notes that a field is given; whether it was before.
+    fn give(&mut self, at: usize) -> bool {
         let word = self.word(at);
-        let was = *word & (1 << (at % 64)) != 0;
-        *word |= 1 << (at % 64);
+        let was = *word >> (at % 64 * 2) & 1 != 0;
+        *word |= 1 << (at % 64 * 2);
         was
     }
-    /// Takes a number out; whether it was there.
-    fn clear(&mut self, at: usize) -> bool {
-        let word = self.word(at);
-        let was = *word & (1 << (at % 64)) != 0;
-        *word &= !(1 << (at % 64));
+    fn keep(&mut self, at: usize) {
+        *self.word(at) |= 2 << (at % 64 * 2);
+    }
+    /// Notes that a field is not kept; whether it was before.
+    fn drop(&mut self, at: usize) -> bool {
+        let was = self.kept(at);
+        if was {
+            *self.word(at) &= !(2 << (at % 64 * 2));
+        }
         was
     }
-    fn has(&self, at: usize) -> bool {
+    fn kept(&self, at: usize) -> bool {
         let word = if at < 64 { self.first } else { self.more.get(at / 64 - 1).copied().unwrap_or(0) };
-        word & (1 << (at % 64)) != 0
+        word >> (at % 64 * 2) & 2 != 0
     }
 }
 
 impl<'s> Frame<'s> {
-    fn structure(ty: Struct<'s>) -> Self {
-        Frame::Struct(StructFrame {
-            ty,
-            entries: Vec::new(),
-            given: Bits::default(),
-            kept: Bits::default(),
-            current: usize::MAX,
-            open: None,
-            sorted: true,
-        })
+    fn structure(ty: Struct<'s>, start: usize) -> Self {
+        Frame::Struct(StructFrame { ty, start, fields: Seen::default(), current: usize::MAX, open: None, sorted: true })
     }
 
-    fn map(of: TypeRef<'s>) -> Self {
-        Frame::Map { of, entries: Vec::new(), key: Cow::Borrowed(""), sorted: true }
+    fn map(of: TypeRef<'s>, start: usize) -> Self {
+        Frame::Map { of, start, key: Cow::Borrowed(""), sorted: true }
     }
 }
 
@@ -372,42 +410,19 @@ impl StructFrame<'_> {
         }
     }
 
-    fn put(&mut self, value: Value) {
-        let (key, value) = match self.open.take() {
-            Some(name) => (name, value),
-            None => {
-                let field = self.ty.field_at(self.current);
-                match keep(field, value) {
-                    Some(value) => {
-                        self.kept.set(self.current);
-                        (field.key(), value)
-                    }
-                    None => {
-                        // Of a duplicate the last counts, also when it is empty.
-                        if self.kept.clear(self.current) {
-                            self.entries.retain(|(key, _)| key != field.name());
-                        }
-                        return;
-                    }
-                }
-            }
-        };
-        self.sorted &= self.entries.last().is_none_or(|(last, _)| *last < key);
-        self.entries.push((key, value));
-    }
-
-    /// The entries with what is written even when it was not given, and whether they are sorted.
-    fn finish(mut self) -> (Vec<(Key, Value)>, bool) {
+    /// Adds what is written even when it was not given; whether the entries are sorted then.
+    fn finish(&self, entries: &mut Vec<(Key, Value)>) -> bool {
+        let mut sorted = self.sorted;
         if self.ty.always() {
             for (at, field) in self.ty.fields().enumerate() {
-                if !self.kept.has(at)
+                if !self.fields.kept(at)
                     && let Some(value) = absent(field)
                 {
-                    self.sorted = false;
-                    self.entries.push((field.key(), value));
+                    sorted = false;
+                    entries.push((field.key(), value));
                 }
             }
         }
-        (self.entries, self.sorted)
+        sorted
     }
 }
