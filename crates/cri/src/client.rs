@@ -10,8 +10,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::v1::{
-    image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+use crate::{
+    images::images_client::ImagesClient,
+    v1::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
 };
 
 /// The largest message that is sent or taken, as kubelets and runtimes have agreed: 16 MiB.
@@ -27,6 +28,7 @@ pub struct Client {
     socket: Arc<Path>,
     runtime: RuntimeServiceClient<Channel>,
     image: ImageServiceClient<Channel>,
+    images: ImagesClient<Channel>,
 }
 
 impl Client {
@@ -61,9 +63,10 @@ impl Client {
             runtime: RuntimeServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_SIZE)
                 .max_encoding_message_size(MAX_MESSAGE_SIZE),
-            image: ImageServiceClient::new(channel)
+            image: ImageServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_SIZE)
                 .max_encoding_message_size(MAX_MESSAGE_SIZE),
+            images: ImagesClient::new(channel),
         }
     }
 
@@ -84,6 +87,12 @@ impl Client {
     #[must_use]
     pub fn image(&self) -> ImageServiceClient<Channel> {
         self.image.clone()
+    }
+
+    /// Our own service of images, which other runtimes do not have; see [`Client::runtime`].
+    #[must_use]
+    pub fn images(&self) -> ImagesClient<Channel> {
+        self.images.clone()
     }
 }
 

@@ -5,9 +5,11 @@
 //! with [`RuntimeServiceServer`] and [`ImageServiceServer`].
 
 mod client;
+mod load;
 mod redact;
 
 pub use client::{Client, MAX_MESSAGE_SIZE};
+pub use load::LoadError;
 pub use v1::{
     image_service_client::ImageServiceClient,
     image_service_server::{ImageService, ImageServiceServer},
@@ -25,4 +27,17 @@ pub use v1::{
 )]
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
+}
+
+/// Loading and pulling images with progress: our own service beside the two of CRI. Other runtimes
+/// answer its calls with [`tonic::Code::Unimplemented`].
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated from proto/images.proto"
+)]
+pub mod images {
+    tonic::include_proto!("pilothouse.images.v1");
 }

@@ -2,7 +2,16 @@
 
 use std::fmt;
 
-use crate::v1::AuthConfig;
+use crate::{images::PullRequest, v1::AuthConfig};
+
+impl fmt::Debug for PullRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PullRequest")
+            .field("image", &self.image)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
 
 impl fmt::Debug for AuthConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,6 +5,8 @@ mod cgroup;
 pub mod content;
 mod dispatch;
 pub mod image;
+pub mod registry;
+pub mod snapshot;
 mod seccomp;
 mod shim;
 mod spec;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{
+    delete::discard,
     digest::Digest,
     graft::graft,
     unpack::{Grafts, Usage},
@@ -111,6 +112,11 @@ impl Layers {
         &self.root
     }
 
+    /// A directory for what is being made; the next start clears it.
+    pub(crate) fn staging(&self) -> &Path {
+        &self.staging
+    }
+
     /// The tree of a layer.
     #[must_use]
     pub fn tree(&self, layer: &Layer) -> PathBuf {
@@ -149,7 +155,7 @@ impl Layers {
 
     /// A place to unpack a layer in; removed when dropped.
     pub fn stage(&self) -> io::Result<Staged> {
-        let dir = self.staging.join(uuid::Uuid::new_v4().simple().to_string());
+        let dir = self.grave();
         let staged = Staged { dir: Some(dir.clone()) };
         fs::create_dir(&dir)?;
         fs::create_dir(dir.join("fs"))?;
@@ -234,7 +240,7 @@ impl Layers {
         let mut result = Ok(());
         for chain_id in unused {
             let Some(layer) = layers.get(&chain_id) else { continue };
-            let grave = self.staging.join(uuid::Uuid::new_v4().simple().to_string());
+            let grave = self.grave();
             // The rename is what removes it: from here on a restart would not find it either.
             match fs::rename(self.root.join(layer.number.to_string()), &grave) {
                 Ok(()) => {
@@ -248,6 +254,11 @@ impl Layers {
         drop(state);
         discard(trash);
         result
+    }
+
+    /// A new name in the directory of what is nobody's, which the next start clears.
+    pub(crate) fn grave(&self) -> PathBuf {
+        self.staging.join(uuid::Uuid::new_v4().simple().to_string())
     }
 
     /// What all layers take together. Does not block.
@@ -283,6 +294,12 @@ impl Pins {
     #[must_use]
     pub fn chain_ids(&self) -> &[Digest] {
         &self.chain_ids
+    }
+
+    /// The same pins once more.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        self.layers.pin(self.chain_ids.clone())
     }
 }
 
@@ -336,28 +353,6 @@ fn read_layer(path: &Path) -> io::Result<Layer> {
         return Err(io::ErrorKind::NotFound.into());
     }
     Ok(Layer { number, chain_id, usage, made })
-}
-
-/// Deletes trees that nobody can reach any more, on a thread of its own: a layer can have a
-/// hundred thousand files.
-pub(crate) fn discard(paths: impl IntoIterator<Item = PathBuf>) {
-    let paths: Vec<_> = paths.into_iter().collect();
-    if paths.is_empty() {
-        return;
-    }
-    let work = move || {
-        for path in paths {
-            match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %path.display(), %error, "could not delete");
-                }
-                _ => {}
-            }
-        }
-    };
-    if let Err(error) = std::thread::Builder::new().name("images-discard".into()).spawn(work) {
-        tracing::warn!(%error, "could not start a thread to delete with; left for the next start");
-    }
 }
 
 #[cfg(test)]

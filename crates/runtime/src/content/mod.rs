@@ -3,6 +3,7 @@
 //! Everything here is synchronous and runs on blocking threads; nothing here speaks to a network.
 
 mod compression;
+mod delete;
 mod digest;
 mod graft;
 mod layers;
@@ -12,8 +13,8 @@ mod tar;
 mod unpack;
 
 pub use compression::Decompressed;
+pub(crate) use delete::discard;
 pub use digest::{Algorithm, Digest, Digester, HashingReader, InvalidDigest, Mismatch, verify};
-pub(crate) use layers::discard;
 pub use layers::{Layer, Layers, Making, Pins, Staged};
 pub use tar::{Entry, Kind, TarReader};
 pub use unpack::{Grafts, Usage, unpack};
