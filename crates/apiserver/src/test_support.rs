@@ -1,7 +1,10 @@
 //! What unit tests of several modules need.
 
-use crate::lookup::{Lookup, Stored};
-use api::Status;
+use crate::admission::quota::QuotaWriter;
+use crate::authz::{Attributes, Authorizer, Decision, Rules};
+use crate::lookup::{Lookup, RESOURCE_QUOTAS, Stored};
+use crate::user::UserInfo;
+use api::{GroupResource, Status};
 use async_trait::async_trait;
 use schema::{Map, Value};
 use std::collections::BTreeMap;
@@ -47,5 +50,37 @@ impl Lookup for Held {
     }
     async fn fresh(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status> {
         Ok(self.get(kind, namespace, name))
+    }
+}
+
+/// Allows everything.
+pub(crate) struct MayAll;
+
+#[async_trait]
+impl Authorizer for MayAll {
+    async fn authorize(&self, _: &Attributes<'_>) -> Decision {
+        Decision::Allow(String::new())
+    }
+    async fn rules_for(&self, _: &UserInfo, _: &str) -> Rules {
+        Rules::default()
+    }
+}
+
+#[async_trait]
+impl QuotaWriter for Held {
+    async fn write_status(&self, quota: &Map) -> Result<(), Status> {
+        let text = |key| quota.str_at(&["metadata", key]).to_owned();
+        let (namespace, name, version) = (text("namespace"), text("name"), text("resourceVersion"));
+        let mut held = self.0.lock().expect("no panic");
+        let key = (RESOURCE_QUOTAS.plural.to_owned(), namespace, name.clone());
+        let present = held.get(&key).map(|q| q.str_at(&["metadata", "resourceVersion"]).to_owned());
+        if present.as_deref() != Some(&version) {
+            return Err(Status::modified(&GroupResource::new("", "resourcequotas"), &name));
+        }
+        let mut written = quota.clone();
+        let next = version.parse::<u64>().unwrap_or(0) + 1;
+        written.set_at(&["metadata", "resourceVersion"], next.to_string());
+        held.insert(key, Arc::new(written));
+        Ok(())
     }
 }

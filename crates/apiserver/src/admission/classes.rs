@@ -1,7 +1,11 @@
 //! Defaults that come from the classes of a cluster: DefaultStorageClass, DefaultIngressClass, RuntimeClass.
 
-use super::walk;
+use super::{Admission, Attributes, Operation, walk};
+use crate::lookup::{INGRESS_CLASSES, Lookup, RUNTIME_CLASSES, STORAGE_CLASSES};
+use api::Status;
+use async_trait::async_trait;
 use schema::{Map, Value};
+use std::sync::Arc;
 
 const STORAGE_DEFAULT: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
@@ -88,6 +92,98 @@ pub(super) fn check_overhead(pod: &Map, class: Option<&Map>) -> Result<(), Strin
             Err("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead".into())
         }
         _ => Ok(()),
+    }
+}
+
+pub struct DefaultStorageClass {
+    pub objects: Arc<dyn Lookup>,
+}
+
+#[async_trait]
+impl Admission for DefaultStorageClass {
+    fn name(&self) -> &'static str {
+        "DefaultStorageClass"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation == Operation::Create
+    }
+
+    async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if a.is("", "persistentvolumeclaims") && wants_storage_class(a.object) {
+            let classes = self.objects.list(STORAGE_CLASSES, None);
+            set_storage_class(a.object, classes.iter().map(|c| &**c));
+        }
+        Ok(())
+    }
+}
+
+pub struct DefaultIngressClass {
+    pub objects: Arc<dyn Lookup>,
+}
+
+#[async_trait]
+impl Admission for DefaultIngressClass {
+    fn name(&self) -> &'static str {
+        "DefaultIngressClass"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation == Operation::Create
+    }
+
+    async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if a.is("networking.k8s.io", "ingresses") && wants_ingress_class(a.object) {
+            let classes = self.objects.list(INGRESS_CLASSES, None);
+            set_ingress_class(a.object, classes.iter().map(|c| &**c));
+        }
+        Ok(())
+    }
+}
+
+pub struct RuntimeClass {
+    pub objects: Arc<dyn Lookup>,
+}
+
+impl RuntimeClass {
+    async fn class(&self, a: &Attributes<'_>) -> Result<Option<Arc<Map>>, Status> {
+        let name = a.object.str_at(&["spec", "runtimeClassName"]);
+        if name.is_empty() {
+            return Ok(None);
+        }
+        match self.objects.find(RUNTIME_CLASSES, "", name).await? {
+            Some(class) => Ok(Some(class)),
+            None => Err(a.forbidden(format!("pod rejected: RuntimeClass {name:?} not found"))),
+        }
+    }
+}
+
+#[async_trait]
+impl Admission for RuntimeClass {
+    fn name(&self) -> &'static str {
+        "RuntimeClass"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation == Operation::Create
+    }
+
+    async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if !a.is("", "pods") {
+            return Ok(());
+        }
+        match self.class(a).await? {
+            Some(class) => apply_runtime_class(a.object, &class).map_err(|why| a.forbidden(why)),
+            None => Ok(()),
+        }
+    }
+
+    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        if !a.is("", "pods") {
+            return Ok(());
+        }
+        let class = self.class(a).await?;
+        check_overhead(a.object, class.as_deref()).map_err(|why| a.forbidden(why))
     }
 }
 

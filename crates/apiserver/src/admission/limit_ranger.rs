@@ -1,28 +1,14 @@
 //! LimitRanger: a namespace's limit ranges give containers their default resources and bound what is asked for.
 
-use super::walk;
-use api::Quantity;
+use super::quota::amounts::{Amounts, amounts, of_pod};
+use super::{Admission, Attributes, Operation, walk};
+use crate::lookup::{LIMIT_RANGES, Lookup};
+use api::{Quantity, Status};
+use async_trait::async_trait;
 use schema::{Map, Value};
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
-
-/// Amounts by resource name.
-type Amounts = BTreeMap<String, Quantity>;
-
-fn amounts(map: &Map, path: &[&str]) -> Amounts {
-    let list = map.at(path).and_then(Value::as_map).into_iter().flat_map(Map::iter);
-    list.filter_map(|(name, value)| Some((name.to_owned(), amount(value)?))).collect()
-}
-
-/// A quantity as it is in a tree: text, or a bare number in an object that was not normalised.
-fn amount(value: &Value) -> Option<Quantity> {
-    match value {
-        Value::Str(text) => Quantity::parse(text).ok(),
-        Value::Int(number) => Some(Quantity::from_units(*number, api::quantity::Format::DecimalSi)),
-        _ => None,
-    }
-}
 
 /// The items of the limit ranges, in their order.
 fn limits<'a>(ranges: &'a [Map], kind: &'a str) -> impl Iterator<Item = &'a Map> {
@@ -120,43 +106,6 @@ fn joined(errors: &[String]) -> Result<(), String> {
     }
 }
 
-/// What a pod asks for altogether: its containers and sidecars at once, or one init container with the sidecars before it.
-fn of_pod(pod: &Map, which: &str) -> Amounts {
-    let path = ["resources", which];
-    let mut total = Amounts::new();
-    for container in walk::items(pod, &["spec", "containers"]) {
-        add(&mut total, &amounts(container, &path));
-    }
-    let (mut sidecars, mut most) = (Amounts::new(), Amounts::new());
-    for container in walk::items(pod, &["spec", "initContainers"]) {
-        let mut at_once = amounts(container, &path);
-        if container.str_at(&["restartPolicy"]) == "Always" {
-            add(&mut total, &at_once);
-            add(&mut sidecars, &at_once);
-            at_once = sidecars.clone();
-        } else {
-            add(&mut at_once, &sidecars);
-        }
-        raise(&mut most, at_once);
-    }
-    raise(&mut total, most);
-    total
-}
-
-fn add(total: &mut Amounts, more: &Amounts) {
-    for (name, value) in more {
-        let sum = total.get(name).map_or(*value, |held| held.add(value));
-        total.insert(name.clone(), sum);
-    }
-}
-
-fn raise(total: &mut Amounts, least: Amounts) {
-    for (name, value) in least {
-        let entry = total.entry(name).or_insert(value);
-        *entry = (*entry).max(value);
-    }
-}
-
 fn below_min(kind: &str, name: &str, least: &Quantity, request: Option<&Quantity>, limit: Option<&Quantity>) -> Option<String> {
     match (request, limit) {
         (None, _) => Some(format!("minimum {name} usage per {kind} is {least}.  No request is specified")),
@@ -196,6 +145,50 @@ fn bound(kind: &str, limit: &Map, requests: &Amounts, bounds: &Amounts, errors: 
         for (name, value) in amounts(limit, &[key]) {
             errors.extend(check(kind, &name, &value, requests.get(&name), bounds.get(&name)));
         }
+    }
+}
+
+pub struct LimitRanger {
+    pub objects: Arc<dyn Lookup>,
+}
+
+impl LimitRanger {
+    fn ranges(&self, namespace: &str) -> Vec<Map> {
+        self.objects.list(LIMIT_RANGES, Some(namespace)).iter().map(|range| (**range).clone()).collect()
+    }
+}
+
+#[async_trait]
+impl Admission for LimitRanger {
+    fn name(&self) -> &'static str {
+        "LimitRanger"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        matches!(operation, Operation::Create | Operation::Update)
+    }
+
+    async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if a.operation == Operation::Create && a.is("", "pods") {
+            apply_defaults(a.object, &self.ranges(a.namespace));
+        }
+        Ok(())
+    }
+
+    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let created = a.operation == Operation::Create;
+        // The resources of a pod change by a resize alone.
+        let pod = created && a.is("", "pods") || !created && a.is_subresource("", "pods", "resize");
+        if a.old.is_some_and(|old| old.at(&["metadata", "deletionTimestamp"]).is_some()) {
+            return Ok(());
+        }
+        if pod {
+            return check_pod(a.object, &self.ranges(a.namespace)).map_err(|why| a.forbidden(why));
+        }
+        if a.is("", "persistentvolumeclaims") {
+            return check_claim(a.object, &self.ranges(a.namespace)).map_err(|why| a.forbidden(why));
+        }
+        Ok(())
     }
 }
 

@@ -3,12 +3,18 @@
 //! Mutating plugins run after defaulting and before the strategy; validating ones after the strategy's validation, on what
 //! is about to be stored. Both run again when a write is tried again against a newer object.
 
+mod certificates;
 mod classes;
 mod limit_ranger;
+mod namespace;
 mod node_restriction;
+pub mod plugins;
 mod priority;
+mod protection;
+pub mod quota;
 mod service_account;
 mod tolerations;
+mod topology;
 pub(crate) mod walk;
 
 use crate::context::Context;

@@ -1,11 +1,16 @@
-//! NodeRestriction: what a node may write is limited to itself and the pods bound to it; here the checks, as pure functions.
+//! NodeRestriction: what a node may write is limited to itself and the pods bound to it.
 //!
-//! Each gives upstream's words of refusal.
+//! The checks are pure functions that give upstream's words of refusal.
 
-use super::{service_account, walk};
+use super::{Admission, Attributes, Operation, service_account, walk};
+use crate::authz::node;
 use crate::authz::node::references::{self, Kind, MIRROR};
+use crate::lookup::{Lookup, NODES, PODS};
+use api::{GroupResource, Status};
+use async_trait::async_trait;
 use schema::{Map, Value};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Labels of the kubernetes.io and k8s.io domains that a kubelet may set on its node.
 const OWN_LABELS: &[&str] = &[
@@ -180,6 +185,120 @@ pub(super) fn claim_status(node: &str, before: &Map, after: &Map) -> Result<(), 
         Ok(())
     } else {
         Err(format!("node {node:?} is not allowed to update fields other than status.capacity and status.conditions"))
+    }
+}
+
+pub struct NodeRestriction {
+    pub objects: Arc<dyn Lookup>,
+}
+
+impl NodeRestriction {
+    async fn bound_pod(&self, a: &Attributes<'_>, name: &str) -> Result<Arc<Map>, Status> {
+        let found = self.objects.find(PODS, a.namespace, name).await?;
+        found.ok_or_else(|| Status::not_found(&GroupResource::new("", "pods"), name))
+    }
+
+    async fn pod(&self, node: &str, a: &Attributes<'_>) -> Result<(), Status> {
+        let refuse = |why: String| Err(a.forbidden(why));
+        let runs_here = |pod: &Map| pod.str_at(&["spec", "nodeName"]) == node;
+        match (a.subresource, a.operation) {
+            ("", Operation::Create) => {
+                let stored = self.objects.find(NODES, "", node).await?;
+                let stored = stored.ok_or_else(|| Status::not_found(&GroupResource::new("", "nodes"), node))?;
+                pod_create(node, a.object, Some(stored.str_at(&["metadata", "uid"]))).or_else(refuse)
+            }
+            ("", Operation::Delete) => match a.old {
+                Some(pod) if !runs_here(pod) => {
+                    refuse(format!("node {node:?} can only delete pods with spec.nodeName set to itself"))
+                }
+                _ => Ok(()),
+            },
+            ("", operation) => refuse(format!(
+                "unexpected operation {:?}, node {node:?} can only create and delete mirror pods",
+                operation.as_str()
+            )),
+            ("status", Operation::Update) => {
+                let none = Map::new();
+                pod_status(node, a.old.unwrap_or(&none), a.object).or_else(refuse)
+            }
+            ("eviction", Operation::Create) => {
+                let name = if a.name.is_empty() { a.object.str_at(&["metadata", "name"]) } else { a.name };
+                if name.is_empty() {
+                    return refuse("could not determine pod from request data".into());
+                }
+                if runs_here(&*self.bound_pod(a, name).await?) {
+                    return Ok(());
+                }
+                refuse(format!("node {node} can only evict pods with spec.nodeName set to itself"))
+            }
+            ("status" | "eviction", operation) => refuse(format!("unexpected operation {:?}", operation.as_str())),
+            (subresource, _) => {
+                refuse(format!("unexpected pod subresource {subresource:?}, only 'status' and 'eviction' are allowed"))
+            }
+        }
+    }
+
+    async fn token(&self, node: &str, a: &Attributes<'_>) -> Result<(), Status> {
+        let reference = a.object.str_at(&["spec", "boundObjectRef", "name"]).to_owned();
+        token_request(node, a.object, None).map_err(|why| a.forbidden(why))?;
+        let pod = self.bound_pod(a, &reference).await?;
+        token_request(node, a.object, Some(&pod)).map_err(|why| a.forbidden(why))
+    }
+}
+
+/// The name of what is written, also where a create leaves it to the object.
+fn written<'a>(a: &'a Attributes<'_>) -> &'a str {
+    if a.name.is_empty() { a.object.str_at(&["metadata", "name"]) } else { a.name }
+}
+
+#[async_trait]
+impl Admission for NodeRestriction {
+    fn name(&self) -> &'static str {
+        "NodeRestriction"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation != Operation::Connect
+    }
+
+    async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        let user = a.cx.user.clone();
+        let Some(node) = node::node_of(&user) else { return Ok(()) };
+        if node.is_empty() {
+            return Err(a.forbidden(format!("could not determine node from user {:?}", user.name)));
+        }
+        let own = |what: &str| {
+            if written(a) == node { Ok(()) } else { Err(format!("can only access {what} with the same name as the requesting node")) }
+        };
+        match (a.resource.group.as_ref(), a.resource.plural.as_ref(), a.subresource) {
+            ("", "pods", _) => return self.pod(node, a).await,
+            ("", "nodes", _) if written(a) != node => {
+                Err(format!("node {node:?} is not allowed to modify node {:?}", written(a)))
+            }
+            ("", "nodes", _) if a.operation != Operation::Delete => node_write(node, a.old, a.object),
+            ("", "persistentvolumeclaims", "status") => match a.old {
+                Some(old) => claim_status(node, old, a.object),
+                None => Err(format!("unexpected operation {:?}", a.operation.as_str())),
+            },
+            ("", "persistentvolumeclaims", _) => Err("may only update PVC status".into()),
+            ("", "serviceaccounts", "token") if a.operation == Operation::Create => return self.token(node, a).await,
+            ("coordination.k8s.io", "leases", _) if a.namespace != "kube-node-lease" => {
+                Err("can only access leases in the \"kube-node-lease\" system namespace".into())
+            }
+            ("coordination.k8s.io", "leases", _) => own("node lease"),
+            ("storage.k8s.io", "csinodes", _) => own("CSINode"),
+            ("resource.k8s.io", "resourceslices", "") if a.operation != Operation::Update => {
+                let slice = a.old.unwrap_or(a.object);
+                if slice.str_at(&["spec", "nodeName"]) == node {
+                    Ok(())
+                } else {
+                    let verb = if a.operation == Operation::Create { "create" } else { "delete" };
+                    Err(format!("can only {verb} ResourceSlice with the same NodeName as the requesting node"))
+                }
+            }
+            _ => Ok(()),
+        }
+        .map_err(|why| a.forbidden(why))
     }
 }
 

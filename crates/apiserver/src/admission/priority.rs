@@ -1,6 +1,11 @@
 //! Priority: a pod's priority and preemption policy come from its priority class, and from nowhere else.
 
+use super::{Admission, Attributes, Operation};
+use crate::lookup::{Lookup, PRIORITY_CLASSES};
+use api::Status;
+use async_trait::async_trait;
 use schema::{Map, Value};
+use std::sync::Arc;
 
 /// What a pod is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +73,62 @@ pub(super) fn keep(pod: &mut Map, before: &Map) {
         if let (None, Some(value)) = (pod.at(&["spec", key]), before.at(&["spec", key])) {
             let value = value.clone();
             pod.set_at(&["spec", key], value);
+        }
+    }
+}
+
+pub struct Priority {
+    pub objects: Arc<dyn Lookup>,
+}
+
+impl Priority {
+    async fn resolve(&self, a: &Attributes<'_>) -> Result<Resolved, Status> {
+        let class = a.object.str_at(&["spec", "priorityClassName"]);
+        if class.is_empty() {
+            let classes = self.objects.list(PRIORITY_CLASSES, None);
+            return Ok(Resolved::default_of(classes.iter().map(|c| &**c)));
+        }
+        match self.objects.find(PRIORITY_CLASSES, "", class).await? {
+            Some(class) => Ok(Resolved::of(&class)),
+            None => Err(a.forbidden(format!("no PriorityClass with name {class} was found"))),
+        }
+    }
+}
+
+#[async_trait]
+impl Admission for Priority {
+    fn name(&self) -> &'static str {
+        "Priority"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        matches!(operation, Operation::Create | Operation::Update)
+    }
+
+    async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if !a.is("", "pods") {
+            return Ok(());
+        }
+        if let Some(old) = a.old {
+            keep(a.object, old);
+            return Ok(());
+        }
+        let resolved = self.resolve(a).await?;
+        apply(a.object, &resolved).map_err(|why| a.forbidden(why))
+    }
+
+    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        if !a.is("scheduling.k8s.io", "priorityclasses") || !is_default(a.object) {
+            return Ok(());
+        }
+        let own = a.object.str_at(&["metadata", "name"]);
+        let classes = self.objects.list(PRIORITY_CLASSES, None);
+        let other = classes.iter().map(|c| (c, c.str_at(&["metadata", "name"])));
+        match other.filter(|(c, name)| is_default(c) && (a.operation == Operation::Create || *name != own)).map(|(_, n)| n).next() {
+            Some(name) => {
+                Err(a.forbidden(format!("PriorityClass {name} is already marked as default. Only one default can exist")))
+            }
+            None => Ok(()),
         }
     }
 }

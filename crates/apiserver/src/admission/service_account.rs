@@ -1,8 +1,13 @@
 //! ServiceAccount: every pod has one, its token is projected into the pod's containers, and it limits the secrets used.
 
-use super::walk;
+use super::{Admission, Attributes, Operation, walk};
 use crate::authz::node::references::{self, Kind, MIRROR};
+use crate::lookup::{Lookup, SERVICE_ACCOUNTS};
+use api::Status;
+use async_trait::async_trait;
 use schema::{Map, Value};
+use std::sync::Arc;
+use std::time::Duration;
 
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
@@ -141,6 +146,88 @@ pub(super) fn check_secrets(pod: &Map, account: &Map) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// How often, and how long apart, the account `default` is looked for: in a new namespace it comes a moment later.
+const DEFAULT_TRIES: u32 = 40;
+const DEFAULT_PAUSE: Duration = Duration::from_millis(25);
+
+pub struct ServiceAccount {
+    pub objects: Arc<dyn Lookup>,
+}
+
+impl ServiceAccount {
+    async fn find(&self, a: &Attributes<'_>, name: &str) -> Result<Arc<Map>, Status> {
+        let tries = if name == "default" { DEFAULT_TRIES } else { 1 };
+        for attempt in 1..=tries {
+            if let Some(account) = self.objects.find(SERVICE_ACCOUNTS, a.namespace, name).await? {
+                return Ok(account);
+            }
+            if attempt < tries {
+                tokio::time::sleep(DEFAULT_PAUSE).await;
+            }
+        }
+        let namespace = a.namespace;
+        Err(a.forbidden(format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found")))
+    }
+
+    /// What holds of every pod, whoever made it what it is.
+    async fn check(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let pod = &*a.object;
+        if is_mirror(pod) {
+            return check_mirror(pod).map_err(|why| a.forbidden(why));
+        }
+        let name = pod.str_at(&["spec", "serviceAccountName"]);
+        if name.is_empty() {
+            let (namespace, pod) = (a.namespace, pod.str_at(&["metadata", "name"]));
+            return Err(a.forbidden(format!("no service account specified for pod {namespace}/{pod}")));
+        }
+        let account = self.find(a, name).await?;
+        check_secrets(pod, &account).map_err(|why| a.forbidden(why))
+    }
+}
+
+#[async_trait]
+impl Admission for ServiceAccount {
+    fn name(&self) -> &'static str {
+        "ServiceAccount"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        matches!(operation, Operation::Create | Operation::Update)
+    }
+
+    async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if a.operation != Operation::Create || !a.is("", "pods") || is_mirror(a.object) {
+            return Ok(());
+        }
+        if a.object.str_at(&["spec", "serviceAccountName"]).is_empty() {
+            a.object.set_at(&["spec", "serviceAccountName"], "default");
+        }
+        let name = a.object.str_at(&["spec", "serviceAccountName"]).to_owned();
+        // The field's old name, which stored pods have too.
+        a.object.set_at(&["spec", "serviceAccount"], name.as_str());
+        let account = self.find(a, &name).await?;
+        apply(a.object, &account, random_suffix);
+        Ok(())
+    }
+
+    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let ephemeral = a.is_subresource("", "pods", "ephemeralcontainers");
+        if a.operation == Operation::Create && a.is("", "pods") || ephemeral { self.check(a).await } else { Ok(()) }
+    }
+}
+
+/// Five random letters of upstream's alphabet for generated names.
+fn random_suffix() -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let mut random = uuid::Uuid::new_v4().as_u128();
+    let mut letter = || {
+        let index = random % ALPHABET.len() as u128;
+        random /= ALPHABET.len() as u128;
+        char::from(ALPHABET[index as usize])
+    };
+    (0..5).map(|_| letter()).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! DefaultTolerationSeconds: a pod stays five minutes on a node that is not ready or cannot be reached.
 //! TaintNodesByCondition: a new node takes no pods until its lifecycle controller has seen it ready.
 
-use super::walk;
+use super::{Admission, Attributes, Operation, walk};
+use api::Status;
+use async_trait::async_trait;
 use schema::{Map, Value};
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -41,6 +43,55 @@ pub(super) fn taint(node: &mut Map) {
     taint.insert("effect", "NoSchedule");
     if let Some(list) = walk::list_mut(node, "spec", "taints") {
         list.push(Value::Map(taint));
+    }
+}
+
+pub struct DefaultTolerationSeconds {
+    pub not_ready: i64,
+    pub unreachable: i64,
+}
+
+impl Default for DefaultTolerationSeconds {
+    fn default() -> Self {
+        DefaultTolerationSeconds { not_ready: DEFAULT_SECONDS, unreachable: DEFAULT_SECONDS }
+    }
+}
+
+#[async_trait]
+impl Admission for DefaultTolerationSeconds {
+    fn name(&self) -> &'static str {
+        "DefaultTolerationSeconds"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        matches!(operation, Operation::Create | Operation::Update)
+    }
+
+    async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if a.is("", "pods") {
+            apply(a.object, self.not_ready, self.unreachable);
+        }
+        Ok(())
+    }
+}
+
+pub struct TaintNodesByCondition;
+
+#[async_trait]
+impl Admission for TaintNodesByCondition {
+    fn name(&self) -> &'static str {
+        "TaintNodesByCondition"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation == Operation::Create
+    }
+
+    async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if a.is("", "nodes") {
+            taint(a.object);
+        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,146 @@
+//! Who may approve and sign certificate requests: CertificateApproval, CertificateSigning, CertificateSubjectRestriction.
+
+use super::{Admission, Attributes, Operation};
+use crate::authz::{self, Authorizer};
+use crate::user::MASTERS;
+use api::Status;
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::CertificateSigningRequestDer;
+use rustls_pki_types::pem::PemObject as _;
+use schema::Map;
+use std::sync::Arc;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer as _;
+
+const GROUP: &str = "certificates.k8s.io";
+const REQUESTS: &str = "certificatesigningrequests";
+const API_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+
+/// Whether the writer may do `verb` for a signer, named itself or by its domain (`example.com/*`).
+async fn may(authorizer: &dyn Authorizer, a: &Attributes<'_>, verb: &str, signer: &str) -> bool {
+    let domain = signer.split_once('/').map(|(domain, _)| format!("{domain}/*"));
+    for name in [Some(signer.to_owned()), domain].into_iter().flatten() {
+        let attributes = authz::Attributes {
+            user: &a.cx.user,
+            verb,
+            is_resource: true,
+            group: GROUP,
+            version: "*",
+            resource: "signers",
+            subresource: "",
+            namespace: "",
+            name: &name,
+            path: "",
+            label_selector: "",
+            field_selector: "",
+        };
+        if authorizer.authorize(&attributes).await.allowed() {
+            return true;
+        }
+    }
+    false
+}
+
+fn signer(request: &Map) -> &str {
+    request.str_at(&["spec", "signerName"])
+}
+
+pub struct CertificateApproval {
+    pub authorizer: Arc<dyn Authorizer>,
+}
+
+#[async_trait]
+impl Admission for CertificateApproval {
+    fn name(&self) -> &'static str {
+        "CertificateApproval"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation == Operation::Update
+    }
+
+    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let Some(old) = a.old.filter(|_| a.is_subresource(GROUP, REQUESTS, "approval")) else { return Ok(()) };
+        if may(&*self.authorizer, a, "approve", signer(old)).await {
+            return Ok(());
+        }
+        Err(a.forbidden(format!("user not permitted to approve requests with signerName {:?}", signer(old))))
+    }
+}
+
+pub struct CertificateSigning {
+    pub authorizer: Arc<dyn Authorizer>,
+}
+
+#[async_trait]
+impl Admission for CertificateSigning {
+    fn name(&self) -> &'static str {
+        "CertificateSigning"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation == Operation::Update
+    }
+
+    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let Some(old) = a.old.filter(|_| a.is_subresource(GROUP, REQUESTS, "status")) else { return Ok(()) };
+        let signed = |request: &Map| ["certificate", "conditions"].map(|key| request.at(&["status", key]).cloned());
+        if signed(old) == signed(a.object) || may(&*self.authorizer, a, "sign", signer(old)).await {
+            return Ok(());
+        }
+        Err(a.forbidden(format!("user not permitted to sign requests with signerName {:?}", signer(old))))
+    }
+}
+
+pub struct CertificateSubjectRestriction;
+
+/// The organizations that a PEM request asks to be certified.
+fn organizations(request: &str) -> Result<Vec<String>, String> {
+    let pem = STANDARD.decode(request).map_err(|e| e.to_string())?;
+    let der = CertificateSigningRequestDer::from_pem_slice(&pem)
+        .map_err(|_| "PEM block type must be CERTIFICATE REQUEST".to_owned())?;
+    let (_, parsed) = X509CertificationRequest::from_der(&der).map_err(|e| e.to_string())?;
+    let subject = &parsed.certification_request_info.subject;
+    Ok(subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect())
+}
+
+#[async_trait]
+impl Admission for CertificateSubjectRestriction {
+    fn name(&self) -> &'static str {
+        "CertificateSubjectRestriction"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation == Operation::Create
+    }
+
+    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        if !a.is(GROUP, REQUESTS) || signer(a.object) != API_CLIENT {
+            return Ok(());
+        }
+        let groups = organizations(a.object.str_at(&["spec", "request"]))
+            .map_err(|why| a.forbidden(format!("failed to parse CSR: {why}")))?;
+        if groups.iter().any(|g| g == MASTERS) {
+            return Err(a.forbidden(format!("use of {API_CLIENT} signer with {MASTERS} group is not allowed")));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    #[test]
+    fn the_organizations_of_a_request_are_read() {
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.distinguished_name.push(DnType::OrganizationName, MASTERS);
+        let key = KeyPair::generate().expect("a key");
+        let request = params.serialize_request(&key).expect("a request").pem().expect("PEM");
+        assert_eq!(organizations(&STANDARD.encode(request)), Ok(vec![MASTERS.to_owned()]));
+        assert!(organizations("").is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! The plugins by upstream's names and in upstream's order, which of them are on, and the chain they make.
+
+use super::{Admission, Chain};
+use super::{certificates, classes, limit_ranger, namespace, node_restriction, priority, protection, quota, service_account, tolerations, topology};
+use crate::authz::Authorizer;
+use crate::lookup::Lookup;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// What plugins work with.
+#[derive(Clone)]
+pub struct Needs {
+    pub objects: Arc<dyn Lookup>,
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Writes what quotas have been used.
+    pub quotas: Arc<dyn quota::QuotaWriter>,
+}
+
+/// A row: a plugin that upstream has.
+pub struct Plugin {
+    pub name: &'static str,
+    /// Whether it is on unless it is disabled.
+    pub on: bool,
+    /// Makes it; `None` where it is not part of this server (yet): it may be named, and does nothing.
+    make: Option<fn(&Needs) -> Arc<dyn Admission>>,
+}
+
+const fn here(name: &'static str, make: fn(&Needs) -> Arc<dyn Admission>) -> Plugin {
+    Plugin { name, on: true, make: Some(make) }
+}
+
+const fn elsewhere(name: &'static str) -> Plugin {
+    Plugin { name, on: false, make: None }
+}
+
+/// Every plugin of upstream, in the order they run in.
+pub const PLUGINS: &[Plugin] = &[
+    elsewhere("AlwaysAdmit"),
+    elsewhere("NamespaceAutoProvision"),
+    here("NamespaceLifecycle", |n| Arc::new(namespace::NamespaceLifecycle { objects: n.objects.clone() })),
+    elsewhere("NamespaceExists"),
+    elsewhere("LimitPodHardAntiAffinityTopology"),
+    here("LimitRanger", |n| Arc::new(limit_ranger::LimitRanger { objects: n.objects.clone() })),
+    here("ServiceAccount", |n| Arc::new(service_account::ServiceAccount { objects: n.objects.clone() })),
+    here("NodeRestriction", |n| Arc::new(node_restriction::NodeRestriction { objects: n.objects.clone() })),
+    here("TaintNodesByCondition", |_| Arc::new(tolerations::TaintNodesByCondition)),
+    elsewhere("AlwaysPullImages"),
+    elsewhere("ImagePolicyWebhook"),
+    elsewhere("PodSecurity"),
+    elsewhere("PodNodeSelector"),
+    here("Priority", |n| Arc::new(priority::Priority { objects: n.objects.clone() })),
+    here("DefaultTolerationSeconds", |_| Arc::new(tolerations::DefaultTolerationSeconds::default())),
+    elsewhere("PodTolerationRestriction"),
+    elsewhere("EventRateLimit"),
+    elsewhere("ExtendedResourceToleration"),
+    here("DefaultStorageClass", |n| Arc::new(classes::DefaultStorageClass { objects: n.objects.clone() })),
+    here("StorageObjectInUseProtection", |_| Arc::new(protection::StorageObjectInUseProtection)),
+    elsewhere("OwnerReferencesPermissionEnforcement"),
+    here("PersistentVolumeClaimResize", |n| Arc::new(protection::PersistentVolumeClaimResize { objects: n.objects.clone() })),
+    here("RuntimeClass", |n| Arc::new(classes::RuntimeClass { objects: n.objects.clone() })),
+    here("CertificateApproval", |n| Arc::new(certificates::CertificateApproval { authorizer: n.authorizer.clone() })),
+    here("CertificateSigning", |n| Arc::new(certificates::CertificateSigning { authorizer: n.authorizer.clone() })),
+    elsewhere("ClusterTrustBundleAttest"),
+    here("CertificateSubjectRestriction", |_| Arc::new(certificates::CertificateSubjectRestriction)),
+    here("DefaultIngressClass", |n| Arc::new(classes::DefaultIngressClass { objects: n.objects.clone() })),
+    elsewhere("DenyServiceExternalIPs"),
+    here("PodTopologyLabels", |n| Arc::new(topology::PodTopologyLabels { objects: n.objects.clone() })),
+    elsewhere("MutatingAdmissionPolicy"),
+    elsewhere("MutatingAdmissionWebhook"),
+    elsewhere("ValidatingAdmissionPolicy"),
+    elsewhere("ValidatingAdmissionWebhook"),
+    here("ResourceQuota", |n| Arc::new(quota::ResourceQuota::new(n.objects.clone(), n.quotas.clone()))),
+    elsewhere("AlwaysDeny"),
+];
+
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PluginError {
+    #[error("admission plugin {0:?} is unknown: the plugins are {names}", names = names())]
+    Unknown(String),
+    #[error("admission plugin {0:?} is both enabled and disabled: name it in one of the two flags")]
+    Both(String),
+}
+
+fn names() -> String {
+    PLUGINS.iter().map(|p| p.name).collect::<Vec<_>>().join(", ")
+}
+
+/// The chain of the plugins that are on, given `--enable-admission-plugins` and `--disable-admission-plugins`.
+///
+/// # Errors
+/// A name that upstream does not know, or one in both lists.
+pub fn chain(needs: &Needs, enabled: &[String], disabled: &[String]) -> Result<Chain, PluginError> {
+    for name in enabled.iter().chain(disabled) {
+        if !PLUGINS.iter().any(|p| p.name == name) {
+            return Err(PluginError::Unknown(name.clone()));
+        }
+    }
+    if let Some(both) = enabled.iter().find(|name| disabled.contains(name)) {
+        return Err(PluginError::Both(both.clone()));
+    }
+    let named = |list: &[String], plugin: &Plugin| list.iter().any(|name| name == plugin.name);
+    let on = PLUGINS.iter().filter(|p| !named(disabled, p) && (p.on || named(enabled, p)));
+    let mut chain = Chain::default();
+    for plugin in on {
+        match plugin.make {
+            Some(make) => chain.0.push(make(needs)),
+            None => tracing::warn!(plugin = plugin.name, "this admission plugin is enabled, but is not part of this server"),
+        }
+    }
+    Ok(chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{Held, MayAll};
+
+    fn made(enabled: &[&str], disabled: &[&str]) -> Result<Vec<&'static str>, PluginError> {
+        let needs = Needs { objects: Arc::new(Held::default()), authorizer: Arc::new(MayAll), quotas: Arc::new(Held::default()) };
+        let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        Ok(chain(&needs, &own(enabled), &own(disabled))?.0.iter().map(|p| p.name()).collect())
+    }
+
+    #[test]
+    fn rows_and_plugins_agree_on_names_and_the_order_stays() {
+        let made = made(&[], &[]).expect("a chain");
+        let on: Vec<&str> = PLUGINS.iter().filter(|p| p.on).map(|p| p.name).collect();
+        assert_eq!(made, on);
+        assert_eq!(made.last(), Some(&"ResourceQuota"), "quotas count what everybody else has agreed to");
+    }
+
+    #[test]
+    fn flags_turn_plugins_off_and_unknown_names_are_refused() {
+        assert!(!made(&[], &["Priority"]).expect("a chain").contains(&"Priority"));
+        assert_eq!(made(&["Nonsense"], &[]), Err(PluginError::Unknown("Nonsense".into())));
+        assert_eq!(made(&["Priority"], &["Priority"]), Err(PluginError::Both("Priority".into())));
+    }
+}
