@@ -15,6 +15,7 @@
 //! | [`patch`] | JSON patch, merge patch, strategic merge patch on untyped trees |
 //! | [`apply`] | field ownership and server-side apply: `apply::track`, `apply::apply` |
 //! | [`defaults`] | `defaults::apply(ty, &mut Map)`: what the server fills in |
+//! | [`openapi`] | OpenAPI v2 and v3 documents: `openapi::v3_index(rows, salt)`, `openapi::v3(rows, version)`, `openapi::v2(rows, version)` |
 //! | [`encoded`] | [`Encoded`]: an object encoded before its revision is known: `Encoded::new(&map).item(revision)`, `.stored(api_version, kind)`; `encoded::head(api_version, kind)`, `encoded::object(&head, &item)` |
 //! | [`view`] | typed read accessors over `&Map`: `view::core_v1::Pod(&map).spec()?.node_name()` |
 //! | [`types::Docs`] | the documentation of types and fields, unpacked on demand |
@@ -28,6 +29,7 @@ pub mod defaults;
 pub mod encoded;
 pub mod json;
 pub mod normal;
+pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod resource;
