@@ -83,6 +83,9 @@ pub struct Details {
     pub causes: Vec<Cause>,
     #[serde(skip_serializing_if = "is_zero")]
     pub retry_after_seconds: u32,
+    /// Where a list can go on that is refused as too old; on the wire it is in the metadata.
+    #[serde(skip)]
+    pub continue_token: String,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
@@ -360,7 +363,7 @@ impl Status {
         struct Wire<'a> {
             kind: &'static str,
             api_version: &'static str,
-            metadata: Empty,
+            metadata: ListMeta<'a>,
             status: &'static str,
             message: &'a str,
             #[serde(skip_serializing_if = "str::is_empty")]
@@ -370,11 +373,14 @@ impl Status {
             code: u16,
         }
         #[derive(Serialize)]
-        struct Empty {}
+        struct ListMeta<'a> {
+            #[serde(rename = "continue", skip_serializing_if = "str::is_empty")]
+            next: &'a str,
+        }
         let wire = Wire {
             kind: "Status",
             api_version: "v1",
-            metadata: Empty {},
+            metadata: ListMeta { next: self.details.as_deref().map_or("", |details| &details.continue_token) },
             status: "Failure",
             message: &self.message,
             reason: self.reason.as_str(),

@@ -1,5 +1,6 @@
 //! What the query and the body of a request ask of an operation, beside the object.
 
+use crate::registry::token::Token;
 use crate::request;
 use api::{FieldError, GroupKind, Status};
 use schema::{Map, Value};
@@ -59,6 +60,114 @@ impl Propagation {
             "Foreground" => Propagation::Foreground,
             _ => return None,
         })
+    }
+}
+
+/// `metav1.ListOptions`, read and checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListOptions {
+    pub label_selector: String,
+    pub field_selector: String,
+    /// 0: all.
+    pub limit: usize,
+    pub token: Option<Token>,
+    /// `None`: the most recent.
+    pub version: Option<u64>,
+    pub version_match: Match,
+    pub watch: bool,
+    pub timeout_seconds: Option<u64>,
+    pub bookmarks: bool,
+    pub send_initial_events: Option<bool>,
+}
+
+/// `resourceVersionMatch`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Match {
+    #[default]
+    Unset,
+    NotOlderThan,
+    Exact,
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, Status> {
+    text.parse().map_err(|_| {
+        Status::bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", api::field::go_quote(text)))
+    })
+}
+
+impl ListOptions {
+    /// Reads the query of a list, watch or deletecollection.
+    ///
+    /// # Errors
+    /// 400 for a parameter that can't be read, 422 for a combination that makes no sense.
+    pub fn of_query(query: &str, watch: bool) -> Result<Self, Status> {
+        let mut options = ListOptions { watch, ..ListOptions::default() };
+        let mut version_match = String::new();
+        let mut version = String::new();
+        let mut token = String::new();
+        for (key, value) in request::parameters(query) {
+            match key.as_str() {
+                "labelSelector" => options.label_selector = value,
+                "fieldSelector" => options.field_selector = value,
+                "limit" if !value.is_empty() => options.limit = usize::try_from(number::<i64>(&value)?).unwrap_or(0),
+                "timeoutSeconds" if !value.is_empty() => {
+                    options.timeout_seconds = u64::try_from(number::<i64>(&value)?).ok().filter(|seconds| *seconds > 0);
+                }
+                "continue" => token = value,
+                "resourceVersion" => version = value,
+                "resourceVersionMatch" => version_match = value,
+                "allowWatchBookmarks" => options.bookmarks = request::is_true(Some(&value)),
+                "sendInitialEvents" => options.send_initial_events = Some(request::is_true(Some(&value))),
+                _ => {}
+            }
+        }
+        options.check(&version_match, &version, &token)?;
+        options.version = api::ResourceVersion::parse(&version)?.map(|version| version.0);
+        if !token.is_empty() && !watch {
+            if options.version.is_some_and(|version| version != 0) {
+                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            }
+            options.token = Some(Token::decode(&token)?);
+        }
+        Ok(options)
+    }
+
+    fn check(&mut self, version_match: &str, version: &str, token: &str) -> Result<(), Status> {
+        let mut errors = Vec::new();
+        let field = "resourceVersionMatch";
+        let mut forbid = |why: &str| errors.push(FieldError::forbidden(&field, why));
+        match version_match {
+            "" => {}
+            _ if !self.watch && version.is_empty() => {
+                forbid("resourceVersionMatch is forbidden unless resourceVersion is provided");
+            }
+            _ if !self.watch && !token.is_empty() => {
+                forbid("resourceVersionMatch is forbidden when continue is provided");
+            }
+            _ if self.watch && self.send_initial_events.is_none() => {
+                forbid("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+            }
+            "NotOlderThan" => self.version_match = Match::NotOlderThan,
+            "Exact" if self.watch => errors.push(FieldError::not_supported(&field, "Exact", &["NotOlderThan"])),
+            "Exact" if version == "0" => {
+                forbid("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+            }
+            "Exact" => self.version_match = Match::Exact,
+            other => errors.push(FieldError::not_supported(&field, other, &["Exact", "NotOlderThan", ""])),
+        }
+        if self.send_initial_events.is_some() {
+            if !self.watch {
+                errors.push(FieldError::forbidden(&"sendInitialEvents", "sendInitialEvents is forbidden for list"));
+            } else if version_match != "NotOlderThan" {
+                let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+                errors.push(FieldError::forbidden(&field, why));
+            }
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Status::invalid(&GroupKind::new("meta.k8s.io", "ListOptions"), "", &errors))
+        }
     }
 }
 

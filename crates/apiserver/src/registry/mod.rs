@@ -1,11 +1,291 @@
 //! The one registry that serves every kind, built-in or custom: rows, strategies, admission, allocation, the store.
+//!
+//! | file | what |
+//! |---|---|
+//! | `served`, `table` | what is served, by path |
+//! | `create`, `update`, `delete`, `read` | the verbs |
+//! | `mutation` | what an update does: replace, patch, apply, through a subresource's lens |
+//! | `commit` | the transactions with the store |
+//! | `meta`, `managed` | what all objects have |
+//! | `selection`, `token` | selectors and `continue` tokens |
+//! | `convert` | kinds that are served in two versions |
+//! | `subresource`, `virtual_resource`, `allocator` | the escape hatches. There is no fourth. |
 
 mod allocator;
+mod commit;
+pub mod convert;
+mod create;
+mod delete;
+mod leases;
+pub mod managed;
+pub mod meta;
+pub mod mutation;
+mod read;
+pub mod selection;
 mod served;
 mod subresource;
+mod table;
+pub mod token;
+mod update;
 mod virtual_resource;
 
 pub use allocator::{Allocator, Side};
+pub use create::Written;
+pub use delete::Deleted;
+pub use read::Listed;
 pub use served::Served;
 pub use subresource::{Subresource, Target};
+pub use table::Table;
 pub use virtual_resource::Virtual;
+
+use crate::admission::{Attributes, Chain, Operation};
+use crate::cache::{Caches, Layout, NotReached, Observer, Paths};
+use crate::context::Context;
+use crate::options::Options;
+use crate::strategy;
+use api::Status;
+use arc_swap::ArcSwap;
+use schema::{Map, Resource};
+use std::sync::{Arc, OnceLock};
+use store::Store;
+
+/// What stands behind the seams, given once when all of it is made.
+#[derive(Default)]
+pub struct Hooks {
+    pub admission: Chain,
+    /// Group, plural, subresource.
+    pub subresources: Vec<(&'static str, &'static str, &'static str, Arc<dyn Subresource>)>,
+    /// Group, plural.
+    pub virtuals: Vec<(&'static str, &'static str, Arc<dyn Virtual>)>,
+    /// Group, plural.
+    pub allocators: Vec<(&'static str, &'static str, Arc<dyn Allocator>)>,
+}
+
+/// Serves every kind.
+pub struct Registry {
+    store: Arc<dyn Store>,
+    caches: Arc<Caches>,
+    table: ArcSwap<Table>,
+    admission: OnceLock<Chain>,
+    leases: leases::Leases,
+}
+
+impl Registry {
+    /// Loads every built-in kind from the store, and follows it.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn open(store: Arc<dyn Store>) -> Result<Arc<Self>, store::Error> {
+        let mut layouts: Vec<Layout> = Vec::new();
+        for row in schema::resource::all() {
+            if let Some(layout) = layout_of(row)
+                && !layouts.iter().any(|other| other.prefix == layout.prefix)
+            {
+                layouts.push(layout);
+            }
+        }
+        let caches = Caches::open(store.clone(), layouts).await?;
+        let served = schema::resource::all().iter().map(|row| {
+            let cacher = row.storage.as_ref().and_then(|storage| caches.get(&storage.prefix));
+            Arc::new(Served::new(Arc::new(row.clone()), strategy::of(row), cacher))
+        });
+        let table = Table::new(served.collect());
+        Ok(Arc::new(Registry {
+            leases: leases::Leases::new(store.clone()),
+            store,
+            caches,
+            table: ArcSwap::from_pointee(table),
+            admission: OnceLock::new(),
+        }))
+    }
+
+    /// Puts admission and the hatches in their places. Only the first call counts.
+    pub fn install(&self, hooks: Hooks) {
+        if self.admission.set(hooks.admission).is_err() {
+            tracing::error!("admission and hatches were installed before, and stay as they are");
+            return;
+        }
+        let mut table = Table::clone(&self.table.load());
+        for (group, plural, name, subresource) in hooks.subresources {
+            table.change(group, plural, |served| {
+                served.subresources.insert(name.to_owned(), subresource.clone());
+            });
+        }
+        for (group, plural, virtual_resource) in hooks.virtuals {
+            table.change(group, plural, |served| served.virtual_resource = Some(virtual_resource.clone()));
+        }
+        for (group, plural, allocator) in hooks.allocators {
+            table.change(group, plural, |served| served.allocator = Some(allocator.clone()));
+        }
+        self.table.store(Arc::new(table));
+    }
+
+    /// What is served now.
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// A resource by the parts of its path.
+    pub fn served(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Served>> {
+        self.table.load().get(group, version, plural)
+    }
+
+    /// A resource in the version that is preferred.
+    pub fn preferred(&self, group: &str, plural: &str) -> Option<Arc<Served>> {
+        self.table.load().preferred(group, plural)
+    }
+
+    pub fn caches(&self) -> &Arc<Caches> {
+        &self.caches
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Has an observer told of all objects of a resource (as added), then of every change, in order and before any reader.
+    /// See [`Observer`] for what it must not do. `false`: nothing is stored under that name.
+    pub fn observe(&self, group: &str, plural: &str, observer: Arc<dyn Observer>) -> bool {
+        let cacher = self.preferred(group, plural).and_then(|served| served.cacher.clone());
+        cacher.inspect(|cacher| cacher.observe(observer)).is_some()
+    }
+
+    /// Admission of a connect: exec, attach, port-forward, proxy. `object` are its options.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn admit_connect(&self, cx: &Context, target: &Target, mut object: Map) -> Result<(), Status> {
+        let options = Options::default();
+        let mut attributes = Attributes {
+            operation: Operation::Connect,
+            resource: &target.served.resource,
+            subresource: &target.subresource,
+            namespace: &target.namespace,
+            name: &target.name,
+            cx,
+            dry_run: false,
+            object: &mut object,
+            old: None,
+            options: &options,
+        };
+        self.admission().admit(&mut attributes).await?;
+        self.admission().validate(&attributes).await
+    }
+
+    /// Admission and the implementation of a create through a subresource.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn create_subresource(
+        &self,
+        cx: &Context,
+        target: &Target,
+        mut object: Map,
+        options: &Options,
+    ) -> Result<Map, Status> {
+        let subresource = target.served.subresources.get(&target.subresource);
+        let subresource = subresource.ok_or_else(|| target.unsupported("create"))?.clone();
+        let mut attributes = Attributes {
+            operation: Operation::Create,
+            resource: &target.served.resource,
+            subresource: &target.subresource,
+            namespace: &target.namespace,
+            name: &target.name,
+            cx,
+            dry_run: options.dry_run,
+            object: &mut object,
+            old: None,
+            options,
+        };
+        self.admission().admit(&mut attributes).await?;
+        self.admission().validate(&attributes).await?;
+        subresource.create(cx, target, object, options).await
+    }
+
+    /// A create of a virtual resource.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn create_virtual(
+        &self,
+        cx: &Context,
+        served: &Arc<Served>,
+        namespace: &str,
+        mut object: Map,
+        options: &Options,
+    ) -> Result<Map, Status> {
+        let unsupported = || Status::method_not_supported(&served.group_resource(), "create");
+        let virtual_resource = served.virtual_resource.clone().ok_or_else(unsupported)?;
+        create::fit_namespace(&mut object, namespace)?;
+        if virtual_resource.admission() {
+            let mut attributes = Attributes {
+                operation: Operation::Create,
+                resource: &served.resource,
+                subresource: "",
+                namespace,
+                name: "",
+                cx,
+                dry_run: options.dry_run,
+                object: &mut object,
+                old: None,
+                options,
+            };
+            self.admission().admit(&mut attributes).await?;
+            self.admission().validate(&attributes).await?;
+        }
+        virtual_resource.create(cx, served, namespace, object, options).await
+    }
+
+    fn admission(&self) -> &Chain {
+        static NONE: Chain = Chain(Vec::new());
+        self.admission.get().unwrap_or(&NONE)
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Registry({:?})", self.caches)
+    }
+}
+
+/// Where and as what a row is stored.
+fn layout_of(row: &Resource) -> Option<Layout> {
+    let storage = row.storage.as_ref()?;
+    let schema = if storage.version == row.version && storage.group == row.group {
+        row.schema.clone()
+    } else {
+        schema::resource::of_kind(&storage.group, &storage.version, &storage.kind)?.schema.clone()
+    };
+    let api_version = if storage.group.is_empty() {
+        storage.version.to_string()
+    } else {
+        format!("{}/{}", storage.group, storage.version)
+    };
+    Some(Layout {
+        prefix: storage.prefix.to_string(),
+        api_version,
+        kind: storage.kind.to_string(),
+        schema,
+        paths: Paths::of(row),
+    })
+}
+
+/// What a read says when the caches can't serve it.
+impl From<NotReached> for Status {
+    fn from(error: NotReached) -> Self {
+        match error {
+            NotReached::Behind { asked, current } => Status::too_large_resource_version(asked, current),
+            NotReached::Store(error) => commit::refused(&error),
+        }
+    }
+}
+
+/// 400 for names that can't be parts of a key, wherever they come from.
+fn check_segments(namespace: &str, name: &str) -> Result<(), Status> {
+    for segment in [namespace, name] {
+        if let Some(problem) = meta::segment_problems(segment, false).into_iter().next() {
+            return Err(Status::bad_request(format!("{segment:?}: {problem}")));
+        }
+    }
+    Ok(())
+}

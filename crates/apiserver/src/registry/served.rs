@@ -1,23 +1,49 @@
-//! A resource as it is served: its row, its rules and its hatches.
+//! A resource as it is served: its row, its rules, its hatches, and where its objects are.
 
+use super::convert::{self, Conversion};
 use super::{Allocator, Subresource, Virtual};
+use crate::cache::{Cacher, Entry};
 use crate::strategy::Strategy;
-use api::{GroupKind, GroupResource, GroupVersionKind};
-use schema::Resource;
+use api::{GroupKind, GroupResource, GroupVersionKind, Status};
+use bytes::Bytes;
+use schema::{Map, Resource};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A served resource. Built-in ones live as long as the server, custom ones as long as their definition is as it is.
+#[derive(Clone)]
 pub struct Served {
     pub resource: Arc<Resource>,
     pub strategy: Arc<dyn Strategy>,
+    /// `None` for virtual resources.
+    pub cacher: Option<Arc<Cacher>>,
     /// By name; those that are the strategy's are not here.
     pub subresources: HashMap<String, Arc<dyn Subresource>>,
     pub virtual_resource: Option<Arc<dyn Virtual>>,
     pub allocator: Option<Arc<dyn Allocator>>,
+    /// Between this version and the stored one, where they differ.
+    pub(crate) conversion: Option<&'static Conversion>,
+    /// What objects of this version begin with.
+    head: Bytes,
+    api_version: String,
 }
 
 impl Served {
+    pub(super) fn new(resource: Arc<Resource>, strategy: Arc<dyn Strategy>, cacher: Option<Arc<Cacher>>) -> Self {
+        let api_version = resource.api_version();
+        Served {
+            head: schema::encoded::head(&api_version, &resource.kind).into(),
+            conversion: convert::of(&resource),
+            api_version,
+            resource,
+            strategy,
+            cacher,
+            subresources: HashMap::new(),
+            virtual_resource: None,
+            allocator: None,
+        }
+    }
+
     /// As messages name it: `deployments.apps`.
     pub fn group_resource(&self) -> GroupResource {
         GroupResource::new(self.resource.group.clone(), self.resource.plural.clone())
@@ -28,6 +54,70 @@ impl Served {
     }
     pub fn kind(&self) -> GroupVersionKind {
         GroupVersionKind::new(self.resource.group.clone(), self.resource.version.clone(), self.resource.kind.clone())
+    }
+    /// `apps/v1`.
+    pub fn api_version(&self) -> &str {
+        &self.api_version
+    }
+    /// What objects of this version begin with: `{"kind":"Pod","apiVersion":"v1",`.
+    pub fn head(&self) -> &Bytes {
+        &self.head
+    }
+    /// The objects of it.
+    ///
+    /// # Errors
+    /// 405 for a virtual resource.
+    pub fn storage(&self, verb: &str) -> Result<&Arc<Cacher>, Status> {
+        self.cacher.as_ref().ok_or_else(|| Status::method_not_supported(&self.group_resource(), verb))
+    }
+
+    /// The tree of an entry in this version.
+    ///
+    /// # Errors
+    /// 500 when what is stored is no object of its kind any more.
+    pub fn decode(&self, entry: &Entry) -> Result<Map, Status> {
+        let cacher = self.storage("get")?;
+        let mut object = cacher.decode(entry).map_err(|error| {
+            Status::internal(format!("the stored {} {:?} cannot be read: {error}", self.group_resource(), entry.key()))
+        })?;
+        self.from_stored(&mut object);
+        Ok(object)
+    }
+
+    /// Brings a tree of the stored version into this one.
+    pub fn from_stored(&self, object: &mut Map) {
+        if let Some(conversion) = self.conversion {
+            (conversion.from_stored)(object);
+            self.stamp(object);
+        }
+    }
+
+    /// Brings a tree of this version into the stored one.
+    pub fn to_stored(&self, object: &mut Map) {
+        if let (Some(conversion), Some(cacher)) = (self.conversion, &self.cacher) {
+            (conversion.to_stored)(object);
+            object.insert("apiVersion", cacher.layout.api_version.as_str());
+            object.insert("kind", cacher.layout.kind.as_str());
+        }
+    }
+
+    /// Gives an object this version's `apiVersion` and `kind`.
+    pub fn stamp(&self, object: &mut Map) {
+        object.insert("apiVersion", self.api_version.as_str());
+        object.insert("kind", self.resource.kind.as_ref());
+    }
+
+    /// The JSON of an entry, as this resource serves it.
+    ///
+    /// # Errors
+    /// 500 when a conversion is needed and what is stored can't be read.
+    pub fn json(&self, entry: &Entry) -> Result<Bytes, Status> {
+        if self.conversion.is_none() {
+            return Ok(schema::encoded::object(&self.head, entry.item()));
+        }
+        let mut out = Vec::with_capacity(entry.item().len() + 64);
+        schema::json::encode(&self.decode(entry)?, &mut out);
+        Ok(out.into())
     }
 }
 

@@ -3,7 +3,12 @@
 //! Everything has a default that follows the flags of the kind's row, so most kinds have no strategy of their own.
 //! All methods are pure: they see objects in the version that is stored, decoded and defaulted.
 
+mod kinds;
+mod table;
 pub mod validation;
+
+pub use kinds::*;
+pub use table::of;
 
 use crate::context::Context;
 use crate::options::DeleteOptions;
@@ -93,17 +98,35 @@ pub trait Strategy: Send + Sync + 'static {
         false
     }
 
+    /// A new object comes with its status (nodes register with theirs).
+    fn keeps_status_on_create(&self) -> bool {
+        false
+    }
+
+    /// What becomes of what depends on a deleted object when nobody says.
+    fn garbage_collection(&self) -> GarbageCollection {
+        GarbageCollection::Background
+    }
+
+    /// A delete is answered with the object rather than with a Status.
+    fn returns_deleted(&self) -> bool {
+        false
+    }
+
     /// How long a stored object lives, if it ends by itself (events).
     fn time_to_live(&self) -> Option<std::time::Duration> {
         None
     }
 }
 
-/// The strategy of kinds that need none of their own.
-#[derive(Debug, Default)]
-pub struct Standard;
-
-impl Strategy for Standard {}
+/// What becomes of what depends on a deleted object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GarbageCollection {
+    Background,
+    Orphan,
+    /// The kind takes no part in it.
+    Unsupported,
+}
 
 /// Metadata that may be changed through the status subresource.
 const STATUS_METADATA: [&str; 4] = ["annotations", "finalizers", "labels", "managedFields"];

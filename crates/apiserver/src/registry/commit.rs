@@ -1,0 +1,93 @@
+//! The transactions with the store: compare the key with what was seen, put or delete it, and what goes along.
+
+use super::{Registry, Side};
+use crate::cache::Cacher;
+use api::{GroupResource, Reason, Status};
+use bytes::Bytes;
+use std::sync::Arc;
+use store::{Compare, KeyRange, KeyValue, Op, OpResult, Range, Relation, Target, Txn};
+
+/// What a transaction came to.
+#[derive(Debug)]
+pub(super) enum Committed {
+    /// Done, under this revision.
+    Done(u64),
+    /// The object is not as it was seen: as it is now.
+    Changed(Option<KeyValue>),
+    /// The object is as it was seen, but something that goes along is not.
+    SideChanged,
+}
+
+/// What is done to the object.
+#[derive(Debug)]
+pub(super) enum Act {
+    Put { value: Bytes, lease: i64 },
+    Delete,
+}
+
+impl Registry {
+    /// Does `act` to the object of a key if its revision is `expected` (0: there is none), with what goes along.
+    pub(super) async fn commit(
+        &self,
+        cacher: &Arc<Cacher>,
+        key: &str,
+        expected: u64,
+        act: Act,
+        side: Side,
+    ) -> Result<Committed, Status> {
+        let full = Bytes::from(format!("{}{key}", cacher.layout.prefix));
+        let op = match act {
+            Act::Put { value, lease } => Op::Put { key: full.clone(), value, lease },
+            Act::Delete => Op::Delete { keys: KeyRange::key(full.clone()) },
+        };
+        let mut compares = vec![Compare {
+            key: full.clone(),
+            relation: Relation::Equal,
+            target: Target::ModRevision(expected.cast_signed()),
+        }];
+        let mut success = vec![op];
+        compares.extend(side.compares);
+        success.extend(side.ops);
+        let failure = vec![Op::Range(Range::of(KeyRange::key(full)))];
+        let txn = Txn { compares, success, failure, previous: false };
+        let result = self.store.txn(txn).await.map_err(|error| refused(&error))?;
+        if result.succeeded {
+            let revision = result.revision.cast_unsigned();
+            // A client finds at once what it wrote. When the caches are cut off from the store, it does later.
+            if self.caches.following() && self.caches.reached(revision).await.is_err() {
+                tracing::warn!(revision, "the caches lag behind a write");
+            }
+            return Ok(Committed::Done(revision));
+        }
+        let found = match result.results.into_iter().next() {
+            Some(OpResult::Range(range)) => range.kvs.into_iter().next(),
+            _ => None,
+        };
+        let revision = found.as_ref().map_or(0, |kv| kv.mod_revision.cast_unsigned());
+        if revision == expected { Ok(Committed::SideChanged) } else { Ok(Committed::Changed(found)) }
+    }
+}
+
+/// What a client is told when the store refuses.
+pub(super) fn refused(error: &store::Error) -> Status {
+    match error {
+        store::Error::TooLarge { .. } => Status::new(413, Reason::RequestEntityTooLarge, error.to_string()),
+        store::Error::ReadOnly { .. } | store::Error::Closed | store::Error::Unavailable(_) => {
+            let mut status = Status::service_unavailable(error.to_string());
+            status.details_mut().retry_after_seconds = 1;
+            status
+        }
+        store::Error::Unknown { .. } => Status::timeout(error, 0),
+        store::Error::Compacted { .. } => Status::expired(error.to_string()),
+        other => {
+            let message = crate::cache::Chain(other).to_string();
+            tracing::error!(error = message, "the store failed");
+            Status::internal(message)
+        }
+    }
+}
+
+/// 409 when a write was tried again too often.
+pub(super) fn contended(resource: &GroupResource, name: &str) -> Status {
+    Status::conflict(resource, name, "the object changes faster than the write can be tried again")
+}

@@ -1,0 +1,259 @@
+//! Create.
+
+use super::commit::{Act, Committed, contended};
+use super::{Registry, Served, Side, check_segments, managed, meta};
+use crate::admission::{Attributes, Operation};
+use crate::cache::Cacher;
+use crate::context::Context;
+use crate::options::Options;
+use api::Status;
+use bytes::Bytes;
+use schema::{Encoded, Map, Value};
+use std::sync::Arc;
+
+/// How often a generated name may collide.
+const NAMES: usize = 8;
+/// How often what goes along with a write (allocations) may have changed meanwhile.
+pub(super) const SIDE_TRIES: usize = 64;
+
+/// A written object.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// In the version of the request, with its resourceVersion.
+    pub object: Map,
+    /// The JSON of `object` without kind, where the stored version is the request's.
+    pub(crate) item: Option<Bytes>,
+    /// It was not there before.
+    pub created: bool,
+}
+
+/// Gives an object the namespace of the request.
+///
+/// # Errors
+/// 400 when it says another.
+pub(super) fn fit_namespace(object: &mut Map, namespace: &str) -> Result<(), Status> {
+    let own = object.str_at(&["metadata", "namespace"]);
+    if own == namespace {
+        return Ok(());
+    }
+    if own.is_empty() {
+        meta::of(object).insert("namespace", namespace);
+        return Ok(());
+    }
+    if namespace.is_empty() {
+        meta::of(object).remove("namespace");
+        return Ok(());
+    }
+    Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
+}
+
+/// Removes owners that are given twice, which upstream warns of.
+pub(super) fn without_repeated_owners(cx: &Context, object: &mut Map) {
+    let Some(owners) = object.at_mut(&["metadata", "ownerReferences"]).and_then(Value::as_list_mut) else { return };
+    let mut seen: Vec<Value> = Vec::with_capacity(owners.len());
+    let before = owners.len();
+    let mut repeated = String::new();
+    owners.retain(|owner| {
+        let first = !seen.contains(owner);
+        if first {
+            seen.push(owner.clone());
+        } else if let Some(owner) = owner.as_map() {
+            repeated = owner.str_at(&["uid"]).to_owned();
+        }
+        first
+    });
+    if owners.len() < before {
+        cx.warn(format!(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {repeated}"
+        ));
+    }
+}
+
+impl Registry {
+    /// Creates an object. It comes decoded and defaulted in the version of the request.
+    ///
+    /// # Errors
+    /// What admission, validation or the store refuse; 409 when there is one of its name.
+    pub async fn create(
+        &self,
+        cx: &Context,
+        served: &Arc<Served>,
+        namespace: &str,
+        mut object: Map,
+        options: &Options,
+    ) -> Result<Written, Status> {
+        if served.resource.namespaced && namespace.is_empty() {
+            return Err(Status::bad_request("namespace is required to create this object"));
+        }
+        fit_namespace(&mut object, if served.resource.namespaced { namespace } else { "" })?;
+        without_repeated_owners(cx, &mut object);
+        managed::track(served, cx, None, &mut object, "", options);
+        self.create_tracked(cx, served, namespace, object, options).await
+    }
+
+    /// The same for an object whose managers are noted already.
+    pub(super) async fn create_tracked(
+        &self,
+        cx: &Context,
+        served: &Arc<Served>,
+        namespace: &str,
+        mut object: Map,
+        options: &Options,
+    ) -> Result<Written, Status> {
+        let cacher = served.storage("create")?;
+        if !matches!(object.str_at(&["metadata", "resourceVersion"]), "" | "0") {
+            return Err(Status::internal("resourceVersion should not be set on objects to be created"));
+        }
+        served.to_stored(&mut object);
+        let name = object.str_at(&["metadata", "name"]).to_owned();
+        self.admit(cx, served, Operation::Create, "", namespace, &name, &mut object, None, options).await?;
+        meta::fill_new(cx, &mut object);
+        let base = object.str_at(&["metadata", "generateName"]).to_owned();
+        let generated = object.str_at(&["metadata", "name"]).is_empty() && !base.is_empty();
+        let mut names = 0;
+        loop {
+            if generated {
+                object.set_at(&["metadata", "name"], meta::generate_name(&base)?);
+            }
+            match self.try_create(cx, served, cacher, namespace, &object, options).await {
+                Err(status) if generated && status.code == 409 && status.reason == api::Reason::AlreadyExists => {
+                    names += 1;
+                    if names == NAMES {
+                        let name = object.str_at(&["metadata", "name"]);
+                        return Err(Status::generate_name_conflict(&served.group_resource(), name));
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_create(
+        &self,
+        cx: &Context,
+        served: &Arc<Served>,
+        cacher: &Arc<Cacher>,
+        namespace: &str,
+        admitted: &Map,
+        options: &Options,
+    ) -> Result<Written, Status> {
+        let row = &served.resource;
+        for _ in 0..SIDE_TRIES {
+            let mut object = admitted.clone();
+            if row.flags.status && !served.strategy.keeps_status_on_create() {
+                object.remove("status");
+            }
+            let metadata = meta::of(&mut object);
+            metadata.remove("resourceVersion");
+            metadata.remove("generation");
+            if row.flags.generation {
+                metadata.insert("generation", 1_i64);
+            }
+            let side = match &served.allocator {
+                Some(allocator) => allocator.allocate(cx, served, &mut object, None, options.dry_run).await?,
+                None => Side::default(),
+            };
+            served.strategy.prepare_for_create(cx, row, &mut object);
+            let name = object.str_at(&["metadata", "name"]).to_owned();
+            let mut errors = meta::validate(row, &object);
+            errors.extend(served.strategy.validate_create(cx, row, &object));
+            if !errors.is_empty() {
+                return Err(Status::invalid(&served.group_kind(), &name, &errors));
+            }
+            served.strategy.warnings_on_create(row, &object).into_iter().for_each(|warning| cx.warn(warning));
+            served.strategy.canonicalize(&mut object);
+            normalise(cacher, &mut object)?;
+            self.validate(cx, served, Operation::Create, "", namespace, &name, &mut object, None, options).await?;
+            check_segments(namespace, &name)?;
+            let key = Cacher::key(namespace, &name);
+            let encoded = Encoded::new(&object);
+            if options.dry_run {
+                self.caches.consistent().await?;
+                if cacher.get(&key).is_some() {
+                    return Err(Status::already_exists(&served.group_resource(), &name));
+                }
+                return Ok(written(served, object, None, &encoded, true));
+            }
+            let lease = self.lease(served).await?;
+            let value = encoded.stored(&cacher.layout.api_version, &cacher.layout.kind);
+            match self.commit(cacher, &key, 0, Act::Put { value, lease }, side).await? {
+                Committed::Done(revision) => return Ok(written(served, object, Some(revision), &encoded, true)),
+                Committed::Changed(_) => return Err(Status::already_exists(&served.group_resource(), &name)),
+                Committed::SideChanged => {}
+            }
+        }
+        Err(contended(&served.group_resource(), admitted.str_at(&["metadata", "name"])))
+    }
+
+    pub(super) async fn lease(&self, served: &Served) -> Result<i64, Status> {
+        self.leases.lease(served.strategy.time_to_live()).await.map_err(|error| super::commit::refused(&error))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts of one Attributes, which borrows them all")]
+    pub(super) async fn admit(
+        &self,
+        cx: &Context,
+        served: &Served,
+        operation: Operation,
+        subresource: &str,
+        namespace: &str,
+        name: &str,
+        object: &mut Map,
+        old: Option<&Map>,
+        options: &Options,
+    ) -> Result<(), Status> {
+        let resource = &served.resource;
+        let dry_run = options.dry_run;
+        let mut attributes =
+            Attributes { operation, resource, subresource, namespace, name, cx, dry_run, object, old, options };
+        self.admission().admit(&mut attributes).await
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the parts of one Attributes, which borrows them all")]
+    pub(super) async fn validate(
+        &self,
+        cx: &Context,
+        served: &Served,
+        operation: Operation,
+        subresource: &str,
+        namespace: &str,
+        name: &str,
+        object: &mut Map,
+        old: Option<&Map>,
+        options: &Options,
+    ) -> Result<(), Status> {
+        let resource = &served.resource;
+        let dry_run = options.dry_run;
+        let attributes =
+            Attributes { operation, resource, subresource, namespace, name, cx, dry_run, object, old, options };
+        self.admission().validate(&attributes).await
+    }
+}
+
+/// Brings what strategies and admission made of an object into its normal form.
+pub(super) fn normalise(cacher: &Cacher, object: &mut Map) -> Result<(), Status> {
+    schema::normal::normalise(cacher.layout.schema.root(), object)
+        .map_err(|error| Status::internal(format!("the object does not fit its kind after admission: {error}")))
+}
+
+/// What is answered: the object in the version of the request, at its revision (none for a dry run).
+pub(super) fn written(
+    served: &Served,
+    mut object: Map,
+    revision: Option<u64>,
+    encoded: &Encoded,
+    created: bool,
+) -> Written {
+    match revision {
+        Some(revision) => object.set_at(&["metadata", "resourceVersion"], revision.to_string()),
+        None => {
+            object.remove_at(&["metadata", "resourceVersion"]);
+        }
+    }
+    served.from_stored(&mut object);
+    let item = served.conversion.is_none().then(|| match revision {
+        Some(revision) => encoded.item(revision),
+        None => Bytes::copy_from_slice(encoded.bare()),
+    });
+    Written { object, item, created }
+}

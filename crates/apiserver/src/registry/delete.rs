@@ -1,0 +1,342 @@
+//! Delete: at once, after a grace period, or when the last finalizer is gone.
+
+use super::commit::{Act, Committed, contended};
+use super::create::{SIDE_TRIES, Written, normalise, written};
+use super::{Registry, Served, Side, check_segments, meta};
+use crate::admission::Operation;
+use crate::cache::{Cacher, Entry};
+use crate::context::Context;
+use crate::options::{DeleteOptions, Options, Propagation};
+use crate::strategy::{GarbageCollection, Strategy};
+use api::Status;
+use jiff::{SignedDuration, Timestamp};
+use schema::{Encoded, Map, Value};
+use std::sync::Arc;
+
+const TRIES: usize = 256;
+
+/// What became of an object that was to be deleted.
+#[derive(Clone, Debug)]
+pub struct Deleted {
+    /// As it was last.
+    pub object: Written,
+    /// It is gone; otherwise something holds it, or it has time left.
+    pub gone: bool,
+}
+
+/// What a delete does.
+#[derive(Debug, PartialEq)]
+enum Plan {
+    /// Nothing: it is being deleted already.
+    Keep,
+    Update(Map),
+    Remove,
+}
+
+impl Registry {
+    /// Deletes an object, or begins to.
+    ///
+    /// # Errors
+    /// 404 when there is none, 409 when a precondition does not hold, what admission or the store refuse.
+    pub async fn delete(
+        &self,
+        cx: &Context,
+        served: &Arc<Served>,
+        namespace: &str,
+        name: &str,
+        options: &Options,
+    ) -> Result<Deleted, Status> {
+        let cacher = served.storage("delete")?;
+        check_segments(namespace, name)?;
+        let key = Cacher::key(namespace, name);
+        let resource = served.group_resource();
+        let mut current = cacher.get(&key);
+        let mut fresh = false;
+        let mut sides = 0;
+        for _ in 0..TRIES {
+            match self.try_delete(cx, served, cacher, &key, current.clone(), options).await {
+                Ok(Tried::Done(deleted)) => return Ok(*deleted),
+                Ok(Tried::Again(now)) => {
+                    current = now;
+                    fresh = true;
+                }
+                Ok(Tried::SideChanged) => {
+                    sides += 1;
+                    if sides == SIDE_TRIES {
+                        break;
+                    }
+                }
+                Err(status) if fresh => return Err(status),
+                Err(status) => {
+                    self.caches.consistent().await?;
+                    let now = cacher.get(&key);
+                    if now.as_ref().map(|e| e.revision()) == current.as_ref().map(|e| e.revision()) {
+                        return Err(status);
+                    }
+                    current = now;
+                    fresh = true;
+                }
+            }
+        }
+        Err(contended(&resource, name))
+    }
+
+    async fn try_delete(
+        &self,
+        cx: &Context,
+        served: &Arc<Served>,
+        cacher: &Arc<Cacher>,
+        key: &str,
+        current: Option<Arc<Entry>>,
+        options: &Options,
+    ) -> Result<Tried, Status> {
+        let resource = served.group_resource();
+        let (namespace, name) = key.split_once('/').unwrap_or(("", key));
+        let Some(entry) = current else { return Err(Status::not_found(&resource, name)) };
+        let old = cacher
+            .decode(&entry)
+            .map_err(|error| Status::internal(format!("the stored {resource} {name:?} cannot be read: {error}")))?;
+        check_preconditions(served, &options.delete, &entry, name)?;
+        let mut nothing = Map::new();
+        let (operation, old) = (Operation::Delete, &old);
+        self.admit(cx, served, operation, "", namespace, name, &mut nothing, Some(old), options).await?;
+        self.validate(cx, served, operation, "", namespace, name, &mut nothing, Some(old), options).await?;
+        let (act, side, last, gone) = match plan(cx, served.strategy.as_ref(), old, options.delete.clone()) {
+            Plan::Keep => {
+                return Ok(Tried::done(served, old.clone(), Some(entry.revision()), false));
+            }
+            Plan::Update(mut object) => {
+                normalise(cacher, &mut object)?;
+                let encoded = Encoded::new(&object);
+                if options.dry_run || encoded.item(entry.revision()) == entry.item() {
+                    return Ok(Tried::done(served, object, Some(entry.revision()), false));
+                }
+                let value = encoded.stored(&cacher.layout.api_version, &cacher.layout.kind);
+                (Act::Put { value, lease: self.lease(served).await? }, Side::default(), object, false)
+            }
+            Plan::Remove => {
+                if options.dry_run {
+                    return Ok(Tried::done(served, old.clone(), Some(entry.revision()), true));
+                }
+                let side = match &served.allocator {
+                    Some(allocator) => allocator.release(cx, served, old).await?,
+                    None => Side::default(),
+                };
+                (Act::Delete, side, old.clone(), true)
+            }
+        };
+        match self.commit(cacher, key, entry.revision(), act, side).await? {
+            Committed::Done(revision) => Ok(Tried::done(served, last, Some(revision), gone)),
+            Committed::Changed(now) => Ok(Tried::Again(self.entry_of(cacher, key, now)?)),
+            Committed::SideChanged => Ok(Tried::SideChanged),
+        }
+    }
+}
+
+enum Tried {
+    Done(Box<Deleted>),
+    Again(Option<Arc<Entry>>),
+    SideChanged,
+}
+
+impl Tried {
+    fn done(served: &Served, object: Map, revision: Option<u64>, gone: bool) -> Self {
+        let encoded = Encoded::new(&object);
+        Tried::Done(Box::new(Deleted { object: written(served, object, revision, &encoded, false), gone }))
+    }
+}
+
+fn check_preconditions(served: &Served, options: &DeleteOptions, entry: &Entry, name: &str) -> Result<(), Status> {
+    let revision = entry.revision().to_string();
+    for (what, wanted, actual) in
+        [("UID", &options.uid, entry.uid()), ("ResourceVersion", &options.resource_version, revision.as_str())]
+    {
+        if let Some(wanted) = wanted
+            && wanted != actual
+        {
+            let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {actual}");
+            return Err(Status::conflict(&served.group_resource(), name, why));
+        }
+    }
+    Ok(())
+}
+
+/// What a delete with these options does to an object.
+fn plan(cx: &Context, strategy: &dyn Strategy, old: &Map, mut options: DeleteOptions) -> Plan {
+    let mut object = old.clone();
+    let graceful = match begin_grace(cx, strategy, &mut object, &mut options) {
+        Grace::Pending => return Plan::Keep,
+        Grace::Begun => true,
+        Grace::None => false,
+    };
+    set_dependents_finalizers(strategy, &mut object, &options);
+    let held = !meta::finalizers(&object).is_empty() || strategy.holds_deletion(&object);
+    if graceful {
+        return if held || options.grace_period_seconds.unwrap_or(0) > 0 { Plan::Update(object) } else { Plan::Remove };
+    }
+    if !held {
+        return Plan::Remove;
+    }
+    mark(cx, &mut object);
+    strategy.begin_deletion(cx, &mut object);
+    Plan::Update(object)
+}
+
+enum Grace {
+    /// The kind has none, or it is over.
+    None,
+    Begun,
+    /// It runs already.
+    Pending,
+}
+
+/// The object is given, or keeps, the time until it is removed.
+fn begin_grace(cx: &Context, strategy: &dyn Strategy, object: &mut Map, options: &mut DeleteOptions) -> Grace {
+    if meta::is_deleting(object) {
+        let Some(running) = object.at(&["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64) else {
+            return Grace::None;
+        };
+        if !strategy.check_graceful_delete(object, &mut options.clone()) {
+            return Grace::None;
+        }
+        let Some(period) = options.grace_period_seconds else {
+            options.grace_period_seconds = Some(running);
+            return Grace::Pending;
+        };
+        // Only a shorter one can be asked for.
+        if period >= running {
+            return Grace::Pending;
+        }
+        let end: Option<Timestamp> = object.str_at(&["metadata", "deletionTimestamp"]).parse().ok();
+        let end = end.unwrap_or(cx.now) - SignedDuration::from_secs(running) + SignedDuration::from_secs(period);
+        set_deletion(object, end, period);
+        return Grace::Begun;
+    }
+    if !strategy.check_graceful_delete(object, options) {
+        return Grace::None;
+    }
+    let period = options.grace_period_seconds.unwrap_or(0);
+    set_deletion(object, cx.now + SignedDuration::from_secs(period), period);
+    count(object);
+    Grace::Begun
+}
+
+fn set_deletion(object: &mut Map, at: Timestamp, period: i64) {
+    let metadata = meta::of(object);
+    metadata.insert("deletionTimestamp", meta::time(at));
+    metadata.insert("deletionGracePeriodSeconds", period);
+}
+
+/// The beginning of a deletion is a change that controllers notice.
+fn count(object: &mut Map) {
+    if let Some(generation) = object.at(&["metadata", "generation"]).and_then(Value::as_i64).filter(|g| *g > 0) {
+        object.set_at(&["metadata", "generation"], generation + 1);
+    }
+}
+
+/// The object is to go as soon as nothing holds it.
+fn mark(cx: &Context, object: &mut Map) {
+    if !meta::is_deleting(object) {
+        count(object);
+    }
+    let end: Option<Timestamp> = object.str_at(&["metadata", "deletionTimestamp"]).parse().ok();
+    let metadata = meta::of(object);
+    if end.is_none_or(|end| end > cx.now) {
+        metadata.insert("deletionTimestamp", meta::time(cx.now));
+    }
+    metadata.insert("deletionGracePeriodSeconds", 0_i64);
+}
+
+/// Puts the finalizers in place that have the garbage collector orphan, or delete first, what depends on the object.
+fn set_dependents_finalizers(strategy: &dyn Strategy, object: &mut Map, options: &DeleteOptions) {
+    let present: Vec<&str> = meta::finalizers(object).iter().filter_map(Value::as_str).collect();
+    let policy = strategy.garbage_collection();
+    let (orphan, foreground) = if policy == GarbageCollection::Unsupported {
+        (false, false)
+    } else if let Some(orphan) = options.orphan_dependents {
+        (orphan, false)
+    } else if let Some(propagation) = options.propagation {
+        (propagation == Propagation::Orphan, propagation == Propagation::Foreground)
+    } else if present.contains(&meta::ORPHAN) {
+        (true, false)
+    } else if present.contains(&meta::FOREGROUND) {
+        (false, true)
+    } else {
+        (policy == GarbageCollection::Orphan, false)
+    };
+    if present.contains(&meta::ORPHAN) == orphan && present.contains(&meta::FOREGROUND) == foreground {
+        return;
+    }
+    let mut finalizers: Vec<Value> =
+        present.iter().filter(|f| **f != meta::ORPHAN && **f != meta::FOREGROUND).map(|f| Value::from(*f)).collect();
+    for (wanted, name) in [(orphan, meta::ORPHAN), (foreground, meta::FOREGROUND)] {
+        if wanted {
+            finalizers.push(name.into());
+        }
+    }
+    if finalizers.is_empty() {
+        object.remove_at(&["metadata", "finalizers"]);
+    } else {
+        object.set_at(&["metadata", "finalizers"], finalizers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::{Pods, Standard};
+
+    fn object(json: &str) -> Map {
+        match schema::json::parse(json.as_bytes()).expect("JSON") {
+            Value::Map(map) => map,
+            _ => panic!("an object"),
+        }
+    }
+
+    fn planned(strategy: &dyn Strategy, json: &str, options: DeleteOptions) -> Plan {
+        plan(&Context::internal(), strategy, &object(json), options)
+    }
+
+    #[test]
+    fn what_nothing_holds_goes_at_once() {
+        assert_eq!(planned(&Standard, r#"{"metadata":{"name":"a"}}"#, DeleteOptions::default()), Plan::Remove);
+    }
+
+    #[test]
+    fn finalizers_hold() {
+        let Plan::Update(held) =
+            planned(&Standard, r#"{"metadata":{"finalizers":["a/b"],"generation":2}}"#, DeleteOptions::default())
+        else {
+            panic!("it is held")
+        };
+        assert!(meta::is_deleting(&held));
+        assert_eq!(held.at(&["metadata", "deletionGracePeriodSeconds"]), Some(&Value::Int(0)));
+        assert_eq!(held.at(&["metadata", "generation"]), Some(&Value::Int(3)));
+    }
+
+    #[test]
+    fn propagation_becomes_a_finalizer() {
+        for (propagation, name) in [(Propagation::Orphan, "orphan"), (Propagation::Foreground, "foregroundDeletion")] {
+            let options = DeleteOptions { propagation: Some(propagation), ..DeleteOptions::default() };
+            let Plan::Update(held) = planned(&Standard, r#"{"metadata":{}}"#, options) else { panic!("it is held") };
+            assert_eq!(meta::finalizers(&held), [Value::from(name)]);
+        }
+        let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
+        assert_eq!(planned(&Standard, r#"{"metadata":{"finalizers":["orphan"]}}"#, options), Plan::Remove);
+    }
+
+    #[test]
+    fn pods_have_grace_once_they_have_a_node() {
+        let running = r#"{"metadata":{},"spec":{"nodeName":"n","terminationGracePeriodSeconds":30}}"#;
+        let Plan::Update(dying) = planned(&Pods, running, DeleteOptions::default()) else { panic!("it has grace") };
+        assert_eq!(dying.at(&["metadata", "deletionGracePeriodSeconds"]), Some(&Value::Int(30)));
+        let json = schema::json::to_string(&dying);
+        assert_eq!(planned(&Pods, &json, DeleteOptions::default()), Plan::Keep);
+        let shorter = |seconds| DeleteOptions { grace_period_seconds: Some(seconds), ..DeleteOptions::default() };
+        assert_eq!(planned(&Pods, &json, shorter(60)), Plan::Keep);
+        assert!(matches!(planned(&Pods, &json, shorter(5)), Plan::Update(_)));
+        assert_eq!(planned(&Pods, &json, shorter(0)), Plan::Remove);
+        assert_eq!(planned(&Pods, r#"{"metadata":{},"spec":{}}"#, DeleteOptions::default()), Plan::Remove);
+        assert_eq!(planned(&Pods, running, shorter(0)), Plan::Remove);
+    }
+}

@@ -1,0 +1,93 @@
+//! `metadata.managedFields` on every write, and server-side apply: the registry's side of [`schema::apply`].
+
+use super::mutation::Apply;
+use super::{Served, meta};
+use crate::context::Context;
+use crate::options::Options;
+use api::{Cause, Reason, Status};
+use schema::apply::manager::conflict_message;
+use schema::apply::{Conflict, Element, Manager, Set};
+use schema::{Map, Resource, Value};
+
+const MANAGER_MAX: usize = 128;
+
+/// Who writes: the query's `fieldManager`, or else the first word of the user agent.
+pub fn manager_name(cx: &Context, options: &Options) -> String {
+    if !options.field_manager.is_empty() {
+        return options.field_manager.clone();
+    }
+    let agent = cx.user_agent.split('/').next().unwrap_or("");
+    let printable = agent.chars().filter(|c| !c.is_control());
+    let mut name = String::new();
+    for c in printable {
+        if name.len() + c.len_utf8() > MANAGER_MAX {
+            break;
+        }
+        name.push(c);
+    }
+    if name.is_empty() { "unknown".to_owned() } else { name }
+}
+
+/// Notes what a create (`live` is none) or an update set, in the version of the request.
+pub fn track(
+    served: &Served,
+    cx: &Context,
+    live: Option<&Map>,
+    object: &mut Map,
+    subresource: &str,
+    options: &Options,
+) {
+    let name = manager_name(cx, options);
+    let now = meta::time(cx.now);
+    let manager = Manager { name: &name, api_version: served.api_version(), subresource, now: &now };
+    schema::apply::track(served.resource.schema.root(), live, object, &manager);
+}
+
+/// What this endpoint does not write, whatever is asked of it.
+fn reset_fields(row: &Resource, subresource: &str) -> Set {
+    let mut set = Set::new();
+    let mut without = |field: &str| set.below(Element::Field(field.to_owned().into())).insert_here();
+    if subresource == "status" {
+        for field in row.schema.root().as_struct().into_iter().flat_map(|s| s.fields()) {
+            if !matches!(field.name(), "status" | "metadata" | "kind" | "apiVersion") {
+                without(field.name());
+            }
+        }
+    } else if row.flags.status {
+        without("status");
+    }
+    set
+}
+
+/// The object that an apply makes.
+///
+/// # Errors
+/// 400 for a configuration that names managers, 409 with the conflicts.
+pub fn apply(apply: &Apply<'_>, cx: &Context, existing: Option<&Map>) -> Result<Map, Status> {
+    if apply.config.at(&["metadata", "managedFields"]).and_then(Value::as_list).is_some_and(|list| !list.is_empty()) {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    let now = meta::time(cx.now);
+    let manager = Manager {
+        name: &apply.options.field_manager,
+        api_version: &apply.api_version,
+        subresource: &apply.subresource,
+        now: &now,
+    };
+    let reset = reset_fields(apply.row, &apply.subresource);
+    schema::apply::apply(apply.ty, existing, &apply.config, &manager, apply.options.force, &reset)
+        .map_err(|conflicts| conflict(&conflicts))
+}
+
+fn conflict(conflicts: &[Conflict]) -> Status {
+    let mut status = Status::new(409, Reason::Conflict, conflict_message(conflicts));
+    let causes = conflicts.iter().flat_map(|conflict| {
+        conflict.paths.iter().map(|path| Cause {
+            reason: "FieldManagerConflict".into(),
+            message: conflict.message(),
+            field: path.clone(),
+        })
+    });
+    status.details_mut().causes = causes.collect();
+    status
+}

@@ -1,0 +1,342 @@
+//! `metadata`, which all kinds have: what the server fills in, and what it refuses.
+
+use crate::context::Context;
+use api::field::{FieldError, Path, go_quote};
+use api::{Status, names};
+use jiff::Timestamp;
+use schema::{Map, Resource, Value};
+
+const METADATA: Path<'static> = Path::root("metadata");
+/// The longest name that a generated one is made of, so that the whole is a label.
+const GENERATED_BASE: usize = 58;
+const SUFFIX: usize = 5;
+/// Without vowels and what looks like them, so that no words come out.
+const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+const ANNOTATIONS_MAX: usize = 256 * 1024;
+
+/// RFC 3339 with seconds, as `metav1.Time` is written.
+pub fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The metadata of an object.
+pub fn of(object: &mut Map) -> &mut Map {
+    let value = object.entry("metadata", || Value::Map(Map::new()));
+    if value.as_map().is_none() {
+        *value = Value::Map(Map::new());
+    }
+    match value {
+        Value::Map(map) => map,
+        _ => unreachable!("it was just made a map"),
+    }
+}
+
+/// A name that begins with `base`, as `generateName` asks.
+///
+/// # Errors
+/// 500 when the system gives no random bytes.
+pub fn generate_name(base: &str) -> Result<String, Status> {
+    let mut end = base.len().min(GENERATED_BASE);
+    while !base.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut bytes = [0; SUFFIX];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+        .map_err(|_| Status::internal("no random bytes for a generated name"))?;
+    let mut name = base[..end].to_owned();
+    name.extend(bytes.iter().map(|byte| ALPHABET[usize::from(*byte) % ALPHABET.len()] as char));
+    Ok(name)
+}
+
+/// Gives a new object what only the server may.
+pub fn fill_new(cx: &Context, object: &mut Map) {
+    let metadata = of(object);
+    metadata.remove("deletionTimestamp");
+    metadata.remove("deletionGracePeriodSeconds");
+    metadata.remove("selfLink");
+    metadata.insert("creationTimestamp", time(cx.now));
+    metadata.insert("uid", uuid::Uuid::new_v4().to_string());
+}
+
+/// How many there are of each finalizer and so on is of no interest: whether any is there.
+pub fn finalizers(object: &Map) -> &[Value] {
+    object.at(&["metadata", "finalizers"]).and_then(Value::as_list).unwrap_or_default()
+}
+
+pub fn is_deleting(object: &Map) -> bool {
+    !object.str_at(&["metadata", "deletionTimestamp"]).is_empty()
+}
+
+/// Gives an updated object what an update can't change.
+pub fn keep(object: &mut Map, old: &Map) {
+    let metadata = of(object);
+    metadata.remove("selfLink");
+    for key in ["creationTimestamp", "uid"] {
+        if metadata.str_at(&[key]).is_empty() {
+            keep_one(metadata, old, key);
+        }
+    }
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if metadata.get(key).is_none_or(Value::is_null) {
+            keep_one(metadata, old, key);
+        }
+    }
+    keep_one(metadata, old, "generation");
+}
+
+fn keep_one(metadata: &mut Map, old: &Map, key: &'static str) {
+    match old.at(&["metadata", key]) {
+        Some(value) => metadata.insert(key, value.clone()),
+        None => metadata.remove(key),
+    };
+}
+
+/// What kind of name a kind's objects have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    Subdomain,
+    /// RFC 1123.
+    Label,
+    /// RFC 1035.
+    ServiceLabel,
+    /// Anything that can be a part of a path.
+    Segment,
+}
+
+/// The rule of a row.
+pub fn name_rule(row: &Resource) -> NameRule {
+    match (row.group.as_ref(), row.kind.as_ref()) {
+        ("", "Namespace") => NameRule::Label,
+        ("", "Service") => NameRule::ServiceLabel,
+        ("rbac.authorization.k8s.io", _) => NameRule::Segment,
+        _ => NameRule::Subdomain,
+    }
+}
+
+fn name_problems(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
+    // A prefix may end in a dash, which the generated part follows.
+    let masked = format!("{}a", name.trim_end_matches('-'));
+    let name = if prefix && name.ends_with('-') { masked.as_str() } else { name };
+    match rule {
+        NameRule::Subdomain => names::dns1123_subdomain(name),
+        NameRule::Label => names::dns1123_label(name),
+        NameRule::ServiceLabel => names::dns1035_label(name),
+        NameRule::Segment => segment_problems(name, prefix),
+    }
+}
+
+/// What a part of a path may not be or have.
+pub fn segment_problems(name: &str, prefix: bool) -> Vec<String> {
+    if !prefix && matches!(name, "." | "..") {
+        return vec![format!("may not be '{name}'")];
+    }
+    ["/", "%"].iter().filter(|part| name.contains(**part)).map(|part| format!("may not contain '{part}'")).collect()
+}
+
+/// What is wrong with the metadata of any object.
+pub fn validate(row: &Resource, object: &Map) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let Some(metadata) = object.get("metadata").and_then(Value::as_map) else { return errors };
+    let rule = name_rule(row);
+    let generate = metadata.str_at(&["generateName"]);
+    if !generate.is_empty() {
+        for problem in name_problems(rule, generate, true) {
+            errors.push(FieldError::invalid(&METADATA.child("generateName"), generate, problem));
+        }
+    }
+    let name = metadata.str_at(&["name"]);
+    if name.is_empty() {
+        errors.push(FieldError::required(&METADATA.child("name"), "name or generateName is required"));
+    } else {
+        for problem in name_problems(rule, name, false) {
+            errors.push(FieldError::invalid(&METADATA.child("name"), name, problem));
+        }
+    }
+    let namespace = metadata.str_at(&["namespace"]);
+    if row.namespaced {
+        if namespace.is_empty() {
+            errors.push(FieldError::required(&METADATA.child("namespace"), ""));
+        } else {
+            for problem in names::dns1123_label(namespace) {
+                errors.push(FieldError::invalid(&METADATA.child("namespace"), namespace, problem));
+            }
+        }
+    } else if !namespace.is_empty() {
+        errors.push(FieldError::forbidden(&METADATA.child("namespace"), "not allowed on this type"));
+    }
+    validate_common(metadata, &mut errors);
+    errors
+}
+
+fn validate_common(metadata: &Map, errors: &mut Vec<FieldError>) {
+    if metadata.get("generation").and_then(Value::as_i64).is_some_and(|generation| generation < 0) {
+        let value = metadata.get("generation").and_then(Value::as_i64).unwrap_or_default();
+        errors.push(FieldError::invalid(&METADATA.child("generation"), value, "must be greater than or equal to 0"));
+    }
+    if let Some(labels) = metadata.get("labels").and_then(Value::as_map) {
+        labels_errors(labels, &METADATA.child("labels"), errors);
+    }
+    if let Some(annotations) = metadata.get("annotations").and_then(Value::as_map) {
+        annotations_errors(annotations, errors);
+    }
+    owners_errors(metadata.get("ownerReferences").and_then(Value::as_list).unwrap_or_default(), errors);
+    let finalizers = METADATA.child("finalizers");
+    for finalizer in metadata.get("finalizers").and_then(Value::as_list).unwrap_or_default() {
+        let finalizer = finalizer.as_str().unwrap_or("");
+        for problem in names::qualified_name(finalizer) {
+            errors.push(FieldError::invalid(&finalizers, finalizer, problem));
+        }
+    }
+    let has = |name: &str| {
+        metadata
+            .get("finalizers")
+            .and_then(Value::as_list)
+            .is_some_and(|list| list.iter().any(|f| f.as_str() == Some(name)))
+    };
+    if has(ORPHAN) && has(FOREGROUND) {
+        errors.push(FieldError::invalid(
+            &finalizers,
+            api::field::Raw(shown_strings(metadata.get("finalizers"))),
+            format!("finalizer {FOREGROUND} and {ORPHAN} cannot be both set"),
+        ));
+    }
+}
+
+pub const ORPHAN: &str = "orphan";
+pub const FOREGROUND: &str = "foregroundDeletion";
+
+fn shown_strings(list: Option<&Value>) -> String {
+    let list = list.and_then(Value::as_list).unwrap_or_default();
+    let items: Vec<String> = list.iter().filter_map(Value::as_str).map(go_quote).collect();
+    format!("[{}]", items.join(","))
+}
+
+fn labels_errors(labels: &Map, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    for (key, value) in labels.iter() {
+        for problem in names::qualified_name(key) {
+            errors.push(FieldError::invalid(path, key, problem));
+        }
+        let value = value.as_str().unwrap_or("");
+        for problem in names::label_value(value) {
+            errors.push(FieldError::invalid(path, value, problem));
+        }
+    }
+}
+
+fn annotations_errors(annotations: &Map, errors: &mut Vec<FieldError>) {
+    let path = METADATA.child("annotations");
+    let mut total = 0;
+    for (key, value) in annotations.iter() {
+        for problem in names::qualified_name(&key.to_lowercase()) {
+            errors.push(FieldError::invalid(&path, key, problem));
+        }
+        total += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if total > ANNOTATIONS_MAX {
+        errors.push(FieldError::too_long(&path, ANNOTATIONS_MAX));
+    }
+}
+
+fn owners_errors(owners: &[Value], errors: &mut Vec<FieldError>) {
+    let path = METADATA.child("ownerReferences");
+    let mut controllers: Vec<String> = Vec::new();
+    for owner in owners.iter().filter_map(Value::as_map) {
+        let text = |key: &str| owner.str_at(&[key]);
+        if text("apiVersion").is_empty() {
+            errors.push(FieldError::invalid(&path.child("apiVersion"), "", "version must not be empty"));
+        }
+        for (key, what) in [("kind", "kind"), ("name", "name"), ("uid", "uid")] {
+            if text(key).is_empty() {
+                errors.push(FieldError::invalid(&path.child(key), "", format!("{what} must not be empty")));
+            }
+        }
+        if text("apiVersion") == "v1" && text("kind") == "Event" {
+            errors.push(FieldError::invalid(&path, "", "v1, Kind=Event is disallowed from being an owner"));
+        }
+        if owner.get("controller").and_then(Value::as_bool) == Some(true) {
+            controllers.push(format!("{}/{}", text("kind"), text("name")));
+        }
+    }
+    if let [first, second, ..] = controllers.as_slice() {
+        errors.push(FieldError::invalid(
+            &path,
+            api::field::Raw("[]".to_owned()),
+            format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"),
+        ));
+    }
+}
+
+/// What is wrong with how the metadata changes.
+pub fn validate_update(row: &Resource, object: &Map, old: &Map) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let (Some(new), Some(old)) =
+        (object.get("metadata").and_then(Value::as_map), old.get("metadata").and_then(Value::as_map))
+    else {
+        return errors;
+    };
+    let immutable = |key: &'static str, errors: &mut Vec<FieldError>| {
+        if new.get(key) != old.get(key) {
+            let mut shown = Vec::new();
+            schema::json::encode_value(new.get(key).unwrap_or(&Value::Null), &mut shown);
+            let shown = String::from_utf8(shown).unwrap_or_default();
+            errors.push(FieldError::invalid(&METADATA.child(key), api::field::Raw(shown), "field is immutable"));
+        }
+    };
+    if !old.str_at(&["deletionTimestamp"]).is_empty() {
+        let had = |finalizer: &Value| {
+            old.get("finalizers").and_then(Value::as_list).is_some_and(|list| list.contains(finalizer))
+        };
+        let list = new.get("finalizers").and_then(Value::as_list).unwrap_or_default();
+        let added: Vec<String> =
+            list.iter().filter(|f| !had(f)).filter_map(Value::as_str).map(go_quote).collect();
+        if !added.is_empty() {
+            errors.push(FieldError::forbidden(
+                &METADATA.child("finalizers"),
+                format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                    added.join(", ")
+                ),
+            ));
+        }
+    }
+    for key in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        immutable(key, &mut errors);
+    }
+    if let Some(labels) = new.get("labels").and_then(Value::as_map) {
+        labels_errors(labels, &METADATA.child("labels"), &mut errors);
+    }
+    if let Some(annotations) = new.get("annotations").and_then(Value::as_map) {
+        annotations_errors(annotations, &mut errors);
+    }
+    owners_errors(new.get("ownerReferences").and_then(Value::as_list).unwrap_or_default(), &mut errors);
+    let _ = row;
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_names_fit_a_label() -> Result<(), Status> {
+        let name = generate_name(&"x".repeat(80))?;
+        assert_eq!(name.len(), 63);
+        assert_ne!(generate_name("a-")?, generate_name("a-")?);
+        Ok(())
+    }
+
+    #[test]
+    fn times_have_seconds() {
+        let at: Timestamp = "2024-02-29T01:02:03.999Z".parse().expect("a time");
+        assert_eq!(time(at), "2024-02-29T01:02:03Z");
+    }
+
+    #[test]
+    fn names_are_checked_by_rule() {
+        assert!(name_problems(NameRule::Subdomain, "a.b-", true).is_empty());
+        assert!(!name_problems(NameRule::Subdomain, "a.b-", false).is_empty());
+        assert!(name_problems(NameRule::Segment, "system:node", false).is_empty());
+        assert_eq!(name_problems(NameRule::Segment, "a/b", false), ["may not contain '/'"]);
+        assert!(!name_problems(NameRule::ServiceLabel, "1a", false).is_empty());
+    }
+}

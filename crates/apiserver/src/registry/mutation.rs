@@ -1,0 +1,210 @@
+//! What an update does to an object, as a pure function of it: replace, patch, apply, or a lens of a subresource over these.
+
+use super::{Served, Subresource, Target, managed};
+use crate::context::Context;
+use crate::options::{FieldValidation, Options};
+use api::{Reason, Status};
+use schema::patch::PatchError;
+use schema::{Decoded, Map, TypeRef, Value};
+
+/// Makes the object that is to be from the one that is. It is asked again when the object changed meanwhile.
+pub trait Mutation: Send + Sync {
+    /// `existing` and the result are in the version of the request; `None`: there is no such object.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn apply(&self, cx: &Context, existing: Option<&Map>) -> Result<Map, Status>;
+
+    /// The mutation itself has noted in `managedFields` who set what.
+    fn tracks(&self) -> bool {
+        false
+    }
+
+    /// It makes the object where there is none.
+    fn creates(&self) -> bool {
+        false
+    }
+
+    /// What it is to authorization and admission options: an apply is a patch.
+    fn is_patch(&self) -> bool {
+        true
+    }
+}
+
+/// PUT: the object as it was sent, decoded and defaulted.
+pub struct Replace(pub Map);
+
+impl Mutation for Replace {
+    fn apply(&self, _: &Context, _: Option<&Map>) -> Result<Map, Status> {
+        Ok(self.0.clone())
+    }
+    fn is_patch(&self) -> bool {
+        false
+    }
+}
+
+/// Changes in place, for what the server does itself.
+pub struct Change<F>(pub F);
+
+impl<F: Fn(&mut Map) -> Result<(), Status> + Send + Sync> Mutation for Change<F> {
+    fn apply(&self, _: &Context, existing: Option<&Map>) -> Result<Map, Status> {
+        let mut object = existing.cloned().unwrap_or_default();
+        (self.0)(&mut object)?;
+        Ok(object)
+    }
+}
+
+/// The three patches that need no ownership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchKind {
+    Json,
+    Merge,
+    Strategic,
+}
+
+/// PATCH with one of them.
+pub struct Patch<'a> {
+    pub kind: PatchKind,
+    pub patch: Value,
+    /// What is patched: the kind of the resource, or of a subresource's lens.
+    pub ty: TypeRef<'a>,
+    /// The kind's name, for messages.
+    pub what: String,
+    pub validation: FieldValidation,
+    pub defaults: bool,
+}
+
+impl Mutation for Patch<'_> {
+    fn apply(&self, cx: &Context, existing: Option<&Map>) -> Result<Map, Status> {
+        let Some(existing) = existing else { return Err(Status::internal("a patch of nothing")) };
+        let mut value = Value::Map(existing.clone());
+        match self.kind {
+            PatchKind::Json => schema::patch::json::apply(&mut value, self.patch.clone()).map_err(refused)?,
+            PatchKind::Merge => schema::patch::merge::apply(&mut value, self.patch.clone()),
+            PatchKind::Strategic => {
+                let (Value::Map(target), Value::Map(patch)) = (&mut value, &self.patch) else {
+                    return Err(Status::bad_request("a strategic merge patch must be an object"));
+                };
+                schema::patch::strategic::apply(self.ty, target, patch.clone()).map_err(refused)?;
+            }
+        }
+        let decoded = schema::normal::typed(self.ty, value).map_err(|error| {
+            invalid_patch(&self.what, existing.str_at(&["metadata", "name"]), &error.to_string())
+        })?;
+        let mut object = judge(cx, decoded, self.validation, |problems| {
+            invalid_patch(&self.what, existing.str_at(&["metadata", "name"]), &format!("strict decoding error: {problems}"))
+        })?;
+        if self.defaults {
+            schema::defaults::apply(self.ty, &mut object);
+        }
+        Ok(object)
+    }
+}
+
+/// 422 as upstream words what a patch made of an object.
+fn invalid_patch(what: &str, name: &str, why: &str) -> Status {
+    let mut status = Status::new(422, Reason::Invalid, format!("{what} \"{name}\" is invalid: patch: Invalid value: {why}"));
+    let details = status.details_mut();
+    details.name = name.to_owned();
+    details.kind = what.to_owned();
+    details.causes.push(api::Cause {
+        reason: "FieldValueInvalid".into(),
+        message: format!("Invalid value: {why}"),
+        field: "patch".into(),
+    });
+    status
+}
+
+fn refused(error: PatchError) -> Status {
+    match error {
+        PatchError::Malformed(why) => Status::bad_request(why),
+        PatchError::Rejected(why) => {
+            let message = format!("the server rejected our request due to an error in our request: {why}");
+            Status::new(422, Reason::Invalid, message)
+        }
+        PatchError::TooMany { .. } => Status::new(413, Reason::RequestEntityTooLarge, error.to_string()),
+    }
+}
+
+/// Takes a decoded object, or refuses or warns of what is unknown or twice in it, as `fieldValidation` says.
+///
+/// # Errors
+/// What `strict` makes of the problems.
+pub fn judge(
+    cx: &Context,
+    decoded: Decoded,
+    validation: FieldValidation,
+    strict: impl FnOnce(&str) -> Status,
+) -> Result<Map, Status> {
+    if !decoded.problems.is_empty() {
+        match validation {
+            FieldValidation::Ignore => {}
+            FieldValidation::Warn => decoded.problems.iter().for_each(|problem| cx.warn(problem.to_string())),
+            FieldValidation::Strict => {
+                let problems: Vec<String> = decoded.problems.iter().map(ToString::to_string).collect();
+                return Err(strict(&problems.join(", ")));
+            }
+        }
+    }
+    Ok(decoded.object)
+}
+
+/// Server-side apply.
+pub struct Apply<'a> {
+    pub config: Map,
+    pub ty: TypeRef<'a>,
+    pub api_version: String,
+    pub subresource: String,
+    pub options: &'a Options,
+    pub row: &'a schema::Resource,
+    pub defaults: bool,
+}
+
+impl Mutation for Apply<'_> {
+    fn apply(&self, cx: &Context, existing: Option<&Map>) -> Result<Map, Status> {
+        let mut object = managed::apply(self, cx, existing)?;
+        if self.defaults {
+            schema::defaults::apply(self.ty, &mut object);
+        }
+        Ok(object)
+    }
+    fn tracks(&self) -> bool {
+        true
+    }
+    fn creates(&self) -> bool {
+        self.subresource.is_empty()
+    }
+}
+
+/// Another mutation, through the shape in which a subresource shows the object.
+pub struct Through<'a> {
+    pub target: &'a Target,
+    pub subresource: &'a dyn Subresource,
+    pub inner: &'a dyn Mutation,
+}
+
+impl Mutation for Through<'_> {
+    fn apply(&self, cx: &Context, existing: Option<&Map>) -> Result<Map, Status> {
+        let Some(existing) = existing else { return Err(Status::internal("a subresource of nothing")) };
+        let shown = self.subresource.read(self.target, existing)?;
+        let changed = self.inner.apply(cx, Some(&shown))?;
+        let version = changed.at(&["metadata", "resourceVersion"]).cloned();
+        let mut object = existing.clone();
+        self.subresource.write(self.target, &mut object, changed)?;
+        match version {
+            Some(version) => object.set_at(&["metadata", "resourceVersion"], version),
+            None => {
+                object.remove_at(&["metadata", "resourceVersion"]);
+            }
+        }
+        Ok(object)
+    }
+    fn is_patch(&self) -> bool {
+        self.inner.is_patch()
+    }
+}
+
+/// The type of what a resource or a lens takes.
+pub fn type_of(served: &Served) -> TypeRef<'_> {
+    served.resource.schema.root()
+}

@@ -1,0 +1,158 @@
+//! Get, list and watch, from memory.
+
+use super::token::Token;
+use super::{Registry, Served, check_segments};
+use crate::cache::{Cacher, Entry, Filter, Scope, Start, State, Watcher};
+use crate::options::{ListOptions, Match};
+use api::Status;
+use std::sync::Arc;
+
+/// What a list found.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub entries: Vec<Arc<Entry>>,
+    pub revision: u64,
+    /// Where it goes on; empty: nowhere.
+    pub next: String,
+    pub remaining: Option<usize>,
+}
+
+const TOO_OLD: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+
+impl Registry {
+    /// An object, at least as new as `version` says (`None`: as new as the store has it).
+    ///
+    /// # Errors
+    /// 404 when there is none, 504 for a version that is not there yet.
+    pub async fn get(
+        &self,
+        served: &Served,
+        namespace: &str,
+        name: &str,
+        version: Option<u64>,
+    ) -> Result<Arc<Entry>, Status> {
+        let cacher = served.storage("get")?;
+        check_segments(namespace, name)?;
+        match version {
+            None => {
+                self.caches.consistent().await?;
+            }
+            Some(version) => self.caches.reached(version).await?,
+        }
+        let found = cacher.get(&Cacher::key(namespace, name));
+        found.ok_or_else(|| Status::not_found(&served.group_resource(), name))
+    }
+
+    /// The state to list from, and the revision that the list has.
+    async fn state(&self, cacher: &Cacher, options: &ListOptions) -> Result<(State, u64), Status> {
+        let too_old = |_| Status::expired("The resourceVersion for the provided list is too old.");
+        if let Some(token) = &options.token {
+            let Some(revision) = token.revision else {
+                self.caches.consistent().await?;
+                return Ok(cacher.now());
+            };
+            self.caches.reached(revision).await?;
+            return match cacher.at(revision) {
+                Ok(state) => Ok((state, revision)),
+                Err(_) => {
+                    let mut status = Status::expired(TOO_OLD);
+                    status.details_mut().continue_token = Token { revision: None, after: token.after.clone() }.encode();
+                    Err(status)
+                }
+            };
+        }
+        match (options.version, options.version_match) {
+            (None, _) => {
+                self.caches.consistent().await?;
+                Ok(cacher.now())
+            }
+            (Some(0), _) => Ok(cacher.now()),
+            (Some(version), Match::Exact) => {
+                self.caches.reached(version).await?;
+                let state = cacher.at(version).map_err(too_old)?;
+                Ok((state, version))
+            }
+            (Some(version), Match::Unset) if options.limit > 0 => {
+                self.caches.reached(version).await?;
+                let state = cacher.at(version).map_err(too_old)?;
+                Ok((state, version))
+            }
+            (Some(version), _) => {
+                self.caches.reached(version).await?;
+                Ok(cacher.now())
+            }
+        }
+    }
+
+    /// The objects that a filter sees.
+    ///
+    /// # Errors
+    /// 410 when the version asked for is too old, 504 when it is not there yet.
+    pub async fn list(&self, served: &Served, filter: &Filter, options: &ListOptions) -> Result<Listed, Status> {
+        let cacher = served.storage("list")?;
+        let (state, revision) = self.state(cacher, options).await?;
+        let after = options.token.as_ref().map(|token| token.after.as_str());
+        // A limit asks for pages of one consistent state; "any state" has always been given whole.
+        let limit = if options.version == Some(0) { 0 } else { options.limit };
+        let selects = filter.selects();
+        let mut entries: Vec<Arc<Entry>> = Vec::new();
+        let mut more = false;
+        for entry in state.range(&filter.scope, after) {
+            if selects && !filter.selected(entry, cacher.paths()) {
+                continue;
+            }
+            if limit > 0 && entries.len() == limit {
+                more = true;
+                break;
+            }
+            entries.push(entry.clone());
+        }
+        let mut listed = Listed { entries, revision, next: String::new(), remaining: None };
+        if more && let Some(last) = listed.entries.last() {
+            if !selects {
+                listed.remaining = Some(remaining(&state, &filter.scope, last.key(), after, listed.entries.len()));
+            }
+            listed.next = Token { revision: Some(revision), after: last.key().to_owned() }.encode();
+            cacher.pin(&state, revision);
+        }
+        Ok(listed)
+    }
+
+    /// Watches what a filter sees.
+    ///
+    /// # Errors
+    /// 410 when the start is too old: upstream tells it in the stream.
+    pub async fn watch(
+        &self,
+        served: &Served,
+        filter: Filter,
+        options: &ListOptions,
+    ) -> Result<(Watcher, Option<(State, u64)>), Status> {
+        let cacher = served.storage("watch")?;
+        // With `sendInitialEvents` unset, no version and 0 mean: all there is first, as if it were added.
+        let initial = options.send_initial_events.unwrap_or(matches!(options.version, None | Some(0)));
+        match options.version {
+            None => {
+                self.caches.consistent().await?;
+            }
+            Some(version) if options.send_initial_events == Some(true) => self.caches.reached(version).await?,
+            Some(_) => {}
+        }
+        let start = match options.version {
+            _ if initial => Start::Initial,
+            None | Some(0) => Start::After(cacher.now().1),
+            Some(version) => Start::After(version),
+        };
+        let asked = options.version.unwrap_or(0);
+        let (watcher, state, revision) =
+            cacher.watch(filter, start).map_err(|error| Status::too_old(asked, error.oldest))?;
+        Ok((watcher, initial.then_some((state, revision))))
+    }
+}
+
+fn remaining(state: &State, scope: &Scope, last: &str, after: Option<&str>, taken: usize) -> usize {
+    match (scope, after) {
+        (Scope::All, None) => state.len() - taken,
+        _ => state.range(scope, Some(last)).count(),
+    }
+}

@@ -1,0 +1,90 @@
+//! Label and field selectors of a request, made a filter of what is stored.
+
+use super::Served;
+use crate::cache::{Cacher, Filter, Scope};
+use api::Status;
+use api::selector::{FieldSelector, LabelSelector};
+
+/// Reads both selectors for the objects of a resource, in a namespace (empty: all).
+///
+/// # Errors
+/// 400 for a selector that can't be read, or a field that the kind can't be selected by.
+pub fn filter(
+    served: &Served,
+    cacher: &Cacher,
+    namespace: &str,
+    name: &str,
+    label_selector: &str,
+    field_selector: &str,
+) -> Result<Filter, Status> {
+    let labels = LabelSelector::parse(label_selector).map_err(|error| Status::bad_request(error.to_string()))?;
+    let fields = FieldSelector::parse(field_selector).map_err(|error| Status::bad_request(error.to_string()))?;
+    let mut filter = Filter { labels, ..Filter::everything() };
+    let mut indexed = None;
+    let mut exact_name = (!name.is_empty()).then(|| name.to_owned());
+    let mut exact_namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
+    for requirement in fields.requirements {
+        match requirement.field.as_str() {
+            "metadata.name" if requirement.equal && exact_name.is_none() => exact_name = Some(requirement.value),
+            "metadata.name" => filter.names.push((requirement.equal, requirement.value)),
+            "name" if served.resource.kind == "Namespace" => filter.names.push((requirement.equal, requirement.value)),
+            "metadata.namespace" if requirement.equal && exact_namespace.is_none() && served.resource.namespaced => {
+                exact_namespace = Some(requirement.value);
+            }
+            "metadata.namespace" => filter.namespaces.push((requirement.equal, requirement.value)),
+            label => {
+                let number = stored_label(served, label).and_then(|label| cacher.paths().position(label));
+                let number = number.ok_or_else(|| unsupported(cacher, label))?;
+                if requirement.equal && indexed.is_none() && cacher.paths().fields()[number].indexed {
+                    indexed = Some((number, requirement.value));
+                } else {
+                    filter.fields.push((number, requirement.equal, requirement.value));
+                }
+            }
+        }
+    }
+    let namespaced = served.resource.namespaced;
+    filter.scope = match (exact_name, &exact_namespace) {
+        (Some(name), Some(namespace)) if namespaced => key_scope(&mut filter, &mut indexed, format!("{namespace}/{name}")),
+        (Some(name), _) if !namespaced => key_scope(&mut filter, &mut indexed, name),
+        (name, namespace) => {
+            if let Some(name) = name {
+                filter.names.push((true, name));
+            }
+            match (indexed, namespace) {
+                (Some((number, value)), namespace) => {
+                    filter.namespace.clone_from(namespace);
+                    Scope::Field(number, value)
+                }
+                (None, Some(namespace)) => Scope::Namespace(namespace.clone()),
+                (None, None) => Scope::All,
+            }
+        }
+    };
+    Ok(filter)
+}
+
+fn key_scope(filter: &mut Filter, indexed: &mut Option<(usize, String)>, key: String) -> Scope {
+    if let Some((number, value)) = indexed.take() {
+        filter.fields.push((number, true, value));
+    }
+    Scope::Key(key)
+}
+
+/// How the stored version spells a field.
+fn stored_label<'a>(served: &Served, label: &'a str) -> Option<&'a str> {
+    if label == "spec.host" && served.resource.kind == "Pod" {
+        return Some("spec.nodeName");
+    }
+    let Some(conversion) = served.conversion else { return Some(label) };
+    conversion.labels.iter().find(|(theirs, _)| *theirs == label).map(|(_, ours)| *ours)
+}
+
+fn unsupported(cacher: &Cacher, label: &str) -> Status {
+    if cacher.paths().fields().is_empty() {
+        return Status::bad_request(format!(
+            "{label:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        ));
+    }
+    Status::bad_request(format!("field label not supported: {label}"))
+}

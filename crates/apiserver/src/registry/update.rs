@@ -1,0 +1,280 @@
+//! Update, patch and apply, on the object itself or through a subresource.
+
+use super::commit::{Act, Committed, contended};
+use super::create::{SIDE_TRIES, Written, fit_namespace, normalise, without_repeated_owners, written};
+use super::mutation::Mutation;
+use super::{Registry, Served, Side, check_segments, managed, meta};
+use crate::admission::Operation;
+use crate::cache::{Cacher, Entry};
+use crate::context::Context;
+use crate::options::Options;
+use api::field::{FieldError, Path, Raw};
+use api::{Reason, Status};
+use schema::{Encoded, Map, Value};
+use std::sync::Arc;
+
+/// How often a write is tried again against a newer object.
+const TRIES: usize = 256;
+
+/// The object of an update.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub namespace: &'a str,
+    pub name: &'a str,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+}
+
+/// An attempt's end, when it is not the answer.
+enum Attempt {
+    Done(Box<Written>),
+    /// Somebody else was quicker; the object as it is now.
+    Again(Option<Arc<Entry>>),
+    SideChanged,
+}
+
+impl Registry {
+    /// Changes the object of a place by a mutation, which is tried again when the object changed meanwhile.
+    ///
+    /// # Errors
+    /// 404 when there is none (and the mutation does not create), 409 for another resourceVersion than the object's, what
+    /// the mutation, admission, validation or the store refuse.
+    pub async fn update(
+        &self,
+        cx: &Context,
+        served: &Arc<Served>,
+        place: Place<'_>,
+        mutation: &dyn Mutation,
+        options: &Options,
+    ) -> Result<Written, Status> {
+        let cacher = served.storage("update")?;
+        check_segments(place.namespace, place.name)?;
+        let key = Cacher::key(place.namespace, place.name);
+        // What memory has is as good as the store's until the store says otherwise; a refusal on its ground counts only
+        // when memory was up to date.
+        let mut current = cacher.get(&key);
+        let mut fresh = false;
+        let mut sides = 0;
+        for _ in 0..TRIES {
+            match self.attempt(cx, served, cacher, place, &key, current.clone(), mutation, options).await {
+                Ok(Attempt::Done(written)) => return Ok(*written),
+                Ok(Attempt::Again(now)) => {
+                    current = now;
+                    fresh = true;
+                }
+                Ok(Attempt::SideChanged) => {
+                    sides += 1;
+                    if sides == SIDE_TRIES {
+                        break;
+                    }
+                }
+                Err(status) if fresh => return Err(status),
+                Err(status) => {
+                    self.caches.consistent().await?;
+                    let now = cacher.get(&key);
+                    let revision = |entry: &Option<Arc<Entry>>| entry.as_ref().map(|entry| entry.revision());
+                    if revision(&now) == revision(&current) {
+                        return Err(status);
+                    }
+                    current = now;
+                    fresh = true;
+                }
+            }
+        }
+        Err(contended(&served.group_resource(), place.name))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one step of update, with all that it holds")]
+    async fn attempt(
+        &self,
+        cx: &Context,
+        served: &Arc<Served>,
+        cacher: &Arc<Cacher>,
+        place: Place<'_>,
+        key: &str,
+        current: Option<Arc<Entry>>,
+        mutation: &dyn Mutation,
+        options: &Options,
+    ) -> Result<Attempt, Status> {
+        let Some(entry) = current else {
+            return self.attempt_create(cx, served, place, mutation, options).await;
+        };
+        let row = &served.resource;
+        let resource = served.group_resource();
+        let old = cacher.decode(&entry).map_err(|error| {
+            Status::internal(format!("the stored {resource} {:?} cannot be read: {error}", place.name))
+        })?;
+        let mut shown = None;
+        if served.conversion.is_some() {
+            let mut converted = old.clone();
+            served.from_stored(&mut converted);
+            shown = Some(converted);
+        }
+        let live = shown.as_ref().unwrap_or(&old);
+        let mut object = mutation.apply(cx, Some(live))?;
+        fit_namespace(&mut object, place.namespace)?;
+        without_repeated_owners(cx, &mut object);
+        check_identity(served, &object, &old, place.name)?;
+        if !mutation.tracks() {
+            managed::track(served, cx, Some(live), &mut object, place.subresource, options);
+        }
+        served.stamp(&mut object);
+        served.to_stored(&mut object);
+        check_version(served, &object, &entry, place.name)?;
+        let (operation, old) = (Operation::Update, &old);
+        self.admit(cx, served, operation, place.subresource, place.namespace, place.name, &mut object, Some(old), options)
+            .await?;
+
+        meta::keep(&mut object, old);
+        served.strategy.prepare_for_update(cx, row, place.subresource, &mut object, old);
+        if row.flags.generation && place.subresource.is_empty() && served.strategy.changes_generation(&object, old) {
+            let generation = old.at(&["metadata", "generation"]).and_then(Value::as_i64).unwrap_or(0);
+            object.set_at(&["metadata", "generation"], generation + 1);
+        }
+        let side = match &served.allocator {
+            Some(allocator) if place.subresource.is_empty() => {
+                allocator.allocate(cx, served, &mut object, Some(old), options.dry_run).await?
+            }
+            _ => Side::default(),
+        };
+        let mut errors = meta::validate_update(row, &object, old);
+        errors.extend(served.strategy.validate_update(cx, row, place.subresource, &object, old));
+        if !errors.is_empty() {
+            return Err(Status::invalid(&served.group_kind(), place.name, &errors));
+        }
+        served.strategy.warnings_on_update(row, &object, old).into_iter().for_each(|warning| cx.warn(warning));
+        served.strategy.canonicalize(&mut object);
+        normalise(cacher, &mut object)?;
+        self.validate(
+            cx, served, operation, place.subresource, place.namespace, place.name, &mut object, Some(old), options,
+        )
+        .await?;
+
+        let encoded = Encoded::new(&object);
+        let removed = self.removable(served, &object);
+        if options.dry_run || !removed && encoded.item(entry.revision()) == entry.item() {
+            return Ok(Attempt::Done(Box::new(written(served, object, Some(entry.revision()), &encoded, false))));
+        }
+        let (act, side) = if removed {
+            let side = match &served.allocator {
+                Some(allocator) => allocator.release(cx, served, &object).await?,
+                None => Side::default(),
+            };
+            (Act::Delete, side)
+        } else {
+            let value = encoded.stored(&cacher.layout.api_version, &cacher.layout.kind);
+            (Act::Put { value, lease: self.lease(served).await? }, side)
+        };
+        match self.commit(cacher, key, entry.revision(), act, side).await? {
+            Committed::Done(revision) => {
+                Ok(Attempt::Done(Box::new(written(served, object, Some(revision), &encoded, false))))
+            }
+            Committed::Changed(now) => Ok(Attempt::Again(self.entry_of(cacher, key, now)?)),
+            Committed::SideChanged => Ok(Attempt::SideChanged),
+        }
+    }
+
+    /// The mutation of an object that is not there.
+    async fn attempt_create(
+        &self,
+        cx: &Context,
+        served: &Arc<Served>,
+        place: Place<'_>,
+        mutation: &dyn Mutation,
+        options: &Options,
+    ) -> Result<Attempt, Status> {
+        let replaces = !mutation.is_patch() && served.strategy.allow_create_on_update();
+        if !place.subresource.is_empty() || !mutation.creates() && !replaces {
+            return Err(Status::not_found(&served.group_resource(), place.name));
+        }
+        let mut object = mutation.apply(cx, None)?;
+        if !object.str_at(&["metadata", "uid"]).is_empty() && mutation.tracks() {
+            let why = format!(
+                "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                object.str_at(&["metadata", "uid"])
+            );
+            return Err(Status::conflict(&served.group_resource(), place.name, why));
+        }
+        if object.str_at(&["metadata", "name"]).is_empty() {
+            meta::of(&mut object).insert("name", place.name);
+        }
+        fit_namespace(&mut object, place.namespace)?;
+        served.stamp(&mut object);
+        let version = object.str_at(&["metadata", "resourceVersion"]).to_owned();
+        if !matches!(version.as_str(), "" | "0") {
+            if mutation.tracks() {
+                return Err(Status::not_found(&served.group_resource(), place.name));
+            }
+            meta::of(&mut object).remove("resourceVersion");
+        }
+        let created = if mutation.tracks() {
+            self.create_tracked(cx, served, place.namespace, object, options).await
+        } else {
+            self.create(cx, served, place.namespace, object, options).await
+        };
+        match created {
+            Ok(written) => Ok(Attempt::Done(Box::new(written))),
+            Err(status) if status.reason == Reason::AlreadyExists => {
+                self.caches.consistent().await?;
+                let cacher = served.storage("update")?;
+                Ok(Attempt::Again(cacher.get(&Cacher::key(place.namespace, place.name))))
+            }
+            Err(status) => Err(status),
+        }
+    }
+
+    /// The entry of what the store has.
+    pub(super) fn entry_of(
+        &self,
+        cacher: &Cacher,
+        key: &str,
+        found: Option<store::KeyValue>,
+    ) -> Result<Option<Arc<Entry>>, Status> {
+        let Some(kv) = found else { return Ok(None) };
+        let entry = cacher.entry(key, kv.mod_revision.cast_unsigned(), &kv.value);
+        entry.map(|entry| Some(Arc::new(entry))).map_err(|error| Status::internal(crate::cache::Chain(&error)))
+    }
+
+    /// Whether nothing holds an object any more that is being deleted.
+    pub(super) fn removable(&self, served: &Served, object: &Map) -> bool {
+        let grace = object.at(&["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
+        meta::is_deleting(object)
+            && meta::finalizers(object).is_empty()
+            && !served.strategy.holds_deletion(object)
+            && (grace == Some(0) || served.strategy.delete_after_update(object))
+    }
+}
+
+/// The name and the uid can't be others.
+fn check_identity(served: &Served, object: &Map, old: &Map, name: &str) -> Result<(), Status> {
+    let uid = object.str_at(&["metadata", "uid"]);
+    let actual = old.str_at(&["metadata", "uid"]);
+    if !uid.is_empty() && uid != actual {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {actual}");
+        return Err(Status::conflict(&served.group_resource(), name, why));
+    }
+    Ok(())
+}
+
+/// The resourceVersion, if there is one, must be the object's.
+fn check_version(served: &Served, object: &Map, entry: &Entry, name: &str) -> Result<(), Status> {
+    match object.str_at(&["metadata", "resourceVersion"]) {
+        "" | "0" if served.strategy.allow_unconditional_update() => Ok(()),
+        "" | "0" => {
+            let metadata = Path::root("metadata");
+            let why = "must be specified for an update";
+            let error = FieldError::invalid(&metadata.child("resourceVersion"), Raw("0".to_owned()), why);
+            Err(Status::invalid(&served.group_kind(), name, &[error]))
+        }
+        version => match version.parse::<u64>() {
+            Ok(version) if version == entry.revision() => Ok(()),
+            Ok(_) => Err(Status::modified(&served.group_resource(), name)),
+            Err(_) => {
+                let metadata = Path::root("metadata");
+                let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
+                let error = FieldError::invalid(&metadata.child("resourceVersion"), version, why);
+                Err(Status::invalid(&served.group_kind(), name, &[error]))
+            }
+        },
+    }
+}
