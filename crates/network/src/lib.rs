@@ -23,3 +23,4 @@ pub mod sysctl;
 
 pub use cidr::{Cidr, CidrError};
 pub use error::{Error, Result};
+pub use pod::Protocol;

@@ -23,6 +23,14 @@ impl Register {
         Self(number)
     }
 
+    /// The register `count` places after this one.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub const fn offset(self, count: u8) -> Self {
+        Self::new(self.0 + count)
+    }
+
     fn number(self) -> u32 {
         8 + u32::from(self.0)
     }

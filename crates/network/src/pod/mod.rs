@@ -26,7 +26,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use self::ipam::Ipam;
 use self::record::{Records, Sandbox};
 use crate::nft::Nft;
-use crate::rtnl::{Changes, RouteScope, Rtnl};
+use crate::rtnl::{Changes, Route, RouteScope, Rtnl};
 use crate::{Cidr, Error, Result, sysctl};
 
 /// The gateway that pods are told of. Nothing has this address.
@@ -47,6 +47,9 @@ pub struct PodNetworkConfig {
     /// Where pods go under their own address: the pod CIDR of the whole cluster. Everything else outside
     /// the node sees the node's address.
     pub cluster_cidrs: Vec<Cidr>,
+    /// Where Services are. On a machine without a default route, packets of its own to them need one of
+    /// their own, or they are refused before the service proxy sees them.
+    pub service_cidrs: Vec<Cidr>,
     /// The largest packet of pods; that of the interface of the default route when not given.
     pub mtu: Option<u32>,
 }
@@ -208,6 +211,11 @@ impl PodNetwork {
         // The scope keeps the kernel from choosing it as the source of packets that have nothing to do with
         // pods.
         changes.add_address(loopback, gateway, RouteScope::Link, Some(&self.names.label));
+        if default_route(&mut rtnl)?.is_none() {
+            for range in self.config.service_cidrs.iter().filter(|range| !range.is_ipv6()) {
+                changes.add_link_route(*range, loopback, Some(gateway));
+            }
+        }
         for answer in rtnl.apply_each(&changes)? {
             answer.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
         }
@@ -307,7 +315,16 @@ impl PodNetwork {
                 changes.delete_address(address.link, address.address);
             }
         }
-        rtnl.apply(&changes)?;
+        let loopback = rtnl.index("lo")?;
+        for route in rtnl.routes()? {
+            if route.link == Some(loopback) && self.config.service_cidrs.contains(&route.destination) {
+                changes.delete_link_route(route.destination, loopback);
+            }
+        }
+        for answer in rtnl.apply_each(&changes)? {
+            // A route goes with its source address.
+            answer.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
+        }
         rules::uninstall(&mut Nft::open()?, &self.names.table)?;
         state.ipam = None;
         state.records.clear()
@@ -382,8 +399,13 @@ impl State {
 
 /// The largest packet of the interface that the default route leads through.
 fn default_route_mtu(rtnl: &mut Rtnl) -> Result<Option<u32>> {
-    let routes = rtnl.routes()?;
-    let default = routes.iter().filter(|r| r.destination.prefix() == 0 && !r.destination.is_ipv6());
-    let Some(index) = default.min_by_key(|r| r.metric).and_then(|r| r.link) else { return Ok(None) };
+    let Some(index) = default_route(rtnl)?.and_then(|route| route.link) else { return Ok(None) };
     Ok(rtnl.links()?.into_iter().find(|link| link.index == index).map(|link| link.mtu))
+}
+
+/// The default route that is used.
+fn default_route(rtnl: &mut Rtnl) -> Result<Option<Route>> {
+    let routes = rtnl.routes()?.into_iter();
+    let default = routes.filter(|route| route.destination.prefix() == 0 && !route.destination.is_ipv6());
+    Ok(default.min_by_key(|route| route.metric))
 }

@@ -95,6 +95,18 @@ impl Changes {
         self.add_route(destination, link, Some(gateway), None);
     }
 
+    /// Deletes a route to a destination on the link itself.
+    pub fn delete_link_route(&mut self, destination: Cidr, link: u32) {
+        self.batch.push(libc::RTM_DELROUTE, NLM_F_ACK, format!("delete the route to {destination}"), |m| {
+            let family = family_of(destination.network());
+            let scope = RouteScope::Link.number();
+            m.raw(&[family, destination.prefix(), 0, 0, libc::RT_TABLE_MAIN, 0, scope, TYPE_UNICAST]);
+            m.raw(&0u32.to_ne_bytes());
+            m.attribute(libc::RTA_DST, &address_bytes(destination.network()));
+            m.u32(libc::RTA_OIF, link);
+        });
+    }
+
     fn add_route(&mut self, destination: Cidr, link: u32, gateway: Option<IpAddr>, source: Option<IpAddr>) {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         self.batch.push(libc::RTM_NEWROUTE, flags, format!("add the route to {destination}"), |m| {

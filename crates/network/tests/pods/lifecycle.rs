@@ -14,7 +14,9 @@ fn traces() -> (Vec<String>, Vec<String>, Vec<String>, String) {
     let mut rtnl = Rtnl::open().unwrap();
     let links = rtnl.links().unwrap().into_iter().map(|link| link.name).collect();
     let addresses = rtnl.addresses().unwrap().into_iter().filter(|a| a.address.is_ipv4());
-    let addresses = addresses.map(|a| format!("{} {}", a.link, a.address)).collect();
+    let addresses = addresses.map(|a| format!("{} {}", a.link, a.address));
+    let routes = rtnl.routes().unwrap().into_iter().map(|r| format!("{} {:?}", r.destination, r.link));
+    let addresses = addresses.chain(routes).collect();
     let tables = Nft::open().unwrap().tables().unwrap().into_iter().map(|(table, _)| table.name).collect();
     (links, addresses, tables, sysctl::read("ipv4/ip_forward").unwrap())
 }
@@ -115,6 +117,7 @@ fn the_last_cluster_gives_forwarding_back() {
             cluster: "other".into(),
             state_dir: machine.state.with_file_name("other"),
             cluster_cidrs: vec![],
+            service_cidrs: vec![],
             mtu: None,
         })
         .unwrap();

@@ -46,6 +46,7 @@ impl Machine {
             cluster: CLUSTER.into(),
             state_dir: self.state.clone(),
             cluster_cidrs: vec!["10.77.0.0/16".parse().unwrap()],
+            service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
             mtu: Some(1400),
         })
         .unwrap()

@@ -1,0 +1,182 @@
+//! Carrying out what was decided: the table in the kernel.
+
+use network::conntrack::Conntrack;
+use network::nft::{Chain, Family, Nft, Rule, Table, Transaction, protocol};
+
+use crate::layout::{Layout, SetName};
+use crate::plan::Firewall;
+use crate::ruleset::{Delta, RuleSet, firewall_chain};
+
+/// The name of the tables of a cluster.
+pub fn table_name(cluster: &str) -> String {
+    format!("{cluster}-services")
+}
+
+/// The table of one family in the network namespace in which it was opened. All calls block.
+#[derive(Debug)]
+pub struct KernelTable {
+    layout: Layout,
+    nft: Nft,
+    conntrack: Conntrack,
+}
+
+impl KernelTable {
+    /// Opens the sockets; changes nothing yet.
+    pub fn open(layout: Layout) -> network::Result<Self> {
+        Ok(Self { layout, nft: Nft::open()?, conntrack: Conntrack::open()? })
+    }
+
+    /// Makes the table hold all of `rules` and nothing else, in one transaction, without a moment in which
+    /// a service does not answer. Of a table that an earlier run left, clients keep their endpoints.
+    pub fn replace(&mut self, rules: &mut RuleSet) -> network::Result<()> {
+        let delta = rules.full();
+        let takeover = self.takeover(&delta)?;
+        let result = self.nft.commit(takeover.unwrap_or_else(|| self.fresh(&delta)));
+        if let Err(error) = result {
+            // The old table may not be as its comment says.
+            tracing::warn!(%error, table = self.layout.table.name, "writing the whole table anew");
+            let fresh = self.fresh(&delta);
+            self.nft.commit(fresh)?;
+        }
+        self.forget_stale_flows(rules, &delta)
+    }
+
+    /// Changes what `delta` says. After an error, nothing has changed, and [`KernelTable::replace`] is due.
+    pub fn apply(&mut self, rules: &RuleSet, delta: &Delta) -> network::Result<()> {
+        let mut t = Transaction::new();
+        self.change(&mut t, delta);
+        self.nft.commit(t)?;
+        if delta.udp_changed { self.forget_stale_flows(rules, delta) } else { Ok(()) }
+    }
+
+    /// Deletes the table, if there is one.
+    pub fn remove(&mut self) -> network::Result<()> {
+        let mut t = Transaction::new();
+        if self.nft.tables()?.iter().any(|(table, _)| *table == self.layout.table) {
+            t.delete_table(&self.layout.table);
+        }
+        self.nft.commit(t)
+    }
+
+    fn fresh(&self, delta: &Delta) -> Transaction {
+        let mut t = Transaction::new();
+        t.replace_table(&self.layout.table, Some(&Layout::comment()));
+        self.write_whole(&mut t, delta);
+        t
+    }
+
+    /// Empties all of a known table but the affinities, and fills it again; none when there is no such
+    /// table.
+    fn takeover(&mut self, delta: &Delta) -> network::Result<Option<Transaction>> {
+        let known = (self.layout.table.clone(), Layout::comment());
+        if !self.nft.tables()?.contains(&known) {
+            return Ok(None);
+        }
+        let table = &self.layout.table;
+        let sets = self.nft.sets(table)?;
+        if !SetName::ALL.iter().all(|set| sets.iter().any(|name| name == set.name())) {
+            return Ok(None);
+        }
+        let mut t = Transaction::new();
+        let fixed = self.layout.fixed_chains();
+        let wanted: Vec<String> = delta.classes.iter().map(|class| class.chain()).collect();
+        let chains = self.nft.chains(table)?;
+        for chain in &chains {
+            t.flush_chain(table, chain);
+        }
+        for set in SetName::ALL.into_iter().filter(|set| *set != SetName::Affinity) {
+            t.flush_set(table, set.name());
+        }
+        for chain in &chains {
+            let kept = fixed.iter().any(|(fixed, _)| fixed.name == chain.as_str()) || wanted.contains(chain);
+            if !kept {
+                t.delete_chain(table, chain);
+            }
+        }
+        self.write_whole(&mut t, delta);
+        Ok(Some(t))
+    }
+
+    fn write_whole(&self, t: &mut Transaction, delta: &Delta) {
+        self.layout.add_sets(t);
+        let table = &self.layout.table;
+        let chains = self.layout.fixed_chains();
+        for (chain, _) in &chains {
+            t.add_chain(table, chain);
+        }
+        for (chain, rules) in &chains {
+            for rule in rules {
+                t.add_rule(table, &chain.name, rule);
+            }
+        }
+        self.change(t, delta);
+    }
+
+    fn change(&self, t: &mut Transaction, delta: &Delta) {
+        let table = &self.layout.table;
+        for (set, elements) in by_set(delta.deleted()) {
+            t.delete_elements(table, set.name(), &elements);
+        }
+        for class in &delta.classes {
+            self.layout.add_class(t, *class);
+        }
+        for (id, firewall) in &delta.firewalls {
+            self.write_firewall(t, *id, firewall);
+        }
+        for (set, elements) in by_set(delta.added()) {
+            t.add_elements(table, set.name(), &elements);
+        }
+        for id in &delta.stale_firewalls {
+            // The chain itself stays until everything is written anew: older kernels do not notice at once
+            // that nothing leads to it.
+            t.flush_chain(table, &firewall_chain(*id));
+        }
+    }
+
+    fn write_firewall(&self, t: &mut Transaction, id: u64, firewall: &Firewall) {
+        let (table, name) = (&self.layout.table, firewall_chain(id));
+        t.add_chain(table, &Chain::regular(name.as_str()));
+        t.flush_chain(table, &name);
+        for range in &firewall.sources {
+            t.add_rule(table, &name, &Rule::new().source(*range).verdict(network::nft::Verdict::Return));
+        }
+        t.add_rule(table, &name, &Rule::new().drop());
+    }
+
+    fn forget_stale_flows(&mut self, rules: &RuleSet, delta: &Delta) -> network::Result<()> {
+        let flows = self.conntrack.flows(rules.is_ipv6(), protocol::UDP)?;
+        let stale = rules.stale_flows(&flows, delta);
+        if stale.is_empty() {
+            return Ok(());
+        }
+        tracing::debug!(flows = stale.len(), "forgetting UDP flows to endpoints that are gone");
+        self.conntrack.delete(&stale)
+    }
+}
+
+/// Deletes the tables of a cluster, if there are any: services stop answering on this node.
+pub fn reset(cluster: &str) -> network::Result<()> {
+    let mut t = Transaction::new();
+    let mut nft = Nft::open()?;
+    for (table, _) in nft.tables()? {
+        if table.name == table_name(cluster) && matches!(table.family, Family::Ip | Family::Ip6) {
+            t.delete_table(&table);
+        }
+    }
+    nft.commit(t)
+}
+
+/// The table of a cluster for one family.
+pub fn table(cluster: &str, family: Family) -> Table {
+    Table::new(family, table_name(cluster))
+}
+
+fn by_set(
+    elements: impl Iterator<Item = (SetName, network::nft::Element)>,
+) -> std::collections::BTreeMap<SetName, Vec<network::nft::Element>> {
+    let mut by_set = std::collections::BTreeMap::<_, Vec<_>>::new();
+    for (set, element) in elements {
+        by_set.entry(set).or_default().push(element);
+    }
+    by_set
+}

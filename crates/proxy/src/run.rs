@@ -1,0 +1,324 @@
+//! The proxy as it runs: watches, the state, and the tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures::{FutureExt, Stream, StreamExt};
+use kube::api::Api;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{WatchStreamExt, watcher::DefaultBackoff};
+use kube::{Client, Resource};
+use network::Cidr;
+use network::nft::Family;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::health::HealthServers;
+use crate::kernel::{self, KernelTable};
+use crate::layout::Layout;
+use crate::objects::{EndpointSlice, Node, SELECTOR, Service};
+use crate::plan;
+use crate::ruleset::{Delta, RuleSet};
+use crate::state::{ServiceName, State, name_of};
+
+/// How long to wait before the tables are tried again after an error, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// At which addresses of the node node ports are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// At all but loopback.
+    #[default]
+    All,
+    /// At those in these ranges.
+    Within(Vec<Cidr>),
+}
+
+/// What the proxy needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster's name: part of the names of its tables.
+    pub cluster: String,
+    /// The node's name: its endpoints are the local ones.
+    pub node_name: String,
+    /// Where pods are: traffic from elsewhere to cluster IPs gets the node's address as its source. Empty
+    /// when that is not known.
+    pub cluster_cidrs: Vec<Cidr>,
+    /// Whether all traffic to cluster IPs gets the node's address as its source.
+    pub masquerade_all: bool,
+    /// At which addresses node ports are.
+    pub node_port_addresses: NodePortAddresses,
+    /// Set to true once all services of the first lists answer.
+    pub ready: Option<watch::Sender<bool>>,
+}
+
+/// The proxy cannot run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel's netlink sockets cannot be opened.
+    #[error("the service proxy cannot use nftables: {0}")]
+    Network(#[from] network::Error),
+    /// The thread that talks to the kernel is gone.
+    #[error("the service proxy's work was aborted: {0}")]
+    Aborted(#[from] tokio::task::JoinError),
+}
+
+/// Runs the proxy until `shutdown`. The rules stay, so services answer meanwhile; [`kernel::reset`] takes
+/// them away.
+pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
+    let mut proxy = Proxy::open(&config).await?;
+    let events = observe(&config, client);
+    tokio::pin!(events);
+    let mut pending = Pending::default();
+    loop {
+        let retry = async {
+            match proxy.retry_after() {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            event = events.next() => match event {
+                Some(event) => pending.apply(event, &mut proxy.state),
+                None => return Ok(()),
+            },
+            () = retry => {}
+        }
+        // Whatever else is there already is part of the same transaction; nothing is waited for.
+        while let Some(Some(event)) = events.next().now_or_never() {
+            pending.apply(event, &mut proxy.state);
+        }
+        if pending.is_complete() {
+            let in_sync = proxy.sync().await?;
+            if let Some(ready) = config.ready.as_ref().filter(|_| in_sync) {
+                ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+            }
+        }
+    }
+}
+
+/// A change of any kind that the proxy reads.
+enum Observation {
+    Service(Event<Service>),
+    Slice(Event<EndpointSlice>),
+    Node(Event<Node>),
+}
+
+fn observe(config: &Config, client: Client) -> impl Stream<Item = Observation> + use<> {
+    let services = watch(Api::<Service>::all(client.clone()), watcher::Config::default().labels(SELECTOR));
+    let slices = watch(Api::<EndpointSlice>::all(client.clone()), watcher::Config::default().labels(SELECTOR));
+    let own = format!("metadata.name={}", config.node_name);
+    let node = watch(Api::<Node>::all(client), watcher::Config::default().fields(&own));
+    futures::stream::select(
+        services.map(Observation::Service),
+        futures::stream::select(slices.map(Observation::Slice), node.map(Observation::Node)),
+    )
+}
+
+fn watch<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Event<K>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    // Pages would only make the first list later.
+    let config = config.any_semantic().page_size(u32::MAX);
+    watcher(api, config).backoff(DefaultBackoff::default()).filter_map(|event| async move {
+        event.inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "watching for the proxy")).ok()
+    })
+}
+
+/// What a list has brought so far. Until the first lists of Services and EndpointSlices are complete,
+/// nothing is written: the rules of an earlier run may know more.
+#[derive(Default)]
+struct Pending {
+    services: List,
+    slices: List,
+}
+
+/// A list in progress: what is not in it when it ends is gone.
+#[derive(Default)]
+struct List {
+    missing: BTreeSet<ServiceName>,
+    complete: bool,
+}
+
+impl Pending {
+    fn is_complete(&self) -> bool {
+        self.services.complete && self.slices.complete
+    }
+
+    fn apply(&mut self, observation: Observation, state: &mut State) {
+        match observation {
+            Observation::Service(event) => match event {
+                Event::Init => self.services.missing = state.service_names(),
+                Event::InitApply(service) | Event::Apply(service) => {
+                    self.services.missing.remove(&name_of(&service.metadata));
+                    state.apply_service(&service);
+                }
+                Event::Delete(service) => state.delete_service(&name_of(&service.metadata)),
+                Event::InitDone => {
+                    self.services.finish().iter().for_each(|name| state.delete_service(name));
+                }
+            },
+            Observation::Slice(event) => match event {
+                Event::Init => self.slices.missing = state.slice_names(),
+                Event::InitApply(slice) | Event::Apply(slice) => {
+                    self.slices.missing.remove(&name_of(&slice.metadata));
+                    state.apply_slice(&slice);
+                }
+                Event::Delete(slice) => state.delete_slice(&name_of(&slice.metadata)),
+                Event::InitDone => {
+                    self.slices.finish().iter().for_each(|name| state.delete_slice(name));
+                }
+            },
+            Observation::Node(Event::Apply(node) | Event::InitApply(node)) => state.apply_node(&node),
+            Observation::Node(Event::Init | Event::InitDone | Event::Delete(_)) => {}
+        }
+    }
+}
+
+impl List {
+    fn finish(&mut self) -> BTreeSet<ServiceName> {
+        self.complete = true;
+        std::mem::take(&mut self.missing)
+    }
+}
+
+/// The state and the tables made from it.
+struct Proxy {
+    state: State,
+    /// IPv4 and IPv6; taken away while a thread works on them.
+    tables: Vec<Managed>,
+    health: HealthServers,
+    health_ports: BTreeMap<u16, (ServiceName, usize)>,
+    /// How long to wait before the next attempt, after an error.
+    retry: Option<Duration>,
+}
+
+/// A table and what it should hold.
+struct Managed {
+    kernel: KernelTable,
+    rules: RuleSet,
+    written: Written,
+}
+
+/// What is known about a table in the kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// Nothing: it must be written as a whole.
+    Unknown,
+    /// It is not there: nothing needs it.
+    Absent,
+    /// It holds what it should, but for the changes at hand.
+    Whole,
+}
+
+impl Managed {
+    /// Brings the table up to its rule set, of which `delta` is new.
+    fn write(&mut self, delta: &Delta) -> network::Result<()> {
+        let needed = !self.rules.is_ipv6() || !self.rules.is_empty();
+        let written = std::mem::replace(&mut self.written, Written::Unknown);
+        self.written = match (written, needed) {
+            (Written::Absent, false) => Written::Absent,
+            (Written::Unknown, false) => {
+                self.kernel.remove()?;
+                Written::Absent
+            }
+            (Written::Unknown | Written::Absent, true) => {
+                self.kernel.replace(&mut self.rules)?;
+                Written::Whole
+            }
+            (Written::Whole, _) => {
+                if !delta.is_empty() || delta.udp_changed {
+                    self.kernel.apply(&self.rules, delta)?;
+                }
+                Written::Whole
+            }
+        };
+        Ok(())
+    }
+}
+
+impl Proxy {
+    async fn open(config: &Config) -> Result<Self, Error> {
+        let layout = |family| Layout {
+            table: kernel::table(&config.cluster, family),
+            cluster_cidrs: config.cluster_cidrs.clone(),
+            masquerade_all: config.masquerade_all,
+            node_port_addresses: match &config.node_port_addresses {
+                NodePortAddresses::All => None,
+                NodePortAddresses::Within(ranges) => Some(ranges.clone()),
+            },
+        };
+        let layouts = [Family::Ip, Family::Ip6].map(layout);
+        let open = move || -> network::Result<Vec<_>> {
+            let open = |layout: Layout| {
+                let rules = RuleSet::new(layout.table.family);
+                Ok(Managed { kernel: KernelTable::open(layout)?, rules, written: Written::Unknown })
+            };
+            layouts.into_iter().map(open).collect()
+        };
+        Ok(Self {
+            state: State::new(&config.node_name),
+            tables: tokio::task::spawn_blocking(open).await??,
+            health: HealthServers::default(),
+            health_ports: BTreeMap::new(),
+            retry: None,
+        })
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        self.retry
+    }
+
+    /// Brings the tables up to the state. An error of the kernel is told and tried again later, with
+    /// everything. Whether the tables hold all they should.
+    async fn sync(&mut self) -> Result<bool, Error> {
+        let dirty = self.state.take_dirty();
+        if dirty.is_empty() && self.tables.iter().all(|table| table.written != Written::Unknown) {
+            return Ok(true);
+        }
+        let mut tables = std::mem::take(&mut self.tables);
+        let deltas: Vec<Delta> = tables.iter_mut().map(|table| self.plan(&mut table.rules, &dirty)).collect();
+        let work = move || {
+            let written = tables.iter_mut().zip(&deltas).map(|(table, delta)| table.write(delta));
+            let errors: Vec<network::Error> = written.filter_map(Result::err).collect();
+            (tables, errors)
+        };
+        let (tables, errors) = tokio::task::spawn_blocking(work).await?;
+        self.tables = tables;
+        for error in &errors {
+            tracing::warn!(%error, "the service proxy could not write its rules; it will try again");
+        }
+        let longer = self.retry.map_or(RETRY.0, |wait| (wait * 2).min(RETRY.1));
+        self.retry = (!errors.is_empty()).then_some(longer);
+        self.serve_health(&dirty).await;
+        Ok(errors.is_empty())
+    }
+
+    fn plan(&self, rules: &mut RuleSet, dirty: &BTreeSet<ServiceName>) -> Delta {
+        let mut delta = Delta::default();
+        for service in dirty {
+            let plan = plan::plan_service(&self.state, service, rules.is_ipv6());
+            rules.update(service, plan, &mut delta);
+        }
+        delta
+    }
+
+    async fn serve_health(&mut self, dirty: &BTreeSet<ServiceName>) {
+        let before = self.health_ports.clone();
+        self.health_ports.retain(|_, (service, _)| !dirty.contains(service));
+        for name in dirty {
+            if let Some(port) = self.state.service(name).and_then(|service| service.health_check_port) {
+                self.health_ports.insert(port, (name.clone(), plan::local_endpoints(&self.state, name)));
+            }
+        }
+        if before != self.health_ports {
+            for error in self.health.serve(self.health_ports.clone()).await {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+}
