@@ -8,7 +8,9 @@ pub mod image;
 pub mod registry;
 pub mod snapshot;
 mod seccomp;
+mod server;
 mod shim;
 mod spec;
 
 pub use dispatch::dispatch;
+pub use server::{Config, ConfigError, ResetError, ServeError, reset, serve};

@@ -27,6 +27,7 @@ pub(crate) struct Container {
     /// Of the first process; `None` until it is known.
     pub(crate) pid: Option<i32>,
     pub(crate) pidfd: Option<OwnedFd>,
+    pub(crate) started_at: i64,
     pub(crate) cgroup_dirs: Vec<PathBuf>,
     pub(crate) log: Option<LogFile>,
     /// Master side.
@@ -44,6 +45,7 @@ impl Container {
             dir: plan.dir.clone(),
             pid: None,
             pidfd: None,
+            started_at: 0,
             cgroup_dirs: plan.cgroup_dirs.clone(),
             log,
             terminal: None,
@@ -56,6 +58,7 @@ impl Container {
     /// Remembers the first process.
     pub(crate) fn set_pid(&mut self, pid: i32) {
         self.pid = Some(pid);
+        self.started_at = now_nanos();
         // A process that has been reaped already has none, and needs none.
         self.pidfd = syscalls::pidfd_open(pid).ok();
     }

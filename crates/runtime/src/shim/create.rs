@@ -27,7 +27,7 @@ use super::{
     control::{self, Report, Reporter, Reports},
     exec::{complain, give_stdio},
     mounts, oci,
-    process::{Filter, Prepared, ProcessSpec, become_process, enter_cwd},
+    process::{Filter, Prepared, ProcessSpec, become_process, enter_cwd, set_oom_score},
     protocol::ContainerPlan,
     report_log,
     sandbox::Namespaces,
@@ -85,6 +85,9 @@ fn start(
     } else {
         None
     };
+    if let Some(score) = plan.process.oom_score_adj {
+        set_oom_score(score).map_err(io("set oom_score_adj"))?;
+    }
     // As late as possible: from here our own memory counts against the container's limit.
     crate::cgroup::join(&plan.cgroup_dirs).map_err(io("join the cgroup"))?;
 

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     control::{self, Report, Reporter, Reports},
-    process::{Filter, Prepared, ProcessSpec, become_process, enter_cwd, prctl},
+    process::{Filter, Prepared, ProcessSpec, become_process, enter_cwd, prctl, set_oom_score},
     syscalls::{self, Fork},
     terminal,
 };
@@ -57,8 +57,7 @@ fn enter(
     let filter = Filter::of(process).map_err(|e| format!("seccomp filter: {e}"))?;
     crate::cgroup::join(target.cgroup_dirs).map_err(|e| format!("join the cgroup: {e}"))?;
     if let Some(score) = process.oom_score_adj {
-        fs::write("/proc/self/oom_score_adj", score.to_string())
-            .map_err(|e| format!("oom_score_adj: {e}"))?;
+        set_oom_score(score).map_err(|e| format!("set oom_score_adj: {e}"))?;
     }
     // From here to execve nobody in the container may look into this process.
     prctl(libc::PR_SET_DUMPABLE, 0).map_err(|e| format!("prctl: {e}"))?;

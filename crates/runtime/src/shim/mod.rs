@@ -30,7 +30,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(crate) use connection::{MAX_FDS, receive, send};
+pub(crate) use connection::{receive, send};
+pub(crate) use log_file::now_nanos;
 
 use self::server::Server;
 
@@ -42,11 +43,11 @@ pub(crate) const NAME: &str = "pilothouse-shim";
 pub(crate) const PID_FILE: &str = "shim.pid";
 
 /// Kernel value: killed after everything but the machine's own services.
-const OOM_SCORE_ADJ: &str = "-998";
+const OOM_SCORE_ADJ: i32 = -998;
 
 /// Runs as a shim until told to end; the exit code.
 pub(crate) fn main(args: &[std::ffi::OsString]) -> i32 {
-    let [_, _, dir, cgroup @ ..] = args else {
+    let [_, _, _, dir, cgroup @ ..] = args else {
         return 2;
     };
     let cgroup: Vec<PathBuf> = cgroup.iter().map(PathBuf::from).collect();
@@ -71,7 +72,7 @@ fn run(dir: &Path, cgroup: &[PathBuf]) -> io::Result<()> {
     nix::unistd::setgroups(&[])?;
     process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1)?;
     crate::cgroup::join(cgroup)?;
-    fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ)?;
+    process::set_oom_score(OOM_SCORE_ADJ)?;
     write_pid(dir)?;
     let server = Server::new(listener)?;
     trim_memory();

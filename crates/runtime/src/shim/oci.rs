@@ -33,16 +33,13 @@ pub(crate) fn build(
     if !plan.process.groups.is_empty() {
         user = user.additional_gids(plan.process.groups.clone());
     }
-    let mut process = ProcessBuilder::default()
+    let process = ProcessBuilder::default()
         .terminal(plan.process.terminal)
         .user(user.build()?)
         .args(plan.process.args.clone())
         .env(plan.process.env.clone())
         // The real one is entered at the end, where it can be made.
         .cwd("/");
-    if let Some(score) = plan.process.oom_score_adj {
-        process = process.oom_score_adj(score);
-    }
     let mut process = process.build()?;
     process.set_capabilities(None);
     process.set_no_new_privileges(None);

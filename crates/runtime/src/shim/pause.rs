@@ -13,7 +13,7 @@ use nix::{
 };
 
 use super::{
-    process::{Capabilities, prctl, set_capabilities},
+    process::{Capabilities, prctl, set_capabilities, set_oom_score},
     syscalls,
 };
 
@@ -34,7 +34,7 @@ pub(super) fn run(cgroup: &[PathBuf]) -> ! {
 fn prepare(cgroup: &[PathBuf]) -> std::io::Result<()> {
     setsid()?;
     crate::cgroup::join(cgroup)?;
-    std::fs::write("/proc/self/oom_score_adj", "-998")?;
+    set_oom_score(super::OOM_SCORE_ADJ)?;
     prctl(libc::PR_SET_DUMPABLE, 0)?;
     let name = c"pause";
     prctl(libc::PR_SET_NAME, name.as_ptr() as libc::c_ulong)?;

@@ -190,6 +190,22 @@ fn reset_signals() {
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
 
+/// How soon this process, and those that it starts, are killed for want of memory.
+///
+/// Without CAP_SYS_RESOURCE (as where we ourselves run in a container) the kernel only lets the value rise:
+/// then a lower one stays what it is.
+pub(crate) fn set_oom_score(score: i32) -> io::Result<()> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    match fs::write(FILE, score.to_string()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let current = fs::read_to_string(FILE)?;
+            let lower = current.trim().parse().is_ok_and(|c: i32| score < c);
+            if lower { Ok(()) } else { Err(error) }
+        }
+        result => result,
+    }
+}
+
 pub(crate) fn prctl(option: libc::c_int, value: libc::c_ulong) -> Result<(), Errno> {
     // SAFETY: the options used take one number.
     Errno::result(unsafe { libc::prctl(option, value, 0, 0, 0) }).map(drop)

@@ -134,6 +134,9 @@ pub(crate) enum ErrorKind {
 pub(crate) struct ContainerState {
     pub(crate) id: String,
     pub(crate) pid: i32,
+    /// Nanoseconds since 1970.
+    #[serde(default)]
+    pub(crate) started_at: i64,
     pub(crate) exit: Option<Exit>,
 }
 

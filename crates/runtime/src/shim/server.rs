@@ -673,6 +673,7 @@ impl Containers {
             .map(|c| ContainerState {
                 id: c.id.clone(),
                 pid: c.pid.unwrap_or(0),
+                started_at: c.started_at,
                 exit: c.exit.clone(),
             })
             .collect()

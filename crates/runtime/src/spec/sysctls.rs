@@ -1,6 +1,6 @@
 //! Kernel parameters of a pod: only those that its own namespaces have.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::SpecError;
 
@@ -18,7 +18,7 @@ const IPC: [&str; 8] = [
 
 /// Checks the parameters and turns their names to paths below `/proc/sys`.
 pub(crate) fn plan(
-    asked: &HashMap<String, String>,
+    asked: &BTreeMap<String, String>,
     own_network: bool,
     own_ipc: bool,
 ) -> Result<Vec<(String, String)>, SpecError> {
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     fn one(name: &str, own_network: bool, own_ipc: bool) -> Result<String, SpecError> {
-        let asked = HashMap::from([(name.to_owned(), "1".to_owned())]);
+        let asked = BTreeMap::from([(name.to_owned(), "1".to_owned())]);
         plan(&asked, own_network, own_ipc).map(|p| p[0].0.clone())
     }
 

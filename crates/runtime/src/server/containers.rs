@@ -1,0 +1,631 @@
+//! Operations on containers.
+
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use cri::v1::{
+    ContainerConfig, ContainerEventType, ContainerFilter, ContainerState, CreateContainerRequest,
+    LinuxContainerResources, NamespaceMode,
+};
+
+use super::{
+    Runtime, blocking,
+    error::{Result, RuntimeError},
+    images::ResolvedImage,
+    names::{container_name, new_id},
+    pod_files,
+    record::{self, ContainerRecord, Finished, Status},
+    sandboxes::{node_hostname, own_ipc},
+    shim_client::ShimError,
+    signals,
+    state::{Container, Sandbox, lock, selects},
+};
+use crate::{
+    seccomp,
+    shim::{
+        now_nanos,
+        process::ProcessSpec,
+        protocol::{ContainerPlan, ErrorKind, Exit, Request, Response},
+    },
+    spec::{self, Databases, SECCOMP_FILE, Surroundings},
+};
+
+/// The plan, in a container's directory.
+const PLAN: &str = "plan.json";
+
+/// Reasons, as everybody spells them.
+pub(crate) const COMPLETED: &str = "Completed";
+pub(crate) const ERROR: &str = "Error";
+pub(crate) const OOM_KILLED: &str = "OOMKilled";
+pub(crate) const START_ERROR: &str = "StartError";
+pub(crate) const UNKNOWN: &str = "Unknown";
+
+/// Exit codes for those that never ran, and for those whose end nobody saw.
+const START_ERROR_CODE: i32 = 128;
+pub(crate) const UNKNOWN_CODE: i32 = 255;
+
+/// How long dying processes may take before the kill counts as failed.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Runtime {
+    /// Makes a container in a ready sandbox; its id. Nothing is left of one that fails.
+    pub(crate) async fn create_container(
+        self: Arc<Self>,
+        request: CreateContainerRequest,
+    ) -> Result<String> {
+        let sandbox = self.sandboxes.get(&request.pod_sandbox_id)?;
+        let _existing = sandbox.operation.read().await;
+        self.ready_shim(&sandbox)?;
+        let config = request.config.unwrap_or_default();
+        let Some(metadata) = &config.metadata else {
+            return Err(RuntimeError::InvalidArgument(
+                "container config must include metadata".into(),
+            ));
+        };
+        let id = new_id();
+        let pod = sandbox.config.metadata.clone().unwrap_or_default();
+        let reservation = self
+            .names
+            .reserve(&container_name(metadata, &pod), &id)
+            .map_err(|source| RuntimeError::Reserved {
+                kind: "container",
+                source,
+            })?;
+        let image = self.resolve_image(&config).await?;
+        let runtime = Arc::clone(&self);
+        let (made_id, made_sandbox) = (id.clone(), sandbox.clone());
+        let made = blocking(move || {
+            let made = runtime.make_container(&made_id, &made_sandbox, &config, &image);
+            if made.is_err()
+                && let Err(error) = runtime.remove_container_remains(&made_id)
+            {
+                let error = error.chain();
+                tracing::warn!(container = made_id, error, "could not undo a failed container");
+            }
+            made.map(|record| Container::new(config, record))
+        })
+        .await?;
+        reservation.keep();
+        self.containers.insert(&id, Arc::new(made));
+        self.tell(&id, &sandbox.id, ContainerEventType::ContainerCreatedEvent);
+        Ok(id)
+    }
+
+    async fn resolve_image(&self, config: &ContainerConfig) -> Result<ResolvedImage> {
+        let name = config
+            .image
+            .as_ref()
+            .map(|i| i.image.clone())
+            .unwrap_or_default();
+        let images = self.images.clone();
+        let asked = name.clone();
+        blocking(move || images.resolve(&asked))
+            .await
+            .map_err(RuntimeError::other(format!("resolve image {name:?}")))?
+            .ok_or(RuntimeError::NotFound {
+                kind: "image",
+                id: name,
+            })
+    }
+
+    fn make_container(
+        &self,
+        id: &str,
+        sandbox: &Sandbox,
+        config: &ContainerConfig,
+        image: &ResolvedImage,
+    ) -> Result<ContainerRecord> {
+        let io = |doing: &str| RuntimeError::io(format!("{doing} of container {id}"));
+        let dir = self.layout.container(id);
+        fs::DirBuilder::new()
+            .mode(0o711)
+            .create(&dir)
+            .map_err(io("make the directory"))?;
+        record::write_config(&dir, config).map_err(io("save the configuration"))?;
+        let rootfs = self
+            .images
+            .prepare(id, image)
+            .map_err(RuntimeError::other(format!("make the root of container {id}")))?;
+        let users = Databases::read(&rootfs).map_err(spec::SpecError::Users)?;
+        let cgroup = self.layout.cgroup(sandbox.cgroup_parent(), id);
+        let log_path = log_path(sandbox, config);
+        let sandbox_dir = self.layout.sandbox(&sandbox.id);
+        let mut spec = spec::plan(
+            config,
+            &sandbox.config,
+            &Surroundings {
+                id,
+                dir: &dir,
+                rootfs: &rootfs,
+                image: &image.config,
+                users: &users,
+                node_hostname: &node_hostname(),
+                pod_files: &pod_files::mounts(&sandbox_dir, own_ipc(&sandbox.config)),
+                cgroup_version: self.cgroups.version(),
+                cgroup_dirs: self.cgroups.dirs(&cgroup)?,
+                named_cgroup_dirs: self.cgroups.named_dirs(&cgroup)?,
+                cgroup: cgroup.clone(),
+                target_pid: self.target_pid(config)?,
+                log_path: log_path.clone(),
+            },
+        )?;
+        if let Some(profile) = &spec.seccomp {
+            let filter = seccomp::compile(profile)
+                .map_err(RuntimeError::other(format!("compile the seccomp filter of container {id}")))?;
+            fs::write(dir.join(SECCOMP_FILE), filter).map_err(io("save the seccomp filter"))?;
+        }
+        make_missing_sources(config).map_err(io("make a mount's source"))?;
+        if let Some(parent) = log_path.as_deref().and_then(Path::parent) {
+            fs::create_dir_all(parent).map_err(io("make the log directory"))?;
+        }
+        spec.plan.annotations = config.annotations.clone().into_iter().collect();
+        let saved = SavedPlan {
+            plan: spec.plan,
+            resources: spec.resources,
+            device_rules: spec.device_rules,
+        };
+        let json = serde_json::to_vec(&saved).map_err(RuntimeError::other("encode the plan"))?;
+        fs::write(dir.join(PLAN), json).map_err(io("save the plan"))?;
+        let record = ContainerRecord {
+            id: id.to_owned(),
+            sandbox: sandbox.id.clone(),
+            created_at: now_nanos(),
+            image_id: image.id.clone(),
+            image_ref: image.reference.clone(),
+            uid: spec.user.uid,
+            gid: spec.user.gid,
+            groups: spec.user.groups,
+            stop_signal: stop_signal(config, image)?,
+            cgroup,
+            log_path,
+            status: Status::default(),
+        };
+        record::write_state(&dir, &record).map_err(io("save the state"))?;
+        Ok(record)
+    }
+
+    /// The first process of the container whose process ids a debug container shares.
+    fn target_pid(&self, config: &ContainerConfig) -> Result<Option<i32>> {
+        let options = config
+            .linux
+            .as_ref()
+            .and_then(|l| l.security_context.as_ref())
+            .and_then(|c| c.namespace_options.as_ref());
+        match options {
+            Some(options) if options.pid == NamespaceMode::Target as i32 => {
+                Ok(self.containers.get(&options.target_id)?.pid())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Starts a created container. One that can't be started ends with a reason, and with an error here.
+    pub(crate) async fn start_container(self: Arc<Self>, id: String) -> Result<()> {
+        let container = self.containers.get(&id)?;
+        let sandbox = self.sandboxes.get(&container.sandbox)?;
+        let _existing = sandbox.operation.read().await;
+        let _exclusive = container.operation.lock().await;
+        let state = container.state();
+        if state != ContainerState::ContainerCreated {
+            return Err(RuntimeError::FailedPrecondition(format!(
+                "container is in {} state",
+                state.as_str_name()
+            )));
+        }
+        self.ready_shim(&sandbox)?;
+        match self.launch(&container).await {
+            Ok(pid) => {
+                self.save_status(&container, |status| {
+                    status.pid = Some(pid);
+                    status.started_at = Some(now_nanos());
+                })?;
+                self.tell(
+                    &container.id,
+                    &sandbox.id,
+                    ContainerEventType::ContainerStartedEvent,
+                );
+                // Its end may have been told before its start was noted.
+                self.take_exit_record(&container);
+                Ok(())
+            }
+            Err(error) => {
+                let now = now_nanos();
+                self.save_status(&container, |status| {
+                    status.finished = Some(Finished {
+                        at: now,
+                        exit_code: START_ERROR_CODE,
+                        reason: START_ERROR.into(),
+                        message: error.chain(),
+                    });
+                })?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn launch(self: &Arc<Self>, container: &Arc<Container>) -> Result<i32> {
+        let (runtime, prepared) = (Arc::clone(self), container.clone());
+        let plan = blocking(move || runtime.prepare_launch(&prepared)).await?;
+        let cgroup_dirs = plan.cgroup_dirs.clone();
+        let request = Request::Start(Box::new(plan));
+        let answer = self.shim(&container.sandbox).call_patiently(&request).await;
+        match answer {
+            Ok(Response::Started { pid }) => Ok(pid),
+            Ok(_) => Err(RuntimeError::Shim {
+                doing: "start container".into(),
+                source: ShimError::Unexpected,
+            }),
+            Err(source) => {
+                blocking(move || super::recovery::kill_and_remove_cgroup(&cgroup_dirs))
+                    .await
+                    .map_err(RuntimeError::io("remove the cgroup"))?;
+                Err(RuntimeError::Shim {
+                    doing: "create shim task: OCI runtime create failed: unable to start container process".into(),
+                    source,
+                })
+            }
+        }
+    }
+
+    fn prepare_launch(&self, container: &Container) -> Result<ContainerPlan> {
+        let id = &container.id;
+        let saved = self.read_plan(id)?;
+        self.images
+            .mount(id)
+            .map_err(RuntimeError::other(format!("mount the root of container {id}")))?;
+        let cgroup = &saved.plan.cgroup;
+        self.cgroups.create(cgroup)?;
+        self.cgroups.restrict_devices(cgroup, &saved.device_rules)?;
+        // Updates may have come since it was planned.
+        let resources = spec::convert_resources(&lock(&container.resources));
+        self.cgroups.apply(cgroup, &resources)?;
+        Ok(saved.plan)
+    }
+
+    fn read_plan(&self, id: &str) -> Result<SavedPlan> {
+        let path = self.layout.container(id).join(PLAN);
+        let json = fs::read(path).map_err(RuntimeError::io(format!("read the plan of container {id}")))?;
+        serde_json::from_slice(&json)
+            .map_err(RuntimeError::other(format!("read the plan of container {id}")))
+    }
+
+    /// The process that a running container runs, to derive executed ones from.
+    pub(crate) fn container_process(&self, id: &str) -> Result<ProcessSpec> {
+        Ok(self.read_plan(id)?.plan.process)
+    }
+
+    /// Changes a container's status, on disk first.
+    pub(crate) fn save_status(
+        &self,
+        container: &Container,
+        change: impl FnOnce(&mut Status),
+    ) -> Result<()> {
+        let _saving = lock(&container.saving);
+        self.save_status_locked(container, change)
+    }
+
+    fn save_status_locked(
+        &self,
+        container: &Container,
+        change: impl FnOnce(&mut Status),
+    ) -> Result<()> {
+        let mut record = container.record();
+        change(&mut record.status);
+        let dir = self.layout.container(&container.id);
+        record::write_state(&dir, &record)
+            .map_err(RuntimeError::io(format!("save container {}", container.id)))?;
+        container.update(|r| r.status = record.status);
+        Ok(())
+    }
+
+    /// A container has ended, says its shim.
+    pub(crate) fn container_exited(&self, container: &Container, exit: &Exit) {
+        let reason = match exit {
+            Exit {
+                oom_killed: true, ..
+            } => OOM_KILLED,
+            Exit { code: 0, .. } => COMPLETED,
+            _ => ERROR,
+        };
+        self.finish(
+            container,
+            Finished {
+                at: exit.finished_at,
+                exit_code: exit.code,
+                reason: reason.into(),
+                message: String::new(),
+            },
+        );
+    }
+
+    /// Notes the end of a container that was running, and tells of it.
+    pub(crate) fn finish(&self, container: &Container, finished: Finished) {
+        {
+            let _saving = lock(&container.saving);
+            if container.state() != ContainerState::ContainerRunning {
+                return;
+            }
+            let saved = self.save_status_locked(container, |status| {
+                status.pid = None;
+                status.finished = Some(finished.clone());
+            });
+            if let Err(error) = saved {
+                let error = error.chain();
+                tracing::error!(container = container.id, error, "the end of a container is not saved");
+                container.update(|r| r.status.finished = Some(finished));
+            }
+        }
+        self.tell(
+            &container.id,
+            &container.sandbox,
+            ContainerEventType::ContainerStoppedEvent,
+        );
+    }
+
+    /// Stops a container: its signal first, SIGKILL to all after `grace`. One that is gone is fine.
+    pub(crate) async fn stop_container(self: Arc<Self>, id: String, grace: Duration) -> Result<()> {
+        let Some(container) = self.containers.find(&id)? else {
+            return Ok(());
+        };
+        // Not exclusive while waiting: a second stop may shorten the first one's grace.
+        if container.state() == ContainerState::ContainerRunning && !grace.is_zero() {
+            let signal = container.record().stop_signal;
+            self.signal_container(&container, signal, false).await?;
+            if tokio::time::timeout(grace, container.ended()).await.is_ok() {
+                return Ok(());
+            }
+        }
+        let _exclusive = container.operation.lock().await;
+        self.stop_container_locked(&container, Duration::ZERO).await
+    }
+
+    pub(crate) async fn stop_container_locked(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        grace: Duration,
+    ) -> Result<()> {
+        if container.state() != ContainerState::ContainerRunning {
+            return Ok(());
+        }
+        if !grace.is_zero() {
+            let signal = container.record().stop_signal;
+            self.signal_container(container, signal, false).await?;
+            if tokio::time::timeout(grace, container.ended()).await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.signal_container(container, libc::SIGKILL, true).await?;
+        match tokio::time::timeout(KILL_PATIENCE, container.ended()).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(RuntimeError::DeadlineExceeded(format!(
+                "container {} did not end after it was killed",
+                container.id
+            ))),
+        }
+    }
+
+    async fn signal_container(&self, container: &Container, signal: i32, all: bool) -> Result<()> {
+        let request = Request::Kill {
+            container: container.id.clone(),
+            signal,
+            all,
+        };
+        match self.shim(&container.sandbox).call(&request).await {
+            // It has ended by itself, or its shim has, which counts as its end too.
+            Ok(_)
+            | Err(
+                ShimError::Refused {
+                    kind: ErrorKind::NotFound | ErrorKind::State,
+                    ..
+                }
+                | ShimError::Gone(_),
+            ) => Ok(()),
+            Err(source) => Err(RuntimeError::Shim {
+                doing: format!("kill container {}", container.id),
+                source,
+            }),
+        }
+    }
+
+    /// Removes a container, stopping it first when it runs. One that is gone is fine.
+    pub(crate) async fn remove_container(self: Arc<Self>, id: String) -> Result<()> {
+        let Some(container) = self.containers.find(&id)? else {
+            return Ok(());
+        };
+        let _exclusive = container.operation.lock().await;
+        if self.containers.find(&container.id)?.is_none() {
+            return Ok(());
+        }
+        self.remove_container_locked(&container).await
+    }
+
+    pub(crate) async fn remove_container_locked(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+    ) -> Result<()> {
+        self.stop_container_locked(container, Duration::ZERO).await?;
+        let id = &container.id;
+        let request = Request::Delete {
+            container: id.clone(),
+        };
+        match self.shim(&container.sandbox).call(&request).await {
+            Ok(_)
+            | Err(
+                ShimError::Gone(_)
+                | ShimError::Refused {
+                    kind: ErrorKind::NotFound,
+                    ..
+                },
+            ) => {}
+            Err(source) => {
+                return Err(RuntimeError::Shim {
+                    doing: format!("remove container {id}"),
+                    source,
+                });
+            }
+        }
+        let (runtime, doomed) = (Arc::clone(self), id.clone());
+        blocking(move || {
+            record::forget_state(&runtime.layout.container(&doomed))
+                .map_err(RuntimeError::io(format!("forget container {doomed}")))?;
+            runtime.remove_container_remains(&doomed)
+        })
+        .await?;
+        self.containers.remove(id);
+        let pod = self.sandboxes.find(&container.sandbox)?;
+        if let (Some(metadata), Some(pod)) = (&container.config.metadata, pod)
+            && let Some(pod) = &pod.config.metadata
+        {
+            self.names.release(&container_name(metadata, pod));
+        }
+        self.tell(
+            id,
+            &container.sandbox,
+            ContainerEventType::ContainerDeletedEvent,
+        );
+        Ok(())
+    }
+
+    /// Removes whatever there is of a container that isn't, or is no longer, in the table. Blocks.
+    pub(crate) fn remove_container_remains(&self, id: &str) -> Result<()> {
+        let dir = self.layout.container(id);
+        if let Ok(saved) = self.read_plan(id) {
+            super::recovery::kill_and_remove_cgroup(&saved.plan.cgroup_dirs)
+                .map_err(RuntimeError::io(format!("remove the cgroup of container {id}")))?;
+        }
+        self.images
+            .remove(id)
+            .map_err(RuntimeError::other(format!("remove the root of container {id}")))?;
+        super::recovery::remove_dir(&dir)
+            .map_err(RuntimeError::io(format!("remove the directory of container {id}")))
+    }
+
+    /// Changes a container's limits, at once when it runs.
+    pub(crate) async fn update_container(
+        self: Arc<Self>,
+        id: String,
+        asked: LinuxContainerResources,
+    ) -> Result<()> {
+        let container = self.containers.get(&id)?;
+        let _exclusive = container.operation.lock().await;
+        let state = container.state();
+        if state == ContainerState::ContainerExited {
+            return Err(RuntimeError::FailedPrecondition(format!(
+                "failed to update resources: container {id:?} is in {} state",
+                state.as_str_name()
+            )));
+        }
+        if state == ContainerState::ContainerRunning {
+            let resources = spec::convert_resources(&asked);
+            let cgroup = container.record().cgroup;
+            let runtime = Arc::clone(&self);
+            blocking(move || runtime.cgroups.apply(&cgroup, &resources)).await?;
+        }
+        let merged = {
+            let mut resources = lock(&container.resources);
+            *resources = spec::merge_resources(&resources, &asked);
+            resources.clone()
+        };
+        // So that a later server, or a later start, knows them too.
+        let mut config = container.config.clone();
+        config.linux.get_or_insert_default().resources = Some(merged);
+        record::write_config(&self.layout.container(&container.id), &config)
+            .map_err(RuntimeError::io(format!("save container {}", container.id)))
+    }
+
+    /// Has a container's log go on in a new file.
+    pub(crate) async fn reopen_log(&self, id: &str) -> Result<()> {
+        let container = self.containers.get(id)?;
+        if container.state() != ContainerState::ContainerRunning {
+            return Err(RuntimeError::FailedPrecondition(
+                "container is not running".into(),
+            ));
+        }
+        self.shim(&container.sandbox)
+            .call(&Request::ReopenLog {
+                container: container.id.clone(),
+            })
+            .await
+            .map_err(RuntimeError::shim(format!("reopen the log of container {id}")))?;
+        Ok(())
+    }
+
+    pub(crate) fn containers_of(&self, sandbox: &str) -> Vec<Arc<Container>> {
+        let mut all = self.containers.all();
+        all.retain(|c| c.sandbox == sandbox);
+        all
+    }
+
+    /// The containers that a filter lets through.
+    pub(crate) fn list_containers(&self, filter: Option<ContainerFilter>) -> Result<Vec<Arc<Container>>> {
+        let filter = filter.unwrap_or_default();
+        let candidates = if filter.id.is_empty() {
+            self.containers.all()
+        } else {
+            self.containers.find(&filter.id)?.into_iter().collect()
+        };
+        let sandbox = if filter.pod_sandbox_id.is_empty() {
+            None
+        } else {
+            match self.sandboxes.find(&filter.pod_sandbox_id)? {
+                Some(sandbox) => Some(sandbox.id.clone()),
+                None => return Ok(Vec::new()),
+            }
+        };
+        let state = filter.state.map(|s| s.state);
+        Ok(candidates
+            .into_iter()
+            .filter(|c| {
+                state.is_none_or(|state| state == c.state() as i32)
+                    && sandbox.as_ref().is_none_or(|s| *s == c.sandbox)
+                    && selects(&filter.label_selector, &c.config.labels)
+            })
+            .collect())
+    }
+}
+
+/// What a start needs besides the record.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct SavedPlan {
+    plan: ContainerPlan,
+    resources: crate::cgroup::Resources,
+    device_rules: Vec<crate::cgroup::DeviceRule>,
+}
+
+fn log_path(sandbox: &Sandbox, config: &ContainerConfig) -> Option<PathBuf> {
+    let directory = &sandbox.config.log_directory;
+    if directory.is_empty() || config.log_path.is_empty() {
+        return None;
+    }
+    Some(Path::new(directory).join(&config.log_path))
+}
+
+fn stop_signal(config: &ContainerConfig, image: &ResolvedImage) -> Result<i32> {
+    if let Some(signal) = signals::from_cri(config.stop_signal) {
+        return Ok(signal);
+    }
+    match image.config.stop_signal.as_str() {
+        "" => Ok(libc::SIGTERM),
+        text => signals::parse(text).ok_or_else(|| {
+            RuntimeError::InvalidArgument(format!(
+                "failed to parse stop signal {text:?} of the image"
+            ))
+        }),
+    }
+}
+
+/// Other runtimes make a directory where a mount's source is missing, and the kubelet relies on it.
+fn make_missing_sources(config: &ContainerConfig) -> std::io::Result<()> {
+    for mount in &config.mounts {
+        let path = Path::new(&mount.host_path);
+        if !mount.host_path.is_empty() && fs::symlink_metadata(path).is_err() {
+            fs::create_dir_all(path)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! Starting to serve, and ending.
+
+use std::{
+    fs, io,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use cri::{ImageServiceServer, RuntimeServiceServer};
+use network::pod::{PodNetwork, PodNetworkConfig};
+use tokio::sync::OnceCell;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+use super::{
+    Runtime, blocking,
+    config::{Config, ConfigError},
+    events::Events,
+    images::DirectoryImages,
+    layout::Layout,
+    names::Names,
+    service::Service,
+    state::Table,
+    streams::Streams,
+};
+use crate::cgroup::{CgroupError, Cgroups};
+
+/// Why the runtime can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Namespaces, mounts and groups need it.
+    #[error("the container runtime must run as root")]
+    NotRoot,
+    /// Another one serves.
+    #[error("another container runtime serves {0}; end it first, or use another data directory")]
+    InUse(PathBuf),
+    /// Something of the machine or the disk; says what.
+    #[error("cannot {doing}")]
+    Io {
+        /// What was tried.
+        doing: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// No usable control groups.
+    #[error("control groups are not usable: {0}")]
+    Cgroups(String),
+    /// What an earlier server left can't be read.
+    #[error("cannot take up earlier sandboxes: {0}")]
+    Recovery(String),
+    /// The transport failed.
+    #[error("cannot serve the CRI")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> ServeError {
+    let doing = doing.into();
+    move |source| ServeError::Io { doing, source }
+}
+
+/// Opens the pod network's state.
+pub(crate) fn open_network(config: &Config) -> io::Result<PodNetwork> {
+    let layout = Layout::new(config);
+    let parse = |cidrs: &[String]| -> io::Result<Vec<network::Cidr>> {
+        let one = |cidr: &String| {
+            cidr.parse()
+                .map_err(|e: network::CidrError| io::Error::other(format!("{cidr}: {e}")))
+        };
+        cidrs.iter().map(one).collect()
+    };
+    PodNetwork::new(PodNetworkConfig {
+        cluster: config.cluster.clone(),
+        state_dir: layout.network(),
+        cluster_cidrs: parse(&config.cluster_cidrs)?,
+        service_cidrs: parse(&config.service_cidrs)?,
+        mtu: None,
+    })
+    .map_err(io::Error::other)
+}
+
+/// Serves the CRI until `shutdown` resolves. Containers go on running after that, and a later call takes them
+/// up again. When this returns the socket is gone.
+///
+/// # Errors
+/// When it can't start; nothing is left behind then.
+pub async fn serve(
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    config.check()?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err(ServeError::NotRoot);
+    }
+    let socket = config.socket.clone();
+    // Held to the end: two servers of one data directory would take each other's containers for leftovers.
+    let _lock = lock_data_dir(&config)?;
+    let listener = listen(&socket).await?;
+    let result = serve_on(config, listener, shutdown).await;
+    // It is ours as long as the lock is.
+    let _ = fs::remove_file(&socket);
+    result
+}
+
+async fn serve_on(
+    config: Config,
+    listener: UnixListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let runtime = open(config).await?;
+    runtime
+        .recover()
+        .await
+        .map_err(|e| ServeError::Recovery(e.chain()))?;
+    prepare_executable(&runtime);
+    let streaming = runtime
+        .serve_streams()
+        .await
+        .map_err(io_error("listen for streams"))?;
+    let listener = tokio::net::UnixListener::from_std(listener)
+        .map_err(io_error("listen on the CRI socket"))?;
+    let service = Service::new(runtime.clone());
+    let result = Server::builder()
+        .add_service(
+            RuntimeServiceServer::new(service.clone())
+                .max_decoding_message_size(cri::MAX_MESSAGE_SIZE)
+                .max_encoding_message_size(cri::MAX_MESSAGE_SIZE),
+        )
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
+        .await;
+    streaming.abort();
+    Ok(result?)
+}
+
+/// Makes the copy for shims while nothing waits for it yet.
+fn prepare_executable(runtime: &Arc<Runtime>) {
+    let runtime = runtime.clone();
+    tokio::spawn(async move {
+        if let Err(error) = runtime.executable().await {
+            let error = error.chain();
+            tracing::error!(error, "no pod can be started");
+        }
+    });
+}
+
+async fn open(config: Config) -> Result<Arc<Runtime>, ServeError> {
+    let layout = Layout::new(&config);
+    for dir in [layout.sandboxes(), layout.containers(), layout.network()] {
+        fs::create_dir_all(&dir).map_err(io_error(format!("make {}", dir.display())))?;
+    }
+    // Nobody but root looks at containers' files; containers themselves see mounts, not paths.
+    fs::set_permissions(layout.root(), fs::Permissions::from_mode(0o711))
+        .map_err(io_error("protect the runtime's directory"))?;
+    let cgroups = Cgroups::detect().map_err(|e: CgroupError| ServeError::Cgroups(e.to_string()))?;
+    let network_config = config.clone();
+    let network = blocking(move || {
+        let network = open_network(&network_config)?;
+        if let Some(cidr) = &network_config.pod_cidr {
+            network.set_pod_cidr(cidr).map_err(io::Error::other)?;
+        }
+        Ok(network)
+    })
+    .await
+    .map_err(io_error("open the pod network"))?;
+    let images = Arc::new(DirectoryImages(config.data_dir.clone()));
+    let ready = network.gateway().is_some();
+    Ok(Arc::new(Runtime {
+        layout,
+        cgroups,
+        network,
+        images,
+        sandboxes: Table::new("sandbox"),
+        containers: Table::new("container"),
+        names: Names::default(),
+        events: Events::default(),
+        streams: Streams::default(),
+        executable: OnceCell::new(),
+        network_ready: AtomicBool::new(ready),
+        config,
+    }))
+}
+
+fn lock_data_dir(config: &Config) -> Result<fs::File, ServeError> {
+    let dir = config.data_dir.join("runtime");
+    fs::create_dir_all(&dir).map_err(io_error(format!("make {}", dir.display())))?;
+    let path = dir.join("lock");
+    let file = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(io_error(format!("open {}", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(ServeError::InUse(config.data_dir.clone())),
+        Err(fs::TryLockError::Error(error)) => {
+            Err(io_error(format!("lock {}", path.display()))(error))
+        }
+    }
+}
+
+/// Listens on the socket, replacing one that nobody serves any more.
+async fn listen(path: &Path) -> Result<UnixListener, ServeError> {
+    if tokio::net::UnixStream::connect(path).await.is_ok() {
+        return Err(ServeError::InUse(path.to_owned()));
+    }
+    let doing = || io_error(format!("listen on {}", path.display()));
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(doing())?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(doing()(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(doing())?;
+    // Whoever may talk to it is root on this machine.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(doing())?;
+    listener.set_nonblocking(true).map_err(doing())?;
+    Ok(listener)
+}
+
+impl Runtime {
+    async fn serve_streams(self: &Arc<Self>) -> io::Result<tokio::task::JoinHandle<()>> {
+        let listener = tokio::net::TcpListener::bind(self.config.streaming).await?;
+        self.streams.set_address(listener.local_addr()?);
+        Ok(tokio::spawn(async move {
+            drop(listener);
+        }))
+    }
+}

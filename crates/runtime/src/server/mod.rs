@@ -1,0 +1,116 @@
+//! The CRI server: what it knows, and the operations on it.
+//!
+//! Sandboxes and containers are kept in memory and, each in a directory of its own, on disk; their processes
+//! belong to shims. So the server may end at any moment: the next one reads the directories, finds the shims
+//! and goes on ([`recovery`]).
+
+mod config;
+mod containers;
+mod convert;
+mod error;
+mod events;
+mod exec;
+mod executable;
+mod images;
+mod layout;
+mod lifecycle;
+mod metrics;
+mod names;
+mod pod_files;
+mod record;
+mod recovery;
+mod reset;
+mod sandboxes;
+mod service;
+mod shim_client;
+mod signals;
+mod spawn;
+mod state;
+mod stats;
+mod streams;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use network::pod::PodNetwork;
+use tokio::sync::OnceCell;
+
+pub use config::{Config, ConfigError};
+pub use lifecycle::{ServeError, serve};
+pub use reset::{ResetError, reset};
+
+use self::{
+    error::{Result, RuntimeError},
+    events::Events,
+    executable::SealedExecutable,
+    images::RootFilesystems,
+    layout::Layout,
+    names::Names,
+    state::{Container, Sandbox, Table},
+};
+use crate::cgroup::Cgroups;
+
+/// Everything that the operations share.
+pub(crate) struct Runtime {
+    pub(crate) config: Config,
+    pub(crate) layout: Layout,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) network: PodNetwork,
+    pub(crate) images: Arc<dyn RootFilesystems>,
+    pub(crate) sandboxes: Table<Sandbox>,
+    pub(crate) containers: Table<Container>,
+    pub(crate) names: Names,
+    pub(crate) events: Events,
+    pub(crate) streams: streams::Streams,
+    executable: OnceCell<SealedExecutable>,
+    network_ready: AtomicBool,
+}
+
+impl Runtime {
+    /// The copy of the executable that shims run from, made when it is first asked for.
+    pub(crate) async fn executable(&self) -> Result<&SealedExecutable> {
+        self.executable
+            .get_or_try_init(|| async {
+                let source = match &self.config.executable {
+                    Some(path) => path.clone(),
+                    None => std::env::current_exe()
+                        .map_err(RuntimeError::io("find this executable"))?,
+                };
+                let bin = self.layout.bin().to_owned();
+                blocking(move || SealedExecutable::prepare(&source, &bin))
+                    .await
+                    .map_err(RuntimeError::io("copy the executable for shims"))
+            })
+            .await
+    }
+
+    /// Whether pods can be attached to the network.
+    pub(crate) fn network_ready(&self) -> bool {
+        self.network_ready.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_network_ready(&self) {
+        self.network_ready.store(true, Ordering::Release);
+    }
+}
+
+/// Runs what blocks on a thread that may. A panic in there is passed on.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Runs an operation to its end even when its caller stops waiting, so that nothing stays half-done because a
+/// client hung up.
+pub(crate) async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> T {
+    match tokio::spawn(work).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
