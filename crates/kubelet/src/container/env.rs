@@ -12,7 +12,7 @@ use super::{
 use crate::{objects::ObjectError, services::Service, spec::PodExt};
 
 /// The objects that a pod refers to, as far as they are known.
-pub(crate) trait Objects {
+pub(crate) trait Objects: Sync {
     fn config_map(&self, name: &str) -> Result<Arc<ConfigMap>, ObjectError>;
     fn secret(&self, name: &str) -> Result<Arc<Secret>, ObjectError>;
 }

@@ -67,6 +67,10 @@ pub(crate) struct Container {
     pub(crate) user: Option<v1::LinuxContainerUser>,
     pub(crate) resources: Option<v1::LinuxContainerResources>,
     pub(crate) stop_signal: Option<String>,
+    /// The grace period it was made with, and its preStop hook, for when its pod is gone from the
+    /// API.
+    pub(crate) grace: Option<i64>,
+    pub(crate) pre_stop: Option<String>,
     /// Where the termination message is to be read from, and by which policy.
     pub(crate) termination: Termination,
 }
@@ -132,6 +136,10 @@ impl Container {
                 .ok()
                 .filter(|signal| *signal != v1::Signal::RuntimeDefault)
                 .map(|signal| signal.as_str_name().to_owned()),
+            grace: [label::DELETION_GRACE, label::TERMINATION_GRACE]
+                .into_iter()
+                .find_map(|key| annotation(key)?.parse().ok()),
+            pre_stop: annotation(label::PRE_STOP).map(ToOwned::to_owned),
             termination: Termination {
                 file,
                 fallback_to_logs: annotation(label::TERMINATION_MESSAGE_POLICY)
@@ -325,6 +333,8 @@ pub(crate) mod testing {
             user: None,
             resources: None,
             stop_signal: None,
+            grace: None,
+            pre_stop: None,
             termination: Termination::default(),
         }
     }

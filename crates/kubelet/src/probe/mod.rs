@@ -1,5 +1,9 @@
 //! Probes: asking containers whether they started, live and are ready.
 
+pub(crate) mod grpc;
+pub(crate) mod http;
+pub(crate) mod run;
+
 use std::collections::HashMap;
 
 /// Which of its three probes a container is asked with.

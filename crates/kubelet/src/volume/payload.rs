@@ -29,7 +29,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) context: &'a Context<'a>,
     pub(crate) objects: &'a dyn Objects,
     /// The tokens that [`tokens`] named.
-    pub(crate) token: &'a dyn Fn(&TokenRequest) -> Result<String, String>,
+    pub(crate) token: &'a (dyn Fn(&TokenRequest) -> Result<String, String> + Sync),
 }
 
 /// The tokens that a volume shows.

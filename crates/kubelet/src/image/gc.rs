@@ -1,0 +1,1 @@
+//! Removing images that nothing uses when the disk fills.

@@ -1,0 +1,251 @@
+//! Images: present before a container is made, pulled when they must be.
+
+pub(crate) mod gc;
+mod keyring;
+mod name;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use cri::v1;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use self::keyring::Keyring;
+use crate::{
+    container::security::ImageUser,
+    duration,
+    events::{Recorder, Severity},
+    pod::backoff::{BackOff, RESTARTS},
+    rpc,
+    spec::{PodExt, Role},
+};
+
+/// An image that is on the machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    /// What the runtime calls it.
+    pub(crate) id: String,
+    pub(crate) user: ImageUser,
+}
+
+/// Why there is no image, as the waiting state of the container shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ImageError {
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    /// When to try again, if the wait is what stands in the way.
+    pub(crate) retry_at: Option<Timestamp>,
+}
+
+fn error(reason: &'static str, message: String) -> ImageError {
+    ImageError { reason, message, retry_at: None }
+}
+
+/// For whom an image is wanted.
+pub(crate) struct Request<'a> {
+    pub(crate) pod: &'a Pod,
+    pub(crate) role: Role,
+    pub(crate) container: &'a Container,
+    pub(crate) secrets: &'a [Arc<Secret>],
+    pub(crate) sandbox: &'a v1::PodSandboxConfig,
+    pub(crate) cancel: &'a CancellationToken,
+}
+
+/// The images of the machine.
+pub(crate) struct Images {
+    cri: cri::Client,
+    events: Recorder,
+    backoff: Mutex<BackOff>,
+    last_errors: Mutex<HashMap<String, String>>,
+    slots: Semaphore,
+}
+
+impl Images {
+    pub(crate) fn new(cri: cri::Client, events: Recorder, parallel: usize) -> Self {
+        Self {
+            cri,
+            events,
+            backoff: Mutex::new(BackOff::new(RESTARTS)),
+            last_errors: Mutex::default(),
+            slots: Semaphore::new(parallel.max(1)),
+        }
+    }
+
+    async fn inspect(&self, image: &str, verbose: bool) -> Result<Option<v1::Image>, tonic::Status> {
+        let request = v1::ImageStatusRequest {
+            image: Some(v1::ImageSpec { image: image.to_owned(), ..v1::ImageSpec::default() }),
+            verbose,
+        };
+        match self.cri.image().image_status(request).await {
+            Ok(answer) => Ok(answer.into_inner().image),
+            Err(status) if status.code() == tonic::Code::NotFound => Ok(None),
+            Err(status) => Err(status),
+        }
+    }
+
+    /// Makes sure that the image of a container is there, by its pull policy.
+    ///
+    /// # Errors
+    /// Reason and message of the container's waiting state; the events are sent.
+    pub(crate) async fn ensure(&self, request: &Request<'_>) -> Result<Image, ImageError> {
+        let Request { pod, container, .. } = *request;
+        let asked = container.image.as_deref().unwrap_or_default();
+        let tell = |severity, reason, message: String| {
+            self.events.container(pod, request.role, &container.name, severity, reason, message);
+        };
+        let full = name::with_default_tag(asked).map_err(|why| {
+            let message = format!("Failed to apply default image tag {asked:?}: {why}");
+            tell(Severity::Warning, "InspectFailed", message.clone());
+            error("InvalidImageName", message)
+        })?;
+        let present = self.inspect(&full, false).await.map_err(|status| {
+            let message = format!("Failed to inspect image {asked:?}: {}", rpc::text(&status));
+            tell(Severity::Warning, "InspectFailed", message.clone());
+            error("ImageInspectError", message)
+        })?;
+        let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+        match present {
+            Some(image) if policy != "Always" => {
+                let message =
+                    format!("Container image {asked:?} already present on machine and can be accessed by the pod");
+                tell(Severity::Normal, "Pulled", message);
+                return Ok(found(&image));
+            }
+            None if policy == "Never" => {
+                let message =
+                    format!("Container image {asked:?} is not present with pull policy of Never");
+                tell(Severity::Warning, "ErrImageNeverPull", message.clone());
+                return Err(error("ErrImageNeverPull", message));
+            }
+            _ => {}
+        }
+        self.pull(request, asked, &full, &tell).await
+    }
+
+    async fn pull(
+        &self,
+        request: &Request<'_>,
+        asked: &str,
+        full: &str,
+        tell: &(impl Fn(Severity, &'static str, String) + Sync),
+    ) -> Result<Image, ImageError> {
+        let key = format!("{}_{asked}", request.pod.uid());
+        if let Some(until) = lock(&self.backoff).until_since_update(&key, Timestamp::now()) {
+            let mut message = format!("Back-off pulling image {asked:?}");
+            tell(Severity::Normal, "BackOff", message.clone());
+            if let Some(last) = lock(&self.last_errors).get(&key) {
+                message = format!("{message}: {last}");
+            }
+            return Err(ImageError {
+                retry_at: Some(until),
+                ..error("ImagePullBackOff", message)
+            });
+        }
+        tell(Severity::Normal, "Pulling", format!("Pulling image {asked:?}"));
+        let started = Instant::now();
+        let stopped = || error("ErrImagePull", "the pod is being terminated".to_owned());
+        let (result, pull_time) = tokio::select! {
+            result = self.pull_with_any(request, full) => result,
+            () = request.cancel.cancelled() => return Err(stopped()),
+        };
+        match result {
+            Ok(_) => {
+                lock(&self.last_errors).remove(&key);
+                lock(&self.backoff).forget(&key);
+            }
+            Err(status) => {
+                let why = rpc::text(&status);
+                tell(Severity::Warning, "Failed", format!("Failed to pull image {asked:?}: {why}"));
+                let now = Timestamp::now();
+                lock(&self.backoff).next(&key, now, now);
+                let (reason, message) = known_cause(asked, &status)
+                    .unwrap_or_else(|| ("ErrImagePull", why.clone()));
+                lock(&self.last_errors).insert(key.clone(), format!("{reason}: {why}"));
+                let retry_at = lock(&self.backoff).until_since_update(&key, now);
+                return Err(ImageError { reason, message, retry_at });
+            }
+        }
+        let image = self.inspect(full, false).await.ok().flatten();
+        let size = image.as_ref().map_or(0, |image| image.size);
+        tell(
+            Severity::Normal,
+            "Pulled",
+            format!(
+                "Successfully pulled image {asked:?} in {} ({} including waiting). Image size: {size} bytes.",
+                duration::go_millis(pull_time),
+                duration::go_millis(started.elapsed()),
+            ),
+        );
+        image.as_ref().map(found).ok_or_else(|| {
+            error("ImageInspectError", format!("Failed to inspect image {asked:?}: it vanished after it was pulled"))
+        })
+    }
+
+    /// Pulls with each of the matching credentials until one is good.
+    async fn pull_with_any(
+        &self,
+        request: &Request<'_>,
+        full: &str,
+    ) -> (Result<String, tonic::Status>, std::time::Duration) {
+        let Ok(_slot) = self.slots.acquire().await else {
+            return (Err(tonic::Status::cancelled("the kubelet stops")), std::time::Duration::ZERO);
+        };
+        let started = Instant::now();
+        let credentials = Keyring::new(request.secrets).lookup(full);
+        let tries: Vec<Option<v1::AuthConfig>> = if credentials.is_empty() {
+            vec![None]
+        } else {
+            credentials.into_iter().map(Some).collect()
+        };
+        let mut last = tonic::Status::unknown("no credentials");
+        for auth in tries {
+            let pull = v1::PullImageRequest {
+                image: Some(v1::ImageSpec {
+                    image: full.to_owned(),
+                    annotations: request.sandbox.annotations.clone(),
+                    ..v1::ImageSpec::default()
+                }),
+                auth,
+                sandbox_config: Some(request.sandbox.clone()),
+            };
+            match self.cri.image().pull_image(pull).await {
+                Ok(answer) => return (Ok(answer.into_inner().image_ref), started.elapsed()),
+                Err(status) => last = status,
+            }
+        }
+        (Err(last), started.elapsed())
+    }
+}
+
+fn known_cause(image: &str, status: &tonic::Status) -> Option<(&'static str, String)> {
+    let text = status.message();
+    if text.starts_with("RegistryUnavailable") {
+        let message = format!("image pull failed for {image} because the registry is unavailable");
+        return Some(("RegistryUnavailable", message));
+    }
+    if text.starts_with("SignatureValidationFailed") {
+        let message = format!("image pull failed for {image} because the signature validation failed");
+        return Some(("SignatureValidationFailed", message));
+    }
+    None
+}
+
+fn found(image: &v1::Image) -> Image {
+    Image {
+        id: image.id.clone(),
+        user: ImageUser {
+            uid: image.uid.as_ref().map(|uid| uid.value),
+            name: image.username.clone(),
+        },
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,417 @@
+//! Keeping the Node object true: registration, then a patch whenever something changed, and every
+//! five minutes.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use cri::v1;
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Node, NodeSpec, NodeStatus},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt as _, watcher},
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    lease,
+    machine::{Machine, architecture},
+    status::{self, Pressure, Runtime},
+};
+use crate::{
+    config::Config,
+    events::{Recorder, Severity},
+    resources::TextList,
+    rpc,
+};
+
+/// How often the status is compared with what was reported.
+const COMPARE: Duration = Duration::from_secs(10);
+/// How often it is reported although nothing changed.
+const REPORT: Duration = Duration::from_secs(300);
+
+/// What the rest of the kubelet knows of the Node object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct NodeView {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) allocatable: TextList,
+    pub(crate) uid: String,
+}
+
+/// A handle on the node: what is known of it, and what it is to be told.
+#[derive(Clone)]
+pub(crate) struct NodeHandle {
+    view: watch::Sender<Arc<NodeView>>,
+    pressure: watch::Sender<Pressure>,
+    problems: watch::Sender<Vec<String>>,
+    recheck: Arc<Notify>,
+}
+
+impl NodeHandle {
+    /// A node that is not registered yet.
+    pub(crate) fn new(cfg: &Config, machine: &Machine) -> Self {
+        let view = NodeView {
+            labels: labels(cfg),
+            allocatable: status::allocatable(machine, cfg),
+            uid: String::new(),
+        };
+        Self {
+            view: watch::Sender::new(Arc::new(view)),
+            pressure: watch::Sender::new(Pressure::default()),
+            problems: watch::Sender::new(vec!["the node is not registered".to_owned()]),
+            recheck: Arc::default(),
+        }
+    }
+
+    pub(crate) fn view(&self) -> Arc<NodeView> {
+        self.view.borrow().clone()
+    }
+
+    pub(crate) fn pressure(&self) -> Pressure {
+        *self.pressure.borrow()
+    }
+
+    pub(crate) fn set_pressure(&self, new: Pressure) {
+        self.pressure.send_if_modified(|old| std::mem::replace(old, new) != new);
+    }
+
+    /// Has the runtime and its images looked at again soon.
+    pub(crate) fn recheck(&self) {
+        self.recheck.notify_one();
+    }
+
+    /// Why the node is not ready; empty when it is.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        self.problems.borrow().clone()
+    }
+
+    /// Waits until the API server knows the node.
+    pub(crate) async fn registered(&self) {
+        // The sender lives as long as self.
+        let _ = self.view.subscribe().wait_for(|view| !view.uid.is_empty()).await;
+    }
+}
+
+/// The labels that every node carries.
+fn labels(cfg: &Config) -> BTreeMap<String, String> {
+    let mut labels = cfg.node_labels.clone();
+    for (key, value) in [
+        ("kubernetes.io/hostname", cfg.node_name.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", architecture()),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", architecture()),
+    ] {
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    labels
+}
+
+/// What [`run`] works with.
+pub(crate) struct Context {
+    pub(crate) cfg: Arc<Config>,
+    pub(crate) client: Client,
+    pub(crate) cri: cri::Client,
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) events: Recorder,
+    pub(crate) handle: NodeHandle,
+    /// The port at which the node API listens.
+    pub(crate) port: u16,
+}
+
+/// Registers the node and keeps its status and Lease until `stop`.
+pub(crate) async fn run(context: Context, stop: CancellationToken) {
+    let mut keeper = Keeper {
+        api: Api::all(context.client.clone()),
+        runtime: Runtime::default(),
+        reported: None,
+        reported_at: Instant::now(),
+        pod_cidrs: Vec::new(),
+        booted_as: None,
+        context,
+    };
+    tokio::select! {
+        () = keeper.run(stop.clone()) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+struct Keeper {
+    context: Context,
+    api: Api<Node>,
+    runtime: Runtime,
+    /// What the API server has.
+    reported: Option<NodeStatus>,
+    reported_at: Instant,
+    pod_cidrs: Vec<String>,
+    /// The boot that the node was last registered in.
+    booted_as: Option<String>,
+}
+
+impl Keeper {
+    async fn run(&mut self, stop: CancellationToken) {
+        let name = self.context.cfg.node_name.clone();
+        self.look(true).await;
+        let node = self.register().await;
+        let uid = node.metadata.uid.clone().unwrap_or_default();
+        tokio::spawn(lease::run(self.context.client.clone(), name.clone(), uid, stop));
+        self.context.events.node(&name, Severity::Normal, "Starting", "Starting kubelet.");
+        self.saw(&node).await;
+        self.tell_transitions(None);
+        self.report_if(true).await;
+
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let stream = watcher(self.api.clone(), config).backoff(crate::watch_backoff());
+        let mut stream = std::pin::pin!(stream);
+        let mut pressure = self.context.handle.pressure.subscribe();
+        let recheck = self.context.handle.recheck.clone();
+        let mut unready_wait = Duration::from_millis(50);
+        loop {
+            let wait = if self.runtime.problems.is_empty() {
+                unready_wait = Duration::from_millis(50);
+                COMPARE
+            } else {
+                unready_wait = (unready_wait * 2).min(Duration::from_secs(2));
+                unready_wait
+            };
+            tokio::select! {
+                event = stream.next() => match event {
+                    Some(Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node))) => {
+                        self.saw(&node).await;
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => tracing::debug!(%error, "watching the node failed; trying again"),
+                    None => return,
+                },
+                changed = pressure.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.report_if(false).await;
+                }
+                () = recheck.notified() => {
+                    self.look(true).await;
+                    self.report_if(false).await;
+                }
+                () = tokio::time::sleep(wait) => {
+                    let due = self.reported_at.elapsed() >= REPORT;
+                    self.look(due).await;
+                    self.report_if(due).await;
+                }
+            }
+        }
+    }
+
+    /// Asks the runtime how it does, and for its images too if wanted.
+    async fn look(&mut self, images: bool) {
+        let cri = &self.context.cri;
+        let (mut runtime, mut image) = (cri.runtime(), cri.image());
+        let status = runtime.status(v1::StatusRequest { verbose: false }).await;
+        match status {
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                self.runtime.problems = status::runtime_problems(answer.status.as_ref());
+                self.runtime.handlers = answer.runtime_handlers;
+                self.runtime.features = answer.features;
+            }
+            Err(status) => {
+                tracing::debug!(status = rpc::text(&status), "the runtime doesn't answer");
+                self.runtime.problems = vec!["container runtime is down".to_owned()];
+            }
+        }
+        if self.runtime.version.is_empty()
+            && let Ok(version) = runtime.version(v1::VersionRequest { version: "v1".to_owned() }).await
+        {
+            let version = version.into_inner();
+            self.runtime.version = format!("{}://{}", version.runtime_name, version.runtime_version);
+        }
+        if images && let Ok(list) = image.list_images(v1::ListImagesRequest::default()).await {
+            self.runtime.images = list.into_inner().images;
+        }
+        self.context.handle.problems.send_replace(self.runtime.problems.clone());
+    }
+
+    fn status(&self) -> NodeStatus {
+        status::status(
+            &self.context.cfg,
+            &self.context.machine,
+            &self.runtime,
+            self.context.handle.pressure(),
+            self.context.port,
+            self.reported.as_ref(),
+            Timestamp::now(),
+        )
+    }
+
+    /// Creates the Node object, or takes over the one there is. Tries until it succeeds.
+    async fn register(&mut self) -> Node {
+        let mut backoff = crate::watch_backoff();
+        loop {
+            match self.try_register().await {
+                Ok(node) => return node,
+                Err(error) => {
+                    tracing::debug!(%error, "the node could not be registered; trying again");
+                    let wait = backoff.next().unwrap_or(COMPARE).min(Duration::from_secs(7));
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    async fn try_register(&mut self) -> kube::Result<Node> {
+        let cfg = self.context.cfg.clone();
+        if cfg.register_node {
+            let node = self.initial();
+            match self.api.create(&PostParams::default(), &node).await {
+                Ok(created) => {
+                    tracing::info!(node = cfg.node_name, "registered the node");
+                    self.reported.clone_from(&created.status);
+                    self.reported_at = Instant::now();
+                    return Ok(created);
+                }
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let existing = self.api.get(&cfg.node_name).await?;
+        let info = existing.status.as_ref().and_then(|status| status.node_info.as_ref());
+        self.booted_as = info.map(|info| info.boot_id.clone());
+        let have = existing.metadata.labels.clone().unwrap_or_default();
+        let missing: BTreeMap<String, String> =
+            labels(&cfg).into_iter().filter(|(key, value)| have.get(key) != Some(value)).collect();
+        self.reported.clone_from(&existing.status);
+        if missing.is_empty() {
+            return Ok(existing);
+        }
+        let patch = serde_json::json!({"metadata": {"labels": missing}});
+        self.api.patch(&cfg.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await
+    }
+
+    fn initial(&self) -> Node {
+        let cfg = &self.context.cfg;
+        let annotation = ("volumes.kubernetes.io/controller-managed-attach-detach", "true");
+        Node {
+            metadata: ObjectMeta {
+                name: Some(cfg.node_name.clone()),
+                labels: Some(labels(cfg)),
+                annotations: Some(BTreeMap::from([(annotation.0.to_owned(), annotation.1.to_owned())])),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec {
+                taints: (!cfg.register_with_taints.is_empty()).then(|| cfg.register_with_taints.clone()),
+                ..NodeSpec::default()
+            }),
+            status: Some(self.status()),
+        }
+    }
+
+    /// Takes in the Node object as the API server has it.
+    async fn saw(&mut self, node: &Node) {
+        let view = NodeView {
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+            allocatable: self.context.handle.view().allocatable.clone(),
+            uid: node.metadata.uid.clone().unwrap_or_default(),
+        };
+        self.context.handle.view.send_if_modified(|old| {
+            let changed = **old != view;
+            *old = Arc::new(view);
+            changed
+        });
+        if node.status.is_some() {
+            self.reported.clone_from(&node.status);
+        }
+        let spec = node.spec.as_ref();
+        let cidrs = spec
+            .and_then(|spec| spec.pod_cidrs.clone())
+            .or_else(|| spec.and_then(|spec| spec.pod_cidr.clone()).map(|cidr| vec![cidr]))
+            .unwrap_or_default();
+        if !cidrs.is_empty() && cidrs != self.pod_cidrs {
+            self.set_pod_cidrs(cidrs).await;
+        }
+    }
+
+    /// Tells the runtime the addresses of the node's pods.
+    async fn set_pod_cidrs(&mut self, cidrs: Vec<String>) {
+        let request = v1::UpdateRuntimeConfigRequest {
+            runtime_config: Some(v1::RuntimeConfig {
+                network_config: Some(v1::NetworkConfig { pod_cidr: cidrs.join(",") }),
+            }),
+        };
+        match self.context.cri.runtime().update_runtime_config(request).await {
+            Ok(_) => {
+                self.pod_cidrs = cidrs;
+                self.look(false).await;
+                self.report_if(false).await;
+            }
+            Err(status) => {
+                tracing::warn!(status = rpc::text(&status), ?cidrs, "the runtime did not take the pod CIDR");
+                // Looked at again with the next change of the node, or now.
+                self.context.handle.recheck();
+            }
+        }
+    }
+
+    /// Reports the status if it changed, or in any case.
+    async fn report_if(&mut self, always: bool) {
+        let new = self.status();
+        let old = self.reported.clone().unwrap_or_default();
+        if !always && status::same(&old, &new) {
+            return;
+        }
+        let patch = Patch::Strategic(status::patch(&old, &new));
+        let name = &self.context.cfg.node_name;
+        match self.api.patch_status(name, &PatchParams::default(), &patch).await {
+            Ok(node) => {
+                self.tell_transitions(Some(&old));
+                self.reported = node.status;
+                self.reported_at = Instant::now();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the node's status could not be reported; trying again");
+                self.context.handle.recheck();
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+
+    /// Events about what the node's conditions became.
+    fn tell_transitions(&mut self, old: Option<&NodeStatus>) {
+        let name = self.context.cfg.node_name.clone();
+        let is = |status: Option<&NodeStatus>, kind: &str| {
+            let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+            let found = conditions.iter().find(|condition| condition.type_ == kind);
+            found.map(|condition| condition.status == "True")
+        };
+        let new = self.status();
+        let rows = [
+            ("MemoryPressure", "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+            ("DiskPressure", "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+            ("PIDPressure", "NodeHasInsufficientPID", "NodeHasSufficientPID"),
+            ("Ready", "NodeReady", "NodeNotReady"),
+        ];
+        for (kind, yes, no) in rows {
+            let now = is(Some(&new), kind);
+            if now != is(old, kind) {
+                let reason = if now == Some(true) { yes } else { no };
+                let message = format!("Node {name} status is now: {reason}");
+                self.context.events.node(&name, Severity::Normal, reason, message);
+            }
+        }
+        let boot = &self.context.machine.boot_id;
+        if let Some(before) = self.booted_as.take()
+            && !before.is_empty()
+            && before != *boot
+        {
+            let message = format!("Node {name} has been rebooted, boot id: {boot}");
+            self.context.events.node(&name, Severity::Warning, "Rebooted", message);
+        }
+    }
+}
