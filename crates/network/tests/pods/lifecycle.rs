@@ -15,7 +15,9 @@ fn traces() -> (Vec<String>, Vec<String>, Vec<String>, String) {
     let links = rtnl.links().unwrap().into_iter().map(|link| link.name).collect();
     let addresses = rtnl.addresses().unwrap().into_iter().filter(|a| a.address.is_ipv4());
     let addresses = addresses.map(|a| format!("{} {}", a.link, a.address));
-    let routes = rtnl.routes().unwrap().into_iter().map(|r| format!("{} {:?}", r.destination, r.link));
+    // Of IPv4: the kernel adds its own IPv6 addresses and routes when it likes.
+    let routes = rtnl.routes().unwrap().into_iter().filter(|r| !r.destination.is_ipv6());
+    let routes = routes.map(|r| format!("{} {:?}", r.destination, r.link));
     let addresses = addresses.chain(routes).collect();
     let tables = Nft::open().unwrap().tables().unwrap().into_iter().map(|(table, _)| table.name).collect();
     (links, addresses, tables, sysctl::read("ipv4/ip_forward").unwrap())
