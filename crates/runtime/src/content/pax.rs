@@ -102,7 +102,7 @@ fn sparse_map(value: &[u8]) -> io::Result<Vec<(u64, u64)>> {
     let text = std::str::from_utf8(value).map_err(|_| error())?;
     let numbers: Vec<u64> =
         text.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| error())?;
-    if numbers.len() % 2 != 0 {
+    if !numbers.len().is_multiple_of(2) {
         return Err(error());
     }
     Ok(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())

@@ -23,3 +23,5 @@ pub use store::{Image, Images, Options};
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

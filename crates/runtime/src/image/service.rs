@@ -293,3 +293,7 @@ fn filesystem(images: &Images, usage: Usage) -> FilesystemUsage {
         inodes_used: Some(UInt64Value { value: usage.inodes }),
     }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

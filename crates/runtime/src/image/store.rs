@@ -6,6 +6,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::AtomicBool},
+    time::{Duration, Instant},
 };
 
 use rustix::fs::FlockOperation;
@@ -25,6 +26,9 @@ use crate::{
 
 /// As many layers are fetched and unpacked at a time, as containerd does.
 const PARALLEL_LAYERS: usize = 3;
+/// How long the images of another process are waited for, and how often looked after.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// The shortest beginning of an ID that stands for an image.
 const MIN_ID_PREFIX: usize = 4;
 
@@ -148,10 +152,8 @@ impl Images {
         let fail = || Error::io(format!("open the images in {:?}", dir.display().to_string()));
         fs::create_dir_all(dir).map_err(fail())?;
         let lock = File::create(dir.join("lock")).map_err(fail())?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::InUse(dir.into())),
-            Err(error) => return Err(fail()(error.into())),
+        if !take(&lock).map_err(fail())? {
+            return Err(Error::InUse(dir.into()));
         }
         let layers = Arc::new(Layers::open(dir).map_err(fail())?);
         let snapshots = Snapshots::open(dir, layers.clone()).map_err(fail())?;
@@ -415,6 +417,20 @@ impl Image {
         change(&mut record);
         let pins = self.pins.again();
         Self { record, document: self.document.clone(), size: self.size, pins }
+    }
+}
+
+/// Takes the lock of the directory, waiting a moment for a predecessor that is about to end: a
+/// pull that was cancelled holds it until its threads have noticed.
+fn take(lock: &File) -> io::Result<bool> {
+    let end = Instant::now() + LOCK_WAIT;
+    loop {
+        match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() >= end => return Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_RETRY),
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
