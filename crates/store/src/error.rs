@@ -30,7 +30,12 @@ pub enum Error {
     #[error("{path} is in use by another process: stop it, or choose another data directory")]
     Locked { path: std::path::PathBuf },
     #[error("cannot {doing} {path}")]
-    Io { doing: &'static str, path: std::path::PathBuf, #[source] source: std::io::Error },
+    Io {
+        doing: &'static str,
+        path: std::path::PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the store is closed")]
     Closed,
     #[error("the store cannot be reached: {0}")]

@@ -3,9 +3,11 @@
 //! One revision numbers every committed transaction of the whole key space, starting at 1 for the empty store.
 //! A transaction compares, then applies one of two operation lists under a single new revision.
 
+pub mod embedded;
 mod error;
 mod model;
 
+pub use embedded::Embedded;
 pub use error::Error;
 pub use model::*;
 

@@ -125,7 +125,11 @@ impl Txn {
     /// otherwise tells the key as it is, in a [`OpResult::Range`].
     pub fn guarded(key: Bytes, expected: i64, op: Op) -> Self {
         Self {
-            compares: vec![Compare { key: key.clone(), relation: Relation::Equal, target: Target::ModRevision(expected) }],
+            compares: vec![Compare {
+                key: key.clone(),
+                relation: Relation::Equal,
+                target: Target::ModRevision(expected),
+            }],
             success: vec![op],
             failure: vec![Op::Range(Range::of(KeyRange::key(key)))],
             previous: false,
@@ -145,9 +149,13 @@ pub struct TxnResult {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpResult {
-    Put { previous: Option<KeyValue> },
+    Put {
+        previous: Option<KeyValue>,
+    },
     /// In key order.
-    Delete { deleted: Vec<KeyValue> },
+    Delete {
+        deleted: Vec<KeyValue>,
+    },
     Range(RangeResult),
 }
 
@@ -222,9 +230,16 @@ pub struct WatchBatch {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    Put { kv: KeyValue, previous: Option<KeyValue> },
+    Put {
+        kv: KeyValue,
+        previous: Option<KeyValue>,
+    },
     /// `revision` is that of the deletion.
-    Delete { key: Bytes, revision: i64, previous: Option<KeyValue> },
+    Delete {
+        key: Bytes,
+        revision: i64,
+        previous: Option<KeyValue>,
+    },
 }
 
 impl Event {
