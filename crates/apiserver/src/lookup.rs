@@ -1,5 +1,6 @@
 //! What security decisions read: stored objects, out of memory.
 
+use crate::cache::{Cacher, Caches, Entry, Scope};
 use api::Status;
 use async_trait::async_trait;
 use schema::Map;
@@ -29,7 +30,9 @@ pub const VOLUMES: Stored = core("persistentvolumes");
 pub const PRIORITY_CLASSES: Stored = Stored { group: "scheduling.k8s.io", plural: "priorityclasses" };
 pub const STORAGE_CLASSES: Stored = Stored { group: "storage.k8s.io", plural: "storageclasses" };
 pub const INGRESS_CLASSES: Stored = Stored { group: "networking.k8s.io", plural: "ingressclasses" };
+pub const ENDPOINT_SLICES: Stored = Stored { group: "discovery.k8s.io", plural: "endpointslices" };
 pub const IP_ADDRESSES: Stored = Stored { group: "networking.k8s.io", plural: "ipaddresses" };
+pub const SERVICE_CIDRS: Stored = Stored { group: "networking.k8s.io", plural: "servicecidrs" };
 pub const RUNTIME_CLASSES: Stored = Stored { group: "node.k8s.io", plural: "runtimeclasses" };
 pub const DISRUPTION_BUDGETS: Stored = Stored { group: "policy", plural: "poddisruptionbudgets" };
 
@@ -57,5 +60,44 @@ pub trait Lookup: Send + Sync + 'static {
             Some(object) => Ok(Some(object)),
             None => self.fresh(kind, namespace, name).await,
         }
+    }
+}
+
+/// Objects out of the watch caches.
+pub struct FromCaches(pub Arc<Caches>);
+
+impl FromCaches {
+    fn cacher(&self, kind: Stored) -> Option<Arc<Cacher>> {
+        let row = schema::resource::all().iter().find(|r| r.plural == kind.plural && r.group == kind.group)?;
+        self.0.get(&row.storage.as_ref()?.prefix)
+    }
+}
+
+fn decode(cacher: &Cacher, entry: &Entry) -> Option<Arc<Map>> {
+    cacher
+        .decode(entry)
+        .inspect_err(|error| tracing::error!(key = entry.key(), %error, "a stored object cannot be read"))
+        .ok()
+        .map(Arc::new)
+}
+
+#[async_trait]
+impl Lookup for FromCaches {
+    fn get(&self, kind: Stored, namespace: &str, name: &str) -> Option<Arc<Map>> {
+        let cacher = self.cacher(kind)?;
+        let entry = cacher.get(&Cacher::key(namespace, name))?;
+        decode(&cacher, &entry)
+    }
+
+    fn list(&self, kind: Stored, namespace: Option<&str>) -> Vec<Arc<Map>> {
+        let Some(cacher) = self.cacher(kind) else { return Vec::new() };
+        let scope = namespace.map_or(Scope::All, |namespace| Scope::Namespace(namespace.to_owned()));
+        let (state, _) = cacher.now();
+        state.range(&scope, None).filter_map(|entry| decode(&cacher, entry)).collect()
+    }
+
+    async fn fresh(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status> {
+        self.0.consistent().await?;
+        Ok(self.get(kind, namespace, name))
     }
 }

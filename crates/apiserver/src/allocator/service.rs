@@ -16,7 +16,9 @@ const NONE: &str = "None";
 /// Where Services draw from.
 #[derive(Clone, Debug)]
 pub struct Pools {
-    /// One range, or one of each family; the first is the default family.
+    /// The families of the cluster, the default one first.
+    pub families: Vec<Family>,
+    /// The ranges that addresses are given from, in the order they are tried in.
     pub addresses: Vec<AddressRange>,
     pub ports: PortRange,
 }
@@ -279,8 +281,8 @@ fn unchanged_preferring(after: &Map, before: Option<&Map>) -> bool {
 }
 
 impl Planner<'_> {
-    fn pool(&self, family: Family) -> Option<&AddressRange> {
-        self.pools.addresses.iter().find(|r| r.family() == family)
+    fn configured(&self, family: Family) -> bool {
+        self.pools.families.contains(&family)
     }
 
     /// Settles `ipFamilyPolicy` and `ipFamilies`.
@@ -330,7 +332,7 @@ impl Planner<'_> {
         for (i, ip) in ips.iter().enumerate().skip(families.len()) {
             let Ok(address) = ip.parse::<IpAddr>() else { break };
             let family = Family::of(address);
-            if self.pool(family).is_some() {
+            if self.configured(family) {
                 families.push(family);
             } else {
                 let why = format!("{} is not configured on this cluster", family.as_str());
@@ -340,13 +342,13 @@ impl Planner<'_> {
         if !errors.is_empty() {
             return Err(invalid(after, &errors));
         }
-        let default = self.pools.addresses.first().map_or(Family::V4, AddressRange::family);
+        let default = self.pools.families.first().copied().unwrap_or(Family::V4);
         if !bare {
-            if policy == "RequireDualStack" && self.pools.addresses.len() < 2 {
+            if policy == "RequireDualStack" && self.pools.families.len() < 2 {
                 let why = "this cluster is not configured for dual-stack services";
                 errors.push(FieldError::invalid(&policy_path, policy.as_str(), why));
             }
-            for (i, family) in families.iter().enumerate().filter(|(_, f)| self.pool(**f).is_none()) {
+            for (i, family) in families.iter().enumerate().filter(|(_, f)| !self.configured(**f)) {
                 let path = SPEC.child("ipFamilies");
                 errors.push(FieldError::invalid(&path.index(i), family.as_str(), "not configured on this cluster"));
             }
@@ -359,7 +361,7 @@ impl Planner<'_> {
         }
         if let [only] = families[..]
             && policy != "SingleStack"
-            && (bare || self.pools.addresses.len() == 2)
+            && (bare || self.pools.families.len() == 2)
         {
             families.push(only.other());
         }
@@ -371,20 +373,21 @@ impl Planner<'_> {
 
     /// Claims the address at `index`, or chooses one where none is given.
     fn address(&mut self, service: &Map, family: Family, given: &str) -> Result<IpAddr, Status> {
-        let own = &self.claims.claim_addresses;
-        let taken = |a: IpAddr| self.taken.address(a) || own.contains(&a);
-        let pool = self.pool(family).ok_or_else(|| Status::internal(format!("no {} service range", family.as_str())))?;
+        let (own, held) = (&self.claims.claim_addresses, self.taken);
+        let taken = |a: IpAddr| held.address(a) || own.contains(&a);
+        let mut ranges = self.pools.addresses.iter().filter(|r| r.family() == family);
         let address = if given.is_empty() {
             let random = (self.random)();
-            let pool = self.pools.addresses.iter().find(|r| r.family() == family).ok_or_else(|| Status::internal("no range"))?;
-            pool.choose(random, taken).map_err(|e| Status::internal(format!("failed to allocate a serviceIP: {e}")))?
+            let chosen = ranges.find_map(|range| range.choose(random, taken).ok()).ok_or(PoolError::Full);
+            chosen.map_err(|e| Status::internal(format!("failed to allocate a serviceIP: {e}")))?
         } else {
             let refuse = |e: &dyn std::fmt::Display| {
                 let why = format!("failed to allocate IP {given}: {e}");
                 invalid(service, &[FieldError::invalid(&SPEC.child("clusterIPs"), shown_list(&Spec(service).cluster_ips()), why)])
             };
             let address: IpAddr = given.parse().map_err(|e: std::net::AddrParseError| refuse(&e))?;
-            pool.check(address, taken).map_err(|e| refuse(&e))?;
+            let range = ranges.find(|range| range.contains(address)).ok_or(PoolError::AddressOutside);
+            range.and_then(|range| range.check(address, taken)).map_err(|e| refuse(&e))?;
             address
         };
         self.claims.claim_addresses.push(address);

@@ -23,8 +23,10 @@ impl Taken for Held {
 }
 
 fn pools(cidrs: &[&str]) -> Pools {
+    let addresses: Vec<AddressRange> = cidrs.iter().map(|c| AddressRange::parse(c).expect("a range")).collect();
     Pools {
-        addresses: cidrs.iter().map(|c| AddressRange::parse(c).expect("a range")).collect(),
+        families: addresses.iter().map(AddressRange::family).collect(),
+        addresses,
         ports: PortRange::default(),
     }
 }
@@ -89,7 +91,7 @@ fn an_address_that_is_taken_or_foreign_is_refused_by_field() {
     );
     let mut s = service("{type: ClusterIP, clusterIP: 1.2.3.4}");
     let refused = run(&taken, &["10.96.0.0/16"], &mut s, None).expect_err("foreign");
-    assert!(refused.message.contains("The range of valid IPs is 10.96.0.0/16"), "{refused}");
+    assert!(refused.message.ends_with("failed to allocate IP 1.2.3.4: the provided network does not match the current range"), "{refused}");
     let mut s = service("{type: ClusterIP, clusterIP: 'fd00::1'}");
     let refused = run(&taken, &["10.96.0.0/16"], &mut s, None).expect_err("another family");
     assert!(refused.message.contains("IPv6 is not configured on this cluster"), "{refused}");
@@ -139,7 +141,7 @@ fn changing_the_type_gives_back_what_is_no_longer_needed() {
     after.set_at(&["spec", "type"], "ClusterIP");
     let claims = run(&Held::default(), &["10.96.0.0/16"], &mut after, Some(&before)).expect("a plan");
     assert_eq!(claims, Claims { release_ports: vec![30086], ..Claims::default() });
-    assert!(super::service::release(&after).release_ports.is_empty());
+    assert!(release(&after).release_ports.is_empty());
     let mut external = before.clone();
     external.set_at(&["spec", "type"], "ExternalName");
     let claims = run(&Held::default(), &["10.96.0.0/16"], &mut external, Some(&before)).expect("a plan");

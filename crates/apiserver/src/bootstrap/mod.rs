@@ -1,3 +1,219 @@
-//! What is there from the start.
+//! What is there from the start, made and kept without needless writes: on an empty store in a few transactions, on one that
+//! has everything in none.
 
+mod objects;
 pub mod rbac;
+mod services;
+
+pub use objects::FrontProxy;
+pub use services::{Advertised, dns_endpoint_slice};
+
+use crate::cache::{Cacher, Caches, NotReached};
+use jiff::Timestamp;
+use schema::apply::Manager;
+use schema::{Encoded, Map, Resource, Value};
+use std::net::IpAddr;
+use std::sync::Arc;
+use store::{Compare, KeyRange, Op, Relation, Store, Target, Txn};
+use thiserror::Error;
+
+/// etcd takes 128 operations in a transaction unless it is told otherwise.
+const BATCH: usize = 100;
+/// How often it is begun again when another server writes the same.
+const TRIES: usize = 8;
+const MANAGER: &str = "kube-apiserver";
+
+/// Which objects there are to be.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The server as the cluster sees it; `None` leaves the Service `kubernetes` to others.
+    pub advertised: Option<Advertised>,
+    /// The service CIDRs, the default family's first.
+    pub service_ranges: Vec<String>,
+    /// The address of `kube-dns`; `None` leaves that Service to others.
+    pub dns: Option<IpAddr>,
+    /// PEM of the clients' authorities.
+    pub client_ca: String,
+    pub front_proxy: Option<FrontProxy>,
+}
+
+#[derive(Debug, Error)]
+pub enum BootstrapError {
+    #[error("the first objects could not be written")]
+    Store(#[from] store::Error),
+    #[error("the first objects were written, but are not seen")]
+    NotSeen(#[from] NotReached),
+    #[error("other servers kept changing the first objects: {0} tries were not enough")]
+    Contended(usize),
+    #[error("{0} is not served, but the first objects need it")]
+    NotServed(String),
+}
+
+/// When an object that exists is written.
+#[derive(Clone, Copy, Debug)]
+enum Keep {
+    /// Never.
+    Absent,
+    /// When it lacks something of its default role or binding.
+    Role,
+    /// When one of these fields differs.
+    Same(&'static [&'static [&'static str]]),
+}
+
+/// An object that is to be there.
+#[derive(Clone, Debug)]
+struct Wanted {
+    group: &'static str,
+    version: &'static str,
+    plural: &'static str,
+    object: Map,
+    keep: Keep,
+}
+
+impl Wanted {
+    fn new(group: &'static str, version: &'static str, plural: &'static str, object: Map, keep: Keep) -> Self {
+        Wanted { group, version, plural, object, keep }
+    }
+
+    fn row(&self) -> Result<&'static Resource, BootstrapError> {
+        let missing = || BootstrapError::NotServed(format!("{}/{} {}", self.group, self.version, self.plural));
+        schema::resource::get(self.group, self.version, self.plural).ok_or_else(missing)
+    }
+}
+
+/// What becomes of one object.
+#[derive(Debug, PartialEq)]
+enum Step {
+    Nothing,
+    Put(Map),
+    /// Deleted first, then made anew: what differs cannot be changed.
+    Replace(Map),
+}
+
+/// Compares an object with what is stored.
+fn step(wanted: &Wanted, existing: Option<&Map>) -> Step {
+    let Some(existing) = existing else { return Step::Put(wanted.object.clone()) };
+    match wanted.keep {
+        Keep::Absent => Step::Nothing,
+        Keep::Role => match rbac::reconcile(existing, &wanted.object) {
+            rbac::Change::Keep => Step::Nothing,
+            rbac::Change::Update(object) => Step::Put(object),
+            rbac::Change::Recreate(object) => Step::Replace(object),
+        },
+        Keep::Same(paths) => {
+            let mut updated = existing.clone();
+            for path in paths {
+                match wanted.object.at(path) {
+                    Some(value) => updated.set_at(path, value.clone()),
+                    None => {
+                        updated.remove_at(path);
+                    }
+                }
+            }
+            if updated == *existing { Step::Nothing } else { Step::Put(updated) }
+        }
+    }
+}
+
+fn wanted(settings: &Settings, now: &str) -> Vec<Wanted> {
+    let mut all = objects::namespaces();
+    all.extend(objects::priority_classes());
+    all.extend(objects::flow_control());
+    for default in rbac::defaults() {
+        all.push(Wanted::new("rbac.authorization.k8s.io", "v1", default.resource, default.object.clone(), Keep::Role));
+    }
+    if !settings.service_ranges.is_empty() {
+        all.push(objects::service_cidr(&settings.service_ranges, now));
+    }
+    all.push(objects::extension_authentication(&settings.client_ca, settings.front_proxy.as_ref()));
+    all.extend(settings.advertised.as_ref().map(services::kubernetes).unwrap_or_default());
+    all.extend(settings.dns.map(services::kube_dns).unwrap_or_default());
+    all
+}
+
+/// Makes and mends the first objects.
+///
+/// Returns how many were written; they are in the caches then.
+///
+/// # Errors
+/// Those of the store, and when other servers keep getting in the way.
+pub async fn ensure(store: &dyn Store, caches: &Caches, settings: &Settings) -> Result<usize, BootstrapError> {
+    let now = Timestamp::now();
+    let shown = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let wanted = wanted(settings, &shown);
+    let mut written = 0;
+    for _ in 0..TRIES {
+        let mut batch: Vec<Change> = Vec::new();
+        for one in &wanted {
+            batch.extend(plan(caches, one, &shown)?);
+        }
+        if batch.is_empty() {
+            return Ok(written);
+        }
+        let (mut changed, mut revision) = (false, 0);
+        for part in batch.chunks(BATCH) {
+            let txn = Txn {
+                compares: part.iter().map(|c| c.compare.clone()).collect(),
+                ..Txn::of(part.iter().map(|c| c.op.clone()).collect())
+            };
+            let result = store.txn(txn).await?;
+            revision = result.revision;
+            if result.succeeded {
+                written += part.len();
+            } else {
+                changed = true;
+            }
+        }
+        // What another server wrote between is seen then, too.
+        caches.reached(revision.cast_unsigned()).await?;
+        if !changed && batch.iter().all(|c| matches!(c.op, Op::Put { .. })) {
+            return Ok(written);
+        }
+    }
+    Err(BootstrapError::Contended(TRIES))
+}
+
+/// One write, and what must hold for it.
+struct Change {
+    compare: Compare,
+    op: Op,
+}
+
+fn plan(caches: &Caches, wanted: &Wanted, now: &str) -> Result<Option<Change>, BootstrapError> {
+    let row = wanted.row()?;
+    let missing = || BootstrapError::NotServed(row.group_resource());
+    let cacher: Arc<Cacher> = row.storage.as_ref().and_then(|s| caches.get(&s.prefix)).ok_or_else(missing)?;
+    let text = |key| wanted.object.str_at(&["metadata", key]);
+    let key = Cacher::key(text("namespace"), text("name"));
+    let entry = cacher.get(&key);
+    if entry.is_some() && matches!(wanted.keep, Keep::Absent) {
+        return Ok(None);
+    }
+    let existing = entry.as_ref().and_then(|entry| cacher.decode(entry).ok());
+    let full = format!("{}{key}", cacher.layout.prefix);
+    let revision = entry.map_or(0, |entry| entry.revision().cast_signed());
+    let op = match step(wanted, existing.as_ref()) {
+        Step::Nothing => return Ok(None),
+        Step::Replace(_) => Op::Delete { keys: KeyRange::key(full.clone()) },
+        Step::Put(object) => {
+            let value = finish(row, object, existing.as_ref(), now).stored(&row.api_version(), &row.kind);
+            Op::Put { key: full.clone().into(), value, lease: 0 }
+        }
+    };
+    let compare = Compare { key: full.into(), relation: Relation::Equal, target: Target::ModRevision(revision) };
+    Ok(Some(Change { compare, op }))
+}
+
+/// Gives an object what every stored one has.
+fn finish(row: &Resource, mut object: Map, existing: Option<&Map>, now: &str) -> Encoded {
+    if existing.is_none() {
+        object.set_at(&["metadata", "uid"], uuid::Uuid::new_v4().to_string());
+        object.set_at(&["metadata", "creationTimestamp"], now);
+    }
+    let ty = row.schema.root();
+    schema::defaults::apply(ty, &mut object);
+    let api_version = row.api_version();
+    let manager = Manager { name: MANAGER, api_version: &api_version, subresource: "", now };
+    schema::apply::track(ty, existing, &mut object, &manager);
+    Encoded::new(&object)
+}

@@ -1,0 +1,160 @@
+//! The first objects beside roles: namespaces, priority classes, flow control, the service range, what extension servers need.
+
+use super::{Keep, Wanted};
+use api::field::go_quote;
+use schema::{Map, Value};
+
+fn named(name: &str) -> Map {
+    let mut object = Map::new();
+    object.set_at(&["metadata", "name"], name);
+    object
+}
+
+fn list<'a>(items: impl IntoIterator<Item = &'a str>) -> Value {
+    Value::List(items.into_iter().map(Value::from).collect())
+}
+
+/// The namespaces that upstream has from the start.
+pub(super) fn namespaces() -> Vec<Wanted> {
+    let make = |name: &str| {
+        let mut object = named(name);
+        object.set_at(&["metadata", "labels", "kubernetes.io/metadata.name"], name);
+        object.set_at(&["spec", "finalizers"], list(["kubernetes"]));
+        object.set_at(&["status", "phase"], "Active");
+        Wanted::new("", "v1", "namespaces", object, Keep::Absent)
+    };
+    ["default", "kube-system", "kube-public", "kube-node-lease"].map(make).into()
+}
+
+pub(super) fn priority_classes() -> Vec<Wanted> {
+    let make = |(name, value, description): (&str, i64, &str)| {
+        let mut object = named(name);
+        object.set_at(&["metadata", "generation"], 1);
+        object.insert("value", value);
+        object.insert("description", description);
+        object.insert("preemptionPolicy", "PreemptLowerPriority");
+        Wanted::new("scheduling.k8s.io", "v1", "priorityclasses", object, Keep::Absent)
+    };
+    [
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+    ]
+    .map(make)
+    .into()
+}
+
+const FLOW_GROUP: &str = "flowcontrol.apiserver.k8s.io";
+
+/// The levels and schemas without which no request has a place.
+pub(super) fn flow_control() -> Vec<Wanted> {
+    let base = |name: &str| {
+        let mut object = named(name);
+        object.set_at(&["metadata", "annotations", "apf.kubernetes.io/autoupdate-spec"], "true");
+        object.set_at(&["metadata", "generation"], 1);
+        object
+    };
+    let level = |name: &str, spec: Map| {
+        let mut object = base(name);
+        object.insert("spec", spec);
+        Wanted::new(FLOW_GROUP, "v1", "prioritylevelconfigurations", object, Keep::Absent)
+    };
+    let mut exempt = Map::new();
+    exempt.insert("type", "Exempt");
+    exempt.set_at(&["exempt", "nominalConcurrencyShares"], 0);
+    exempt.set_at(&["exempt", "lendablePercent"], 0);
+    let mut last = Map::new();
+    last.insert("type", "Limited");
+    last.set_at(&["limited", "nominalConcurrencyShares"], 5);
+    last.set_at(&["limited", "lendablePercent"], 0);
+    last.set_at(&["limited", "limitResponse", "type"], "Reject");
+    let schema = |name: &str, precedence: i64, groups: &[&str], by_user: bool| {
+        let mut object = base(name);
+        object.set_at(&["spec", "matchingPrecedence"], precedence);
+        object.set_at(&["spec", "priorityLevelConfiguration", "name"], name);
+        if by_user {
+            object.set_at(&["spec", "distinguisherMethod", "type"], "ByUser");
+        }
+        let subjects = groups.iter().map(|group| {
+            let mut subject = Map::new();
+            subject.insert("kind", "Group");
+            subject.set_at(&["group", "name"], *group);
+            Value::Map(subject)
+        });
+        let mut resources = Map::new();
+        for key in ["verbs", "apiGroups", "resources", "namespaces"] {
+            resources.insert(key, list(["*"]));
+        }
+        resources.insert("clusterScope", true);
+        let mut paths = Map::new();
+        paths.insert("verbs", list(["*"]));
+        paths.insert("nonResourceURLs", list(["*"]));
+        let mut rule = Map::new();
+        rule.insert("subjects", subjects.collect::<Vec<_>>());
+        rule.insert("resourceRules", vec![Value::Map(resources)]);
+        rule.insert("nonResourceRules", vec![Value::Map(paths)]);
+        object.set_at(&["spec", "rules"], vec![Value::Map(rule)]);
+        Wanted::new(FLOW_GROUP, "v1", "flowschemas", object, Keep::Absent)
+    };
+    vec![
+        level("exempt", exempt),
+        level("catch-all", last),
+        schema("exempt", 1, &["system:masters"], false),
+        schema("catch-all", 10_000, &["system:unauthenticated", "system:authenticated"], true),
+    ]
+}
+
+/// The ServiceCIDR of the ranges that the server is started with.
+pub(super) fn service_cidr(ranges: &[String], now: &str) -> Wanted {
+    let mut object = named("kubernetes");
+    object.set_at(&["metadata", "finalizers"], list(["networking.k8s.io/service-cidr-finalizer"]));
+    object.set_at(&["spec", "cidrs"], list(ranges.iter().map(String::as_str)));
+    let mut ready = Map::new();
+    ready.insert("type", "Ready");
+    ready.insert("status", "True");
+    ready.insert("lastTransitionTime", now);
+    ready.insert("reason", "");
+    ready.insert("message", "Kubernetes default Service CIDR is ready");
+    object.set_at(&["status", "conditions"], vec![Value::Map(ready)]);
+    Wanted::new("networking.k8s.io", "v1", "servicecidrs", object, Keep::Absent)
+}
+
+/// What a front proxy is known by, as extension servers are told.
+#[derive(Clone, Debug, Default)]
+pub struct FrontProxy {
+    /// PEM of its authorities.
+    pub authorities: String,
+    pub allowed_names: Vec<String>,
+    pub user_headers: Vec<String>,
+    pub uid_headers: Vec<String>,
+    pub group_headers: Vec<String>,
+    pub extra_prefixes: Vec<String>,
+}
+
+/// The ConfigMap from which extension servers learn whom to trust.
+pub(super) fn extension_authentication(client_ca: &str, proxy: Option<&FrontProxy>) -> Wanted {
+    let mut object = named("extension-apiserver-authentication");
+    object.set_at(&["metadata", "namespace"], "kube-system");
+    let mut data = Map::new();
+    if !client_ca.is_empty() {
+        data.insert("client-ca-file", client_ca);
+    }
+    if let Some(proxy) = proxy {
+        let json = |names: &[String]| format!("[{}]", names.iter().map(|n| go_quote(n)).collect::<Vec<_>>().join(","));
+        data.insert("requestheader-client-ca-file", proxy.authorities.as_str());
+        data.insert("requestheader-allowed-names", json(&proxy.allowed_names));
+        data.insert("requestheader-username-headers", json(&proxy.user_headers));
+        data.insert("requestheader-uid-headers", json(&proxy.uid_headers));
+        data.insert("requestheader-group-headers", json(&proxy.group_headers));
+        data.insert("requestheader-extra-headers-prefix", json(&proxy.extra_prefixes));
+    }
+    object.insert("data", data);
+    Wanted::new("", "v1", "configmaps", object, Keep::Same(&[&["data"]]))
+}

@@ -1,0 +1,132 @@
+//! The Services that are there from the start: `kubernetes`, which is this server, and `kube-dns`.
+
+use super::{Keep, Wanted};
+use crate::allocator::range::Family;
+use schema::{Map, Value};
+use std::net::IpAddr;
+
+/// Which server `kubernetes` stands for.
+#[derive(Clone, Debug)]
+pub struct Advertised {
+    pub address: IpAddr,
+    pub port: u16,
+    /// The first address of the service range.
+    pub cluster_ip: IpAddr,
+}
+
+fn object(namespace: &str, name: &str) -> Map {
+    let mut object = Map::new();
+    object.set_at(&["metadata", "name"], name);
+    object.set_at(&["metadata", "namespace"], namespace);
+    object
+}
+
+fn port(name: &str, port: u16, protocol: &str) -> Map {
+    let mut map = Map::new();
+    map.insert("name", name);
+    map.insert("port", i64::from(port));
+    map.insert("protocol", protocol);
+    map
+}
+
+fn service(namespace: &str, name: &str, address: IpAddr, ports: Vec<Map>) -> Map {
+    let mut service = object(namespace, name);
+    service.set_at(&["spec", "type"], "ClusterIP");
+    service.set_at(&["spec", "clusterIP"], address.to_string());
+    service.set_at(&["spec", "clusterIPs"], vec![Value::from(address.to_string())]);
+    service.set_at(&["spec", "ipFamilies"], vec![Value::from(Family::of(address).as_str())]);
+    service.set_at(&["spec", "ipFamilyPolicy"], "SingleStack");
+    service.set_at(&["spec", "internalTrafficPolicy"], "Cluster");
+    service.set_at(&["spec", "sessionAffinity"], "None");
+    service.set_at(&["spec", "ports"], ports.into_iter().map(Value::Map).collect::<Vec<_>>());
+    service.set_at(&["status", "loadBalancer"], Map::new());
+    service
+}
+
+/// The claim of a Service's address.
+fn claim(namespace: &str, name: &str, address: IpAddr) -> Wanted {
+    let mut claim = Map::new();
+    claim.set_at(&["metadata", "name"], address.to_string());
+    claim.set_at(&["metadata", "labels", "ipaddress.kubernetes.io/ip-family"], Family::of(address).as_str());
+    claim.set_at(&["metadata", "labels", "ipaddress.kubernetes.io/managed-by"], "ipallocator.k8s.io");
+    claim.set_at(&["spec", "parentRef", "resource"], "services");
+    claim.set_at(&["spec", "parentRef", "namespace"], namespace);
+    claim.set_at(&["spec", "parentRef", "name"], name);
+    Wanted::new("networking.k8s.io", "v1", "ipaddresses", claim, Keep::Absent)
+}
+
+/// The Service `kubernetes`, the claim of its address, and its one endpoint in both forms.
+pub(super) fn kubernetes(at: &Advertised) -> Vec<Wanted> {
+    let (namespace, name) = ("default", "kubernetes");
+    let mut https = port("https", 443, "TCP");
+    https.insert("targetPort", i64::from(at.port));
+    let mut own = service(namespace, name, at.cluster_ip, vec![https]);
+    own.set_at(&["metadata", "labels", "component"], "apiserver");
+    own.set_at(&["metadata", "labels", "provider"], "kubernetes");
+    let mut address = Map::new();
+    address.insert("ip", at.address.to_string());
+    let mut subset = Map::new();
+    subset.insert("addresses", vec![Value::Map(address)]);
+    subset.insert("ports", vec![Value::Map(port("https", at.port, "TCP"))]);
+    let mut endpoints = object(namespace, name);
+    endpoints.set_at(&["metadata", "labels", "endpointslice.kubernetes.io/skip-mirror"], "true");
+    endpoints.insert("subsets", vec![Value::Map(subset)]);
+    let mut slice = endpoint_slice(namespace, name, name, &[at.address], None);
+    slice.insert("ports", vec![Value::Map(port("https", at.port, "TCP"))]);
+    vec![
+        claim(namespace, name, at.cluster_ip),
+        Wanted::new("", "v1", "services", own, Keep::Same(&[&["spec", "ports"]])),
+        Wanted::new("", "v1", "endpoints", endpoints, Keep::Same(&[&["subsets"]])),
+        Wanted::new("discovery.k8s.io", "v1", "endpointslices", slice, Keep::Same(&[&["endpoints"], &["ports"]])),
+    ]
+}
+
+/// The Service `kube-dns` and the claim of its address.
+///
+/// It selects no pods: the names are answered by the nodes' own process, whose place
+/// [`dns_endpoint_slice`] tells.
+pub(super) fn kube_dns(address: IpAddr) -> Vec<Wanted> {
+    let (namespace, name) = ("kube-system", "kube-dns");
+    let mut own = service(namespace, name, address, vec![port("dns", 53, "UDP"), port("dns-tcp", 53, "TCP")]);
+    for (label, value) in
+        [("k8s-app", "kube-dns"), ("kubernetes.io/cluster-service", "true"), ("kubernetes.io/name", "KubeDNS")]
+    {
+        own.set_at(&["metadata", "labels", label], value);
+    }
+    vec![claim(namespace, name, address), Wanted::new("", "v1", "services", own, Keep::Absent)]
+}
+
+/// Where the cluster's names are answered: the EndpointSlice that belongs to `kube-dns`, to be applied by whoever runs DNS.
+///
+/// `addresses` are of one family and not empty.
+pub fn dns_endpoint_slice(addresses: &[IpAddr], port_number: u16, node: Option<&str>) -> Map {
+    let name = match node {
+        Some(node) => format!("kube-dns-{node}"),
+        None => "kube-dns".to_owned(),
+    };
+    let mut slice = endpoint_slice("kube-system", "kube-dns", &name, addresses, node);
+    slice.insert("apiVersion", "discovery.k8s.io/v1");
+    slice.insert("kind", "EndpointSlice");
+    slice.insert("ports", vec![
+        Value::Map(port("dns", port_number, "UDP")),
+        Value::Map(port("dns-tcp", port_number, "TCP")),
+    ]);
+    slice
+}
+
+fn endpoint_slice(namespace: &str, service: &str, name: &str, addresses: &[IpAddr], node: Option<&str>) -> Map {
+    let mut slice = object(namespace, name);
+    slice.set_at(&["metadata", "labels", "kubernetes.io/service-name"], service);
+    slice.insert("addressType", addresses.first().map_or("IPv4", |a| Family::of(*a).as_str()));
+    let endpoints = addresses.iter().map(|address| {
+        let mut endpoint = Map::new();
+        endpoint.insert("addresses", vec![Value::from(address.to_string())]);
+        endpoint.set_at(&["conditions", "ready"], true);
+        if let Some(node) = node {
+            endpoint.insert("nodeName", node);
+        }
+        Value::Map(endpoint)
+    });
+    slice.insert("endpoints", endpoints.collect::<Vec<_>>());
+    slice
+}

@@ -1,0 +1,251 @@
+//! `pods/eviction`: a delete that asks the pod's disruption budget first.
+
+use super::success;
+use crate::admission::walk;
+use crate::context::Context;
+use crate::lookup::{DISRUPTION_BUDGETS, Lookup, PODS};
+use crate::options::Options;
+use crate::registry::mutation::{Change, Mutation};
+use crate::registry::{Place, Registry, Subresource, Target};
+use api::selector::{LabelSelector, Labels, Operator, Requirement};
+use api::{Cause, GroupResource, Reason, Status};
+use async_trait::async_trait;
+use schema::{Map, Value};
+use std::sync::{Arc, Weak};
+
+/// More disruptions than this wait for the controller: it is behind, and the budget can't be relied on.
+const MOST_DISRUPTED: usize = 2000;
+const VIOLATES: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
+
+pub struct Eviction {
+    pub registry: Weak<Registry>,
+    pub objects: Arc<dyn Lookup>,
+}
+
+/// The labels of an object, as selectors ask them.
+struct Own<'a>(&'a Map);
+
+impl Labels for Own<'_> {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.0.at(&["metadata", "labels", key]).and_then(Value::as_str)
+    }
+}
+
+/// Whether a `metav1.LabelSelector` selects an object; an absent one selects nothing, an empty one everything.
+fn selects(selector: Option<&Map>, object: &Map) -> bool {
+    let Some(selector) = selector else { return false };
+    let pairs = selector.get("matchLabels").and_then(Value::as_map).into_iter().flat_map(Map::iter);
+    let exact = pairs.map(|(key, value)| Requirement::new(key, Operator::In, vec![value.as_str().unwrap_or("").to_owned()]));
+    let listed = walk::items(selector, &["matchExpressions"]).map(|e| {
+        let operator = match e.str_at(&["operator"]) {
+            "In" => Operator::In,
+            "NotIn" => Operator::NotIn,
+            "Exists" => Operator::Exists,
+            _ => Operator::DoesNotExist,
+        };
+        let values = e.get("values").and_then(Value::as_list).unwrap_or_default();
+        Requirement::new(e.str_at(&["key"]), operator, values.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+    });
+    let requirements: Result<Vec<Requirement>, _> = exact.chain(listed).collect();
+    // One that cannot be read selects nothing; validation lets none in.
+    requirements.is_ok_and(|r| LabelSelector::from_requirements(r).matches(&Own(object)))
+}
+
+fn number(map: &Map, path: &[&str]) -> i64 {
+    map.at(path).and_then(Value::as_i64).unwrap_or(0)
+}
+
+/// A pod that disturbs nobody when it goes.
+fn disturbs_nobody(pod: &Map) -> bool {
+    matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed" | "Pending")
+        || pod.at(&["metadata", "deletionTimestamp"]).is_some()
+}
+
+fn is_ready(pod: &Map) -> bool {
+    walk::items(pod, &["status", "conditions"]).any(|c| c.str_at(&["type"]) == "Ready" && c.str_at(&["status"]) == "True")
+}
+
+/// Whether the budget lets a pod that is not ready go without counting it.
+fn lets_unready_go(budget: &Map, pod: &Map) -> bool {
+    if is_ready(pod) {
+        return false;
+    }
+    let (healthy, desired) = (number(budget, &["status", "currentHealthy"]), number(budget, &["status", "desiredHealthy"]));
+    budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow" || healthy >= desired && desired > 0
+}
+
+fn wait(budget: &str, why: String, seconds: u32) -> Status {
+    let mut status = Status::too_many_requests(VIOLATES, seconds);
+    status.details_mut().causes.push(Cause { reason: "DisruptionBudget".into(), message: why, field: String::new() });
+    status.details_mut().name = budget.to_owned();
+    status
+}
+
+/// Takes one disruption from a budget.
+fn take(budget: &mut Map, pod: &str, now: &str) -> Result<(), Status> {
+    let name = budget.str_at(&["metadata", "name"]).to_owned();
+    let forbidden = |why: &str| Status::forbidden(&GroupResource::new("policy", "poddisruptionbudgets"), &name, why);
+    if number(budget, &["status", "observedGeneration"]) < number(budget, &["metadata", "generation"]) {
+        return Err(wait(&name, format!("The disruption budget {name} is still being processed by the server."), 10));
+    }
+    let allowed = number(budget, &["status", "disruptionsAllowed"]);
+    if allowed < 0 {
+        return Err(forbidden("pdb disruptions allowed is negative"));
+    }
+    let disrupted = budget.at(&["status", "disruptedPods"]).and_then(Value::as_map).map_or(0, Map::len);
+    if disrupted > MOST_DISRUPTED {
+        return Err(forbidden("DisruptedPods map too big - too many evictions not confirmed by PDB controller"));
+    }
+    if allowed == 0 {
+        let desired = number(budget, &["status", "desiredHealthy"]);
+        let current = number(budget, &["status", "currentHealthy"]);
+        return Err(wait(&name, format!("The disruption budget {name} needs {desired} healthy pods and has {current} currently"), 0));
+    }
+    budget.set_at(&["status", "disruptionsAllowed"], allowed - 1);
+    let pods = budget.entry("status", || Map::new().into()).as_map_mut();
+    if let Some(pods) = pods.map(|s| s.entry("disruptedPods", || Map::new().into())).and_then(Value::as_map_mut) {
+        pods.insert(pod.to_owned(), now);
+    }
+    Ok(())
+}
+
+/// Sets the condition that tells why the pod goes.
+fn mark(pod: &mut Map, now: &str) {
+    if let Some(conditions) = walk::list_mut(pod, "status", "conditions") {
+        conditions.retain(|c| c.as_map().is_none_or(|c| c.str_at(&["type"]) != "DisruptionTarget"));
+        let mut condition = Map::new();
+        for (key, value) in [
+            ("type", "DisruptionTarget"),
+            ("status", "True"),
+            ("reason", "EvictionByEvictionAPI"),
+            ("message", "Eviction API: evicting"),
+            ("lastTransitionTime", now),
+        ] {
+            condition.insert(key, value);
+        }
+        condition.insert("lastProbeTime", Value::Null);
+        conditions.push(condition.into());
+    }
+}
+
+/// The options of an Eviction's own delete.
+fn delete_options(eviction: &Map, options: &Options) -> Result<Options, Status> {
+    let Some(asked) = eviction.get("deleteOptions").and_then(Value::as_map) else { return Ok(options.clone()) };
+    let mut own = Options::of_delete_body(asked)?;
+    own.dry_run |= options.dry_run;
+    Ok(own)
+}
+
+impl Eviction {
+    fn budgets(&self, pod: &Map) -> Vec<Arc<Map>> {
+        let mut budgets = self.objects.list(DISRUPTION_BUDGETS, Some(pod.str_at(&["metadata", "namespace"])));
+        budgets.retain(|b| selects(b.at(&["spec", "selector"]).and_then(Value::as_map), pod));
+        budgets
+    }
+
+    async fn change(
+        &self,
+        registry: &Registry,
+        what: (&str, &str),
+        place: Place<'_>,
+        mutation: &dyn Mutation,
+        dry_run: bool,
+    ) -> Result<(), Status> {
+        let served = registry.preferred(what.0, what.1).ok_or_else(Status::no_such_path)?;
+        let options = Options { dry_run, ..Options::default() };
+        registry.update(&Context::internal(), &served, place, mutation, &options).await.map(|_| ())
+    }
+
+    /// Asks the pod's budget, and takes from it.
+    async fn allow(&self, registry: &Registry, pod: &Map, now: &str, dry_run: bool) -> Result<(), Status> {
+        let budgets = self.budgets(pod);
+        let budget = match budgets.as_slice() {
+            [] => return Ok(()),
+            [one] => one,
+            _ => {
+                let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+                return Err(Status::new(500, Reason::InternalError, why));
+            }
+        };
+        if lets_unready_go(budget, pod) {
+            return Ok(());
+        }
+        let place = Place {
+            namespace: pod.str_at(&["metadata", "namespace"]),
+            name: budget.str_at(&["metadata", "name"]),
+            subresource: "status",
+        };
+        let name = pod.str_at(&["metadata", "name"]).to_owned();
+        let now = now.to_owned();
+        let mutation = Change(move |budget: &mut Map| take(budget, &name, &now));
+        self.change(registry, ("policy", "poddisruptionbudgets"), place, &mutation, dry_run).await
+    }
+}
+
+#[async_trait]
+impl Subresource for Eviction {
+    async fn create(&self, cx: &Context, target: &Target, object: Map, options: &Options) -> Result<Map, Status> {
+        let given = object.str_at(&["metadata", "name"]);
+        if !given.is_empty() && given != target.name {
+            return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+        }
+        let mut options = delete_options(&object, options)?;
+        let (namespace, name) = (target.namespace.as_str(), target.name.as_str());
+        let pod = self.objects.find(PODS, namespace, name).await?;
+        let pod = pod.ok_or_else(|| Status::not_found(&GroupResource::new("", "pods"), name))?;
+        let registry = self.registry.upgrade().ok_or_else(|| Status::service_unavailable("the server is shutting down"))?;
+        let now = cx.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        // Judged as the pod it was: another of its name is not meant.
+        options.delete.uid.get_or_insert_with(|| pod.str_at(&["metadata", "uid"]).to_owned());
+        if !disturbs_nobody(&pod) {
+            self.allow(&registry, &pod, &now, options.dry_run).await?;
+            let mutation = Change(|pod: &mut Map| {
+                mark(pod, &now);
+                Ok(())
+            });
+            let place = Place { namespace, name, subresource: "status" };
+            self.change(&registry, ("", "pods"), place, &mutation, options.dry_run).await?;
+        }
+        let served = registry.served("", "v1", "pods").ok_or_else(Status::no_such_path)?;
+        registry.delete(cx, &served, namespace, name, &options).await?;
+        Ok(success())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::map;
+
+    #[test]
+    fn a_budget_is_used_up_and_then_says_so() {
+        let mut budget = map("{metadata: {name: b, generation: 1}, status: {observedGeneration: 1, disruptionsAllowed: 1, desiredHealthy: 2, currentHealthy: 3}}");
+        take(&mut budget, "p", "2026-01-01T00:00:00Z").expect("one is allowed");
+        assert_eq!(budget.str_at(&["status", "disruptedPods", "p"]), "2026-01-01T00:00:00Z");
+        let refused = take(&mut budget, "q", "2026-01-01T00:00:00Z").expect_err("none left");
+        assert_eq!((refused.code, refused.message.as_str()), (429, VIOLATES));
+        let cause = &refused.details.expect("details").causes[0];
+        assert_eq!(cause.message, "The disruption budget b needs 2 healthy pods and has 3 currently");
+        let mut stale = map("{metadata: {name: b, generation: 2}, status: {observedGeneration: 1, disruptionsAllowed: 5}}");
+        assert_eq!(take(&mut stale, "p", "").expect_err("not yet").retry_after(), Some(10));
+    }
+
+    #[test]
+    fn selectors_of_budgets_select() {
+        let pod = map("{metadata: {labels: {app: web}}}");
+        let select = |text: &str| selects(Some(&map(text)), &pod);
+        assert!(select("{matchLabels: {app: web}}"));
+        assert!(!select("{matchLabels: {app: db}}"));
+        assert!(select("{matchExpressions: [{key: app, operator: In, values: [web, db]}]}"));
+        assert!(select("{}"), "an empty selector selects everything");
+        assert!(!selects(None, &pod));
+    }
+
+    #[test]
+    fn pods_that_are_not_ready_go_when_the_healthy_are_enough() {
+        let pod = map("{status: {conditions: [{type: Ready, status: 'False'}]}}");
+        assert!(lets_unready_go(&map("{spec: {unhealthyPodEvictionPolicy: AlwaysAllow}}"), &pod));
+        assert!(lets_unready_go(&map("{status: {currentHealthy: 2, desiredHealthy: 2}}"), &pod));
+        assert!(!lets_unready_go(&map("{status: {currentHealthy: 1, desiredHealthy: 2}}"), &pod));
+    }
+}
