@@ -47,17 +47,13 @@ impl Client {
             let target = target.clone();
             async move {
                 let stream = UnixStream::connect(&*target).await.map_err(|error| {
-                    io::Error::new(
-                        error.kind(),
-                        format!("dial unix {}: {error}", target.display()),
-                    )
+                    io::Error::new(error.kind(), format!("dial unix {}: {error}", target.display()))
                 })?;
                 Ok::<_, io::Error>(TokioIo::new(stream))
             }
         });
         // gRPC names the peer of a unix socket "localhost"; the connector ignores it.
-        let channel =
-            Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
+        let channel = Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
         Self {
             socket,
             runtime: RuntimeServiceClient::new(channel.clone())
@@ -115,10 +111,9 @@ mod tests {
     use crate::{
         ImageService, ImageServiceServer,
         v1::{
-            Image, ImageFsInfoRequest, ImageFsInfoResponse, ImageStatusRequest,
-            ImageStatusResponse, ListImagesRequest, ListImagesResponse, PullImageRequest,
-            PullImageResponse, RemoveImageRequest, RemoveImageResponse, StreamImagesRequest,
-            StreamImagesResponse, VersionRequest,
+            Image, ImageFsInfoRequest, ImageFsInfoResponse, ImageStatusRequest, ImageStatusResponse, ListImagesRequest,
+            ListImagesResponse, PullImageRequest, PullImageResponse, RemoveImageRequest, RemoveImageResponse,
+            StreamImagesRequest, StreamImagesResponse, VersionRequest,
         },
     };
 
@@ -126,57 +121,34 @@ mod tests {
 
     #[tonic::async_trait]
     impl ImageService for OneImage {
-        async fn list_images(
-            &self,
-            _: Request<ListImagesRequest>,
-        ) -> Result<Response<ListImagesResponse>, Status> {
+        async fn list_images(&self, _: Request<ListImagesRequest>) -> Result<Response<ListImagesResponse>, Status> {
             // Over tonic's default of 4 MiB, under ours.
-            let image = Image {
-                id: "x".repeat(6 << 20),
-                ..Default::default()
-            };
-            Ok(Response::new(ListImagesResponse {
-                images: vec![image],
-            }))
+            let image = Image { id: "x".repeat(6 << 20), ..Default::default() };
+            Ok(Response::new(ListImagesResponse { images: vec![image] }))
         }
 
-        type StreamImagesStream =
-            tokio_stream::Iter<std::vec::IntoIter<Result<StreamImagesResponse, Status>>>;
+        type StreamImagesStream = tokio_stream::Iter<std::vec::IntoIter<Result<StreamImagesResponse, Status>>>;
 
         async fn stream_images(
             &self,
             _: Request<StreamImagesRequest>,
         ) -> Result<Response<Self::StreamImagesStream>, Status> {
-            Ok(Response::new(tokio_stream::iter(vec![Ok(
-                StreamImagesResponse::default(),
-            )])))
+            Ok(Response::new(tokio_stream::iter(vec![Ok(StreamImagesResponse::default())])))
         }
 
-        async fn image_status(
-            &self,
-            _: Request<ImageStatusRequest>,
-        ) -> Result<Response<ImageStatusResponse>, Status> {
+        async fn image_status(&self, _: Request<ImageStatusRequest>) -> Result<Response<ImageStatusResponse>, Status> {
             Ok(Response::new(ImageStatusResponse::default()))
         }
 
-        async fn pull_image(
-            &self,
-            _: Request<PullImageRequest>,
-        ) -> Result<Response<PullImageResponse>, Status> {
+        async fn pull_image(&self, _: Request<PullImageRequest>) -> Result<Response<PullImageResponse>, Status> {
             Err(Status::not_found("no such image"))
         }
 
-        async fn remove_image(
-            &self,
-            _: Request<RemoveImageRequest>,
-        ) -> Result<Response<RemoveImageResponse>, Status> {
+        async fn remove_image(&self, _: Request<RemoveImageRequest>) -> Result<Response<RemoveImageResponse>, Status> {
             Ok(Response::new(RemoveImageResponse {}))
         }
 
-        async fn image_fs_info(
-            &self,
-            _: Request<ImageFsInfoRequest>,
-        ) -> Result<Response<ImageFsInfoResponse>, Status> {
+        async fn image_fs_info(&self, _: Request<ImageFsInfoRequest>) -> Result<Response<ImageFsInfoResponse>, Status> {
             Ok(Response::new(ImageFsInfoResponse::default()))
         }
     }
@@ -194,14 +166,8 @@ mod tests {
 
     #[test]
     fn both_spellings_of_a_socket_are_taken() {
-        assert_eq!(
-            strip_scheme(Path::new("unix:///run/cri.sock")),
-            Path::new("/run/cri.sock")
-        );
-        assert_eq!(
-            strip_scheme(Path::new("/run/cri.sock")),
-            Path::new("/run/cri.sock")
-        );
+        assert_eq!(strip_scheme(Path::new("unix:///run/cri.sock")), Path::new("/run/cri.sock"));
+        assert_eq!(strip_scheme(Path::new("/run/cri.sock")), Path::new("/run/cri.sock"));
     }
 
     #[tokio::test]
@@ -210,26 +176,14 @@ mod tests {
         let socket = dir.path().join("cri.sock");
         let client = Client::connect(&socket);
 
-        let refused = client
-            .image()
-            .list_images(ListImagesRequest::default())
-            .await
-            .unwrap_err();
+        let refused = client.image().list_images(ListImagesRequest::default()).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
 
         for _ in 0..2 {
             let server = serve(&socket);
-            let images = client
-                .image()
-                .list_images(ListImagesRequest::default())
-                .await
-                .unwrap();
+            let images = client.image().list_images(ListImagesRequest::default()).await.unwrap();
             assert_eq!(images.into_inner().images[0].id.len(), 6 << 20);
-            let unserved = client
-                .runtime()
-                .version(VersionRequest::default())
-                .await
-                .unwrap_err();
+            let unserved = client.runtime().version(VersionRequest::default()).await.unwrap_err();
             assert_eq!(unserved.code(), Code::Unimplemented);
             server.abort();
             assert!(server.await.unwrap_err().is_cancelled());

@@ -18,13 +18,7 @@ pub use v1::{
 };
 
 /// The messages and services of the `runtime.v1` package.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    unused_qualifications,
-    clippy::all,
-    reason = "generated from proto/cri.proto"
-)]
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, reason = "generated from proto/cri.proto")]
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }

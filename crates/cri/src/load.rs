@@ -12,9 +12,7 @@ use tonic::Status;
 
 use crate::{
     Client,
-    images::{
-        LoadRequest, LoadedImage, PullProgress, PullRequest, pull_progress::Step,
-    },
+    images::{LoadRequest, LoadedImage, PullProgress, PullRequest, pull_progress::Step},
 };
 
 /// As much of an archive is sent in one message.
@@ -83,11 +81,7 @@ impl Client {
     /// # Errors
     ///
     /// The runtime's, in containerd's words.
-    pub async fn pull_image(
-        &self,
-        request: PullRequest,
-        mut progress: impl FnMut(Step),
-    ) -> Result<String, Status> {
+    pub async fn pull_image(&self, request: PullRequest, mut progress: impl FnMut(Step)) -> Result<String, Status> {
         let mut steps = self.images().pull(request).await?.into_inner();
         while let Some(PullProgress { step }) = steps.message().await? {
             match step {

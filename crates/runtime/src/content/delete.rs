@@ -17,8 +17,7 @@ use rustix::{
 };
 
 const MAX_DEPTH: usize = 64;
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Deletes `path` and everything below it, following no link; it may be absent.
 pub(crate) fn delete_tree(path: &Path) -> io::Result<()> {

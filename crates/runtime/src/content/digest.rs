@@ -78,11 +78,7 @@ impl FromStr for Digest {
             _ => return Err(invalid()),
         };
         let digits = hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if hex.len() == algorithm.hex_len() && digits {
-            Ok(Self(text.into()))
-        } else {
-            Err(invalid())
-        }
+        if hex.len() == algorithm.hex_len() && digits { Ok(Self(text.into())) } else { Err(invalid()) }
     }
 }
 
@@ -212,10 +208,9 @@ impl<R: Read> Read for HashingReader<R> {
         self.digester.update(&buffer[..count]);
         self.count += count as u64;
         match self.limit {
-            Some(expected) if self.count > expected => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                Mismatch::Size { got: self.count, expected },
-            )),
+            Some(expected) if self.count > expected => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, Mismatch::Size { got: self.count, expected }))
+            }
             _ => Ok(count),
         }
     }
@@ -256,10 +251,7 @@ mod tests {
         let digest = Digest::of(b"content");
         assert_eq!(verify(b"content", &digest, Some(7)), Ok(()));
         assert!(matches!(verify(b"contents", &digest, None), Err(Mismatch::Digest { .. })));
-        assert_eq!(
-            verify(b"content", &digest, Some(8)),
-            Err(Mismatch::Size { got: 7, expected: 8 })
-        );
+        assert_eq!(verify(b"content", &digest, Some(8)), Err(Mismatch::Size { got: 7, expected: 8 }));
     }
 
     #[test]

@@ -45,13 +45,7 @@ pub(super) fn graft(layer: &Path, below: &[&Path], grafts: &Grafts) -> io::Resul
     layer.sync()
 }
 
-fn link(
-    layer: &RootDir,
-    to: &Walked,
-    name: &Name,
-    below: &[RootDir],
-    target: &[Name],
-) -> io::Result<()> {
+fn link(layer: &RootDir, to: &Walked, name: &Name, below: &[RootDir], target: &[Name]) -> io::Result<()> {
     let Some((file, dirs)) = target.split_last() else { return Ok(()) };
     // An earlier link may have brought the target into this layer by now.
     if let Some(here) = layer.find_dir(dirs)?

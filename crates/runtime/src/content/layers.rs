@@ -12,9 +12,10 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
+use rustix::{fs::FlockOperation, io::Errno};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 
@@ -27,6 +28,9 @@ use super::{
 
 /// How long a layer is kept that no image has come to use: a pull that failed is usually retried.
 const ORPHAN_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the layers of another process are waited for, and how often looked after.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// A finished layer.
 #[derive(Debug)]
@@ -67,6 +71,9 @@ pub struct Layers {
     staging: PathBuf,
     state: Mutex<State>,
     making: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    /// Its lock says that the directory is ours. It is here because everything that works on
+    /// layers, also on behalf of callers that are gone, holds this.
+    _lock: File,
 }
 
 impl Layers {
@@ -75,9 +82,12 @@ impl Layers {
     ///
     /// # Errors
     ///
-    /// When the directories cannot be made or read. A layer whose description can't be read is not
+    /// [`io::ErrorKind::WouldBlock`] when another process has them open and keeps them. When the directories cannot be made or read. A layer whose description can't be read is not
     /// an error: it is removed and counts as absent.
     pub fn open(root: &Path) -> io::Result<Self> {
+        fs::create_dir_all(root)?;
+        let lock = File::create(root.join("lock"))?;
+        take(&lock)?;
         let (layers, staging) = (root.join("layers"), root.join("tmp"));
         for dir in [&layers, &staging] {
             fs::create_dir_all(dir)?;
@@ -103,7 +113,8 @@ impl Layers {
             }
         }
         discard(leftovers);
-        Ok(Self { root: layers, staging, state: Mutex::new(state), making: Mutex::default() })
+        let (state, making) = (Mutex::new(state), Mutex::default());
+        Ok(Self { root: layers, staging, state, making, _lock: lock })
     }
 
     /// The directory that holds the layers' directories.
@@ -207,8 +218,7 @@ impl Layers {
         staged.dir = None;
         File::open(&self.root)?.sync_all()?;
         let Description { chain_id, usage } = description;
-        let layer =
-            Arc::new(Layer { number, chain_id: chain_id.clone(), usage, made: SystemTime::now() });
+        let layer = Arc::new(Layer { number, chain_id: chain_id.clone(), usage, made: SystemTime::now() });
         self.state().layers.insert(chain_id, layer.clone());
         Ok(layer)
     }
@@ -340,6 +350,18 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         discard(self.dir.take());
+    }
+}
+
+/// Waits a moment for a predecessor that is about to end: the threads of a pull that was cancelled
+/// take a while to notice.
+fn take(lock: &File) -> io::Result<()> {
+    let end = Instant::now() + LOCK_WAIT;
+    loop {
+        match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => std::thread::sleep(LOCK_RETRY),
+            result => return Ok(result?),
+        }
     }
 }
 

@@ -36,8 +36,7 @@ impl Pax {
         let mut pax = Self::default();
         let mut pending_offset = None;
         while !bytes.is_empty() {
-            let (key, value, rest) =
-                record(bytes).ok_or_else(|| invalid("invalid PAX record in tar header".into()))?;
+            let (key, value, rest) = record(bytes).ok_or_else(|| invalid("invalid PAX record in tar header".into()))?;
             bytes = rest;
             pax.take(key, value, &mut pending_offset)?;
         }
@@ -100,8 +99,7 @@ fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 fn sparse_map(value: &[u8]) -> io::Result<Vec<(u64, u64)>> {
     let error = || invalid("invalid sparse map".into());
     let text = std::str::from_utf8(value).map_err(|_| error())?;
-    let numbers: Vec<u64> =
-        text.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| error())?;
+    let numbers: Vec<u64> = text.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| error())?;
     if !numbers.len().is_multiple_of(2) {
         return Err(error());
     }
@@ -140,8 +138,7 @@ mod tests {
 
     #[test]
     fn malformed_records_are_refused() {
-        for bad in ["0 a=b\n", "5 a=b\n", "6 a=b\nx", "99 a=b\n", "6 a=bc", "x", "-6 a=b\n", "6 aab\n"]
-        {
+        for bad in ["0 a=b\n", "5 a=b\n", "6 a=b\nx", "99 a=b\n", "6 a=bc", "x", "-6 a=b\n", "6 aab\n"] {
             assert!(Pax::parse(bad.as_bytes()).is_err(), "{bad:?}");
         }
         assert!(Pax::parse(b"12 uid=10x0\n").is_err());

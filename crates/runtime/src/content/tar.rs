@@ -259,8 +259,7 @@ impl<R: Read> TarReader<R> {
                 line.push(byte[0]);
             }
             let text = std::str::from_utf8(&line).ok();
-            text.and_then(|text| text.parse().ok())
-                .ok_or_else(|| invalid("sparse file with an invalid map".into()))
+            text.and_then(|text| text.parse().ok()).ok_or_else(|| invalid("sparse file with an invalid map".into()))
         };
         let count = next(self)?;
         let mut runs = Vec::new();
@@ -350,8 +349,7 @@ impl Header {
     }
 
     fn unsigned(&self, start: usize, len: usize, what: &str) -> io::Result<u64> {
-        u64::try_from(self.number(start, len)?)
-            .map_err(|_| invalid(format!("tar header with a negative {what}")))
+        u64::try_from(self.number(start, len)?).map_err(|_| invalid(format!("tar header with a negative {what}")))
     }
 
     /// A number in octal, or in base 256 when the first bit is set.
@@ -364,8 +362,7 @@ impl Header {
             for byte in std::iter::once(first).chain(field[1..].iter().copied()) {
                 value = (value << 8) | i128::from(byte);
             }
-            return i64::try_from(value)
-                .map_err(|_| invalid("tar header with a number out of range".into()));
+            return i64::try_from(value).map_err(|_| invalid("tar header with a number out of range".into()));
         }
         let digits = field.iter().skip_while(|byte| matches!(byte, b' ' | 0));
         let mut value = 0i64;

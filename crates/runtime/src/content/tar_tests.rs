@@ -113,8 +113,7 @@ fn both_kinds_of_sparse_files_know_their_runs() {
     }
     checksum(&mut header);
     old.content.resize(512, 0);
-    let (entry, content) =
-        read(&[&header[..], &old.content, &[0; 1024]].concat()).unwrap().remove(0);
+    let (entry, content) = read(&[&header[..], &old.content, &[0; 1024]].concat()).unwrap().remove(0);
     assert_eq!((entry.size, entry.runs), (10_000, Some(vec![(0, 4), (8192, 4)])));
     assert_eq!(content, b"headtail");
 
@@ -131,9 +130,7 @@ fn both_kinds_of_sparse_files_know_their_runs() {
     assert_eq!(entry.runs, Some(vec![(0, 4), (8192, 4)]));
     assert_eq!(content, b"headtail");
 
-    let overlapping = Member::file("bad", "headtail")
-        .pax("GNU.sparse.map", "0,6,4,2")
-        .pax("GNU.sparse.size", "10000");
+    let overlapping = Member::file("bad", "headtail").pax("GNU.sparse.map", "0,6,4,2").pax("GNU.sparse.size", "10000");
     assert!(read(&tarball(&[overlapping])).is_err());
 }
 

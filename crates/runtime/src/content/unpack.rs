@@ -13,10 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{
-        self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, UTIME_OMIT,
-        XattrFlags,
-    },
+    fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags},
     io::Errno,
 };
 
@@ -165,13 +162,7 @@ impl Unpacker {
             Some(_) => Ok(()),
             None => {
                 self.usage.inodes += 1;
-                Ok(fs::mknodat(
-                    &parent.fd,
-                    &hidden,
-                    FileType::CharacterDevice,
-                    Mode::empty(),
-                    fs::makedev(0, 0),
-                )?)
+                Ok(fs::mknodat(&parent.fd, &hidden, FileType::CharacterDevice, Mode::empty(), fs::makedev(0, 0))?)
             }
         }
     }
@@ -187,13 +178,7 @@ impl Unpacker {
         }
     }
 
-    fn make(
-        &mut self,
-        parent: &Walked,
-        name: &Name,
-        entry: &Entry,
-        content: &mut impl Read,
-    ) -> io::Result<()> {
+    fn make(&mut self, parent: &Walked, name: &Name, entry: &Entry, content: &mut impl Read) -> io::Result<()> {
         let path = parent.child(name);
         let mut opaque = false;
         if let Some(stat) = rootdir::stat(&parent.fd, name)? {
@@ -247,18 +232,8 @@ impl Unpacker {
         Ok(())
     }
 
-    fn write_file(
-        &mut self,
-        parent: &Walked,
-        name: &Name,
-        entry: &Entry,
-        content: &mut impl Read,
-    ) -> io::Result<()> {
-        let flags = OFlags::WRONLY
-            | OFlags::CREATE
-            | OFlags::EXCL
-            | OFlags::NOFOLLOW
-            | OFlags::CLOEXEC;
+    fn write_file(&mut self, parent: &Walked, name: &Name, entry: &Entry, content: &mut impl Read) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&parent.fd, name, flags, Mode::from_raw_mode(0o600))?;
         let whole = [(0, entry.size)];
         let mut written = 0;
@@ -393,8 +368,7 @@ fn owner(entry: &Entry) -> io::Result<(Uid, Gid)> {
 /// The attributes that an image may bring. Overlayfs keeps its own bookkeeping in attributes, and
 /// one from an image could redirect a directory elsewhere: those are dropped.
 fn xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let allowed =
-        |name: &[u8]| !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.");
+    let allowed = |name: &[u8]| !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.");
     entry
         .xattrs
         .iter()
@@ -420,8 +394,7 @@ fn tolerate(name: &[u8], result: rustix::io::Result<()>) -> io::Result<()> {
 
 fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound};
-    matches!(error.kind(), NotFound | NotADirectory)
-        || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+    matches!(error.kind(), NotFound | NotADirectory) || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
 #[cfg(test)]

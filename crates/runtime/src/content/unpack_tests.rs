@@ -212,9 +212,8 @@ fn a_link_out_of_the_image_leads_nowhere() {
             Member::file("exit/planted", "evil"),
             Member::file("exit/secret", "overwritten"),
         ]);
-        let is_untouched = |dir: &Path| {
-            !dir.join("planted").exists() && fs::read(dir.join("secret")).unwrap() == b"secret"
-        };
+        let is_untouched =
+            |dir: &Path| !dir.join("planted").exists() && fs::read(dir.join("secret")).unwrap() == b"secret";
         assert!(is_untouched(outside.path()), "{target}");
         assert!(is_untouched(&unpacked.dir.path().join("outside")), "{target}");
         assert!(!Path::new("/etc/planted").exists());

@@ -210,7 +210,9 @@ impl Archive {
         // The layout of one image for several machines names them side by side.
         if descriptor.platform.is_some() {
             let wanted = choose(siblings, &descriptor.digest);
-            if wanted.is_ok_and(|wanted| wanted.digest != descriptor.digest && wanted.annotations == descriptor.annotations) {
+            if wanted
+                .is_ok_and(|wanted| wanted.digest != descriptor.digest && wanted.annotations == descriptor.annotations)
+            {
                 return Ok(None);
             }
         }
@@ -274,14 +276,8 @@ fn oci_name(descriptor: &Descriptor) -> Option<String> {
     })
 }
 
-fn name_image(
-    name: &str,
-    tags: &mut Vec<String>,
-    digests: &mut Vec<String>,
-) -> Result<Reference, Error> {
-    let reference: Reference = name
-        .parse()
-        .map_err(|source| Error::Reference { reference: name.into(), source })?;
+fn name_image(name: &str, tags: &mut Vec<String>, digests: &mut Vec<String>) -> Result<Reference, Error> {
+    let reference: Reference = name.parse().map_err(|source| Error::Reference { reference: name.into(), source })?;
     match reference.version() {
         Version::Tag(_) => tags.push(reference.to_string()),
         Version::Digest(_) => digests.push(reference.to_string()),

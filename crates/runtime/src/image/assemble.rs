@@ -5,9 +5,7 @@ use std::{future::Future, io::Read, sync::Arc};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{error::Error, manifest::Descriptor, store::Inner};
-use crate::content::{
-    Decompressed, Digest, Grafts, HashingReader, Layers, Making, Mismatch, Staged, Usage, unpack,
-};
+use crate::content::{Decompressed, Digest, Grafts, HashingReader, Layers, Making, Mismatch, Staged, Usage, unpack};
 
 /// A layer to be: how it is recognised before and after.
 #[derive(Clone, Debug)]
@@ -27,11 +25,7 @@ pub(super) struct Unpacked {
 /// each layer that doesn't, with at most as many running at a time as downloads are allowed.
 ///
 /// When it fails, layers that were finished stay for the next attempt.
-pub(super) async fn assemble<F>(
-    inner: &Arc<Inner>,
-    plans: &[Plan],
-    obtain: impl Fn(usize) -> F,
-) -> Result<(), Error>
+pub(super) async fn assemble<F>(inner: &Arc<Inner>, plans: &[Plan], obtain: impl Fn(usize) -> F) -> Result<(), Error>
 where
     F: Future<Output = Result<Unpacked, Error>> + Send + 'static,
 {
@@ -108,8 +102,7 @@ pub(super) fn unpack_stream(
 ) -> Result<Unpacked, Error> {
     let extract = |source| Error::Extract { diff_id: diff_id.clone(), source };
     let expected = blob.map_or(diff_id, |blob| &blob.digest);
-    let mut stream =
-        HashingReader::new(stream, expected.algorithm(), blob.map(|blob| blob.size));
+    let mut stream = HashingReader::new(stream, expected.algorithm(), blob.map(|blob| blob.size));
     let staged = layers.stage().map_err(extract)?;
     let mut inside = || {
         let plain = Decompressed::new(&mut stream)?;

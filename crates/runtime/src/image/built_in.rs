@@ -104,13 +104,7 @@ impl Images {
             layers.commit(staged, diff_id, usage, &Grafts::default(), &[]).map_err(fail())?;
         }
         let tags = TAGS.map(|tag| format!("{DOMAIN}/{PATH}:{tag}")).into();
-        let record = Record {
-            id: id.clone(),
-            manifest: None,
-            tags,
-            digests: Vec::new(),
-            built_from: Some(executable),
-        };
+        let record = Record { id: id.clone(), manifest: None, tags, digests: Vec::new(), built_from: Some(executable) };
         self.register(record, &config, None, document, pins)?;
         // Those of other versions; their containers keep the layers they need.
         self.remove_where(|record| record.built_from.is_some() && record.id != id)

@@ -97,15 +97,9 @@ impl Error {
             Self::Pull { source, .. } | Self::Load { source } => source.code(),
             Self::Reference { .. } | Self::Archive(_) => tonic::Code::InvalidArgument,
             Self::Registry(error) if error.is_not_found() => tonic::Code::NotFound,
-            Self::Manifest(InvalidManifest::Platform { .. }) | Self::NotBuiltIn(_) => {
-                tonic::Code::NotFound
-            }
-            Self::Mismatch(_) | Self::DiffId { .. } | Self::BuiltIn(_) => {
-                tonic::Code::FailedPrecondition
-            }
-            Self::Io { source, .. } | Self::Extract { source, .. }
-                if source.kind() == io::ErrorKind::StorageFull =>
-            {
+            Self::Manifest(InvalidManifest::Platform { .. }) | Self::NotBuiltIn(_) => tonic::Code::NotFound,
+            Self::Mismatch(_) | Self::DiffId { .. } | Self::BuiltIn(_) => tonic::Code::FailedPrecondition,
+            Self::Io { source, .. } | Self::Extract { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 tonic::Code::ResourceExhausted
             }
             Self::Cancelled => tonic::Code::Cancelled,

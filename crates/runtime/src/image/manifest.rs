@@ -221,8 +221,8 @@ impl Document {
         if said.starts_with(DOCKER_SCHEMA_1) {
             return Err(InvalidManifest::Schema1(said.into()));
         }
-        let either: Either = serde_json::from_slice(bytes)
-            .map_err(|source| InvalidManifest::Json { digest: digest.clone(), source })?;
+        let either: Either =
+            serde_json::from_slice(bytes).map_err(|source| InvalidManifest::Json { digest: digest.clone(), source })?;
         if either.schema_version == 1 {
             return Err(InvalidManifest::Schema1(format!("{DOCKER_SCHEMA_1}+json")));
         }
@@ -236,19 +236,14 @@ impl Document {
                 }
                 Ok(Self::Manifest(Manifest { config, layers: either.layers }))
             }
-            (None, Some(list)) if !matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST) => {
-                Ok(Self::Index(list))
-            }
+            (None, Some(list)) if !matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST) => Ok(Self::Index(list)),
             _ => Err(InvalidManifest::Neither(digest.clone())),
         }
     }
 }
 
 /// The image of an index that runs here.
-pub fn choose<'a>(
-    index: &'a [Descriptor],
-    digest: &Digest,
-) -> Result<&'a Descriptor, InvalidManifest> {
+pub fn choose<'a>(index: &'a [Descriptor], digest: &Digest) -> Result<&'a Descriptor, InvalidManifest> {
     let fits = |descriptor: &&Descriptor| match &descriptor.platform {
         Some(platform) => platform.rank(),
         // One image without a platform is all there is to choose from.
@@ -284,8 +279,7 @@ impl ImageDocument {
 
     /// Reads a configuration that was checked before.
     pub(super) fn read(bytes: &[u8], digest: &Digest) -> Result<Self, InvalidManifest> {
-        serde_json::from_slice(bytes)
-            .map_err(|source| InvalidManifest::Json { digest: digest.clone(), source })
+        serde_json::from_slice(bytes).map_err(|source| InvalidManifest::Json { digest: digest.clone(), source })
     }
 
     /// The digests of the uncompressed layers, the lowest first.
@@ -309,9 +303,7 @@ impl ImageDocument {
 }
 
 /// Go writes an absent list or map as `null`.
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
+fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -341,8 +333,7 @@ mod tests {
     }
 
     fn chosen(entries: serde_json::Value) -> Result<Digest, InvalidManifest> {
-        let Document::Index(list) = parse(&json!({"schemaVersion": 2, "manifests": entries}), "")?
-        else {
+        let Document::Index(list) = parse(&json!({"schemaVersion": 2, "manifests": entries}), "")? else {
             panic!("an index")
         };
         choose(&list, &Digest::of(b"index")).map(|found| found.digest.clone())
@@ -353,9 +344,13 @@ mod tests {
         let (os, arch) = Platform::here();
         let other = if arch == "amd64" { "arm64" } else { "amd64" };
         let list = json!([
-            entry("windows", "windows", arch, ""), entry("other", os, other, ""),
-            entry("attestation", "unknown", "unknown", ""), entry("better", os, arch, "v3"),
-            entry("this", os, arch, ""), entry("also", os, arch, "")]);
+            entry("windows", "windows", arch, ""),
+            entry("other", os, other, ""),
+            entry("attestation", "unknown", "unknown", ""),
+            entry("better", os, arch, "v3"),
+            entry("this", os, arch, ""),
+            entry("also", os, arch, "")
+        ]);
         assert_eq!(chosen(list).unwrap(), Digest::of(b"this"));
         let none = chosen(json!([entry("other", os, other, "")])).unwrap_err().to_string();
         assert!(none.starts_with("no match for platform in manifest sha256:"), "{none}");
@@ -389,7 +384,8 @@ mod tests {
             "config": {"Env": ["A=b"], "Entrypoint": null, "Cmd": ["sh"], "User": "7:8",
                 "ExposedPorts": {"80/tcp": {}}, "Volumes": null, "StopSignal": "SIGQUIT",
                 "Labels": {"a": "b"}, "ArgsEscaped": true},
-            "rootfs": {"type": "layers", "diff_ids": [one, two]}})).unwrap();
+            "rootfs": {"type": "layers", "diff_ids": [one, two]}}))
+        .unwrap();
         let document = ImageDocument::parse(&bytes, &one, 2).unwrap();
         assert_eq!((document.config.cmd, document.config.user), (vec!["sh".into()], "7:8".into()));
         assert_eq!(document.config.exposed_ports, ["80/tcp"]);

@@ -13,8 +13,7 @@ mod store;
 
 pub use error::Error;
 pub use manifest::{
-    ACCEPT, Config, Descriptor, Document, ImageDocument, InvalidManifest, MAX_MANIFEST, Manifest,
-    Platform, choose,
+    ACCEPT, Config, Descriptor, Document, ImageDocument, InvalidManifest, MAX_MANIFEST, Manifest, Platform, choose,
 };
 pub use pull::{OnProgress, Progress, Pull};
 pub use reference::{InvalidReference, Reference, Version};

@@ -67,10 +67,8 @@ impl Images {
     ///
     /// In containerd's words; see [`Error::code`]. What arrived whole is kept for the next attempt.
     pub async fn pull(&self, pull: Pull) -> Result<Arc<Image>, Error> {
-        let reference: Reference = pull
-            .reference
-            .parse()
-            .map_err(|source| Error::Reference { reference: pull.reference.clone(), source })?;
+        let reference: Reference =
+            pull.reference.parse().map_err(|source| Error::Reference { reference: pull.reference.clone(), source })?;
         let wrap = |source| Error::Pull { reference: reference.to_string(), source: Box::new(source) };
         if reference.domain() == built_in::DOMAIN {
             let (images, name) = (self.clone(), reference.to_string());
@@ -86,15 +84,11 @@ impl Images {
         let credentials = Credentials::from_cri(pull.auth.as_ref(), reference.domain())?;
         // Reads certificates.
         let (for_session, images) = (reference.clone(), self.clone());
-        let session =
-            blocking(move || Ok(Session::new(&hosts, &for_session, credentials)?)).await?;
+        let session = blocking(move || Ok(Session::new(&hosts, &for_session, credentials)?)).await?;
         let resolved = session.resolve(reference).await?;
         let target = resolved.descriptor;
         let progress = pull.progress.clone();
-        tell(&progress, || Progress::Resolved {
-            reference: reference.to_string(),
-            digest: target.digest.to_string(),
-        });
+        tell(&progress, || Progress::Resolved { reference: reference.to_string(), digest: target.digest.to_string() });
         let tags = match reference.version() {
             Version::Tag(_) => vec![reference.to_string()],
             Version::Digest(_) => Vec::new(),
@@ -104,8 +98,7 @@ impl Images {
             return blocking(move || images.rename(&image, tags, digests)).await;
         }
 
-        let (manifest_digest, manifest_bytes, manifest) =
-            manifest(&session, target, resolved.content).await?;
+        let (manifest_digest, manifest_bytes, manifest) = manifest(&session, target, resolved.content).await?;
         let config_bytes = session.document("config", &manifest.config, true).await?;
         let id = manifest.config.digest.clone();
         let document = ImageDocument::parse(&config_bytes, &id, manifest.layers.len())?;
@@ -123,10 +116,7 @@ impl Images {
         })
         .await?;
         let record = Record { id, manifest: Some(manifest_digest), tags, digests, built_from: None };
-        blocking(move || {
-            images.register(record, &config_bytes, Some(&manifest_bytes), document, pins)
-        })
-        .await
+        blocking(move || images.register(record, &config_bytes, Some(&manifest_bytes), document, pins)).await
     }
 }
 
@@ -172,9 +162,8 @@ async fn fetch(
 ) -> Result<Unpacked, Error> {
     let (sender, reader) = ChannelReader::new();
     let expected = blob.clone();
-    let unpacking = tokio::task::spawn_blocking(move || {
-        unpack_stream(&inner.layers, reader, Some(&expected), &plan.diff_id)
-    });
+    let unpacking =
+        tokio::task::spawn_blocking(move || unpack_stream(&inner.layers, reader, Some(&expected), &plan.diff_id));
     let mut stream = session.blob(&blob);
     let fed = loop {
         match stream.next().await {

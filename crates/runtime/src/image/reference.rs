@@ -88,9 +88,7 @@ impl FromStr for Reference {
             return Err(InvalidReference::LooksLikeId(text.into()));
         }
         let (name, digest) = match text.split_once('@') {
-            Some((name, digest)) => {
-                (name, Some(digest.parse().map_err(|_| InvalidReference::Format)?))
-            }
+            Some((name, digest)) => (name, Some(digest.parse().map_err(|_| InvalidReference::Format)?)),
             None => (text, None),
         };
         let (domain, rest) = split_domain(name);
@@ -151,9 +149,7 @@ fn split_domain(name: &str) -> (&str, &str) {
 fn is_domain(domain: &str) -> bool {
     let (host, port) = match domain.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
-            Some((host, port)) if host.bytes().all(|b| is_hex(b.to_ascii_lowercase()) || b == b':') => {
-                (host, port)
-            }
+            Some((host, port)) if host.bytes().all(|b| is_hex(b.to_ascii_lowercase()) || b == b':') => (host, port),
             _ => return false,
         },
         None => {
@@ -174,10 +170,7 @@ fn is_domain(domain: &str) -> bool {
 
 fn is_host_label(label: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    !label.is_empty()
-        && label.bytes().all(inner)
-        && !label.starts_with('-')
-        && !label.ends_with('-')
+    !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
 }
 
 /// Runs of lower-case letters and digits, between them one dot, one or two underscores, or dashes.
@@ -241,10 +234,36 @@ mod tests {
     #[test]
     fn what_is_no_reference_is_refused_with_a_reason() {
         for bad in [
-            "", ":", "/", "nginx:", "nginx:.x", "nginx@", "nginx@sha256:abc", "a//b", "/a", "a/",
-            "a_.b", "a___b", "a..b", "-a", "a-", "nginx:a b", "nginx:x:y", "host:99999/x", "a/.b",
-            ".example/x", "-x.example/y", "[::1/x", "[zz]/x", "a:b:c/d", "nginx\n", "http://x/y",
-            "../../etc/passwd", "localhost/../x", "ex ample.com/x", &format!("x:{}", "t".repeat(129)),
+            "",
+            ":",
+            "/",
+            "nginx:",
+            "nginx:.x",
+            "nginx@",
+            "nginx@sha256:abc",
+            "a//b",
+            "/a",
+            "a/",
+            "a_.b",
+            "a___b",
+            "a..b",
+            "-a",
+            "a-",
+            "nginx:a b",
+            "nginx:x:y",
+            "host:99999/x",
+            "a/.b",
+            ".example/x",
+            "-x.example/y",
+            "[::1/x",
+            "[zz]/x",
+            "a:b:c/d",
+            "nginx\n",
+            "http://x/y",
+            "../../etc/passwd",
+            "localhost/../x",
+            "ex ample.com/x",
+            &format!("x:{}", "t".repeat(129)),
         ] {
             assert_eq!(bad.parse::<Reference>(), Err(InvalidReference::Format), "{bad:?}");
         }

@@ -15,11 +15,10 @@ use cri::{
         pull_progress::Step,
     },
     v1::{
-        self, AuthConfig, FilesystemIdentifier, FilesystemUsage, ImageFilter, ImageFsInfoRequest,
-        ImageFsInfoResponse, ImageSpec, ImageStatusRequest, ImageStatusResponse, Int64Value,
-        ListImagesRequest, ListImagesResponse, PullImageRequest, PullImageResponse,
-        RemoveImageRequest, RemoveImageResponse, StreamImagesRequest, StreamImagesResponse,
-        UInt64Value,
+        self, AuthConfig, FilesystemIdentifier, FilesystemUsage, ImageFilter, ImageFsInfoRequest, ImageFsInfoResponse,
+        ImageSpec, ImageStatusRequest, ImageStatusResponse, Int64Value, ListImagesRequest, ListImagesResponse,
+        PullImageRequest, PullImageResponse, RemoveImageRequest, RemoveImageResponse, StreamImagesRequest,
+        StreamImagesResponse, UInt64Value,
     },
 };
 use futures::Stream;
@@ -75,26 +74,20 @@ impl ImageServer {
 }
 
 /// Runs what waits for the disk away from the threads that serve.
-async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
-) -> Result<T, Status> {
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(Status::internal(format!("the operation failed: {error}"))))
 }
 
 #[tonic::async_trait]
 impl ImageService for ImageServer {
-    async fn list_images(
-        &self,
-        request: Request<ListImagesRequest>,
-    ) -> Result<Response<ListImagesResponse>, Status> {
+    async fn list_images(&self, request: Request<ListImagesRequest>) -> Result<Response<ListImagesResponse>, Status> {
         let (this, filter) = (self.clone(), request.into_inner().filter);
         let images = off_thread(move || this.list(filter)).await?;
         Ok(Response::new(ListImagesResponse { images }))
     }
 
-    type StreamImagesStream =
-        tokio_stream::Iter<std::vec::IntoIter<Result<StreamImagesResponse, Status>>>;
+    type StreamImagesStream = tokio_stream::Iter<std::vec::IntoIter<Result<StreamImagesResponse, Status>>>;
 
     async fn stream_images(
         &self,
@@ -123,10 +116,7 @@ impl ImageService for ImageServer {
         Ok(Response::new(response.await?))
     }
 
-    async fn pull_image(
-        &self,
-        request: Request<PullImageRequest>,
-    ) -> Result<Response<PullImageResponse>, Status> {
+    async fn pull_image(&self, request: Request<PullImageRequest>) -> Result<Response<PullImageResponse>, Status> {
         let PullImageRequest { image, auth, sandbox_config: _ } = request.into_inner();
         let pull = Pull { reference: named(image)?, auth, progress: None };
         let image = self.images.pull(pull).await?;
@@ -142,10 +132,7 @@ impl ImageService for ImageServer {
         Ok(Response::new(RemoveImageResponse {}))
     }
 
-    async fn image_fs_info(
-        &self,
-        _: Request<ImageFsInfoRequest>,
-    ) -> Result<Response<ImageFsInfoResponse>, Status> {
+    async fn image_fs_info(&self, _: Request<ImageFsInfoRequest>) -> Result<Response<ImageFsInfoResponse>, Status> {
         let images = self.images.clone();
         let response = off_thread(move || {
             let snapshots = images.snapshots();
@@ -161,10 +148,7 @@ impl ImageService for ImageServer {
             let mut all = images.usage();
             all += written;
             let usage = filesystem(&images, all);
-            Ok(ImageFsInfoResponse {
-                image_filesystems: vec![usage.clone()],
-                container_filesystems: vec![usage],
-            })
+            Ok(ImageFsInfoResponse { image_filesystems: vec![usage.clone()], container_filesystems: vec![usage] })
         });
         Ok(Response::new(response.await?))
     }
@@ -172,10 +156,7 @@ impl ImageService for ImageServer {
 
 #[tonic::async_trait]
 impl images_server::Images for ImageServer {
-    async fn load(
-        &self,
-        request: Request<Streaming<LoadRequest>>,
-    ) -> Result<Response<LoadResponse>, Status> {
+    async fn load(&self, request: Request<Streaming<LoadRequest>>) -> Result<Response<LoadResponse>, Status> {
         let mut pieces = request.into_inner();
         let (sender, reader) = ChannelReader::new();
         let mut loading = std::pin::pin!(self.images.load(reader));
@@ -211,8 +192,7 @@ impl images_server::Images for ImageServer {
 
     async fn pull(&self, request: Request<PullRequest>) -> Result<Response<Self::PullStream>, Status> {
         let PullRequest { image, username, password } = request.into_inner();
-        let auth = (!username.is_empty())
-            .then(|| AuthConfig { username, password, ..AuthConfig::default() });
+        let auth = (!username.is_empty()).then(|| AuthConfig { username, password, ..AuthConfig::default() });
         let (sender, receiver) = mpsc::channel(64);
         let steps = sender.clone();
         let progress: OnProgress = Arc::new(move |progress| {
@@ -243,9 +223,7 @@ fn step(progress: Progress) -> Step {
         Progress::Layer { digest, offset, total } => {
             Step::Layer(LayerProgress { digest, offset, total, unpacked: false })
         }
-        Progress::Unpacked { digest } => {
-            Step::Layer(LayerProgress { digest, offset: 0, total: 0, unpacked: true })
-        }
+        Progress::Unpacked { digest } => Step::Layer(LayerProgress { digest, offset: 0, total: 0, unpacked: true }),
     }
 }
 

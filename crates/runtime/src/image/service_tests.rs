@@ -6,8 +6,8 @@ use cri::{
     Client, LoadError,
     images::{PullRequest, pull_progress::Step},
     v1::{
-        AuthConfig, Image, ImageFilter, ImageFsInfoRequest, ImageSpec, ImageStatusRequest,
-        ListImagesRequest, PullImageRequest, RemoveImageRequest, StreamImagesRequest,
+        AuthConfig, Image, ImageFilter, ImageFsInfoRequest, ImageSpec, ImageStatusRequest, ListImagesRequest,
+        PullImageRequest, RemoveImageRequest, StreamImagesRequest,
     },
 };
 use tokio::net::UnixListener;
@@ -49,8 +49,7 @@ async fn list(client: &Client, filter: Option<&str>) -> Vec<Image> {
     let filter = filter.map(|image| ImageFilter { image: spec(image) });
     let request = ListImagesRequest { filter: filter.clone() };
     let listed = client.image().list_images(request).await.unwrap().into_inner().images;
-    let mut stream =
-        client.image().stream_images(StreamImagesRequest { filter }).await.unwrap().into_inner();
+    let mut stream = client.image().stream_images(StreamImagesRequest { filter }).await.unwrap().into_inner();
     let mut streamed = Vec::new();
     while let Some(batch) = stream.message().await.unwrap() {
         assert!(!batch.images.is_empty());

@@ -2,14 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::AtomicBool},
-    time::{Duration, Instant},
 };
 
-use rustix::fs::FlockOperation;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -26,9 +23,6 @@ use crate::{
 
 /// As many layers are fetched and unpacked at a time, as containerd does.
 const PARALLEL_LAYERS: usize = 3;
-/// How long the images of another process are waited for, and how often looked after.
-const LOCK_WAIT: Duration = Duration::from_secs(2);
-const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// The shortest beginning of an ID that stands for an image.
 const MIN_ID_PREFIX: usize = 4;
 
@@ -137,8 +131,6 @@ pub(super) struct Inner {
     pub(super) downloads: Semaphore,
     pub(super) built_in: Mutex<Option<std::thread::JoinHandle<()>>>,
     pub(super) built_in_ready: AtomicBool,
-    /// Its lock says that the directory is ours.
-    _lock: File,
 }
 
 impl Images {
@@ -150,12 +142,13 @@ impl Images {
     /// When another process has them open, or `dir` can't be read and written.
     pub fn open(dir: &Path, options: Options) -> Result<Self, Error> {
         let fail = || Error::io(format!("open the images in {:?}", dir.display().to_string()));
-        fs::create_dir_all(dir).map_err(fail())?;
-        let lock = File::create(dir.join("lock")).map_err(fail())?;
-        if !take(&lock).map_err(fail())? {
-            return Err(Error::InUse(dir.into()));
-        }
-        let layers = Arc::new(Layers::open(dir).map_err(fail())?);
+        let layers = match Layers::open(dir) {
+            Ok(layers) => Arc::new(layers),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(Error::InUse(dir.into()));
+            }
+            Err(error) => return Err(fail()(error)),
+        };
         let snapshots = Snapshots::open(dir, layers.clone()).map_err(fail())?;
         let index = Index::open(dir).map_err(fail())?;
         let mut images = BTreeMap::new();
@@ -184,7 +177,6 @@ impl Images {
                 downloads: Semaphore::new(parallel),
                 built_in: Mutex::new(None),
                 built_in_ready: AtomicBool::new(false),
-                _lock: lock,
             }),
         };
         images.begin_built_in();
@@ -222,9 +214,8 @@ impl Images {
                 return images.values().find(|image| image.is_pinned()).cloned();
             }
             let full = reference.to_string();
-            let named = images.values().find(|image| {
-                image.record.tags.contains(&full) || image.record.digests.contains(&full)
-            });
+            let named =
+                images.values().find(|image| image.record.tags.contains(&full) || image.record.digests.contains(&full));
             if let Some(image) = named {
                 return Some(image.clone());
             }
@@ -294,8 +285,8 @@ impl Images {
         };
         write().map_err(Error::io("write an image's documents"))?;
         self.inner.layers.own(pins.chain_ids());
-        let image = Image::new(record, document, pins, &self.inner.layers)
-            .map_err(Error::io("find the image's layers"))?;
+        let image =
+            Image::new(record, document, pins, &self.inner.layers).map_err(Error::io("find the image's layers"))?;
         self.change_locked(|images| {
             let mut record = image.record.clone();
             for other in images.values_mut().filter(|other| other.record.id != record.id) {
@@ -318,19 +309,11 @@ impl Images {
     pub(super) fn by_target(&self, digest: &Digest) -> Option<Arc<Image>> {
         let images = self.inner.images.read().unwrap_or_else(PoisonError::into_inner);
         let has = |name: &String| name.split_once('@').is_some_and(|(_, at)| at == digest.as_str());
-        images
-            .values()
-            .find(|image| image.manifest() == Some(digest) || image.record.digests.iter().any(has))
-            .cloned()
+        images.values().find(|image| image.manifest() == Some(digest) || image.record.digests.iter().any(has)).cloned()
     }
 
     /// Adds names to an image that is here.
-    pub(super) fn rename(
-        &self,
-        image: &Image,
-        tags: Vec<String>,
-        digests: Vec<String>,
-    ) -> Result<Arc<Image>, Error> {
+    pub(super) fn rename(&self, image: &Image, tags: Vec<String>, digests: Vec<String>) -> Result<Arc<Image>, Error> {
         let known = |names: &[String], new: &[String]| new.iter().all(|name| names.contains(name));
         let current = self.inner.images.read().unwrap_or_else(PoisonError::into_inner).get(image.id()).cloned();
         match current {
@@ -350,7 +333,13 @@ impl Images {
     /// Removes the images that `unwanted` says. Blocks on the disk.
     pub(super) fn remove_where(&self, unwanted: impl Fn(&Record) -> bool) -> Result<(), Error> {
         let _writing = self.writing();
-        let none = !self.inner.images.read().unwrap_or_else(PoisonError::into_inner).values().any(|image| unwanted(&image.record));
+        let none = !self
+            .inner
+            .images
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .any(|image| unwanted(&image.record));
         if none {
             return Ok(());
         }
@@ -365,10 +354,7 @@ impl Images {
 
     /// Applies a change to a copy, writes it down, and only then makes it what everyone sees. The
     /// caller holds `writing`.
-    fn change_locked<T>(
-        &self,
-        change: impl FnOnce(&mut BTreeMap<Digest, Arc<Image>>) -> T,
-    ) -> Result<T, Error> {
+    fn change_locked<T>(&self, change: impl FnOnce(&mut BTreeMap<Digest, Arc<Image>>) -> T) -> Result<T, Error> {
         let mut images = self.inner.images.read().unwrap_or_else(PoisonError::into_inner).clone();
         let result = change(&mut images);
         let records: Vec<_> = images.values().map(|image| image.record.clone()).collect();
@@ -396,17 +382,12 @@ impl Image {
         Self::new(record.clone(), document, pins, layers).map_err(fail())
     }
 
-    fn new(
-        record: Record,
-        document: ImageDocument,
-        pins: Pins,
-        layers: &Layers,
-    ) -> io::Result<Self> {
+    fn new(record: Record, document: ImageDocument, pins: Pins, layers: &Layers) -> io::Result<Self> {
         let mut size = 0;
         for chain_id in pins.chain_ids() {
-            let layer = layers.get(chain_id).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::NotFound, format!("layer {chain_id} is missing"))
-            })?;
+            let layer = layers
+                .get(chain_id)
+                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("layer {chain_id} is missing")))?;
             size += layer.usage.bytes;
         }
         Ok(Self { record, document, size, pins })
@@ -417,20 +398,6 @@ impl Image {
         change(&mut record);
         let pins = self.pins.again();
         Self { record, document: self.document.clone(), size: self.size, pins }
-    }
-}
-
-/// Takes the lock of the directory, waiting a moment for a predecessor that is about to end: a
-/// pull that was cancelled holds it until its threads have noticed.
-fn take(lock: &File) -> io::Result<bool> {
-    let end = Instant::now() + LOCK_WAIT;
-    loop {
-        match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(true),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() >= end => return Ok(false),
-            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_RETRY),
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 

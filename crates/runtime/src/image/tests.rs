@@ -4,7 +4,10 @@ use std::{
     fs,
     io::Cursor,
     path::Path,
-    sync::{Arc, Mutex, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,8 +18,7 @@ use serde_json::json;
 use super::{
     Error, Images, Options, Platform, Progress, Pull,
     testing::{
-        Asked, Content, DockerRegistry, FakeRegistry, Member, Packing, Reply, TestImage, gzip,
-        reply_with, tarball,
+        Asked, Content, DockerRegistry, FakeRegistry, Member, Packing, Reply, TestImage, gzip, reply_with, tarball,
     },
 };
 use crate::{
@@ -93,7 +95,10 @@ async fn an_image_comes_from_a_real_registry() {
     let config = pulled.config();
     assert_eq!((config.entrypoint.as_slice(), config.cmd.as_slice()), (&["server".into()][..], &["-g".into()][..]));
     assert_eq!((config.stop_signal.as_str(), config.working_dir.as_str()), ("SIGQUIT", "/srv"));
-    assert_eq!((config.exposed_ports.as_slice(), config.volumes.as_slice()), (&["80/tcp".into()][..], &["/data".into()][..]));
+    assert_eq!(
+        (config.exposed_ports.as_slice(), config.volumes.as_slice()),
+        (&["80/tcp".into()][..], &["/data".into()][..])
+    );
     assert_eq!(pulled.user(), (Some(33), None));
     for (path, content) in [("etc/os", "base"), ("usr/sbin/server", "binary"), ("etc/server.conf", "daemon off")] {
         assert_eq!(read(&images, "server:1.0", path).as_deref(), Some(content));
@@ -104,9 +109,7 @@ async fn an_image_comes_from_a_real_registry() {
     drop((pulled, images));
     registry.stop();
     let images = open(dir.path(), registry.address());
-    for name in [
-        "server:1.0", "docker.io/library/server:1.0", &digest, id.as_str(), id.hex(), &id.hex()[..12],
-    ] {
+    for name in ["server:1.0", "docker.io/library/server:1.0", &digest, id.as_str(), id.hex(), &id.hex()[..12]] {
         assert_eq!(images.resolve(name).expect(name).id(), &id, "{name}");
     }
     for name in ["server", "other/server:1.0", &id.hex()[..3], "", "sha256:", "..", &"0".repeat(64)] {
@@ -339,9 +342,8 @@ async fn credentials_of_the_pull_are_used_and_checked_each_time() {
 #[tokio::test]
 async fn content_that_lies_is_refused_and_leaves_nothing() {
     let good = TestImage::simple("content");
-    let with_config = |document: serde_json::Value| {
-        TestImage::assemble(document, good.layers.clone(), good.tars.clone())
-    };
+    let with_config =
+        |document: serde_json::Value| TestImage::assemble(document, good.layers.clone(), good.tars.clone());
     let (os, arch) = Platform::here();
     let diff_ids = |ids: &[Digest]| json!({"os": os, "architecture": arch, "rootfs": {"diff_ids": ids}});
     let diff_id = Digest::of(&good.tars[0]);
@@ -355,7 +357,10 @@ async fn content_that_lies_is_refused_and_leaves_nothing() {
         (with_config(diff_ids(&[])), "mismatched image rootfs and manifest layers"),
         (with_config(diff_ids(&[diff_id.clone(), diff_id.clone()])), "mismatched image rootfs"),
         (with_config(diff_ids(&[Digest::of(b"other")])), "wrong diff id calculated on extraction"),
-        (with_config(json!({"os": "plan9", "architecture": arch, "rootfs": {"diff_ids": [diff_id]}})), "no match for platform"),
+        (
+            with_config(json!({"os": "plan9", "architecture": arch, "rootfs": {"diff_ids": [diff_id]}})),
+            "no match for platform",
+        ),
         (with_config(json!("nothing")), "invalid manifest"),
         (truncated, "failed to extract layer"),
         (hostile, "must not contain \"..\""),
@@ -423,7 +428,8 @@ async fn archives_that_are_none_say_so_and_leave_nothing() {
     let manifest = |text: &str| tarball(&[Member::file("manifest.json", text)]);
     let escape = r#"[{"Config": "../../../etc/hostname", "RepoTags": [], "Layers": []}]"#;
     let looped = tarball(&[
-        Member::symlink("a", "b"), Member::symlink("b", "a"),
+        Member::symlink("a", "b"),
+        Member::symlink("b", "a"),
         Member::file("manifest.json", r#"[{"Config": "a", "RepoTags": [], "Layers": []}]"#),
     ]);
     let outside = tarball(&[

@@ -9,7 +9,11 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
 use serde::Deserialize;
 
-use super::{error::Error, request::{body, fail}, transport::{Transport, shown}};
+use super::{
+    error::Error,
+    request::{body, fail},
+    transport::{Transport, shown},
+};
 
 const MAX_TOKEN: u64 = 1024 * 1024;
 
@@ -70,8 +74,7 @@ impl Credentials {
         }
         let decoded = STANDARD.decode(auth.auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let decoded = decoded.ok_or(Error::Credentials("auth is not base64"))?;
-        let (username, password) =
-            decoded.split_once(':').ok_or(Error::Credentials("auth is not NAME:PASSWORD"))?;
+        let (username, password) = decoded.split_once(':').ok_or(Error::Credentials("auth is not NAME:PASSWORD"))?;
         let password = password.trim_matches('\0');
         Ok(Self::Password { username: username.into(), password: password.into() })
     }
@@ -183,9 +186,7 @@ async fn token(
     }
     let get = |key: &str| challenge.parameters.get(key).map(String::as_str);
     let realm = get("realm").unwrap_or_default();
-    let uri: Uri = realm
-        .parse()
-        .map_err(|_| Error::Realm(format!("invalid token service {:?}", printable(realm))))?;
+    let uri: Uri = realm.parse().map_err(|_| Error::Realm(format!("invalid token service {:?}", printable(realm))))?;
     let encrypted = uri.scheme_str() == Some("https");
     let local = uri.authority().is_some_and(|authority| super::host::is_loopback(authority.as_str()));
     if uri.authority().is_none() || !(encrypted || uri.scheme_str() == Some("http")) {
@@ -231,10 +232,11 @@ async fn token(
         return Err(wrap(fail(&method, &uri, response).await));
     }
     let bytes = body(&Method::GET, &uri, response, MAX_TOKEN).await.map_err(wrap)?;
-    let answer: Answer =
-        serde_json::from_slice(&bytes).map_err(|error| invalid(&format!("no token: {error}")))?;
+    let answer: Answer = serde_json::from_slice(&bytes).map_err(|error| invalid(&format!("no token: {error}")))?;
     let token = answer.token.filter(|token| !token.is_empty()).or(answer.access_token);
-    token.filter(|token| !token.is_empty()).ok_or_else(|| invalid("authorization server did not include a token in the response"))
+    token
+        .filter(|token| !token.is_empty())
+        .ok_or_else(|| invalid("authorization server did not include a token in the response"))
 }
 
 fn basic(username: &str, password: &str) -> Result<HeaderValue, Error> {
@@ -242,8 +244,7 @@ fn basic(username: &str, password: &str) -> Result<HeaderValue, Error> {
 }
 
 fn secret(text: String) -> Result<HeaderValue, Error> {
-    let mut value = HeaderValue::try_from(text)
-        .map_err(|_| Error::Credentials("they contain what no header can"))?;
+    let mut value = HeaderValue::try_from(text).map_err(|_| Error::Credentials("they contain what no header can"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -296,12 +297,17 @@ mod tests {
     fn challenges_of_real_registries_are_understood() {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(
-            parsed(r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#),
-            [("bearer".into(), vec![
-                pair("realm", "https://auth.docker.io/token"),
-                pair("scope", "repository:a/b:pull,push"),
-                pair("service", "registry.docker.io"),
-            ])]
+            parsed(
+                r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#
+            ),
+            [(
+                "bearer".into(),
+                vec![
+                    pair("realm", "https://auth.docker.io/token"),
+                    pair("scope", "repository:a/b:pull,push"),
+                    pair("service", "registry.docker.io"),
+                ]
+            )]
         );
         assert_eq!(
             parsed(r#"BASIC Realm="a \"b\"" , charset=UTF-8"#),
@@ -318,18 +324,12 @@ mod tests {
         let plain = AuthConfig { username: "u".into(), password: "p:w".into(), ..Default::default() };
         assert_eq!(of(plain.clone()), password);
         assert_eq!(of(AuthConfig { auth: "dTpwOnc=".into(), ..Default::default() }), password);
-        assert_eq!(
-            of(AuthConfig { identity_token: "i".into(), ..plain.clone() }),
-            Credentials::Identity("i".into())
-        );
-        assert_eq!(
-            of(AuthConfig { registry_token: "r".into(), ..Default::default() }),
-            Credentials::Token("r".into())
-        );
+        assert_eq!(of(AuthConfig { identity_token: "i".into(), ..plain.clone() }), Credentials::Identity("i".into()));
+        assert_eq!(of(AuthConfig { registry_token: "r".into(), ..Default::default() }), Credentials::Token("r".into()));
         assert_eq!(of(AuthConfig::default()), Credentials::Anonymous);
-        for (address, matches) in [
-            ("https://index.docker.io/v1/", true), ("docker.io", true), ("https://quay.io", false),
-        ] {
+        for (address, matches) in
+            [("https://index.docker.io/v1/", true), ("docker.io", true), ("https://quay.io", false)]
+        {
             let auth = AuthConfig { server_address: address.into(), ..plain.clone() };
             assert_eq!(of(auth) == password, matches, "{address}");
         }
@@ -341,7 +341,10 @@ mod tests {
     fn secrets_are_not_shown_and_queries_are_escaped() {
         let shown = format!("{:?}", Credentials::Password { username: "u".into(), password: "pw".into() });
         assert!(!shown.contains("pw"), "{shown}");
-        assert_eq!(encode(&[("scope", "repository:a/b:pull"), ("x", "&=")]), "scope=repository%3Aa%2Fb%3Apull&x=%26%3D");
+        assert_eq!(
+            encode(&[("scope", "repository:a/b:pull"), ("x", "&=")]),
+            "scope=repository%3Aa%2Fb%3Apull&x=%26%3D"
+        );
     }
 
     proptest! {

@@ -93,8 +93,7 @@ impl<'a> Blob<'a> {
         let (uri, body, skip) = match &mut self.body {
             Some(open) => open,
             None => {
-                let (uri, response, start) =
-                    self.session.open_blob(&self.descriptor.digest, self.offset).await?;
+                let (uri, response, start) = self.session.open_blob(&self.descriptor.digest, self.offset).await?;
                 self.body.insert((uri, response.into_body(), self.offset - start))
             }
         };

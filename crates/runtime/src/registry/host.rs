@@ -91,12 +91,7 @@ impl Hosts {
             .map(|mirror| Server { namespace: Some(domain.into()), ..mirror.server.clone() })
             .collect();
         let authority = if domain == "docker.io" { "registry-1.docker.io" } else { domain };
-        let own = |scheme| Server {
-            scheme,
-            authority: authority.into(),
-            prefix: "/v2".into(),
-            namespace: None,
-        };
+        let own = |scheme| Server { scheme, authority: authority.into(), prefix: "/v2".into(), namespace: None };
         servers.push(own(Scheme::HTTPS));
         // A registry on this machine may do without certificates.
         if is_loopback(authority) && !authority.ends_with(":443") {

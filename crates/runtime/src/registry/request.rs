@@ -16,19 +16,13 @@ const MAX_MESSAGE: u64 = 64 * 1024;
 const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The whole body of an answer of at most `limit` bytes.
-pub(super) async fn body(
-    method: &Method,
-    uri: &Uri,
-    response: Response<Incoming>,
-    limit: u64,
-) -> Result<Bytes, Error> {
+pub(super) async fn body(method: &Method, uri: &Uri, response: Response<Incoming>, limit: u64) -> Result<Bytes, Error> {
     let limited = Limited::new(response.into_body(), usize::try_from(limit).unwrap_or(usize::MAX));
     match tokio::time::timeout(BODY_TIMEOUT, limited.collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Error::Protocol {
-            url: shown(uri),
-            reason: format!("it is over {limit} bytes long"),
-        }),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Error::Protocol { url: shown(uri), reason: format!("it is over {limit} bytes long") })
+        }
         Ok(Err(error)) => {
             let reason = reason(error.as_ref());
             Err(Error::Request { method: method.clone(), url: shown(uri), reason })

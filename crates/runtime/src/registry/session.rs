@@ -86,12 +86,7 @@ impl Session {
     }
 
     /// The bytes of a manifest, an index or (with `is_blob`) a configuration, verified.
-    pub async fn document(
-        &self,
-        what: &'static str,
-        descriptor: &Descriptor,
-        is_blob: bool,
-    ) -> Result<Bytes, Error> {
+    pub async fn document(&self, what: &'static str, descriptor: &Descriptor, is_blob: bool) -> Result<Bytes, Error> {
         let digest = &descriptor.digest;
         let wrap = |source| Error::Fetch { what, digest: digest.clone(), source: Box::new(source) };
         if descriptor.size > MAX_MANIFEST {
@@ -133,12 +128,7 @@ impl Session {
         Err(attempts.failure())
     }
 
-    async fn document_at(
-        &self,
-        endpoint: &Endpoint,
-        path: &str,
-        descriptor: &Descriptor,
-    ) -> Result<Bytes, Error> {
+    async fn document_at(&self, endpoint: &Endpoint, path: &str, descriptor: &Descriptor) -> Result<Bytes, Error> {
         let (uri, response) = self.get(endpoint, Method::GET, path, accept()).await?;
         let bytes = body(&Method::GET, &uri, response, MAX_MANIFEST).await?;
         verify(&bytes, &descriptor.digest, Some(descriptor.size))?;
@@ -172,12 +162,7 @@ impl Session {
         Ok((uri, response, start))
     }
 
-    async fn resolve_at(
-        &self,
-        endpoint: &Endpoint,
-        path: &str,
-        expected: Option<&Digest>,
-    ) -> Result<Resolved, Error> {
+    async fn resolve_at(&self, endpoint: &Endpoint, path: &str, expected: Option<&Digest>) -> Result<Resolved, Error> {
         let (uri, response) = match self.get(endpoint, Method::HEAD, path, accept()).await {
             // Some proxies know no HEAD.
             Err(Error::Status { status: StatusCode::METHOD_NOT_ALLOWED, .. }) => {
@@ -235,28 +220,22 @@ impl Session {
         headers: HeaderMap,
     ) -> Result<(Uri, Response<Incoming>), Error> {
         let start = endpoint.server.url(&self.repository, path);
-        let start: Uri = start.parse().map_err(|_| Error::Protocol {
-            url: start.clone(),
-            reason: "it is not a URL".into(),
-        })?;
+        let start: Uri =
+            start.parse().map_err(|_| Error::Protocol { url: start.clone(), reason: "it is not a URL".into() })?;
         let mut uri = start.clone();
         let mut redirects = 0;
         let mut authorized = false;
         loop {
             // A token is for the registry, not for the storage that it sends its clients to.
             let at_home = uri.authority() == start.authority() && uri.scheme() == start.scheme();
-            let authorization =
-                if at_home { endpoint.authorization.lock().await.clone() } else { None };
+            let authorization = if at_home { endpoint.authorization.lock().await.clone() } else { None };
             let mut request = Request::builder().method(&method).uri(&uri);
             if let Some(all) = request.headers_mut() {
                 all.extend(headers.clone());
                 all.extend(authorization.clone().map(|value| (header::AUTHORIZATION, value)));
             }
             let request = request.body(Full::<Bytes>::default());
-            let request = request.map_err(|error| Error::Protocol {
-                url: shown(&uri),
-                reason: error.to_string(),
-            })?;
+            let request = request.map_err(|error| Error::Protocol { url: shown(&uri), reason: error.to_string() })?;
             let response = endpoint.transport.send(request).await?;
             match response.status() {
                 status if status.is_success() => return Ok((uri, response)),
@@ -300,13 +279,7 @@ impl Session {
         }
         let challenges = auth::challenges(response.headers());
         let private = endpoint.server.is_private();
-        let fresh = auth::authorize(
-            &endpoint.transport,
-            &challenges,
-            &self.credentials,
-            &self.repository,
-            private,
-        );
+        let fresh = auth::authorize(&endpoint.transport, &challenges, &self.credentials, &self.repository, private);
         *current = Some(fresh.await?);
         Ok(())
     }
@@ -331,9 +304,7 @@ impl<'a> Attempts<'a> {
                 endpoint.silent.store(false, Ordering::Relaxed);
                 return Some(found);
             }
-            Err(Error::Status { status: StatusCode::NOT_FOUND, .. }) => {
-                Error::NotFound(self.what.into())
-            }
+            Err(Error::Status { status: StatusCode::NOT_FOUND, .. }) => Error::NotFound(self.what.into()),
             Err(error) => error,
         };
         tracing::debug!(server = %endpoint.server.authority, %error, "image not had here");

@@ -69,10 +69,8 @@ async fn a_tag_leads_to_its_content() {
 async fn a_registry_may_tell_digests_or_not() {
     let image = TestImage::simple("content");
     for head in [Reply::status(405), Reply::status(200).with("content-type", "text/plain")] {
-        let registry = FakeRegistry::start(&[&image], move |asked| {
-            (asked.method == Method::HEAD).then(|| head.clone())
-        })
-        .await;
+        let registry =
+            FakeRegistry::start(&[&image], move |asked| (asked.method == Method::HEAD).then(|| head.clone())).await;
         let (session, reference) = session(&registry, Credentials::Anonymous);
         let resolved = session.resolve(&reference).await.unwrap();
         assert_eq!(resolved.descriptor.digest, image.manifest.digest());
@@ -98,9 +96,7 @@ async fn private(image: &TestImage, uses: usize, expected: &'static str) -> Fake
             return Some(Reply::body(json!({"token": format!("t{number}")}).to_string()));
         }
         let current = format!("Bearer t{}", tokens.load(Ordering::SeqCst));
-        if asked.header(header::AUTHORIZATION) == Some(&current)
-            && used.fetch_add(1, Ordering::SeqCst) < uses
-        {
+        if asked.header(header::AUTHORIZATION) == Some(&current) && used.fetch_add(1, Ordering::SeqCst) < uses {
             return None;
         }
         let realm = known.lock().unwrap();
@@ -161,10 +157,9 @@ async fn every_kind_of_credentials_is_presented_its_own_way() {
 #[tokio::test]
 async fn who_may_not_pull_is_told_so() {
     let image = TestImage::simple("content");
-    let registry = FakeRegistry::start(&[&image], |_| {
-        Some(Reply::status(401).with("www-authenticate", r#"Basic realm="r""#))
-    })
-    .await;
+    let registry =
+        FakeRegistry::start(&[&image], |_| Some(Reply::status(401).with("www-authenticate", r#"Basic realm="r""#)))
+            .await;
     let (anonymous, reference) = session(&registry, Credentials::Anonymous);
     assert_eq!(
         sentence(anonymous.resolve(&reference).await),
@@ -224,10 +219,8 @@ async fn a_redirect_is_followed_without_the_token() {
 async fn redirects_end() {
     let image = TestImage::simple("content");
     for location in ["/v2/again", "again", "//127.0.0.1:1/", "file:///etc/passwd", "http://", ""] {
-        let registry = FakeRegistry::start(&[&image], move |_| {
-            Some(Reply::status(302).with("location", location))
-        })
-        .await;
+        let registry =
+            FakeRegistry::start(&[&image], move |_| Some(Reply::status(302).with("location", location))).await;
         let (session, reference) = session(&registry, Credentials::Anonymous);
         session.resolve(&reference).await.unwrap_err();
         assert!(registry.asked().len() <= 11, "{location}: {}", registry.asked().len());
@@ -248,11 +241,7 @@ async fn a_layer_goes_on_where_the_connection_broke() {
     let registry = FakeRegistry::start(&[&image], behaviour).await;
     let (session, _) = session(&registry, Credentials::Anonymous);
     assert_eq!(read(&session, &layer_of(&image)).await.unwrap(), image.layers[0].bytes);
-    let ranges: Vec<_> = registry
-        .asked()
-        .iter()
-        .map(|asked| asked.header(header::RANGE).map(str::to_owned))
-        .collect();
+    let ranges: Vec<_> = registry.asked().iter().map(|asked| asked.header(header::RANGE).map(str::to_owned)).collect();
     let from = |offset: &str| Some(format!("bytes={offset}-"));
     assert_eq!(ranges, [None, from("100"), from("300"), from("600"), from("600")]);
 }
@@ -277,8 +266,7 @@ async fn a_server_without_ranges_starts_over() {
 async fn a_server_that_never_finishes_is_given_up() {
     let image = TestImage::simple("content");
     let layer = image.layers[0].clone();
-    let registry =
-        FakeRegistry::start(&[&image], move |asked| Some(reply_with(asked, &layer).cut(0))).await;
+    let registry = FakeRegistry::start(&[&image], move |asked| Some(reply_with(asked, &layer).cut(0))).await;
     let (session, _) = session(&registry, Credentials::Anonymous);
     let said = sentence(read(&session, &layer_of(&image)).await);
     assert!(said.starts_with("failed to fetch layer sha256:"), "{said}");
@@ -330,10 +318,9 @@ async fn documents_that_are_not_what_was_asked_for_are_refused() {
     assert!(sentence(session_.resolve(&at_digest).await).contains("it has the digest"));
 
     // Neither a promise of a huge document nor one that never ends is believed.
-    let huge = FakeRegistry::start(&[&image], |asked| {
-        (asked.method == Method::GET).then(|| Reply::body(vec![b' '; 5 << 20]))
-    })
-    .await;
+    let huge =
+        FakeRegistry::start(&[&image], |asked| (asked.method == Method::GET).then(|| Reply::body(vec![b' '; 5 << 20])))
+            .await;
     let (session_, reference) = session(&huge, Credentials::Anonymous);
     let mut descriptor = session_.resolve(&reference).await.unwrap().descriptor;
     assert!(sentence(session_.document("manifest", &descriptor, false).await).contains("over 4194304"));
@@ -409,21 +396,17 @@ async fn failures_read_as_people_know_them() {
 async fn certificates_are_checked_against_the_registrys_own_authority() {
     let image = TestImage::simple("content");
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()])
+    let certificate =
+        rcgen::CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap().self_signed(&key).unwrap();
+    let server = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
         .unwrap()
-        .self_signed(&key)
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
         .unwrap();
-    let server = rustls::ServerConfig::builder_with_provider(Arc::new(
-        rustls::crypto::ring::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()
-    .unwrap()
-    .with_no_client_auth()
-    .with_single_cert(
-        vec![certificate.der().clone()],
-        rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-    )
-    .unwrap();
     let registry = FakeRegistry::start_with(&[&image], Some(Arc::new(server)), |_| None).await;
     let dir = tempfile::tempdir().unwrap();
     let hosts = Hosts { mirrors: Vec::new(), certificates: vec![dir.path().into()] };

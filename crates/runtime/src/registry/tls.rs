@@ -36,9 +36,7 @@ pub(super) fn config(own: &[PathBuf], authority: &str) -> io::Result<ClientConfi
         roots.add_parsable_certificates(certificates.flatten());
     }
     for file in own.iter().flat_map(|dir| authority_files(&dir.join(authority))) {
-        let wrong = |why: String| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", file.display()))
-        };
+        let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", file.display()));
         let certificates = CertificateDer::pem_file_iter(&file).map_err(|e| wrong(e.to_string()))?;
         for certificate in certificates {
             let certificate = certificate.map_err(|error| wrong(error.to_string()))?;

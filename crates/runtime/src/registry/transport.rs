@@ -39,11 +39,8 @@ impl Transport {
         http.set_keepalive(Some(Duration::from_secs(30)));
         // One version of HTTP: layers come in parallel, each on its own connection, and a broken
         // one breaks no other.
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
+        let https =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -52,10 +49,7 @@ impl Transport {
     }
 
     /// Sends a request and waits for the head of the answer.
-    pub(super) async fn send(
-        &self,
-        mut request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, Error> {
+    pub(super) async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
         let agent = http::HeaderValue::from_static(USER_AGENT);
         request.headers_mut().insert(http::header::USER_AGENT, agent);
         let (method, url) = (request.method().clone(), shown(request.uri()));

@@ -83,9 +83,8 @@ impl Snapshots {
         let mut leftovers = Vec::new();
         for entry in fs::read_dir(&root)? {
             let path = entry?.path();
-            let read = fs::read(path.join("snapshot.json")).and_then(|bytes| {
-                Ok(serde_json::from_slice::<Description>(&bytes)?)
-            });
+            let read = fs::read(path.join("snapshot.json"))
+                .and_then(|bytes| Ok(serde_json::from_slice::<Description>(&bytes)?));
             match (read, path.file_name().and_then(|name| name.to_str())) {
                 (Ok(Description { layers: chain_ids, read_only }), Some(name)) => {
                     let snapshot = Snapshot { pins: layers.pin(chain_ids), read_only };
@@ -182,9 +181,7 @@ impl Snapshots {
         self.bury(&dir).map_err(|source| Error::Io { doing: "remove", name: id.into(), source })?;
         let removed = self.lock().remove(id);
         drop(removed);
-        self.layers
-            .collect()
-            .map_err(|source| Error::Io { doing: "collect the layers of", name: id.into(), source })
+        self.layers.collect().map_err(|source| Error::Io { doing: "collect the layers of", name: id.into(), source })
     }
 
     /// What the container has written.
@@ -193,8 +190,7 @@ impl Snapshots {
         if !self.lock().contains_key(id) {
             return Err(Error::NotFound(id.into()));
         }
-        usage::measure(&dir.join("fs"))
-            .map_err(|source| Error::Io { doing: "measure", name: id.into(), source })
+        usage::measure(&dir.join("fs")).map_err(|source| Error::Io { doing: "measure", name: id.into(), source })
     }
 
     /// The names of all snapshots, in no order. Does not block.

@@ -1,11 +1,6 @@
 //! How much a container has written.
 
-use std::{
-    collections::HashSet,
-    io,
-    os::fd::OwnedFd,
-    path::Path,
-};
+use std::{collections::HashSet, io, os::fd::OwnedFd, path::Path};
 
 use rustix::{
     fs::{self, AtFlags, Dir, FileType, Mode, OFlags},
@@ -16,8 +11,7 @@ use crate::content::Usage;
 
 /// Deeper directories are not counted: a container could nest them beyond our descriptors.
 const MAX_DEPTH: usize = 256;
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Counts the blocks and inodes below `path`, each file once however many names it has. The tree
 /// may change meanwhile; links are not followed, so nothing outside is counted.
@@ -29,12 +23,7 @@ pub(super) fn measure(path: &Path) -> io::Result<Usage> {
     Ok(usage)
 }
 
-fn walk(
-    dir: OwnedFd,
-    depth: usize,
-    usage: &mut Usage,
-    seen: &mut HashSet<(u64, u64)>,
-) -> io::Result<()> {
+fn walk(dir: OwnedFd, depth: usize, usage: &mut Usage, seen: &mut HashSet<(u64, u64)>) -> io::Result<()> {
     for entry in Dir::read_from(&dir)? {
         let entry = entry?;
         let name = entry.file_name();

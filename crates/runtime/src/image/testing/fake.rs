@@ -138,9 +138,9 @@ pub(crate) fn reply_with(asked: &Asked, content: &Content) -> Reply {
     let reply = Reply::body(content.bytes.clone())
         .with("content-type", content.media_type)
         .with("docker-content-digest", content.digest().to_string());
-    let range = asked.header(header::RANGE).map(|range| {
-        range.strip_prefix("bytes=").unwrap().trim_end_matches('-').parse::<usize>().unwrap()
-    });
+    let range = asked
+        .header(header::RANGE)
+        .map(|range| range.strip_prefix("bytes=").unwrap().trim_end_matches('-').parse::<usize>().unwrap());
     match range {
         None => reply,
         Some(start) => {
@@ -165,9 +165,7 @@ async fn accept(
         let (stream, _) = listener.accept().await.unwrap();
         let (tls, asked, behaviour) = (tls.clone(), asked.clone(), behaviour.clone());
         tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request| {
-                answer(request, asked.clone(), behaviour.clone())
-            });
+            let service = hyper::service::service_fn(move |request| answer(request, asked.clone(), behaviour.clone()));
             let builder = auto::Builder::new(TokioExecutor::new());
             // Clients that hang up are what some tests are about.
             match tls {

@@ -48,20 +48,13 @@ impl TestImage {
         let document = json!({"os": os, "architecture": arch, "config": config,
             "rootfs": {"type": "layers", "diff_ids": diff_ids}});
         let pack = |((packing, _), tar): (&(Packing, Vec<Member>), &Vec<u8>)| match packing {
-            Packing::Plain => Content {
-                media_type: "application/vnd.oci.image.layer.v1.tar",
-                bytes: tar.clone(),
-            },
-            Packing::Gzip => Content {
-                media_type: "application/vnd.docker.image.rootfs.diff.tar.gzip",
-                bytes: gzip(tar),
-            },
+            Packing::Plain => Content { media_type: "application/vnd.oci.image.layer.v1.tar", bytes: tar.clone() },
+            Packing::Gzip => {
+                Content { media_type: "application/vnd.docker.image.rootfs.diff.tar.gzip", bytes: gzip(tar) }
+            }
             Packing::Zstd => Content {
                 media_type: "application/vnd.oci.image.layer.v1.tar+zstd",
-                bytes: ruzstd::encoding::compress_to_vec(
-                    &tar[..],
-                    ruzstd::encoding::CompressionLevel::Fastest,
-                ),
+                bytes: ruzstd::encoding::compress_to_vec(&tar[..], ruzstd::encoding::CompressionLevel::Fastest),
             },
         };
         let packed: Vec<_> = layers.iter().zip(&tars).map(pack).collect();
@@ -142,10 +135,7 @@ impl TestImage {
             Member::file("./index.json", index.to_string()),
         ];
         for content in self.blobs().chain([&self.manifest]) {
-            members.push(Member::file(
-                format!("blobs/sha256/{}", content.digest().hex()),
-                &content.bytes,
-            ));
+            members.push(Member::file(format!("blobs/sha256/{}", content.digest().hex()), &content.bytes));
         }
         tarball(&members)
     }

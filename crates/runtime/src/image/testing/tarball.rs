@@ -75,8 +75,7 @@ impl Member {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         if !self.pax.is_empty() {
-            let records: Vec<u8> =
-                self.pax.iter().flat_map(|(key, value)| record(key, value)).collect();
+            let records: Vec<u8> = self.pax.iter().flat_map(|(key, value)| record(key, value)).collect();
             let header = Self { content: records, ..Self::new(b'x', "pax", 0o644) };
             bytes.extend(header.bytes());
         }
