@@ -11,6 +11,7 @@ mod seccomp;
 mod server;
 mod shim;
 mod spec;
+mod streaming;
 
 pub use dispatch::dispatch;
 pub use server::{Config, ConfigError, ResetError, ServeError, reset, serve};

@@ -24,7 +24,10 @@ use super::{
     state::Table,
     streams::Streams,
 };
-use crate::cgroup::{CgroupError, Cgroups};
+use crate::{
+    cgroup::{CgroupError, Cgroups},
+    streaming,
+};
 
 /// Why the runtime can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -224,11 +227,10 @@ async fn listen(path: &Path) -> Result<UnixListener, ServeError> {
 }
 
 impl Runtime {
+    /// Listens for those who have a ticket.
     async fn serve_streams(self: &Arc<Self>) -> io::Result<tokio::task::JoinHandle<()>> {
         let listener = tokio::net::TcpListener::bind(self.config.streaming).await?;
         self.streams.set_address(listener.local_addr()?);
-        Ok(tokio::spawn(async move {
-            drop(listener);
-        }))
+        Ok(tokio::spawn(streaming::serve(self.clone(), listener)))
     }
 }

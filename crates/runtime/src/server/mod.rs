@@ -4,6 +4,7 @@
 //! belong to shims. So the server may end at any moment: the next one reads the directories, finds the shims
 //! and goes on ([`recovery`]).
 
+mod attach;
 mod config;
 mod containers;
 mod convert;
@@ -41,8 +42,14 @@ pub use config::{Config, ConfigError};
 pub use lifecycle::{ServeError, serve};
 pub use reset::{ResetError, reset};
 
+pub(crate) use self::{
+    attach::Attachment,
+    error::RuntimeError,
+    exec::{ExecStdio, Execution, input_pipe, output_pipe},
+    streams::{Ticket, Wanted},
+};
 use self::{
-    error::{Result, RuntimeError},
+    error::Result,
     events::Events,
     executable::SealedExecutable,
     images::RootFilesystems,

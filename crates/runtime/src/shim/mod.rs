@@ -11,6 +11,7 @@ mod create;
 mod exec;
 pub(crate) mod hook;
 mod log_file;
+mod memory;
 pub(crate) mod mounts;
 mod oci;
 mod output;
@@ -32,6 +33,7 @@ use std::{
 
 pub(crate) use connection::{receive, send};
 pub(crate) use log_file::now_nanos;
+pub(crate) use output::set_nonblocking;
 
 use self::server::Server;
 
@@ -65,6 +67,7 @@ pub(crate) fn main(args: &[std::ffi::OsString]) -> i32 {
 }
 
 fn run(dir: &Path, cgroup: &[PathBuf]) -> io::Result<()> {
+    memory::configure();
     let listener = take_listener()?;
     nix::unistd::setsid()?;
     std::env::set_current_dir("/")?;
@@ -75,7 +78,6 @@ fn run(dir: &Path, cgroup: &[PathBuf]) -> io::Result<()> {
     process::set_oom_score(OOM_SCORE_ADJ)?;
     write_pid(dir)?;
     let server = Server::new(listener)?;
-    trim_memory();
     server.run()
 }
 
@@ -104,17 +106,4 @@ pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
         .and_then(|(_, rest)| rest.split_whitespace().nth(19))
         .and_then(|field| field.parse().ok())
         .ok_or_else(|| io::Error::other("unexpected /proc/…/stat"))
-}
-
-#[allow(unsafe_code, reason = "allocator tuning of glibc")]
-fn trim_memory() {
-    // SAFETY: both only change the allocator's bookkeeping.
-    unsafe {
-        #[cfg(target_env = "gnu")]
-        {
-            libc::mallopt(libc::M_TRIM_THRESHOLD, 16 << 10);
-            libc::mallopt(libc::M_TOP_PAD, 0);
-            libc::malloc_trim(0);
-        }
-    }
 }

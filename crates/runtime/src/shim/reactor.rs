@@ -7,6 +7,9 @@ use std::{
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+/// Milliseconds without an event after which a shim goes to sleep.
+const QUIET: u16 = 1000;
+
 /// What a registered descriptor is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
@@ -87,6 +90,18 @@ impl Reactor {
         })
     }
 
+    fn wait_for(
+        &self,
+        events: &mut [EpollEvent],
+        timeout: impl Into<EpollTimeout>,
+    ) -> io::Result<usize> {
+        match self.epoll.wait(events, timeout) {
+            Ok(count) => Ok(count),
+            Err(nix::errno::Errno::EINTR) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Starts waiting for a descriptor. It ends when the descriptor is closed.
     pub(crate) fn add(&self, fd: &impl AsRawFd, source: &Source, interest: Interest) -> io::Result<()> {
         let event = EpollEvent::new(interest.flags(), to_number(source));
@@ -109,14 +124,14 @@ impl Reactor {
         Ok(self.epoll.delete(borrow(fd))?)
     }
 
-    /// Sleeps until something is ready.
-    pub(crate) fn wait(&self) -> io::Result<Vec<Ready>> {
+    /// Sleeps until something is ready. `before_sleep` runs when nothing was for a while, once.
+    pub(crate) fn wait(&self, before_sleep: fn()) -> io::Result<Vec<Ready>> {
         let mut events = [EpollEvent::empty(); 16];
-        let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
-            Ok(count) => count,
-            Err(nix::errno::Errno::EINTR) => 0,
-            Err(error) => return Err(error.into()),
-        };
+        let mut count = self.wait_for(&mut events, QUIET)?;
+        if count == 0 {
+            before_sleep();
+            count = self.wait_for(&mut events, EpollTimeout::NONE)?;
+        }
         Ok(events[..count]
             .iter()
             .filter_map(|event| {

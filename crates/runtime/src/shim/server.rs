@@ -26,6 +26,7 @@ use super::{
     control::{self, Next, Report, Reports},
     create, exec,
     log_file::{LogFile, Stream},
+    memory,
     output::Outputs,
     protocol::{
         ContainerPlan, ContainerState, ErrorKind, Event, ExecPlan, Request, Response, SandboxPlan,
@@ -109,7 +110,8 @@ impl Server {
     /// Serves until told to shut down.
     pub(crate) fn run(mut self) -> io::Result<()> {
         loop {
-            for ready in self.reactor.wait()? {
+            let ready = self.reactor.wait(memory::trim)?;
+            for ready in ready {
                 self.handle(&ready)?;
             }
             self.outputs.collect_finished();
