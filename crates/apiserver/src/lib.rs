@@ -9,21 +9,36 @@
 //! | [`authn`], [`authz`], [`admission`] | the seams of security and what stands behind them |
 //! | [`registry`] | every kind's create, get, list, watch, update, patch, delete; the three escape hatches: [`registry::Subresource`], [`registry::Virtual`], [`registry::Allocator`] |
 //! | [`strategy`] | what the data of a kind can't say |
-//! | [`http`] | bodies, formats, errors |
+//! | [`cache`] | the watch cache: the only copy of the objects, encoded once |
+//! | [`http`], [`handlers`] | bodies, formats, shapes, streams; from a request to the registry and back |
+//! | [`server`] | [`server::ApiServer`]: filters, connections, the service for clients within the process, health, metrics |
+//! | [`table`], [`discovery`] | what is shown of kinds |
+//!
+//! A server is made so: `Registry::open(store)`, then admission and hatches made over it and
+//! [`registry::Registry::install`]ed, then [`server::ApiServer::new`], then `serve` and `local_service`.
 
 pub mod admission;
 pub mod allocator;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod cache;
 pub mod context;
+pub mod discovery;
+pub mod handlers;
 pub mod http;
+pub mod limit;
 pub mod lookup;
 pub mod options;
 pub mod registry;
 pub mod request;
+pub mod server;
+pub mod security;
 pub mod strategy;
+pub mod streams;
+pub mod subresources;
+pub mod table;
 pub mod tls;
 pub mod tokens;
 pub mod user;

@@ -1,9 +1,24 @@
-//! Requests and answers: bodies, formats, errors.
+//! Requests and answers: bodies, formats, shapes, streams.
+//!
+//! | file | what |
+//! |---|---|
+//! | `body` | what is answered |
+//! | `media` | which format and shape a client wants, and sends |
+//! | `receive` | reading bodies and decoding them |
+//! | `answer` | objects, lists, refusals as bytes |
+//! | `stream` | watches as bytes |
+//! | `yaml`, `metadata` | formats that need more than the catalogue has |
+
+pub mod answer;
+mod body;
+pub mod media;
+mod metadata;
+pub mod receive;
+pub mod stream;
+mod yaml;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
-
-mod body;
 
 pub use ::http::Response;
 pub use body::Body;
@@ -11,5 +26,8 @@ pub use body::Body;
 /// What may go wrong with a body on its way.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// The body of a request.
+pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
+
 /// A request from the network or from within the process.
-pub type Request = ::http::Request<UnsyncBoxBody<Bytes, BoxError>>;
+pub type Request = ::http::Request<RequestBody>;

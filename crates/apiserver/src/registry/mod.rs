@@ -36,6 +36,7 @@ pub use read::Listed;
 pub use served::Served;
 pub use subresource::{Subresource, Target};
 pub use table::Table;
+pub use update::Place;
 pub use virtual_resource::Virtual;
 
 use crate::admission::{Attributes, Chain, Operation};

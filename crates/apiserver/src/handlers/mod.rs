@@ -1,0 +1,129 @@
+//! From a request for a resource to the registry and back: one path for every kind.
+
+mod read;
+mod subresource;
+mod write;
+
+use crate::context::Context;
+use crate::http::media::View;
+use crate::http::{Body, RequestBody, Response};
+use crate::registry::{Registry, Served, Target};
+use crate::request::RequestInfo;
+use api::Status;
+use http::{HeaderMap, Method};
+use schema::resource::Verbs;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A request for a resource, authorized.
+pub struct Call {
+    pub cx: Context,
+    pub info: Arc<RequestInfo>,
+    pub method: Method,
+    pub query: String,
+    /// The whole request's head, for those who take it over.
+    pub parts: http::request::Parts,
+    pub body: RequestBody,
+    /// Bounds how long a watch may last.
+    pub watch_timeout: Duration,
+}
+
+impl Call {
+    fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    /// The name in the path (a field selector's is not).
+    fn name(&self) -> &str {
+        self.info.parts.get(1).map_or("", String::as_str)
+    }
+
+    fn namespace(&self, served: &Served) -> &str {
+        if served.resource.namespaced { &self.info.namespace } else { "" }
+    }
+
+    fn view(&self, shapes: bool, watch: bool) -> Result<View, Status> {
+        View::of(self.headers(), &self.query, shapes, watch)
+    }
+}
+
+/// What is answered when nothing is served at a path: upstream's mux says it without a Status.
+pub enum NotServed {
+    Path,
+    Refused(Status),
+}
+
+impl From<Status> for NotServed {
+    fn from(status: Status) -> Self {
+        NotServed::Refused(status)
+    }
+}
+
+/// Answers a request for a resource.
+///
+/// # Errors
+/// [`NotServed::Path`] when nothing is there, the refusal otherwise.
+pub async fn handle(registry: &Arc<Registry>, call: Call) -> Result<Response<Body>, NotServed> {
+    let info = call.info.clone();
+    let served = registry.served(&info.group, &info.version, &info.resource).ok_or(NotServed::Path)?;
+    let row = &served.resource;
+    let in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
+    if in_namespace && !row.namespaced {
+        return Err(NotServed::Path);
+    }
+    let named = !call.name().is_empty();
+    if named && row.namespaced && !in_namespace {
+        return Err(NotServed::Path);
+    }
+    if info.parts.len() > 2 {
+        return subresource::handle(registry, &served, call).await;
+    }
+    let verb = match info.verb.as_str() {
+        "get" => Verbs::GET,
+        "list" => Verbs::LIST,
+        "watch" => Verbs::WATCH,
+        "create" => Verbs::CREATE,
+        "update" => Verbs::UPDATE,
+        "patch" => Verbs::PATCH,
+        "delete" => Verbs::DELETE,
+        "deletecollection" => Verbs::DELETE_COLLECTION,
+        _ => return Err(Status::method_not_allowed().into()),
+    };
+    let fits = match verb {
+        // A collection of a namespaced kind is written in a namespace.
+        Verbs::CREATE => !named && (in_namespace || !row.namespaced),
+        Verbs::DELETE_COLLECTION => !named && (in_namespace || !row.namespaced),
+        Verbs::UPDATE | Verbs::PATCH => named,
+        _ => true,
+    };
+    if !fits || !row.verbs.contains(verb) {
+        return Err(Status::method_not_allowed().into());
+    }
+    let answer = match verb {
+        Verbs::GET => read::get(registry, &served, call).await,
+        Verbs::LIST => read::list(registry, &served, call).await,
+        Verbs::WATCH => read::watch(registry, &served, call).await,
+        Verbs::CREATE => write::create(registry, &served, call).await,
+        Verbs::UPDATE => write::update(registry, &served, call, "").await,
+        Verbs::PATCH => write::patch(registry, &served, call, "").await,
+        Verbs::DELETE => write::delete(registry, &served, call).await,
+        _ => write::delete_collection(registry, &served, call).await,
+    };
+    Ok(answer?)
+}
+
+/// The subresource that a path names.
+fn target(served: &Arc<Served>, call: &Call) -> Target {
+    let parts = &call.info.parts;
+    // What follows is handed on as it was written, not as it was read.
+    let path = call.parts.uri.path();
+    let prefix = format!("/{}/{}", call.name(), parts.get(2).map_or("", String::as_str));
+    let rest = path.split_once(&prefix).map_or("", |(_, rest)| rest.strip_prefix('/').unwrap_or(rest));
+    Target {
+        served: served.clone(),
+        namespace: call.namespace(served).to_owned(),
+        name: call.name().to_owned(),
+        subresource: parts.get(2).cloned().unwrap_or_default(),
+        rest: rest.to_owned(),
+    }
+}

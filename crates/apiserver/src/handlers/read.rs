@@ -1,0 +1,86 @@
+//! Get, list and watch.
+
+use super::Call;
+use crate::http::answer::{self, Object};
+use crate::http::stream::WatchBody;
+use crate::http::{Body, Response};
+use crate::options::ListOptions;
+use crate::registry::{Registry, Served, selection};
+use api::selector::{FieldSelector, LabelSelector};
+use api::{ResourceVersion, Status};
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) async fn get(registry: &Registry, served: &Arc<Served>, call: Call) -> Result<Response<Body>, Status> {
+    let view = call.view(true, false)?;
+    let (namespace, name) = (call.namespace(served), call.name());
+    if let Some(virtual_resource) = &served.virtual_resource {
+        let object = virtual_resource.get(&call.cx, served, namespace, name).await?;
+        return answer::object(StatusCode::OK, served, Object::Tree(&object, None), view, call.cx.now);
+    }
+    let version = crate::request::parameter(&call.query, "resourceVersion").unwrap_or_default();
+    let version = ResourceVersion::parse(&version)?.map(|version| version.0);
+    let entry = registry.get(served, namespace, name, version).await?;
+    answer::object(StatusCode::OK, served, Object::Entry(&entry), view, call.cx.now)
+}
+
+pub(super) async fn list(registry: &Registry, served: &Arc<Served>, call: Call) -> Result<Response<Body>, Status> {
+    let view = call.view(true, false)?;
+    let options = ListOptions::of_query(&call.query, false)?;
+    let namespace = call.namespace(served);
+    if let Some(virtual_resource) = &served.virtual_resource {
+        let labels = LabelSelector::parse(&options.label_selector).map_err(|e| Status::bad_request(e.to_string()))?;
+        let fields = FieldSelector::parse(&options.field_selector).map_err(|e| Status::bad_request(e.to_string()))?;
+        let mut items = virtual_resource.list(&call.cx, served, namespace).await?;
+        items.retain(|item| labels.matches(&Labels(item)) && fields.matches(&Names(item)));
+        return answer::trees(served, &items, "", view, call.cx.now);
+    }
+    let cacher = served.storage("list")?;
+    let (labels, fields) = (&options.label_selector, &options.field_selector);
+    let filter = selection::filter(served, cacher, namespace, call.name(), labels, fields)?;
+    let listed = registry.list(served, &filter, &options).await?;
+    answer::list(served, listed, view, call.cx.now)
+}
+
+pub(super) async fn watch(registry: &Registry, served: &Arc<Served>, call: Call) -> Result<Response<Body>, Status> {
+    let view = call.view(true, true)?;
+    let options = ListOptions::of_query(&call.query, true)?;
+    let cacher = served.storage("watch")?;
+    let (labels, fields) = (&options.label_selector, &options.field_selector);
+    let filter = selection::filter(served, cacher, call.namespace(served), call.name(), labels, fields)?;
+    let timeout = options.timeout_seconds.map_or(call.watch_timeout, Duration::from_secs);
+    let body = match registry.watch(served, filter.clone(), &options).await {
+        Ok((watcher, initial)) => WatchBody::new(served.clone(), view, watcher, initial, filter, &options, timeout),
+        Err(status) if status.code == 410 => WatchBody::refused(served.clone(), view, &status),
+        Err(status) => return Err(status),
+    };
+    let content_type = match view.format {
+        crate::http::media::Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    };
+    let mut response = Response::new(Body::stream(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    Ok(response)
+}
+
+/// The labels of a tree.
+struct Labels<'a>(&'a schema::Map);
+
+impl api::selector::Labels for Labels<'_> {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.0.at(&["metadata", "labels", key]).and_then(schema::Value::as_str)
+    }
+}
+
+/// Name and namespace of a tree, as fields.
+struct Names<'a>(&'a schema::Map);
+
+impl api::selector::Labels for Names<'_> {
+    fn label(&self, key: &str) -> Option<&str> {
+        let field = key.strip_prefix("metadata.")?;
+        self.0.at(&["metadata", field]).and_then(schema::Value::as_str)
+    }
+}

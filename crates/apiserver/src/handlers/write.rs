@@ -1,0 +1,332 @@
+//! Create, update, patch, delete and deletecollection.
+
+use super::Call;
+use crate::http::answer::{self, Object};
+use crate::http::media::{self, Format, View};
+use crate::http::receive::{self, Expected};
+use crate::http::{Body, Response};
+use crate::options::{FieldValidation, ListOptions, Options, OptionsKind};
+use crate::registry::mutation::{Apply, Mutation, Patch, PatchKind, Replace, Through};
+use crate::registry::{Place, Registry, Served, Written, selection};
+use api::Status;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use http::StatusCode;
+use schema::{Map, TypeRef, Value};
+use std::sync::Arc;
+
+/// How many objects of a collection are deleted at once.
+const DELETES: usize = 16;
+const PATCHES: [(&str, Option<PatchKind>); 4] = [
+    ("application/json-patch+json", Some(PatchKind::Json)),
+    ("application/merge-patch+json", Some(PatchKind::Merge)),
+    ("application/strategic-merge-patch+json", Some(PatchKind::Strategic)),
+    ("application/apply-patch+yaml", None),
+];
+
+fn expected(served: &Served) -> Expected<'_> {
+    Expected {
+        ty: served.resource.schema.root(),
+        api_version: served.api_version(),
+        kind: &served.resource.kind,
+    }
+}
+
+fn answered(served: &Served, written: &Written, view: View, call_now: jiff::Timestamp) -> Result<Response<Body>, Status> {
+    let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+    answer::object(code, served, Object::written(written), view, call_now)
+}
+
+/// Reads and decodes the body of a create or update.
+async fn body(call: &mut Call, expected: Expected<'_>, validation: FieldValidation) -> Result<Map, Status> {
+    let body = std::mem::take(&mut call.body);
+    let bytes = receive::read(&call.parts.headers, body).await?;
+    let mut object = receive::decode(&call.cx, &call.parts.headers, &bytes, expected, validation)?;
+    schema::defaults::apply(expected.ty, &mut object);
+    Ok(object)
+}
+
+pub(super) async fn create(registry: &Registry, served: &Arc<Served>, mut call: Call) -> Result<Response<Body>, Status> {
+    let view = call.view(true, false)?;
+    let options = Options::of_query(&call.query, OptionsKind::Create)?;
+    let object = body(&mut call, expected(served), options.field_validation).await?;
+    let namespace = call.namespace(served);
+    if served.virtual_resource.is_some() {
+        let object = registry.create_virtual(&call.cx, served, namespace, object, &options).await?;
+        return answer::object(StatusCode::CREATED, served, Object::Tree(&object, None), view, call.cx.now);
+    }
+    let written = registry.create(&call.cx, served, namespace, object, &options).await?;
+    answered(served, &written, view, call.cx.now)
+}
+
+/// The object of a PUT must be the path's.
+fn check_name(object: &Map, name: &str, namespace: &str) -> Result<(), Status> {
+    let own = object.str_at(&["metadata", "name"]);
+    if own.is_empty() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    if own != name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({own}) does not match the name on the URL ({name})"
+        )));
+    }
+    let own = object.str_at(&["metadata", "namespace"]);
+    if !namespace.is_empty() && !own.is_empty() && own != namespace {
+        return Err(Status::bad_request(format!(
+            "the namespace of the object ({own}) does not match the namespace on the request ({namespace})"
+        )));
+    }
+    Ok(())
+}
+
+pub(super) async fn update(
+    registry: &Registry,
+    served: &Arc<Served>,
+    mut call: Call,
+    subresource: &str,
+) -> Result<Response<Body>, Status> {
+    let view = call.view(true, false)?;
+    let options = Options::of_query(&call.query, OptionsKind::Update)?;
+    let object = body(&mut call, expected(served), options.field_validation).await?;
+    let (namespace, name) = (call.namespace(served), call.name());
+    check_name(&object, name, namespace)?;
+    let place = Place { namespace, name, subresource };
+    let written = registry.update(&call.cx, served, place, &Replace(object), &options).await?;
+    answered(served, &written, view, call.cx.now)
+}
+
+/// A PATCH's body, read as what its media type says.
+struct Patched {
+    kind: Option<PatchKind>,
+    bytes: Bytes,
+    options: Options,
+}
+
+async fn patched(served: &Served, call: &mut Call) -> Result<Patched, Status> {
+    let content_type = media::content_type(&call.parts.headers);
+    let accepted = PATCHES.iter().find(|(media, kind)| {
+        *media == content_type && (served.resource.flags.strategic || *kind != Some(PatchKind::Strategic))
+    });
+    let Some((_, kind)) = accepted else {
+        let names: Vec<&str> = PATCHES
+            .iter()
+            .filter(|(_, kind)| served.resource.flags.strategic || *kind != Some(PatchKind::Strategic))
+            .map(|(name, _)| *name)
+            .collect();
+        return Err(Status::unsupported_media_type(&names));
+    };
+    let options_kind = if kind.is_none() { OptionsKind::Apply } else { OptionsKind::Patch };
+    let options = Options::of_query(&call.query, options_kind)?;
+    let body = std::mem::take(&mut call.body);
+    let bytes = receive::read(&call.parts.headers, body).await?;
+    Ok(Patched { kind: *kind, bytes, options })
+}
+
+impl Patched {
+    /// The mutation that the patch is to a type.
+    fn mutation<'a>(
+        &'a self,
+        call: &Call,
+        served: &'a Served,
+        subresource: &str,
+        expected: Expected<'a>,
+    ) -> Result<Box<dyn Mutation + 'a>, Status> {
+        let Some(kind) = self.kind else {
+            let validation = match self.options.field_validation {
+                // Apply has always refused what it does not know, unless it is told to warn or ignore.
+                FieldValidation::Warn if !call.query.contains("fieldValidation") => FieldValidation::Strict,
+                other => other,
+            };
+            let config = receive::decode_as(&call.cx, Format::Yaml, &self.bytes, expected, validation)?;
+            return Ok(Box::new(Apply {
+                config,
+                ty: expected.ty,
+                api_version: expected.api_version.to_owned(),
+                subresource: subresource.to_owned(),
+                options: &self.options,
+                row: &served.resource,
+                defaults: true,
+            }));
+        };
+        let patch = schema::json::parse(&self.bytes).map_err(|error| {
+            Status::bad_request(format!("error decoding patch: {error}"))
+        })?;
+        if kind != PatchKind::Json && !matches!(patch, Value::Map(_)) {
+            return Err(Status::bad_request("error decoding patch: a merge patch must be an object"));
+        }
+        Ok(Box::new(Patch {
+            kind,
+            patch,
+            ty: expected.ty,
+            what: format_kind(served),
+            validation: self.options.field_validation,
+            defaults: true,
+        }))
+    }
+}
+
+fn format_kind(served: &Served) -> String {
+    served.group_kind().to_string()
+}
+
+pub(super) async fn patch(
+    registry: &Registry,
+    served: &Arc<Served>,
+    mut call: Call,
+    subresource: &str,
+) -> Result<Response<Body>, Status> {
+    let view = call.view(true, false)?;
+    let patched = patched(served, &mut call).await?;
+    let (namespace, name) = (call.namespace(served), call.name());
+    let place = Place { namespace, name, subresource };
+    let written = {
+        let mutation = patched.mutation(&call, served, subresource, expected(served))?;
+        registry.update(&call.cx, served, place, mutation.as_ref(), &patched.options).await?
+    };
+    answered(served, &written, view, call.cx.now)
+}
+
+/// PUT or PATCH of an object through a subresource's lens.
+pub(super) async fn through(
+    registry: &Registry,
+    served: &Arc<Served>,
+    mut call: Call,
+    ty: TypeRef<'_>,
+    api_version: &str,
+    kind: &str,
+) -> Result<Response<Body>, Status> {
+    let view = call.view(false, false)?;
+    let target = super::target(served, &call);
+    let Some(lens) = served.subresources.get(&target.subresource) else {
+        return Err(target.unsupported("update"));
+    };
+    let expected = Expected { ty, api_version, kind };
+    let place = Place { namespace: &target.namespace, name: &target.name, subresource: &target.subresource };
+    let written = if call.info.verb == "patch" {
+        let patched = patched(served, &mut call).await?;
+        let inner = patched.mutation(&call, served, &target.subresource, expected)?;
+        let mutation = Through { target: &target, subresource: lens.as_ref(), inner: inner.as_ref() };
+        registry.update(&call.cx, served, place, &mutation, &patched.options).await?
+    } else {
+        let options = Options::of_query(&call.query, OptionsKind::Update)?;
+        let object = body(&mut call, expected, options.field_validation).await?;
+        check_name(&object, &target.name, &target.namespace)?;
+        let inner = Replace(object);
+        let mutation = Through { target: &target, subresource: lens.as_ref(), inner: &inner };
+        registry.update(&call.cx, served, place, &mutation, &options).await?
+    };
+    let shown = lens.read(&target, &written.object)?;
+    answer::tree(StatusCode::OK, ty, &shown, view)
+}
+
+/// POST of what a subresource takes.
+pub(super) async fn create_subresource(
+    registry: &Registry,
+    served: &Arc<Served>,
+    mut call: Call,
+    ty: TypeRef<'_>,
+    api_version: &str,
+    kind: &str,
+) -> Result<Response<Body>, Status> {
+    let view = call.view(false, false)?;
+    let options = Options::of_query(&call.query, OptionsKind::Create)?;
+    let target = super::target(served, &call);
+    let object = body(&mut call, Expected { ty, api_version, kind }, options.field_validation).await?;
+    let made = registry.create_subresource(&call.cx, &target, object, &options).await?;
+    if made.str_at(&["kind"]) == "Status" {
+        let code = made.get("code").and_then(Value::as_i64).and_then(|code| u16::try_from(code).ok());
+        let code = code.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::CREATED);
+        let bytes = answer::status_bytes(&made, view.format)
+            .ok_or_else(|| Status::internal("the status can't be written in the format asked for"))?;
+        return Ok(answer::finish(code, bytes.into(), view));
+    }
+    answer::tree(StatusCode::CREATED, ty, &made, view)
+}
+
+/// `DeleteOptions` of a body, if there is one; it counts rather than the query.
+async fn delete_options(call: &mut Call) -> Result<Options, Status> {
+    let body = std::mem::take(&mut call.body);
+    let bytes = receive::read(&call.parts.headers, body).await?;
+    if bytes.is_empty() {
+        return Options::of_query(&call.query, OptionsKind::Delete);
+    }
+    let ty = schema::types::find("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
+        .ok_or_else(|| Status::internal("DeleteOptions are not in the catalogue"))?;
+    let decoded = match media::body_format(&call.parts.headers)? {
+        Format::Json => schema::json::decode(ty, &bytes),
+        Format::Yaml => schema::yaml::decode(ty, &bytes),
+        Format::Protobuf => schema::protobuf::decode(ty, &bytes),
+    };
+    let object = decoded.map_err(|error| Status::bad_request(error.to_string()))?.object;
+    let kind = object.str_at(&["kind"]);
+    if !matches!(kind, "" | "DeleteOptions") {
+        return Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: it is a {kind}")));
+    }
+    Options::of_delete_body(&object)
+}
+
+pub(super) async fn delete(registry: &Registry, served: &Arc<Served>, mut call: Call) -> Result<Response<Body>, Status> {
+    let view = call.view(true, false)?;
+    let options = delete_options(&mut call).await?;
+    let (namespace, name) = (call.namespace(served), call.name());
+    let deleted = registry.delete(&call.cx, served, namespace, name, &options).await?;
+    let code = match options.delete.orphan_dependents {
+        Some(false) if !deleted.gone => StatusCode::ACCEPTED,
+        _ => StatusCode::OK,
+    };
+    if !deleted.gone || served.strategy.returns_deleted() {
+        return answer::object(code, served, Object::written(&deleted.object), view, call.cx.now);
+    }
+    let mut details = Map::new();
+    details.insert("name", name);
+    if !served.resource.group.is_empty() {
+        details.insert("group", served.resource.group.as_ref());
+    }
+    details.insert("kind", served.resource.plural.as_ref());
+    details.insert("uid", deleted.object.object.str_at(&["metadata", "uid"]));
+    let mut status = Map::new();
+    status.insert("kind", "Status");
+    status.insert("apiVersion", "v1");
+    status.insert("metadata", Map::new());
+    status.insert("status", "Success");
+    status.insert("details", details);
+    let bytes = answer::status_bytes(&status, view.format)
+        .ok_or_else(|| Status::internal("the status can't be written in the format asked for"))?;
+    Ok(answer::finish(code, bytes.into(), view))
+}
+
+pub(super) async fn delete_collection(
+    registry: &Registry,
+    served: &Arc<Served>,
+    mut call: Call,
+) -> Result<Response<Body>, Status> {
+    let view = call.view(true, false)?;
+    let list = ListOptions::of_query(&call.query, false)?;
+    let options = delete_options(&mut call).await?;
+    let cacher = served.storage("deletecollection")?;
+    let namespace = call.namespace(served);
+    let (labels, fields) = (&list.label_selector, &list.field_selector);
+    let filter = selection::filter(served, cacher, namespace, "", labels, fields)?;
+    let listed = registry.list(served, &filter, &list).await?;
+    let revision = listed.revision.to_string();
+    let cx = &call.cx;
+    let deletes = listed.entries.iter().map(|entry| {
+        let options = &options;
+        async move {
+            match registry.delete(cx, served, entry.namespace(), entry.name(), options).await {
+                Ok(deleted) => Ok(Some(deleted.object.object)),
+                // Somebody else was quicker.
+                Err(status) if status.reason == api::Reason::NotFound => Ok(None),
+                Err(status) => Err(status),
+            }
+        }
+    });
+    // Boxed one by one: a stream of borrowing futures is not known to be Send otherwise.
+    let deletes: Vec<futures::future::BoxFuture<'_, Result<Option<Map>, Status>>> =
+        deletes.map(|delete| Box::pin(delete) as _).collect();
+    let deleted: Vec<Option<Map>> = stream::iter(deletes).buffered(DELETES).try_collect().await?;
+    let items: Vec<Map> = deleted.into_iter().flatten().collect();
+    answer::trees(served, &items, &revision, view, call.cx.now)
+}

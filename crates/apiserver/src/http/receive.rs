@@ -1,0 +1,175 @@
+//! Reading the body of a request and decoding it, with upstream's refusals.
+
+use super::RequestBody;
+use super::media::{self, Format};
+use crate::context::Context;
+use crate::options::FieldValidation;
+use crate::registry::mutation::judge;
+use api::{Reason, Status};
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body_util::BodyExt;
+use schema::{Decoded, Map, TypeRef, Value};
+
+/// What a request may weigh.
+pub const MAX_BODY: usize = 3 * 1024 * 1024;
+
+/// Reads a body.
+///
+/// # Errors
+/// 413 for one that is too large, 400 when it can't be read.
+pub async fn read(headers: &HeaderMap, mut body: RequestBody) -> Result<Bytes, Status> {
+    let too_large = || {
+        Status::new(
+            413,
+            Reason::RequestEntityTooLarge,
+            format!("Request entity too large: limit is {MAX_BODY}"),
+        )
+    };
+    let said = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    if said.is_some_and(|length: usize| length > MAX_BODY) {
+        return Err(too_large());
+    }
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Status::bad_request(format!("the request's body can't be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&data);
+        }
+        if first.len().max(rest.len()) > MAX_BODY {
+            return Err(too_large());
+        }
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// What a body is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    pub ty: TypeRef<'a>,
+    pub api_version: &'a str,
+    pub kind: &'a str,
+}
+
+impl Expected<'_> {
+    fn version(&self) -> &str {
+        self.api_version.rsplit('/').next().unwrap_or(self.api_version)
+    }
+
+    /// 400 for a body that is not what it should be.
+    fn refused(&self, kind: &str, version: &str, why: &str) -> Status {
+        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {}: {why}", self.kind))
+    }
+}
+
+/// Decodes a body of the expected kind. A kind that is not said is taken for the expected one.
+///
+/// # Errors
+/// 415 for a format that is none, 400 for what is no object of the kind, or has unknown fields where that is refused.
+pub fn decode(
+    cx: &Context,
+    headers: &HeaderMap,
+    bytes: &[u8],
+    expected: Expected<'_>,
+    validation: FieldValidation,
+) -> Result<Map, Status> {
+    let format = media::body_format(headers)?;
+    decode_as(cx, format, bytes, expected, validation)
+}
+
+/// The same for a known format.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_as(
+    cx: &Context,
+    format: Format,
+    bytes: &[u8],
+    expected: Expected<'_>,
+    validation: FieldValidation,
+) -> Result<Map, Status> {
+    let decoded: Result<Decoded, _> = match format {
+        Format::Json => schema::json::decode(expected.ty, bytes),
+        Format::Yaml => schema::yaml::decode(expected.ty, bytes),
+        Format::Protobuf => schema::protobuf::decode(expected.ty, bytes),
+    };
+    let decoded = decoded.map_err(|error| {
+        // What it says it is decides how upstream words it, so it is looked for even in what can't be decoded.
+        let (api_version, kind) = said(format, bytes);
+        let why = why(&error.to_string());
+        if kind.is_empty() || kind == expected.kind && api_version.is_empty() {
+            let summary = String::from_utf8_lossy(&bytes[..bytes.len().min(30)]).into_owned();
+            let dots = if bytes.len() > 30 { " ..." } else { "" };
+            if kind.is_empty() && bytes.is_empty() {
+                return Status::bad_request(format!(
+                    "the object provided is unrecognized (must be of type {}): {why}",
+                    expected.kind
+                ));
+            }
+            return expected_words(&expected, &why, &format!("{summary}{dots}"), &kind);
+        }
+        let version = api_version.rsplit('/').next().unwrap_or("").to_owned();
+        if kind != expected.kind {
+            return mismatch(&expected, &kind, &version);
+        }
+        expected.refused(&kind, &version, &why)
+    })?;
+    let (api_version, kind) =
+        (decoded.object.str_at(&["apiVersion"]).to_owned(), decoded.object.str_at(&["kind"]).to_owned());
+    if !kind.is_empty() && kind != expected.kind {
+        let version = api_version.rsplit('/').next().unwrap_or("");
+        return Err(mismatch(&expected, &kind, version));
+    }
+    if !api_version.is_empty() && api_version != expected.api_version {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({})",
+            expected.api_version
+        )));
+    }
+    let mut object = judge(cx, decoded, validation, |problems| {
+        expected.refused(expected.kind, expected.version(), &format!("strict decoding error: {problems}"))
+    })?;
+    object.insert("apiVersion", expected.api_version);
+    object.insert("kind", expected.kind);
+    Ok(object)
+}
+
+fn expected_words(expected: &Expected<'_>, why: &str, summary: &str, kind: &str) -> Status {
+    if kind.is_empty() {
+        return Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {why} ({summary})",
+            expected.kind
+        ));
+    }
+    expected.refused(kind, expected.version(), why)
+}
+
+fn mismatch(expected: &Expected<'_>, kind: &str, version: &str) -> Status {
+    let why = format!("converting ({version}.{kind}) to ({}.{}): unknown conversion", expected.version(), expected.kind);
+    expected.refused(kind, version, &why)
+}
+
+/// Errors begin as Go's decoder words them.
+fn why(error: &str) -> String {
+    error.to_owned()
+}
+
+/// What a body says it is: `apiVersion` and `kind`, empty when it does not.
+fn said(format: Format, bytes: &[u8]) -> (String, String) {
+    let tree = match format {
+        Format::Json => schema::json::parse(bytes),
+        Format::Yaml => schema::yaml::parse(bytes),
+        Format::Protobuf => return schema::protobuf::type_meta(bytes).unwrap_or_default(),
+    };
+    match tree {
+        Ok(Value::Map(map)) => (map.str_at(&["apiVersion"]).to_owned(), map.str_at(&["kind"]).to_owned()),
+        _ => (String::new(), String::new()),
+    }
+}

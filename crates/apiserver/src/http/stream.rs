@@ -1,0 +1,334 @@
+//! Watches as bytes: what is there first, every change, bookmarks, and the end.
+
+use super::BoxError;
+use super::answer::{self, Object, object_bytes};
+use super::media::{Format, Shape, View};
+use crate::cache::{ChangeKind, Delivery, End, Entry, Filter, State, ViewId, Watcher};
+use crate::options::ListOptions;
+use crate::registry::Served;
+use api::Status;
+use bytes::Bytes;
+use http_body::Frame;
+use jiff::Timestamp;
+use schema::{Map, Value};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// How often who asks for bookmarks gets one.
+const BOOKMARKS: Duration = Duration::from_secs(60);
+/// The last one comes so long before the end.
+const BEFORE_END: Duration = Duration::from_secs(2);
+/// How many objects of the beginning are taken out of the snapshot at once.
+const CHUNK: usize = 256;
+/// What is sent in one piece when much waits.
+const PIECE: usize = 64 * 1024;
+
+/// The body of a watch.
+pub struct WatchBody {
+    served: Arc<Served>,
+    view: View,
+    view_id: ViewId,
+    watcher: Option<Watcher>,
+    initial: Option<Initial>,
+    /// The bookmark that ends the beginning is wanted.
+    initial_end: bool,
+    bookmarks: bool,
+    /// Up to where the client knows.
+    told: u64,
+    headers_sent: bool,
+    timer: Pin<Box<Sleep>>,
+    deadline: Instant,
+    /// The revision of the last bookmark.
+    marked: u64,
+    last_words: Option<Bytes>,
+}
+
+struct Initial {
+    state: State,
+    filter: Filter,
+    after: Option<String>,
+    waiting: VecDeque<Arc<Entry>>,
+    revision: u64,
+}
+
+impl WatchBody {
+    pub fn new(
+        served: Arc<Served>,
+        view: View,
+        watcher: Watcher,
+        initial: Option<(State, u64)>,
+        filter: Filter,
+        options: &ListOptions,
+        timeout: Duration,
+    ) -> Self {
+        let deadline = Instant::now() + timeout;
+        let initial = initial.map(|(state, revision)| Initial {
+            state,
+            filter,
+            after: None,
+            waiting: VecDeque::new(),
+            revision,
+        });
+        let mut body = WatchBody {
+            view_id: view_id(&served, view),
+            served,
+            view,
+            watcher: Some(watcher),
+            initial,
+            initial_end: options.send_initial_events == Some(true) && options.bookmarks,
+            bookmarks: options.bookmarks,
+            told: options.version.unwrap_or(0),
+            headers_sent: false,
+            timer: Box::pin(tokio::time::sleep_until(deadline)),
+            deadline,
+            marked: 0,
+            last_words: None,
+        };
+        body.set_timer();
+        body
+    }
+
+    /// A watch that can't begin: upstream tells it in the stream.
+    pub fn refused(served: Arc<Served>, view: View, status: &Status) -> Self {
+        let deadline = Instant::now() + BOOKMARKS;
+        let mut body = WatchBody {
+            view_id: 0,
+            served,
+            view,
+            watcher: None,
+            initial: None,
+            initial_end: false,
+            bookmarks: false,
+            told: 0,
+            headers_sent: true,
+            timer: Box::pin(tokio::time::sleep_until(deadline)),
+            deadline,
+            marked: 0,
+            last_words: None,
+        };
+        body.last_words = Some(body.error(status));
+        body
+    }
+
+    fn set_timer(&mut self) {
+        let now = Instant::now();
+        let next = if self.bookmarks {
+            let last = self.deadline.checked_sub(BEFORE_END).filter(|last| *last > now).unwrap_or(self.deadline);
+            (now + BOOKMARKS).min(last)
+        } else {
+            self.deadline
+        };
+        self.timer.as_mut().reset(next);
+    }
+
+    /// The next object of the beginning.
+    fn next_initial(&mut self) -> Option<Arc<Entry>> {
+        let initial = self.initial.as_mut()?;
+        if initial.waiting.is_empty() {
+            let paths = self.watcher.as_ref()?.cacher().paths();
+            let from = initial.after.as_deref();
+            let seen = initial.state.range(&initial.filter.scope, from);
+            let chunk: VecDeque<Arc<Entry>> =
+                seen.filter(|entry| initial.filter.selected(entry, paths)).take(CHUNK).cloned().collect();
+            initial.waiting = chunk;
+            initial.after = initial.waiting.back().map(|entry| entry.key().to_owned());
+        }
+        initial.waiting.pop_front()
+    }
+
+    fn framed(&self, kind: &str, object: &[u8]) -> Bytes {
+        frame(self.view.format, kind, object)
+    }
+
+    fn change(&mut self, delivery: &Delivery) -> Result<Bytes, Status> {
+        self.told = delivery.change.revision();
+        let (served, view, headers) = (&self.served, self.view, !self.headers_sent);
+        if matches!(view.shape, Shape::Table(_)) {
+            // Ages differ from moment to moment: not shared.
+            let entry = delivery.change.object(delivery.kind).clone();
+            return self.table_row(delivery.kind.as_str(), &entry, headers);
+        }
+        let mut failed = None;
+        let kind = delivery.kind;
+        let bytes = delivery.change.frame(kind, self.view_id, |entry| {
+            match object_bytes(served, Object::Entry(entry), view, true, Timestamp::UNIX_EPOCH) {
+                Ok(object) => frame(view.format, kind.as_str(), &object),
+                Err(status) => {
+                    failed = Some(status);
+                    Bytes::new()
+                }
+            }
+        });
+        failed.map_or(Ok(bytes), Err)
+    }
+
+    fn table_row(&mut self, kind: &str, entry: &Entry, headers: bool) -> Result<Bytes, Status> {
+        let object = object_bytes(&self.served, Object::Entry(entry), self.view, headers, Timestamp::now())?;
+        self.headers_sent = true;
+        Ok(self.framed(kind, &object))
+    }
+
+    fn added(&mut self, entry: &Entry) -> Result<Bytes, Status> {
+        let headers = !self.headers_sent;
+        if matches!(self.view.shape, Shape::Table(_)) {
+            return self.table_row(ChangeKind::Added.as_str(), entry, headers);
+        }
+        let object = object_bytes(&self.served, Object::Entry(entry), self.view, true, Timestamp::UNIX_EPOCH)?;
+        Ok(self.framed(ChangeKind::Added.as_str(), &object))
+    }
+
+    fn bookmark(&mut self, revision: u64, initial_end: bool) -> Result<Bytes, Status> {
+        self.marked = revision;
+        self.told = revision;
+        let mut object = match schema::normal::zero(self.served.resource.schema.root()) {
+            Value::Map(map) => map,
+            _ => Map::new(),
+        };
+        self.served.stamp(&mut object);
+        object.set_at(&["metadata", "resourceVersion"], revision.to_string());
+        if initial_end {
+            object.set_at(&["metadata", "annotations", "k8s.io/initial-events-end"], "true");
+        }
+        let headers = !self.headers_sent;
+        let view = self.view;
+        let bytes = object_bytes(&self.served, Object::Tree(&object, None), view, headers, Timestamp::now())?;
+        self.headers_sent = true;
+        Ok(self.framed("BOOKMARK", &bytes))
+    }
+
+    fn error(&self, status: &Status) -> Bytes {
+        let json = status.to_json();
+        let object = match (self.view.format, schema::json::parse(&json)) {
+            (Format::Json, _) => json,
+            (format, Ok(Value::Map(tree))) => answer::status_bytes(&tree, format).unwrap_or(json),
+            _ => json,
+        };
+        self.framed("ERROR", &object)
+    }
+
+    /// Says something last, then ends.
+    fn end(&mut self, status: &Status) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.watcher = None;
+        self.initial = None;
+        Poll::Ready(Some(Ok(Frame::data(self.error(status)))))
+    }
+
+    fn ready(made: Result<Bytes, Status>, body: &mut Self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match made {
+            Ok(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Err(status) => body.end(&status),
+        }
+    }
+
+    /// The beginning, many objects in a piece.
+    fn poll_initial(&mut self) -> Option<Result<Bytes, Status>> {
+        self.initial.as_ref()?;
+        let mut piece: Vec<u8> = Vec::new();
+        while piece.len() < PIECE {
+            let Some(entry) = self.next_initial() else {
+                let revision = self.initial.take().map_or(0, |initial| initial.revision);
+                self.told = self.told.max(revision);
+                if self.initial_end {
+                    match self.bookmark(revision, true) {
+                        Ok(bytes) => piece.extend_from_slice(&bytes),
+                        Err(status) => return Some(Err(status)),
+                    }
+                }
+                break;
+            };
+            match self.added(&entry) {
+                Ok(bytes) => piece.extend_from_slice(&bytes),
+                Err(status) => return Some(Err(status)),
+            }
+        }
+        (!piece.is_empty()).then(|| Ok(piece.into()))
+    }
+}
+
+impl http_body::Body for WatchBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let body = &mut *self;
+        if let Some(last) = body.last_words.take() {
+            return Poll::Ready(Some(Ok(Frame::data(last))));
+        }
+        if body.watcher.is_none() {
+            return Poll::Ready(None);
+        }
+        if let Some(made) = body.poll_initial() {
+            return Self::ready(made, body);
+        }
+        let Some(watcher) = &mut body.watcher else { return Poll::Ready(None) };
+        match watcher.poll_next(cx) {
+            Poll::Ready(Ok(delivery)) => {
+                let made = body.change(&delivery);
+                return Self::ready(made, body);
+            }
+            Poll::Ready(Err(End::Expired)) => {
+                return body.end(&Status::expired("The resourceVersion for the provided watch is too old."));
+            }
+            Poll::Ready(Err(End::Slow | End::Closed)) => {
+                body.watcher = None;
+                return Poll::Ready(None);
+            }
+            Poll::Pending => {}
+        }
+        while body.timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= body.deadline {
+                body.watcher = None;
+                return Poll::Ready(None);
+            }
+            let revision = body.watcher.as_ref().and_then(Watcher::caught_up);
+            body.set_timer();
+            if let Some(revision) = revision.filter(|revision| *revision > body.marked) {
+                let made = body.bookmark(revision, false);
+                return Self::ready(made, body);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// A change, framed.
+fn frame(format: Format, kind: &str, object: &[u8]) -> Bytes {
+    match format {
+        Format::Protobuf => {
+            let event = schema::protobuf::event(kind, object);
+            let mut out = Vec::with_capacity(event.len() + 4);
+            out.extend_from_slice(&u32::try_from(event.len()).unwrap_or(u32::MAX).to_be_bytes());
+            out.extend_from_slice(&event);
+            out.into()
+        }
+        Format::Json | Format::Yaml => {
+            let mut out = Vec::with_capacity(object.len() + 40);
+            out.extend_from_slice(b"{\"type\":\"");
+            out.extend_from_slice(kind.as_bytes());
+            out.extend_from_slice(b"\",\"object\":");
+            out.extend_from_slice(object.strip_suffix(b"\n").unwrap_or(object));
+            out.extend_from_slice(b"}\n");
+            out.into()
+        }
+    }
+}
+
+/// Watchers of the same view share bytes.
+fn view_id(served: &Served, view: View) -> ViewId {
+    let format = match view.format {
+        Format::Json | Format::Yaml => 0,
+        Format::Protobuf => 1,
+    };
+    let shape = match view.shape {
+        Shape::Object => 0,
+        Shape::Metadata(super::media::MetaVersion::V1) => 1,
+        Shape::Metadata(super::media::MetaVersion::V1Beta1) => 2,
+        Shape::Table(_) => 3,
+    };
+    format | shape << 1 | u32::from(served.conversion.is_some()) << 3
+}

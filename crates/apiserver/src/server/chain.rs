@@ -1,0 +1,226 @@
+//! The filters, in their order, and what stands at their end.
+
+use super::ApiServer;
+use crate::audit::Record;
+use crate::authn::Peer;
+use crate::authn::impersonation::impersonate;
+use crate::authz::{self, Attributes, Decision};
+use crate::context::Context;
+use crate::handlers::{self, Call, NotServed};
+use crate::http::media::View;
+use crate::http::{Body, Request, RequestBody, Response, answer, receive};
+use crate::request::{RequestInfo, unescape_path};
+use crate::user::UserInfo;
+use api::Status;
+use futures::FutureExt;
+use http_body_util::{BodyExt, Full};
+use http::header::{HeaderName, HeaderValue, USER_AGENT};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const WARNING: HeaderName = HeaderName::from_static("warning");
+/// Warnings after these many characters are cut, so that headers stay within what clients take.
+const WARNINGS_MAX: usize = 4096;
+
+/// Where a request comes from.
+pub(super) enum Origin {
+    Network(Peer),
+    /// From within the process, as this user.
+    Local(Arc<UserInfo>),
+}
+
+impl ApiServer {
+    /// Answers a request, whatever happens.
+    pub(super) async fn answer(self: &Arc<Self>, request: Request, origin: Origin) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let view = View::for_error(&parts.headers);
+        let path = unescape_path(parts.uri.path());
+        let query = parts.uri.query().unwrap_or("").to_owned();
+        let info = match RequestInfo::parse(parts.method.as_str(), &path, &query) {
+            Ok(info) => Arc::new(info),
+            Err(error) => return answer::refusal(&Status::bad_request(error.to_string()), view),
+        };
+        let began = Instant::now();
+        let head = parts.method == http::Method::HEAD;
+        let answering = AssertUnwindSafe(self.filtered(parts, body, info.clone(), query, origin)).catch_unwind();
+        let response = if info.long_running() {
+            answering.await
+        } else {
+            match tokio::time::timeout(self.config.request_timeout, answering).await {
+                Ok(answered) => answered,
+                Err(_) => {
+                    let why = "request did not complete within the allotted timeout";
+                    Ok(answer::refusal(&Status::timeout(why, 0), view))
+                }
+            }
+        };
+        let mut response = response.unwrap_or_else(|panic| {
+            let why = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let why = why.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            tracing::error!(path = info.path, verb = info.verb, panic = why, "a request's handler panicked");
+            let why = "This request caused apiserver to panic. Look in the logs for details.";
+            answer::refusal(&Status::internal(why), view)
+        });
+        if head {
+            *response.body_mut() = Body::empty();
+        }
+        self.metrics.request(&info, response.status().as_u16(), began.elapsed());
+        response
+    }
+
+    async fn filtered(
+        self: &Arc<Self>,
+        parts: Parts,
+        body: RequestBody,
+        info: Arc<RequestInfo>,
+        query: String,
+        origin: Origin,
+    ) -> Response<Body> {
+        let view = View::for_error(&parts.headers);
+        let received = Timestamp::now();
+        let user = match self.authenticated(&parts, &origin).await {
+            Ok(user) => user,
+            Err(status) => return answer::refusal(&status, view),
+        };
+        let peer = match &origin {
+            Origin::Network(peer) => Some(peer),
+            Origin::Local(_) => None,
+        };
+        let mut record =
+            self.security.audit.as_ref().and_then(|audit| audit.begin(&parts, &info, &user, peer, received));
+        let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let agent = agent.to_owned();
+        let response = match impersonate(self.security.authorizer.as_ref(), &user, &parts.headers).await {
+            Err(status) => answer::refusal(&status, view),
+            Ok(acting) => {
+                if let (Some(record), Some(acting)) = (&mut record, &acting) {
+                    record.impersonated(acting);
+                }
+                let cx = Context::new(acting.map_or(user, Arc::new), &agent, received);
+                if let Some(record) = &mut record {
+                    record.with(&cx);
+                }
+                let permitted = self.permitted(&cx, parts, body, &info, query, record.as_mut()).await;
+                let mut response = permitted.unwrap_or_else(|status| answer::refusal(&status, view));
+                warn(&cx, response.headers_mut());
+                response
+            }
+        };
+        match record {
+            Some(record) => record.finish(response),
+            None => response,
+        }
+    }
+
+    async fn authenticated(&self, parts: &Parts, origin: &Origin) -> Result<Arc<UserInfo>, Status> {
+        let peer = match origin {
+            Origin::Local(user) => return Ok(user.clone()),
+            Origin::Network(peer) => peer,
+        };
+        match self.security.authenticator.authenticate(parts, Some(peer)).await {
+            Ok(Some(user)) => Ok(Arc::new(user)),
+            Ok(None) => Err(Status::unauthorized()),
+            Err(error) => {
+                tracing::debug!(%error, peer = %peer.address, "unable to authenticate the request");
+                Err(Status::unauthorized())
+            }
+        }
+    }
+
+    async fn permitted(
+        self: &Arc<Self>,
+        cx: &Context,
+        parts: Parts,
+        mut body: RequestBody,
+        info: &Arc<RequestInfo>,
+        query: String,
+        record: Option<&mut Record>,
+    ) -> Result<Response<Body>, Status> {
+        let _place = self.security.limit.admit(info, &cx.user)?;
+        let attributes = Attributes::of(&cx.user, info);
+        match self.security.authorizer.authorize(&attributes).await {
+            Decision::Allow(reason) => {
+                if self.security.audit.is_some() {
+                    cx.annotate("authorization.k8s.io/decision", "allow");
+                    cx.annotate("authorization.k8s.io/reason", reason);
+                }
+            }
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+                if self.security.audit.is_some() {
+                    cx.annotate("authorization.k8s.io/decision", "forbid");
+                    cx.annotate("authorization.k8s.io/reason", reason.clone());
+                }
+                return Err(authz::forbidden(&attributes, &reason));
+            }
+        }
+        if !info.is_resource {
+            return self.path(&parts, info, &query).await;
+        }
+        if let Some(record) = record.filter(|record| record.wants_request() && !info.long_running()) {
+            let bytes = receive::read(&parts.headers, body).await?;
+            record.request_object(&bytes);
+            body = Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
+        }
+        let call = Call {
+            cx: cx.clone(),
+            info: info.clone(),
+            method: parts.method.clone(),
+            query,
+            watch_timeout: self.watch_timeout(cx.now),
+            parts,
+            body,
+        };
+        match handlers::handle(&self.registry, call).await {
+            Ok(response) => Ok(response),
+            Err(NotServed::Path) => Ok(super::paths::not_found()),
+            Err(NotServed::Refused(status)) => Err(status),
+        }
+    }
+
+    /// Watches that began together end apart.
+    fn watch_timeout(&self, now: Timestamp) -> Duration {
+        let part = f64::from(now.subsec_nanosecond().unsigned_abs() % 1_000_000) / 1_000_000.0;
+        self.config.min_watch.mul_f64(1.0 + part)
+    }
+}
+
+/// `Warning: 299 - "text"`, one for each.
+fn warn(cx: &Context, headers: &mut HeaderMap) {
+    let mut total = 0;
+    for warning in cx.warnings() {
+        let mut text = String::with_capacity(warning.len() + 10);
+        text.push_str("299 - \"");
+        for c in warning.chars() {
+            match c {
+                '"' | '\\' => {
+                    text.push('\\');
+                    text.push(c);
+                }
+                c if c.is_control() => text.push(' '),
+                c => text.push(c),
+            }
+        }
+        text.push('"');
+        total += text.len();
+        if total > WARNINGS_MAX {
+            return;
+        }
+        if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
+            headers.append(WARNING, value);
+        }
+    }
+}
+
+/// For the mux and others that answer in plain text.
+pub(super) fn plain(code: StatusCode, text: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

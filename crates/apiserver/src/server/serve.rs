@@ -1,0 +1,126 @@
+//! Connections: TLS, HTTP/1.1 and HTTP/2, and their end.
+
+use super::ApiServer;
+use super::chain::Origin;
+use crate::authn::Peer;
+use crate::http::{Body, BoxError, Response};
+use crate::tls::ServerTls;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long the head of a request may take.
+const HEADERS: Duration = Duration::from_secs(30);
+/// Pause after the system refused a connection (no descriptors left): what is open may end meanwhile.
+const REFUSED: Duration = Duration::from_millis(50);
+const STREAMS: u32 = 1000;
+/// How long open requests may take to end when the server stops.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+impl ApiServer {
+    /// Serves a port until `shutdown`, then ends watches, lets requests finish and closes what remains.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Arc<ServerTls>, shutdown: CancellationToken) {
+        let connections = TaskTracker::new();
+        let farewell = CancellationToken::new();
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    let (server, tls, shutdown) = (self.clone(), tls.clone(), shutdown.clone());
+                    let farewell = farewell.clone();
+                    connections.spawn(async move {
+                        tokio::select! {
+                            () = server.connection(stream, address, tls, shutdown) => {}
+                            () = farewell.cancelled() => {}
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(REFUSED).await;
+                }
+            }
+        }
+        self.health.stop();
+        drop(listener);
+        self.registry.caches().close();
+        connections.close();
+        if tokio::time::timeout(FAREWELL, connections.wait()).await.is_err() {
+            tracing::warn!(open = connections.len(), "connections are cut: their requests did not end in time");
+            farewell.cancel();
+            connections.wait().await;
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, tls: Arc<ServerTls>, shutdown: CancellationToken) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, %address, "no TCP_NODELAY");
+        }
+        let handshake = tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await;
+        let stream = match handshake {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, %address, "TLS handshake failed"),
+            Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
+        };
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        self.converse(stream, Peer { address, certificates }, shutdown).await;
+    }
+
+    /// Serves one connection.
+    async fn converse<S>(self: Arc<Self>, stream: S, peer: Peer, shutdown: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let address = peer.address;
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let (server, peer) = (self.clone(), peer.clone());
+            async move {
+                let request = request.map(|body| body.map_err(|error| Box::new(error) as BoxError).boxed_unsync());
+                Ok::<Response<Body>, Infallible>(server.answer(request, Origin::Network(peer)).await)
+            }
+        });
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(1 << 18)
+            .initial_connection_window_size(1 << 20)
+            .max_send_buf_size(1 << 18)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(15));
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let mut asked = false;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, %address, "a connection ended badly");
+                    }
+                    return;
+                }
+                () = shutdown.cancelled(), if !asked => {
+                    asked = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}

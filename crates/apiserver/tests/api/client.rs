@@ -1,0 +1,168 @@
+//! A server of its own for each test, and a client that speaks to it within the process.
+
+use apiserver::authn::{Authenticator, AuthnError, Peer};
+use apiserver::authz::{Attributes, Authorizer, Decision, Rules};
+use apiserver::limit::MaxInFlight;
+use apiserver::registry::Registry;
+use apiserver::server::{ApiServer, Config, LocalService, Security};
+use apiserver::user::UserInfo;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+use std::sync::Arc;
+use tower::Service;
+
+struct Nobody;
+
+#[async_trait]
+impl Authenticator for Nobody {
+    async fn authenticate(&self, _: &http::request::Parts, _: Option<&Peer>) -> Result<Option<UserInfo>, AuthnError> {
+        Ok(None)
+    }
+}
+
+struct Everything;
+
+#[async_trait]
+impl Authorizer for Everything {
+    async fn authorize(&self, _: &Attributes<'_>) -> Decision {
+        Decision::Allow(String::new())
+    }
+    async fn rules_for(&self, _: &UserInfo, _: &str) -> Rules {
+        Rules::default()
+    }
+}
+
+/// A server on a store in a directory of its own.
+pub struct Server {
+    pub api: Arc<ApiServer>,
+    pub registry: Arc<Registry>,
+    pub store: Arc<store::Embedded>,
+    _directory: tempfile::TempDir,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store::Embedded::open(directory.path(), store::embedded::Options::default()).unwrap();
+        let registry = Registry::open(store.clone()).await.unwrap();
+        let security = Security {
+            authenticator: Arc::new(Nobody),
+            authorizer: Arc::new(Everything),
+            audit: None,
+            limit: MaxInFlight::default(),
+        };
+        let api = ApiServer::new(Config::default(), registry.clone(), security, Vec::new());
+        Server { api, registry, store, _directory: directory }
+    }
+
+    pub fn client(&self) -> Client {
+        Client { service: self.api.local_service(UserInfo::new("tester", ["system:masters"])) }
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: StatusCode,
+    pub headers: HeaderMap,
+    pub bytes: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap_or_else(|e| panic!("{e}: {:?}", self.text()))
+    }
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert!(self.code.is_success(), "{}: {}", self.code, self.text());
+        self.json()
+    }
+    #[track_caller]
+    pub fn refused(self, code: u16) -> Value {
+        assert_eq!(self.code.as_u16(), code, "{}", self.text());
+        self.json()
+    }
+}
+
+#[derive(Clone)]
+pub struct Client {
+    service: LocalService,
+}
+
+impl Client {
+    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> http::Response<apiserver::http::Body> {
+        let mut request = http::Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).unwrap();
+        self.service.clone().call(request).await.unwrap()
+    }
+
+    pub async fn raw(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        let response = self.send(method, path, headers, body).await;
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer { code: parts.status, headers: parts.headers, bytes }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.raw(Method::GET, path, &[], Bytes::new()).await
+    }
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.raw(Method::POST, path, &[("content-type", "application/json")], body.to_string()).await
+    }
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.raw(Method::PUT, path, &[("content-type", "application/json")], body.to_string()).await
+    }
+    pub async fn patch(&self, path: &str, kind: &str, body: &str) -> Answer {
+        self.raw(Method::PATCH, path, &[("content-type", kind)], body.to_owned()).await
+    }
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.raw(Method::DELETE, path, &[], Bytes::new()).await
+    }
+
+    /// A watch, to be read event by event.
+    pub async fn watch(&self, path: &str) -> Events {
+        let response = self.send(Method::GET, path, &[], Bytes::new()).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        Events { body: response.into_body(), buffer: Vec::new() }
+    }
+}
+
+/// The events of a watch.
+pub struct Events {
+    body: apiserver::http::Body,
+    buffer: Vec<u8>,
+}
+
+impl Events {
+    /// The next event; `None` when the stream has ended.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            match self.body.frame().await {
+                Some(frame) => self.buffer.extend_from_slice(&frame.unwrap().into_data().unwrap()),
+                None => return None,
+            }
+        }
+    }
+
+    /// Type, name and resourceVersion of the next event.
+    pub async fn told(&mut self) -> (String, String, u64) {
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(20), self.next()).await;
+        let event = waited.expect("an event comes in time").expect("the stream goes on");
+        let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
+        let metadata = &event["object"]["metadata"];
+        (text(&event["type"]), text(&metadata["name"]), text(&metadata["resourceVersion"]).parse().unwrap_or(0))
+    }
+}

@@ -1,0 +1,107 @@
+//! Lists: pages, selectors, versions.
+
+use crate::client::{Client, Server};
+use serde_json::{Value, json};
+
+async fn fill(client: &Client, count: usize) {
+    for i in 0..count {
+        let labels = json!({"parity": if i % 2 == 0 { "even" } else { "odd" }});
+        let map = json!({"metadata": {"name": format!("c{i:03}"), "labels": labels}, "data": {"i": i.to_string()}});
+        client.post("/api/v1/namespaces/default/configmaps", &map).await.ok();
+    }
+}
+
+fn names(list: &Value) -> Vec<String> {
+    let items = list["items"].as_array().expect("items");
+    items.iter().map(|item| item["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn pages_are_of_one_state() {
+    let server = Server::start().await;
+    let client = server.client();
+    fill(&client, 25).await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let first = client.get(&format!("{path}?limit=10")).await.ok();
+    assert_eq!(names(&first).len(), 10);
+    assert_eq!(first["metadata"]["remainingItemCount"], 15);
+    // What happens between the pages is not seen.
+    client.delete(&format!("{path}/c020")).await.ok();
+    client.post(path, &json!({"metadata": {"name": "c0105"}})).await.ok();
+    let next = first["metadata"]["continue"].as_str().expect("a token");
+    let second = client.get(&format!("{path}?limit=10&continue={next}")).await.ok();
+    let next = second["metadata"]["continue"].as_str().expect("a token");
+    let third = client.get(&format!("{path}?limit=10&continue={next}")).await.ok();
+    assert!(third["metadata"].get("continue").is_none());
+    let mut all = names(&first);
+    all.extend(names(&second));
+    all.extend(names(&third));
+    assert_eq!(all, (0..25).map(|i| format!("c{i:03}")).collect::<Vec<_>>());
+    assert_eq!(first["metadata"]["resourceVersion"], third["metadata"]["resourceVersion"]);
+
+    let version = first["metadata"]["resourceVersion"].as_str().expect("a version");
+    let exact = client.get(&format!("{path}?resourceVersion={version}&resourceVersionMatch=Exact")).await.ok();
+    assert_eq!(names(&exact), all);
+    let now = client.get(path).await.ok();
+    assert_eq!(names(&now).len(), 25);
+    assert!(names(&now).contains(&"c0105".to_owned()));
+    assert_eq!(client.get(&format!("{path}?continue=nonsense")).await.code, 400);
+    let both = client.get(&format!("{path}?continue={next}&resourceVersion=7")).await.refused(400);
+    assert_eq!(both["message"], "specifying resource version is not allowed when using continue");
+}
+
+#[tokio::test]
+async fn selectors_select() {
+    let server = Server::start().await;
+    let client = server.client();
+    fill(&client, 6).await;
+    let path = "/api/v1/configmaps";
+    let list = |query: &'static str| {
+        let client = client.clone();
+        async move { names(&client.get(&format!("{path}?{query}")).await.ok()) }
+    };
+    assert_eq!(list("labelSelector=parity%3Deven").await, ["c000", "c002", "c004"]);
+    assert_eq!(list("labelSelector=parity+notin+(even)").await, ["c001", "c003", "c005"]);
+    assert_eq!(list("labelSelector=!parity").await, [""; 0]);
+    assert_eq!(list("fieldSelector=metadata.name%3Dc003").await, ["c003"]);
+    assert_eq!(list("fieldSelector=metadata.name!%3Dc003,metadata.namespace%3Ddefault&labelSelector=parity%3Dodd").await, ["c001", "c005"]);
+    assert_eq!(list("fieldSelector=metadata.namespace%3Dother").await, [""; 0]);
+    let refused = client.get(&format!("{path}?fieldSelector=data.x%3D1")).await.refused(400);
+    assert!(refused["message"].as_str().is_some_and(|m| m.contains("data.x") && m.contains("not a known field selector")));
+    let pods = client.get("/api/v1/pods?fieldSelector=spec.foo%3D1").await.refused(400);
+    assert_eq!(pods["message"], "field label not supported: spec.foo");
+    assert_eq!(client.get(&format!("{path}?labelSelector=a+b")).await.code, 400);
+}
+
+#[tokio::test]
+async fn versions_are_waited_for_or_refused() {
+    let server = Server::start().await;
+    let client = server.client();
+    fill(&client, 1).await;
+    let path = "/api/v1/configmaps";
+    let future = client.get(&format!("{path}?resourceVersion=999999")).await.refused(504);
+    assert_eq!(future["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+    let unversioned = client.get(&format!("{path}?resourceVersionMatch=Exact")).await.refused(422);
+    assert!(unversioned["message"].as_str().is_some_and(|m| m.contains("resourceVersionMatch is forbidden unless resourceVersion is provided")));
+    assert_eq!(client.get(&format!("{path}?resourceVersion=0")).await.code, 200);
+    assert_eq!(client.get(&format!("{path}?resourceVersion=x")).await.code, 400);
+}
+
+#[tokio::test]
+async fn metadata_and_tables_are_shown() {
+    let server = Server::start().await;
+    let client = server.client();
+    fill(&client, 2).await;
+    let path = "/api/v1/configmaps";
+    let accept = [("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")];
+    let list = client.raw(http::Method::GET, path, &accept, "").await.ok();
+    assert_eq!(list["kind"], "PartialObjectMetadataList");
+    assert_eq!(list["items"][0]["kind"], "PartialObjectMetadata");
+    assert!(list["items"][0].get("data").is_none());
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let table = client.raw(http::Method::GET, &format!("{path}?includeObject=Object"), &accept, "").await.ok();
+    assert_eq!(table["columnDefinitions"][0]["name"], "Name");
+    assert_eq!(table["rows"][1]["cells"][0], "c001");
+    assert_eq!(table["rows"][1]["object"]["data"]["i"], "1");
+    assert_eq!(client.raw(http::Method::GET, path, &[("accept", "text/html")], "").await.code, 406);
+}

@@ -1,0 +1,9 @@
+//! The API through the real router, on the real embedded store in a temporary directory.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod client;
+mod crud;
+mod lists;
+mod watches;
+mod writes;

@@ -1,0 +1,167 @@
+//! Watches: no gap, no repeat, whatever happens meanwhile.
+
+use crate::client::{Client, Server};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+async fn put(client: &Client, name: &str, value: u64) -> Value {
+    let object = json!({"metadata": {"name": name, "labels": {"even": (value % 2 == 0).to_string()}}, "data": {"v": value.to_string()}});
+    let answer = client.post(MAPS, &object).await;
+    if answer.code == 201 {
+        return answer.json();
+    }
+    client.put(&format!("{MAPS}/{name}"), &object).await.ok()
+}
+
+#[tokio::test]
+async fn changes_are_told_in_order() {
+    let server = Server::start().await;
+    let client = server.client();
+    put(&client, "a", 1).await;
+    let mut all = client.watch(&format!("{MAPS}?watch=true")).await;
+    let (kind, name, first) = all.told().await;
+    assert_eq!((kind.as_str(), name.as_str()), ("ADDED", "a"));
+    let mut later = client.watch(&format!("{MAPS}?watch=true&resourceVersion={first}")).await;
+    let mut even = client.watch(&format!("{MAPS}?watch=true&labelSelector=even%3Dtrue&resourceVersion={first}")).await;
+    let mut named = client.watch(&format!("{MAPS}?watch=true&fieldSelector=metadata.name%3Db&resourceVersion={first}")).await;
+    put(&client, "a", 2).await;
+    put(&client, "b", 3).await;
+    put(&client, "a", 5).await;
+    client.delete(&format!("{MAPS}/b")).await.ok();
+    for events in [&mut all, &mut later] {
+        let mut last = first;
+        for (kind, name) in [("MODIFIED", "a"), ("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")] {
+            let told = events.told().await;
+            assert_eq!((told.0.as_str(), told.1.as_str()), (kind, name));
+            assert!(told.2 > last);
+            last = told.2;
+        }
+    }
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        told.push(even.told().await);
+    }
+    assert_eq!(told[0].0, "ADDED");
+    assert_eq!(told[1].0, "DELETED");
+    assert!(told[1].2 > told[0].2);
+    assert_eq!(named.told().await.0, "ADDED");
+    assert_eq!(named.told().await.0, "DELETED");
+}
+
+#[tokio::test]
+async fn a_list_and_its_watch_leave_no_gap() {
+    let server = Server::start().await;
+    let client = server.client();
+    const WRITERS: usize = 8;
+    const EACH: u64 = 40;
+    let writers = (0..WRITERS).map(|writer| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            for i in 0..EACH {
+                let name = format!("w{writer}-{}", i % 5);
+                if i % 7 == 6 {
+                    client.delete(&format!("{MAPS}/{name}")).await;
+                } else {
+                    put(&client, &name, i).await;
+                }
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    let readers = (0..6).map(|_| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            let list = client.get(MAPS).await.ok();
+            let version = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+            let mut state: BTreeMap<String, u64> = BTreeMap::new();
+            for item in list["items"].as_array().unwrap() {
+                let text = |path: &str| item["metadata"][path].as_str().unwrap().to_owned();
+                state.insert(text("name"), text("resourceVersion").parse().unwrap());
+            }
+            (version, state)
+        })
+    });
+    let mut lists = Vec::new();
+    for reader in readers.collect::<Vec<_>>() {
+        lists.push(reader.await.unwrap());
+    }
+    let mut watches = Vec::new();
+    for (version, state) in lists {
+        let events = client.watch(&format!("{MAPS}?watch=true&resourceVersion={version}")).await;
+        watches.push((version.parse::<u64>().unwrap(), state, events));
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    // The end is marked, so that every watch knows that it has seen all.
+    put(&client, "zz-end", 0).await;
+    let last = client.get(MAPS).await.ok();
+    let mut wanted: BTreeMap<String, u64> = BTreeMap::new();
+    for item in last["items"].as_array().unwrap() {
+        let text = |path: &str| item["metadata"][path].as_str().unwrap().to_owned();
+        wanted.insert(text("name"), text("resourceVersion").parse().unwrap());
+    }
+    for (from, mut state, mut events) in watches {
+        let mut previous = from;
+        loop {
+            let (kind, name, version) = events.told().await;
+            assert!(version > previous, "{kind} {name} at {version} after {previous}");
+            previous = version;
+            match kind.as_str() {
+                "ADDED" => assert!(state.insert(name.clone(), version).is_none(), "{name} was there"),
+                "MODIFIED" => assert!(state.insert(name.clone(), version).is_some(), "{name} was not there"),
+                "DELETED" => assert!(state.remove(&name).is_some(), "{name} was not there"),
+                other => panic!("{other}"),
+            }
+            if name == "zz-end" {
+                break;
+            }
+        }
+        assert_eq!(state, wanted);
+    }
+}
+
+#[tokio::test]
+async fn initial_events_end_with_a_bookmark() {
+    let server = Server::start().await;
+    let client = server.client();
+    for i in 0..300 {
+        put(&client, &format!("n{i:03}"), i).await;
+    }
+    let query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let mut events = client.watch(&format!("{MAPS}?{query}")).await;
+    for i in 0..300 {
+        assert_eq!(events.told().await.1, format!("n{i:03}"));
+    }
+    let bookmark = events.next().await.unwrap();
+    assert_eq!(bookmark["type"], "BOOKMARK");
+    assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    let refused = client.get(&format!("{MAPS}?watch=true&sendInitialEvents=true")).await.refused(422);
+    assert!(refused["message"].as_str().unwrap().contains("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+}
+
+#[tokio::test]
+async fn a_start_that_is_too_old_is_told_in_the_stream() {
+    let server = Server::start().await;
+    let client = server.client();
+    put(&client, "a", 1).await;
+    let directory = server.store.clone();
+    // A server that starts now has no past.
+    let registry = apiserver::registry::Registry::open(directory).await.unwrap();
+    let oldest = registry.caches().progress().revision();
+    assert!(oldest > 1);
+    let cacher = registry.preferred("", "configmaps").unwrap().cacher.clone().unwrap();
+    let start = apiserver::cache::Start::After(1);
+    assert!(cacher.watch(apiserver::cache::Filter::everything(), start).is_err());
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_it_said() {
+    let server = Server::start().await;
+    let client = server.client();
+    let mut events = client.watch(&format!("{MAPS}?watch=true&timeoutSeconds=1")).await;
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), events.next()).await.expect("it ends");
+    assert!(ended.is_none());
+}

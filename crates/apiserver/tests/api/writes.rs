@@ -1,0 +1,195 @@
+//! Writes: conflicts, names, dry runs, finalizers, grace, patches, apply, field validation.
+
+use crate::client::Server;
+use http::Method;
+use serde_json::json;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MERGE: &str = "application/merge-patch+json";
+
+#[tokio::test]
+async fn names_are_generated() {
+    let server = Server::start().await;
+    let client = server.client();
+    let made = client.post(MAPS, &json!({"metadata": {"generateName": "web-"}})).await.ok();
+    let name = made["metadata"]["name"].as_str().unwrap();
+    assert!(name.starts_with("web-") && name.len() == 9, "{name}");
+    let unnamed = client.post(MAPS, &json!({"metadata": {}})).await.refused(422);
+    assert_eq!(unnamed["message"], "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required");
+    let bad = client.post(MAPS, &json!({"metadata": {"name": "A_b"}})).await.refused(422);
+    assert_eq!(bad["details"]["causes"][0]["field"], "metadata.name");
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing() {
+    let server = Server::start().await;
+    let client = server.client();
+    let object = json!({"metadata": {"name": "a"}, "data": {"k": "v"}});
+    let tried = client.post(&format!("{MAPS}?dryRun=All"), &object).await.ok();
+    assert!(tried["metadata"]["uid"].is_string());
+    assert_eq!(client.get(&format!("{MAPS}/a")).await.code, 404);
+    client.post(MAPS, &object).await.ok();
+    assert_eq!(client.post(&format!("{MAPS}?dryRun=All"), &object).await.code, 409);
+    let patched = client.patch(&format!("{MAPS}/a?dryRun=All"), MERGE, r#"{"data":{"k":"w"}}"#).await.ok();
+    assert_eq!(patched["data"]["k"], "w");
+    client.delete(&format!("{MAPS}/a?dryRun=All")).await.ok();
+    assert_eq!(client.get(&format!("{MAPS}/a")).await.ok()["data"]["k"], "v");
+    assert_eq!(client.post(&format!("{MAPS}?dryRun=Some"), &object).await.code, 422);
+}
+
+#[tokio::test]
+async fn finalizers_hold_an_object() {
+    let server = Server::start().await;
+    let client = server.client();
+    let path = format!("{MAPS}/a");
+    client.post(MAPS, &json!({"metadata": {"name": "a", "finalizers": ["example.com/f"]}})).await.ok();
+    let held = client.delete(&path).await.ok();
+    assert!(held["metadata"]["deletionTimestamp"].is_string());
+    assert_eq!(held["metadata"]["deletionGracePeriodSeconds"], 0);
+    let added = client.patch(&path, MERGE, r#"{"metadata":{"finalizers":["example.com/f","example.com/g"]}}"#).await.refused(422);
+    assert!(added["message"].as_str().unwrap().contains("no new finalizers can be added if the object is being deleted, found new finalizers []string{\"example.com/g\"}"));
+    client.patch(&path, MERGE, r#"{"metadata":{"finalizers":null}}"#).await.ok();
+    assert_eq!(client.get(&path).await.code, 404);
+}
+
+#[tokio::test]
+async fn deletes_have_preconditions_and_propagation() {
+    let server = Server::start().await;
+    let client = server.client();
+    let path = format!("{MAPS}/a");
+    client.post(MAPS, &json!({"metadata": {"name": "a"}})).await.ok();
+    let json_type = [("content-type", "application/json")];
+    let body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": "other"}}).to_string();
+    let conflict = client.raw(Method::DELETE, &path, &json_type, body).await.refused(409);
+    assert!(conflict["message"].as_str().unwrap().contains("Precondition failed: UID in precondition: other, UID in object meta: "));
+    let body = json!({"propagationPolicy": "Foreground"}).to_string();
+    let held = client.raw(Method::DELETE, &path, &json_type, body).await.ok();
+    assert_eq!(held["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+    let gone = client.delete(&format!("{path}?propagationPolicy=Background")).await.ok();
+    assert_eq!(gone["status"], "Success");
+    assert_eq!(gone["details"]["kind"], "configmaps");
+    assert_eq!(client.delete(&path).await.code, 404);
+}
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_selector() {
+    let server = Server::start().await;
+    let client = server.client();
+    for i in 0..20 {
+        client.post(MAPS, &json!({"metadata": {"name": format!("c{i}"), "labels": {"k": (i % 4).to_string()}}})).await.ok();
+    }
+    let deleted = client.delete(&format!("{MAPS}?labelSelector=k+in+(1,2)")).await.ok();
+    assert_eq!(deleted["items"].as_array().unwrap().len(), 10);
+    assert_eq!(client.get(MAPS).await.ok()["items"].as_array().unwrap().len(), 10);
+}
+
+#[tokio::test]
+async fn fields_are_validated_as_asked() {
+    let server = Server::start().await;
+    let client = server.client();
+    let text = r#"{"metadata":{"name":"a"},"spec":{"containers":[{"name":"c","image":"i","imagee":"x"}]}}"#;
+    let json_type = [("content-type", "application/json")];
+    let strict = client.raw(Method::POST, &format!("{PODS}?fieldValidation=Strict"), &json_type, text).await.refused(400);
+    assert_eq!(
+        strict["message"],
+        "Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: unknown field \"spec.containers[0].imagee\""
+    );
+    let warned = client.raw(Method::POST, PODS, &json_type, text).await;
+    assert_eq!(warned.code, 201, "{}", warned.text());
+    assert_eq!(warned.headers["warning"], "299 - \"unknown field \\\"spec.containers[0].imagee\\\"\"");
+    let ignored = client.raw(Method::POST, &format!("{PODS}?fieldValidation=Ignore&dryRun=All"), &json_type, text.replace("\"a\"", "\"b\"")).await;
+    assert!(ignored.code == 201 && !ignored.headers.contains_key("warning"));
+    let other = client.raw(Method::POST, PODS, &json_type, r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"a"}}"#).await.refused(400);
+    assert!(other["message"].as_str().unwrap().starts_with("Service in version \"v1\" cannot be handled as a Pod"));
+    assert_eq!(client.raw(Method::POST, PODS, &[("content-type", "text/plain")], text).await.code, 415);
+}
+
+#[tokio::test]
+async fn pods_have_grace() {
+    let server = Server::start().await;
+    let client = server.client();
+    let spec = json!({"containers": [{"name": "c", "image": "i"}], "nodeName": "n"});
+    client.post(PODS, &json!({"metadata": {"name": "a"}, "spec": spec})).await.ok();
+    let path = format!("{PODS}/a");
+    let status = client.patch(&format!("{path}/status"), MERGE, r#"{"status":{"phase":"Running"},"spec":{"nodeName":"m"}}"#).await.ok();
+    assert_eq!((status["status"]["phase"].as_str(), status["spec"]["nodeName"].as_str()), (Some("Running"), Some("n")));
+    let ignored = client.patch(&path, MERGE, r#"{"status":{"phase":"Failed"}}"#).await.ok();
+    assert_eq!(ignored["status"]["phase"], "Running");
+    let dying = client.delete(&path).await.ok();
+    assert_eq!(dying["metadata"]["deletionGracePeriodSeconds"], 30);
+    assert_eq!(dying["kind"], "Pod");
+    assert_eq!(client.get(&path).await.code, 200);
+    client.delete(&format!("{path}?gracePeriodSeconds=0")).await.ok();
+    assert_eq!(client.get(&path).await.code, 404);
+}
+
+#[tokio::test]
+async fn objects_are_patched_four_ways() {
+    let server = Server::start().await;
+    let client = server.client();
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let object = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let made = client.post(deployments, &object).await.ok();
+    assert_eq!(made["metadata"]["generation"], 1);
+    assert_eq!(made["spec"]["replicas"], 1);
+    let path = format!("{deployments}/d");
+    let merged = client.patch(&path, MERGE, r#"{"spec":{"replicas":2}}"#).await.ok();
+    assert_eq!((merged["spec"]["replicas"].as_i64(), merged["metadata"]["generation"].as_i64()), (Some(2), Some(2)));
+    let json = client.patch(&path, "application/json-patch+json", r#"[{"op":"replace","path":"/spec/replicas","value":3}]"#).await.ok();
+    assert_eq!(json["spec"]["replicas"], 3);
+    let strategic = r#"{"spec":{"template":{"spec":{"containers":[{"name":"e","image":"j"}]}}}}"#;
+    let strategic = client.patch(&path, "application/strategic-merge-patch+json", strategic).await.ok();
+    assert_eq!(strategic["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 2);
+    let apply = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: d\nspec:\n  replicas: 5\n";
+    let conflict = client.patch(&format!("{path}?fieldManager=me"), "application/apply-patch+yaml", apply).await.refused(409);
+    assert_eq!(conflict["details"]["causes"][0]["reason"], "FieldManagerConflict");
+    let applied = client.patch(&format!("{path}?fieldManager=me&force=true"), "application/apply-patch+yaml", apply).await.ok();
+    assert_eq!(applied["spec"]["replicas"], 5);
+    let managers = applied["metadata"]["managedFields"].as_array().unwrap();
+    assert!(managers.iter().any(|m| m["manager"] == "me" && m["operation"] == "Apply"));
+    let fresh = apply.replace("name: d", "name: f").replace("replicas: 5", "selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}");
+    let made = client.patch(&format!("{deployments}/f?fieldManager=me"), "application/apply-patch+yaml", &fresh).await;
+    assert_eq!(made.code, 201, "{}", made.text());
+    assert_eq!(client.patch(&path, "text/plain", "x").await.code, 415);
+    let test = client.patch(&path, "application/json-patch+json", r#"[{"op":"test","path":"/spec/replicas","value":9}]"#).await;
+    assert_eq!(test.code, 422, "{}", test.text());
+}
+
+#[tokio::test]
+async fn many_writers_of_one_object_lose_nothing() {
+    let server = Server::start().await;
+    let client = server.client();
+    client.post(MAPS, &json!({"metadata": {"name": "a"}})).await.ok();
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for i in 0..20 {
+                    let patch = json!({"data": {format!("w{writer}-{i}"): "x"}}).to_string();
+                    client.patch(&format!("{MAPS}/a"), MERGE, &patch).await.ok();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(client.get(&format!("{MAPS}/a")).await.ok()["data"].as_object().unwrap().len(), 160);
+}
+
+#[tokio::test]
+async fn namespaces_end_when_their_finalizer_is_gone() {
+    let server = Server::start().await;
+    let client = server.client();
+    let made = client.post("/api/v1/namespaces", &json!({"metadata": {"name": "n"}})).await.ok();
+    assert_eq!(made["status"]["phase"], "Active");
+    assert_eq!(made["metadata"]["labels"]["kubernetes.io/metadata.name"], "n");
+    assert_eq!(made["spec"]["finalizers"], json!(["kubernetes"]));
+    let mut ending = client.delete("/api/v1/namespaces/n").await.ok();
+    assert_eq!(ending["status"]["phase"], "Terminating");
+    ending["spec"]["finalizers"] = json!([]);
+    client.put("/api/v1/namespaces/n/finalize", &ending).await.ok();
+    assert_eq!(client.get("/api/v1/namespaces/n").await.code, 404);
+}
