@@ -1,0 +1,210 @@
+//! Leader election by Lease: one of several processes acts, another takes over when it is gone (client-go `leaderelection`).
+
+use crate::run::{Error, code};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use std::future::Future;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Upstream's defaults.
+const LEASE_DURATION: Duration = Duration::from_secs(15);
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+const RETRY_PERIOD: Duration = Duration::from_secs(2);
+
+/// Which Lease, and as whom.
+#[derive(Clone, Debug)]
+pub struct Election {
+    namespace: String,
+    name: String,
+    identity: String,
+}
+
+/// What is to be done about the Lease as it was read.
+#[derive(Debug, PartialEq)]
+enum Plan {
+    Create(LeaseSpec),
+    Take(LeaseSpec),
+    Renew(LeaseSpec),
+    /// Someone else holds it.
+    Wait,
+}
+
+/// What was last seen of the Lease, and when: its end is measured by this machine's clock, not by the holder's.
+#[derive(Debug, Default)]
+struct Observed {
+    record: Option<LeaseSpec>,
+    at: Option<Instant>,
+}
+
+impl Election {
+    pub fn new(namespace: &str, name: &str, identity: &str) -> Self {
+        Election { namespace: namespace.into(), name: name.into(), identity: identity.into() }
+    }
+
+    fn plan(&self, lease: Option<&LeaseSpec>, observed: &mut Observed, now: Instant, clock: Timestamp) -> Plan {
+        let ours = |acquired: Option<MicroTime>, transitions: i32| LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
+            acquire_time: acquired.or(Some(MicroTime(clock))),
+            renew_time: Some(MicroTime(clock)),
+            lease_transitions: Some(transitions),
+            ..LeaseSpec::default()
+        };
+        let Some(lease) = lease else { return Plan::Create(ours(None, 0)) };
+        if observed.record.as_ref() != Some(lease) {
+            *observed = Observed { record: Some(lease.clone()), at: Some(now) };
+        }
+        let holder = lease.holder_identity.as_deref().unwrap_or("");
+        let transitions = lease.lease_transitions.unwrap_or(0);
+        if holder == self.identity {
+            return Plan::Renew(ours(lease.acquire_time.clone(), transitions));
+        }
+        let lasts = Duration::from_secs(lease.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0));
+        let expired = observed.at.is_none_or(|at| now >= at + lasts);
+        if holder.is_empty() || expired { Plan::Take(ours(None, transitions + 1)) } else { Plan::Wait }
+    }
+}
+
+/// Acquires the Lease, runs `act` while it is held, and gives it back at the end.
+///
+/// # Errors
+/// What `act` failed with, or that the Lease was lost: then `act` has been dropped.
+pub async fn lead<F, R>(client: Client, election: Election, shutdown: CancellationToken, act: F) -> Result<(), Error>
+where
+    F: FnOnce(CancellationToken) -> R,
+    R: Future<Output = Result<(), Error>>,
+{
+    let leases: Api<Lease> = Api::namespaced(client, &election.namespace);
+    let mut observed = Observed::default();
+    loop {
+        match attempt(&leases, &election, &mut observed).await {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(e) => tracing::debug!(lease = %election.name, "cannot acquire the lease yet: {e}"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(RETRY_PERIOD) => {}
+        }
+    }
+    tracing::info!(lease = %election.name, "became leader");
+    let leading = shutdown.child_token();
+    let outcome = tokio::select! {
+        outcome = act(leading.clone()) => outcome,
+        () = renew(&leases, &election, &mut observed) => {
+            return Err(Error::Other(format!("lost the lease {}/{}", election.namespace, election.name)));
+        }
+    };
+    release(&leases, &election).await;
+    outcome
+}
+
+/// Renews until that has failed for too long or someone else holds the Lease.
+async fn renew(leases: &Api<Lease>, election: &Election, observed: &mut Observed) {
+    let mut last = Instant::now();
+    loop {
+        tokio::time::sleep(RETRY_PERIOD).await;
+        match tokio::time::timeout(RENEW_DEADLINE, attempt(leases, election, observed)).await {
+            Ok(Ok(true)) => last = Instant::now(),
+            Ok(Ok(false)) => return,
+            Ok(Err(e)) => tracing::warn!(lease = %election.name, "cannot renew the lease: {e}"),
+            Err(_) => {}
+        }
+        if last.elapsed() >= RENEW_DEADLINE {
+            return;
+        }
+    }
+}
+
+/// Whether the Lease is ours afterwards.
+async fn attempt(leases: &Api<Lease>, election: &Election, observed: &mut Observed) -> Result<bool, kube::Error> {
+    let found = leases.get_opt(&election.name).await?;
+    let spec = found.as_ref().and_then(|l| l.spec.as_ref());
+    let empty = LeaseSpec::default();
+    let spec = found.as_ref().map(|_| spec.unwrap_or(&empty));
+    let (lease, create) = match election.plan(spec, observed, Instant::now(), Timestamp::now()) {
+        Plan::Wait => return Ok(false),
+        Plan::Create(spec) => (
+            Lease {
+                metadata: ObjectMeta { name: Some(election.name.clone()), ..ObjectMeta::default() },
+                spec: Some(spec),
+            },
+            true,
+        ),
+        Plan::Take(spec) | Plan::Renew(spec) => (Lease { spec: Some(spec), ..found.unwrap_or_default() }, false),
+    };
+    let written = if create {
+        leases.create(&PostParams::default(), &lease).await
+    } else {
+        leases.replace(&election.name, &PostParams::default(), &lease).await
+    };
+    match written {
+        Ok(lease) => {
+            *observed = Observed { record: lease.spec, at: Some(Instant::now()) };
+            Ok(true)
+        }
+        // Someone was quicker: look again later.
+        Err(e) if code(&e) == 409 => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Lets the next one in at once.
+async fn release(leases: &Api<Lease>, election: &Election) {
+    let release = async {
+        let Some(mut lease) = leases.get_opt(&election.name).await? else { return Ok(()) };
+        if let Some(spec) = lease.spec.as_mut().filter(|s| s.holder_identity.as_deref() == Some(&election.identity)) {
+            spec.holder_identity = Some(String::new());
+            spec.lease_duration_seconds = Some(1);
+            leases.replace(&election.name, &PostParams::default(), &lease).await?;
+        }
+        Ok::<_, kube::Error>(())
+    };
+    match tokio::time::timeout(Duration::from_secs(2), release).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => tracing::warn!(lease = %election.name, "cannot give the lease back: {e}"),
+        Err(_) => tracing::warn!(lease = %election.name, "cannot give the lease back in time"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(by: &str, transitions: i32) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: Some(by.into()),
+            lease_duration_seconds: Some(15),
+            lease_transitions: Some(transitions),
+            ..LeaseSpec::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_taken_only_when_it_was_seen_unchanged_for_its_time() {
+        let election = Election::new("kube-system", "x", "me");
+        let mut observed = Observed::default();
+        let clock = Timestamp::UNIX_EPOCH;
+        let start = Instant::now();
+        assert!(matches!(election.plan(None, &mut observed, start, clock), Plan::Create(_)));
+        let theirs = held("other", 3);
+        assert_eq!(election.plan(Some(&theirs), &mut observed, start, clock), Plan::Wait);
+        let later = start + Duration::from_secs(14);
+        assert_eq!(election.plan(Some(&theirs), &mut observed, later, clock), Plan::Wait);
+        let Plan::Take(taken) = election.plan(Some(&theirs), &mut observed, start + Duration::from_secs(15), clock)
+        else {
+            panic!("taken when it has run out")
+        };
+        assert_eq!((taken.holder_identity.as_deref(), taken.lease_transitions), (Some("me"), Some(4)));
+        // A renewal by the other starts the time anew.
+        let renewed = LeaseSpec { renew_time: Some(MicroTime(clock)), ..theirs };
+        assert_eq!(election.plan(Some(&renewed), &mut observed, start + Duration::from_secs(20), clock), Plan::Wait);
+        assert!(matches!(election.plan(Some(&held("", 1)), &mut observed, start, clock), Plan::Take(_)));
+        assert!(matches!(election.plan(Some(&held("me", 1)), &mut observed, start, clock), Plan::Renew(_)));
+    }
+}

@@ -1,0 +1,283 @@
+//! What is read of pods and nodes, and what the plugins work on: parsed and compiled once when an object changes.
+
+use crate::resources::{DEFAULT_CPU_MILLI, DEFAULT_MEMORY, List, Resources, pod_requests};
+use k8s_openapi::api::core::v1::{NodeSelector, PreferredSchedulingTerm, Taint, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Of a pod, what scheduling reads.
+#[derive(Clone, Debug, Default, Deserialize, Resource)]
+#[resource(inherit = k8s_openapi::api::core::v1::Pod)]
+pub struct Pod {
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub(crate) spec: PodSpec,
+    #[serde(default)]
+    pub(crate) status: PodStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct PodSpec {
+    pub(crate) node_name: String,
+    pub(crate) scheduler_name: String,
+    pub(crate) priority: i32,
+    pub(crate) containers: Vec<Container>,
+    pub(crate) init_containers: Vec<Container>,
+    pub(crate) overhead: List,
+    pub(crate) node_selector: BTreeMap<String, String>,
+    pub(crate) affinity: Affinity,
+    pub(crate) tolerations: Vec<Toleration>,
+    pub(crate) scheduling_gates: Vec<serde::de::IgnoredAny>,
+    pub(crate) host_network: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Affinity {
+    pub(crate) node_affinity: Option<NodeAffinity>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct NodeAffinity {
+    pub(crate) required_during_scheduling_ignored_during_execution: Option<NodeSelector>,
+    pub(crate) preferred_during_scheduling_ignored_during_execution: Vec<PreferredSchedulingTerm>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Container {
+    pub(crate) image: String,
+    pub(crate) resources: ContainerResources,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) restart_policy: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ContainerResources {
+    pub(crate) requests: List,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Port {
+    pub(crate) host_port: i32,
+    #[serde(rename = "hostIP")]
+    pub(crate) host_ip: String,
+    pub(crate) protocol: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct PodStatus {
+    pub(crate) phase: String,
+    pub(crate) conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Condition {
+    #[serde(rename = "type")]
+    pub(crate) type_: String,
+    pub(crate) status: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+/// Of a node, what scheduling reads.
+#[derive(Clone, Debug, Default, Deserialize, Resource)]
+#[resource(inherit = k8s_openapi::api::core::v1::Node)]
+pub struct Node {
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub(crate) spec: NodeSpec,
+    #[serde(default)]
+    pub(crate) status: NodeStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeSpec {
+    pub(crate) unschedulable: bool,
+    pub(crate) taints: Vec<Taint>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeStatus {
+    pub(crate) allocatable: List,
+    pub(crate) images: Vec<Image>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Image {
+    pub(crate) names: Vec<String>,
+    pub(crate) size_bytes: i64,
+}
+
+/// A port of the host that a pod takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPort {
+    /// `0.0.0.0` for all addresses.
+    pub ip: Box<str>,
+    pub protocol: Box<str>,
+    pub port: i32,
+}
+
+impl HostPort {
+    /// Whether two pods can't have both on one node.
+    pub fn conflicts(&self, other: &HostPort) -> bool {
+        let any = |ip: &str| ip == "0.0.0.0" || ip == "::";
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.ip == other.ip || any(&self.ip) || any(&other.ip))
+    }
+}
+
+/// A pod as plugins see it.
+#[derive(Clone, Debug)]
+pub struct PodInfo {
+    pub namespace: Box<str>,
+    pub name: Box<str>,
+    pub uid: Box<str>,
+    /// Where it runs; empty while it waits.
+    pub node_name: Box<str>,
+    pub priority: i32,
+    pub requests: Resources,
+    /// CPU and memory as scoring counts them: containers without requests count with a default.
+    pub scored: (i64, i64),
+    pub host_ports: Vec<HostPort>,
+    pub(crate) node_selector: BTreeMap<String, String>,
+    pub(crate) node_affinity: Option<NodeAffinity>,
+    pub(crate) tolerations: Vec<Toleration>,
+    pub(crate) images: Vec<Box<str>>,
+    pub(crate) gated: bool,
+}
+
+impl PodInfo {
+    pub(crate) fn new(pod: &Pod) -> Self {
+        let text = |s: &Option<String>| s.clone().unwrap_or_default().into_boxed_str();
+        let spec = &pod.spec;
+        let containers: Vec<Resources> = spec.containers.iter().map(|c| Resources::of(&c.resources.requests)).collect();
+        let inits: Vec<(Resources, bool)> = spec
+            .init_containers
+            .iter()
+            .map(|c| (Resources::of(&c.resources.requests), c.restart_policy == "Always"))
+            .collect();
+        let overhead = Resources::of(&spec.overhead);
+        let with_defaults = |r: &Resources| Resources {
+            cpu_milli: if r.cpu_milli == 0 { DEFAULT_CPU_MILLI } else { r.cpu_milli },
+            memory: if r.memory == 0 { DEFAULT_MEMORY } else { r.memory },
+            ..Resources::default()
+        };
+        let scored = pod_requests(
+            &containers.iter().map(with_defaults).collect::<Vec<_>>(),
+            &inits.iter().map(|(r, s)| (with_defaults(r), *s)).collect::<Vec<_>>(),
+            &overhead,
+        );
+        let ports = spec.containers.iter().chain(spec.init_containers.iter().filter(|c| c.restart_policy == "Always"));
+        let host_ports = ports
+            .flat_map(|c| &c.ports)
+            .filter(|p| p.host_port > 0)
+            .map(|p| HostPort {
+                ip: if p.host_ip.is_empty() { "0.0.0.0" } else { &p.host_ip }.into(),
+                protocol: if p.protocol.is_empty() { "TCP" } else { &p.protocol }.into(),
+                port: p.host_port,
+            })
+            .collect();
+        PodInfo {
+            namespace: text(&pod.metadata.namespace),
+            name: text(&pod.metadata.name),
+            uid: text(&pod.metadata.uid),
+            node_name: spec.node_name.clone().into(),
+            priority: spec.priority,
+            requests: pod_requests(&containers, &inits, &overhead),
+            scored: (scored.cpu_milli, scored.memory),
+            host_ports,
+            node_selector: spec.node_selector.clone(),
+            node_affinity: spec.affinity.node_affinity.clone(),
+            tolerations: spec.tolerations.clone(),
+            images: spec.containers.iter().map(|c| c.image.clone().into()).collect(),
+            gated: !spec.scheduling_gates.is_empty(),
+        }
+    }
+
+    /// `namespace/name`
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A node as plugins see it, and the pods on it.
+#[derive(Clone, Debug, Default)]
+pub struct NodeInfo {
+    pub name: Box<str>,
+    pub labels: BTreeMap<String, String>,
+    pub unschedulable: bool,
+    pub(crate) taints: Vec<Taint>,
+    pub allocatable: Resources,
+    pub max_pods: i64,
+    /// Image name → size.
+    pub(crate) images: BTreeMap<Box<str>, i64>,
+    /// By uid.
+    pub pods: BTreeMap<Box<str>, Arc<PodInfo>>,
+    /// What the pods on it ask for, together.
+    pub requested: Resources,
+    pub(crate) scored: (i64, i64),
+    /// Counted, as pods that finish may leave their port to the next before they are gone.
+    pub(crate) ports: BTreeMap<HostPort, usize>,
+    /// Raised at each change.
+    pub generation: u64,
+    /// Pods may be known before their node is.
+    pub(crate) known: bool,
+}
+
+impl NodeInfo {
+    /// Takes over what the API says of the node; the pods stay.
+    pub(crate) fn set_node(&mut self, node: &Node) {
+        self.name = node.metadata.name.clone().unwrap_or_default().into();
+        self.labels = node.metadata.labels.clone().unwrap_or_default();
+        self.unschedulable = node.spec.unschedulable;
+        self.taints.clone_from(&node.spec.taints);
+        self.allocatable = Resources::of(&node.status.allocatable);
+        let pods = node.status.allocatable.get("pods").and_then(|q| api::Quantity::parse(q).ok());
+        self.max_pods = pods.map_or(0, |q| q.value());
+        self.images = node
+            .status
+            .images
+            .iter()
+            .flat_map(|i| i.names.iter().map(|n| (n.clone().into_boxed_str(), i.size_bytes)))
+            .collect();
+        self.known = true;
+    }
+
+    pub(crate) fn add_pod(&mut self, pod: Arc<PodInfo>) {
+        self.requested.add(&pod.requests);
+        self.scored = (self.scored.0 + pod.scored.0, self.scored.1 + pod.scored.1);
+        for port in &pod.host_ports {
+            *self.ports.entry(port.clone()).or_insert(0) += 1;
+        }
+        self.pods.insert(pod.uid.clone(), pod);
+    }
+
+    pub(crate) fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let pod = self.pods.remove(uid)?;
+        self.requested.subtract(&pod.requests);
+        self.scored = (self.scored.0 - pod.scored.0, self.scored.1 - pod.scored.1);
+        for port in &pod.host_ports {
+            if let Some(count) = self.ports.get_mut(port) {
+                *count -= 1;
+                if *count == 0 {
+                    self.ports.remove(port);
+                }
+            }
+        }
+        Some(pod)
+    }
+}

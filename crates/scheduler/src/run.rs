@@ -1,0 +1,326 @@
+//! Running: watches in, bindings, conditions and events out.
+
+use crate::events::{CONTROLLER, Note, record};
+use crate::framework::{Change, Scheduler};
+use crate::leader;
+use crate::objects::{Node, Pod, PodInfo};
+use crate::queue::{Added, Queue};
+use crate::snapshot::Snapshot;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+use jiff::Timestamp;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use serde_json::json;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// What the scheduler is told at start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Names this process in the election and in events.
+    pub identity: String,
+    /// Whether to hold the Lease `kube-system/kube-scheduler` before placing anything.
+    pub leader_elect: bool,
+}
+
+/// Why it ended.
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The code of an API refusal, or 0.
+pub(crate) fn code(error: &kube::Error) -> u16 {
+    match error {
+        kube::Error::Api(status) => status.code,
+        _ => 0,
+    }
+}
+
+/// Runs the scheduler until shutdown.
+///
+/// # Errors
+/// The end of a watch, or the loss of the Lease.
+pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
+    if !config.leader_elect {
+        return Loop::new(&config, client).run(shutdown).await;
+    }
+    let election = leader::Election::new("kube-system", "kube-scheduler", &config.identity);
+    leader::lead(client.clone(), election, shutdown, |leading| Loop::new(&config, client).run(leading)).await
+}
+
+/// What an attempt to bind came to.
+struct Bound {
+    pod: Arc<PodInfo>,
+    result: Result<(), kube::Error>,
+}
+
+struct Loop {
+    client: Client,
+    instance: String,
+    snapshot: Snapshot,
+    queue: Queue,
+    scheduler: Scheduler,
+    /// Every pod that is watched, by uid, as it was last seen.
+    seen: HashMap<Box<str>, Arc<PodInfo>>,
+    binding: FuturesUnordered<BoxFuture<'static, Bound>>,
+    /// What was last written of why a pod has to wait: it is written again only when it changes.
+    told: HashMap<Box<str>, String>,
+    /// While lists come in: what they had.
+    listed_pods: Option<HashSet<Box<str>>>,
+    listed_nodes: Option<HashSet<Box<str>>>,
+    ready: (bool, bool),
+}
+
+impl Loop {
+    fn new(config: &Config, client: Client) -> Self {
+        Loop {
+            client,
+            instance: format!("{CONTROLLER}-{}", config.identity),
+            snapshot: Snapshot::default(),
+            queue: Queue::default(),
+            scheduler: Scheduler::new(u64::from(std::process::id()) ^ 0x9e37_79b9_7f4a_7c15),
+            seen: HashMap::new(),
+            binding: FuturesUnordered::new(),
+            told: HashMap::new(),
+            listed_pods: None,
+            listed_nodes: None,
+            ready: (false, false),
+        }
+    }
+
+    async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        let running = watcher::Config::default().any_semantic().fields("status.phase!=Succeeded,status.phase!=Failed");
+        let mut pods = watcher(Api::<Pod>::all(self.client.clone()), running).default_backoff().boxed();
+        let nodes = watcher::Config::default().any_semantic();
+        let mut nodes = watcher(Api::<Node>::all(self.client.clone()), nodes).default_backoff().boxed();
+        loop {
+            let due = self.queue.next_due().unwrap_or_else(|| Instant::now() + std::time::Duration::from_secs(3600));
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                event = pods.next() => match event {
+                    Some(Ok(event)) => self.on_pod(event),
+                    Some(Err(e)) => tracing::warn!("the watch of pods failed and is tried again: {e}"),
+                    None => return Err(Error::Other("the watch of pods ended".into())),
+                },
+                event = nodes.next() => match event {
+                    Some(Ok(event)) => self.on_node(event),
+                    Some(Err(e)) => tracing::warn!("the watch of nodes failed and is tried again: {e}"),
+                    None => return Err(Error::Other("the watch of nodes ended".into())),
+                },
+                Some(bound) = self.binding.next(), if !self.binding.is_empty() => self.on_bound(bound),
+                () = tokio::time::sleep_until(due) => {}
+            }
+            // Not before all that is there is known: the first pods would be placed as if the nodes were empty.
+            if self.ready == (true, true) {
+                self.place_all();
+            }
+        }
+    }
+
+    fn on_pod(&mut self, event: Event<Pod>) {
+        match event {
+            Event::Init => self.listed_pods = Some(HashSet::new()),
+            Event::InitApply(pod) => {
+                if let Some(listed) = &mut self.listed_pods {
+                    listed.insert(pod.metadata.uid.clone().unwrap_or_default().into());
+                }
+                self.upsert_pod(&pod);
+            }
+            Event::InitDone => {
+                let listed = self.listed_pods.take().unwrap_or_default();
+                let gone: Vec<Box<str>> = self.seen.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
+                gone.iter().for_each(|uid| self.remove_pod(uid));
+                self.ready.0 = true;
+            }
+            Event::Apply(pod) => self.upsert_pod(&pod),
+            Event::Delete(pod) => self.remove_pod(pod.metadata.uid.as_deref().unwrap_or("")),
+        }
+    }
+
+    fn upsert_pod(&mut self, pod: &Pod) {
+        let info = Arc::new(PodInfo::new(pod));
+        let now = Instant::now();
+        if matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
+            return self.remove_pod(&info.uid);
+        }
+        self.seen.insert(info.uid.clone(), info.clone());
+        if !info.node_name.is_empty() {
+            self.queue.remove(&info.uid);
+            self.told.remove(&info.uid);
+            self.snapshot.add_pod(info, false);
+            return;
+        }
+        let ours = pod.spec.scheduler_name.is_empty() || pod.spec.scheduler_name == CONTROLLER;
+        // A pod on its way to its node needs no other; one that is being deleted needs none.
+        if !ours || pod.metadata.deletion_timestamp.is_some() || self.snapshot.is_placed(&info.uid) {
+            if pod.metadata.deletion_timestamp.is_some() {
+                self.queue.remove(&info.uid);
+            }
+            return;
+        }
+        if let Some(condition) = pod.status.conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")
+        {
+            self.told.insert(info.uid.clone(), format!("{}: {}", condition.reason, condition.message));
+        }
+        if let Added::Held(_, reason) = self.queue.add(info.clone(), now) {
+            self.tell_waiting(&info, "SchedulingGated", reason, false);
+        }
+    }
+
+    fn remove_pod(&mut self, uid: &str) {
+        self.queue.remove(uid);
+        self.told.remove(uid);
+        let pod = self.seen.remove(uid);
+        if self.snapshot.remove_pod(uid)
+            && let Some(pod) = pod
+        {
+            self.queue.changed(&Change::PodRemoved(&pod), Instant::now());
+        }
+    }
+
+    fn on_node(&mut self, event: Event<Node>) {
+        match event {
+            Event::Init => self.listed_nodes = Some(HashSet::new()),
+            Event::InitApply(node) => {
+                if let Some(listed) = &mut self.listed_nodes {
+                    listed.insert(node.metadata.name.clone().unwrap_or_default().into());
+                }
+                self.upsert_node(&node);
+            }
+            Event::InitDone => {
+                let listed = self.listed_nodes.take().unwrap_or_default();
+                let gone: Vec<Box<str>> =
+                    self.snapshot.nodes().iter().map(|n| n.name.clone()).filter(|n| !listed.contains(n)).collect();
+                gone.iter().for_each(|name| self.snapshot.remove_node(name));
+                self.ready.1 = true;
+            }
+            Event::Apply(node) => self.upsert_node(&node),
+            Event::Delete(node) => self.snapshot.remove_node(node.metadata.name.as_deref().unwrap_or("")),
+        }
+    }
+
+    fn upsert_node(&mut self, node: &Node) {
+        let name = node.metadata.name.as_deref().unwrap_or("");
+        let before = self.snapshot.get(name).cloned();
+        self.snapshot.set_node(node);
+        let Some(after) = self.snapshot.get(name) else { return };
+        let change = match &before {
+            Some(before) => Change::NodeUpdated(before, after),
+            None => Change::NodeAdded(after),
+        };
+        self.queue.changed(&change, Instant::now());
+    }
+
+    fn place_all(&mut self) {
+        while let Some(queued) = self.queue.pop(Instant::now()) {
+            let pod = queued.pod;
+            match self.scheduler.schedule(&pod, &self.snapshot) {
+                Ok(node) => self.bind(&pod, node),
+                Err(diagnosis) => {
+                    let message = diagnosis.message();
+                    self.queue.unschedulable(&pod.uid, diagnosis.plugins, Instant::now());
+                    self.tell_waiting(&pod, "Unschedulable", message, true);
+                }
+            }
+        }
+    }
+
+    /// Assumes the pod on its node and asks the API server to bind it there.
+    fn bind(&mut self, pod: &Arc<PodInfo>, node: Box<str>) {
+        let mut placed = PodInfo::clone(pod);
+        placed.node_name = node;
+        let placed = Arc::new(placed);
+        self.snapshot.add_pod(placed.clone(), true);
+        let (client, instance) = (self.client.clone(), self.instance.clone());
+        self.binding.push(
+            async move {
+                let result = post_binding(&client, &placed).await;
+                if result.is_ok() {
+                    let text = format!("Successfully assigned {} to {}", placed.key(), placed.node_name);
+                    // Told beside the binding: the next pod doesn't wait for it.
+                    let pod = placed.clone();
+                    tokio::spawn(async move {
+                        record(
+                            &client,
+                            &instance,
+                            &pod,
+                            Note { warning: false, reason: "Scheduled", action: "Binding", text },
+                        )
+                        .await;
+                    });
+                }
+                Bound { pod: placed, result }
+            }
+            .boxed(),
+        );
+    }
+
+    fn on_bound(&mut self, bound: Bound) {
+        let Err(e) = bound.result else {
+            // The watch brings it with its node; until then it is assumed there.
+            self.queue.remove(&bound.pod.uid);
+            return;
+        };
+        if self.snapshot.forget(&bound.pod.uid) {
+            self.queue.changed(&Change::PodRemoved(&bound.pod), Instant::now());
+        }
+        if code(&e) == 404 {
+            self.queue.remove(&bound.pod.uid);
+            return;
+        }
+        tracing::warn!(pod = %bound.pod.key(), "the binding failed and is tried again: {e}");
+        self.queue.failed(&bound.pod.uid, Instant::now());
+        self.tell_waiting(&bound.pod, "SchedulerError", format!("binding rejected: {e}"), true);
+    }
+
+    /// Says in the pod's condition, and in an event, why it waits.
+    fn tell_waiting(&mut self, pod: &Arc<PodInfo>, reason: &'static str, message: String, event: bool) {
+        let text = format!("{reason}: {message}");
+        let said = self.told.insert(pod.uid.clone(), text.clone()).is_some_and(|before| before == text);
+        let (client, instance, pod) = (self.client.clone(), self.instance.clone(), pod.clone());
+        tokio::spawn(async move {
+            if event {
+                let note =
+                    Note { warning: true, reason: "FailedScheduling", action: "Scheduling", text: message.clone() };
+                record(&client, &instance, &pod, note).await;
+            }
+            if !said && let Err(e) = patch_condition(&client, &pod, reason, &message).await {
+                tracing::debug!(pod = %pod.key(), "cannot write the condition PodScheduled: {e}");
+            }
+        });
+    }
+}
+
+async fn post_binding(client: &Client, pod: &PodInfo) -> Result<(), kube::Error> {
+    let body = json!({
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": pod.node_name},
+    });
+    let request = kube::core::Request::new(format!("/api/v1/namespaces/{}/pods", pod.namespace))
+        .create_subresource("binding", &pod.name, &PostParams::default(), body.to_string().into_bytes())
+        .map_err(kube::Error::BuildRequest)?;
+    client.request_text(request).await.map(drop)
+}
+
+async fn patch_condition(client: &Client, pod: &PodInfo, reason: &str, message: &str) -> Result<(), kube::Error> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
+    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let condition = json!({
+        "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
+        "lastProbeTime": null, "lastTransitionTime": now,
+    });
+    let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});
+    api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
+}
