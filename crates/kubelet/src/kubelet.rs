@@ -61,6 +61,17 @@ impl Shared {
         format!("kube-probe/{}", self.minor_version())
     }
 
+    /// The task, until the kubelet stops.
+    pub(crate) fn until_stop<F>(&self, task: F) -> futures::future::BoxFuture<'static, ()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = self.stop.clone();
+        Box::pin(async move {
+            stop.run_until_cancelled(task).await;
+        })
+    }
+
     /// The runtime's handler that a pod's runtime class names; empty for the default one.
     ///
     /// # Errors

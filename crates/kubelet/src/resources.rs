@@ -62,10 +62,6 @@ pub(crate) fn parse(text: &Text) -> Quantity {
     Quantity::parse(&text.0).unwrap_or(Quantity::ZERO)
 }
 
-pub(crate) fn has(list: Option<&TextList>, name: &str) -> bool {
-    list.is_some_and(|list| list.contains_key(name))
-}
-
 pub(crate) fn requests(resources: Option<&ResourceRequirements>) -> Option<&TextList> {
     resources.and_then(|resources| resources.requests.as_ref())
 }

@@ -119,7 +119,7 @@ mod tests {
         ] {
             assert_eq!(with_default_tag(image).unwrap(), expected);
         }
-        for bad in ["", "A/b", "a:b:c", "nginx:", "nginx@sha256:zz", "-a", "a//b", "a b"] {
+        for bad in ["", "a/B", "a:b:c", "nginx:", "nginx@sha256:zz", "-a", "a//b", "a b"] {
             assert!(with_default_tag(bad).is_err(), "{bad}");
         }
         assert_eq!(

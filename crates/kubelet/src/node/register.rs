@@ -51,7 +51,6 @@ pub(crate) struct NodeView {
 pub(crate) struct NodeHandle {
     view: watch::Sender<Arc<NodeView>>,
     pressure: watch::Sender<Pressure>,
-    problems: watch::Sender<Vec<String>>,
     recheck: Arc<Notify>,
 }
 
@@ -66,7 +65,6 @@ impl NodeHandle {
         Self {
             view: watch::Sender::new(Arc::new(view)),
             pressure: watch::Sender::new(Pressure::default()),
-            problems: watch::Sender::new(vec!["the node is not registered".to_owned()]),
             recheck: Arc::default(),
         }
     }
@@ -86,11 +84,6 @@ impl NodeHandle {
     /// Has the runtime and its images looked at again soon.
     pub(crate) fn recheck(&self) {
         self.recheck.notify_one();
-    }
-
-    /// Why the node is not ready; empty when it is.
-    pub(crate) fn problems(&self) -> Vec<String> {
-        self.problems.borrow().clone()
     }
 
     /// Waits until the API server knows the node.
@@ -236,7 +229,6 @@ impl Keeper {
         if images && let Ok(list) = image.list_images(v1::ListImagesRequest::default()).await {
             self.runtime.images = list.into_inner().images;
         }
-        self.context.handle.problems.send_replace(self.runtime.problems.clone());
     }
 
     fn status(&self) -> NodeStatus {

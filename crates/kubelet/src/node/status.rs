@@ -305,7 +305,7 @@ mod tests {
     fn reserves_thresholds_and_huge_pages_are_not_for_pods() {
         let list = allocatable(&machine(), &config());
         assert_eq!(list["cpu"].0, "3500m");
-        assert_eq!(list["memory"].0, format!("{}Ki", ((16u64 << 30) - (2 << 30) - (100 << 20)) >> 10));
+        assert_eq!(list["memory"].0, format!("{}Mi", (16 - 2) * 1024 - 100));
         assert_eq!(list["pods"].0, "110");
         assert_eq!(list["ephemeral-storage"].0, "90Gi");
         assert_eq!(capacity(&machine(), &config())["hugepages-2Mi"].0, "1Gi");

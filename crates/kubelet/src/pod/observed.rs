@@ -1,7 +1,5 @@
 //! What the runtime says about one pod: its sandboxes and containers, newest first.
 
-use std::collections::BTreeMap;
-
 use cri::v1;
 use jiff::Timestamp;
 
@@ -290,14 +288,6 @@ impl Observed {
         self.containers.retain(|container| container.id != id);
     }
 
-    /// How many containers of each name there are.
-    pub(crate) fn counts(&self) -> BTreeMap<&str, usize> {
-        let mut counts = BTreeMap::new();
-        for container in &self.containers {
-            *counts.entry(container.name.as_str()).or_insert(0) += 1;
-        }
-        counts
-    }
 }
 
 /// A time of the runtime's, in whole seconds as the API writes times; `None` for 0.

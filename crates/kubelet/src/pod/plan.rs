@@ -21,7 +21,6 @@ pub(crate) enum KillReason {
     Liveness,
     Startup,
     Unknown,
-    Resize,
 }
 
 /// A container to kill.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     container::{
-        config::{self, log_path},
+        config,
         env::{self, Objects as _},
         expand::expand_strict,
         fields::Context,
@@ -86,7 +86,7 @@ impl Starter<'_> {
                 ..failure(error.reason, error.message)
             }
         })?;
-        let config = self.config(role, spec, target, &image).await.map_err(|why| {
+        let config = self.config(spec, target, &image).await.map_err(|why| {
             failed(&why);
             failure("CreateContainerConfigError", why)
         })?;
@@ -170,7 +170,7 @@ impl Starter<'_> {
         counts.max().map_or(0, |last| last + 1)
     }
 
-    async fn config(&self, role: Role, spec: &Spec, target: Option<&str>, image: &image::Image) -> Result<v1::ContainerConfig, String> {
+    async fn config(&self, spec: &Spec, target: Option<&str>, image: &image::Image) -> Result<v1::ContainerConfig, String> {
         let pod = self.pod;
         security::verify_non_root(pod, spec, &image.user)?;
         let target = target.map(|name| self.target(name)).transpose()?;
@@ -185,7 +185,7 @@ impl Starter<'_> {
             allocatable: &node.allocatable,
         };
         let env = env::environment(spec, &context, self.objects, &services)?;
-        let mounts = self.mounts(role, spec, &env)?;
+        let mounts = self.mounts(spec, &env)?;
         let input = config::Input {
             pod,
             container: spec,
@@ -209,7 +209,7 @@ impl Starter<'_> {
         }
     }
 
-    fn mounts(&self, role: Role, spec: &Spec, env: &[(String, String)]) -> Result<Vec<v1::Mount>, String> {
+    fn mounts(&self, spec: &Spec, env: &[(String, String)]) -> Result<Vec<v1::Mount>, String> {
         const ETC_HOSTS: &str = "/etc/hosts";
         let (cfg, pod) = (&self.shared.cfg, self.pod);
         let mut mounts = Vec::new();
@@ -223,7 +223,7 @@ impl Starter<'_> {
             mounts.push(bind(&path, ETC_HOSTS));
         }
         if let Some(path) = spec.termination_message_path.as_deref().filter(|path| !path.is_empty()) {
-            let file = termination_file(&cfg.container_dir(pod.uid(), &spec.name), role)
+            let file = termination_file(&cfg.container_dir(pod.uid(), &spec.name))
                 .map_err(|error| format!("cannot make the file of the termination message: {error}"))?;
             mounts.push(bind(&file, path));
         }
@@ -330,19 +330,11 @@ fn bind(host: &Path, container: &str) -> v1::Mount {
 }
 
 /// A fresh file that anybody may write to, whoever the container runs as.
-fn termination_file(dir: &Path, _: Role) -> io::Result<PathBuf> {
+fn termination_file(dir: &Path) -> io::Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
     fs::create_dir_all(dir)?;
     let name = format!("{:08x}", uuid::Uuid::new_v4().as_fields().0);
     let path = dir.join(name);
     fs::File::create(&path)?.set_permissions(fs::Permissions::from_mode(0o666))?;
     Ok(path)
-}
-
-/// The log of a container's attempt.
-pub(crate) fn log_file(shared: &Shared, pod: &Pod, container: &str, attempt: i32) -> PathBuf {
-    shared
-        .cfg
-        .logs_dir(pod.namespace(), pod.name(), pod.uid())
-        .join(log_path(container, attempt))
 }

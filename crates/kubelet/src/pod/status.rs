@@ -15,7 +15,7 @@ use k8s_openapi::{
 use super::{
     conditions::conditions,
     observed::{Container, Observed, State, time},
-    phase::{FAILED, PENDING, RUNNING, SUCCEEDED, phase},
+    phase::{FAILED, PENDING, SUCCEEDED, phase},
     plan::{any_regular_active, any_regular_created, container_should_start},
 };
 use crate::{
@@ -513,11 +513,6 @@ pub(crate) fn finish(pod: &Pod, status: &mut PodStatus) {
             status.started = Some(false);
         }
     }
-}
-
-/// True while the status says that the pod runs.
-pub(crate) fn is_running(status: &PodStatus) -> bool {
-    status.phase.as_deref() == Some(RUNNING)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::{
         view::Snapshot,
     },
     probe::run::Scene,
-    spec::{PodExt, Role},
+    spec::PodExt,
 };
 
 /// While containers are being started, the status waits this long, so that one report tells of
@@ -234,10 +234,5 @@ impl Worker {
         }
         wakes.extend(self.report.wake_at());
         wakes.into_iter().min()
-    }
-
-    /// The list a container stands in.
-    pub(super) fn role(&self, name: &str) -> Role {
-        self.pod.find_container(name).map_or(Role::Regular, |(role, _)| role)
     }
 }

@@ -31,10 +31,6 @@ use crate::{
     volume::Volumes,
 };
 
-/// While a step is carried out, the status waits this long, so that one report tells of several
-/// containers that start together.
-const GATHER: Duration = Duration::from_millis(150);
-
 /// What a worker is told.
 pub(crate) enum Message {
     /// The pod as its source has it now.

@@ -1,0 +1,322 @@
+//! Evicting pods when the node runs short of memory, disk or process ids: what uses more than it
+//! asked for first, and what matters least.
+
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use api::quantity::{Format, Quantity};
+use jiff::Timestamp;
+use k8s_openapi::{api::core::v1::PodCondition, apimachinery::pkg::apis::meta::v1::Time};
+
+use crate::{
+    config::Threshold,
+    events::Severity,
+    kubelet::Shared,
+    node::{
+        machine::{file_system, meminfo_bytes},
+        status::Pressure,
+    },
+    pod::{
+        admission::is_critical,
+        conditions::DISRUPTION_TARGET,
+        view::Snapshot,
+        worker::{Eviction, Message},
+    },
+    resources::{self, EPHEMERAL_STORAGE, MEMORY},
+    rpc,
+    spec::PodExt,
+};
+
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// What is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Short {
+    Memory,
+    /// Bytes of the file system of volumes and logs.
+    Storage,
+    Inodes,
+    /// Bytes or inodes of the file system of images.
+    Images,
+    Pids,
+}
+
+impl Short {
+    fn resource(self) -> &'static str {
+        match self {
+            Short::Memory => MEMORY,
+            Short::Storage | Short::Images => EPHEMERAL_STORAGE,
+            Short::Inodes => "inodes",
+            Short::Pids => "pids",
+        }
+    }
+}
+
+/// A reading below its threshold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Signal {
+    short: Short,
+    threshold: u64,
+    available: u64,
+}
+
+/// What the node has left.
+#[derive(Clone, Copy, Debug, Default)]
+struct Readings {
+    memory: (u64, u64),
+    storage: (u64, u64),
+    inodes: (u64, u64),
+    images: (u64, u64),
+    image_inodes: (u64, u64),
+    pids: (u64, u64),
+}
+
+/// Reads now and then, evicts one pod at a time.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let images = image_dir(&shared).await;
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut last: [Option<Timestamp>; 3] = [None; 3];
+    loop {
+        ticks.tick().await;
+        let readings = read(&shared, &images);
+        let signals = signals(&readings, &shared.cfg.eviction);
+        let now = Timestamp::now();
+        let has = |kinds: &[Short]| signals.iter().any(|signal| kinds.contains(&signal.short));
+        let found = [
+            has(&[Short::Memory]),
+            has(&[Short::Storage, Short::Inodes, Short::Images]),
+            has(&[Short::Pids]),
+        ];
+        // A condition stays a while, so that it doesn't flap.
+        let mut is = [false; 3];
+        for index in 0..3 {
+            if found[index] {
+                last[index] = Some(now);
+            }
+            let period = shared.cfg.eviction.transition_period;
+            is[index] = last[index].is_some_and(|at| now.duration_since(at).unsigned_abs() < period);
+        }
+        shared.node.set_pressure(Pressure { memory: is[0], disk: is[1], pids: is[2] });
+        if let Some(signal) = signals.first() {
+            relieve(&shared, *signal).await;
+        }
+    }
+}
+
+/// Where the runtime keeps its images.
+async fn image_dir(shared: &Shared) -> PathBuf {
+    match shared.cri.image().image_fs_info(cri::v1::ImageFsInfoRequest {}).await {
+        Ok(answer) => answer
+            .into_inner()
+            .image_filesystems
+            .first()
+            .and_then(|fs| fs.fs_id.as_ref())
+            .map_or_else(|| shared.cfg.root_dir.clone(), |id| PathBuf::from(&id.mountpoint)),
+        Err(status) => {
+            tracing::debug!(status = rpc::text(&status), "the runtime doesn't tell where its images are");
+            shared.cfg.root_dir.clone()
+        }
+    }
+}
+
+fn read(shared: &Shared, images: &std::path::Path) -> Readings {
+    let mut readings = Readings::default();
+    if let Ok(text) = fs::read_to_string("/proc/meminfo") {
+        readings.memory = (meminfo_bytes(&text, "MemAvailable:"), meminfo_bytes(&text, "MemTotal:"));
+    }
+    if let Some(fs) = file_system(&shared.cfg.root_dir) {
+        readings.storage = (fs.available, fs.capacity);
+        readings.inodes = (fs.inodes_free, fs.inodes);
+    }
+    if let Some(fs) = file_system(images) {
+        readings.images = (fs.available, fs.capacity);
+        readings.image_inodes = (fs.inodes_free, fs.inodes);
+    }
+    readings.pids = pids();
+    readings
+}
+
+/// Process ids left and in all.
+fn pids() -> (u64, u64) {
+    let number = |path: &str| -> u64 {
+        fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default()
+    };
+    let most = number("/proc/sys/kernel/pid_max").min(number("/proc/sys/kernel/threads-max"));
+    let loads = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let used: u64 = loads
+        .split_whitespace()
+        .nth(3)
+        .and_then(|field| field.split('/').nth(1)?.parse().ok())
+        .unwrap_or_default();
+    (most.saturating_sub(used), most)
+}
+
+/// What is below its threshold, memory first.
+fn signals(readings: &Readings, settings: &crate::config::Eviction) -> Vec<Signal> {
+    let rows: [(Short, (u64, u64), Option<Threshold>); 6] = [
+        (Short::Memory, readings.memory, settings.memory_available),
+        (Short::Storage, readings.storage, settings.nodefs_available),
+        (Short::Inodes, readings.inodes, settings.nodefs_inodes_free),
+        (Short::Images, readings.images, settings.imagefs_available),
+        (Short::Images, readings.image_inodes, settings.imagefs_inodes_free),
+        (Short::Pids, readings.pids, settings.pid_available),
+    ];
+    rows.into_iter()
+        .filter_map(|(short, (available, capacity), threshold)| {
+            // File systems without inodes of their own tell none.
+            let threshold = threshold.filter(|_| capacity > 0)?.of(capacity);
+            (available < threshold).then_some(Signal { short, threshold, available })
+        })
+        .collect()
+}
+
+async fn relieve(shared: &Arc<Shared>, signal: Signal) {
+    tracing::warn!(?signal, "the node runs short");
+    let name = shared.cfg.node_name.clone();
+    let reclaim = format!("Attempting to reclaim {}", signal.short.resource());
+    shared.events.node(&name, Severity::Warning, "EvictionThresholdMet", reclaim);
+    if matches!(signal.short, Short::Images | Short::Storage | Short::Inodes) {
+        let freed = crate::image::gc::free_all(shared).await;
+        if freed > 0 && signal.short == Short::Images {
+            return;
+        }
+    }
+    let mut candidates: Vec<(Snapshot, u64)> = shared
+        .pods
+        .all()
+        .into_iter()
+        .filter(|snapshot| !snapshot.finished && !is_critical(&snapshot.pod))
+        .map(|snapshot| {
+            let used = usage(shared, &snapshot, signal.short);
+            (snapshot, used)
+        })
+        .collect();
+    candidates.sort_by_key(|(snapshot, used)| rank(snapshot, *used, signal.short));
+    let Some((victim, used)) = candidates.first() else {
+        tracing::warn!("no pod can be evicted");
+        return;
+    };
+    let message = message(victim, *used, signal);
+    let pod = &victim.pod;
+    tracing::warn!(pod = pod.display(), message, "evicting a pod");
+    shared.events.pod(pod, Severity::Warning, "Evicted", message.clone());
+    let eviction = Eviction {
+        reason: "Evicted".to_owned(),
+        message: message.clone(),
+        grace: Some(1),
+        condition: Some(PodCondition {
+            type_: DISRUPTION_TARGET.to_owned(),
+            status: "True".to_owned(),
+            reason: Some("TerminationByKubelet".to_owned()),
+            message: Some(message),
+            last_transition_time: Some(Time(crate::pod::status::seconds(Timestamp::now()))),
+            observed_generation: pod.metadata.generation,
+            ..PodCondition::default()
+        }),
+    };
+    shared.pods.tell(pod.uid(), Message::Evict(eviction));
+}
+
+fn usage(shared: &Shared, snapshot: &Snapshot, short: Short) -> u64 {
+    let pod = &snapshot.pod;
+    match short {
+        Short::Memory => {
+            let path = shared.cgroups.pod(resources::qos(pod), pod.uid());
+            shared.cgroups.usage(&path).map_or(0, |usage| usage.working_set)
+        }
+        Short::Storage | Short::Images | Short::Inodes => {
+            let logs = shared.cfg.logs_dir(pod.namespace(), pod.name(), pod.uid());
+            let volumes = shared.cfg.pod_dir(pod.uid()).join("volumes/kubernetes.io~empty-dir");
+            disk_usage(&logs) + disk_usage(&volumes)
+        }
+        Short::Pids => 0,
+    }
+}
+
+/// Bytes of the files below a directory, on its own file system.
+fn disk_usage(dir: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(root) = fs::symlink_metadata(dir) else { return 0 };
+    let mut total = 0;
+    let mut pending = vec![dir.to_owned()];
+    while let Some(next) = pending.pop() {
+        for entry in fs::read_dir(next).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.dev() != root.dev() {
+                continue;
+            }
+            total += metadata.blocks() * 512;
+            if metadata.is_dir() {
+                pending.push(entry.path());
+            }
+        }
+    }
+    total
+}
+
+fn request(snapshot: &Snapshot, short: Short) -> u64 {
+    let name = if short == Short::Memory { MEMORY } else { EPHEMERAL_STORAGE };
+    let requests = resources::pod_requests(&snapshot.pod);
+    let value = requests.get(name).map_or(0, Quantity::value);
+    u64::try_from(value).unwrap_or_default()
+}
+
+/// Pods above their requests go first, then those of low priority, then those furthest above.
+fn rank(snapshot: &Snapshot, used: u64, short: Short) -> (bool, i32, i64) {
+    let above = i64::try_from(used).unwrap_or(i64::MAX)
+        - i64::try_from(request(snapshot, short)).unwrap_or_default();
+    (above <= 0, snapshot.pod.spec().priority.unwrap_or_default(), -above)
+}
+
+fn message(victim: &Snapshot, used: u64, signal: Signal) -> String {
+    let bytes = |bytes: u64| {
+        Quantity::from_units(i64::try_from(bytes).unwrap_or(i64::MAX), Format::BinarySi).to_string()
+    };
+    let mut text = format!(
+        "The node was low on resource: {}. Threshold quantity: {}, available: {}. ",
+        signal.short.resource(),
+        bytes(signal.threshold),
+        bytes(signal.available / 1024 * 1024),
+    );
+    let asked = request(victim, signal.short);
+    if used > asked && signal.short != Short::Pids {
+        for container in victim.pod.containers() {
+            let request = resources::get(resources::requests(container.resources.as_ref()), signal.short.resource());
+            text.push_str(&format!(
+                "Container {} was using {}, request is {request}, has larger consumption of {}. ",
+                container.name,
+                bytes(used / 1024 * 1024),
+                signal.short.resource(),
+            ));
+            if victim.pod.containers().len() > 1 {
+                // Only the pod's whole use is known.
+                break;
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readings_below_their_thresholds_are_signals() {
+        let settings = crate::config::Eviction::default();
+        let fine = Readings {
+            memory: (200 << 20, 1 << 30),
+            storage: (20, 100),
+            inodes: (20, 100),
+            images: (20, 100),
+            image_inodes: (0, 0),
+            pids: (1, 100),
+        };
+        assert!(signals(&fine, &settings).is_empty());
+        let low = Readings { memory: (99 << 20, 1 << 30), images: (14, 100), ..fine };
+        let found = signals(&low, &settings);
+        assert_eq!(found[0], Signal { short: Short::Memory, threshold: 100 << 20, available: 99 << 20 });
+        assert_eq!(found[1], Signal { short: Short::Images, threshold: 15, available: 14 });
+        assert_eq!(found.len(), 2);
+    }
+}
