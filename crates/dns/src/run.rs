@@ -1,0 +1,197 @@
+//! Cluster DNS as it runs: watches, the records, and the sockets.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use kube::api::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::answer::{Ttls, Zone};
+use crate::forward::{Forwarder, Upstreams};
+use crate::objects::{EndpointSlice, Namespace, Service};
+use crate::records::{ObjectName, Records, name_of};
+use crate::server::{Listeners, Resolver};
+
+/// What cluster DNS needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen, for UDP and TCP alike. Addresses should be given, not `0.0.0.0`, so that answers
+    /// come from where questions went.
+    pub listen: Vec<SocketAddr>,
+    /// The zone of the cluster, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// Who is asked about other names.
+    pub upstreams: Upstreams,
+    /// For how long answers hold; 30 and 5 seconds are usual.
+    pub ttls: Ttls,
+    /// Set to the addresses that are listened on once all names of the cluster are known.
+    pub ready: Option<watch::Sender<Option<Vec<SocketAddr>>>>,
+}
+
+impl Config {
+    /// The usual configuration: the node's resolvers, and the times of a kubeadm cluster.
+    pub fn new(listen: Vec<SocketAddr>, cluster_domain: impl Into<String>) -> Self {
+        Self {
+            listen,
+            cluster_domain: cluster_domain.into(),
+            upstreams: Upstreams::default(),
+            ttls: Ttls { positive: 30, negative: 5 },
+            ready: None,
+        }
+    }
+}
+
+/// Cluster DNS cannot run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The zone has no valid name.
+    #[error("the cluster domain {0:?} is not a domain name")]
+    Domain(String),
+    /// An address cannot be listened on.
+    #[error("cluster DNS cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's error.
+        source: std::io::Error,
+    },
+}
+
+/// Runs cluster DNS until `shutdown`.
+pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
+    let zone = Zone::new(&config.cluster_domain, config.ttls);
+    let zone = zone.map_err(|_| Error::Domain(config.cluster_domain.clone()))?;
+    let mut listeners = Vec::new();
+    let mut addresses = Vec::new();
+    for address in &config.listen {
+        let listen = |source| Error::Listen { address: *address, source };
+        let listener = Listeners::bind(*address).await.map_err(listen)?;
+        addresses.push(listener.address().map_err(listen)?);
+        listeners.push(listener);
+    }
+    let forwarder = Forwarder::new(config.upstreams.clone(), addresses.clone());
+    let resolver = Arc::new(Resolver::new(zone, forwarder));
+    let mut servers = JoinSet::new();
+    for listener in listeners {
+        servers.spawn(listener.serve(resolver.clone()));
+    }
+    let follow = follow(&resolver, client, || {
+        if let Some(ready) = &config.ready {
+            ready.send_replace(Some(addresses.clone()));
+        }
+    });
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = follow => {}
+    }
+    Ok(())
+}
+
+/// A change of any kind that cluster DNS reads.
+enum Observation {
+    Service(Event<Service>),
+    Slice(Event<EndpointSlice>),
+    Namespace(Event<Namespace>),
+}
+
+/// Keeps the records as the cluster is; calls `on_complete` once they are.
+async fn follow(resolver: &Resolver, client: Client, on_complete: impl FnOnce()) {
+    let services = watch(Api::<Service>::all(client.clone())).map(Observation::Service);
+    let slices = watch(Api::<EndpointSlice>::all(client.clone())).map(Observation::Slice);
+    let namespaces = watch(Api::<Namespace>::all(client)).map(Observation::Namespace);
+    let events = futures::stream::select(services, futures::stream::select(slices, namespaces));
+    tokio::pin!(events);
+    let mut lists = Lists::default();
+    let mut on_complete = Some(on_complete);
+    while let Some(event) = events.next().await {
+        resolver.update(|records| lists.apply(event, records));
+        if lists.are_complete()
+            && let Some(on_complete) = on_complete.take()
+        {
+            resolver.set_complete();
+            on_complete();
+        }
+    }
+}
+
+fn watch<K>(api: Api<K>) -> impl Stream<Item = Event<K>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    // Pages would only make the first list later.
+    let config = watcher::Config::default().any_semantic().page_size(u32::MAX);
+    watcher(api, config).backoff(DefaultBackoff::default()).filter_map(|event| async move {
+        event.inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "watching for DNS")).ok()
+    })
+}
+
+/// Lists in progress.
+#[derive(Default)]
+struct Lists {
+    services: List,
+    slices: List,
+    namespaces: List,
+}
+
+/// A list in progress: what is not in it when it ends is gone.
+#[derive(Default)]
+struct List {
+    missing: BTreeSet<ObjectName>,
+    complete: bool,
+}
+
+impl List {
+    fn finish(&mut self) -> BTreeSet<ObjectName> {
+        self.complete = true;
+        std::mem::take(&mut self.missing)
+    }
+}
+
+impl Lists {
+    fn are_complete(&self) -> bool {
+        self.services.complete && self.slices.complete && self.namespaces.complete
+    }
+
+    fn apply(&mut self, observation: Observation, records: &mut Records) {
+        match observation {
+            Observation::Service(event) => match event {
+                Event::Init => self.services.missing = records.service_names(),
+                Event::InitApply(service) | Event::Apply(service) => {
+                    self.services.missing.remove(&name_of(&service.metadata));
+                    records.apply_service(&service);
+                }
+                Event::Delete(service) => records.delete_service(&name_of(&service.metadata)),
+                Event::InitDone => self.services.finish().iter().for_each(|name| records.delete_service(name)),
+            },
+            Observation::Slice(event) => match event {
+                Event::Init => self.slices.missing = records.slice_names(),
+                Event::InitApply(slice) | Event::Apply(slice) => {
+                    self.slices.missing.remove(&name_of(&slice.metadata));
+                    records.apply_slice(&slice);
+                }
+                Event::Delete(slice) => records.delete_slice(&name_of(&slice.metadata)),
+                Event::InitDone => self.slices.finish().iter().for_each(|name| records.delete_slice(name)),
+            },
+            Observation::Namespace(event) => match event {
+                Event::Init => self.namespaces.missing = records.namespace_names(),
+                Event::InitApply(namespace) | Event::Apply(namespace) => {
+                    self.namespaces.missing.remove(&name_of(&namespace.metadata));
+                    records.apply_namespace(&namespace);
+                }
+                Event::Delete(namespace) => records.delete_namespace(&name_of(&namespace.metadata).name),
+                Event::InitDone => {
+                    self.namespaces.finish().iter().for_each(|name| records.delete_namespace(&name.name));
+                }
+            },
+        }
+    }
+}
