@@ -3,6 +3,7 @@
 use crate::admission::quota::QuotaWriter;
 use crate::authz::{Attributes, Authorizer, Decision, Rules};
 use crate::lookup::{Lookup, RESOURCE_QUOTAS, Stored};
+use crate::registry::Registry;
 use crate::user::UserInfo;
 use api::{GroupResource, Status};
 use async_trait::async_trait;
@@ -83,4 +84,19 @@ impl QuotaWriter for Held {
         held.insert(key, Arc::new(written));
         Ok(())
     }
+}
+
+/// A real store in a directory that goes with it, and the registry over it.
+pub(crate) struct Opened {
+    pub(crate) store: Arc<dyn store::Store>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) _directory: tempfile::TempDir,
+}
+
+pub(crate) async fn opened() -> Opened {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store: Arc<dyn store::Store> =
+        store::embedded::Embedded::open(directory.path(), store::embedded::Options::default()).expect("a store");
+    let registry = Registry::open(store.clone()).await.expect("a registry");
+    Opened { store, registry, _directory: directory }
 }

@@ -11,7 +11,7 @@ pub use services::{Advertised, dns_endpoint_slice};
 use crate::cache::{Cacher, Caches, NotReached};
 use jiff::Timestamp;
 use schema::apply::Manager;
-use schema::{Encoded, Map, Resource, Value};
+use schema::{Encoded, Map, Resource};
 use std::net::IpAddr;
 use std::sync::Arc;
 use store::{Compare, KeyRange, Op, Relation, Store, Target, Txn};
@@ -217,3 +217,6 @@ fn finish(row: &Resource, mut object: Map, existing: Option<&Map>, now: &str) ->
     schema::apply::track(ty, existing, &mut object, &manager);
     Encoded::new(&object)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
 //! The first objects, made in a real store and read from real caches.
 
 use super::*;
-use crate::test_support::{caches, map};
+use crate::registry::Registry;
+use crate::test_support::{map, opened};
+use schema::Value;
 
 fn settings() -> Settings {
     Settings {
@@ -17,45 +19,49 @@ fn settings() -> Settings {
     }
 }
 
-fn read(caches: &Caches, group: &str, plural: &str, key: &str) -> Map {
+fn read(registry: &Registry, group: &str, plural: &str, key: &str) -> Map {
     let row = schema::resource::get(group, "v1", plural).expect("a row");
-    let cacher = caches.get(&row.storage.as_ref().expect("storage").prefix).expect("a cacher");
+    let cacher = registry.caches().get(&row.storage.as_ref().expect("storage").prefix).expect("a cacher");
     cacher.decode(&cacher.get(key).unwrap_or_else(|| panic!("{plural} {key}"))).expect("an object")
 }
 
 #[tokio::test]
 async fn everything_is_made_once() {
-    let (store, caches) = caches().await;
-    let written = ensure(&*store, &caches, &settings()).await.expect("made");
+    let opened = opened().await;
+    let (store, registry) = (&opened.store, &opened.registry);
+    let caches = registry.caches();
+    let written = ensure(&**store, caches, &settings()).await.expect("made");
     assert_eq!(written, 4 + 2 + 4 + 134 + 1 + 1 + 4 + 2);
     let before = store.status().await.expect("a status").revision;
     assert!(before <= 4, "a few transactions, not {before}");
-    assert_eq!(ensure(&*store, &caches, &settings()).await.expect("kept"), 0);
+    assert_eq!(ensure(&**store, caches, &settings()).await.expect("kept"), 0);
     assert_eq!(store.status().await.expect("a status").revision, before);
 
-    let service = read(&caches, "", "services", "default/kubernetes");
+    let service = read(registry, "", "services", "default/kubernetes");
     assert_eq!(service.str_at(&["spec", "clusterIP"]), "10.96.0.1");
-    assert_eq!(read(&caches, "networking.k8s.io", "ipaddresses", "10.96.0.1").str_at(&["spec", "parentRef", "name"]), "kubernetes");
-    let slice = read(&caches, "discovery.k8s.io", "endpointslices", "default/kubernetes");
+    assert_eq!(read(registry, "networking.k8s.io", "ipaddresses", "10.96.0.1").str_at(&["spec", "parentRef", "name"]), "kubernetes");
+    let slice = read(registry, "discovery.k8s.io", "endpointslices", "default/kubernetes");
     assert_eq!(slice.at(&["endpoints"]).and_then(Value::as_list).map(<[Value]>::len), Some(1));
-    let dns = read(&caches, "", "services", "kube-system/kube-dns");
+    let dns = read(registry, "", "services", "kube-system/kube-dns");
     assert_eq!(dns.str_at(&["metadata", "labels", "kubernetes.io/cluster-service"]), "true");
-    let admin = read(&caches, "rbac.authorization.k8s.io", "clusterroles", "admin");
+    let admin = read(registry, "rbac.authorization.k8s.io", "clusterroles", "admin");
     assert!(admin.at(&["rules"]).and_then(Value::as_list).is_some_and(|r| r.len() > 20));
     assert!(admin.at(&["metadata", "managedFields"]).is_some());
 }
 
 #[tokio::test]
 async fn what_differs_is_mended_and_what_is_anothers_stays() {
-    let (store, caches) = caches().await;
-    ensure(&*store, &caches, &settings()).await.expect("made");
+    let opened = opened().await;
+    let (store, registry) = (&opened.store, &opened.registry);
+    let caches = registry.caches();
+    ensure(&**store, caches, &settings()).await.expect("made");
     let mut moved = settings();
     if let Some(at) = &mut moved.advertised {
         at.address = "192.0.2.2".parse().expect("an address");
     }
     moved.client_ca = "OTHER".into();
-    assert_eq!(ensure(&*store, &caches, &moved).await.expect("mended"), 3, "both forms of the endpoint, and the CA");
-    let endpoints = read(&caches, "", "endpoints", "default/kubernetes");
+    assert_eq!(ensure(&**store, caches, &moved).await.expect("mended"), 3, "both forms of the endpoint, and the CA");
+    let endpoints = read(registry, "", "endpoints", "default/kubernetes");
     let subset = endpoints.at(&["subsets"]).and_then(Value::as_list).and_then(|s| s[0].as_map()).expect("a subset");
     let address = subset.get("addresses").and_then(Value::as_list).and_then(|a| a[0].as_map()).expect("an address");
     assert_eq!(address.str_at(&["ip"]), "192.0.2.2");

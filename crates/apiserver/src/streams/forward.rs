@@ -149,7 +149,7 @@ pub async fn forward(to: &Endpoint, mut request: Request, target: &str) -> Resul
 }
 
 /// The answer as this server gives it.
-fn answer(response: http::Response<Incoming>, upgraded: bool) -> Response<Body> {
+fn answer(response: Response<Incoming>, upgraded: bool) -> Response<Body> {
     let (parts, body) = response.into_parts();
     let mut out = Response::new(if upgraded { Body::empty() } else { Body::stream(body) });
     *out.status_mut() = parts.status;

@@ -1,0 +1,312 @@
+//! The audit log: who asked for what and what came of it, as the policy says, a JSON object a line.
+
+mod policy;
+mod sink;
+
+pub use policy::{Level, Policy, PolicyError, Stage};
+pub use sink::{Rotation, Sink, SinkError};
+
+use crate::authn::Peer;
+use crate::context::Context;
+use crate::http::{Body, Response};
+use crate::request::RequestInfo;
+use crate::user::UserInfo;
+use bytes::Bytes;
+use http::header::USER_AGENT;
+use http_body::{Frame, SizeHint};
+use jiff::Timestamp;
+use policy::Verdict;
+use schema::{Map, Value};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll};
+
+/// The largest object that is recorded.
+const LARGEST: usize = 3 << 20;
+
+/// Records requests.
+pub struct Audit {
+    policy: Policy,
+    sink: Arc<Sink>,
+}
+
+/// One request being recorded.
+pub struct Record {
+    verdict: Verdict,
+    sink: Arc<Sink>,
+    event: Map,
+    long_running: bool,
+    context: Option<Context>,
+}
+
+impl Audit {
+    pub fn new(policy: Policy, sink: Sink) -> Self {
+        Audit { policy, sink: Arc::new(sink) }
+    }
+
+    /// Begins the record of a request; `None` when the policy wants none of it.
+    pub fn begin(
+        &self,
+        request: &http::request::Parts,
+        info: &RequestInfo,
+        user: &UserInfo,
+        peer: Option<&Peer>,
+        received: Timestamp,
+    ) -> Option<Record> {
+        let verdict = self.policy.verdict(info, user);
+        if verdict.level == Level::None {
+            return None;
+        }
+        let mut event = new_event(verdict.level, info, user, received);
+        let given = request.headers.get("audit-id").and_then(|v| v.to_str().ok()).filter(|id| !id.is_empty() && id.len() <= 64);
+        event.insert("auditID", given.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned));
+        event.insert("requestURI", request.uri.path_and_query().map_or("", |p| p.as_str()));
+        let forwarded = request.headers.get("x-forwarded-for").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let mut sources: Vec<Value> = forwarded.split(',').map(str::trim).filter(|s| !s.is_empty()).map(Value::from).collect();
+        sources.extend(peer.map(|p| Value::from(p.address.ip().to_string())));
+        if !sources.is_empty() {
+            event.insert("sourceIPs", sources);
+        }
+        if let Some(agent) = request.headers.get(USER_AGENT).and_then(|v| v.to_str().ok()) {
+            event.insert("userAgent", agent);
+        }
+        let record =
+            Record { verdict, sink: self.sink.clone(), event, long_running: info.long_running(), context: None };
+        record.emit(Stage::RequestReceived, None);
+        Some(record)
+    }
+}
+
+/// What is known of every request.
+fn new_event(level: Level, info: &RequestInfo, user: &UserInfo, received: Timestamp) -> Map {
+    let mut event = Map::new();
+    event.insert("kind", "Event");
+    event.insert("apiVersion", "audit.k8s.io/v1");
+    event.insert("level", level.as_str());
+    event.insert("verb", info.verb.as_str());
+    event.insert("user", user_map(user));
+    if info.is_resource {
+        event.insert("objectRef", object_ref(info));
+    }
+    event.insert("requestReceivedTimestamp", micro(received));
+    event
+}
+
+/// Adds what a stage tells.
+fn complete(event: &mut Map, stage: Stage, code: Option<u16>, annotations: Vec<(String, String)>) {
+    event.insert("stage", stage.as_str());
+    event.insert("stageTimestamp", micro(Timestamp::now()));
+    if let Some(code) = code {
+        let mut status = Map::new();
+        status.insert("metadata", Map::new());
+        status.insert("code", i64::from(code));
+        event.insert("responseStatus", status);
+    }
+    if !annotations.is_empty() {
+        let map: Map = annotations.into_iter().map(|(k, v)| (k.into(), Value::from(v))).collect();
+        event.insert("annotations", map);
+    }
+}
+
+impl Record {
+    /// Notes as whom the request goes on.
+    pub fn impersonated(&mut self, user: &UserInfo) {
+        self.event.insert("impersonatedUser", user_map(user));
+    }
+
+    /// Notes the context, whose annotations are recorded at the end.
+    pub fn with(&mut self, context: &Context) {
+        self.context = Some(context.clone());
+    }
+
+    /// Whether the object of the request is wanted.
+    pub fn wants_request(&self) -> bool {
+        self.verdict.level >= Level::Request
+    }
+
+    /// Notes the object of the request, if it is JSON.
+    pub fn request_object(&mut self, body: &[u8]) {
+        if self.wants_request() {
+            self.note_object("requestObject", body);
+        }
+    }
+
+    fn note_object(&mut self, key: &'static str, body: &[u8]) {
+        if body.len() > LARGEST {
+            return;
+        }
+        if let Ok(Value::Map(mut object)) = schema::json::parse(body) {
+            if self.verdict.omit_managed_fields {
+                object.remove_at(&["metadata", "managedFields"]);
+            }
+            self.event.insert(key, object);
+        }
+    }
+
+    /// Sees to it that the end of the answer is recorded: when its body has been sent, or given up.
+    pub fn finish(mut self, response: Response<Body>) -> Response<Body> {
+        let code = response.status().as_u16();
+        if self.long_running {
+            self.emit(Stage::ResponseStarted, Some(code));
+        }
+        let (parts, body) = response.into_parts();
+        if self.verdict.level == Level::RequestResponse && let Some(bytes) = body.as_bytes() {
+            let bytes = bytes.clone();
+            self.note_object("responseObject", &bytes);
+        }
+        if !self.long_running {
+            self.emit(Stage::ResponseComplete, Some(code));
+            return Response::from_parts(parts, body);
+        }
+        Response::from_parts(parts, Body::stream(Watched { body, _end: End { record: self, code } }))
+    }
+
+    fn emit(&self, stage: Stage, code: Option<u16>) {
+        if self.verdict.omit.iter().any(|s| s == stage.as_str()) {
+            return;
+        }
+        let mut event = self.event.clone();
+        let annotations = self.context.as_ref().map(Context::annotations).unwrap_or_default();
+        complete(&mut event, stage, code, annotations);
+        self.sink.write(schema::json::to_string(&event).into_bytes());
+    }
+}
+
+/// A body whose end is recorded.
+struct Watched {
+    body: Body,
+    _end: End,
+}
+
+/// Records the end when it is dropped: the stream was sent, or the client went away.
+struct End {
+    record: Record,
+    code: u16,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.record.emit(Stage::ResponseComplete, Some(self.code));
+    }
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = crate::http::BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn micro(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
+fn object_ref(info: &RequestInfo) -> Map {
+    let mut map = Map::new();
+    for (key, value) in [
+        ("resource", &info.resource),
+        ("namespace", &info.namespace),
+        ("name", &info.name),
+        ("apiGroup", &info.group),
+        ("apiVersion", &info.version),
+        ("subresource", &info.subresource),
+    ] {
+        if !value.is_empty() {
+            map.insert(key, value.as_str());
+        }
+    }
+    map
+}
+
+fn user_map(user: &UserInfo) -> Map {
+    let list = |items: &[String]| Value::List(items.iter().map(|s| Value::from(s.as_str())).collect());
+    let mut map = Map::new();
+    map.insert("username", user.name.as_str());
+    if !user.uid.is_empty() {
+        map.insert("uid", user.uid.as_str());
+    }
+    if !user.groups.is_empty() {
+        map.insert("groups", list(&user.groups));
+    }
+    if !user.extra.is_empty() {
+        map.insert("extra", user.extra.iter().map(|(k, v)| (k.clone().into(), list(v))).collect::<Map>());
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(path: &std::path::Path, lines: usize) -> Vec<Map> {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            let text = std::fs::read_to_string(path).expect("the log");
+            let found: Vec<Map> = text
+                .lines()
+                .filter_map(|l| schema::json::parse(l.as_bytes()).ok())
+                .filter_map(|v| v.as_map().cloned())
+                .collect();
+            if found.len() >= lines {
+                return found;
+            }
+            assert!(std::time::Instant::now() < deadline, "only {} lines", found.len());
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_request_is_recorded_with_what_the_policy_wants() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.log");
+        let text = b"apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: RequestResponse}]";
+        let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }).expect("a sink");
+        let audit = Audit::new(Policy::parse(text).expect("a policy"), sink);
+        let target = "/api/v1/namespaces/a/configmaps";
+        let request = http::Request::post(target).header(USER_AGENT, "kubectl/v1").body(()).expect("a request");
+        let (parts, ()) = request.into_parts();
+        let info = RequestInfo::parse("POST", target, "").expect("a path");
+        let user = UserInfo::new("jane", ["devs"]);
+        let mut record = audit.begin(&parts, &info, &user, None, Timestamp::now()).expect("recorded");
+        let context = Context::new(Arc::new(user), "kubectl", Timestamp::now());
+        context.annotate("authorization.k8s.io/decision", "allow");
+        record.with(&context);
+        record.request_object(br#"{"kind":"ConfigMap","metadata":{"name":"x"}}"#);
+        let mut response = Response::new(Body::from(r#"{"kind":"ConfigMap"}"#));
+        *response.status_mut() = http::StatusCode::CREATED;
+        drop(record.finish(response));
+        let events = read(&path, 1);
+        let event = &events[0];
+        assert_eq!(event.str_at(&["stage"]), "ResponseComplete");
+        assert_eq!(event.str_at(&["user", "username"]), "jane");
+        assert_eq!(event.str_at(&["objectRef", "resource"]), "configmaps");
+        assert_eq!(event.at(&["responseStatus", "code"]), Some(&Value::Int(201)));
+        assert_eq!(event.str_at(&["requestObject", "metadata", "name"]), "x");
+        assert_eq!(event.str_at(&["responseObject", "kind"]), "ConfigMap");
+        assert_eq!(event.str_at(&["annotations", "authorization.k8s.io/decision"]), "allow");
+    }
+
+    #[test]
+    fn a_watch_is_recorded_when_it_begins_and_when_it_ends() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.log");
+        let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }).expect("a sink");
+        let audit = Audit::new(Policy::metadata(), sink);
+        let (parts, ()) = http::Request::get("/api/v1/pods?watch=1").body(()).expect("a request").into_parts();
+        let info = RequestInfo::parse("GET", "/api/v1/pods", "watch=1").expect("a path");
+        let record = audit.begin(&parts, &info, &UserInfo::anonymous(), None, Timestamp::now()).expect("recorded");
+        let response = record.finish(Response::new(Body::from("x")));
+        assert_eq!(read(&path, 2).len(), 2, "received and started");
+        drop(response);
+        let stages: Vec<String> = read(&path, 3).iter().map(|e| e.str_at(&["stage"]).to_owned()).collect();
+        assert_eq!(stages, ["RequestReceived", "ResponseStarted", "ResponseComplete"]);
+    }
+}

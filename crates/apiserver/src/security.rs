@@ -1,0 +1,428 @@
+//! The parts of security put together: from settings to what a server and its registry are given.
+
+use crate::admission::plugins::{self, Needs, PluginError};
+use crate::admission::quota::QuotaWriter;
+use crate::allocator::ServiceAllocator;
+use crate::allocator::range::{AddressRange, PortRange};
+use crate::audit::Audit;
+use crate::authn::bootstrap_token::BootstrapTokens;
+use crate::authn::request_header::RequestHeader;
+use crate::authn::token_file::TokenFile;
+use crate::authn::tokens::{Bearer, Remembering, TokenAuthenticator, TokenUnion};
+use crate::authn::union::{self, Anonymous};
+use crate::authn::x509::ClientCertificates;
+use crate::authn::{Authenticator, AuthnError, Peer};
+use crate::authz::node::Node;
+use crate::authz::rbac::escalation::Escalation;
+use crate::authz::rbac::rule::PolicyRule;
+use crate::authz::rbac::{self, Rbac};
+use crate::authz::reviews::{AccessReview, SelfSubjectReview, SelfSubjectRulesReview, TokenReview, Whose};
+use crate::authz::{Authorizer, Union};
+use crate::bootstrap::{self, BootstrapError, FrontProxy};
+use crate::cache::{Cacher, Change, ChangeKind, Observer};
+use crate::context::Context;
+use crate::limit::MaxInFlight;
+use crate::lookup::{FromCaches, Lookup};
+use crate::options::Options;
+use crate::registry::{Hooks, Place, Registry, mutation};
+use crate::server::{Document, Security};
+use crate::streams::kubelet::{KubeletTls, Kubelets, Resolve};
+use crate::streams::pods::{Kind as Stream, PodStream, PodStreams};
+use crate::streams::proxy::{Kind as Proxied, Proxy};
+use crate::subresources::{Binding, Eviction};
+use crate::tls::TlsError;
+use crate::tokens::{TokenRequest, TokenSettings, Tokens};
+use crate::user::UserInfo;
+use api::{GroupResource, Status};
+use async_trait::async_trait;
+use schema::Map;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Who may do what, where addresses come from, and how kubelets are reached.
+pub struct Settings {
+    /// PEM of the authorities of client certificates.
+    pub client_ca: Vec<u8>,
+    pub front_proxy: Option<FrontProxy>,
+    pub token_file: Option<TokenFile>,
+    /// `--enable-bootstrap-token-auth`
+    pub bootstrap_tokens: bool,
+    pub tokens: TokenSettings,
+    pub anonymous: Anonymous,
+    pub authorization: Vec<Mode>,
+    pub enabled_plugins: Vec<String>,
+    pub disabled_plugins: Vec<String>,
+    /// The default family's first.
+    pub service_ranges: Vec<AddressRange>,
+    pub node_ports: PortRange,
+    /// How kubelets are talked to; `None`: streams and proxies are not served.
+    pub kubelets: Option<KubeletSettings>,
+    pub audit: Option<Audit>,
+    pub limit: MaxInFlight,
+    pub bootstrap: bootstrap::Settings,
+}
+
+/// How kubelets are reached.
+pub struct KubeletSettings {
+    pub tls: KubeletTls,
+    /// `--kubelet-preferred-address-types`; empty: addresses before names.
+    pub preferred: Vec<String>,
+    pub resolve: Option<Resolve>,
+}
+
+/// `--authorization-mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Node,
+    Rbac,
+    AlwaysAllow,
+    AlwaysDeny,
+}
+
+impl Mode {
+    /// The mode of upstream's name.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "Node" => Some(Mode::Node),
+            "RBAC" => Some(Mode::Rbac),
+            "AlwaysAllow" => Some(Mode::AlwaysAllow),
+            "AlwaysDeny" => Some(Mode::AlwaysDeny),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Error)]
+pub enum SecurityError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Plugins(#[from] PluginError),
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+}
+
+/// What a server is made with, and the handles to change it while it runs.
+pub struct Secured {
+    pub security: Security,
+    pub documents: Vec<Document>,
+    pub tokens: Arc<Tokens>,
+    /// Takes other client authorities: [`ClientCertificates::replace`].
+    pub clients: Arc<ClientCertificates>,
+    /// Takes another client certificate: [`Kubelets::replace`].
+    pub kubelets: Option<Arc<Kubelets>>,
+    /// How many of the first objects had to be written.
+    pub written: usize,
+}
+
+/// Makes the first objects, installs admission, allocation and the hatches in the registry, and gives what the server needs.
+///
+/// Authorization follows the stored roles, bindings and pods from here on, in step with every write.
+///
+/// # Errors
+/// A certificate or plugin name that cannot be used, or a store that does not take the first objects.
+pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secured, SecurityError> {
+    let objects: Arc<dyn Lookup> = Arc::new(FromCaches(registry.caches().clone()));
+    let written = bootstrap::ensure(&**registry.store(), registry.caches(), &settings.bootstrap).await?;
+    keep_first_objects(registry, settings.bootstrap.clone());
+    let (rbac, authorizer) = authorizer(registry, &settings.authorization);
+    let tokens = Tokens::new(settings.tokens, objects.clone());
+    let bearer: Arc<dyn TokenAuthenticator> = {
+        let mut kinds: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
+        if let Some(file) = settings.token_file {
+            kinds.push(Arc::new(file));
+        }
+        kinds.push(tokens.clone());
+        if settings.bootstrap_tokens {
+            kinds.push(Arc::new(BootstrapTokens { objects: objects.clone() }));
+        }
+        Arc::new(Remembering::new(TokenUnion(kinds)))
+    };
+    let clients = Arc::new(ClientCertificates::new(&settings.client_ca)?);
+    let mut ways: Vec<Arc<dyn Authenticator>> = Vec::new();
+    if let Some(proxy) = &settings.front_proxy {
+        ways.push(Arc::new(request_header(proxy)?));
+    }
+    ways.push(Arc::new(Shared(clients.clone())));
+    ways.push(Arc::new(Bearer { tokens: bearer.clone(), audiences: tokens.audiences().to_vec() }));
+    let authenticator = Arc::new(union::Union { ways, anonymous: settings.anonymous });
+
+    let quotas: Arc<dyn QuotaWriter> = Arc::new(StatusWriter(Arc::downgrade(registry)));
+    let needs = Needs { objects: objects.clone(), authorizer: authorizer.clone(), quotas };
+    let mut admission = plugins::chain(&needs, &settings.enabled_plugins, &settings.disabled_plugins)?;
+    admission.0.push(Arc::new(Escalation { rbac, authorizer: authorizer.clone() }));
+    let kubelets = match settings.kubelets {
+        Some(kubelets) => {
+            let preferred = if kubelets.preferred.is_empty() {
+                ["InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS"].map(str::to_owned).into()
+            } else {
+                kubelets.preferred
+            };
+            Some(Arc::new(Kubelets::new(objects.clone(), &kubelets.tls, preferred, kubelets.resolve)?))
+        }
+        None => None,
+    };
+    let mut hooks = Hooks { admission, ..Hooks::default() };
+    let allocator = ServiceAllocator::new(registry.store().clone(), objects.clone(), settings.service_ranges, settings.node_ports);
+    hooks.allocators.push(("", "services", Arc::new(allocator)));
+    reviews(&mut hooks, &authorizer, bearer, tokens.audiences());
+    let weak = || Arc::downgrade(registry);
+    hooks.subresources.push(("", "serviceaccounts", "token", Arc::new(TokenRequest(tokens.clone()))));
+    hooks.subresources.push(("", "pods", "binding", Arc::new(Binding { registry: weak() })));
+    hooks.subresources.push(("", "pods", "eviction", Arc::new(Eviction { registry: weak(), objects: objects.clone() })));
+    hooks.virtuals.push(("", "bindings", Arc::new(Binding { registry: weak() })));
+    if let Some(kubelets) = &kubelets {
+        streams(&mut hooks, registry, &objects, kubelets, &authorizer);
+    }
+    registry.install(hooks);
+    let documents = documents(&tokens);
+    let security = Security { authenticator, authorizer, audit: settings.audit, limit: settings.limit };
+    Ok(Secured { security, documents, tokens, clients, kubelets, written })
+}
+
+/// Mends the first objects when somebody takes from them what the cluster lives by.
+fn keep_first_objects(registry: &Arc<Registry>, settings: bootstrap::Settings) {
+    let notify = Arc::new(tokio::sync::Notify::new());
+    for (group, plural) in [("", "services"), ("", "endpoints"), ("discovery.k8s.io", "endpointslices"), ("", "configmaps")] {
+        registry.observe(group, plural, Arc::new(FirstObjects { notify: notify.clone() }));
+    }
+    let registry = Arc::downgrade(registry);
+    tokio::spawn(async move {
+        loop {
+            notify.notified().await;
+            let Some(registry) = registry.upgrade() else { return };
+            if let Err(error) = bootstrap::ensure(&**registry.store(), registry.caches(), &settings).await {
+                tracing::warn!(%error, "the first objects could not be mended");
+            }
+        }
+    });
+}
+
+/// Tells when one of the first objects was changed or removed.
+struct FirstObjects {
+    notify: Arc<tokio::sync::Notify>,
+}
+
+impl Observer for FirstObjects {
+    fn changed(&self, _cacher: &Cacher, change: &Change) {
+        let first = matches!(
+            change.entry.key(),
+            "default/kubernetes" | "kube-system/kube-dns" | "kube-system/extension-apiserver-authentication"
+        );
+        if first && change.kind != ChangeKind::Added {
+            self.notify.notify_one();
+        }
+    }
+}
+
+fn request_header(proxy: &FrontProxy) -> Result<RequestHeader, TlsError> {
+    Ok(RequestHeader {
+        authorities: ClientCertificates::new(proxy.authorities.as_bytes())?,
+        allowed_names: proxy.allowed_names.clone(),
+        user_headers: proxy.user_headers.clone(),
+        uid_headers: proxy.uid_headers.clone(),
+        group_headers: proxy.group_headers.clone(),
+        extra_prefixes: proxy.extra_prefixes.clone(),
+    })
+}
+
+/// An authenticator that others hold, too.
+struct Shared<A>(Arc<A>);
+
+#[async_trait]
+impl<A: Authenticator> Authenticator for Shared<A> {
+    async fn authenticate(&self, request: &http::request::Parts, peer: Option<&Peer>) -> Result<Option<UserInfo>, AuthnError> {
+        self.0.authenticate(request, peer).await
+    }
+}
+
+/// The authorizers of the modes, following the registry. RBAC's index is kept in any case: reviews and escalation ask it.
+fn authorizer(registry: &Registry, modes: &[Mode]) -> (Arc<Rbac>, Arc<dyn Authorizer>) {
+    let rbac = Arc::new(Rbac::default());
+    for plural in ["clusterroles", "clusterrolebindings", "roles", "rolebindings"] {
+        registry.observe(rbac::GROUP, plural, Arc::new(Follows { plural, into: rbac.clone() }));
+    }
+    let mut all: Vec<Arc<dyn Authorizer>> = Vec::new();
+    for mode in modes {
+        match mode {
+            Mode::Rbac => all.push(rbac.clone()),
+            Mode::AlwaysAllow => all.push(Arc::new(Always(true))),
+            Mode::AlwaysDeny => all.push(Arc::new(Always(false))),
+            Mode::Node => {
+                let role = bootstrap::rbac::defaults().iter().find(|d| d.resource == "clusterroles" && d.name == "system:node");
+                let node = Arc::new(Node::new(role.map(|r| PolicyRule::list_of(&r.object)).unwrap_or_default()));
+                for (group, plural) in [
+                    ("", "pods"),
+                    ("", "persistentvolumes"),
+                    ("storage.k8s.io", "volumeattachments"),
+                    ("resource.k8s.io", "resourceslices"),
+                ] {
+                    registry.observe(group, plural, Arc::new(Follows { plural, into: node.clone() }));
+                }
+                all.push(node);
+            }
+        }
+    }
+    (rbac, Arc::new(Union(all)))
+}
+
+/// Decides the same of everything.
+struct Always(bool);
+
+#[async_trait]
+impl Authorizer for Always {
+    async fn authorize(&self, _: &crate::authz::Attributes<'_>) -> crate::authz::Decision {
+        if self.0 { crate::authz::Decision::Allow(String::new()) } else { crate::authz::Decision::NoOpinion("Everything is forbidden.".into()) }
+    }
+    async fn rules_for(&self, _: &UserInfo, _: &str) -> crate::authz::Rules {
+        let all = || vec!["*".to_owned()];
+        if !self.0 {
+            return crate::authz::Rules::default();
+        }
+        crate::authz::Rules {
+            resources: vec![crate::authz::ResourceRule { verbs: all(), groups: all(), resources: all(), names: Vec::new() }],
+            paths: vec![crate::authz::PathRule { verbs: all(), paths: all() }],
+            ..crate::authz::Rules::default()
+        }
+    }
+}
+
+/// Something that keeps a projection of stored objects.
+trait Projection: Send + Sync + 'static {
+    fn apply(&self, plural: &str, namespace: &str, name: &str, object: Option<&Map>);
+
+    /// Whether a change of a known object can be passed over without looking at it.
+    fn indifferent(&self, _cacher: &Cacher, _change: &Change) -> bool {
+        false
+    }
+}
+
+impl Projection for Rbac {
+    fn apply(&self, plural: &str, namespace: &str, name: &str, object: Option<&Map>) {
+        Rbac::apply(self, plural, namespace, name, object);
+    }
+}
+
+impl Projection for Node {
+    fn apply(&self, plural: &str, namespace: &str, name: &str, object: Option<&Map>) {
+        Node::apply(self, plural, namespace, name, object);
+    }
+
+    /// Most changes of a pod are of its status. What it refers to is settled when it gets its node, but for ephemeral
+    /// containers and claims, which show in its text.
+    fn indifferent(&self, cacher: &Cacher, change: &Change) -> bool {
+        let Some(field) = cacher.paths().position("spec.nodeName") else { return false };
+        let node = change.entry.field(cacher.paths(), field);
+        if node.is_empty() {
+            return change.previous.is_none();
+        }
+        let Some(previous) = &change.previous else { return false };
+        let grows = [&b"\"ephemeralContainers\""[..], b"ResourceClaim", b"resourceClaimStatuses"];
+        previous.field(cacher.paths(), field) == node
+            && previous.uid() == change.entry.uid()
+            && !grows.iter().any(|word| memchr::memmem::find(change.entry.item(), word).is_some())
+    }
+}
+
+/// Brings the changes of one resource into a projection.
+struct Follows<P> {
+    plural: &'static str,
+    into: Arc<P>,
+}
+
+impl<P: Projection> Observer for Follows<P> {
+    fn changed(&self, cacher: &Cacher, change: &Change) {
+        let (namespace, name) = (change.entry.namespace(), change.entry.name());
+        if change.kind == ChangeKind::Deleted {
+            return self.into.apply(self.plural, namespace, name, None);
+        }
+        if self.into.indifferent(cacher, change) {
+            return;
+        }
+        match cacher.decode(&change.entry) {
+            Ok(object) => self.into.apply(self.plural, namespace, name, Some(&object)),
+            Err(error) => {
+                // What cannot be read gives nothing.
+                tracing::error!(key = change.entry.key(), %error, "a stored object cannot be read");
+                self.into.apply(self.plural, namespace, name, None);
+            }
+        }
+    }
+}
+
+fn reviews(hooks: &mut Hooks, authorizer: &Arc<dyn Authorizer>, tokens: Arc<dyn TokenAuthenticator>, audiences: &[String]) {
+    let group = "authorization.k8s.io";
+    for (plural, whose) in [
+        ("subjectaccessreviews", Whose::Anyones),
+        ("selfsubjectaccessreviews", Whose::Own),
+        ("localsubjectaccessreviews", Whose::InNamespace),
+    ] {
+        hooks.virtuals.push((group, plural, Arc::new(AccessReview { whose, authorizer: authorizer.clone() })));
+    }
+    let rules = SelfSubjectRulesReview { authorizer: authorizer.clone() };
+    hooks.virtuals.push((group, "selfsubjectrulesreviews", Arc::new(rules)));
+    let group = "authentication.k8s.io";
+    hooks.virtuals.push((group, "tokenreviews", Arc::new(TokenReview { tokens, audiences: audiences.to_vec() })));
+    hooks.virtuals.push((group, "selfsubjectreviews", Arc::new(SelfSubjectReview)));
+}
+
+fn streams(
+    hooks: &mut Hooks,
+    registry: &Arc<Registry>,
+    objects: &Arc<dyn Lookup>,
+    kubelets: &Arc<Kubelets>,
+    authorizer: &Arc<dyn Authorizer>,
+) {
+    let registry = Arc::downgrade(registry);
+    let streams = PodStreams {
+        objects: objects.clone(),
+        kubelets: kubelets.clone(),
+        authorizer: authorizer.clone(),
+        registry: registry.clone(),
+    };
+    for (name, kind) in
+        [("log", Stream::Log), ("exec", Stream::Exec), ("attach", Stream::Attach), ("portforward", Stream::PortForward)]
+    {
+        hooks.subresources.push(("", "pods", name, Arc::new(PodStream { kind, streams: streams.clone() })));
+    }
+    for (plural, kind) in [("nodes", Proxied::Node), ("pods", Proxied::Pod), ("services", Proxied::Service)] {
+        let proxy = Proxy { kind, objects: objects.clone(), kubelets: kubelets.clone(), registry: registry.clone() };
+        hooks.subresources.push(("", plural, "proxy", Arc::new(proxy)));
+    }
+}
+
+/// What others need to verify the cluster's tokens.
+fn documents(tokens: &Arc<Tokens>) -> Vec<Document> {
+    let (discovery, keys) = (tokens.clone(), tokens.clone());
+    vec![
+        Document {
+            path: "/.well-known/openid-configuration",
+            content_type: "application/json",
+            make: Arc::new(move || discovery.discovery_document().into()),
+        },
+        Document {
+            path: "/openid/v1/jwks",
+            content_type: "application/jwk-set+json",
+            make: Arc::new(move || keys.key_set().into()),
+        },
+    ]
+}
+
+/// Writes the status of quotas through the registry.
+struct StatusWriter(std::sync::Weak<Registry>);
+
+#[async_trait]
+impl QuotaWriter for StatusWriter {
+    async fn write_status(&self, quota: &Map) -> Result<(), Status> {
+        let registry = self.0.upgrade().ok_or_else(|| Status::service_unavailable("the server is shutting down"))?;
+        let resource = || GroupResource::new("", "resourcequotas");
+        let served = registry.preferred("", "resourcequotas").ok_or_else(|| Status::not_found(&resource(), ""))?;
+        let place = Place {
+            namespace: quota.str_at(&["metadata", "namespace"]),
+            name: quota.str_at(&["metadata", "name"]),
+            subresource: "status",
+        };
+        let replace = mutation::Replace(quota.clone());
+        registry.update(&Context::internal(), &served, place, &replace, &Options::default()).await.map(|_| ())
+    }
+}

@@ -1,0 +1,134 @@
+//! What objects become on their way in, and what is not let in.
+
+use crate::cluster::{Cluster, pod, start};
+use serde_json::{Value, json};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+async fn ready() -> Cluster {
+    let cluster = start().await;
+    cluster.service_account("default", "default").await;
+    cluster
+}
+
+#[tokio::test]
+async fn a_plain_pod_is_given_what_upstream_gives_it() {
+    let cluster = ready().await;
+    let made = cluster.admin().post(PODS, pod("p")).await.expect(201);
+    let spec = &made["spec"];
+    assert_eq!(spec["serviceAccountName"], "default");
+    assert_eq!(spec["serviceAccount"], "default");
+    assert_eq!(spec["priority"], 0);
+    assert_eq!(spec["preemptionPolicy"], "PreemptLowerPriority");
+    let volume = &spec["volumes"][0];
+    assert!(volume["name"].as_str().is_some_and(|n| n.starts_with("kube-api-access-") && n.len() == 21), "{volume}");
+    assert_eq!(volume["projected"]["defaultMode"], 420);
+    assert_eq!(spec["containers"][0]["volumeMounts"][0]["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount");
+    let keys: Vec<&Value> = spec["tolerations"].as_array().expect("tolerations").iter().map(|t| &t["key"]).collect();
+    assert_eq!(keys, ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]);
+    assert_eq!(spec["tolerations"][0]["tolerationSeconds"], 300);
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_named() {
+    let cluster = ready().await;
+    let admin = cluster.admin();
+    let nowhere = admin.post("/api/v1/namespaces/nowhere/pods", pod("p")).await;
+    assert_eq!((nowhere.code, nowhere.message()), (404, "namespaces \"nowhere\" not found"));
+    let mut foreign = pod("p");
+    foreign["spec"]["serviceAccountName"] = "none".into();
+    let refused = admin.post(PODS, foreign).await;
+    assert_eq!(
+        refused.message(),
+        "pods \"p\" is forbidden: error looking up service account default/none: serviceaccount \"none\" not found"
+    );
+    let mut classy = pod("p");
+    classy["spec"]["priorityClassName"] = "none".into();
+    assert_eq!(admin.post(PODS, classy).await.message(), "pods \"p\" is forbidden: no PriorityClass with name none was found");
+    let mut critical = pod("p");
+    critical["spec"]["priorityClassName"] = "system-node-critical".into();
+    let made = admin.post(PODS, critical).await.expect(201);
+    assert_eq!(made["spec"]["priority"], 2_000_001_000);
+    let mut runtime = pod("q");
+    runtime["spec"]["runtimeClassName"] = "none".into();
+    assert_eq!(admin.post(PODS, runtime).await.message(), "pods \"q\" is forbidden: pod rejected: RuntimeClass \"none\" not found");
+}
+
+#[tokio::test]
+async fn namespaces_that_end_take_nothing_new_and_some_never_end() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    let refused = admin.delete("/api/v1/namespaces/default").await;
+    assert_eq!(
+        (refused.code, refused.message()),
+        (403, "namespaces \"default\" is forbidden: this namespace may not be deleted")
+    );
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "brief"}});
+    admin.post("/api/v1/namespaces", namespace).await.expect(201);
+    admin.delete("/api/v1/namespaces/brief").await.expect(200);
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}});
+    let refused = admin.post("/api/v1/namespaces/brief/configmaps", map).await;
+    assert_eq!(
+        refused.message(),
+        "configmaps \"m\" is forbidden: unable to create new content in namespace brief because it is being terminated"
+    );
+    assert_eq!(refused.body["details"]["causes"][0]["reason"], "NamespaceTerminating");
+}
+
+#[tokio::test]
+async fn limits_and_quotas_hold_under_races() {
+    let cluster = ready().await;
+    let admin = cluster.admin();
+    let limit = json!({
+        "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"},
+        "spec": {"limits": [{"type": "Container", "defaultRequest": {"cpu": "100m"}, "max": {"memory": "1Gi"}, "default": {"memory": "64Mi"}}]}
+    });
+    admin.post("/api/v1/namespaces/default/limitranges", limit).await.expect(201);
+    let made = admin.post(PODS, pod("small")).await.expect(201);
+    assert_eq!(made["spec"]["containers"][0]["resources"]["requests"]["cpu"], "100m");
+    let mut large = pod("large");
+    large["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "2Gi"}});
+    assert_eq!(
+        admin.post(PODS, large).await.message(),
+        "pods \"large\" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi"
+    );
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": "6"}}});
+    admin.post("/api/v1/namespaces/default/resourcequotas", quota).await.expect(201);
+    let tasks: Vec<_> = (0..20)
+        .map(|i| {
+            let admin = admin.clone();
+            tokio::spawn(async move { admin.post(PODS, pod(&format!("r{i}"))).await })
+        })
+        .collect();
+    let mut made = 0;
+    for task in tasks {
+        let answer = task.await.expect("no panic");
+        match answer.code {
+            201 => made += 1,
+            _ => assert!(answer.message().contains("exceeded quota: q, requested: pods=1, used: pods="), "{}", answer.body),
+        }
+    }
+    assert_eq!(made, 5, "one pod was there before the quota");
+    let stored = admin.get("/api/v1/namespaces/default/resourcequotas/q").await.expect(200);
+    assert_eq!(stored["status"]["used"]["pods"], "6");
+    admin.delete(&format!("{PODS}/small?gracePeriodSeconds=0")).await.expect(200);
+    admin.post(PODS, pod("again")).await.expect(201);
+}
+
+#[tokio::test]
+async fn claims_are_protected_and_get_the_default_class() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    let class = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "x.y",
+        "metadata": {"name": "fast", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}
+    });
+    admin.post("/apis/storage.k8s.io/v1/storageclasses", class).await.expect(201);
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    });
+    let made = admin.post("/api/v1/namespaces/default/persistentvolumeclaims", claim).await.expect(201);
+    assert_eq!(made["spec"]["storageClassName"], "fast");
+    assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+}

@@ -1,0 +1,194 @@
+//! A server for tests: its store lies in a directory that goes with it.
+
+use apiserver::authn::union::Anonymous;
+use apiserver::bootstrap;
+use apiserver::allocator::range::{AddressRange, PortRange};
+use apiserver::registry::Registry;
+use apiserver::security::{KubeletSettings, Mode, Secured, Settings, secure};
+use apiserver::server::{ApiServer, Config, LocalService};
+use apiserver::tokens::{SigningKey, TokenSettings};
+use apiserver::user::UserInfo;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tower::Service;
+
+pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+pub struct Cluster {
+    pub server: Arc<ApiServer>,
+    pub secured: Parts,
+    _directory: tempfile::TempDir,
+}
+
+/// What is left of [`Secured`] when the server has taken its own.
+pub struct Parts {
+    pub tokens: Arc<apiserver::tokens::Tokens>,
+    pub written: usize,
+}
+
+/// What a test may set otherwise.
+pub struct Options {
+    pub client_ca: Vec<u8>,
+    pub kubelets: Option<KubeletSettings>,
+    pub service_range: &'static str,
+    pub node_ports: &'static str,
+    pub token_file: &'static str,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            client_ca: Vec::new(),
+            kubelets: None,
+            service_range: "10.96.0.0/16",
+            node_ports: "30000-32767",
+            token_file: "",
+        }
+    }
+}
+
+pub async fn start() -> Cluster {
+    start_with(Options::default()).await
+}
+
+pub async fn start_with(options: Options) -> Cluster {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = store::Embedded::open(directory.path(), store::embedded::Options::default()).expect("a store");
+    let registry = Registry::open(store).await.expect("a registry");
+    let range = AddressRange::parse(options.service_range).expect("a range");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let settings = Settings {
+        client_ca: options.client_ca,
+        front_proxy: None,
+        token_file: Some(apiserver::authn::token_file::TokenFile::parse(options.token_file).expect("a token file")),
+        bootstrap_tokens: true,
+        tokens: TokenSettings {
+            signing: Some(SigningKey::from_pem(key.serialize_pem().as_bytes()).expect("a signing key")),
+            verifying: Vec::new(),
+            issuers: vec![ISSUER.to_owned()],
+            audiences: Vec::new(),
+            jwks_uri: "https://192.0.2.1:6443/openid/v1/jwks".to_owned(),
+            max_seconds: None,
+            extend: true,
+        },
+        anonymous: Anonymous::health(),
+        authorization: vec![Mode::Node, Mode::Rbac],
+        enabled_plugins: Vec::new(),
+        disabled_plugins: Vec::new(),
+        bootstrap: bootstrap::Settings {
+            advertised: Some(bootstrap::Advertised {
+                address: "192.0.2.1".parse().expect("an address"),
+                port: 6443,
+                cluster_ip: range.nth(1).expect("an address"),
+            }),
+            service_ranges: vec![range.as_str().to_owned()],
+            dns: range.nth(10),
+            client_ca: String::new(),
+            front_proxy: None,
+        },
+        service_ranges: vec![range],
+        node_ports: PortRange::parse(options.node_ports).expect("a range"),
+        kubelets: options.kubelets,
+        audit: None,
+        limit: apiserver::limit::MaxInFlight::default(),
+    };
+    let Secured { security, documents, tokens, written, .. } = secure(&registry, settings).await.expect("secured");
+    let server = ApiServer::new(Config::default(), registry, security, documents);
+    Cluster { server, secured: Parts { tokens, written }, _directory: directory }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: u16,
+    pub body: Value,
+}
+
+impl Answer {
+    pub fn message(&self) -> &str {
+        self.body["message"].as_str().unwrap_or_default()
+    }
+    /// The object, when the code is as it should be.
+    #[track_caller]
+    pub fn expect(self, code: u16) -> Value {
+        assert_eq!(self.code, code, "{}", self.body);
+        self.body
+    }
+}
+
+/// Somebody who asks.
+#[derive(Clone)]
+pub struct Client(LocalService);
+
+impl Cluster {
+    pub fn admin(&self) -> Client {
+        self.user("admin", &["system:masters"])
+    }
+
+    pub fn user(&self, name: &str, groups: &[&str]) -> Client {
+        Client(self.server.local_service(UserInfo::new(name, groups.iter().copied())))
+    }
+
+    /// A service account in the namespace, made here because no controller runs.
+    pub async fn service_account(&self, namespace: &str, name: &str) -> Value {
+        let object = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
+        self.admin().post(&format!("/api/v1/namespaces/{namespace}/serviceaccounts"), object).await.expect(201)
+    }
+}
+
+impl Client {
+    pub async fn send(&self, method: &str, path: &str, content_type: &str, body: Option<Value>) -> Answer {
+        let bytes = body.map(|b| Bytes::from(b.to_string())).unwrap_or_default();
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::CONTENT_TYPE, content_type)
+            .header(http::header::USER_AGENT, "test/1")
+            .body(Full::new(bytes))
+            .expect("a request");
+        let response = self.0.clone().call(request).await.expect("an answer");
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
+        Answer { code, body: serde_json::from_slice(&bytes).unwrap_or_else(|_| text()) }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, "application/json", None).await
+    }
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send("POST", path, "application/json", Some(body)).await
+    }
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        self.send("PUT", path, "application/json", Some(body)).await
+    }
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.send("PATCH", path, "application/merge-patch+json", Some(body)).await
+    }
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send("DELETE", path, "application/json", None).await
+    }
+}
+
+/// Waits until something holds.
+pub async fn eventually<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "it never came to be");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A pod with one container.
+pub fn pod(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"containers": [{"name": "c", "image": "busybox"}]}
+    })
+}

@@ -1,0 +1,9 @@
+//! Security through the whole server: a real store, the registry, the filters; some of it over real TLS.
+
+mod access;
+mod admission;
+mod cluster;
+mod pods;
+mod services;
+mod tokens;
+mod wire;

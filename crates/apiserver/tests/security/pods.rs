@@ -1,0 +1,62 @@
+//! Binding and eviction.
+
+use crate::cluster::{pod, start};
+use serde_json::json;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+#[tokio::test]
+async fn a_pod_is_bound_once() {
+    let cluster = start().await;
+    cluster.service_account("default", "default").await;
+    let (admin, scheduler) = (cluster.admin(), cluster.user("system:kube-scheduler", &[]));
+    admin.post(PODS, pod("p")).await.expect(201);
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"apiVersion": "v1", "kind": "Node", "name": "n1"}});
+    let answer = scheduler.post(&format!("{PODS}/p/binding"), binding.clone()).await.expect(201);
+    assert_eq!((answer["kind"].as_str(), answer["status"].as_str()), (Some("Status"), Some("Success")));
+    let bound = admin.get(&format!("{PODS}/p")).await.expect(200);
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
+    let again = scheduler.post(&format!("{PODS}/p/binding"), binding).await;
+    assert_eq!(again.code, 409);
+    assert_eq!(
+        again.message(),
+        "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\""
+    );
+    let moved = admin.patch(&format!("{PODS}/p"), json!({"spec": {"nodeName": "n2"}})).await;
+    assert_eq!(moved.code, 422, "nothing but a binding gives a node: {}", moved.body);
+}
+
+#[tokio::test]
+async fn an_eviction_asks_the_budget() {
+    let cluster = start().await;
+    cluster.service_account("default", "default").await;
+    let admin = cluster.admin();
+    let budget = json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}
+    });
+    admin.post("/apis/policy/v1/namespaces/default/poddisruptionbudgets", budget).await.expect(201);
+    let status = json!({"status": {
+        "observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2
+    }});
+    admin.patch("/apis/policy/v1/namespaces/default/poddisruptionbudgets/b/status", status).await.expect(200);
+    for name in ["p", "q"] {
+        let mut web = pod(name);
+        web["metadata"]["labels"] = json!({"app": "web"});
+        admin.post(PODS, web).await.expect(201);
+        let running = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        admin.patch(&format!("{PODS}/{name}/status"), running).await.expect(200);
+    }
+    let evict = |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}, "deleteOptions": {"gracePeriodSeconds": 0}});
+    admin.post(&format!("{PODS}/p/eviction"), evict("p")).await.expect(201);
+    assert_eq!(admin.get(&format!("{PODS}/p")).await.code, 404);
+    let refused = admin.post(&format!("{PODS}/q/eviction"), evict("q")).await;
+    assert_eq!(refused.code, 429, "{}", refused.body);
+    assert_eq!(refused.message(), "Cannot evict pod as it would violate the pod's disruption budget.");
+    assert_eq!(
+        refused.body["details"]["causes"][0]["message"],
+        "The disruption budget b needs 1 healthy pods and has 2 currently"
+    );
+    assert_eq!(admin.get(&format!("{PODS}/q")).await.code, 200);
+}

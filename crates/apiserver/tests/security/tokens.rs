@@ -1,0 +1,94 @@
+//! Service account tokens: made, verified, and dead with what they are bound to.
+
+use crate::cluster::{ISSUER, pod, start};
+use apiserver::authn::tokens::TokenAuthenticator;
+use serde_json::json;
+
+#[tokio::test]
+async fn a_token_lives_as_long_as_its_pod_and_account() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    cluster.service_account("default", "default").await;
+    let made = admin.post("/api/v1/namespaces/default/pods", pod("p")).await.expect(201);
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let request = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {"expirationSeconds": 3607, "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": made["metadata"]["uid"]}}
+    });
+    let answer = admin.post(path, request).await.expect(201);
+    let token = answer["status"]["token"].as_str().expect("a token").to_owned();
+    assert_eq!(answer["spec"]["audiences"], json!([ISSUER]));
+    let own = [ISSUER.to_owned()];
+    let tokens = &cluster.secured.tokens;
+    let found = tokens.authenticate(&token, &own).await.expect("good").expect("a user");
+    assert_eq!(found.user.name, "system:serviceaccount:default:default");
+    assert_eq!(found.user.groups, ["system:serviceaccounts", "system:serviceaccounts:default"]);
+    assert_eq!(found.user.extra["authentication.kubernetes.io/pod-name"], ["p"]);
+    let other = tokens.authenticate(&token, &["another".to_owned()]).await.expect_err("another audience");
+    assert!(other.to_string().contains("is invalid for the target audiences"), "{other}");
+
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
+    let answer = admin.post("/apis/authentication.k8s.io/v1/tokenreviews", review).await.expect(201);
+    assert_eq!(answer["status"]["authenticated"], true);
+    assert_eq!(answer["status"]["user"]["username"], "system:serviceaccount:default:default");
+    let bad = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "nonsense"}});
+    let answer = admin.post("/apis/authentication.k8s.io/v1/tokenreviews", bad).await.expect(201);
+    assert_eq!(answer["status"]["error"], "invalid bearer token");
+
+    admin.delete("/api/v1/namespaces/default/pods/p?gracePeriodSeconds=0").await.expect(200);
+    let refused = tokens.authenticate(&token, &own).await.expect_err("the pod is gone");
+    assert_eq!(refused.to_string(), "service account token has been invalidated");
+    // A pod of the same name is another pod.
+    admin.post("/api/v1/namespaces/default/pods", pod("p")).await.expect(201);
+    assert!(tokens.authenticate(&token, &own).await.is_err());
+
+    let plain = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let answer = admin.post(path, plain).await.expect(201);
+    assert_eq!(answer["spec"]["expirationSeconds"], 3600);
+    let token = answer["status"]["token"].as_str().expect("a token").to_owned();
+    assert!(tokens.authenticate(&token, &own).await.is_ok_and(|u| u.is_some()));
+    admin.delete("/api/v1/namespaces/default/serviceaccounts/default").await.expect(200);
+    assert!(tokens.authenticate(&token, &own).await.is_err());
+    cluster.service_account("default", "default").await;
+    let refused = tokens.authenticate(&token, &own).await.expect_err("another account");
+    assert!(refused.to_string().contains("does not match claim"), "{refused}");
+}
+
+#[tokio::test]
+async fn requests_for_tokens_are_checked() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    cluster.service_account("default", "sa").await;
+    let path = "/api/v1/namespaces/default/serviceaccounts/sa/token";
+    let ask = |spec: serde_json::Value| json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+    let short = admin.post(path, ask(json!({"expirationSeconds": 60}))).await;
+    assert_eq!(short.code, 422);
+    assert_eq!(
+        short.message(),
+        "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: Invalid value: 60: may not specify a duration less than 10 minutes"
+    );
+    let missing = admin.post("/api/v1/namespaces/default/serviceaccounts/none/token", ask(json!({}))).await;
+    assert_eq!((missing.code, missing.message()), (404, "serviceaccounts \"none\" not found"));
+    let unknown = admin.post(path, ask(json!({"boundObjectRef": {"apiVersion": "v1", "kind": "ConfigMap", "name": "x"}}))).await;
+    assert_eq!(unknown.message(), "cannot bind token to object of type /v1, Kind=ConfigMap");
+    let foreign = ask(json!({"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p"}}));
+    cluster.service_account("default", "default").await;
+    admin.post("/api/v1/namespaces/default/pods", pod("p")).await.expect(201);
+    let refused = admin.post(path, foreign).await;
+    assert_eq!(
+        refused.message(),
+        "cannot bind token for serviceaccount \"sa\" to pod running with different serviceaccount name."
+    );
+}
+
+#[tokio::test]
+async fn others_can_verify_tokens_by_the_published_keys() {
+    let cluster = start().await;
+    // Service accounts may read the documents, as upstream's default roles say.
+    let account = cluster.user("system:serviceaccount:default:x", &["system:serviceaccounts"]);
+    let document = account.get("/.well-known/openid-configuration").await.expect(200);
+    assert_eq!(document["issuer"], ISSUER);
+    assert_eq!(document["id_token_signing_alg_values_supported"], json!(["ES256"]));
+    let keys = account.get("/openid/v1/jwks").await.expect(200);
+    assert_eq!(keys["keys"][0]["kty"], "EC");
+}
