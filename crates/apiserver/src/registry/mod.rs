@@ -8,6 +8,7 @@
 //! | `commit` | the transactions with the store |
 //! | `meta`, `managed` | what all objects have |
 //! | `selection`, `token` | selectors and `continue` tokens |
+//! | `scale` | replicas and selector, shown alike of every kind |
 //! | `convert` | kinds that are served in two versions |
 //! | `subresource`, `virtual_resource`, `allocator` | the escape hatches. There is no fourth. |
 
@@ -21,6 +22,7 @@ pub mod managed;
 pub mod meta;
 pub mod mutation;
 mod read;
+pub mod scale;
 pub mod selection;
 mod served;
 mod subresource;
@@ -88,7 +90,12 @@ impl Registry {
         let caches = Caches::open(store.clone(), layouts).await?;
         let served = schema::resource::all().iter().map(|row| {
             let cacher = row.storage.as_ref().and_then(|storage| caches.get(&storage.prefix));
-            Arc::new(Served::new(Arc::new(row.clone()), strategy::of(row), cacher))
+            let mut served = Served::new(Arc::new(row.clone()), strategy::of(row), cacher);
+            if row.subresource("scale").is_some() {
+                let plain_selector = row.kind == "ReplicationController";
+                served.subresources.insert("scale".to_owned(), Arc::new(scale::Scale { plain_selector }));
+            }
+            Arc::new(served)
         });
         let table = Table::new(served.collect());
         Ok(Arc::new(Registry {
