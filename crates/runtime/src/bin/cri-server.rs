@@ -37,10 +37,7 @@ fn config(args: &[String]) -> Result<Config, String> {
                 config.pod_cidr = Some(cidr.to_owned());
                 config.cluster_cidrs = vec![cidr.to_owned()];
             }
-            Some(("mirror", mirror)) => {
-                let (host, url) = mirror.split_once('=').ok_or("mirror=HOST=URL")?;
-                config.registry_mirrors.push((host.to_owned(), url.to_owned()));
-            }
+            Some(("mirror", mirror)) => config.registry_mirrors.push(mirror.to_owned()),
             _ => return Err(format!("unknown option {option:?}")),
         }
     }

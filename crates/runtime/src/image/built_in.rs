@@ -123,7 +123,7 @@ fn identify(path: &Path) -> io::Result<Executable> {
         device: meta.dev(),
         inode: meta.ino(),
         size: meta.size(),
-        changed: (meta.ctime(), meta.ctime_nsec()),
+        modified: (meta.mtime(), meta.mtime_nsec()),
     })
 }
 

@@ -40,7 +40,8 @@ pub(super) struct Executable {
     pub(super) device: u64,
     pub(super) inode: u64,
     pub(super) size: u64,
-    pub(super) changed: (i64, i64),
+    /// Not when its names changed: the image may be one of them.
+    pub(super) modified: (i64, i64),
 }
 
 #[derive(Default, Serialize, Deserialize)]

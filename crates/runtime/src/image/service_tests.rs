@@ -20,14 +20,14 @@ use crate::{
         Images, Options,
         testing::{DockerRegistry, Member, TestImage, tarball},
     },
-    registry::Hosts,
+    registry::{Hosts, Proxies},
 };
 
 fn serve(dir: &Path, registry: &str) -> Client {
     let mirrors = vec![format!("docker.io=http://{registry}").parse().unwrap()];
     let executable = dir.join("exe");
     std::fs::write(&executable, "#!exe").unwrap();
-    let hosts = Hosts { mirrors, certificates: Vec::new() };
+    let hosts = Hosts { mirrors, certificates: Vec::new(), proxies: Proxies::default() };
     let options = Options { hosts, executable: Some(executable), parallel_layers: 0 };
     let server = ImageServer::new(Images::open(&dir.join("images"), options).unwrap());
     let socket = dir.join("cri.sock");

@@ -23,12 +23,12 @@ use super::{
 };
 use crate::{
     content::Digest,
-    registry::{Hosts, chain},
+    registry::{Hosts, Proxies, chain},
 };
 
 fn options(registry: &str) -> Options {
     let mirrors = vec![format!("docker.io=http://{registry}").parse().unwrap()];
-    Options { hosts: Hosts { mirrors, certificates: Vec::new() }, ..Options::default() }
+    Options { hosts: Hosts { mirrors, certificates: Vec::new(), proxies: Proxies::default() }, ..Options::default() }
 }
 
 fn open(dir: &Path, registry: &str) -> Images {

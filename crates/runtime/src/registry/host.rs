@@ -4,6 +4,7 @@ use std::{net::IpAddr, path::PathBuf, str::FromStr};
 
 use http::{Uri, uri::Scheme};
 
+use super::proxy::Proxies;
 use crate::image::Reference;
 
 /// `HOST=URL`: a server that is asked before the registry HOST is.
@@ -21,11 +22,14 @@ pub struct Hosts {
     /// Directories with a folder per registry (`HOST` or `HOST:PORT`) of `*.crt` files, each an
     /// authority that this registry's certificate may come from.
     pub certificates: Vec<PathBuf>,
+    /// Between this machine and servers.
+    pub proxies: Proxies,
 }
 
+/// No mirrors, Docker's directory of certificates, and the proxies that the environment names.
 impl Default for Hosts {
     fn default() -> Self {
-        Self { mirrors: Vec::new(), certificates: vec!["/etc/docker/certs.d".into()] }
+        Self { mirrors: Vec::new(), certificates: vec!["/etc/docker/certs.d".into()], proxies: Proxies::from_env() }
     }
 }
 
@@ -138,11 +142,11 @@ pub(super) fn is_loopback(authority: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Hosts, Mirror};
+    use super::{Hosts, Mirror, Proxies};
 
     fn urls(mirrors: &[&str], domain: &str) -> Vec<String> {
         let mirrors = mirrors.iter().map(|text| text.parse().unwrap()).collect();
-        let hosts = Hosts { mirrors, certificates: Vec::new() };
+        let hosts = Hosts { mirrors, certificates: Vec::new(), proxies: Proxies::default() };
         hosts.servers(domain).iter().map(|server| server.url("a/b", "manifests/c")).collect()
     }
 

@@ -8,6 +8,7 @@ mod blob;
 mod dns;
 mod error;
 mod host;
+mod proxy;
 mod request;
 mod session;
 mod tls;
@@ -17,6 +18,7 @@ pub use auth::Credentials;
 pub use blob::Blob;
 pub use error::{Error, chain};
 pub use host::{Hosts, InvalidMirror, Mirror};
+pub use proxy::Proxies;
 pub use session::{Resolved, Session};
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ impl Session {
     /// When a certificate authority that was put there for one of the servers is unreadable.
     pub fn new(hosts: &Hosts, reference: &Reference, credentials: Credentials) -> Result<Self, Error> {
         let endpoint = |server: Server| {
-            let transport = Transport::new(&hosts.certificates, &server.authority)?;
+            let transport = Transport::new(hosts, &server.authority)?;
             let (authorization, silent) = (Mutex::default(), AtomicBool::new(false));
             Ok(Endpoint { server, transport, authorization, silent })
         };

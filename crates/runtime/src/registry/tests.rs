@@ -8,7 +8,7 @@ use std::sync::{
 use http::{Method, header};
 use serde_json::json;
 
-use super::{Credentials, Error, Hosts, Session, chain};
+use super::{Credentials, Error, Hosts, Proxies, Session, chain};
 use crate::{
     content::Digest,
     image::{
@@ -19,7 +19,7 @@ use crate::{
 
 fn session(registry: &FakeRegistry, credentials: Credentials) -> (Session, Reference) {
     let mirrors = vec![format!("docker.io=http://{}", registry.address()).parse().unwrap()];
-    let hosts = Hosts { mirrors, certificates: Vec::new() };
+    let hosts = Hosts { mirrors, certificates: Vec::new(), proxies: Proxies::default() };
     let reference = "docker.io/library/x:v1".parse().unwrap();
     (Session::new(&hosts, &reference, credentials).unwrap(), reference)
 }
@@ -344,7 +344,7 @@ async fn the_registry_is_asked_when_a_mirror_fails() {
     let host = registry.address();
     let mirror = |url: &str| format!("{host}=http://{url}").parse().unwrap();
     let mirrors = vec![mirror("127.0.0.1:1"), mirror(&empty.address()), mirror(&broken.address())];
-    let hosts = Hosts { mirrors, certificates: Vec::new() };
+    let hosts = Hosts { mirrors, certificates: Vec::new(), proxies: Proxies::default() };
     let reference: Reference = format!("{host}/library/x:v1").parse().unwrap();
     let session = Session::new(&hosts, &reference, Credentials::Anonymous).unwrap();
     let resolved = session.resolve(&reference).await.unwrap();
@@ -362,6 +362,7 @@ async fn failures_read_as_people_know_them() {
     let with = |mirrors: &[&str]| Hosts {
         mirrors: mirrors.iter().map(|mirror| mirror.parse().unwrap()).collect(),
         certificates: Vec::new(),
+        proxies: Proxies::default(),
     };
     let resolve = async |hosts: &Hosts, reference: &Reference| {
         let session = Session::new(hosts, reference, Credentials::Anonymous).unwrap();
@@ -392,12 +393,10 @@ async fn failures_read_as_people_know_them() {
     );
 }
 
-#[tokio::test]
-async fn certificates_are_checked_against_the_registrys_own_authority() {
-    let image = TestImage::simple("content");
+/// A server with a certificate for `name`, and that certificate.
+fn certificate(name: &str) -> (Arc<rustls::ServerConfig>, String) {
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate =
-        rcgen::CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap().self_signed(&key).unwrap();
+    let certificate = rcgen::CertificateParams::new(vec![name.into()]).unwrap().self_signed(&key).unwrap();
     let server = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -407,9 +406,16 @@ async fn certificates_are_checked_against_the_registrys_own_authority() {
             rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
         )
         .unwrap();
-    let registry = FakeRegistry::start_with(&[&image], Some(Arc::new(server)), |_| None).await;
+    (Arc::new(server), certificate.pem())
+}
+
+#[tokio::test]
+async fn certificates_are_checked_against_the_registrys_own_authority() {
+    let image = TestImage::simple("content");
+    let (server, pem) = certificate("127.0.0.1");
+    let registry = FakeRegistry::start_with(&[&image], Some(server), |_| None).await;
     let dir = tempfile::tempdir().unwrap();
-    let hosts = Hosts { mirrors: Vec::new(), certificates: vec![dir.path().into()] };
+    let hosts = Hosts { mirrors: Vec::new(), certificates: vec![dir.path().into()], proxies: Proxies::default() };
     let reference: Reference = format!("{}/a/b:v1", registry.address()).parse().unwrap();
 
     let session = Session::new(&hosts, &reference, Credentials::Anonymous).unwrap();
@@ -418,7 +424,7 @@ async fn certificates_are_checked_against_the_registrys_own_authority() {
 
     let own = dir.path().join(registry.address());
     std::fs::create_dir(&own).unwrap();
-    std::fs::write(own.join("ca.crt"), certificate.pem()).unwrap();
+    std::fs::write(own.join("ca.crt"), pem).unwrap();
     let session = Session::new(&hosts, &reference, Credentials::Anonymous).unwrap();
     assert_eq!(session.resolve(&reference).await.unwrap().descriptor.digest, image.manifest.digest());
 
@@ -451,4 +457,62 @@ async fn no_answer_is_worth_a_panic() {
             assert!(read.is_ok_and(|bytes| Digest::of(&bytes) == resolved.descriptor.digest), "{shown}");
         }
     }
+}
+
+/// A proxy that asks for a password and passes connections on to one address, whatever the name.
+async fn proxy_to(address: String) -> (String, Arc<Mutex<Vec<String>>>) {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let lines = log.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (lines, address) = (lines.clone(), address.clone());
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).await.unwrap() > 0 {}
+                lines.lock().unwrap().push(head.lines().next().unwrap_or_default().to_owned());
+                let allowed = head.to_lowercase().contains("proxy-authorization: basic dxnlcjpwdw==\r\n");
+                if head.starts_with("CONNECT") && allowed {
+                    stream.write_all(b"HTTP/1.1 200 Established\r\n\r\n").await.unwrap();
+                    let mut host = tokio::net::TcpStream::connect(address).await.unwrap();
+                    copy_bidirectional(&mut stream, &mut host).await.ok();
+                } else {
+                    let answer = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n";
+                    stream.write_all(answer).await.unwrap();
+                }
+            });
+        }
+    });
+    (at, log)
+}
+
+#[tokio::test]
+async fn a_proxy_leads_to_registries_that_have_no_route() {
+    let image = TestImage::simple("content");
+    let (server, pem) = certificate("registry.example");
+    let registry = FakeRegistry::start_with(&[&image], Some(server), |_| None).await;
+    let (proxy, log) = proxy_to(registry.address()).await;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("registry.example")).unwrap();
+    std::fs::write(dir.path().join("registry.example/ca.crt"), pem).unwrap();
+    let resolve = async |reference: &str, user: &str| {
+        let reference: Reference = reference.parse().unwrap();
+        let url = Some(format!("http://{user}@{proxy}"));
+        let proxies = Proxies::from_variables(|name| url.clone().filter(|_| name != "NO_PROXY" && name != "no_proxy"));
+        let mirrors = vec!["open.example=http://open.example".parse().unwrap()];
+        let hosts = Hosts { mirrors, certificates: vec![dir.path().into()], proxies };
+        let session = Session::new(&hosts, &reference, Credentials::Anonymous).unwrap();
+        session.resolve(&reference).await
+    };
+    let resolved = resolve("registry.example/a/b:v1", "user:pw").await.unwrap();
+    assert_eq!(resolved.descriptor.digest, image.manifest.digest());
+    let said = sentence(resolve("registry.example/a/b:v1", "user:wrong").await);
+    assert!(said.contains("407 Proxy Authentication Required"), "{said}");
+    sentence(resolve("open.example/a/b:v1", "user:pw").await);
+    let asked = log.lock().unwrap().clone();
+    assert_eq!(asked[0], "CONNECT registry.example:443 HTTP/1.1");
+    assert!(asked.contains(&"HEAD http://open.example/v2/a/b/manifests/v1 HTTP/1.1".to_owned()), "{asked:?}");
 }

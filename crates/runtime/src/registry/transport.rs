@@ -1,6 +1,6 @@
 //! HTTP to one registry, with failures in the words of Go's network library.
 
-use std::{error::Error as StdError, io, path::PathBuf, time::Duration};
+use std::{error::Error as StdError, io, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, Uri};
@@ -12,7 +12,13 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 
-use super::{dns::Dns, error::Error, tls};
+use super::{
+    dns::Dns,
+    error::Error,
+    host::Hosts,
+    proxy::{Proxies, ProxyConnector},
+    tls,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// From asking to the first line of the answer; Docker Hub can take its time.
@@ -23,12 +29,13 @@ const USER_AGENT: &str = concat!("pilothouse/", env!("CARGO_PKG_VERSION"));
 /// Connections to a registry and wherever it redirects to. Made for one pull, so that nothing
 /// stays open, or in memory, between pulls.
 pub(super) struct Transport {
-    client: Client<HttpsConnector<HttpConnector<Dns>>, Full<Bytes>>,
+    client: Client<HttpsConnector<ProxyConnector>, Full<Bytes>>,
+    proxies: Proxies,
 }
 
 impl Transport {
-    pub(super) fn new(certificates: &[PathBuf], authority: &str) -> Result<Self, Error> {
-        let tls = tls::config(certificates, authority).map_err(|error| Error::Protocol {
+    pub(super) fn new(hosts: &Hosts, authority: &str) -> Result<Self, Error> {
+        let tls = tls::config(&hosts.certificates, authority).map_err(|error| Error::Protocol {
             url: authority.into(),
             reason: format!("its certificate authorities can't be read: {error}"),
         })?;
@@ -39,19 +46,24 @@ impl Transport {
         http.set_keepalive(Some(Duration::from_secs(30)));
         // One version of HTTP: layers come in parallel, each on its own connection, and a broken
         // one breaks no other.
-        let https =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(ProxyConnector { direct: http, proxies: hosts.proxies.clone() });
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(https);
-        Ok(Self { client })
+        Ok(Self { client, proxies: hosts.proxies.clone() })
     }
 
     /// Sends a request and waits for the head of the answer.
     pub(super) async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
         let agent = http::HeaderValue::from_static(USER_AGENT);
         request.headers_mut().insert(http::header::USER_AGENT, agent);
+        let proxy = self.proxies.authorization(request.uri());
+        request.headers_mut().extend(proxy.map(|value| (http::header::PROXY_AUTHORIZATION, value)));
         let (method, url) = (request.method().clone(), shown(request.uri()));
         let reason = match tokio::time::timeout(ANSWER_TIMEOUT, self.client.request(request)).await {
             Ok(Ok(response)) => return Ok(response),

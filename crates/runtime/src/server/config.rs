@@ -15,8 +15,8 @@ pub struct Config {
     /// The executable that shims are copies of; it has to call [`crate::dispatch`] first. `None` is the
     /// running one.
     pub executable: Option<PathBuf>,
-    /// Where images of a registry host are pulled from instead: `(host, URL)`.
-    pub registry_mirrors: Vec<(String, String)>,
+    /// Servers that are asked before a registry is: `HOST=URL`.
+    pub registry_mirrors: Vec<String>,
     /// Address of the streaming server (exec, attach, port-forward). Only loopback addresses are taken;
     /// port 0 picks one.
     pub streaming: SocketAddr,
@@ -69,6 +69,10 @@ impl Config {
             return Err(ConfigError::Streaming(self.streaming));
         }
         Ok(())
+    }
+
+    pub(crate) fn images_dir(&self) -> PathBuf {
+        self.data_dir.join("images")
     }
 
     pub(crate) fn cgroup_root(&self) -> String {

@@ -1,6 +1,7 @@
 //! Operations on containers.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -10,13 +11,13 @@ use std::{
 
 use cri::v1::{
     ContainerConfig, ContainerEventType, ContainerFilter, ContainerState, CreateContainerRequest,
-    LinuxContainerResources, NamespaceMode,
+    LinuxContainerResources, Mount, NamespaceMode,
 };
 
 use super::{
     Runtime, blocking,
     error::{Result, RuntimeError},
-    images::ResolvedImage,
+    images::{ResolvedImage, volume_name},
     names::{container_name, new_id},
     pod_files,
     record::{self, ContainerRecord, Finished, Status},
@@ -76,11 +77,10 @@ impl Runtime {
                 kind: "container",
                 source,
             })?;
-        let image = self.resolve_image(&config).await?;
         let runtime = Arc::clone(&self);
         let (made_id, made_sandbox) = (id.clone(), sandbox.clone());
         let made = blocking(move || {
-            let made = runtime.make_container(&made_id, &made_sandbox, &config, &image);
+            let made = runtime.make_container(&made_id, &made_sandbox, &config);
             if made.is_err()
                 && let Err(error) = runtime.remove_container_remains(&made_id)
             {
@@ -96,41 +96,23 @@ impl Runtime {
         Ok(id)
     }
 
-    async fn resolve_image(&self, config: &ContainerConfig) -> Result<ResolvedImage> {
-        let name = config
-            .image
-            .as_ref()
-            .map(|i| i.image.clone())
-            .unwrap_or_default();
-        let images = self.images.clone();
-        let asked = name.clone();
-        blocking(move || images.resolve(&asked))
-            .await
-            .map_err(RuntimeError::other(format!("resolve image {name:?}")))?
-            .ok_or(RuntimeError::NotFound {
-                kind: "image",
-                id: name,
-            })
-    }
-
     fn make_container(
         &self,
         id: &str,
         sandbox: &Sandbox,
         config: &ContainerConfig,
-        image: &ResolvedImage,
     ) -> Result<ContainerRecord> {
         let io = |doing: &str| RuntimeError::io(format!("{doing} of container {id}"));
+        let name = config.image.as_ref().map_or("", |i| i.image.as_str());
+        let image = &self.images.resolve(name)?;
         let dir = self.layout.container(id);
         fs::DirBuilder::new()
             .mode(0o711)
             .create(&dir)
             .map_err(io("make the directory"))?;
         record::write_config(&dir, config).map_err(io("save the configuration"))?;
-        let rootfs = self
-            .images
-            .prepare(id, image)
-            .map_err(RuntimeError::other(format!("make the root of container {id}")))?;
+        let rootfs = self.images.prepare(id, image)?;
+        let volumes = self.image_volumes(id, config)?;
         let users = Databases::read(&rootfs).map_err(spec::SpecError::Users)?;
         let cgroup = self.layout.cgroup(sandbox.cgroup_parent(), id);
         let log_path = log_path(sandbox, config);
@@ -145,6 +127,7 @@ impl Runtime {
                 image: &image.config,
                 users: &users,
                 node_hostname: &node_hostname(),
+                image_volumes: &volumes,
                 pod_files: &pod_files::mounts(&sandbox_dir, own_ipc(&sandbox.config)),
                 cgroup_version: self.cgroups.version(),
                 cgroup_dirs: self.cgroups.dirs(&cgroup)?,
@@ -175,8 +158,8 @@ impl Runtime {
             id: id.to_owned(),
             sandbox: sandbox.id.clone(),
             created_at: now_nanos(),
-            image_id: image.id.clone(),
-            image_ref: image.reference.clone(),
+            image_id: image.id(),
+            image_ref: image.reference(),
             uid: spec.user.uid,
             gid: spec.user.gid,
             groups: spec.user.groups,
@@ -187,6 +170,23 @@ impl Runtime {
         };
         record::write_state(&dir, &record).map_err(io("save the state"))?;
         Ok(record)
+    }
+
+    /// Mounts the images that a container has as volumes; where, by the number of the mount.
+    fn image_volumes(
+        &self,
+        id: &str,
+        config: &ContainerConfig,
+    ) -> Result<BTreeMap<usize, PathBuf>> {
+        let mut volumes = BTreeMap::new();
+        for (number, mount) in config.mounts.iter().enumerate() {
+            if let Some(image) = mount.image.as_ref().filter(|_| is_image(mount)) {
+                let image = self.images.resolve(&image.image)?;
+                let path = self.images.view(&volume_name(id, number), &image)?;
+                volumes.insert(number, path);
+            }
+        }
+        Ok(volumes)
     }
 
     /// The first process of the container whose process ids a debug container shares.
@@ -275,9 +275,12 @@ impl Runtime {
     fn prepare_launch(&self, container: &Container) -> Result<ContainerPlan> {
         let id = &container.id;
         let saved = self.read_plan(id)?;
-        self.images
-            .mount(id)
-            .map_err(RuntimeError::other(format!("mount the root of container {id}")))?;
+        self.images.mount(id)?;
+        for (number, mount) in container.config.mounts.iter().enumerate() {
+            if is_image(mount) {
+                self.images.mount(&volume_name(id, number))?;
+            }
+        }
         let cgroup = &saved.plan.cgroup;
         self.cgroups.create(cgroup)?;
         self.cgroups.restrict_devices(cgroup, &saved.device_rules)?;
@@ -498,9 +501,7 @@ impl Runtime {
             super::recovery::kill_and_remove_cgroup(&saved.plan.cgroup_dirs)
                 .map_err(RuntimeError::io(format!("remove the cgroup of container {id}")))?;
         }
-        self.images
-            .remove(id)
-            .map_err(RuntimeError::other(format!("remove the root of container {id}")))?;
+        self.images.remove(id)?;
         super::recovery::remove_dir(&dir)
             .map_err(RuntimeError::io(format!("remove the directory of container {id}")))
     }
@@ -597,6 +598,11 @@ struct SavedPlan {
     device_rules: Vec<crate::cgroup::DeviceRule>,
 }
 
+/// Whether a mount is of an image.
+fn is_image(mount: &Mount) -> bool {
+    mount.image.as_ref().is_some_and(|i| !i.image.is_empty())
+}
+
 fn log_path(sandbox: &Sandbox, config: &ContainerConfig) -> Option<PathBuf> {
     let directory = &sandbox.config.log_directory;
     if directory.is_empty() || config.log_path.is_empty() {
@@ -623,7 +629,7 @@ fn stop_signal(config: &ContainerConfig, image: &ResolvedImage) -> Result<i32> {
 fn make_missing_sources(config: &ContainerConfig) -> std::io::Result<()> {
     for mount in &config.mounts {
         let path = Path::new(&mount.host_path);
-        if !mount.host_path.is_empty() && fs::symlink_metadata(path).is_err() {
+        if !is_image(mount) && !mount.host_path.is_empty() && fs::symlink_metadata(path).is_err() {
             fs::create_dir_all(path)?;
         }
     }

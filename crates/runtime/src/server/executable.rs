@@ -25,6 +25,8 @@ pub(crate) struct SealedExecutable {
     mount: OwnedFd,
     /// Name of its directory.
     pub(crate) hash: String,
+    /// The copy itself.
+    pub(crate) file: PathBuf,
 }
 
 /// Name of the file in the copy's directory.
@@ -71,14 +73,15 @@ impl SealedExecutable {
     }
 
     fn open(bin: &Path, hash: String) -> io::Result<Self> {
-        let mount = syscalls::open_tree(&bin.join(&hash).join(FILE), false)?;
+        let file = bin.join(&hash).join(FILE);
+        let mount = syscalls::open_tree(&file, false)?;
         let sealed = MountAttributes {
             set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
             propagation: libc::MS_PRIVATE,
             ..Default::default()
         };
         syscalls::mount_setattr(mount.as_fd(), false, sealed)?;
-        Ok(Self { mount, hash })
+        Ok(Self { mount, hash, file })
     }
 
     /// The path to execute; good in this process and in a child that is about to execute it.

@@ -1,108 +1,141 @@
 //! What containers need of images.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
-use crate::spec::ImageConfig;
+use super::error::{Result, RuntimeError};
+use crate::{
+    content::Usage,
+    image::{Image, Images},
+    registry::chain,
+    spec::ImageConfig,
+};
 
-/// An image that a container can be made of.
-#[derive(Clone, Debug, Default)]
+/// An image that a container can be made of; it stays on disk for as long as this is held.
+#[derive(Clone, Debug)]
 pub(crate) struct ResolvedImage {
-    pub(crate) id: String,
-    /// What the container's status calls it.
-    pub(crate) reference: String,
+    image: Arc<Image>,
     pub(crate) config: ImageConfig,
 }
 
-/// Bytes and inodes that a container has written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct WritableUsage {
-    pub(crate) bytes: u64,
-    pub(crate) inodes: u64,
+impl ResolvedImage {
+    pub(crate) fn id(&self) -> String {
+        self.image.id().to_string()
+    }
+
+    /// What the container's status calls it: a name with a digest when there is one.
+    pub(crate) fn reference(&self) -> String {
+        let digest = self.image.repo_digests().first();
+        digest.cloned().unwrap_or_else(|| self.id())
+    }
 }
 
-/// Images and root file systems. All calls block; errors are told as they are.
-pub(crate) trait RootFilesystems: Send + Sync {
-    /// Finds an image by id or name; `Ok(None)` when it isn't there.
-    fn resolve(&self, image: &str) -> Result<Option<ResolvedImage>, String>;
+/// Images and root file systems. All calls block.
+#[derive(Clone, Debug)]
+pub(crate) struct RootFilesystems(Images);
+
+impl RootFilesystems {
+    pub(crate) fn new(images: Images) -> Self {
+        Self(images)
+    }
+
+    /// Finds an image by id or name.
+    pub(crate) fn resolve(&self, name: &str) -> Result<ResolvedImage> {
+        let image = self.0.resolve(name).ok_or_else(|| RuntimeError::NotFound {
+            kind: "image",
+            id: name.to_owned(),
+        })?;
+        let config = image.config();
+        Ok(ResolvedImage {
+            config: ImageConfig {
+                entrypoint: config.entrypoint.clone(),
+                cmd: config.cmd.clone(),
+                env: config.env.clone(),
+                working_dir: config.working_dir.clone(),
+                user: config.user.clone(),
+                stop_signal: config.stop_signal.clone(),
+            },
+            image,
+        })
+    }
+
     /// Makes and mounts the root file system of a new container.
-    fn prepare(&self, container: &str, image: &ResolvedImage) -> Result<PathBuf, String>;
-    /// Mounts it again if need be, such as after the machine has started anew.
-    fn mount(&self, container: &str) -> Result<PathBuf, String>;
-    /// Unmounts and removes it; it need not exist.
-    fn remove(&self, container: &str) -> Result<(), String>;
-    /// Removes all but those of these containers.
-    fn retain(&self, containers: &[String]) -> Result<(), String>;
-    fn usage(&self, container: &str) -> Result<WritableUsage, String>;
-    /// Where they are kept, for usage reports.
-    fn directory(&self) -> PathBuf;
-}
+    pub(crate) fn prepare(&self, container: &str, image: &ResolvedImage) -> Result<PathBuf> {
+        let snapshots = self.0.snapshots();
+        snapshots
+            .prepare(container, &image.image)
+            .and_then(|_| snapshots.mount(container))
+            .map_err(|e| failed(format!("make the root of container {container}"), &e))
+    }
 
-/// Directories as images, until the image store is there.
-pub(crate) struct DirectoryImages(pub(crate) PathBuf);
+    /// Makes and mounts a read-only view of an image, as for a volume.
+    pub(crate) fn view(&self, name: &str, image: &ResolvedImage) -> Result<PathBuf> {
+        let snapshots = self.0.snapshots();
+        snapshots
+            .view(name, &image.image)
+            .and_then(|_| snapshots.mount(name))
+            .map_err(|e| failed(format!("mount the image volume {name}"), &e))
+    }
 
-impl RootFilesystems for DirectoryImages {
-    fn resolve(&self, image: &str) -> Result<Option<ResolvedImage>, String> {
-        let dir = self.0.join("images").join(image.replace(['/', ':'], "_"));
-        if !dir.is_dir() {
-            return Ok(None);
-        }
-        Ok(Some(ResolvedImage {
-            id: format!("sha256:{}", image.replace(['/', ':'], "_")),
-            reference: image.into(),
-            config: ImageConfig::default(),
-        }))
+    /// Mounts one again if need be, such as after the machine has started anew.
+    pub(crate) fn mount(&self, name: &str) -> Result<PathBuf> {
+        self.0
+            .snapshots()
+            .mount(name)
+            .map_err(|e| failed(format!("mount {name}"), &e))
     }
-    fn prepare(&self, container: &str, image: &ResolvedImage) -> Result<PathBuf, String> {
-        let dir = self.0.join("dirs").join(container);
-        for part in ["upper", "work", "rootfs"] {
-            std::fs::create_dir_all(dir.join(part)).map_err(|e| e.to_string())?;
-        }
-        let name = image.id.trim_start_matches("sha256:");
-        std::fs::write(dir.join("image"), name).map_err(|e| e.to_string())?;
-        self.mount(container)
-    }
-    fn mount(&self, container: &str) -> Result<PathBuf, String> {
-        let dir = self.0.join("dirs").join(container);
-        let name = std::fs::read_to_string(dir.join("image")).map_err(|e| e.to_string())?;
-        let target = dir.join("rootfs");
-        if std::fs::read_dir(&target).is_ok_and(|mut d| d.next().is_some()) {
-            return Ok(target);
-        }
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            self.0.join("images").join(name).display(),
-            dir.join("upper").display(),
-            dir.join("work").display()
-        );
-        nix::mount::mount(
-            Some("overlay"),
-            &target,
-            Some("overlay"),
-            nix::mount::MsFlags::empty(),
-            Some(options.as_str()),
-        )
-        .map_err(|e| e.to_string())?;
-        Ok(target)
-    }
-    fn remove(&self, container: &str) -> Result<(), String> {
-        let dir = self.0.join("dirs").join(container);
-        let _ = nix::mount::umount2(&dir.join("rootfs"), nix::mount::MntFlags::MNT_DETACH);
-        let _ = std::fs::remove_dir_all(dir);
-        Ok(())
-    }
-    fn retain(&self, containers: &[String]) -> Result<(), String> {
-        for entry in std::fs::read_dir(self.0.join("dirs")).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !containers.contains(&name) {
-                self.remove(&name)?;
+
+    /// Unmounts and removes what belongs to a container; none of it need exist.
+    pub(crate) fn remove(&self, container: &str) -> Result<()> {
+        for name in self.0.snapshots().list() {
+            if name == container || owner(&name) == Some(container) {
+                self.0
+                    .snapshots()
+                    .remove(&name)
+                    .map_err(|e| failed(format!("remove the root of container {container}"), &e))?;
             }
         }
         Ok(())
     }
-    fn usage(&self, _: &str) -> Result<WritableUsage, String> {
-        Ok(WritableUsage::default())
+
+    /// Removes all but those of these containers.
+    pub(crate) fn retain(&self, containers: &[String]) -> Result<()> {
+        let known: Vec<String> = self
+            .0
+            .snapshots()
+            .list()
+            .into_iter()
+            .filter(|name| containers.iter().any(|c| name == c || owner(name) == Some(c)))
+            .collect();
+        self.0
+            .snapshots()
+            .retain(&known)
+            .map_err(|e| failed("remove root file systems of no container".into(), &e))
     }
-    fn directory(&self) -> PathBuf {
-        self.0.clone()
+
+    /// What a container has written.
+    pub(crate) fn usage(&self, container: &str) -> Option<Usage> {
+        self.0.snapshots().usage(container).ok()
+    }
+
+    /// Where they are kept, for usage reports.
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.0.dir().to_owned()
+    }
+}
+
+/// Name of the view that is a container's image volume.
+pub(crate) fn volume_name(container: &str, number: usize) -> String {
+    format!("{container}.volume-{number}")
+}
+
+/// The container whose image volume this is.
+fn owner(name: &str) -> Option<&str> {
+    name.split_once(".volume-").map(|(container, _)| container)
+}
+
+fn failed(doing: String, error: &(dyn std::error::Error + 'static)) -> RuntimeError {
+    RuntimeError::Other {
+        doing,
+        message: chain(error),
     }
 }

@@ -7,9 +7,8 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use cri::{ImageServiceServer, RuntimeServiceServer};
+use cri::RuntimeServiceServer;
 use network::pod::{PodNetwork, PodNetworkConfig};
-use tokio::sync::OnceCell;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
@@ -17,7 +16,8 @@ use super::{
     Runtime, blocking,
     config::{Config, ConfigError},
     events::Events,
-    images::DirectoryImages,
+    executable::SealedExecutable,
+    images::RootFilesystems,
     layout::Layout,
     names::Names,
     service::Service,
@@ -26,6 +26,8 @@ use super::{
 };
 use crate::{
     cgroup::{CgroupError, Cgroups},
+    image::{ImageServer, Images, Options},
+    registry::InvalidMirror,
     streaming,
 };
 
@@ -53,6 +55,12 @@ pub enum ServeError {
     /// No usable control groups.
     #[error("control groups are not usable: {0}")]
     Cgroups(String),
+    /// A mirror's description is wrong.
+    #[error(transparent)]
+    Mirror(#[from] InvalidMirror),
+    /// The images can't be used.
+    #[error("{0}")]
+    Images(String),
     /// What an earlier server left can't be read.
     #[error("cannot take up earlier sandboxes: {0}")]
     Recovery(String),
@@ -114,12 +122,11 @@ async fn serve_on(
     listener: UnixListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let runtime = open(config).await?;
+    let (runtime, images) = open(config).await?;
     runtime
         .recover()
         .await
         .map_err(|e| ServeError::Recovery(e.chain()))?;
-    prepare_executable(&runtime);
     let streaming = runtime
         .serve_streams()
         .await
@@ -133,24 +140,15 @@ async fn serve_on(
                 .max_decoding_message_size(cri::MAX_MESSAGE_SIZE)
                 .max_encoding_message_size(cri::MAX_MESSAGE_SIZE),
         )
+        .add_service(images.cri())
+        .add_service(images.own())
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
         .await;
     streaming.abort();
     Ok(result?)
 }
 
-/// Makes the copy for shims while nothing waits for it yet.
-fn prepare_executable(runtime: &Arc<Runtime>) {
-    let runtime = runtime.clone();
-    tokio::spawn(async move {
-        if let Err(error) = runtime.executable().await {
-            let error = error.chain();
-            tracing::error!(error, "no pod can be started");
-        }
-    });
-}
-
-async fn open(config: Config) -> Result<Arc<Runtime>, ServeError> {
+async fn open(config: Config) -> Result<(Arc<Runtime>, ImageServer), ServeError> {
     let layout = Layout::new(&config);
     for dir in [layout.sandboxes(), layout.containers(), layout.network()] {
         fs::create_dir_all(&dir).map_err(io_error(format!("make {}", dir.display())))?;
@@ -166,25 +164,48 @@ async fn open(config: Config) -> Result<Arc<Runtime>, ServeError> {
             network.set_pod_cidr(cidr).map_err(io::Error::other)?;
         }
         Ok(network)
-    })
-    .await
-    .map_err(io_error("open the pod network"))?;
-    let images = Arc::new(DirectoryImages(config.data_dir.clone()));
+    });
+    let (images_config, bin) = (config.clone(), layout.bin().to_owned());
+    let executable = blocking(move || open_images(&images_config, &bin));
+    let (network, executable) = tokio::join!(network, executable);
+    let network = network.map_err(io_error("open the pod network"))?;
+    let (executable, images) = executable?;
     let ready = network.gateway().is_some();
-    Ok(Arc::new(Runtime {
+    let runtime = Arc::new(Runtime {
         layout,
         cgroups,
         network,
-        images,
+        images: RootFilesystems::new(images.clone()),
         sandboxes: Table::new("sandbox"),
         containers: Table::new("container"),
         names: Names::default(),
         events: Events::default(),
         streams: Streams::default(),
-        executable: OnceCell::new(),
+        executable,
         network_ready: AtomicBool::new(ready),
         config,
-    }))
+    });
+    Ok((runtime, ImageServer::new(images)))
+}
+
+/// Copies the executable for shims and opens the images, one of which is made of the same copy.
+fn open_images(config: &Config, bin: &Path) -> Result<(SealedExecutable, Images), ServeError> {
+    let source = match &config.executable {
+        Some(path) => path.clone(),
+        None => std::env::current_exe().map_err(io_error("find this executable"))?,
+    };
+    let executable = SealedExecutable::prepare(&source, bin)
+        .map_err(io_error("copy the executable for shims"))?;
+    let mut options = Options {
+        executable: Some(executable.file.clone()),
+        ..Options::default()
+    };
+    for mirror in &config.registry_mirrors {
+        options.hosts.mirrors.push(mirror.parse()?);
+    }
+    let images = Images::open(&config.images_dir(), options)
+        .map_err(|e| ServeError::Images(crate::registry::chain(&e)))?;
+    Ok((executable, images))
 }
 
 fn lock_data_dir(config: &Config) -> Result<fs::File, ServeError> {

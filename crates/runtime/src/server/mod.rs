@@ -36,7 +36,6 @@ use std::sync::{
 };
 
 use network::pod::PodNetwork;
-use tokio::sync::OnceCell;
 
 pub use config::{Config, ConfigError};
 pub use lifecycle::{ServeError, serve};
@@ -65,33 +64,18 @@ pub(crate) struct Runtime {
     pub(crate) layout: Layout,
     pub(crate) cgroups: Cgroups,
     pub(crate) network: PodNetwork,
-    pub(crate) images: Arc<dyn RootFilesystems>,
+    pub(crate) images: RootFilesystems,
     pub(crate) sandboxes: Table<Sandbox>,
     pub(crate) containers: Table<Container>,
     pub(crate) names: Names,
     pub(crate) events: Events,
     pub(crate) streams: streams::Streams,
-    executable: OnceCell<SealedExecutable>,
+    /// What shims run.
+    pub(crate) executable: SealedExecutable,
     network_ready: AtomicBool,
 }
 
 impl Runtime {
-    /// The copy of the executable that shims run from, made when it is first asked for.
-    pub(crate) async fn executable(&self) -> Result<&SealedExecutable> {
-        self.executable
-            .get_or_try_init(|| async {
-                let source = match &self.config.executable {
-                    Some(path) => path.clone(),
-                    None => std::env::current_exe()
-                        .map_err(RuntimeError::io("find this executable"))?,
-                };
-                let bin = self.layout.bin().to_owned();
-                blocking(move || SealedExecutable::prepare(&source, &bin))
-                    .await
-                    .map_err(RuntimeError::io("copy the executable for shims"))
-            })
-            .await
-    }
 
     /// Whether pods can be attached to the network.
     pub(crate) fn network_ready(&self) -> bool {

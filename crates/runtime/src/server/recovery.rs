@@ -109,9 +109,7 @@ impl Runtime {
     /// Brings the rest of the machine in line with what was found.
     fn reconcile(&self) -> Result<()> {
         let containers: Vec<String> = self.containers.all().iter().map(|c| c.id.clone()).collect();
-        self.images
-            .retain(&containers)
-            .map_err(RuntimeError::other("remove root file systems of no container"))?;
+        self.images.retain(&containers)?;
         let sandboxes = self.sandboxes.all();
         let attached = sandboxes
             .iter()
@@ -122,12 +120,9 @@ impl Runtime {
             .reconcile(&attached)
             .map_err(RuntimeError::network("bring the pod network in order"))?;
         let mut used: Vec<String> = sandboxes.iter().map(|s| s.record().executable).collect();
-        if let Some(executable) = self.executable.get() {
-            used.push(executable.hash.clone());
-            super::executable::remove_others(self.layout.bin(), &used)
-                .map_err(RuntimeError::io("remove old copies of the executable"))?;
-        }
-        Ok(())
+        used.push(self.executable.hash.clone());
+        super::executable::remove_others(self.layout.bin(), &used)
+            .map_err(RuntimeError::io("remove old copies of the executable"))
     }
 
     /// Follows a sandbox's shim for as long as it lives. The receiver resolves when the containers are in

@@ -50,8 +50,8 @@ pub fn reset(config: &Config) -> Result<(), ResetError> {
         Err(error) => attempt("cgroups".into(), Err(io::Error::other(error))),
     }
     attempt("mounts".into(), unmount_below(layout.root()));
-    let snapshots = config.data_dir.join("snapshots");
-    attempt("mounts".into(), unmount_below(&snapshots));
+    let images = config.images_dir();
+    attempt("mounts".into(), unmount_below(&images));
     let prefix = layout.netns_prefix();
     for name in ids(Path::new(NETNS_DIR)) {
         if name.starts_with(&prefix) {
@@ -63,7 +63,7 @@ pub fn reset(config: &Config) -> Result<(), ResetError> {
     attempt("pod network".into(), super::lifecycle::open_network(config).and_then(|network| {
         network.reset().map_err(io::Error::other)
     }));
-    for dir in [layout.root(), layout.bin()] {
+    for dir in [layout.root(), layout.bin(), &images] {
         attempt(dir.display().to_string(), remove_dir(dir));
     }
     attempt(config.socket.display().to_string(), remove_file(&config.socket));

@@ -178,7 +178,7 @@ impl Runtime {
             netns,
             ips: attachment.as_ref().map(|a| a.ips.clone()).unwrap_or_default(),
             host_interface: attachment.map(|a| a.host_interface),
-            executable: self.executable().await?.hash.clone(),
+            executable: self.executable.hash.clone(),
             pause,
         };
         record::write_state(&dir, &record)

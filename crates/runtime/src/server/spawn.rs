@@ -25,7 +25,6 @@ impl Runtime {
         let doing = || RuntimeError::io(format!("start the shim of sandbox {id}"));
         let dir = self.layout.sandbox(id);
         let cgroup = self.layout.shim_cgroup();
-        let executable = self.executable().await?;
 
         let dirs = self.cgroups.dirs(&cgroup)?;
         let runtime = Arc::clone(self);
@@ -34,7 +33,7 @@ impl Runtime {
         let handle = shim::syscalls::open_path(&dir).map_err(doing())?;
         let listener = UnixListener::bind(socket_path(&handle)).map_err(doing())?;
         let log = File::create(dir.join(LOG)).map_err(doing())?;
-        let mut command = Command::new(executable.path());
+        let mut command = Command::new(self.executable.path());
         command
             .arg0(shim::NAME)
             .arg(&self.config.cluster)

@@ -74,7 +74,7 @@ impl Runtime {
             }),
             ..Default::default()
         };
-        if let Ok(usage) = self.images.usage(&container.id) {
+        if let Some(usage) = self.images.usage(&container.id) {
             out.writable_layer = Some(FilesystemUsage {
                 timestamp: time,
                 fs_id: Some(FilesystemIdentifier {

@@ -9,7 +9,10 @@ mod resources;
 mod sysctls;
 mod user;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use cri::v1::{
     Capability, ContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext,
@@ -83,6 +86,8 @@ pub(crate) struct Surroundings<'a> {
     /// The machine's name, for pods that use it.
     pub(crate) node_hostname: &'a str,
     pub(crate) pod_files: &'a [(PathBuf, PathBuf)],
+    /// Where images that are volumes are mounted, by the number of the mount.
+    pub(crate) image_volumes: &'a BTreeMap<usize, PathBuf>,
     pub(crate) cgroup: String,
     pub(crate) cgroup_version: Version,
     pub(crate) cgroup_dirs: Vec<PathBuf>,
@@ -147,6 +152,7 @@ pub(crate) fn plan(
             privileged,
             readonly_rootfs: context.readonly_rootfs,
             pod_files: around.pod_files,
+            image_volumes: around.image_volumes,
             cgroup_version: around.cgroup_version,
             cgroup_dirs: around.named_cgroup_dirs.clone(),
         },

@@ -1,6 +1,9 @@
 //! A container's mounts: those that every container has, those of the pod, those asked for.
 
-use std::path::{Component, Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+};
 
 use cri::v1::{Mount, MountPropagation};
 
@@ -17,6 +20,8 @@ pub(crate) struct MountContext<'a> {
     pub(crate) readonly_rootfs: bool,
     /// The pod's `/dev/shm`, `/etc/hostname` and so on: `(container path, host path)`.
     pub(crate) pod_files: &'a [(PathBuf, PathBuf)],
+    /// Where images that are volumes are mounted, by the number of the mount.
+    pub(crate) image_volumes: &'a BTreeMap<usize, PathBuf>,
     pub(crate) cgroup_version: Version,
     /// `(name, directory)` of the container's groups, of version 1.
     pub(crate) cgroup_dirs: Vec<(String, PathBuf)>,
@@ -28,8 +33,8 @@ pub(crate) fn plan(
     context: &MountContext<'_>,
 ) -> Result<Vec<MountPlan>, SpecError> {
     let mut requested = Vec::new();
-    for mount in asked {
-        requested.push(convert(mount)?);
+    for (number, mount) in asked.iter().enumerate() {
+        requested.push(convert(mount, context.image_volumes.get(&number))?);
     }
     for (container, host) in context.pod_files {
         if !requested.iter().any(|m| m.destination == *container) {
@@ -115,14 +120,9 @@ fn defaults(context: &MountContext<'_>) -> Vec<MountPlan> {
     ]
 }
 
-fn convert(mount: &Mount) -> Result<MountPlan, SpecError> {
+fn convert(mount: &Mount, image: Option<&PathBuf>) -> Result<MountPlan, SpecError> {
     let path = &mount.container_path;
     let bad = |why: &'static str| SpecError::Mount(path.clone(), why);
-    if mount.image.as_ref().is_some_and(|i| !i.image.is_empty()) {
-        return Err(SpecError::Unimplemented(format!(
-            "mount {path:?}: images as volumes are not supported by this runtime"
-        )));
-    }
     if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
         return Err(SpecError::Unimplemented(format!(
             "mount {path:?}: mapped user ids are not supported by this runtime"
@@ -131,6 +131,9 @@ fn convert(mount: &Mount) -> Result<MountPlan, SpecError> {
     let destination = normal(Path::new(path)).ok_or_else(|| bad("its path in the container must be absolute"))?;
     if destination == Path::new("/") {
         return Err(bad("the container's root can't be mounted over"));
+    }
+    if let Some(root) = image {
+        return image_volume(mount, destination, root);
     }
     if !Path::new(&mount.host_path).is_absolute() {
         return Err(bad("its path on the host must be absolute"));
@@ -162,6 +165,45 @@ fn convert(mount: &Mount) -> Result<MountPlan, SpecError> {
     })
 }
 
+/// An image as a volume: read-only, nothing in it is executable with more rights.
+fn image_volume(
+    mount: &Mount,
+    destination: PathBuf,
+    root: &Path,
+) -> Result<MountPlan, SpecError> {
+    let bad = |why: &'static str| SpecError::Mount(mount.container_path.clone(), why);
+    let below = Path::new(&mount.image_sub_path);
+    let plain = below
+        .components()
+        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    if !plain {
+        return Err(bad("the path inside its image must be relative, without '..'"));
+    }
+    // Links of the image must not lead out of it.
+    let mut source = root.to_owned();
+    for component in below.components() {
+        source.push(component);
+        match source.symlink_metadata() {
+            Ok(metadata) if metadata.is_symlink() => {
+                return Err(bad("the path inside its image must not contain symbolic links"));
+            }
+            Ok(_) => {}
+            Err(_) => return Err(bad("the path inside its image does not exist")),
+        }
+    }
+    Ok(MountPlan {
+        destination,
+        kind: MountKind::Bind(Bind {
+            source,
+            recursive: true,
+            readonly: true,
+            recursive_readonly: true,
+            propagation: Propagation::Private,
+            hardened: false,
+        }),
+    })
+}
+
 /// Without `.`, `..` and doubled slashes; `None` unless absolute.
 fn normal(path: &Path) -> Option<PathBuf> {
     if !path.is_absolute() {
@@ -184,11 +226,14 @@ fn normal(path: &Path) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
+    static NONE: BTreeMap<usize, PathBuf> = BTreeMap::new();
+
     fn context() -> MountContext<'static> {
         MountContext {
             privileged: false,
             readonly_rootfs: false,
             pod_files: &[],
+            image_volumes: &NONE,
             cgroup_version: Version::V2,
             cgroup_dirs: vec![],
         }
@@ -228,14 +273,34 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_applied_is_refused() {
-        let image = Mount {
-            image: Some(cri::v1::ImageSpec {
-                image: "x".into(),
-                ..Default::default()
-            }),
-            ..bind("/a", "/b")
+    fn images_as_volumes_stay_inside_and_read_only() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("data")).unwrap();
+        std::os::unix::fs::symlink("/etc", dir.path().join("link")).unwrap();
+        let volumes = BTreeMap::from([(0, dir.path().to_owned())]);
+        let context = MountContext {
+            image_volumes: &volumes,
+            ..context()
         };
+        let planned = |below: &str| {
+            let mount = Mount {
+                image_sub_path: below.into(),
+                ..bind("", "/volume")
+            };
+            plan(&[mount], &context)
+        };
+        let mounts = planned("data").unwrap();
+        let MountKind::Bind(bind) = &mounts[3].kind else {
+            panic!("{mounts:?}")
+        };
+        assert!(bind.readonly && bind.source == dir.path().join("data"));
+        for bad in ["../x", "/etc", "link", "none"] {
+            assert!(planned(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_applied_is_refused() {
         let mapped = Mount {
             uid_mappings: vec![cri::v1::IdMapping::default()],
             ..bind("/a", "/b")
@@ -244,7 +309,7 @@ mod tests {
             recursive_read_only: true,
             ..bind("/a", "/b")
         };
-        for bad in [image, mapped, recursive, bind("/a", "b"), bind("a", "/b"), bind("/a", "/x/..")] {
+        for bad in [mapped, recursive, bind("/a", "b"), bind("a", "/b"), bind("/a", "/x/..")] {
             assert!(plan(std::slice::from_ref(&bad), &context()).is_err(), "{bad:?}");
         }
     }

@@ -35,6 +35,7 @@ fn plan_with(
         users: &Databases::default(),
         node_hostname: "node",
         pod_files: &[],
+        image_volumes: &BTreeMap::new(),
         cgroup: "/pod/c1".into(),
         cgroup_version: Version::V1,
         cgroup_dirs: vec![],

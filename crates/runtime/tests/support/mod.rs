@@ -46,7 +46,6 @@ impl Server {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let pid = std::process::id();
         let dir = tempfile::Builder::new().prefix("cri-").tempdir().unwrap();
-        image::install(dir.path());
         let client = Client::connect(dir.path().join("cri.sock"));
         let mut server = Self {
             cluster: format!("t{pid}-{number}"),
@@ -57,7 +56,17 @@ impl Server {
             client,
         };
         server.launch().await;
+        server.load(image::archive()).await;
         server
+    }
+
+    /// Loads images of an archive.
+    pub async fn load(&self, archive: Vec<u8>) {
+        let pieces: Vec<_> = archive
+            .chunks(1 << 20)
+            .map(|c| cri::images::LoadRequest { data: c.to_vec().into() })
+            .collect();
+        self.client.images().load(tokio_stream::iter(pieces)).await.unwrap();
     }
 
     fn arguments(&self) -> Vec<String> {
