@@ -48,7 +48,7 @@ async fn nobody_grants_more_than_they_hold() {
     let role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "manager"},
         "rules": [
-            {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": ["*"]},
+            {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": ["get", "create", "update", "patch"]},
             {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}
         ]
     });

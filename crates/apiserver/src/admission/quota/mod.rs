@@ -2,7 +2,8 @@
 //!
 //! What is used stands in the status of each quota. A write reserves there what it will use, by compare-and-put, before it
 //! happens; so several writers, and several servers on one store, never exceed a quota together. A reservation whose write
-//! fails afterwards is found by counting: the controller does so, and this plugin does before it refuses anybody.
+//! fails afterwards, and what a deletion frees, is found by counting: the controller does so, and this plugin does before it
+//! refuses anybody. Reservations of this server whose objects are not stored yet are added to what is counted.
 
 pub(crate) mod amounts;
 mod scope;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use schema::{Map, Value};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 /// Writes the status of a quota.
 #[async_trait]
@@ -29,6 +31,19 @@ pub trait QuotaWriter: Send + Sync + 'static {
 
 /// How often a reservation is tried against other servers.
 const TRIES: usize = 16;
+/// How long a write may take between its reservation and its object being seen; afterwards it has failed.
+const IN_FLIGHT: Duration = Duration::from_secs(2);
+
+/// A reservation whose object may not be stored yet.
+struct Pending {
+    quota: String,
+    group: String,
+    plural: String,
+    /// Empty for an update: its object is there already, as it was.
+    name: String,
+    adds: Amounts,
+    at: Instant,
+}
 
 /// One of the quotas that a write must keep to.
 struct Bound {
@@ -43,11 +58,13 @@ pub struct ResourceQuota {
     writer: Arc<dyn QuotaWriter>,
     /// Writers of one namespace go one by one, so that they do not fail each other's compare.
     turns: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// By namespace.
+    pending: Mutex<HashMap<String, Vec<Pending>>>,
 }
 
 impl ResourceQuota {
     pub fn new(objects: Arc<dyn Lookup>, writer: Arc<dyn QuotaWriter>) -> Self {
-        ResourceQuota { objects, writer, turns: Mutex::default() }
+        ResourceQuota { objects, writer, turns: Mutex::default(), pending: Mutex::default() }
     }
 
     fn turn(&self, namespace: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -91,9 +108,10 @@ impl ResourceQuota {
         Ok(bounds)
     }
 
-    /// What is used of what a quota bounds, counted from the objects.
+    /// What is used of what a quota bounds, counted from the objects and from what is about to become one.
     fn count(&self, namespace: &str, quota: &Map, hard: &Amounts) -> Amounts {
         let mut used: Amounts = hard.keys().map(|name| (name.clone(), Quantity::ZERO)).collect();
+        let mut pending = self.pending_of(namespace, quota.str_at(&["metadata", "name"]));
         for row in schema::resource::all().iter().filter(|r| r.namespaced && r.storage.is_some()) {
             let (group, plural) = (row.group.as_ref(), row.plural.as_ref());
             let weighs = usage::weighs_updates(group, plural);
@@ -101,6 +119,8 @@ impl ResourceQuota {
                 continue;
             }
             for object in self.objects.list(Stored { group, plural }, Some(namespace)) {
+                let name = object.str_at(&["metadata", "name"]);
+                pending.retain(|(g, p, n, _)| g != group || p != plural || n != name);
                 if scope::holds(quota, group.is_empty() && plural == "pods", &object) {
                     let mut more = usage::of(group, plural, &object);
                     more.retain(|name, _| hard.contains_key(name));
@@ -108,7 +128,38 @@ impl ResourceQuota {
                 }
             }
         }
+        for (.., mut adds) in pending {
+            adds.retain(|name, _| hard.contains_key(name));
+            amounts::add(&mut used, &adds);
+        }
         used
+    }
+
+    /// The reservations of a quota that may still be on their way: group, plural, name, amounts.
+    fn pending_of(&self, namespace: &str, quota: &str) -> Vec<(String, String, String, Amounts)> {
+        let mut all = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(list) = all.get_mut(namespace) else { return Vec::new() };
+        list.retain(|p| p.at.elapsed() < IN_FLIGHT);
+        let of_quota = list.iter().filter(|p| p.quota == quota);
+        of_quota.map(|p| (p.group.clone(), p.plural.clone(), p.name.clone(), p.adds.clone())).collect()
+    }
+
+    fn note_pending(&self, a: &Attributes<'_>, quota: &str, adds: &Amounts) {
+        let created = a.operation == Operation::Create;
+        let pending = Pending {
+            quota: quota.to_owned(),
+            group: a.resource.group.to_string(),
+            plural: a.resource.plural.to_string(),
+            name: if created { a.object.str_at(&["metadata", "name"]).to_owned() } else { String::new() },
+            adds: adds.clone(),
+            at: Instant::now(),
+        };
+        let mut all = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, list| {
+            list.retain(|p| p.at.elapsed() < IN_FLIGHT);
+            !list.is_empty()
+        });
+        all.entry(a.namespace.to_owned()).or_default().push(pending);
     }
 
     /// Reserves in one quota; the refusal when there is no room.
@@ -140,7 +191,10 @@ impl ResourceQuota {
             reserved.set_at(&["status", "hard"], to_value(&bound.hard));
             reserved.set_at(&["status", "used"], to_value(&used));
             match self.writer.write_status(&reserved).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.note_pending(a, name, &bound.adds);
+                    return Ok(());
+                }
                 Err(conflict) if conflict.reason == Reason::Conflict => {}
                 // A quota that was deleted meanwhile bounds nothing.
                 Err(gone) if gone.reason == Reason::NotFound => return Ok(()),
@@ -280,11 +334,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_write_does_not_cost_the_quota_for_ever() {
+    async fn what_a_deletion_frees_is_found_before_anybody_is_refused() {
         let held = held("{pods: '1'}");
         let plugin = ResourceQuota::new(held.clone(), held.clone());
         create(&plugin, "a", "1m").await.expect("room");
-        // "a" was then refused elsewhere and never stored.
+        assert!(create(&plugin, "b", "1m").await.is_err(), "the first may still be on its way");
+        held.put(PODS, map("{metadata: {name: a, namespace: d}}"));
+        assert!(create(&plugin, "b", "1m").await.is_err());
+        held.remove(PODS, "d", "a");
+        plugin.pending.lock().expect("no panic").clear();
         create(&plugin, "b", "1m").await.expect("counted again");
     }
 }
