@@ -82,10 +82,11 @@ impl Proxies {
     }
 
     fn of(&self, uri: &Uri) -> Option<&Proxy> {
+        let local = is_loopback(uri.authority()?.as_str());
         let host = uri.host()?.trim_matches(['[', ']']);
         let proxy = if uri.scheme() == Some(&Scheme::HTTPS) { self.https.as_ref() } else { self.http.as_ref() };
         let except = self.except.iter().any(|exception| exception.matches(host, port(uri)));
-        proxy.filter(|_| !except && !is_loopback(host))
+        proxy.filter(|_| !except && !local)
     }
 
     /// What a request that goes through a proxy in the open has to say to it.
