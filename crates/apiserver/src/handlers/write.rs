@@ -125,6 +125,38 @@ async fn patched(served: &Served, call: &mut Call) -> Result<Patched, Status> {
 }
 
 impl Patched {
+    /// The configuration of an apply: as it was written, for what was not given is not owned; but only of fields that the
+    /// kind has, with values of their types.
+    fn configuration(&self, call: &Call, served: &Served, expected: Expected<'_>) -> Result<Map, Status> {
+        // What is given twice is judged as in any body; what is unknown can't be owned, whatever is asked.
+        receive::decode_as(&call.cx, Format::Yaml, &self.bytes, expected, self.options.field_validation)?;
+        let raw = schema::yaml::parse(&self.bytes);
+        let Value::Map(mut config) = raw.map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?
+        else {
+            return Err(Status::bad_request("error decoding YAML: a configuration must be an object"));
+        };
+        let typed = schema::normal::typed(expected.ty, Value::Map(config.clone()));
+        let why = match typed {
+            Ok(decoded) => decoded.problems.into_iter().find_map(|problem| match problem {
+                schema::Problem::Unknown(path) => Some(format!(".{path}: field not declared in schema")),
+                schema::Problem::Duplicate(_) => None,
+            }),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(why) = why {
+            let namespace = call.namespace(served);
+            let name = call.name();
+            let what = if namespace.is_empty() { format!("/{name}") } else { format!("{namespace}/{name}") };
+            return Err(Status::new(500, api::Reason::Unknown, format!(
+                "failed to create typed patch object ({what}; {}, Kind={}): {why}",
+                expected.api_version, expected.kind
+            )));
+        }
+        config.insert("apiVersion", expected.api_version);
+        config.insert("kind", expected.kind);
+        Ok(config)
+    }
+
     /// The mutation that the patch is to a type.
     fn mutation<'a>(
         &'a self,
@@ -134,12 +166,7 @@ impl Patched {
         expected: Expected<'a>,
     ) -> Result<Box<dyn Mutation + 'a>, Status> {
         let Some(kind) = self.kind else {
-            let validation = match self.options.field_validation {
-                // Apply has always refused what it does not know, unless it is told to warn or ignore.
-                FieldValidation::Warn if !call.query.contains("fieldValidation") => FieldValidation::Strict,
-                other => other,
-            };
-            let config = receive::decode_as(&call.cx, Format::Yaml, &self.bytes, expected, validation)?;
+            let config = self.configuration(call, served, expected)?;
             return Ok(Box::new(Apply {
                 config,
                 ty: expected.ty,

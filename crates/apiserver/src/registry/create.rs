@@ -102,7 +102,8 @@ impl Registry {
     ) -> Result<Written, Status> {
         let cacher = served.storage("create")?;
         if !matches!(object.str_at(&["metadata", "resourceVersion"]), "" | "0") {
-            return Err(Status::internal("resourceVersion should not be set on objects to be created"));
+            let why = "resourceVersion should not be set on objects to be created";
+            return Err(Status::new(500, api::Reason::Unknown, why));
         }
         served.to_stored(&mut object);
         let name = object.str_at(&["metadata", "name"]).to_owned();

@@ -162,7 +162,9 @@ pub struct Apply<'a> {
 
 impl Mutation for Apply<'_> {
     fn apply(&self, cx: &Context, existing: Option<&Map>) -> Result<Map, Status> {
-        let mut object = managed::apply(self, cx, existing)?;
+        let merged = managed::apply(self, cx, existing)?;
+        let typed = schema::normal::typed(self.ty, Value::Map(merged));
+        let mut object = typed.map_err(|error| Status::internal(format!("the merged object does not fit its kind: {error}")))?.object;
         if self.defaults {
             schema::defaults::apply(self.ty, &mut object);
         }

@@ -149,6 +149,13 @@ async fn objects_are_patched_four_ways() {
     assert_eq!(applied["spec"]["replicas"], 5);
     let managers = applied["metadata"]["managedFields"].as_array().unwrap();
     assert!(managers.iter().any(|m| m["manager"] == "me" && m["operation"] == "Apply"));
+    // What a configuration does not say is nobody's.
+    let labels = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: d\n  labels: {x: z}\n";
+    let labelled = client.patch(&format!("{path}?fieldManager=other"), "application/apply-patch+yaml", labels).await.ok();
+    assert_eq!(labelled["metadata"]["labels"]["x"], "z");
+    let unknown = apply.replace("replicas", "replicaas");
+    let unknown = client.patch(&format!("{path}?fieldManager=me&fieldValidation=Ignore"), "application/apply-patch+yaml", &unknown).await.refused(500);
+    assert_eq!(unknown["message"], "failed to create typed patch object (default/d; apps/v1, Kind=Deployment): .spec.replicaas: field not declared in schema");
     let fresh = apply.replace("name: d", "name: f").replace("replicas: 5", "selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}");
     let made = client.patch(&format!("{deployments}/f?fieldManager=me"), "application/apply-patch+yaml", &fresh).await;
     assert_eq!(made.code, 201, "{}", made.text());
