@@ -40,7 +40,8 @@ impl MaxInFlight {
     /// # Errors
     /// 429 when all places are taken.
     pub fn admit(&self, info: &RequestInfo, user: &UserInfo) -> Result<Place, Status> {
-        let limit = if info.read_only() || !info.is_resource && info.verb == "head" { &self.reading } else { &self.writing };
+        let limit =
+            if info.read_only() || !info.is_resource && info.verb == "head" { &self.reading } else { &self.writing };
         let free = Place { _permit: None };
         let Some(limit) = limit else { return Ok(free) };
         if info.long_running() || user.in_group(MASTERS) {
@@ -70,7 +71,10 @@ mod tests {
         let held = limit.admit(&list, &jane).expect("a place");
         let refused = limit.admit(&list, &jane).expect_err("full");
         assert_eq!((refused.code, refused.retry_after()), (429, Some(1)));
-        assert!(limit.admit(&info("POST", "/api/v1/namespaces/a/pods"), &jane).is_ok(), "writes have places of their own");
+        assert!(
+            limit.admit(&info("POST", "/api/v1/namespaces/a/pods"), &jane).is_ok(),
+            "writes have places of their own"
+        );
         assert!(limit.admit(&info("GET", "/api/v1/pods?watch=1"), &jane).is_ok(), "watches take none");
         assert!(limit.admit(&list, &UserInfo::new("root", [MASTERS])).is_ok());
         drop(held);

@@ -163,13 +163,19 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
         None => None,
     };
     let mut hooks = Hooks { admission, ..Hooks::default() };
-    let allocator = ServiceAllocator::new(registry.store().clone(), objects.clone(), settings.service_ranges, settings.node_ports);
+    let allocator =
+        ServiceAllocator::new(registry.store().clone(), objects.clone(), settings.service_ranges, settings.node_ports);
     hooks.allocators.push(("", "services", Arc::new(allocator)));
     reviews(&mut hooks, &authorizer, bearer, tokens.audiences());
     let weak = || Arc::downgrade(registry);
     hooks.subresources.push(("", "serviceaccounts", "token", Arc::new(TokenRequest(tokens.clone()))));
     hooks.subresources.push(("", "pods", "binding", Arc::new(Binding { registry: weak() })));
-    hooks.subresources.push(("", "pods", "eviction", Arc::new(Eviction { registry: weak(), objects: objects.clone() })));
+    hooks.subresources.push((
+        "",
+        "pods",
+        "eviction",
+        Arc::new(Eviction { registry: weak(), objects: objects.clone() }),
+    ));
     hooks.virtuals.push(("", "bindings", Arc::new(Binding { registry: weak() })));
     if let Some(kubelets) = &kubelets {
         streams(&mut hooks, registry, &objects, kubelets, &authorizer);
@@ -183,7 +189,9 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
 /// Mends the first objects when somebody takes from them what the cluster lives by.
 fn keep_first_objects(registry: &Arc<Registry>, settings: bootstrap::Settings) {
     let notify = Arc::new(tokio::sync::Notify::new());
-    for (group, plural) in [("", "services"), ("", "endpoints"), ("discovery.k8s.io", "endpointslices"), ("", "configmaps")] {
+    for (group, plural) in
+        [("", "services"), ("", "endpoints"), ("discovery.k8s.io", "endpointslices"), ("", "configmaps")]
+    {
         registry.observe(group, plural, Arc::new(FirstObjects { notify: notify.clone() }));
     }
     let registry = Arc::downgrade(registry);
@@ -231,7 +239,11 @@ struct Shared<A>(Arc<A>);
 
 #[async_trait]
 impl<A: Authenticator> Authenticator for Shared<A> {
-    async fn authenticate(&self, request: &http::request::Parts, peer: Option<&Peer>) -> Result<Option<UserInfo>, AuthnError> {
+    async fn authenticate(
+        &self,
+        request: &http::request::Parts,
+        peer: Option<&Peer>,
+    ) -> Result<Option<UserInfo>, AuthnError> {
         self.0.authenticate(request, peer).await
     }
 }
@@ -249,7 +261,9 @@ fn authorizer(registry: &Registry, modes: &[Mode]) -> (Arc<Rbac>, Arc<dyn Author
             Mode::AlwaysAllow => all.push(Arc::new(Always(true))),
             Mode::AlwaysDeny => all.push(Arc::new(Always(false))),
             Mode::Node => {
-                let role = bootstrap::rbac::defaults().iter().find(|d| d.resource == "clusterroles" && d.name == "system:node");
+                let role = bootstrap::rbac::defaults()
+                    .iter()
+                    .find(|d| d.resource == "clusterroles" && d.name == "system:node");
                 let node = Arc::new(Node::new(role.map(|r| PolicyRule::list_of(&r.object)).unwrap_or_default()));
                 for (group, plural) in [
                     ("", "pods"),
@@ -272,7 +286,11 @@ struct Always(bool);
 #[async_trait]
 impl Authorizer for Always {
     async fn authorize(&self, _: &crate::authz::Attributes<'_>) -> crate::authz::Decision {
-        if self.0 { crate::authz::Decision::Allow(String::new()) } else { crate::authz::Decision::NoOpinion("Everything is forbidden.".into()) }
+        if self.0 {
+            crate::authz::Decision::Allow(String::new())
+        } else {
+            crate::authz::Decision::NoOpinion("Everything is forbidden.".into())
+        }
     }
     async fn rules_for(&self, _: &UserInfo, _: &str) -> crate::authz::Rules {
         let all = || vec!["*".to_owned()];
@@ -280,7 +298,12 @@ impl Authorizer for Always {
             return crate::authz::Rules::default();
         }
         crate::authz::Rules {
-            resources: vec![crate::authz::ResourceRule { verbs: all(), groups: all(), resources: all(), names: Vec::new() }],
+            resources: vec![crate::authz::ResourceRule {
+                verbs: all(),
+                groups: all(),
+                resources: all(),
+                names: Vec::new(),
+            }],
             paths: vec![crate::authz::PathRule { verbs: all(), paths: all() }],
             ..crate::authz::Rules::default()
         }
@@ -350,7 +373,12 @@ impl<P: Projection> Observer for Follows<P> {
     }
 }
 
-fn reviews(hooks: &mut Hooks, authorizer: &Arc<dyn Authorizer>, tokens: Arc<dyn TokenAuthenticator>, audiences: &[String]) {
+fn reviews(
+    hooks: &mut Hooks,
+    authorizer: &Arc<dyn Authorizer>,
+    tokens: Arc<dyn TokenAuthenticator>,
+    audiences: &[String],
+) {
     let group = "authorization.k8s.io";
     for (plural, whose) in [
         ("subjectaccessreviews", Whose::Anyones),

@@ -46,7 +46,8 @@ impl Lookup for Held {
     }
     fn list(&self, kind: Stored, namespace: Option<&str>) -> Vec<Arc<Map>> {
         let held = self.0.lock().expect("no panic");
-        let wanted = |(plural, ns, _): &(String, String, String)| plural == kind.plural && namespace.is_none_or(|n| n == ns);
+        let wanted =
+            |(plural, ns, _): &(String, String, String)| plural == kind.plural && namespace.is_none_or(|n| n == ns);
         held.iter().filter(|(key, _)| wanted(key)).map(|(_, object)| object.clone()).collect()
     }
     async fn fresh(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status> {

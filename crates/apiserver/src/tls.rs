@@ -6,7 +6,9 @@
 
 use arc_swap::ArcSwap;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring as provider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, ring as provider, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
@@ -25,7 +27,11 @@ const FILE_CHECK: Duration = Duration::from_secs(60);
 #[derive(Debug, Error)]
 pub enum TlsError {
     #[error("cannot read {path}")]
-    Read { path: PathBuf, #[source] source: std::io::Error },
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the {what} is not PEM: {why}")]
     Pem { what: &'static str, why: String },
     #[error("the {what} is empty: it needs at least one certificate")]
@@ -113,7 +119,9 @@ impl ServerTls {
                     served = now;
                     tracing::info!(certificate = %certificate.display(), "serving with the renewed certificate");
                 }
-                Err(error) => tracing::warn!(certificate = %certificate.display(), %error, "the renewed certificate is not usable yet"),
+                Err(error) => {
+                    tracing::warn!(certificate = %certificate.display(), %error, "the renewed certificate is not usable yet")
+                }
             }
         }
     }
@@ -290,7 +298,8 @@ mod tests {
     #[tokio::test]
     async fn certificates_are_chosen_by_the_name_asked_for() {
         let (plain, wild) = (identity("plain.test"), identity("*.wild.test"));
-        let settings = TlsSettings { default: plain.clone(), by_name: vec![wild.clone()], client_authorities: Vec::new() };
+        let settings =
+            TlsSettings { default: plain.clone(), by_name: vec![wild.clone()], client_authorities: Vec::new() };
         let tls = ServerTls::new(&settings).expect("a configuration");
         assert!(served(&tls, &wild, "a.wild.test").await.is_ok());
         assert!(served(&tls, &plain, "plain.test").await.is_ok());

@@ -200,8 +200,12 @@ mod tests {
 
     #[test]
     fn the_youngest_default_class_wins_then_the_first_by_name() {
-        let classes =
-            [storage("old", "2026-01-01", true), storage("b", "2026-02-01", true), storage("a", "2026-02-01", true), storage("x", "2027", false)];
+        let classes = [
+            storage("old", "2026-01-01", true),
+            storage("b", "2026-02-01", true),
+            storage("a", "2026-02-01", true),
+            storage("x", "2027", false),
+        ];
         let mut claim = map("{spec: {}}");
         assert!(wants_storage_class(&claim));
         set_storage_class(&mut claim, classes.iter());
@@ -211,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_runtime_class_adds_or_refuses() {
-        let class = map("{overhead: {podFixed: {cpu: 250m}}, scheduling: {nodeSelector: {a: b}, tolerations: [{key: k}]}}");
+        let class =
+            map("{overhead: {podFixed: {cpu: 250m}}, scheduling: {nodeSelector: {a: b}, tolerations: [{key: k}]}}");
         let mut pod = map("{spec: {nodeSelector: {c: d}}}");
         apply_runtime_class(&mut pod, &class).expect("admitted");
         assert_eq!(check_overhead(&pod, Some(&class)), Ok(()));

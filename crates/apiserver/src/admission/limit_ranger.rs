@@ -37,7 +37,10 @@ pub(super) fn apply_defaults(pod: &mut Map, ranges: &[Map]) {
             }
         }
         if !notes.is_empty() {
-            pod.set_at(&["metadata", "annotations", ANNOTATION], format!("LimitRanger plugin set: {}", notes.join("; ")));
+            pod.set_at(
+                &["metadata", "annotations", ANNOTATION],
+                format!("LimitRanger plugin set: {}", notes.join("; ")),
+            );
         }
     }
 }
@@ -106,27 +109,51 @@ fn joined(errors: &[String]) -> Result<(), String> {
     }
 }
 
-fn below_min(kind: &str, name: &str, least: &Quantity, request: Option<&Quantity>, limit: Option<&Quantity>) -> Option<String> {
+fn below_min(
+    kind: &str,
+    name: &str,
+    least: &Quantity,
+    request: Option<&Quantity>,
+    limit: Option<&Quantity>,
+) -> Option<String> {
     match (request, limit) {
         (None, _) => Some(format!("minimum {name} usage per {kind} is {least}.  No request is specified")),
         (Some(asked), _) if asked < least => {
             Some(format!("minimum {name} usage per {kind} is {least}, but request is {asked}"))
         }
-        (_, Some(bound)) if bound < least => Some(format!("minimum {name} usage per {kind} is {least}, but limit is {bound}")),
+        (_, Some(bound)) if bound < least => {
+            Some(format!("minimum {name} usage per {kind} is {least}, but limit is {bound}"))
+        }
         _ => None,
     }
 }
 
-fn above_max(kind: &str, name: &str, most: &Quantity, request: Option<&Quantity>, limit: Option<&Quantity>) -> Option<String> {
+fn above_max(
+    kind: &str,
+    name: &str,
+    most: &Quantity,
+    request: Option<&Quantity>,
+    limit: Option<&Quantity>,
+) -> Option<String> {
     match (request, limit) {
         (_, None) => Some(format!("maximum {name} usage per {kind} is {most}.  No limit is specified")),
-        (_, Some(bound)) if bound > most => Some(format!("maximum {name} usage per {kind} is {most}, but limit is {bound}")),
-        (Some(asked), _) if asked > most => Some(format!("maximum {name} usage per {kind} is {most}, but request is {asked}")),
+        (_, Some(bound)) if bound > most => {
+            Some(format!("maximum {name} usage per {kind} is {most}, but limit is {bound}"))
+        }
+        (Some(asked), _) if asked > most => {
+            Some(format!("maximum {name} usage per {kind} is {most}, but request is {asked}"))
+        }
         _ => None,
     }
 }
 
-fn above_ratio(kind: &str, name: &str, most: &Quantity, request: Option<&Quantity>, limit: Option<&Quantity>) -> Option<String> {
+fn above_ratio(
+    kind: &str,
+    name: &str,
+    most: &Quantity,
+    request: Option<&Quantity>,
+    limit: Option<&Quantity>,
+) -> Option<String> {
     let what = format!("{name} max limit to request ratio per {kind} is {most}");
     let Some(asked) = request.filter(|q| !q.is_zero()) else {
         return Some(format!("{what}, but no request is specified or request is 0"));
@@ -204,7 +231,8 @@ mod tests {
     #[test]
     fn defaults_fill_gaps_and_are_noted() {
         let ranges = range("{type: Container, defaultRequest: {cpu: 100m, memory: 64Mi}, default: {cpu: '1'}}");
-        let mut pod = map("{spec: {containers: [{name: a, resources: {requests: {cpu: 50m}}}], initContainers: [{name: i}]}}");
+        let mut pod =
+            map("{spec: {containers: [{name: a, resources: {requests: {cpu: 50m}}}], initContainers: [{name: i}]}}");
         apply_defaults(&mut pod, &ranges);
         let container = walk::items(&pod, &["spec", "containers"]).next().expect("a container");
         assert_eq!(container.str_at(&["resources", "requests", "cpu"]), "50m");
@@ -219,12 +247,15 @@ mod tests {
     #[test]
     fn bounds_are_checked_in_upstreams_words() {
         let ranges = range("{type: Container, min: {cpu: 100m}, max: {memory: 1Gi}, maxLimitRequestRatio: {cpu: 2}}");
-        let pod = map("{spec: {containers: [{name: a, resources: {requests: {cpu: 50m}, limits: {cpu: '1', memory: 2Gi}}}]}}");
+        let pod = map(
+            "{spec: {containers: [{name: a, resources: {requests: {cpu: 50m}, limits: {cpu: '1', memory: 2Gi}}}]}}",
+        );
         assert_eq!(
             check_pod(&pod, &ranges),
             Err("[minimum cpu usage per Container is 100m, but request is 50m, \
                  maximum memory usage per Container is 1Gi, but limit is 2Gi, \
-                 cpu max limit to request ratio per Container is 2, but provided ratio is 20.000000]".into())
+                 cpu max limit to request ratio per Container is 2, but provided ratio is 20.000000]"
+                .into())
         );
         let bare = map("{spec: {containers: [{name: a}]}}");
         let refused = check_pod(&bare, &range("{type: Container, max: {cpu: 1}}")).expect_err("refused");

@@ -26,7 +26,11 @@ impl Admission for NamespaceLifecycle {
         let resource = GroupResource::new("", "namespaces");
         if a.resource.group.is_empty() && a.resource.plural == "namespaces" {
             let forbidden = a.operation == Operation::Delete && a.subresource.is_empty() && IMMORTAL.contains(&a.name);
-            return if forbidden { Err(Status::forbidden(&resource, a.name, "this namespace may not be deleted")) } else { Ok(()) };
+            return if forbidden {
+                Err(Status::forbidden(&resource, a.name, "this namespace may not be deleted"))
+            } else {
+                Ok(())
+            };
         }
         if a.namespace.is_empty() || a.operation == Operation::Delete {
             return Ok(());

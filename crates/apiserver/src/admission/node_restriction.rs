@@ -57,7 +57,9 @@ pub(super) fn pod_create(node: &str, pod: &Map, node_uid: Option<&str>) -> Resul
     if node_uid.is_some_and(|uid| uid != claimed) {
         return Err(format!("node {node} UID mismatch: expected {claimed} got {}", node_uid.unwrap_or_default()));
     }
-    for (kind, what) in [(Kind::ServiceAccount, "a service account"), (Kind::Secret, "secrets"), (Kind::ConfigMap, "configmaps")] {
+    for (kind, what) in
+        [(Kind::ServiceAccount, "a service account"), (Kind::Secret, "secrets"), (Kind::ConfigMap, "configmaps")]
+    {
         if references::of_any_pod(pod).iter().any(|(k, _)| *k == kind) {
             return Err(format!("node {node:?} can not create pods that reference {what}"));
         }
@@ -101,8 +103,10 @@ pub(super) fn node_write(node: &str, before: Option<&Map>, after: &Map) -> Resul
     let config = |n: &Map| n.at(&["spec", "configSource"]).filter(|v| !v.is_null()).cloned();
     let none = Map::new();
     let old = before.unwrap_or(&none);
-    let (had, has): (BTreeSet<_>, BTreeSet<_>) = (labels(old).into_iter().collect(), labels(after).into_iter().collect());
-    let changed: BTreeSet<&str> = had.symmetric_difference(&has).map(|(key, _)| *key).filter(|key| !may_set(key)).collect();
+    let (had, has): (BTreeSet<_>, BTreeSet<_>) =
+        (labels(old).into_iter().collect(), labels(after).into_iter().collect());
+    let changed: BTreeSet<&str> =
+        had.symmetric_difference(&has).map(|(key, _)| *key).filter(|key| !may_set(key)).collect();
     let listed = changed.iter().copied().collect::<Vec<_>>().join(", ");
     match before {
         None => {
@@ -115,7 +119,9 @@ pub(super) fn node_write(node: &str, before: Option<&Map>, after: &Map) -> Resul
         }
         Some(before) => {
             if config(after).is_some() && config(after) != config(before) {
-                return Err(format!("node {node:?} is not allowed to update configSource to a new non-nil configSource"));
+                return Err(format!(
+                    "node {node:?} is not allowed to update configSource to a new non-nil configSource"
+                ));
             }
             let list = |n: &Map, path: &[&str]| n.at(path).and_then(Value::as_list).unwrap_or_default().to_vec();
             if list(after, &["spec", "taints"]) != list(before, &["spec", "taints"]) {
@@ -268,7 +274,11 @@ impl Admission for NodeRestriction {
             return Err(a.forbidden(format!("could not determine node from user {:?}", user.name)));
         }
         let own = |what: &str| {
-            if written(a) == node { Ok(()) } else { Err(format!("can only access {what} with the same name as the requesting node")) }
+            if written(a) == node {
+                Ok(())
+            } else {
+                Err(format!("can only access {what} with the same name as the requesting node"))
+            }
         };
         match (a.resource.group.as_ref(), a.resource.plural.as_ref(), a.subresource) {
             ("", "pods", _) => return self.pod(node, a).await,
@@ -309,10 +319,14 @@ mod tests {
 
     #[test]
     fn labels_of_other_rooms_are_refused() {
-        for own in ["kubernetes.io/hostname", "a.node.kubernetes.io/x", "node.kubernetes.io/y", "example.com/z", "plain"] {
+        for own in
+            ["kubernetes.io/hostname", "a.node.kubernetes.io/x", "node.kubernetes.io/y", "example.com/z", "plain"]
+        {
             assert!(may_set(own), "{own}");
         }
-        for foreign in ["kubernetes.io/role", "node-role.kubernetes.io/master", "x.node-restriction.kubernetes.io/a", "a.k8s.io/b"] {
+        for foreign in
+            ["kubernetes.io/role", "node-role.kubernetes.io/master", "x.node-restriction.kubernetes.io/a", "a.k8s.io/b"]
+        {
             assert!(!may_set(foreign), "{foreign}");
         }
         let node = map("{metadata: {labels: {kubernetes.io/hostname: n, node-role.kubernetes.io/x: ''}}}");
@@ -325,7 +339,10 @@ mod tests {
     #[test]
     fn a_node_keeps_its_taints() {
         let before = map("{spec: {taints: [{key: a, effect: NoSchedule}]}}");
-        assert_eq!(node_write("n1", Some(&before), &map("{spec: {}}")), Err("node \"n1\" is not allowed to modify taints".into()));
+        assert_eq!(
+            node_write("n1", Some(&before), &map("{spec: {}}")),
+            Err("node \"n1\" is not allowed to modify taints".into())
+        );
         assert_eq!(node_write("n1", Some(&before), &before), Ok(()));
     }
 
@@ -355,6 +372,9 @@ mod tests {
             token_request("m", &request, Some(&here)),
             Err("node requested token bound to a pod scheduled on a different node".into())
         );
-        assert_eq!(token_request("n1", &map("{spec: {}}"), None), Err("node requested token not bound to a pod".into()));
+        assert_eq!(
+            token_request("n1", &map("{spec: {}}"), None),
+            Err("node requested token not bound to a pod".into())
+        );
     }
 }

@@ -1,7 +1,10 @@
 //! The plugins by upstream's names and in upstream's order, which of them are on, and the chain they make.
 
 use super::{Admission, Chain};
-use super::{certificates, classes, limit_ranger, namespace, node_restriction, priority, protection, quota, service_account, tolerations, topology};
+use super::{
+    certificates, classes, limit_ranger, namespace, node_restriction, priority, protection, quota, service_account,
+    tolerations, topology,
+};
 use crate::authz::Authorizer;
 use crate::lookup::Lookup;
 use std::sync::Arc;
@@ -56,7 +59,9 @@ pub const PLUGINS: &[Plugin] = &[
     here("DefaultStorageClass", |n| Arc::new(classes::DefaultStorageClass { objects: n.objects.clone() })),
     here("StorageObjectInUseProtection", |_| Arc::new(protection::StorageObjectInUseProtection)),
     elsewhere("OwnerReferencesPermissionEnforcement"),
-    here("PersistentVolumeClaimResize", |n| Arc::new(protection::PersistentVolumeClaimResize { objects: n.objects.clone() })),
+    here("PersistentVolumeClaimResize", |n| {
+        Arc::new(protection::PersistentVolumeClaimResize { objects: n.objects.clone() })
+    }),
     here("RuntimeClass", |n| Arc::new(classes::RuntimeClass { objects: n.objects.clone() })),
     here("CertificateApproval", |n| Arc::new(certificates::CertificateApproval { authorizer: n.authorizer.clone() })),
     here("CertificateSigning", |n| Arc::new(certificates::CertificateSigning { authorizer: n.authorizer.clone() })),
@@ -104,7 +109,9 @@ pub fn chain(needs: &Needs, enabled: &[String], disabled: &[String]) -> Result<C
     for plugin in on {
         match plugin.make {
             Some(make) => chain.0.push(make(needs)),
-            None => tracing::warn!(plugin = plugin.name, "this admission plugin is enabled, but is not part of this server"),
+            None => {
+                tracing::warn!(plugin = plugin.name, "this admission plugin is enabled, but is not part of this server")
+            }
         }
     }
     Ok(chain)
@@ -116,7 +123,11 @@ mod tests {
     use crate::test_support::{Held, MayAll};
 
     fn made(enabled: &[&str], disabled: &[&str]) -> Result<Vec<&'static str>, PluginError> {
-        let needs = Needs { objects: Arc::new(Held::default()), authorizer: Arc::new(MayAll), quotas: Arc::new(Held::default()) };
+        let needs = Needs {
+            objects: Arc::new(Held::default()),
+            authorizer: Arc::new(MayAll),
+            quotas: Arc::new(Held::default()),
+        };
         let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         Ok(chain(&needs, &own(enabled), &own(disabled))?.0.iter().map(|p| p.name()).collect())
     }

@@ -124,10 +124,14 @@ impl Admission for Priority {
         let own = a.object.str_at(&["metadata", "name"]);
         let classes = self.objects.list(PRIORITY_CLASSES, None);
         let other = classes.iter().map(|c| (c, c.str_at(&["metadata", "name"])));
-        match other.filter(|(c, name)| is_default(c) && (a.operation == Operation::Create || *name != own)).map(|(_, n)| n).next() {
-            Some(name) => {
-                Err(a.forbidden(format!("PriorityClass {name} is already marked as default. Only one default can exist")))
-            }
+        match other
+            .filter(|(c, name)| is_default(c) && (a.operation == Operation::Create || *name != own))
+            .map(|(_, n)| n)
+            .next()
+        {
+            Some(name) => Err(
+                a.forbidden(format!("PriorityClass {name} is already marked as default. Only one default can exist"))
+            ),
             None => Ok(()),
         }
     }
@@ -154,7 +158,10 @@ mod tests {
 
     #[test]
     fn without_a_class_the_default_one_or_zero() {
-        let classes = [map("{metadata: {name: a}, value: 9, globalDefault: true}"), map("{metadata: {name: b}, value: 3, globalDefault: true}")];
+        let classes = [
+            map("{metadata: {name: a}, value: 9, globalDefault: true}"),
+            map("{metadata: {name: b}, value: 3, globalDefault: true}"),
+        ];
         assert_eq!(Resolved::default_of(classes.iter()).class, "b");
         let none = Resolved::default_of([].iter());
         let mut pod = map("{spec: {}}");

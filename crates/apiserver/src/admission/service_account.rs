@@ -38,11 +38,13 @@ pub(super) fn is_mirror(pod: &Map) -> bool {
 /// `suffix` makes the volume's name unlike any that the pod has.
 pub(super) fn apply(pod: &mut Map, account: &Map, suffix: impl FnOnce() -> String) {
     let of = |m: &Map, path: &[&str]| m.at(path).and_then(Value::as_bool);
-    let automount = of(pod, &["spec", "automountServiceAccountToken"]).or_else(|| of(account, &["automountServiceAccountToken"]));
+    let automount =
+        of(pod, &["spec", "automountServiceAccountToken"]).or_else(|| of(account, &["automountServiceAccountToken"]));
     if automount.unwrap_or(true) {
         mount_token(pod, suffix);
     }
-    let has_pull_secrets = pod.at(&["spec", "imagePullSecrets"]).and_then(Value::as_list).is_some_and(|l| !l.is_empty());
+    let has_pull_secrets =
+        pod.at(&["spec", "imagePullSecrets"]).and_then(Value::as_list).is_some_and(|l| !l.is_empty());
     if let (false, Some(Value::List(secrets))) = (has_pull_secrets, account.get("imagePullSecrets"))
         && !secrets.is_empty()
     {
@@ -121,9 +123,11 @@ pub(super) fn check_secrets(pod: &Map, account: &Map) -> Result<(), String> {
             ));
         }
     }
-    for (list, what) in
-        [("initContainers", "init container"), ("containers", "container"), ("ephemeralContainers", "ephemeral container")]
-    {
+    for (list, what) in [
+        ("initContainers", "init container"),
+        ("containers", "container"),
+        ("ephemeralContainers", "ephemeral container"),
+    ] {
         for container in walk::items(pod, &["spec", list]) {
             for env in walk::items(container, &["env"]) {
                 let secret = env.str_at(&["valueFrom", "secretKeyRef", "name"]);
@@ -168,7 +172,9 @@ impl ServiceAccount {
             }
         }
         let namespace = a.namespace;
-        Err(a.forbidden(format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found")))
+        Err(a.forbidden(format!(
+            "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
+        )))
     }
 
     /// What holds of every pod, whoever made it what it is.
@@ -241,7 +247,9 @@ mod tests {
 
     #[test]
     fn a_plain_pod_gets_the_token_volume_and_a_mount_in_each_container() {
-        let mut pod = map("{spec: {serviceAccountName: default, initContainers: [{name: i}], containers: [{name: a}, {name: b, volumeMounts: [{name: own, mountPath: /var/run/secrets/kubernetes.io/serviceaccount}]}]}}");
+        let mut pod = map(
+            "{spec: {serviceAccountName: default, initContainers: [{name: i}], containers: [{name: a}, {name: b, volumeMounts: [{name: own, mountPath: /var/run/secrets/kubernetes.io/serviceaccount}]}]}}",
+        );
         apply(&mut pod, &account("imagePullSecrets: [{name: pull}]"), || "abcde".into());
         let volumes: Vec<&Map> = walk::items(&pod, &["spec", "volumes"]).collect();
         assert_eq!(volumes.len(), 1);
@@ -251,7 +259,11 @@ mod tests {
         assert_eq!(sources[0].at(&["serviceAccountToken", "expirationSeconds"]), Some(&Value::Int(3607)));
         assert_eq!(sources[1].str_at(&["configMap", "name"]), "kube-root-ca.crt");
         let mounts = |list| -> Vec<usize> {
-            walk::items(&pod, &["spec", list]).map(|c| walk::items(c, &["volumeMounts"]).filter(|m| m.str_at(&["name"]).starts_with("kube-api")).count()).collect()
+            walk::items(&pod, &["spec", list])
+                .map(|c| {
+                    walk::items(c, &["volumeMounts"]).filter(|m| m.str_at(&["name"]).starts_with("kube-api")).count()
+                })
+                .collect()
         };
         assert_eq!((mounts("initContainers"), mounts("containers")), (vec![1], vec![1, 0]));
         assert_eq!(walk::items(&pod, &["spec", "imagePullSecrets"]).count(), 1);
@@ -262,9 +274,10 @@ mod tests {
 
     #[test]
     fn a_pod_or_an_account_may_decline_the_token() {
-        for (spec, account_says) in
-            [("automountServiceAccountToken: false", "automountServiceAccountToken: true"), ("x: y", "automountServiceAccountToken: false")]
-        {
+        for (spec, account_says) in [
+            ("automountServiceAccountToken: false", "automountServiceAccountToken: true"),
+            ("x: y", "automountServiceAccountToken: false"),
+        ] {
             let mut pod = map(&format!("{{spec: {{{spec}, containers: [{{name: a}}]}}}}"));
             apply(&mut pod, &account(account_says), || "abcde".into());
             assert!(pod.at(&["spec", "volumes"]).is_none());
@@ -285,7 +298,9 @@ mod tests {
 
     #[test]
     fn mirror_pods_refer_to_nothing() {
-        let mut pod = map("{metadata: {annotations: {kubernetes.io/config.mirror: x}}, spec: {volumes: [{secret: {secretName: s}}]}}");
+        let mut pod = map(
+            "{metadata: {annotations: {kubernetes.io/config.mirror: x}}, spec: {volumes: [{secret: {secretName: s}}]}}",
+        );
         assert!(is_mirror(&pod));
         assert_eq!(check_mirror(&pod), Err("a mirror pod may not reference secrets".into()));
         pod.set_at(&["spec", "volumes"], Vec::new());

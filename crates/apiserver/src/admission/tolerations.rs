@@ -15,7 +15,8 @@ pub(super) const DEFAULT_SECONDS: i64 = 300;
 pub(super) fn apply(pod: &mut Map, not_ready_seconds: i64, unreachable_seconds: i64) {
     for (key, seconds) in [(NOT_READY, not_ready_seconds), (UNREACHABLE, unreachable_seconds)] {
         let tolerated = walk::items(pod, &["spec", "tolerations"]).any(|t| {
-            matches!(t.str_at(&["key"]), k if k == key || k.is_empty()) && matches!(t.str_at(&["effect"]), "NoExecute" | "")
+            matches!(t.str_at(&["key"]), k if k == key || k.is_empty())
+                && matches!(t.str_at(&["effect"]), "NoExecute" | "")
         });
         if tolerated {
             continue;

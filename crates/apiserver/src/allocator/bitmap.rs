@@ -160,7 +160,8 @@ mod tests {
         let mut old = PortBitmap::empty(PortRange::parse("30000-30100").expect("a range"));
         old.set(30000, true);
         old.set(30050, true);
-        let new = PortBitmap::from_stored(PortRange::parse("30040-30200").expect("a range"), &stored(&old)).expect("JSON");
+        let new =
+            PortBitmap::from_stored(PortRange::parse("30040-30200").expect("a range"), &stored(&old)).expect("JSON");
         assert!(new.taken(30050) && !new.taken(30000));
     }
 

@@ -125,7 +125,13 @@ impl ServiceAllocator {
     }
 
     /// The conditions and operations that make claims true.
-    async fn side(&self, cx: &Context, service: &Map, claims: &Claims, ports: Option<StoredPorts>) -> Result<Side, Status> {
+    async fn side(
+        &self,
+        cx: &Context,
+        service: &Map,
+        claims: &Claims,
+        ports: Option<StoredPorts>,
+    ) -> Result<Side, Status> {
         let mut side = Side::default();
         let absent = |key: Bytes| Compare { key, relation: Relation::Equal, target: Target::ModRevision(0) };
         for address in &claims.claim_addresses {

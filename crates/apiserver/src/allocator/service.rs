@@ -199,9 +199,7 @@ fn well_formed(service: &Map) -> bool {
     let readable = ips.iter().all(|ip| ip == NONE && ips.len() == 1 || ip.parse::<IpAddr>().is_ok());
     let distinct = |a: Option<Family>, b: Option<Family>| a.is_none() || b.is_none() || a != b;
     let family_of = |i: usize| ips.get(i).and_then(|ip| ip.parse().ok()).map(Family::of);
-    let matching = (0..ips.len()).all(|i| {
-        families.get(i).is_none_or(|f| family_of(i).is_none_or(|of| of == *f))
-    });
+    let matching = (0..ips.len()).all(|i| families.get(i).is_none_or(|f| family_of(i).is_none_or(|of| of == *f)));
     readable
         && matching
         && ips.len() <= 2
@@ -217,7 +215,8 @@ fn well_formed(service: &Map) -> bool {
 fn keep_allocated(after: &mut Map, before: &Map) {
     let (old, new) = (Spec(before), Spec(after));
     if old.needs_cluster_ip() && new.needs_cluster_ip() {
-        let (old_ip, new_ip, no_list) = (old.str("clusterIP"), new.str("clusterIP").to_owned(), new.cluster_ips().is_empty());
+        let (old_ip, new_ip, no_list) =
+            (old.str("clusterIP"), new.str("clusterIP").to_owned(), new.cluster_ips().is_empty());
         if new_ip.is_empty() && !old_ip.is_empty() {
             after.set_at(&["spec", "clusterIP"], old_ip);
         }
@@ -228,7 +227,10 @@ fn keep_allocated(after: &mut Map, before: &Map) {
     let new = Spec(after);
     if old.needs_node_ports() && new.needs_node_ports() {
         let mut used: Vec<u16> = old.node_ports().into_iter().filter(|p| new.node_ports().contains(p)).collect();
-        let missing: Vec<(usize, String)> = new.ports().iter().enumerate()
+        let missing: Vec<(usize, String)> = new
+            .ports()
+            .iter()
+            .enumerate()
             .filter(|(_, p)| node_port(p) == 0)
             .map(|(i, p)| (i, port_str(p, "name").to_owned()))
             .collect();
@@ -323,10 +325,14 @@ impl Planner<'_> {
         }
         if policy == "SingleStack" {
             if ips.len() == 2 {
-                refuse_policy("must be 'RequireDualStack' or 'PreferDualStack' when multiple cluster IPs are specified");
+                refuse_policy(
+                    "must be 'RequireDualStack' or 'PreferDualStack' when multiple cluster IPs are specified",
+                );
             }
             if families.len() == 2 {
-                refuse_policy("must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified");
+                refuse_policy(
+                    "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified",
+                );
             }
         }
         for (i, ip) in ips.iter().enumerate().skip(families.len()) {
@@ -383,7 +389,10 @@ impl Planner<'_> {
         } else {
             let refuse = |e: &dyn std::fmt::Display| {
                 let why = format!("failed to allocate IP {given}: {e}");
-                invalid(service, &[FieldError::invalid(&SPEC.child("clusterIPs"), shown_list(&Spec(service).cluster_ips()), why)])
+                invalid(
+                    service,
+                    &[FieldError::invalid(&SPEC.child("clusterIPs"), shown_list(&Spec(service).cluster_ips()), why)],
+                )
             };
             let address: IpAddr = given.parse().map_err(|e: std::net::AddrParseError| refuse(&e))?;
             let range = ranges.find(|range| range.contains(address)).ok_or(PoolError::AddressOutside);
@@ -462,7 +471,10 @@ impl Planner<'_> {
     fn claim_node_port(&mut self, service: &Map, index: usize, port: u16) -> Result<(), Status> {
         self.claim_port(port).map_err(|e| {
             let ports = SPEC.child("ports");
-            invalid(service, &[FieldError::invalid(&ports.index(index).child("nodePort"), i64::from(port), e.to_string())])
+            invalid(
+                service,
+                &[FieldError::invalid(&ports.index(index).child("nodePort"), i64::from(port), e.to_string())],
+            )
         })
     }
 
@@ -505,7 +517,8 @@ impl Planner<'_> {
                 let shared = given.iter().find(|(p, _)| *p == port).map(|(_, node)| *node);
                 match shared {
                     None => {
-                        let wanted = ports.iter().find(|(p, node)| *p == port && *node != 0).map_or(0, |(_, node)| *node);
+                        let wanted =
+                            ports.iter().find(|(p, node)| *p == port && *node != 0).map_or(0, |(_, node)| *node);
                         let node = if wanted != 0 {
                             self.claim_node_port(after, i, wanted)?;
                             wanted
@@ -550,7 +563,11 @@ impl Planner<'_> {
                     asked
                 };
                 if seen.iter().any(|(p, n)| *p == protocol && *n == port) {
-                    return Err(Status::new(500, Reason::Unknown, format!("duplicate nodePort: {{{protocol} {port}}}")));
+                    return Err(Status::new(
+                        500,
+                        Reason::Unknown,
+                        format!("duplicate nodePort: {{{protocol} {port}}}"),
+                    ));
                 }
                 seen.push((protocol, port));
             }

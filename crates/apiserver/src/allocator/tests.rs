@@ -24,11 +24,7 @@ impl Taken for Held {
 
 fn pools(cidrs: &[&str]) -> Pools {
     let addresses: Vec<AddressRange> = cidrs.iter().map(|c| AddressRange::parse(c).expect("a range")).collect();
-    Pools {
-        families: addresses.iter().map(AddressRange::family).collect(),
-        addresses,
-        ports: PortRange::default(),
-    }
+    Pools { families: addresses.iter().map(AddressRange::family).collect(), addresses, ports: PortRange::default() }
 }
 
 /// A value written as `{a: b, c: [d, 1]}`, without quotes.
@@ -91,7 +87,12 @@ fn an_address_that_is_taken_or_foreign_is_refused_by_field() {
     );
     let mut s = service("{type: ClusterIP, clusterIP: 1.2.3.4}");
     let refused = run(&taken, &["10.96.0.0/16"], &mut s, None).expect_err("foreign");
-    assert!(refused.message.ends_with("failed to allocate IP 1.2.3.4: the provided network does not match the current range"), "{refused}");
+    assert!(
+        refused
+            .message
+            .ends_with("failed to allocate IP 1.2.3.4: the provided network does not match the current range"),
+        "{refused}"
+    );
     let mut s = service("{type: ClusterIP, clusterIP: 'fd00::1'}");
     let refused = run(&taken, &["10.96.0.0/16"], &mut s, None).expect_err("another family");
     assert!(refused.message.contains("IPv6 is not configured on this cluster"), "{refused}");
@@ -99,9 +100,15 @@ fn an_address_that_is_taken_or_foreign_is_refused_by_field() {
 
 #[test]
 fn node_ports_are_shared_by_protocols_of_one_port() {
-    let (s, claims) = create("{type: NodePort, ports: [{name: t, port: 53, protocol: TCP}, {name: u, port: 53, protocol: UDP}]}");
-    let ports: Vec<Option<i64>> = s.at(&["spec", "ports"]).and_then(Value::as_list).expect("ports").iter()
-        .map(|p| p.as_map().and_then(|p| p.get("nodePort")).and_then(Value::as_i64)).collect();
+    let (s, claims) =
+        create("{type: NodePort, ports: [{name: t, port: 53, protocol: TCP}, {name: u, port: 53, protocol: UDP}]}");
+    let ports: Vec<Option<i64>> = s
+        .at(&["spec", "ports"])
+        .and_then(Value::as_list)
+        .expect("ports")
+        .iter()
+        .map(|p| p.as_map().and_then(|p| p.get("nodePort")).and_then(Value::as_i64))
+        .collect();
     assert_eq!(ports, [Some(30086), Some(30086)]);
     assert_eq!(claims.claim_ports, [30086]);
 }

@@ -58,11 +58,13 @@ impl Audit {
             return None;
         }
         let mut event = new_event(verdict.level, info, user, received);
-        let given = request.headers.get("audit-id").and_then(|v| v.to_str().ok()).filter(|id| !id.is_empty() && id.len() <= 64);
+        let given =
+            request.headers.get("audit-id").and_then(|v| v.to_str().ok()).filter(|id| !id.is_empty() && id.len() <= 64);
         event.insert("auditID", given.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned));
         event.insert("requestURI", request.uri.path_and_query().map_or("", |p| p.as_str()));
         let forwarded = request.headers.get("x-forwarded-for").and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let mut sources: Vec<Value> = forwarded.split(',').map(str::trim).filter(|s| !s.is_empty()).map(Value::from).collect();
+        let mut sources: Vec<Value> =
+            forwarded.split(',').map(str::trim).filter(|s| !s.is_empty()).map(Value::from).collect();
         sources.extend(peer.map(|p| Value::from(p.address.ip().to_string())));
         if !sources.is_empty() {
             event.insert("sourceIPs", sources);
@@ -150,7 +152,9 @@ impl Record {
             self.emit(Stage::ResponseStarted, Some(code));
         }
         let (parts, body) = response.into_parts();
-        if self.verdict.level == Level::RequestResponse && let Some(bytes) = body.as_bytes() {
+        if self.verdict.level == Level::RequestResponse
+            && let Some(bytes) = body.as_bytes()
+        {
             let bytes = bytes.clone();
             self.note_object("responseObject", &bytes);
         }
@@ -194,7 +198,10 @@ impl http_body::Body for Watched {
     type Data = Bytes;
     type Error = crate::http::BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
     fn is_end_stream(&self) -> bool {

@@ -194,7 +194,8 @@ impl ResourceRule {
                 r == "*"
                     || *r == combined
                     || !info.subresource.is_empty()
-                        && (r.strip_prefix("*/") == Some(&info.subresource) || r.strip_suffix("/*") == Some(&info.resource))
+                        && (r.strip_prefix("*/") == Some(&info.subresource)
+                            || r.strip_suffix("/*") == Some(&info.resource))
             });
         kind && (self.names.is_empty() || self.names.contains(&info.name))
     }

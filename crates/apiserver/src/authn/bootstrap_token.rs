@@ -26,7 +26,9 @@ fn split(token: &str) -> Option<(&str, &str)> {
 
 /// Whom the secret admits with a token at a time; `Err` says why it does not.
 fn admitted(object: &Map, id: &str, secret: &str, now: Timestamp) -> Result<UserInfo, &'static str> {
-    let data = |key| STANDARD.decode(object.str_at(&["data", key])).ok().and_then(|b| String::from_utf8(b).ok()).unwrap_or_default();
+    let data = |key| {
+        STANDARD.decode(object.str_at(&["data", key])).ok().and_then(|b| String::from_utf8(b).ok()).unwrap_or_default()
+    };
     if object.at(&["metadata", "deletionTimestamp"]).is_some() {
         return Err("its secret is being deleted");
     }
@@ -55,7 +57,8 @@ fn admitted(object: &Map, id: &str, secret: &str, now: Timestamp) -> Result<User
     let mut user = UserInfo::new(format!("system:bootstrap:{id}"), [GROUP]);
     for group in data("auth-extra-groups").split(',').map(str::trim).filter(|g| !g.is_empty()) {
         let named = group.strip_prefix("system:bootstrappers:").is_some_and(|rest| {
-            !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b':' | b'-'))
+            !rest.is_empty()
+                && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b':' | b'-'))
         });
         if !named {
             return Err("it has a group that no bootstrap token may have");

@@ -110,14 +110,21 @@ mod tests {
                 "" => format!("{}/{}", a.resource, a.name),
                 subresource => format!("{}/{subresource}/{}", a.resource, a.name),
             };
-            if self.0.contains(&asked.as_str()) { Decision::Allow(String::new()) } else { Decision::NoOpinion(String::new()) }
+            if self.0.contains(&asked.as_str()) {
+                Decision::Allow(String::new())
+            } else {
+                Decision::NoOpinion(String::new())
+            }
         }
         async fn rules_for(&self, _: &UserInfo, _: &str) -> Rules {
             Rules::default()
         }
     }
 
-    async fn run(may: &'static [&'static str], headers: &[(&'static str, &'static str)]) -> Result<Option<UserInfo>, Status> {
+    async fn run(
+        may: &'static [&'static str],
+        headers: &[(&'static str, &'static str)],
+    ) -> Result<Option<UserInfo>, Status> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().expect("a value"));
@@ -127,8 +134,12 @@ mod tests {
 
     #[tokio::test]
     async fn every_part_of_the_identity_is_authorized() {
-        let headers = &[("impersonate-user", "jane"), ("impersonate-group", "devs"), ("impersonate-extra-acme.com%2fx", "1")];
-        let user = run(&["users/jane", "groups/devs", "userextras/acme.com/x/1"], headers).await.expect("allowed").expect("somebody");
+        let headers =
+            &[("impersonate-user", "jane"), ("impersonate-group", "devs"), ("impersonate-extra-acme.com%2fx", "1")];
+        let user = run(&["users/jane", "groups/devs", "userextras/acme.com/x/1"], headers)
+            .await
+            .expect("allowed")
+            .expect("somebody");
         assert_eq!(user.groups, ["devs", user::AUTHENTICATED]);
         assert_eq!(user.extra["acme.com/x"], ["1"]);
         let refused = run(&["users/jane"], headers).await.expect_err("refused");

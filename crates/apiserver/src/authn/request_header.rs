@@ -49,7 +49,11 @@ impl RequestHeader {
 
 #[async_trait]
 impl Authenticator for RequestHeader {
-    async fn authenticate(&self, request: &http::request::Parts, peer: Option<&Peer>) -> Result<Option<UserInfo>, AuthnError> {
+    async fn authenticate(
+        &self,
+        request: &http::request::Parts,
+        peer: Option<&Peer>,
+    ) -> Result<Option<UserInfo>, AuthnError> {
         let Some(user) = self.user_of(&request.headers) else { return Ok(None) };
         let chain = peer.map(|p| &*p.certificates).unwrap_or_default();
         // A chain that is not a proxy's may still be a client's own: the next authenticator looks at it.

@@ -9,7 +9,9 @@ use thiserror::Error;
 
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum TokenFileError {
-    #[error("line {line} of the token file has {found} fields: it needs token, user name and user uid, then optionally \"group1,group2\"")]
+    #[error(
+        "line {line} of the token file has {found} fields: it needs token, user name and user uid, then optionally \"group1,group2\""
+    )]
     Fields { line: usize, found: usize },
     #[error("line {line} of the token file has a quote that does not end")]
     Quote { line: usize },

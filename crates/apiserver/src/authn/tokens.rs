@@ -1,6 +1,6 @@
 //! Bearer tokens: where a request carries one, who may know it, and the memory of those that were good.
 
-use super::{AuthnError, Authenticator, Peer};
+use super::{Authenticator, AuthnError, Peer};
 use crate::user::UserInfo;
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -135,7 +135,11 @@ pub struct Bearer {
 
 #[async_trait]
 impl Authenticator for Bearer {
-    async fn authenticate(&self, request: &http::request::Parts, _peer: Option<&Peer>) -> Result<Option<UserInfo>, AuthnError> {
+    async fn authenticate(
+        &self,
+        request: &http::request::Parts,
+        _peer: Option<&Peer>,
+    ) -> Result<Option<UserInfo>, AuthnError> {
         let Some(token) = bearer(&request.headers) else { return Ok(None) };
         match self.tokens.authenticate(&token, &self.audiences).await? {
             Some(found) => Ok(Some(found.user)),

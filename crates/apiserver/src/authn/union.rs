@@ -31,9 +31,9 @@ impl Anonymous {
     fn serves(&self, path: &str) -> bool {
         match self {
             Anonymous::Never => false,
-            Anonymous::On(paths) => {
-                paths.iter().any(|p| path.strip_prefix(p.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
-            }
+            Anonymous::On(paths) => paths
+                .iter()
+                .any(|p| path.strip_prefix(p.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))),
             Anonymous::Always => true,
         }
     }
@@ -41,7 +41,11 @@ impl Anonymous {
 
 #[async_trait]
 impl Authenticator for Union {
-    async fn authenticate(&self, request: &http::request::Parts, peer: Option<&Peer>) -> Result<Option<UserInfo>, AuthnError> {
+    async fn authenticate(
+        &self,
+        request: &http::request::Parts,
+        peer: Option<&Peer>,
+    ) -> Result<Option<UserInfo>, AuthnError> {
         let mut errors: Vec<String> = Vec::new();
         for way in &self.ways {
             match way.authenticate(request, peer).await {
@@ -73,7 +77,11 @@ mod tests {
 
     #[async_trait]
     impl Authenticator for Knows {
-        async fn authenticate(&self, _: &http::request::Parts, _: Option<&Peer>) -> Result<Option<UserInfo>, AuthnError> {
+        async fn authenticate(
+            &self,
+            _: &http::request::Parts,
+            _: Option<&Peer>,
+        ) -> Result<Option<UserInfo>, AuthnError> {
             self.0.clone()
         }
     }

@@ -115,7 +115,11 @@ fn user_of(parsed: &X509Certificate<'_>, der: &CertificateDer<'_>) -> Option<Use
 
 #[async_trait]
 impl Authenticator for ClientCertificates {
-    async fn authenticate(&self, _request: &http::request::Parts, peer: Option<&Peer>) -> Result<Option<UserInfo>, AuthnError> {
+    async fn authenticate(
+        &self,
+        _request: &http::request::Parts,
+        peer: Option<&Peer>,
+    ) -> Result<Option<UserInfo>, AuthnError> {
         match peer {
             Some(peer) => self.verify(&peer.certificates),
             None => Ok(None),
@@ -134,7 +138,10 @@ mod tests {
         CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
     }
 
-    fn client(authority: &CertifiedIssuer<'static, KeyPair>, usage: ExtendedKeyUsagePurpose) -> CertificateDer<'static> {
+    fn client(
+        authority: &CertifiedIssuer<'static, KeyPair>,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.distinguished_name.push(DnType::CommonName, "jane");
         params.distinguished_name.push(DnType::OrganizationName, "devs");
@@ -151,7 +158,10 @@ mod tests {
         let chain = [client(&authority, ExtendedKeyUsagePurpose::ClientAuth)];
         for _ in 0..2 {
             let user = known.verify(&chain).expect("good").expect("a user");
-            assert_eq!((user.name.as_str(), user.groups.as_slice(), user.uid.as_str()), ("jane", &["devs".to_owned()][..], "uid-1"));
+            assert_eq!(
+                (user.name.as_str(), user.groups.as_slice(), user.uid.as_str()),
+                ("jane", &["devs".to_owned()][..], "uid-1")
+            );
             assert!(user.extra["authentication.kubernetes.io/credential-id"][0].starts_with("X509SHA256="));
         }
     }

@@ -57,7 +57,8 @@ pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
             "" => "at the cluster scope".to_owned(),
             namespace => format!("in the namespace {namespace:?}"),
         };
-        let what = format!("User {user} cannot {verb} resource {resource:?} in API group {:?} {place}", attributes.group);
+        let what =
+            format!("User {user} cannot {verb} resource {resource:?} in API group {:?} {place}", attributes.group);
         (GroupResource::new(attributes.group.to_owned(), attributes.resource.to_owned()), what)
     } else {
         (GroupResource::new("", ""), format!("User {user} cannot {verb} path {:?}", attributes.path))

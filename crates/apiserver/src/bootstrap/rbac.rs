@@ -48,7 +48,8 @@ fn read(table: &str) -> Vec<Default> {
             (false, kind, _) => {
                 let place = words.next().unwrap_or_default();
                 let cluster = kind == "ClusterRole";
-                let (namespace, name) = if cluster { ("", place) } else { place.split_once('/').unwrap_or(("", place)) };
+                let (namespace, name) =
+                    if cluster { ("", place) } else { place.split_once('/').unwrap_or(("", place)) };
                 let mut role = Role { cluster, namespace, name, into: Vec::new(), of: None, rules: Vec::new() };
                 for mark in words {
                     match mark.split_once(':') {
@@ -100,7 +101,11 @@ fn gather(roles: &[Role<'_>]) -> BTreeMap<String, Vec<PolicyRule>> {
             sources.sort_by_key(|r| r.name);
             let mut rules: Vec<PolicyRule> = Vec::new();
             for source in sources {
-                let own = if source.of.is_some() { gathered.get(source.name).map(Vec::as_slice) } else { Some(&*source.rules) };
+                let own = if source.of.is_some() {
+                    gathered.get(source.name).map(Vec::as_slice)
+                } else {
+                    Some(&*source.rules)
+                };
                 for rule in own.unwrap_or_default() {
                     if !rules.contains(rule) {
                         rules.push(rule.clone());
@@ -303,7 +308,10 @@ mod tests {
         let digest = ring::digest::digest(&ring::digest::SHA256, canonical().as_bytes());
         let hex: String = digest.as_ref().iter().take(8).map(|b| format!("{b:02x}")).collect();
         // Compared member by member with the roles of Kubernetes 1.36 when it was written down.
-        assert_eq!(hex, "895a5951a17dfa77", "the default roles have changed: compare them with upstream's, then write down the new digest");
+        assert_eq!(
+            hex, "895a5951a17dfa77",
+            "the default roles have changed: compare them with upstream's, then write down the new digest"
+        );
     }
 
     #[test]
@@ -326,7 +334,8 @@ mod tests {
     fn what_was_taken_away_is_added_and_what_was_added_stays() {
         let default = &find("clusterroles", "system:kube-dns").object;
         let mut existing = default.clone();
-        let own = PolicyRule { verbs: vec!["get".into()], non_resource_urls: vec!["/own".into()], ..PolicyRule::default() };
+        let own =
+            PolicyRule { verbs: vec!["get".into()], non_resource_urls: vec!["/own".into()], ..PolicyRule::default() };
         existing.insert("rules", vec![Value::Map(own.to_map())]);
         let Change::Update(updated) = reconcile(&existing, default) else { panic!("an update") };
         let rules = PolicyRule::list_of(&updated);

@@ -107,10 +107,10 @@ pub fn dns_endpoint_slice(addresses: &[IpAddr], port_number: u16, node: Option<&
     let mut slice = endpoint_slice("kube-system", "kube-dns", &name, addresses, node);
     slice.insert("apiVersion", "discovery.k8s.io/v1");
     slice.insert("kind", "EndpointSlice");
-    slice.insert("ports", vec![
-        Value::Map(port("dns", port_number, "UDP")),
-        Value::Map(port("dns-tcp", port_number, "TCP")),
-    ]);
+    slice.insert(
+        "ports",
+        vec![Value::Map(port("dns", port_number, "UDP")), Value::Map(port("dns-tcp", port_number, "TCP"))],
+    );
     slice
 }
 

@@ -39,7 +39,10 @@ async fn everything_is_made_once() {
 
     let service = read(registry, "", "services", "default/kubernetes");
     assert_eq!(service.str_at(&["spec", "clusterIP"]), "10.96.0.1");
-    assert_eq!(read(registry, "networking.k8s.io", "ipaddresses", "10.96.0.1").str_at(&["spec", "parentRef", "name"]), "kubernetes");
+    assert_eq!(
+        read(registry, "networking.k8s.io", "ipaddresses", "10.96.0.1").str_at(&["spec", "parentRef", "name"]),
+        "kubernetes"
+    );
     let slice = read(registry, "discovery.k8s.io", "endpointslices", "default/kubernetes");
     assert_eq!(slice.at(&["endpoints"]).and_then(Value::as_list).map(<[Value]>::len), Some(1));
     let dns = read(registry, "", "services", "kube-system/kube-dns");

@@ -24,7 +24,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Error)]
 pub enum ForwardError {
     #[error("dial tcp {address}: {source}")]
-    Connect { address: std::net::SocketAddr, #[source] source: std::io::Error },
+    Connect {
+        address: std::net::SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("dial tcp {address}: i/o timeout")]
     Timeout { address: std::net::SocketAddr },
     #[error("tls: {0}")]
@@ -79,7 +83,13 @@ fn headers(request: &Request, upgrade: bool) -> HeaderMap {
             continue;
         }
         if *name == SEC_WEBSOCKET_PROTOCOL {
-            let kept: Vec<&str> = value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|p| !p.starts_with(WEBSOCKET_PREFIX)).collect();
+            let kept: Vec<&str> = value
+                .to_str()
+                .unwrap_or_default()
+                .split(',')
+                .map(str::trim)
+                .filter(|p| !p.starts_with(WEBSOCKET_PREFIX))
+                .collect();
             if let (false, Ok(value)) = (kept.is_empty(), HeaderValue::from_str(&kept.join(", "))) {
                 headers.append(name, value);
             }
@@ -107,7 +117,9 @@ fn headers(request: &Request, upgrade: bool) -> HeaderMap {
 /// Nobody answers there, or not as HTTP.
 pub async fn forward(to: &Endpoint, mut request: Request, target: &str) -> Result<Response<Body>, ForwardError> {
     let upgrade = wants_upgrade(request.headers());
-    let mut out = http::Request::builder().method(request.method().clone()).uri(target.parse::<Uri>().map_err(http::Error::from)?);
+    let mut out = http::Request::builder()
+        .method(request.method().clone())
+        .uri(target.parse::<Uri>().map_err(http::Error::from)?);
     if let Some(all) = out.headers_mut() {
         *all = headers(&request, upgrade);
         let host = HeaderValue::from_str(&to.address.to_string()).map_err(http::Error::from)?;

@@ -88,7 +88,8 @@ impl Kubelets {
         let port = port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0).unwrap_or(PORT);
         let configs = self.tls.load();
         let config = if believing { &configs.believing } else { &configs.verifying };
-        let name = ServerName::try_from(host).map_err(|e| Status::internal(format!("the address of node {node}: {e}")))?;
+        let name =
+            ServerName::try_from(host).map_err(|e| Status::internal(format!("the address of node {node}: {e}")))?;
         Ok(Endpoint { address: SocketAddr::new(address, port), tls: Some((name, config.clone())) })
     }
 
@@ -98,7 +99,8 @@ impl Kubelets {
         let crypto = Arc::new(provider::default_provider());
         // Every version that the provider has: building cannot fail.
         let builder = ClientConfig::builder_with_provider(crypto.clone()).with_safe_default_protocol_versions();
-        let config = builder.map(|b| b.dangerous().with_custom_certificate_verifier(Arc::new(Believing(crypto))).with_no_client_auth());
+        let config = builder
+            .map(|b| b.dangerous().with_custom_certificate_verifier(Arc::new(Believing(crypto))).with_no_client_auth());
         Arc::new(config.unwrap_or_else(|e| unreachable!("the default versions are supported: {e}")))
     }
 

@@ -53,7 +53,9 @@ pub(crate) fn container_of(pod: &Map, asked: &str) -> Result<String, Status> {
         walk::items(pod, &["spec", list]).map(|c| c.str_at(&["name"]).to_owned()).collect()
     };
     if !asked.is_empty() {
-        let known = ["containers", "initContainers", "ephemeralContainers"].into_iter().any(|list| names(list).iter().any(|n| n == asked));
+        let known = ["containers", "initContainers", "ephemeralContainers"]
+            .into_iter()
+            .any(|list| names(list).iter().any(|n| n == asked));
         let unknown = || Status::bad_request(format!("container {asked} is not valid for pod {name}"));
         return if known { Ok(asked.to_owned()) } else { Err(unknown()) };
     }
@@ -121,7 +123,13 @@ impl PodStreams {
         Ok(response)
     }
 
-    async fn interactive(&self, cx: &Context, kind: Kind, target: &Target, request: Request) -> Result<Response<Body>, Status> {
+    async fn interactive(
+        &self,
+        cx: &Context,
+        kind: Kind,
+        target: &Target,
+        request: Request,
+    ) -> Result<Response<Body>, Status> {
         if request.method() == Method::GET {
             self.may_create(cx, target).await?;
         }
@@ -133,11 +141,13 @@ impl PodStreams {
             (options, query.behind(format!("/portForward/{place}")))
         } else {
             let container = container_of(&pod, asked.first("container").unwrap_or_default())?;
-            let (verb, name) = if kind == Kind::Exec { ("exec", "PodExecOptions") } else { ("attach", "PodAttachOptions") };
+            let (verb, name) =
+                if kind == Kind::Exec { ("exec", "PodExecOptions") } else { ("attach", "PodAttachOptions") };
             let (options, query) = query::remote_command(&asked, name, &container);
             (options, query.behind(format!("/{verb}/{place}/{container}")))
         };
-        let registry = self.registry.upgrade().ok_or_else(|| Status::service_unavailable("the server is shutting down"))?;
+        let registry =
+            self.registry.upgrade().ok_or_else(|| Status::service_unavailable("the server is shutting down"))?;
         registry.admit_connect(cx, target, options).await?;
         let node = pod.str_at(&["spec", "nodeName"]);
         if node.is_empty() {
@@ -195,13 +205,22 @@ async fn refusal(answer: Response<Body>, target: &Target) -> Status {
         500 => Status::internal(text),
         400 => Status::bad_request(text),
         404 => {
-            let mut status = Status::new(404, Reason::NotFound, format!(
-                "the server could not find the requested resource ( pods/{} {})", target.subresource, target.name
-            ));
+            let mut status = Status::new(
+                404,
+                Reason::NotFound,
+                format!(
+                    "the server could not find the requested resource ( pods/{} {})",
+                    target.subresource, target.name
+                ),
+            );
             let details = status.details_mut();
             details.name.clone_from(&target.name);
             details.kind = format!("pods/{}", target.subresource);
-            details.causes.push(api::Cause { reason: "UnexpectedServerResponse".into(), message: text, ..api::Cause::default() });
+            details.causes.push(api::Cause {
+                reason: "UnexpectedServerResponse".into(),
+                message: text,
+                ..api::Cause::default()
+            });
             status
         }
         code => Status::new(code, Reason::Unknown, text),
@@ -235,7 +254,8 @@ mod tests {
         assert_eq!(container_of(&one, "").as_deref().ok(), Some("c"));
         assert_eq!(container_of(&one, "debug").as_deref().ok(), Some("debug"));
         assert_eq!(container_of(&one, "x").expect_err("unknown").message, "container x is not valid for pod p");
-        let several = map("{metadata: {name: p}, spec: {containers: [{name: a}, {name: b}], initContainers: [{name: i}]}}");
+        let several =
+            map("{metadata: {name: p}, spec: {containers: [{name: a}, {name: b}], initContainers: [{name: i}]}}");
         assert_eq!(
             container_of(&several, "").expect_err("ambiguous").message,
             "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"

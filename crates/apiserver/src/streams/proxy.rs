@@ -66,9 +66,8 @@ fn pod_port(pod: &Map, port: &str) -> Result<u16, Status> {
     if !port.is_empty() {
         return port.parse().map_err(|_| Status::bad_request(format!("invalid port {port:?} in the proxy request")));
     }
-    let first = walk::items(pod, &["spec", "containers"]).find_map(|c| {
-        walk::items(c, &["ports"]).next().and_then(|p| p.get("containerPort").and_then(Value::as_i64))
-    });
+    let first = walk::items(pod, &["spec", "containers"])
+        .find_map(|c| walk::items(c, &["ports"]).next().and_then(|p| p.get("containerPort").and_then(Value::as_i64)));
     Ok(first.and_then(|p| u16::try_from(p).ok()).unwrap_or(80))
 }
 
@@ -83,7 +82,9 @@ fn service_address(service: &Map, slices: &[Arc<Map>], port: &str, random: usize
             .iter()
             .find(|p| p.str_at(&["name"]) == port || numbered(p) == port)
             .map(|p| p.str_at(&["name"]))
-            .ok_or_else(|| Status::service_unavailable(format!("no service port {port:?} found for service {name:?}")))?,
+            .ok_or_else(|| {
+                Status::service_unavailable(format!("no service port {port:?} found for service {name:?}"))
+            })?,
     };
     let mut candidates: Vec<(IpAddr, u16)> = Vec::new();
     for slice in slices {
@@ -94,7 +95,9 @@ fn service_address(service: &Map, slices: &[Arc<Map>], port: &str, random: usize
             let ready = endpoint.at(&["conditions", "ready"]).and_then(Value::as_bool).unwrap_or(true);
             let addresses = endpoint.get("addresses").and_then(Value::as_list).unwrap_or_default();
             if ready {
-                candidates.extend(addresses.iter().filter_map(Value::as_str).filter_map(|a| a.parse().ok()).map(|ip| (ip, number)));
+                candidates.extend(
+                    addresses.iter().filter_map(Value::as_str).filter_map(|a| a.parse().ok()).map(|ip| (ip, number)),
+                );
             }
         }
     }
@@ -111,7 +114,8 @@ impl Proxy {
     }
 
     async fn endpoint(&self, target: &Target) -> Result<Endpoint, Status> {
-        let invalid = || Status::bad_request(format!("invalid {} request {:?}", target.served.resource.singular, target.name));
+        let invalid =
+            || Status::bad_request(format!("invalid {} request {:?}", target.served.resource.singular, target.name));
         let named = split(&target.name).ok_or_else(invalid)?;
         let missing = |plural: &'static str| Status::not_found(&GroupResource::new("", plural), named.name);
         match self.kind {
@@ -126,18 +130,22 @@ impl Proxy {
                 Ok(kubelet)
             }
             Kind::Pod => {
-                let pod = self.objects.find(PODS, &target.namespace, named.name).await?.ok_or_else(|| missing("pods"))?;
+                let pod =
+                    self.objects.find(PODS, &target.namespace, named.name).await?.ok_or_else(|| missing("pods"))?;
                 let port = pod_port(&pod, named.port)?;
                 Ok(self.plain(named.scheme, proxyable(pod.str_at(&["status", "podIP"]))?, port))
             }
             Kind::Service => {
                 let service = self.objects.find(SERVICES, &target.namespace, named.name).await?;
                 let service = service.ok_or_else(|| missing("services"))?;
-                let own = |slice: &Arc<Map>| slice.str_at(&["metadata", "labels", "kubernetes.io/service-name"]) == named.name;
+                let own = |slice: &Arc<Map>| {
+                    slice.str_at(&["metadata", "labels", "kubernetes.io/service-name"]) == named.name
+                };
                 let mut slices = self.objects.list(ENDPOINT_SLICES, Some(&target.namespace));
                 slices.retain(own);
                 let random = uuid::Uuid::new_v4().as_u64_pair().1;
-                let (address, port) = service_address(&service, &slices, named.port, usize::try_from(random >> 1).unwrap_or(0))?;
+                let (address, port) =
+                    service_address(&service, &slices, named.port, usize::try_from(random >> 1).unwrap_or(0))?;
                 Ok(self.plain(named.scheme, proxyable(&address.to_string())?, port))
             }
         }
@@ -170,7 +178,8 @@ impl Subresource for Proxy {
         options.insert("apiVersion", "v1");
         options.insert("kind", kind);
         options.insert("path", format!("/{}", target.rest));
-        let registry = self.registry.upgrade().ok_or_else(|| Status::service_unavailable("the server is shutting down"))?;
+        let registry =
+            self.registry.upgrade().ok_or_else(|| Status::service_unavailable("the server is shutting down"))?;
         registry.admit_connect(cx, target, options).await?;
         let to = self.endpoint(target).await?;
         for (name, value) in [("x-forwarded-uri", path.as_str()), ("x-forwarded-proto", "https")] {

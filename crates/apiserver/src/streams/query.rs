@@ -134,7 +134,10 @@ mod tests {
     fn exec_is_translated_for_the_kubelet() {
         let query = Query::parse("command=sh&command=-c&command=echo+a%26b&stdin=true&stdout=1&tty=false&container=c");
         let (object, out) = remote_command(&query, "PodExecOptions", "c");
-        assert_eq!(out.behind("/exec/n/p/c".into()), "/exec/n/p/c?input=1&output=1&command=sh&command=-c&command=echo%20a%26b");
+        assert_eq!(
+            out.behind("/exec/n/p/c".into()),
+            "/exec/n/p/c?input=1&output=1&command=sh&command=-c&command=echo%20a%26b"
+        );
         assert_eq!(object.get("command").and_then(Value::as_list).map(<[Value]>::len), Some(3));
         assert_eq!(object.get("tty"), None);
     }
@@ -148,7 +151,10 @@ mod tests {
         );
         let refused = log(&Query::parse("tailLines=-1&limitBytes=0"), "p").err().expect("bad");
         assert_eq!(refused.code, 422);
-        assert!(refused.message.contains("tailLines: Invalid value: -1: must be greater than or equal to 0"), "{refused}");
+        assert!(
+            refused.message.contains("tailLines: Invalid value: -1: must be greater than or equal to 0"),
+            "{refused}"
+        );
         assert_eq!(log(&Query::parse("tailLines=x"), "p").err().expect("bad").code, 400);
     }
 }

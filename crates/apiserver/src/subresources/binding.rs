@@ -38,7 +38,8 @@ impl Assign<'_> {
         let binding = self.binding;
         pod.set_at(&["spec", "nodeName"], binding.str_at(&["target", "name"]));
         for (field, overwrites) in [("annotations", true), ("labels", false)] {
-            for (key, value) in binding.at(&["metadata", field]).and_then(Value::as_map).into_iter().flat_map(Map::iter) {
+            for (key, value) in binding.at(&["metadata", field]).and_then(Value::as_map).into_iter().flat_map(Map::iter)
+            {
                 let metadata = pod.entry("metadata", || Map::new().into()).as_map_mut();
                 let map = metadata.map(|m| m.entry(field, || Map::new().into())).and_then(Value::as_map_mut);
                 if let Some(map) = map
@@ -106,9 +107,17 @@ fn validate(binding: &Map) -> Result<(), Status> {
 }
 
 impl Binding {
-    async fn bind(&self, cx: &Context, namespace: &str, name: &str, binding: &Map, options: &Options) -> Result<Map, Status> {
+    async fn bind(
+        &self,
+        cx: &Context,
+        namespace: &str,
+        name: &str,
+        binding: &Map,
+        options: &Options,
+    ) -> Result<Map, Status> {
         validate(binding)?;
-        let registry = self.registry.upgrade().ok_or_else(|| Status::service_unavailable("the server is shutting down"))?;
+        let registry =
+            self.registry.upgrade().ok_or_else(|| Status::service_unavailable("the server is shutting down"))?;
         let served = registry.served("", "v1", "pods").ok_or_else(Status::no_such_path)?;
         let now = cx.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let assign = Assign { pod: name, binding, now };
@@ -161,12 +170,19 @@ mod tests {
 
     #[test]
     fn a_pod_gets_its_node_once() {
-        let binding = "{metadata: {annotations: {a: '1'}, labels: {zone: x, app: other}}, target: {kind: Node, name: n1}}";
-        let pod = assign("{metadata: {name: p, labels: {app: own}}, spec: {}, status: {conditions: [{type: PodScheduled, status: 'False'}]}}", binding);
+        let binding =
+            "{metadata: {annotations: {a: '1'}, labels: {zone: x, app: other}}, target: {kind: Node, name: n1}}";
+        let pod = assign(
+            "{metadata: {name: p, labels: {app: own}}, spec: {}, status: {conditions: [{type: PodScheduled, status: 'False'}]}}",
+            binding,
+        );
         let pod = pod.expect("bound");
         assert_eq!(pod.str_at(&["spec", "nodeName"]), "n1");
         assert_eq!(pod.str_at(&["metadata", "annotations", "a"]), "1");
-        assert_eq!((pod.str_at(&["metadata", "labels", "zone"]), pod.str_at(&["metadata", "labels", "app"])), ("x", "own"));
+        assert_eq!(
+            (pod.str_at(&["metadata", "labels", "zone"]), pod.str_at(&["metadata", "labels", "app"])),
+            ("x", "own")
+        );
         let conditions: Vec<&Map> = walk::items(&pod, &["status", "conditions"]).collect();
         assert_eq!((conditions.len(), conditions[0].str_at(&["status"])), (1, "True"));
         let refused = assign("{metadata: {name: p}, spec: {nodeName: n2}}", binding).expect_err("bound already");
@@ -180,13 +196,16 @@ mod tests {
 
     #[test]
     fn another_uid_is_another_pod() {
-        let refused = assign("{metadata: {name: p, uid: a1}}", "{metadata: {uid: b2}, target: {name: n1}}").expect_err("another");
+        let refused =
+            assign("{metadata: {name: p, uid: a1}}", "{metadata: {uid: b2}, target: {name: n1}}").expect_err("another");
         assert_eq!(refused.code, 409);
     }
 
     #[test]
     fn a_binding_names_a_node() {
-        assert_eq!(validate(&map("{target: {kind: Pod}}")).expect_err("bad").message,
-            "Binding \"\" is invalid: [target.kind: Unsupported value: \"Pod\": supported values: \"Node\", \"<empty>\", target.name: Required value]");
+        assert_eq!(
+            validate(&map("{target: {kind: Pod}}")).expect_err("bad").message,
+            "Binding \"\" is invalid: [target.kind: Unsupported value: \"Pod\": supported values: \"Node\", \"<empty>\", target.name: Required value]"
+        );
     }
 }

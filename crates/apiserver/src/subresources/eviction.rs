@@ -35,7 +35,8 @@ impl Labels for Own<'_> {
 fn selects(selector: Option<&Map>, object: &Map) -> bool {
     let Some(selector) = selector else { return false };
     let pairs = selector.get("matchLabels").and_then(Value::as_map).into_iter().flat_map(Map::iter);
-    let exact = pairs.map(|(key, value)| Requirement::new(key, Operator::In, vec![value.as_str().unwrap_or("").to_owned()]));
+    let exact =
+        pairs.map(|(key, value)| Requirement::new(key, Operator::In, vec![value.as_str().unwrap_or("").to_owned()]));
     let listed = walk::items(selector, &["matchExpressions"]).map(|e| {
         let operator = match e.str_at(&["operator"]) {
             "In" => Operator::In,
@@ -44,7 +45,11 @@ fn selects(selector: Option<&Map>, object: &Map) -> bool {
             _ => Operator::DoesNotExist,
         };
         let values = e.get("values").and_then(Value::as_list).unwrap_or_default();
-        Requirement::new(e.str_at(&["key"]), operator, values.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+        Requirement::new(
+            e.str_at(&["key"]),
+            operator,
+            values.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        )
     });
     let requirements: Result<Vec<Requirement>, _> = exact.chain(listed).collect();
     // One that cannot be read selects nothing; validation lets none in.
@@ -62,7 +67,8 @@ fn disturbs_nobody(pod: &Map) -> bool {
 }
 
 fn is_ready(pod: &Map) -> bool {
-    walk::items(pod, &["status", "conditions"]).any(|c| c.str_at(&["type"]) == "Ready" && c.str_at(&["status"]) == "True")
+    walk::items(pod, &["status", "conditions"])
+        .any(|c| c.str_at(&["type"]) == "Ready" && c.str_at(&["status"]) == "True")
 }
 
 /// Whether the budget lets a pod that is not ready go without counting it.
@@ -70,7 +76,8 @@ fn lets_unready_go(budget: &Map, pod: &Map) -> bool {
     if is_ready(pod) {
         return false;
     }
-    let (healthy, desired) = (number(budget, &["status", "currentHealthy"]), number(budget, &["status", "desiredHealthy"]));
+    let (healthy, desired) =
+        (number(budget, &["status", "currentHealthy"]), number(budget, &["status", "desiredHealthy"]));
     budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow" || healthy >= desired && desired > 0
 }
 
@@ -99,7 +106,11 @@ fn take(budget: &mut Map, pod: &str, now: &str) -> Result<(), Status> {
     if allowed == 0 {
         let desired = number(budget, &["status", "desiredHealthy"]);
         let current = number(budget, &["status", "currentHealthy"]);
-        return Err(wait(&name, format!("The disruption budget {name} needs {desired} healthy pods and has {current} currently"), 0));
+        return Err(wait(
+            &name,
+            format!("The disruption budget {name} needs {desired} healthy pods and has {current} currently"),
+            0,
+        ));
     }
     budget.set_at(&["status", "disruptionsAllowed"], allowed - 1);
     let pods = budget.entry("status", || Map::new().into()).as_map_mut();
@@ -163,7 +174,8 @@ impl Eviction {
             [] => return Ok(()),
             [one] => one,
             _ => {
-                let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+                let why =
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
                 return Err(Status::new(500, Reason::InternalError, why));
             }
         };
@@ -193,7 +205,8 @@ impl Subresource for Eviction {
         let (namespace, name) = (target.namespace.as_str(), target.name.as_str());
         let pod = self.objects.find(PODS, namespace, name).await?;
         let pod = pod.ok_or_else(|| Status::not_found(&GroupResource::new("", "pods"), name))?;
-        let registry = self.registry.upgrade().ok_or_else(|| Status::service_unavailable("the server is shutting down"))?;
+        let registry =
+            self.registry.upgrade().ok_or_else(|| Status::service_unavailable("the server is shutting down"))?;
         let now = cx.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         // Judged as the pod it was: another of its name is not meant.
         options.delete.uid.get_or_insert_with(|| pod.str_at(&["metadata", "uid"]).to_owned());
@@ -219,14 +232,17 @@ mod tests {
 
     #[test]
     fn a_budget_is_used_up_and_then_says_so() {
-        let mut budget = map("{metadata: {name: b, generation: 1}, status: {observedGeneration: 1, disruptionsAllowed: 1, desiredHealthy: 2, currentHealthy: 3}}");
+        let mut budget = map(
+            "{metadata: {name: b, generation: 1}, status: {observedGeneration: 1, disruptionsAllowed: 1, desiredHealthy: 2, currentHealthy: 3}}",
+        );
         take(&mut budget, "p", "2026-01-01T00:00:00Z").expect("one is allowed");
         assert_eq!(budget.str_at(&["status", "disruptedPods", "p"]), "2026-01-01T00:00:00Z");
         let refused = take(&mut budget, "q", "2026-01-01T00:00:00Z").expect_err("none left");
         assert_eq!((refused.code, refused.message.as_str()), (429, VIOLATES));
         let cause = &refused.details.expect("details").causes[0];
         assert_eq!(cause.message, "The disruption budget b needs 2 healthy pods and has 3 currently");
-        let mut stale = map("{metadata: {name: b, generation: 2}, status: {observedGeneration: 1, disruptionsAllowed: 5}}");
+        let mut stale =
+            map("{metadata: {name: b, generation: 2}, status: {observedGeneration: 1, disruptionsAllowed: 5}}");
         assert_eq!(take(&mut stale, "p", "").expect_err("not yet").retry_after(), Some(10));
     }
 

@@ -4,9 +4,6 @@ use super::Tokens;
 use super::keys::jwks;
 use serde::Serialize;
 
-/// How long clients may keep the documents.
-pub const CACHE_CONTROL: &str = "public, max-age=3600";
-
 impl Tokens {
     /// `/.well-known/openid-configuration`, of type `application/json`.
     pub fn discovery_document(&self) -> Vec<u8> {

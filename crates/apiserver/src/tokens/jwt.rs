@@ -192,16 +192,16 @@ mod tests {
 
     #[test]
     fn foreign_keys_changed_bodies_and_other_algorithms_are_refused() {
-        let (key, other) = (key(), self::key());
-        let token = sign(&key, &claims()).expect("a token");
+        let (own, other) = (key(), key());
+        let token = sign(&own, &claims()).expect("a token");
         assert_eq!(verify(&token, &[other.public().clone()]), Err(TokenError::UnknownKey));
         let [header, _, signature] = parts(&token).expect("three parts");
         let changed = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&Claims { exp: 9_000, ..claims() }).expect("JSON"));
         let forged = format!("{header}.{changed}.{signature}");
-        assert_eq!(verify(&forged, &[key.public().clone()]), Err(TokenError::Signature));
+        assert_eq!(verify(&forged, &[own.public().clone()]), Err(TokenError::Signature));
         let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
         let body = parts(&token).expect("three parts")[1];
-        assert_eq!(verify(&format!("{none}.{body}."), &[key.public().clone()]), Err(TokenError::Signature));
+        assert_eq!(verify(&format!("{none}.{body}."), &[own.public().clone()]), Err(TokenError::Signature));
     }
 
     #[test]

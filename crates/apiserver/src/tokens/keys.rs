@@ -109,7 +109,9 @@ impl VerifyingKey {
             let (kind, der) = section.map_err(|e| KeyError::Pem(e.to_string()))?;
             let unusable = |kind, why: &str| KeyError::Unusable { kind, why: why.to_owned() };
             keys.push(match kind {
-                SectionKind::PublicKey => VerifyingKey::from_spki(&der).ok_or_else(|| unusable("public key", "unknown kind of key"))?,
+                SectionKind::PublicKey => {
+                    VerifyingKey::from_spki(&der).ok_or_else(|| unusable("public key", "unknown kind of key"))?
+                }
                 SectionKind::Certificate => {
                     let (_, certificate) = x509_parser::parse_x509_certificate(&der)
                         .map_err(|e| unusable("certificate", &e.to_string()))?;
@@ -196,7 +198,7 @@ pub(super) fn jwks(keys: &[VerifyingKey]) -> Vec<u8> {
 }
 
 enum Pair {
-    Ec(EcdsaKeyPair),
+    Ec(Box<EcdsaKeyPair>),
     Rsa(Box<RsaKeyPair>),
 }
 
@@ -298,7 +300,9 @@ impl SigningKey {
         };
         let random = SystemRandom::new();
         Some(match EcdsaKeyPair::from_private_key_and_public_key(signing, private, public, &random) {
-            Ok(pair) => Ok(SigningKey { pair: Pair::Ec(pair), public: VerifyingKey::new(algorithm, public.to_vec()), random }),
+            Ok(pair) => {
+                Ok(SigningKey { pair: Pair::Ec(Box::new(pair)), public: VerifyingKey::new(algorithm, public.to_vec()), random })
+            }
             Err(e) => Err(e.to_string()),
         })
     }

@@ -51,7 +51,8 @@ impl Tokens {
                 keys.push(key.clone());
             }
         }
-        let audiences = if settings.audiences.is_empty() { settings.issuers.clone() } else { settings.audiences.clone() };
+        let audiences =
+            if settings.audiences.is_empty() { settings.issuers.clone() } else { settings.audiences.clone() };
         Arc::new(Tokens { settings, keys, audiences, objects })
     }
 

@@ -1,7 +1,7 @@
 //! `serviceaccounts/token`: asks for a token.
 
-use super::jwt::{Claims, KubernetesClaims, ObjectRef};
 use super::Tokens;
+use super::jwt::{Claims, KubernetesClaims, ObjectRef};
 use crate::context::Context;
 use crate::lookup::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS, Stored};
 use crate::options::Options;
@@ -106,7 +106,9 @@ impl TokenRequest {
             }
             (version, kind) => {
                 let (group, version) = version.split_once('/').unwrap_or(("", version));
-                return Err(Status::bad_request(format!("cannot bind token to object of type {group}/{version}, Kind={kind}")));
+                return Err(Status::bad_request(format!(
+                    "cannot bind token to object of type {group}/{version}, Kind={kind}"
+                )));
             }
         };
         let (wanted, uid) = (text("uid"), found.str_at(&["metadata", "uid"]));

@@ -1,7 +1,7 @@
 //! Whose a service account token is, and whether what it is bound to is still there.
 
-use super::jwt::{self, Claims, ObjectRef, TokenError};
 use super::Tokens;
+use super::jwt::{self, Claims, ObjectRef, TokenError};
 use crate::authn::AuthnError;
 use crate::authn::tokens::{TokenAuthenticator, TokenUser};
 use crate::lookup::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS, Stored};
@@ -30,20 +30,17 @@ fn gone(object: &Map, now: i64) -> bool {
 }
 
 /// Looks the bound object up: it must be the one with the uid that the token was made for.
-fn bound(
-    found: Option<Arc<Map>>,
-    reference: &ObjectRef,
-    now: i64,
-    what: &str,
-    claim: &str,
-) -> Result<(), TokenError> {
+fn bound(found: Option<Arc<Map>>, reference: &ObjectRef, now: i64, what: &str, claim: &str) -> Result<(), TokenError> {
     let found = found.filter(|o| !gone(o, now));
     let found = found.ok_or_else(|| TokenError::Binding("service account token has been invalidated".into()))?;
     let uid = found.str_at(&["metadata", "uid"]);
     if uid == reference.uid {
         return Ok(());
     }
-    Err(TokenError::Binding(format!("{what} UID ({uid}) does not match service account {claim} ref claim ({})", reference.uid)))
+    Err(TokenError::Binding(format!(
+        "{what} UID ({uid}) does not match service account {claim} ref claim ({})",
+        reference.uid
+    )))
 }
 
 impl Tokens {
@@ -57,13 +54,17 @@ impl Tokens {
         let about = &claims.kubernetes;
         let (namespace, account) = (about.namespace.as_str(), &about.serviceaccount);
         let found = self.find(SERVICE_ACCOUNTS, namespace, &account.name).await?;
-        let found = found.ok_or_else(|| TokenError::Binding(format!("serviceaccounts {:?} not found", account.name)))?;
+        let found =
+            found.ok_or_else(|| TokenError::Binding(format!("serviceaccounts {:?} not found", account.name)))?;
         if gone(&found, now) {
             return Err(TokenError::Binding(format!("service account {namespace}/{} has been deleted", account.name)));
         }
         let uid = found.str_at(&["metadata", "uid"]);
         if uid != account.uid {
-            return Err(TokenError::Binding(format!("service account UID ({uid}) does not match claim ({})", account.uid)));
+            return Err(TokenError::Binding(format!(
+                "service account UID ({uid}) does not match claim ({})",
+                account.uid
+            )));
         }
         if let Some(secret) = &about.secret {
             bound(self.find(SECRETS, namespace, &secret.name).await?, secret, now, "secret", "secret")?;

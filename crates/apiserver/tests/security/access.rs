@@ -82,7 +82,15 @@ async fn nobody_grants_more_than_they_hold() {
     assert_eq!(missing.code, 404, "{}", missing.body);
     jane.post(&bindings, bind("own", "Role", "reader")).await.expect(201);
     // The roles of the server itself, she cannot change.
-    assert_eq!(jane.patch(&format!("{roles}/manager"), json!({"rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]})).await.code, 403);
+    assert_eq!(
+        jane.patch(
+            &format!("{roles}/manager"),
+            json!({"rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]})
+        )
+        .await
+        .code,
+        403
+    );
 }
 
 #[tokio::test]
@@ -108,7 +116,9 @@ async fn reviews_answer_what_one_may_do() {
     let answer = admin.post(reviews, other).await.expect(201);
     assert_eq!(answer["status"]["allowed"], true);
     assert!(answer["status"]["reason"].as_str().is_some_and(|r| r.starts_with("RBAC: allowed by ClusterRoleBinding")));
-    let bad = admin.post(reviews, json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {}})).await;
+    let bad = admin
+        .post(reviews, json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {}}))
+        .await;
     assert_eq!(bad.code, 422, "{}", bad.body);
     let rules = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": "default"}});
     let answer = jane.post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", rules).await.expect(201);
@@ -128,7 +138,8 @@ async fn a_node_reaches_itself_and_its_pods_only() {
         .await
         .expect(201);
     assert_eq!(made["spec"]["taints"][0]["key"], "node.kubernetes.io/not-ready");
-    let refused = node.post("/api/v1/nodes", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2"}})).await;
+    let refused =
+        node.post("/api/v1/nodes", json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2"}})).await;
     assert_eq!(refused.message(), "nodes \"n2\" is forbidden: node \"n1\" is not allowed to modify node \"n2\"");
     let lease = |name: &str| json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": {}});
     let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
@@ -159,7 +170,10 @@ async fn a_node_reaches_itself_and_its_pods_only() {
     let stranger = cluster.user("system:node:n2", &["system:nodes"]);
     assert_eq!(stranger.get("/api/v1/namespaces/default/secrets/mine").await.code, 403);
     let refused = stranger.patch("/api/v1/namespaces/default/pods/p/status", status).await;
-    assert_eq!(refused.message(), "pods \"p\" is forbidden: node \"n2\" can only update pod status for pods with spec.nodeName set to itself");
+    assert_eq!(
+        refused.message(),
+        "pods \"p\" is forbidden: node \"n2\" can only update pod status for pods with spec.nodeName set to itself"
+    );
     admin.delete("/api/v1/namespaces/default/pods/p?gracePeriodSeconds=0").await.expect(200);
     assert_eq!(node.get("/api/v1/namespaces/default/secrets/mine").await.code, 403, "the pod is gone");
 }

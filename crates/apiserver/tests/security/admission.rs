@@ -44,14 +44,20 @@ async fn what_does_not_exist_is_named() {
     );
     let mut classy = pod("p");
     classy["spec"]["priorityClassName"] = "none".into();
-    assert_eq!(admin.post(PODS, classy).await.message(), "pods \"p\" is forbidden: no PriorityClass with name none was found");
+    assert_eq!(
+        admin.post(PODS, classy).await.message(),
+        "pods \"p\" is forbidden: no PriorityClass with name none was found"
+    );
     let mut critical = pod("p");
     critical["spec"]["priorityClassName"] = "system-node-critical".into();
     let made = admin.post(PODS, critical).await.expect(201);
     assert_eq!(made["spec"]["priority"], 2_000_001_000);
     let mut runtime = pod("q");
     runtime["spec"]["runtimeClassName"] = "none".into();
-    assert_eq!(admin.post(PODS, runtime).await.message(), "pods \"q\" is forbidden: pod rejected: RuntimeClass \"none\" not found");
+    assert_eq!(
+        admin.post(PODS, runtime).await.message(),
+        "pods \"q\" is forbidden: pod rejected: RuntimeClass \"none\" not found"
+    );
 }
 
 #[tokio::test]
@@ -105,7 +111,11 @@ async fn limits_and_quotas_hold_under_races() {
         let answer = task.await.expect("no panic");
         match answer.code {
             201 => made += 1,
-            _ => assert!(answer.message().contains("exceeded quota: q, requested: pods=1, used: pods="), "{}", answer.body),
+            _ => assert!(
+                answer.message().contains("exceeded quota: q, requested: pods=1, used: pods="),
+                "{}",
+                answer.body
+            ),
         }
     }
     assert_eq!(made, 5, "one pod was there before the quota");

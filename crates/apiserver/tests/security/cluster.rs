@@ -1,8 +1,8 @@
 //! A server for tests: its store lies in a directory that goes with it.
 
+use apiserver::allocator::range::{AddressRange, PortRange};
 use apiserver::authn::union::Anonymous;
 use apiserver::bootstrap;
-use apiserver::allocator::range::{AddressRange, PortRange};
 use apiserver::registry::Registry;
 use apiserver::security::{KubeletSettings, Mode, Secured, Settings, secure};
 use apiserver::server::{ApiServer, Config, LocalService};

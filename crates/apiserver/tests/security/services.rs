@@ -52,12 +52,15 @@ async fn a_removed_service_of_the_server_comes_back() {
 #[tokio::test]
 async fn racing_services_get_different_addresses_and_ports() {
     // 13 addresses are left of this range, and 20 ports.
-    let cluster = start_with(Options { service_range: "10.0.0.0/28", node_ports: "30000-30019", ..Options::default() }).await;
+    let cluster =
+        start_with(Options { service_range: "10.0.0.0/28", node_ports: "30000-30019", ..Options::default() }).await;
     let admin = cluster.admin();
     let tasks: Vec<_> = (0..16)
         .map(|i| {
             let admin = admin.clone();
-            tokio::spawn(async move { admin.post(SERVICES, service(&format!("s{i}"), json!({"type": "NodePort"}))).await })
+            tokio::spawn(
+                async move { admin.post(SERVICES, service(&format!("s{i}"), json!({"type": "NodePort"}))).await },
+            )
         })
         .collect();
     let (mut ips, mut ports, mut full) = (BTreeSet::new(), BTreeSet::new(), 0);
@@ -99,7 +102,9 @@ async fn node_ports_are_had_by_number_and_given_back_by_a_change() {
         "Service \"b\" is invalid: spec.ports[0].nodePort: Invalid value: 30008: provided port is already allocated"
     );
     let outside = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]});
-    assert!(admin.post(SERVICES, service("b", outside)).await.message().contains("The range of valid ports is 30000-32767"));
+    assert!(
+        admin.post(SERVICES, service("b", outside)).await.message().contains("The range of valid ports is 30000-32767")
+    );
     let mut changed = made;
     changed["spec"]["type"] = "ClusterIP".into();
     let changed = admin.put(&format!("{SERVICES}/a"), changed).await.expect(200);
@@ -111,9 +116,13 @@ async fn node_ports_are_had_by_number_and_given_back_by_a_change() {
 async fn a_dry_run_and_a_refused_write_claim_nothing() {
     let cluster = start().await;
     let admin = cluster.admin();
-    let made = admin.post(&format!("{SERVICES}?dryRun=All"), service("a", json!({"clusterIP": "10.96.0.77"}))).await.expect(201);
+    let made = admin
+        .post(&format!("{SERVICES}?dryRun=All"), service("a", json!({"clusterIP": "10.96.0.77"})))
+        .await
+        .expect(201);
     assert_eq!(made["spec"]["clusterIP"], "10.96.0.77");
-    let invalid = admin.post(SERVICES, service("a", json!({"clusterIP": "10.96.0.77", "ports": [{"port": 99999}]}))).await;
+    let invalid =
+        admin.post(SERVICES, service("a", json!({"clusterIP": "10.96.0.77", "ports": [{"port": 99999}]}))).await;
     assert_eq!(invalid.code, 422, "{}", invalid.body);
     assert_eq!(addresses(&admin).await.len(), 2);
     admin.post(SERVICES, service("b", json!({"clusterIP": "10.96.0.77"}))).await.expect(201);
@@ -123,7 +132,8 @@ async fn a_dry_run_and_a_refused_write_claim_nothing() {
 async fn headless_services_and_external_names_have_none() {
     let cluster = start().await;
     let admin = cluster.admin();
-    let headless = admin.post(SERVICES, service("h", json!({"clusterIP": "None", "selector": {"a": "b"}}))).await.expect(201);
+    let headless =
+        admin.post(SERVICES, service("h", json!({"clusterIP": "None", "selector": {"a": "b"}}))).await.expect(201);
     assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
     let external = json!({"type": "ExternalName", "externalName": "example.com"});
     admin.post(SERVICES, service("e", external)).await.expect(201);

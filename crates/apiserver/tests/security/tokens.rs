@@ -69,7 +69,8 @@ async fn requests_for_tokens_are_checked() {
     );
     let missing = admin.post("/api/v1/namespaces/default/serviceaccounts/none/token", ask(json!({}))).await;
     assert_eq!((missing.code, missing.message()), (404, "serviceaccounts \"none\" not found"));
-    let unknown = admin.post(path, ask(json!({"boundObjectRef": {"apiVersion": "v1", "kind": "ConfigMap", "name": "x"}}))).await;
+    let unknown =
+        admin.post(path, ask(json!({"boundObjectRef": {"apiVersion": "v1", "kind": "ConfigMap", "name": "x"}}))).await;
     assert_eq!(unknown.message(), "cannot bind token to object of type /v1, Kind=ConfigMap");
     let foreign = ask(json!({"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p"}}));
     cluster.service_account("default", "default").await;

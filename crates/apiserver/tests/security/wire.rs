@@ -101,7 +101,8 @@ impl Wire {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = sender.send_request(request.body(Full::<Bytes>::default()).expect("a request")).await.expect("an answer");
+        let response =
+            sender.send_request(request.body(Full::<Bytes>::default()).expect("a request")).await.expect("an answer");
         let code = response.status().as_u16();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         (code, String::from_utf8_lossy(&body).into_owned())
@@ -117,9 +118,16 @@ async fn who_shows_nothing_sees_health_alone() {
     for path in ["/api", "/api/v1/namespaces", "/metrics", "/openapi/v2"] {
         let (code, body) = wire.ask(None, path, &[]).await;
         assert_eq!(code, 401, "{path}");
-        assert!(body.contains("\"message\":\"Unauthorized\"") || body.contains("\"message\": \"Unauthorized\""), "{body}");
+        assert!(
+            body.contains("\"message\":\"Unauthorized\"") || body.contains("\"message\": \"Unauthorized\""),
+            "{body}"
+        );
     }
-    assert_eq!(wire.ask(None, "/healthz", &[("authorization", "Bearer nonsense")]).await.0, 401, "bad credentials are refused");
+    assert_eq!(
+        wire.ask(None, "/healthz", &[("authorization", "Bearer nonsense")]).await.0,
+        401,
+        "bad credentials are refused"
+    );
 }
 
 #[tokio::test]
@@ -158,7 +166,8 @@ async fn kubelet(authority: &Authority) -> SocketAddr {
     let chain = apiserver::tls::certificates("test", &identity.certificate).expect("PEM");
     let key = PrivateKeyDer::from_pem_slice(&identity.key).expect("a key");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let clients = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authority)), provider.clone());
+    let clients =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authority)), provider.clone());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
@@ -213,7 +222,12 @@ async fn with_pod() -> Wire {
     let wire = serve(|_| Options {
         kubelets: Some(KubeletSettings {
             tls: KubeletTls {
-                identity: issue(&kubelets, "kube-apiserver-kubelet-client", &["system:masters"], ExtendedKeyUsagePurpose::ClientAuth),
+                identity: issue(
+                    &kubelets,
+                    "kube-apiserver-kubelet-client",
+                    &["system:masters"],
+                    ExtendedKeyUsagePurpose::ClientAuth,
+                ),
                 authorities: kubelets.pem().into_bytes(),
             },
             preferred: Vec::new(),
@@ -268,7 +282,9 @@ async fn an_upgraded_connection_reaches_the_kubelet_byte_by_byte() {
         let stream = TcpStream::connect(wire.address).await.expect("a connection");
         let name = ServerName::try_from("localhost").expect("a name");
         let mut stream = connector(&wire.authority, Some(&admin)).connect(name, stream).await.expect("TLS");
-        let request = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n");
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).await.expect("written");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

@@ -99,8 +99,9 @@ impl ResourceQuota {
                 continue;
             }
             if is_pod && a.operation == Operation::Create {
-                usage::check_said(a.object, &hard)
-                    .map_err(|why| a.forbidden(format!("failed quota: {}: {why}", quota.str_at(&["metadata", "name"]))))?;
+                usage::check_said(a.object, &hard).map_err(|why| {
+                    a.forbidden(format!("failed quota: {}: {why}", quota.str_at(&["metadata", "name"])))
+                })?;
             }
             let adds = adds.iter().filter(|(name, _)| hard.contains_key(*name)).map(|(n, v)| (n.clone(), *v)).collect();
             bounds.push(Bound { quota, hard, adds });
@@ -175,7 +176,11 @@ impl ResourceQuota {
             }
             let over = exceeded(bound, &used);
             if !over.is_empty() {
-                let only = |all: &Amounts| amounts::shown(&all.iter().filter(|(n, _)| over.contains(n)).map(|(n, v)| (n.clone(), *v)).collect());
+                let only = |all: &Amounts| {
+                    amounts::shown(
+                        &all.iter().filter(|(n, _)| over.contains(n)).map(|(n, v)| (n.clone(), *v)).collect(),
+                    )
+                };
                 return Err(a.forbidden(format!(
                     "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
                     only(&bound.adds),
@@ -235,7 +240,8 @@ impl Admission for ResourceQuota {
     async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
         let (group, plural) = (a.resource.group.as_ref(), a.resource.plural.as_ref());
         let resize = a.is_subresource("", "pods", "resize");
-        if a.namespace.is_empty() || !a.subresource.is_empty() && !resize || group.is_empty() && plural == "namespaces" {
+        if a.namespace.is_empty() || !a.subresource.is_empty() && !resize || group.is_empty() && plural == "namespaces"
+        {
             return Ok(());
         }
         if a.operation == Operation::Update && !usage::weighs_updates(group, plural) {
@@ -289,7 +295,10 @@ mod tests {
 
     fn held(hard: &str) -> Arc<Held> {
         let held = Arc::new(Held::default());
-        held.put(RESOURCE_QUOTAS, map(&format!("{{metadata: {{name: q, namespace: d, resourceVersion: '1'}}, spec: {{hard: {hard}}}}}")));
+        held.put(
+            RESOURCE_QUOTAS,
+            map(&format!("{{metadata: {{name: q, namespace: d, resourceVersion: '1'}}, spec: {{hard: {hard}}}}}")),
+        );
         held
     }
 
@@ -298,7 +307,10 @@ mod tests {
         let held = held("{pods: '2', requests.cpu: '1'}");
         let plugin = ResourceQuota::new(held.clone(), held.clone());
         create(&plugin, "a", "600m").await.expect("room");
-        held.put(PODS, map("{metadata: {name: a, namespace: d}, spec: {containers: [{resources: {requests: {cpu: 600m}}}]}}"));
+        held.put(
+            PODS,
+            map("{metadata: {name: a, namespace: d}, spec: {containers: [{resources: {requests: {cpu: 600m}}}]}}"),
+        );
         let refused = create(&plugin, "b", "600m").await.expect_err("no room");
         assert_eq!(
             refused.message,

@@ -83,7 +83,8 @@ mod tests {
         assert!(holds(&quota("scopes: [BestEffort, NotTerminating]"), true, &effortless));
         assert!(!holds(&quota("scopes: [BestEffort]"), true, &weighty));
         assert!(!holds(&quota("scopes: [BestEffort]"), false, &effortless), "a service is in no scope of pods");
-        let high = quota("scopeSelector: {matchExpressions: [{scopeName: PriorityClass, operator: In, values: [high]}]}");
+        let high =
+            quota("scopeSelector: {matchExpressions: [{scopeName: PriorityClass, operator: In, values: [high]}]}");
         assert!(holds(&high, true, &weighty) && !holds(&high, true, &effortless));
     }
 }

@@ -136,7 +136,11 @@ mod tests {
     #[test]
     fn kinds_use_what_upstream_counts() {
         assert_eq!(
-            shown("", "pods", "{spec: {containers: [{resources: {requests: {cpu: 100m, example.com/gpu: '1'}, limits: {memory: 1Gi}}}]}}"),
+            shown(
+                "",
+                "pods",
+                "{spec: {containers: [{resources: {requests: {cpu: 100m, example.com/gpu: '1'}, limits: {memory: 1Gi}}}]}}"
+            ),
             "count/pods=1,cpu=100m,limits.memory=1Gi,pods=1,requests.cpu=100m,requests.example.com/gpu=1"
         );
         assert_eq!(shown("", "pods", "{spec: {}, status: {phase: Succeeded}}"), "count/pods=1");
@@ -145,7 +149,11 @@ mod tests {
             "count/services=1,services=1,services.loadbalancers=1,services.nodeports=2"
         );
         assert_eq!(
-            shown("", "persistentvolumeclaims", "{spec: {storageClassName: fast, resources: {requests: {storage: 1Gi}}}}"),
+            shown(
+                "",
+                "persistentvolumeclaims",
+                "{spec: {storageClassName: fast, resources: {requests: {storage: 1Gi}}}}"
+            ),
             "count/persistentvolumeclaims=1,fast.storageclass.storage.k8s.io/persistentvolumeclaims=1,\
              fast.storageclass.storage.k8s.io/requests.storage=1Gi,persistentvolumeclaims=1,requests.storage=1Gi"
         );

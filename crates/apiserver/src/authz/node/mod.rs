@@ -199,8 +199,12 @@ fn own_node(node: &str, a: &Attributes<'_>) -> Result<(), String> {
         // Admission limits writes to the node's own object.
         ("", "create" | "update" | "patch", _) | ("status", "update" | "patch", _) => Ok(()),
         ("", "get" | "list" | "watch", name) if name == node => Ok(()),
-        ("", "get" | "list" | "watch", "") => Err(format!("node '{node}' cannot read all nodes, only its own Node object")),
-        ("", "get" | "list" | "watch", name) => Err(format!("node '{node}' cannot read '{name}', only its own Node object")),
+        ("", "get" | "list" | "watch", "") => {
+            Err(format!("node '{node}' cannot read all nodes, only its own Node object"))
+        }
+        ("", "get" | "list" | "watch", name) => {
+            Err(format!("node '{node}' cannot read '{name}', only its own Node object"))
+        }
         _ => Err(String::new()),
     }
 }
@@ -284,9 +288,17 @@ mod tests {
             ("GET", "/api/v1/secrets?fieldSelector=metadata.name%3Ds", "can only read namespaced object of this type"),
             ("DELETE", "/api/v1/namespaces/a/secrets/s", "can only read resources of this type"),
             ("GET", "/api/v1/pods", "can only list/watch pods with spec.nodeName field selector"),
-            ("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn2", "can only list/watch pods with spec.nodeName field selector"),
+            (
+                "GET",
+                "/api/v1/pods?fieldSelector=spec.nodeName%3Dn2",
+                "can only list/watch pods with spec.nodeName field selector",
+            ),
             ("GET", "/api/v1/nodes/n2", "node 'n1' cannot read 'n2', only its own Node object"),
-            ("POST", "/api/v1/namespaces/a/serviceaccounts/other/token", "no relationship found between node 'n1' and this object"),
+            (
+                "POST",
+                "/api/v1/namespaces/a/serviceaccounts/other/token",
+                "no relationship found between node 'n1' and this object",
+            ),
             (
                 "PUT",
                 "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n2",

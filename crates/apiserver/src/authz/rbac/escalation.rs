@@ -64,13 +64,15 @@ impl Escalation {
         if self.may(write, "escalate", plural, write.name).await {
             return Ok(());
         }
-        self.holds(&write.cx.user, write.namespace, &PolicyRule::list_of(write.object)).map_err(|why| refuse(write, &why))?;
+        self.holds(&write.cx.user, write.namespace, &PolicyRule::list_of(write.object))
+            .map_err(|why| refuse(write, &why))?;
         let aggregates = |role: &Map| role.get("aggregationRule").is_some_and(|r| !r.is_null());
         if cluster && (aggregates(write.object) || write.old.is_some_and(aggregates)) {
             // It gathers whatever comes to carry its labels, so only somebody who holds everything may say so.
             let article = if write.old.is_some() { "the" } else { "an" };
-            self.holds(&write.cx.user, "", &PolicyRule::everything())
-                .map_err(|_| refuse(write, &format!("must have cluster-admin privileges to use {article} aggregationRule")))?;
+            self.holds(&write.cx.user, "", &PolicyRule::everything()).map_err(|_| {
+                refuse(write, &format!("must have cluster-admin privileges to use {article} aggregationRule"))
+            })?;
         }
         Ok(())
     }

@@ -277,7 +277,12 @@ mod tests {
         }
     }
     fn binding(namespace: &str, name: &str, cluster: bool, role: &str, subjects: Vec<Subject>) -> Binding {
-        Binding { namespace: namespace.into(), name: name.into(), role: RoleRef { cluster, name: role.into() }, subjects }
+        Binding {
+            namespace: namespace.into(),
+            name: name.into(),
+            role: RoleRef { cluster, name: role.into() },
+            subjects,
+        }
     }
     fn get<'a>(resource: &'a str) -> Ask<'a> {
         Ask::Resource { verb: "get", group: "", resource, subresource: "", name: "" }
@@ -294,15 +299,25 @@ mod tests {
         let groups = ["g".to_owned()];
         assert_eq!(
             index.decide("u", &groups, "", get("pods")),
-            Verdict::Allowed("RBAC: allowed by ClusterRoleBinding \"everyone\" of ClusterRole \"reader\" to Group \"g\"".into())
+            Verdict::Allowed(
+                "RBAC: allowed by ClusterRoleBinding \"everyone\" of ClusterRole \"reader\" to Group \"g\"".into()
+            )
         );
         assert_eq!(
             index.decide("system:serviceaccount:a:sa", &[], "a", get("secrets")),
-            Verdict::Allowed("RBAC: allowed by RoleBinding \"own/a\" of Role \"local\" to ServiceAccount \"sa/a\"".into())
+            Verdict::Allowed(
+                "RBAC: allowed by RoleBinding \"own/a\" of Role \"local\" to ServiceAccount \"sa/a\"".into()
+            )
         );
-        assert_eq!(index.decide("system:serviceaccount:a:sa", &[], "b", get("secrets")), Verdict::NoOpinion(String::new()));
+        assert_eq!(
+            index.decide("system:serviceaccount:a:sa", &[], "b", get("secrets")),
+            Verdict::NoOpinion(String::new())
+        );
         index.remove_binding("a", "own");
-        assert_eq!(index.decide("system:serviceaccount:a:sa", &[], "a", get("secrets")), Verdict::NoOpinion(String::new()));
+        assert_eq!(
+            index.decide("system:serviceaccount:a:sa", &[], "a", get("secrets")),
+            Verdict::NoOpinion(String::new())
+        );
         assert!(index.namespaces.is_empty());
     }
 

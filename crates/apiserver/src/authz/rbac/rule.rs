@@ -115,7 +115,9 @@ impl PolicyRule {
                     if self.resource_names.is_empty() {
                         out.push(simple);
                     } else {
-                        out.extend(self.resource_names.iter().map(|n| PolicyRule { resource_names: one(n), ..simple.clone() }));
+                        out.extend(
+                            self.resource_names.iter().map(|n| PolicyRule { resource_names: one(n), ..simple.clone() }),
+                        );
                     }
                 }
             }
@@ -135,9 +137,11 @@ impl PolicyRule {
                 let any_parent = wanted.split_once('/').map(|(_, sub)| format!("*/{sub}"));
                 has(&self.resources, wanted) || any_parent.is_some_and(|any| has(&self.resources, &any))
             });
-        let urls = simple.non_resource_urls.iter().all(|wanted| self.non_resource_urls.iter().any(|u| url_matches(u, wanted)));
+        let urls =
+            simple.non_resource_urls.iter().all(|wanted| self.non_resource_urls.iter().any(|u| url_matches(u, wanted)));
         let names = self.resource_names.is_empty()
-            || (!simple.resource_names.is_empty() && simple.resource_names.iter().all(|n| has(&self.resource_names, n)));
+            || (!simple.resource_names.is_empty()
+                && simple.resource_names.iter().all(|n| has(&self.resource_names, n)));
         covers_all(&self.verbs, &simple.verbs)
             && covers_all(&self.api_groups, &simple.api_groups)
             && resources
@@ -154,8 +158,11 @@ impl PolicyRule {
             ("ResourceNames", &self.resource_names),
             ("Verbs", &self.verbs),
         ];
-        let shown: Vec<String> =
-            parts.iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| format!("{name}:{}", go_list(list))).collect();
+        let shown: Vec<String> = parts
+            .iter()
+            .filter(|(_, list)| !list.is_empty())
+            .map(|(name, list)| format!("{name}:{}", go_list(list)))
+            .collect();
         format!("{{{}}}", shown.join(", "))
     }
 }
@@ -247,7 +254,8 @@ mod tests {
 
     #[test]
     fn paths_match_exactly_or_by_a_trailing_star() {
-        let api = PolicyRule { verbs: vec!["get".into()], non_resource_urls: vec!["/api/*".into()], ..PolicyRule::default() };
+        let api =
+            PolicyRule { verbs: vec!["get".into()], non_resource_urls: vec!["/api/*".into()], ..PolicyRule::default() };
         assert!(api.allows(Ask::Path { verb: "get", path: "/api/v1" }));
         assert!(!api.allows(Ask::Path { verb: "get", path: "/apis" }));
         assert!(!api.allows(Ask::Path { verb: "post", path: "/api/v1" }));
@@ -256,7 +264,10 @@ mod tests {
     #[test]
     fn what_is_missing_is_shown_compactly_and_sorted() {
         let held = [rule(&["get"], &["apps"], &["deployments"], &[])];
-        let wanted = [rule(&["get", "list", "watch"], &["apps"], &["deployments"], &[]), rule(&["get"], &[""], &["pods"], &["x"])];
+        let wanted = [
+            rule(&["get", "list", "watch"], &["apps"], &["deployments"], &[]),
+            rule(&["get"], &[""], &["pods"], &["x"]),
+        ];
         assert_eq!(
             shown_missing(missing(&held, &wanted)),
             "{APIGroups:[\"\"], Resources:[\"pods\"], ResourceNames:[\"x\"], Verbs:[\"get\"]}\n\

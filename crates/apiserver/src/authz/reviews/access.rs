@@ -69,7 +69,11 @@ impl AccessReview {
         if self.whose == Whose::InNamespace {
             let asked = resource.map(|r| r.str_at(&["namespace"]));
             if let Some(asked) = asked.filter(|a| *a != namespace) {
-                errors.push(FieldError::invalid(&"spec.resourceAttributes.namespace", asked, "must match metadata.namespace"));
+                errors.push(FieldError::invalid(
+                    &"spec.resourceAttributes.namespace",
+                    asked,
+                    "must match metadata.namespace",
+                ));
             }
             if other.is_some() {
                 let why = "disallowed on this kind of request";

@@ -32,7 +32,9 @@ impl Virtual for SelfSubjectRulesReview {
         let resources = rules.resources.iter().map(|rule| {
             let mut map = Map::new();
             map.insert("verbs", list_value(&rule.verbs));
-            for (key, list) in [("apiGroups", &rule.groups), ("resources", &rule.resources), ("resourceNames", &rule.names)] {
+            for (key, list) in
+                [("apiGroups", &rule.groups), ("resources", &rule.resources), ("resourceNames", &rule.names)]
+            {
                 if !list.is_empty() {
                     map.insert(key, list_value(list));
                 }
