@@ -17,6 +17,7 @@
 //! | [`defaults`] | `defaults::apply(ty, &mut Map)`: what the server fills in |
 //! | [`openapi`] | OpenAPI v2 and v3 documents: `openapi::v3_index(rows, salt)`, `openapi::v3(rows, version)`, `openapi::v2(rows, version)` |
 //! | [`encoded`] | [`Encoded`]: an object encoded before its revision is known: `Encoded::new(&map).item(revision)`, `.stored(api_version, kind)`; `encoded::head(api_version, kind)`, `encoded::object(&head, &item)` |
+//! | [`validation`] | what is wrong with an object: `validation::create(group, kind, &map)`, `update(group, kind, subresource, new, old)`, `warnings(…)` |
 //! | [`view`] | typed read accessors over `&Map`: `view::core_v1::Pod(&map).spec()?.node_name()` |
 //! | [`types::Docs`] | the documentation of types and fields, unpacked on demand |
 //!
@@ -36,6 +37,7 @@ pub mod resource;
 mod scalar;
 pub mod tree;
 pub mod types;
+pub mod validation;
 pub mod view;
 pub mod yaml;
 

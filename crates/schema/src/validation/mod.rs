@@ -1,0 +1,114 @@
+//! Validation of the built-in kinds: what is wrong with an object, field by field, in upstream's words and order.
+//!
+//! One table says which kind has which rules; rules are functions over typed views of the tree. They see objects of the
+//! version that is stored, decoded (so every value is of its type) and defaulted.
+//! An object's own metadata is checked where names and namespaces are known, by the registry.
+
+mod apps;
+mod batch;
+mod cluster;
+mod config;
+mod endpoints;
+mod fields;
+mod metadata;
+mod pod;
+mod rbac;
+mod service;
+mod volumes;
+
+use crate::tree::{Map, Value};
+use api::{FieldError, Path};
+
+/// The rules of a kind.
+struct Rules {
+    create: fn(&Map) -> Vec<FieldError>,
+    /// Takes the subresource (empty for the object itself), the new and the old object.
+    update: fn(&str, &Map, &Map) -> Vec<FieldError>,
+    warnings: fn(&Map, Option<&Map>) -> Vec<String>,
+}
+
+fn no_warnings(_: &Map, _: Option<&Map>) -> Vec<String> {
+    Vec::new()
+}
+
+/// A kind whose update is checked as its creation.
+macro_rules! rules {
+    ($create:path) => {
+        Rules { create: $create, update: |_, new, _| $create(new), warnings: no_warnings }
+    };
+    ($create:path, $update:path) => {
+        Rules { create: $create, update: $update, warnings: no_warnings }
+    };
+    ($create:path, $update:path, $warnings:path) => {
+        Rules { create: $create, update: $update, warnings: $warnings }
+    };
+}
+
+fn of(group: &str, kind: &str) -> Option<Rules> {
+    Some(match (group, kind) {
+        ("", "ConfigMap") => rules!(config::config_map, config::config_map_update),
+        ("", "Endpoints") => rules!(endpoints::endpoints, endpoints::endpoints_update),
+        ("", "Event") => Rules { create: cluster::event, update: |_, _, _| Vec::new(), warnings: no_warnings },
+        ("", "Namespace") => rules!(cluster::namespace, cluster::namespace_update),
+        ("", "Node") => rules!(cluster::node, cluster::node_update),
+        ("", "PersistentVolume") => rules!(volumes::volume, volumes::volume_update),
+        ("", "PersistentVolumeClaim") => rules!(volumes::claim, volumes::claim_update),
+        ("", "Pod") => rules!(pod::create, pod::update, pod::warnings),
+        ("", "ReplicationController") => {
+            rules!(apps::replication_controller, apps::replication_controller_update, apps::warnings)
+        }
+        ("", "Secret") => rules!(config::secret, config::secret_update),
+        ("", "Service") => rules!(service::create, service::update, service::warnings),
+        ("apps", "DaemonSet") => rules!(apps::daemon_set, apps::daemon_set_update, apps::warnings),
+        ("apps", "Deployment") => rules!(apps::deployment, apps::deployment_update, apps::warnings),
+        ("apps", "ReplicaSet") => rules!(apps::replica_set, apps::replica_set_update, apps::warnings),
+        ("apps", "StatefulSet") => rules!(apps::stateful_set, apps::stateful_set_update, apps::warnings),
+        ("batch", "CronJob") => rules!(batch::cron_job, batch::cron_job_update),
+        ("batch", "Job") => rules!(batch::job, batch::job_update, batch::warnings),
+        ("coordination.k8s.io", "Lease") => rules!(cluster::lease),
+        ("discovery.k8s.io", "EndpointSlice") => {
+            rules!(endpoints::slice, endpoints::slice_update, endpoints::slice_warnings)
+        }
+        ("rbac.authorization.k8s.io", "ClusterRole") => rules!(rbac::cluster_role),
+        ("rbac.authorization.k8s.io", "ClusterRoleBinding") => {
+            rules!(rbac::cluster_role_binding, rbac::cluster_role_binding_update)
+        }
+        ("rbac.authorization.k8s.io", "Role") => rules!(rbac::role),
+        ("rbac.authorization.k8s.io", "RoleBinding") => rules!(rbac::role_binding, rbac::role_binding_update),
+        ("storage.k8s.io", "StorageClass") => rules!(volumes::class, volumes::class_update),
+        _ => return None,
+    })
+}
+
+/// What is wrong with a new object; nothing for kinds without rules.
+pub fn create(group: &str, kind: &str, object: &Map) -> Vec<FieldError> {
+    let mut errors = finalizers(group, object);
+    errors.extend(of(group, kind).map(|rules| (rules.create)(object)).unwrap_or_default());
+    errors
+}
+
+/// What is wrong with an update through a subresource (empty: the object itself).
+pub fn update(group: &str, kind: &str, subresource: &str, new: &Map, old: &Map) -> Vec<FieldError> {
+    let mut errors = finalizers(group, new);
+    errors.extend(of(group, kind).map(|rules| (rules.update)(subresource, new, old)).unwrap_or_default());
+    errors
+}
+
+/// What the client should know of an object that is allowed; `old` is none for a new one.
+pub fn warnings(group: &str, kind: &str, new: &Map, old: Option<&Map>) -> Vec<String> {
+    of(group, kind).map(|rules| (rules.warnings)(new, old)).unwrap_or_default()
+}
+
+/// Finalizers of core kinds are upstream's own or have a domain.
+fn finalizers(group: &str, object: &Map) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if group.is_empty() {
+        let metadata = Path::root("metadata");
+        let path = metadata.child("finalizers");
+        let list = object.at(&["metadata", "finalizers"]).and_then(Value::as_list).unwrap_or_default();
+        for (i, name) in list.iter().filter_map(Value::as_str).enumerate().filter(|(_, name)| !name.contains('/')) {
+            cluster::finalizer(&mut errors, &path.index(i), name);
+        }
+    }
+    errors
+}

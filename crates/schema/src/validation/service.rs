@@ -1,0 +1,369 @@
+//! Services.
+
+use super::fields::{
+    Errors, cidr, ip, json_list, labels, non_special_ip, parse_ip, port_num, port_or_name, problems, required,
+    required_of, supported_of,
+};
+use crate::tree::{Map, Value};
+use crate::view::core_v1::{Service, ServicePort, ServiceSpec};
+use api::field::Raw;
+use api::{FieldError, Path, names};
+use std::collections::BTreeSet;
+
+const SPEC: Path<'static> = Path::root("spec");
+const KUBELET: i64 = 10250;
+const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+/// A day.
+const LONGEST_AFFINITY: i64 = 86400;
+
+static EMPTY: Map = Map::new();
+
+pub(super) fn create(object: &Map) -> Errors {
+    let mut errors = Errors::new();
+    let spec = Service(object).spec().unwrap_or(ServiceSpec(&EMPTY));
+    let headless = is_headless(spec);
+    if spec.ports().is_empty() && !headless && spec.type_() != Some("ExternalName") {
+        errors.push(FieldError::required(&SPEC.child("ports"), ""));
+    }
+    by_type(&mut errors, spec, headless);
+    let ports = SPEC.child("ports");
+    let mut seen = BTreeSet::new();
+    for (i, port) in spec.ports().iter().enumerate() {
+        one_port(&mut errors, &ports.index(i), port, spec.ports().len() > 1, &mut seen);
+    }
+    labels(&mut errors, &SPEC.child("selector"), spec.selector());
+    affinity(&mut errors, spec);
+    cluster_ips(&mut errors, spec);
+    for (i, address) in spec.external_ips().iter().enumerate() {
+        let path = SPEC.child("externalIPs");
+        if ip(&mut errors, &path.index(i), address).is_some() {
+            non_special_ip(&mut errors, &path.index(i), address);
+        }
+    }
+    required_of(&mut errors, &SPEC.child("type"), spec.type_(), &TYPES);
+    if spec.type_() == Some("ClusterIP") {
+        for (i, port) in spec.ports().iter().enumerate() {
+            if port.node_port().unwrap_or(0) != 0 {
+                let why = "may not be used when `type` is 'ClusterIP'";
+                errors.push(FieldError::forbidden(&ports.index(i).child("nodePort"), why));
+            }
+        }
+    }
+    repeated_ports(&mut errors, spec);
+    load_balancer(&mut errors, spec);
+    traffic(&mut errors, spec);
+    errors
+}
+
+fn is_headless(spec: ServiceSpec<'_>) -> bool {
+    spec.cluster_ips().first() == Some("None") || spec.cluster_ip() == Some("None")
+}
+
+fn by_type(errors: &mut Errors, spec: ServiceSpec<'_>, headless: bool) {
+    let kind = spec.type_().unwrap_or("");
+    match kind {
+        "LoadBalancer" | "NodePort" => {
+            for (i, port) in spec.ports().iter().enumerate().filter(|_| kind == "LoadBalancer") {
+                if port.port() == Some(KUBELET) {
+                    let why = format!("may not expose port {KUBELET} externally since it is used by kubelet");
+                    errors.push(FieldError::invalid(&SPEC.child("ports").index(i), KUBELET, why));
+                }
+            }
+            if headless {
+                let why = format!("may not be set to 'None' for {kind} services");
+                errors.push(FieldError::invalid(&SPEC.child("clusterIPs").index(0), "None", why));
+            }
+        }
+        "ExternalName" => {
+            for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                let set = spec
+                    .0
+                    .get(field)
+                    .is_some_and(|value| value.as_list().is_none_or(|list| !list.is_empty()) && !value.is_null());
+                if set {
+                    errors.push(FieldError::forbidden(&SPEC.child(field), "may not be set for ExternalName services"));
+                }
+            }
+            let name = spec.external_name().unwrap_or("");
+            let name = name.strip_suffix('.').unwrap_or(name);
+            if required(errors, &SPEC.child("externalName"), Some(name)) {
+                problems(errors, &SPEC.child("externalName"), name, names::dns1123_subdomain(name));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn one_port<'a>(
+    errors: &mut Errors,
+    path: &Path<'_>,
+    port: ServicePort<'a>,
+    needs_name: bool,
+    seen: &mut BTreeSet<&'a str>,
+) {
+    let name = port.name().unwrap_or("");
+    if name.is_empty() {
+        if needs_name {
+            errors.push(FieldError::required(&path.child("name"), ""));
+        }
+    } else {
+        problems(errors, &path.child("name"), name, names::dns1123_label(name));
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(&path.child("name"), name));
+        }
+    }
+    port_num(errors, &path.child("port"), port.port().unwrap_or(0));
+    required_of(errors, &path.child("protocol"), port.protocol(), &["SCTP", "TCP", "UDP"]);
+    port_or_name(errors, &path.child("targetPort"), port.target_port());
+    if let Some(protocol) = port.app_protocol() {
+        problems(errors, &path.child("appProtocol"), protocol, names::qualified_name(protocol));
+    }
+}
+
+fn affinity(errors: &mut Errors, spec: ServiceSpec<'_>) {
+    required_of(errors, &SPEC.child("sessionAffinity"), spec.session_affinity(), &["ClientIP", "None"]);
+    let path = SPEC.child("sessionAffinityConfig");
+    match (spec.session_affinity(), spec.session_affinity_config()) {
+        (Some("ClientIP"), config) => {
+            const WHEN: &str = "when session affinity type is ClientIP";
+            let client = path.child("clientIP");
+            let timeout = client.child("timeoutSeconds");
+            match config.map(|config| config.client_ip().map(|client| client.timeout_seconds())) {
+                None => errors.push(FieldError::required(&path, WHEN)),
+                Some(None) => errors.push(FieldError::required(&client, WHEN)),
+                Some(Some(None)) => errors.push(FieldError::required(&timeout, WHEN)),
+                Some(Some(Some(seconds))) if seconds <= 0 || seconds > LONGEST_AFFINITY => {
+                    let why = format!("must be greater than 0 and less than {LONGEST_AFFINITY}");
+                    errors.push(FieldError::invalid(&timeout, seconds, why));
+                }
+                Some(_) => {}
+            }
+        }
+        (Some("None"), Some(_)) => {
+            errors.push(FieldError::forbidden(&path, "must not be set when session affinity is None"));
+        }
+        _ => {}
+    }
+}
+
+fn cluster_ips(errors: &mut Errors, spec: ServiceSpec<'_>) {
+    if spec.type_() == Some("ExternalName") {
+        return;
+    }
+    let path = SPEC.child("clusterIPs");
+    let ips = spec.cluster_ips();
+    let first = ips.first().unwrap_or("");
+    if !ips.is_empty() && spec.cluster_ip().unwrap_or("") != first {
+        errors.push(FieldError::invalid(&path, json_list(ips), "first value must match `clusterIP`"));
+    }
+    let families = SPEC.child("ipFamilies");
+    let mut seen = BTreeSet::new();
+    for (i, family) in spec.ip_families().iter().enumerate() {
+        supported_of(errors, &families.index(i), Some(family), &["IPv4", "IPv6"]);
+        if !seen.insert(family) {
+            errors.push(FieldError::duplicate(&families.index(i), family));
+        }
+    }
+    let policies = ["SingleStack", "PreferDualStack", "RequireDualStack"];
+    supported_of(errors, &SPEC.child("ipFamilyPolicy"), spec.ip_family_policy(), &policies);
+    if is_headless(spec) {
+        if ips.len() > 1 {
+            errors.push(FieldError::invalid(&path, json_list(ips), "'None' must be the first and only value"));
+        }
+        return;
+    }
+    if ips.len() > 2 {
+        errors.push(FieldError::invalid(&path, json_list(ips), "may only hold up to 2 values"));
+    }
+    for (i, address) in ips.iter().enumerate() {
+        if address == "None" {
+            errors.push(FieldError::invalid(&path.index(i), address, "'None' must be the first and only value"));
+            continue;
+        }
+        if let Some(address) = ip(errors, &path.index(i), address)
+            && let Some(family) = spec.ip_families().get(i)
+            && (family == "IPv6") != address.is_ipv6()
+        {
+            let address = ips.get(i).unwrap_or("");
+            let why = format!("expected an {family} value as indicated by `ipFamilies[{i}]`");
+            errors.push(FieldError::invalid(&path.index(i), address, why));
+        }
+    }
+    let dual = ips.iter().filter_map(parse_ip).collect::<Vec<_>>();
+    if let [first, second] = dual[..]
+        && first.is_ipv6() == second.is_ipv6()
+    {
+        let why = "may specify no more than one IP for each IP family";
+        errors.push(FieldError::invalid(&path, json_list(ips), why));
+    }
+}
+
+fn repeated_ports(errors: &mut Errors, spec: ServiceSpec<'_>) {
+    let path = SPEC.child("ports");
+    let mut seen = BTreeSet::new();
+    for (i, port) in spec.ports().iter().enumerate() {
+        let number = port.node_port().unwrap_or(0);
+        if number != 0 && !seen.insert((port.protocol(), number)) {
+            errors.push(FieldError::duplicate(&path.index(i).child("nodePort"), number));
+        }
+    }
+    seen.clear();
+    for (i, port) in spec.ports().iter().enumerate() {
+        let number = port.port().unwrap_or(0);
+        if !seen.insert((port.protocol(), number)) {
+            let protocol = port.protocol().unwrap_or("");
+            let shown = format!(
+                "{{\"Name\":\"\",\"Protocol\":\"{protocol}\",\"AppProtocol\":null,\"Port\":{number},\"TargetPort\":0,\"NodePort\":0}}"
+            );
+            errors.push(FieldError::duplicate(&path.index(i), Raw(shown)));
+        }
+    }
+}
+
+fn load_balancer(errors: &mut Errors, spec: ServiceSpec<'_>) {
+    let balanced = spec.type_() == Some("LoadBalancer");
+    let path = SPEC.child("loadBalancerSourceRanges");
+    if !spec.load_balancer_source_ranges().is_empty() {
+        if !balanced {
+            errors.push(FieldError::forbidden(&path, "may only be used when `type` is 'LoadBalancer'"));
+        }
+        for (i, range) in spec.load_balancer_source_ranges().iter().enumerate() {
+            cidr(errors, &path.index(i), range.trim());
+        }
+    }
+    let path = SPEC.child("allocateLoadBalancerNodePorts");
+    if spec.allocate_load_balancer_node_ports().is_some() && !balanced {
+        errors.push(FieldError::forbidden(&path, "may only be used when `type` is 'LoadBalancer'"));
+    }
+    if balanced && spec.allocate_load_balancer_node_ports().is_none() {
+        errors.push(FieldError::required(&path, ""));
+    }
+    if let Some(class) = spec.load_balancer_class() {
+        let path = SPEC.child("loadBalancerClass");
+        if balanced {
+            problems(errors, &path, class, names::qualified_name(class));
+        } else {
+            errors.push(FieldError::forbidden(&path, "may only be used when `type` is 'LoadBalancer'"));
+        }
+    }
+}
+
+fn traffic(errors: &mut Errors, spec: ServiceSpec<'_>) {
+    let kind = spec.type_().unwrap_or("");
+    let external =
+        matches!(kind, "LoadBalancer" | "NodePort") || (kind == "ClusterIP" && !spec.external_ips().is_empty());
+    let path = SPEC.child("externalTrafficPolicy");
+    let policy = spec.external_traffic_policy().unwrap_or("");
+    if external {
+        required_of(errors, &path, Some(policy), &["Cluster", "Local"]);
+    } else if !policy.is_empty() {
+        let why = "may only be set for externally-accessible services";
+        errors.push(FieldError::invalid(&path, policy, why));
+    }
+    let path = SPEC.child("healthCheckNodePort");
+    let port = spec.health_check_node_port().unwrap_or(0);
+    if kind == "LoadBalancer" && policy == "Local" {
+        match port {
+            0 => errors.push(FieldError::required(&path, "")),
+            port => port_num(errors, &path, port),
+        }
+    } else if port != 0 {
+        let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.push(FieldError::invalid(&path, port, why));
+    }
+    let path = SPEC.child("internalTrafficPolicy");
+    match spec.internal_traffic_policy() {
+        None if matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") => {
+            errors.push(FieldError::required(&path, ""))
+        }
+        policy => supported_of(errors, &path, policy, &["Cluster", "Local"]),
+    }
+    let supported = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+    supported_of(errors, &SPEC.child("trafficDistribution"), spec.traffic_distribution(), &supported);
+}
+
+pub(super) fn update(subresource: &str, new: &Map, old: &Map) -> Errors {
+    if subresource == "status" {
+        return status(new);
+    }
+    let mut errors = Errors::new();
+    let spec = Service(new).spec().unwrap_or(ServiceSpec(&EMPTY));
+    let was = Service(old).spec().unwrap_or(ServiceSpec(&EMPTY));
+    if spec.type_() != Some("ExternalName") && was.type_() != Some("ExternalName") {
+        let lists = [
+            ("clusterIPs", "primary clusterIP can not be unset", spec.cluster_ips(), was.cluster_ips()),
+            ("ipFamilies", "primary ipFamily can not be unset", spec.ip_families(), was.ip_families()),
+        ];
+        for (field, unset, now, was) in lists {
+            let path = SPEC.child(field);
+            let path = path.index(0);
+            match (now.first(), was.first()) {
+                (None, Some(_)) => errors.push(FieldError::invalid(&path, json_list(now), unset)),
+                (Some(now_first), Some(first)) if now_first != first => {
+                    errors.push(FieldError::invalid(&path, json_list(now), "may not change once set"));
+                }
+                _ => {}
+            }
+        }
+    }
+    if was.type_() == Some("LoadBalancer")
+        && spec.type_() == Some("LoadBalancer")
+        && was.load_balancer_class() != spec.load_balancer_class()
+    {
+        let shown = super::fields::json(spec.0.get("loadBalancerClass"));
+        errors.push(FieldError::invalid(&SPEC.child("loadBalancerClass"), shown, "may not change once set"));
+    }
+    errors.extend(create(new));
+    errors
+}
+
+fn status(new: &Map) -> Errors {
+    let mut errors = Errors::new();
+    let root = Path::root("status");
+    let balancer = root.child("loadBalancer");
+    let path = balancer.child("ingress");
+    let ingress = new.at(&["status", "loadBalancer", "ingress"]).and_then(Value::as_list).unwrap_or_default();
+    if !ingress.is_empty() && new.str_at(&["spec", "type"]) != "LoadBalancer" {
+        let why = "may only be used when `spec.type` is \"LoadBalancer\"";
+        errors.push(FieldError::forbidden(&path, why));
+        return errors;
+    }
+    for (i, one) in ingress.iter().filter_map(Value::as_map).enumerate() {
+        let path = path.index(i);
+        let (address, name) = (one.str_at(&["ip"]), one.str_at(&["hostname"]));
+        if !address.is_empty() {
+            ip(&mut errors, &path.child("ip"), address);
+        }
+        let mode = one.get("ipMode").and_then(Value::as_str);
+        if address.is_empty() && mode.is_some() {
+            errors.push(FieldError::forbidden(&path.child("ipMode"), "may not be specified when `ip` is not set"));
+        }
+        supported_of(&mut errors, &path.child("ipMode"), mode, &["Proxy", "VIP"]);
+        if !name.is_empty() {
+            problems(&mut errors, &path.child("hostname"), name, names::dns1123_subdomain(name));
+            if parse_ip(name).is_some() {
+                let why = "must be a DNS name, not an IP address";
+                errors.push(FieldError::invalid(&path.child("hostname"), name, why));
+            }
+        }
+    }
+    errors
+}
+
+pub(super) fn warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
+    let mut out = Vec::new();
+    let _ = old;
+    let Some(spec) = Service(new).spec() else { return out };
+    if is_headless(spec) {
+        if !spec.load_balancer_ip().unwrap_or("").is_empty() {
+            out.push("spec.loadBalancerIP is ignored when spec.clusterIP is \"None\"".to_owned());
+        }
+        if !spec.external_ips().is_empty() {
+            out.push("spec.externalIPs is ignored when spec.clusterIP is \"None\"".to_owned());
+        }
+        if !matches!(spec.session_affinity(), None | Some("None")) {
+            out.push("spec.SessionAffinity is ignored for headless services".to_owned());
+        }
+    }
+    out
+}
