@@ -130,7 +130,7 @@ impl Resolver {
                 }
                 Answer::Elsewhere => {
                     let Some(found) = self.look_up(request, query).await else { break };
-                    answers.extend(found.answers.into_iter().filter(|record| is_address_or_alias(record)));
+                    answers.extend(found.answers.into_iter().filter(is_address_or_alias));
                     return request.reply_with(found.metadata.response_code, answers, found.authorities);
                 }
                 Answer::Refused => break,

@@ -49,10 +49,15 @@ impl KernelTable {
         if delta.udp_changed { self.forget_stale_flows(rules, delta) } else { Ok(()) }
     }
 
+    /// Whether the table is there.
+    pub fn exists(&mut self) -> network::Result<bool> {
+        Ok(self.nft.tables()?.iter().any(|(table, _)| *table == self.layout.table))
+    }
+
     /// Deletes the table, if there is one.
     pub fn remove(&mut self) -> network::Result<()> {
         let mut t = Transaction::new();
-        if self.nft.tables()?.iter().any(|(table, _)| *table == self.layout.table) {
+        if self.exists()? {
             t.delete_table(&self.layout.table);
         }
         self.nft.commit(t)

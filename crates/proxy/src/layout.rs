@@ -391,8 +391,9 @@ impl Layout {
         match class.policy {
             Policy::Internal if self.masquerade_all => rules.push(Rule::new().set_mark(MASQUERADE_MARK)),
             Policy::Internal | Policy::InternalLocal if self.knows_cluster() => {
+                // The node itself is answered at whatever address of its own it sends from.
                 let outside = Rule::new().source_in(self.family(), SetName::ClusterCidrs.name(), false);
-                rules.push(outside.set_mark(MASQUERADE_MARK));
+                rules.push(outside.source_not_local().set_mark(MASQUERADE_MARK));
             }
             Policy::External => rules.push(Rule::new().set_mark(MASQUERADE_MARK)),
             Policy::ExternalLocal => {

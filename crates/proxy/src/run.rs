@@ -13,6 +13,7 @@ use network::Cidr;
 use network::nft::Family;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::HealthServers;
@@ -25,6 +26,10 @@ use crate::state::{ServiceName, State, name_of};
 
 /// How long to wait before the tables are tried again after an error, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// How often to look whether the tables are still there. Firewall services flush all tables when they are
+/// reloaded; the kernel could tell, but only together with each of the many changes of our own.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// At which addresses of the node node ports are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +55,8 @@ pub struct Config {
     pub masquerade_all: bool,
     /// At which addresses node ports are.
     pub node_port_addresses: NodePortAddresses,
+    /// How often to look whether somebody deleted the tables; every minute when not given.
+    pub look_every: Option<Duration>,
     /// Set to true once all services of the first lists answer.
     pub ready: Option<watch::Sender<bool>>,
 }
@@ -72,6 +79,8 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     let events = observe(&config, client);
     tokio::pin!(events);
     let mut pending = Pending::default();
+    let mut look = tokio::time::interval(config.look_every.unwrap_or(LOOK_EVERY));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let retry = async {
             match proxy.retry_after() {
@@ -86,6 +95,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
                 None => return Ok(()),
             },
             () = retry => {}
+            _ = look.tick() => proxy.look_for_tables().await?,
         }
         // Whatever else is there already is part of the same transaction; nothing is waited for.
         while let Some(Some(event)) = events.next().now_or_never() {
@@ -267,6 +277,26 @@ impl Proxy {
             health_ports: BTreeMap::new(),
             retry: None,
         })
+    }
+
+    /// Notices when somebody deleted the tables, so that the next [`Proxy::sync`] writes them anew.
+    async fn look_for_tables(&mut self) -> Result<(), Error> {
+        let mut tables = std::mem::take(&mut self.tables);
+        let work = move || {
+            for table in tables.iter_mut().filter(|table| table.written == Written::Whole) {
+                match table.kernel.exists() {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        tracing::warn!("somebody deleted the rules of the service proxy; writing them anew");
+                        table.written = Written::Unknown;
+                    }
+                    Err(error) => tracing::warn!(%error, "cannot look for the rules of the service proxy"),
+                }
+            }
+            tables
+        };
+        self.tables = tokio::task::spawn_blocking(work).await?;
+        Ok(())
     }
 
     fn retry_after(&self) -> Option<Duration> {

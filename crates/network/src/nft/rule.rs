@@ -124,17 +124,22 @@ impl Rule {
 
     /// Matches packets to an address of this machine.
     pub fn destination_local(self) -> Self {
-        self.local(FibSelect::Destination)
+        self.local(FibSelect::Destination, Comparison::Equal)
     }
 
     /// Matches packets from an address of this machine.
     pub fn source_local(self) -> Self {
-        self.local(FibSelect::Source)
+        self.local(FibSelect::Source, Comparison::Equal)
     }
 
-    fn local(self, select: FibSelect) -> Self {
+    /// Matches packets from an address that is not this machine's.
+    pub fn source_not_local(self) -> Self {
+        self.local(FibSelect::Source, Comparison::NotEqual)
+    }
+
+    fn local(self, select: FibSelect, comparison: Comparison) -> Self {
         let load = Expr::Fib { select, result: FibResult::AddressType, to: SCRATCH };
-        self.compare(load, Comparison::Equal, FibResult::LOCAL.to_ne_bytes())
+        self.compare(load, comparison, FibResult::LOCAL.to_ne_bytes())
     }
 
     /// Matches packets whose connection is in one of the states of this bit mask.

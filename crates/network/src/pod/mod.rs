@@ -303,6 +303,16 @@ impl PodNetwork {
         if state.ipam.is_some() { self.install(&state) } else { Ok(()) }
     }
 
+    /// Writes the rules anew if somebody deleted them, as firewall services do when they are reloaded. Worth
+    /// a call now and then; costs little when all is well.
+    pub fn repair(&self) -> Result<()> {
+        let state = self.lock();
+        if Nft::open()?.tables()?.iter().any(|(table, _)| *table == self.names.table) {
+            return Ok(());
+        }
+        self.install(&state)
+    }
+
     /// Removes all that the cluster's pod network made: interfaces, addresses, rules and state; gives
     /// `ip_forward` back unless another cluster still needs it. Needs no earlier state.
     pub fn reset(&self) -> Result<()> {

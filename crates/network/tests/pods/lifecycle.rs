@@ -82,6 +82,21 @@ fn a_restart_knows_its_sandboxes_and_drops_the_dead() {
 }
 
 #[test]
+fn rules_that_somebody_deleted_are_written_anew() {
+    on_a_machine(|machine| {
+        let network = machine.network();
+        let web = start_pod(&network, "web", &[tcp(None, 8080, 80)]);
+        serve(&web.namespace, "0.0.0.0:80", "web");
+        let mut t = Transaction::new();
+        t.delete_table(&Table::new(Family::Ip, format!("{CLUSTER}-pods")));
+        Nft::open().unwrap().commit(t).unwrap();
+        assert!(ask(&machine.outside, at(NODE, 8080)).is_err());
+        network.repair().unwrap();
+        assert_eq!(ask(&machine.outside, at(NODE, 8080)).unwrap(), format!("web {OUTSIDE}"));
+    });
+}
+
+#[test]
 fn an_interface_without_a_record_is_deleted() {
     on_a_machine(|machine| {
         let network = machine.network();
