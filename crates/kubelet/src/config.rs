@@ -146,11 +146,7 @@ pub struct ImageGc {
 
 impl Default for ImageGc {
     fn default() -> Self {
-        Self {
-            high_percent: 85,
-            low_percent: 80,
-            min_age: Duration::from_secs(120),
-        }
+        Self { high_percent: 85, low_percent: 80, min_age: Duration::from_secs(120) }
     }
 }
 
@@ -165,10 +161,7 @@ pub struct ContainerLogs {
 
 impl Default for ContainerLogs {
     fn default() -> Self {
-        Self {
-            max_size: 10 << 20,
-            max_files: 5,
-        }
+        Self { max_size: 10 << 20, max_files: 5 }
     }
 }
 

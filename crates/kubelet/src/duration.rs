@@ -28,20 +28,14 @@ pub(crate) fn go(duration: Duration) -> String {
     if hours > 0 || minutes > 0 {
         let _ = write!(text, "{minutes}m");
     }
-    let _ = write!(
-        text,
-        "{}s",
-        fraction(nanos - (seconds - seconds % 60) * 1_000_000_000, 1_000_000_000)
-    );
+    let _ = write!(text, "{}s", fraction(nanos - (seconds - seconds % 60) * 1_000_000_000, 1_000_000_000));
     text
 }
 
 /// [`go`] after dropping what is below a millisecond, as upstream prints pull times.
 #[must_use]
 pub(crate) fn go_millis(duration: Duration) -> String {
-    go(Duration::from_millis(
-        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-    ))
+    go(Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
 }
 
 fn fraction(nanos: u128, unit: u128) -> String {

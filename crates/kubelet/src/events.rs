@@ -58,10 +58,7 @@ impl Recorder {
     /// A recorder, and the task that sends what it is told until `stop`.
     pub(crate) fn new(client: Client, node: &str, stop: CancellationToken) -> (Self, impl Future<Output = ()> + use<>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let source = EventSource {
-            component: Some(COMPONENT.to_owned()),
-            host: Some(node.to_owned()),
-        };
+        let source = EventSource { component: Some(COMPONENT.to_owned()), host: Some(node.to_owned()) };
         (Self { sender }, send(client, source, receiver, stop))
     }
 
@@ -164,13 +161,7 @@ struct Correlator {
 
 impl Correlator {
     fn new(source: EventSource) -> Self {
-        Self {
-            source,
-            known: HashMap::new(),
-            order: VecDeque::new(),
-            similar: HashMap::new(),
-            budgets: HashMap::new(),
-        }
+        Self { source, known: HashMap::new(), order: VecDeque::new(), similar: HashMap::new(), budgets: HashMap::new() }
     }
 
     fn take(&mut self, report: Report) -> Action {
@@ -185,12 +176,7 @@ impl Correlator {
         if !self.affordable(&object, report.at) {
             return Action::Drop;
         }
-        let mut key = Key {
-            object,
-            severity: report.severity,
-            reason: report.reason,
-            message: report.message.clone(),
-        };
+        let mut key = Key { object, severity: report.severity, reason: report.reason, message: report.message.clone() };
         let mut message = report.message;
         if self.too_similar(&key, report.at) {
             message = format!("(combined from similar events): {message}");
@@ -265,11 +251,7 @@ impl Correlator {
     fn event(&self, object: &ObjectReference, key: &Key, name: String, message: String, at: Timestamp) -> Event {
         let time = Some(Time(crate::pod::status::seconds(at)));
         Event {
-            metadata: ObjectMeta {
-                name: Some(name),
-                namespace: Some(namespace(&key.object)),
-                ..ObjectMeta::default()
-            },
+            metadata: ObjectMeta { name: Some(name), namespace: Some(namespace(&key.object)), ..ObjectMeta::default() },
             involved_object: object.clone(),
             reason: Some(key.reason.to_owned()),
             message: Some(message),

@@ -82,11 +82,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let signals = signals(&readings, &shared.cfg.eviction);
         let now = Timestamp::now();
         let has = |kinds: &[Short]| signals.iter().any(|signal| kinds.contains(&signal.short));
-        let found = [
-            has(&[Short::Memory]),
-            has(&[Short::Storage, Short::Inodes, Short::Images]),
-            has(&[Short::Pids]),
-        ];
+        let found = [has(&[Short::Memory]), has(&[Short::Storage, Short::Inodes, Short::Images]), has(&[Short::Pids])];
         // A condition stays a while, so that it doesn't flap.
         let mut is = [false; 3];
         for index in 0..3 {
@@ -143,11 +139,8 @@ fn pids() -> (u64, u64) {
     };
     let most = number("/proc/sys/kernel/pid_max").min(number("/proc/sys/kernel/threads-max"));
     let loads = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let used: u64 = loads
-        .split_whitespace()
-        .nth(3)
-        .and_then(|field| field.split('/').nth(1)?.parse().ok())
-        .unwrap_or_default();
+    let used: u64 =
+        loads.split_whitespace().nth(3).and_then(|field| field.split('/').nth(1)?.parse().ok()).unwrap_or_default();
     (most.saturating_sub(used), most)
 }
 
@@ -263,15 +256,13 @@ fn request(snapshot: &Snapshot, short: Short) -> u64 {
 
 /// Pods above their requests go first, then those of low priority, then those furthest above.
 fn rank(snapshot: &Snapshot, used: u64, short: Short) -> (bool, i32, i64) {
-    let above = i64::try_from(used).unwrap_or(i64::MAX)
-        - i64::try_from(request(snapshot, short)).unwrap_or_default();
+    let above = i64::try_from(used).unwrap_or(i64::MAX) - i64::try_from(request(snapshot, short)).unwrap_or_default();
     (above <= 0, snapshot.pod.spec().priority.unwrap_or_default(), -above)
 }
 
 fn message(victim: &Snapshot, used: u64, signal: Signal) -> String {
-    let bytes = |bytes: u64| {
-        Quantity::from_units(i64::try_from(bytes).unwrap_or(i64::MAX), Format::BinarySi).to_string()
-    };
+    let bytes =
+        |bytes: u64| Quantity::from_units(i64::try_from(bytes).unwrap_or(i64::MAX), Format::BinarySi).to_string();
     let mut text = format!(
         "The node was low on resource: {}. Threshold quantity: {}, available: {}. ",
         signal.short.resource(),

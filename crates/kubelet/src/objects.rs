@@ -28,12 +28,7 @@ pub(crate) enum ObjectError {
     NotFound { kind: &'static str, name: String },
     /// The API server would not say.
     #[error("failed to get {kind} {namespace}/{name}: {message}")]
-    Failed {
-        kind: &'static str,
-        namespace: String,
-        name: String,
-        message: String,
-    },
+    Failed { kind: &'static str, namespace: String, name: String, message: String },
 }
 
 impl ObjectError {
@@ -86,19 +81,14 @@ impl Kind for Secret {}
 
 impl<K: Kind> Watched<K> {
     fn new(client: Client, kind: &'static str) -> Self {
-        Self {
-            client,
-            kind,
-            entries: Mutex::default(),
-        }
+        Self { client, kind, entries: Mutex::default() }
     }
 
     /// Watches an object for a pod, which is told of each change.
     fn acquire(&self, pod: &str, namespace: &str, name: &str, notify: &Notify) {
         let mut entries = lock(&self.entries);
-        let entry = entries
-            .entry((namespace.to_owned(), name.to_owned()))
-            .or_insert_with(|| self.watch(namespace, name));
+        let entry =
+            entries.entry((namespace.to_owned(), name.to_owned())).or_insert_with(|| self.watch(namespace, name));
         lock(&entry.users).insert(pod.to_owned(), notify.clone());
     }
 
@@ -221,10 +211,7 @@ pub(crate) struct Objects {
 
 impl Objects {
     pub(crate) fn new(client: &Client) -> Self {
-        Self {
-            config_maps: Watched::new(client.clone(), "configmap"),
-            secrets: Watched::new(client.clone(), "secret"),
-        }
+        Self { config_maps: Watched::new(client.clone(), "configmap"), secrets: Watched::new(client.clone(), "secret") }
     }
 
     /// Watches what a pod refers to from now on.
@@ -266,9 +253,10 @@ pub(crate) struct Snapshot {
 
 impl crate::container::env::Objects for Snapshot {
     fn config_map(&self, name: &str) -> Result<Arc<ConfigMap>, ObjectError> {
-        self.config_maps.get(name).cloned().unwrap_or_else(|| {
-            Err(ObjectError::NotFound { kind: "configmap", name: name.to_owned() })
-        })
+        self.config_maps
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| Err(ObjectError::NotFound { kind: "configmap", name: name.to_owned() }))
     }
 
     fn secret(&self, name: &str) -> Result<Arc<Secret>, ObjectError> {
@@ -290,8 +278,7 @@ pub(crate) fn references(pod: &k8s_openapi::api::core::v1::Pod) -> References {
             secrets.push(name.to_owned());
         }
     };
-    let ephemeral: Vec<_> =
-        pod.ephemeral_containers().iter().map(crate::spec::ephemeral_as_container).collect();
+    let ephemeral: Vec<_> = pod.ephemeral_containers().iter().map(crate::spec::ephemeral_as_container).collect();
     for container in pod.containers().iter().chain(pod.init_containers()).chain(&ephemeral) {
         for source in container.env_from.iter().flatten() {
             if let Some(reference) = &source.config_map_ref {

@@ -179,11 +179,8 @@ fn compute_qos(pod: &Pod) -> Qos {
     let own = pod.spec().resources.as_ref();
     let pod_level = own.is_some_and(|r| r.requests.is_some() || r.limits.is_some());
     let of_containers = pod.containers().iter().chain(pod.init_containers());
-    let sources: Vec<Option<&ResourceRequirements>> = if pod_level {
-        vec![own]
-    } else {
-        of_containers.map(|c| c.resources.as_ref()).collect()
-    };
+    let sources: Vec<Option<&ResourceRequirements>> =
+        if pod_level { vec![own] } else { of_containers.map(|c| c.resources.as_ref()).collect() };
     for resources in sources {
         let mut found = 0;
         for name in [CPU, MEMORY] {
@@ -217,11 +214,7 @@ pub(crate) fn cpu_shares(milli: i64) -> u64 {
 
 /// The CFS quota for thousandths of a CPU; 0 (no quota) for none.
 pub(crate) fn cpu_quota(milli: i64) -> i64 {
-    if milli == 0 {
-        0
-    } else {
-        (milli * QUOTA_PERIOD / 1000).max(MIN_QUOTA)
-    }
+    if milli == 0 { 0 } else { (milli * QUOTA_PERIOD / 1000).max(MIN_QUOTA) }
 }
 
 /// Which of its processes the kernel kills first when memory runs out: from -997 (the last) to
@@ -241,11 +234,8 @@ pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u
         let pod_request = get(requests(pod.spec().resources.as_ref()), MEMORY).value();
         if pod_request > 0 {
             // What the pod has beyond its containers' requests is shared out among them.
-            let sum = aggregate(pod, |c| requests(c.resources.as_ref()))
-                .get(MEMORY)
-                .map_or(0, Quantity::value);
-            let members = pod.containers().len()
-                + pod.init_containers().iter().filter(|c| is_sidecar(c)).count();
+            let sum = aggregate(pod, |c| requests(c.resources.as_ref())).get(MEMORY).map_or(0, Quantity::value);
+            let members = pod.containers().len() + pod.init_containers().iter().filter(|c| is_sidecar(c)).count();
             request += (pod_request - sum).max(0) / i64::try_from(members.max(1)).unwrap_or(1);
         }
         let capacity = i64::try_from(memory_capacity.max(1)).unwrap_or(i64::MAX);
@@ -259,10 +249,7 @@ pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u
         }
     };
     let own = of(container);
-    let sidecar = pod
-        .init_containers()
-        .iter()
-        .any(|init| init.name == container.name && is_sidecar(init));
+    let sidecar = pod.init_containers().iter().any(|init| init.name == container.name && is_sidecar(init));
     if sidecar {
         // A sidecar is never killed before the containers it serves.
         let least = pod.containers().iter().map(of).min().unwrap_or(own);
@@ -293,31 +280,21 @@ pub(crate) fn pod_cgroup(pod: &Pod, pids: Option<i64>) -> PodLimits {
             return true;
         }
         let long_lived = pod.init_containers().iter().chain(pod.containers());
-        long_lived
-            .into_iter()
-            .all(|c| !get(limits(c.resources.as_ref()), name).is_zero())
+        long_lived.into_iter().all(|c| !get(limits(c.resources.as_ref()), name).is_zero())
     };
     let quantity = |list: &List, name: &str| list.get(name).copied().unwrap_or(Quantity::ZERO);
     let quota = Some(cpu_quota(quantity(&limited, CPU).milli_value())).filter(|quota| *quota > 0);
     let memory = Some(quantity(&limited, MEMORY).value()).filter(|bytes| *bytes > 0);
     let shares = cpu_shares(quantity(&asked, CPU).milli_value());
     let mut result = match qos(pod) {
-        Qos::Guaranteed => PodLimits {
-            cpu_shares: Some(shares),
-            cpu_quota: quota,
-            memory,
-            ..PodLimits::default()
-        },
+        Qos::Guaranteed => PodLimits { cpu_shares: Some(shares), cpu_quota: quota, memory, ..PodLimits::default() },
         Qos::Burstable => PodLimits {
             cpu_shares: Some(shares),
             cpu_quota: quota.filter(|_| declared(CPU)),
             memory: memory.filter(|_| declared(MEMORY)),
             ..PodLimits::default()
         },
-        Qos::BestEffort => PodLimits {
-            cpu_shares: Some(MIN_SHARES),
-            ..PodLimits::default()
-        },
+        Qos::BestEffort => PodLimits { cpu_shares: Some(MIN_SHARES), ..PodLimits::default() },
     };
     for (name, bytes) in &limited {
         if let Some(size) = name.strip_prefix(HUGE_PAGES) {
@@ -361,10 +338,7 @@ mod tests {
             ),
             (
                 vec![
-                    container(resources(
-                        &[("cpu", "1"), ("memory", "1Gi")],
-                        &[("cpu", "1"), ("memory", "1Gi")],
-                    )),
+                    container(resources(&[("cpu", "1"), ("memory", "1Gi")], &[("cpu", "1"), ("memory", "1Gi")])),
                     container(json!({})),
                 ],
                 Qos::Burstable,

@@ -10,10 +10,7 @@ use std::{
 
 use cri::v1;
 use futures::StreamExt as _;
-use k8s_openapi::{
-    api::core::v1::Pod,
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client,
     runtime::{WatchStreamExt as _, watcher},
@@ -108,11 +105,7 @@ async fn prepare(cfg: Config, client: Client, stop: CancellationToken) -> Result
         services: Services::new(),
         tokens: Tokens::new(client.clone()),
         images: Images::new(cri.clone(), events.clone(), cfg.max_parallel_image_pulls),
-        limits: Limits {
-            memory: machine.memory,
-            huge_pages: cgroups.huge_pages(),
-            cgroup_v2: cgroups.is_v2(),
-        },
+        limits: Limits { memory: machine.memory, huge_pages: cgroups.huge_pages(), cgroup_v2: cgroups.is_v2() },
         host_dns: dns::parse(&fs::read_to_string(resolv_conf(&cfg)).unwrap_or_default()),
         pods: Pods::default(),
         runtime_name: OnceLock::new(),
@@ -302,28 +295,19 @@ impl Dispatcher {
 
     fn begin(&mut self, pod: Arc<Pod>) {
         let known_to_runtime = self.in_runtime.remove(pod.uid()).is_some();
-        let rejected = if known_to_runtime || pod.is_terminal() || pod.is_deleted() {
-            None
-        } else {
-            self.admit(&pod).err()
-        };
+        let rejected =
+            if known_to_runtime || pod.is_terminal() || pod.is_deleted() { None } else { self.admit(&pod).err() };
         if let Some(rejected) = &rejected {
             // Reasons of rejections are few, and events want them to live long.
             let reason = static_reason(&rejected.reason);
             self.shared.events.pod(&pod, Severity::Warning, reason, rejected.message.clone());
         }
-        let beginning = Beginning {
-            pod,
-            rejected,
-            known_to_runtime,
-            orphan: false,
-        };
+        let beginning = Beginning { pod, rejected, known_to_runtime, orphan: false };
         Worker::spawn(&self.shared, beginning, self.ended.clone());
     }
 
     fn admit(&self, pod: &Pod) -> Result<(), Rejection> {
-        let others: Vec<Snapshot> =
-            self.shared.pods.all().into_iter().filter(|other| !other.finished).collect();
+        let others: Vec<Snapshot> = self.shared.pods.all().into_iter().filter(|other| !other.finished).collect();
         let others: Vec<&Pod> = others.iter().map(|other| &*other.pod).collect();
         let view = self.shared.node.view();
         admission::admit(
@@ -390,12 +374,7 @@ impl Dispatcher {
             }
             let Some(pod) = orphan(&sandbox) else { continue };
             tracing::info!(pod = pod.display(), "stopping a pod that was deleted while the kubelet was away");
-            let beginning = Beginning {
-                pod: Arc::new(pod),
-                rejected: None,
-                known_to_runtime: true,
-                orphan: true,
-            };
+            let beginning = Beginning { pod: Arc::new(pod), rejected: None, known_to_runtime: true, orphan: true };
             Worker::spawn(&self.shared, beginning, self.ended.clone());
         }
         let shared = self.shared.clone();

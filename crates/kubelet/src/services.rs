@@ -102,10 +102,7 @@ pub(crate) struct Services {
 
 impl Services {
     pub(crate) fn new() -> Self {
-        Self {
-            map: Arc::default(),
-            synced: watch::Sender::new(false),
-        }
+        Self { map: Arc::default(), synced: watch::Sender::new(false) }
     }
 
     /// Watches until `stop`.

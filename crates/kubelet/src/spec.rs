@@ -134,18 +134,11 @@ impl PodExt for Pod {
     }
 
     fn annotation(&self, key: &str) -> Option<&str> {
-        self.metadata
-            .annotations
-            .as_ref()
-            .and_then(|annotations| annotations.get(key))
-            .map(String::as_str)
+        self.metadata.annotations.as_ref().and_then(|annotations| annotations.get(key)).map(String::as_str)
     }
 
     fn phase(&self) -> &str {
-        self.status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref())
-            .unwrap_or_default()
+        self.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
     }
 
     fn is_deleted(&self) -> bool {
@@ -229,9 +222,7 @@ pub(crate) fn container_hash(container: &Container) -> u32 {
         .bytes()
         .chain(std::iter::once(0))
         .chain(image.bytes())
-        .fold(0x811c_9dc5, |hash: u32, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        })
+        .fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// The termination grace period of the specification, in seconds.

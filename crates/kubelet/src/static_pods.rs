@@ -143,13 +143,8 @@ fn complete(mut pod: Pod, path: &Path, cfg: &Config) -> Pod {
     });
     let digest = ring::digest::digest(
         &ring::digest::SHA256,
-        format!(
-            "{}\0{}\0{}",
-            cfg.node_name,
-            path.display(),
-            serde_json::to_string(&pod).unwrap_or_default()
-        )
-        .as_bytes(),
+        format!("{}\0{}\0{}", cfg.node_name, path.display(), serde_json::to_string(&pod).unwrap_or_default())
+            .as_bytes(),
     );
     let hash: String = digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     let meta = &mut pod.metadata;
@@ -178,12 +173,7 @@ pub(crate) struct Statics {
 
 impl Statics {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            running: HashMap::new(),
-            mirrors: BTreeMap::new(),
-            listed: false,
-        }
+        Self { shared, running: HashMap::new(), mirrors: BTreeMap::new(), listed: false }
     }
 
     /// The uids of the static pods.
@@ -194,8 +184,7 @@ impl Statics {
     /// The manifests changed.
     pub(crate) fn changed(&mut self, manifests: Manifests) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let wanted: HashMap<FullName, Arc<Pod>> =
-            manifests.into_iter().map(|pod| (full_name(&pod), pod)).collect();
+        let wanted: HashMap<FullName, Arc<Pod>> = manifests.into_iter().map(|pod| (full_name(&pod), pod)).collect();
         let same = |a: &Pod, b: &Pod| a.annotation(HASH_ANNOTATION) == b.annotation(HASH_ANNOTATION);
         self.running.retain(|name, pod| {
             let keep = wanted.get(name).is_some_and(|new| same(new, pod));
@@ -284,7 +273,9 @@ async fn create_mirror(shared: Arc<Shared>, pod: Arc<Pod>) {
             Ok(_) => return,
             // There is one; the watch tells of it.
             Err(kube::Error::Api(status)) if status.code == 409 => return,
-            Err(error) => tracing::warn!(pod = pod.display(), %error, "a mirror pod could not be created; trying again"),
+            Err(error) => {
+                tracing::warn!(pod = pod.display(), %error, "a mirror pod could not be created; trying again")
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(10))) => {}
@@ -300,10 +291,7 @@ async fn delete_mirror(shared: Arc<Shared>, mirror: Arc<Pod>) {
     let api: Api<Pod> = Api::namespaced(shared.client.clone(), mirror.namespace());
     let parameters = DeleteParams {
         grace_period_seconds: Some(0),
-        preconditions: Some(Preconditions {
-            uid: Some(mirror.uid().to_owned()),
-            resource_version: None,
-        }),
+        preconditions: Some(Preconditions { uid: Some(mirror.uid().to_owned()), resource_version: None }),
         ..DeleteParams::default()
     };
     match api.delete(mirror.name(), &parameters).await {
@@ -321,8 +309,14 @@ mod tests {
     fn manifests_are_read_as_pods_of_this_node() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
-        write("a.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - {name: c, image: nginx}\n");
-        write("b.json", "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"x\",\"namespace\":\"kube-system\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"a:1\"}]}}");
+        write(
+            "a.yaml",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - {name: c, image: nginx}\n",
+        );
+        write(
+            "b.json",
+            "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"x\",\"namespace\":\"kube-system\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"a:1\"}]}}",
+        );
         write("bad.yaml", "kind: Service\n");
         write(".hidden", "nonsense");
         let cfg = Config::new("n1", "127.0.0.1".parse().unwrap(), "/x");
@@ -336,7 +330,10 @@ mod tests {
         assert_eq!(pods[1].containers()[0].image_pull_policy.as_deref(), Some("IfNotPresent"));
         let again = read_dir(dir.path(), &cfg).unwrap();
         assert_eq!(again[0].uid(), pods[0].uid(), "the same manifest is the same pod");
-        write("a.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - {name: c, image: nginx:2}\n");
+        write(
+            "a.yaml",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - {name: c, image: nginx:2}\n",
+        );
         assert_ne!(read_dir(dir.path(), &cfg).unwrap()[0].uid(), pods[0].uid());
     }
 }

@@ -34,10 +34,7 @@ pub(crate) struct Tokens {
 
 impl Tokens {
     pub(crate) fn new(client: Client) -> Self {
-        Self {
-            client,
-            cache: Mutex::default(),
-        }
+        Self { client, cache: Mutex::default() }
     }
 
     /// A token of a pod's service account: the one there is, or a new one when that is due. While
@@ -73,11 +70,7 @@ impl Tokens {
         let failed = |error: String| format!("failed to fetch token: {error}");
         let body = Request {
             spec: Some(TokenRequestSpec {
-                audiences: Some(if request.audience.is_empty() {
-                    Vec::new()
-                } else {
-                    vec![request.audience.clone()]
-                }),
+                audiences: Some(if request.audience.is_empty() { Vec::new() } else { vec![request.audience.clone()] }),
                 expiration_seconds: Some(request.expiration_seconds),
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".to_owned()),
@@ -89,20 +82,15 @@ impl Tokens {
             ..Request::default()
         };
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), pod.namespace());
-        let answer: Request = api
-            .create_subresource("token", account, &PostParams::default(), &body)
-            .await
-            .map_err(|error| match error {
+        let answer: Request = api.create_subresource("token", account, &PostParams::default(), &body).await.map_err(
+            |error| match error {
                 kube::Error::Api(status) => failed(status.message.clone()),
                 error => failed(error.to_string()),
-            })?;
+            },
+        )?;
         let parts = answer.status.and_then(|status| Some((status.token?, status.expiration_timestamp?.0)));
         let (text, expires) = parts.ok_or_else(|| failed("the answer has no token".to_owned()))?;
-        Ok(Token {
-            text,
-            expires,
-            refresh: refresh_at(now, expires),
-        })
+        Ok(Token { text, expires, refresh: refresh_at(now, expires) })
     }
 
     /// When the first of a pod's tokens is due.

@@ -25,16 +25,25 @@ impl Hierarchies {
         let mounts = fs::read_to_string("/proc/self/mountinfo")
             .map_err(|error| CgroupError::Discover(format!("/proc/self/mountinfo: {error}")))?;
         Self::from_mountinfo(&mounts).ok_or_else(|| {
-            CgroupError::Discover(
-                "neither cgroup (v1) nor cgroup2 is mounted; mount one at /sys/fs/cgroup".to_owned(),
-            )
+            CgroupError::Discover("neither cgroup (v1) nor cgroup2 is mounted; mount one at /sys/fs/cgroup".to_owned())
         })
     }
 
     fn from_mountinfo(text: &str) -> Option<Self> {
         const CONTROLLERS: [&str; 13] = [
-            "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb",
-            "net_cls", "net_prio", "perf_event", "name=systemd",
+            "cpu",
+            "cpuacct",
+            "cpuset",
+            "memory",
+            "devices",
+            "freezer",
+            "blkio",
+            "pids",
+            "hugetlb",
+            "net_cls",
+            "net_prio",
+            "perf_event",
+            "name=systemd",
         ];
         let mut v1 = BTreeMap::new();
         let mut v2 = None;
@@ -157,17 +166,14 @@ fn delegate(dir: &Path) -> Result<(), CgroupError> {
     let file = dir.join("cgroup.subtree_control");
     let have = fs::read_to_string(&file).unwrap_or_default();
     let have: Vec<&str> = have.split_whitespace().collect();
-    let missing: Vec<String> = controllers(dir)
-        .into_iter()
-        .filter(|c| WANTED.contains(&c.as_str()) && !have.contains(&c.as_str()))
-        .collect();
+    let missing: Vec<String> =
+        controllers(dir).into_iter().filter(|c| WANTED.contains(&c.as_str()) && !have.contains(&c.as_str())).collect();
     for controller in missing {
         let value = format!("+{controller}");
         match fs::write(&file, &value) {
             Ok(()) => {}
             // Some controllers cannot be handed down where processes are, or are missing.
-            Err(error)
-                if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOENT | libc::EOPNOTSUPP)) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOENT | libc::EOPNOTSUPP)) => {}
             Err(source) if source.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(CgroupError::Write { path: file, value, source }),
         }

@@ -28,11 +28,7 @@ pub(crate) enum CgroupError {
     #[error("cannot create cgroup {path}: {source}")]
     Create { path: PathBuf, source: io::Error },
     #[error("cannot write {value:?} to {path}: {source}")]
-    Write {
-        path: PathBuf,
-        value: String,
-        source: io::Error,
-    },
+    Write { path: PathBuf, value: String, source: io::Error },
     #[error("cannot remove cgroup {path}: {source}")]
     Remove { path: PathBuf, source: io::Error },
 }
@@ -51,10 +47,7 @@ impl Cgroups {
     /// # Errors
     /// When no cgroup file system is mounted.
     pub(crate) fn discover(root: &str) -> Result<Self, CgroupError> {
-        Ok(Self {
-            hierarchies: Hierarchies::discover()?,
-            base: join(root, KUBEPODS),
-        })
+        Ok(Self { hierarchies: Hierarchies::discover()?, base: join(root, KUBEPODS) })
     }
 
     pub(crate) fn is_v2(&self) -> bool {
@@ -94,19 +87,13 @@ impl Cgroups {
             ..PodLimits::default()
         };
         self.write(&self.base, &all)?;
-        let least = PodLimits {
-            cpu_shares: Some(resources::MIN_SHARES),
-            ..PodLimits::default()
-        };
+        let least = PodLimits { cpu_shares: Some(resources::MIN_SHARES), ..PodLimits::default() };
         self.write(&self.class(Qos::BestEffort), &least)
     }
 
     /// Gives the burstable pods together the share that they asked for together.
     pub(crate) fn set_burstable_share(&self, cpu_milli: i64) -> Result<(), CgroupError> {
-        let limits = PodLimits {
-            cpu_shares: Some(resources::cpu_shares(cpu_milli)),
-            ..PodLimits::default()
-        };
+        let limits = PodLimits { cpu_shares: Some(resources::cpu_shares(cpu_milli)), ..PodLimits::default() };
         self.write(&self.class(Qos::Burstable), &limits)
     }
 
@@ -143,8 +130,7 @@ impl Cgroups {
         for (size, bytes) in huge_page_sizes() {
             let Some(limit) = limits.hugepages.get(&size) else { continue };
             let size = crate::container::config::page_size(bytes);
-            let file =
-                if v2 { format!("hugetlb.{size}.max") } else { format!("hugetlb.{size}.limit_in_bytes") };
+            let file = if v2 { format!("hugetlb.{size}.max") } else { format!("hugetlb.{size}.limit_in_bytes") };
             self.set_if_there("hugetlb", path, &file, limit.to_string())?;
         }
         Ok(())
@@ -228,9 +214,7 @@ fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
         match fs::remove_dir(dir) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error)
-                if error.raw_os_error() == Some(libc::EBUSY) && wait < Duration::from_millis(600) =>
-            {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && wait < Duration::from_millis(600) => {
                 std::thread::sleep(wait);
                 wait *= 2;
             }
@@ -250,11 +234,7 @@ fn cpu_weight(shares: u64) -> u64 {
     #[allow(clippy::cast_precision_loss, reason = "shares have at most 18 bits")]
     let log = (shares as f64).log2();
     let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "between 1 and 10000"
-    )]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 10000")]
     let weight = 10f64.powf(exponent).ceil() as u64;
     weight
 }

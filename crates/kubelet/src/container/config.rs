@@ -43,17 +43,13 @@ pub(crate) struct Machine {
 /// Makes the configuration.
 pub(crate) fn config(input: Input<'_>, cfg: &Config) -> v1::ContainerConfig {
     let Input { pod, container, restart_count, .. } = input;
-    let lookup: BTreeMap<&str, &str> =
-        input.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let lookup: BTreeMap<&str, &str> = input.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
         let value = |name: &str| lookup.get(name).map(|value| (*value).to_owned());
         words.iter().flatten().map(|word| expand(word, value)).collect()
     };
     let (command, args) = (expanded(&container.command), expanded(&container.args));
-    let defaults = security::Defaults {
-        seccomp: cfg.seccomp_default,
-        root: &cfg.root_dir,
-    };
+    let defaults = security::Defaults { seccomp: cfg.seccomp_default, root: &cfg.root_dir };
     let signal = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.as_deref());
     v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata {
@@ -77,20 +73,10 @@ pub(crate) fn config(input: Input<'_>, cfg: &Config) -> v1::ContainerConfig {
         tty: container.tty == Some(true),
         linux: Some(v1::LinuxContainerConfig {
             resources: Some(limits(pod, container, input.machine)),
-            security_context: Some(security::of_container(
-                pod,
-                container,
-                input.image_user,
-                input.target,
-                defaults,
-            )),
+            security_context: Some(security::of_container(pod, container, input.image_user, input.target, defaults)),
         }),
         stop_signal: signal.and_then(v1::Signal::from_str_name).unwrap_or_default() as i32,
-        envs: input
-            .env
-            .into_iter()
-            .map(|(key, value)| v1::KeyValue { key, value })
-            .collect(),
+        envs: input.env.into_iter().map(|(key, value)| v1::KeyValue { key, value }).collect(),
         ..v1::ContainerConfig::default()
     }
 }
@@ -118,14 +104,8 @@ fn annotations(pod: &Pod, container: &Container, restart_count: i32) -> BTreeMap
         [
             (label::HASH, format!("{:x}", container_hash(container))),
             (label::RESTART_COUNT, restart_count.to_string()),
-            (
-                label::TERMINATION_MESSAGE_PATH,
-                container.termination_message_path.clone().unwrap_or_default(),
-            ),
-            (
-                label::TERMINATION_MESSAGE_POLICY,
-                container.termination_message_policy.clone().unwrap_or_default(),
-            ),
+            (label::TERMINATION_MESSAGE_PATH, container.termination_message_path.clone().unwrap_or_default()),
+            (label::TERMINATION_MESSAGE_POLICY, container.termination_message_policy.clone().unwrap_or_default()),
             (label::TERMINATION_GRACE, grace_period(pod).to_string()),
         ]
         .map(|(key, value)| (key.to_owned(), value)),
@@ -134,9 +114,7 @@ fn annotations(pod: &Pod, container: &Container, restart_count: i32) -> BTreeMap
         all.insert(label::DELETION_GRACE.to_owned(), grace.to_string());
     }
     let pre_stop = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
-    let json = |key: &str, value: serde_json::Result<String>| {
-        value.ok().map(|value| (key.to_owned(), value))
-    };
+    let json = |key: &str, value: serde_json::Result<String>| value.ok().map(|value| (key.to_owned(), value));
     all.extend(pre_stop.and_then(|hook| json(label::PRE_STOP, serde_json::to_string(hook))));
     let ports = container.ports.as_ref().filter(|ports| !ports.is_empty());
     all.extend(ports.and_then(|ports| json(label::PORTS, serde_json::to_string(ports))));
@@ -156,10 +134,7 @@ pub(crate) fn limits(pod: &Pod, container: &Container, machine: &Machine) -> v1:
         .iter()
         .map(|(size, bytes)| v1::HugepageLimit {
             page_size: page_size(*bytes),
-            limit: resources::get(limits, &format!("{HUGE_PAGES}{size}"))
-                .value()
-                .max(0)
-                .unsigned_abs(),
+            limit: resources::get(limits, &format!("{HUGE_PAGES}{size}")).value().max(0).unsigned_abs(),
         })
         .collect();
     v1::LinuxContainerResources {
@@ -208,11 +183,7 @@ mod tests {
                 "resources": {"requests": {"cpu": "500m", "memory": "500Mi"}, "limits": {"cpu": "1", "memory": "4Gi"}}}]},
         }))
         .unwrap();
-        let machine = Machine {
-            memory: 16 << 30,
-            huge_pages: vec![("2Mi".into(), 2 << 20)],
-            cgroup_v2: true,
-        };
+        let machine = Machine { memory: 16 << 30, huge_pages: vec![("2Mi".into(), 2 << 20)], cgroup_v2: true };
         let config = config(
             Input {
                 pod: &pod,

@@ -45,8 +45,7 @@ pub(crate) fn environment(
 ) -> Result<Vec<(String, String)>, String> {
     let pod = context.pod;
     let of_services = service_env::variables(services);
-    let service_values: HashMap<&str, &str> =
-        of_services.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let service_values: HashMap<&str, &str> = of_services.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let mut variables = Variables::default();
     from_objects(container, objects, &mut variables)?;
     for variable in container.env.iter().flatten() {
@@ -62,11 +61,8 @@ pub(crate) fn environment(
         };
         variables.set(&variable.name, value);
     }
-    let mut out: Vec<(String, String)> = variables
-        .order
-        .iter()
-        .map(|name| (name.clone(), variables.values[name].clone()))
-        .collect();
+    let mut out: Vec<(String, String)> =
+        variables.order.iter().map(|name| (name.clone(), variables.values[name].clone())).collect();
     out.extend(of_services.into_iter().filter(|(name, _)| !variables.values.contains_key(name)));
     Ok(out)
 }
@@ -182,26 +178,24 @@ mod tests {
             ports: vec![crate::services::Port { name: None, port: 443, protocol: None }],
         };
         let allocatable = TextList::new();
-        let context =
-            Context { pod: &pod, pod_ips: &[], host_ips: &[], allocatable: &allocatable };
-        environment(&pod.containers()[0], &context, &Fixed, &[service]).map(|all| {
-            all.into_iter().filter(|(name, _)| !name.starts_with("KUBERNETES_PORT")).collect()
-        })
+        let context = Context { pod: &pod, pod_ips: &[], host_ips: &[], allocatable: &allocatable };
+        environment(&pod.containers()[0], &context, &Fixed, &[service])
+            .map(|all| all.into_iter().filter(|(name, _)| !name.starts_with("KUBERNETES_PORT")).collect())
     }
 
     #[test]
     fn variables_come_from_everywhere_in_order() {
         let env = of(json!({"name": "c",
-            "envFrom": [{"configMapRef": {"name": "cm"}, "prefix": "P_"}, {"secretRef": {"name": "s"}},
-                {"configMapRef": {"name": "none", "optional": true}}],
-            "env": [
-                {"name": "A", "value": "$(P_k)-$(KUBERNETES_SERVICE_HOST)-$(B)"},
-                {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                {"name": "p", "value": "mine"},
-                {"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "p"}}},
-                {"name": "O", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "x", "optional": true}}},
-                {"name": "KUBERNETES_SERVICE_PORT", "value": "1"},
-            ]}))
+        "envFrom": [{"configMapRef": {"name": "cm"}, "prefix": "P_"}, {"secretRef": {"name": "s"}},
+            {"configMapRef": {"name": "none", "optional": true}}],
+        "env": [
+            {"name": "A", "value": "$(P_k)-$(KUBERNETES_SERVICE_HOST)-$(B)"},
+            {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "p", "value": "mine"},
+            {"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "p"}}},
+            {"name": "O", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "x", "optional": true}}},
+            {"name": "KUBERNETES_SERVICE_PORT", "value": "1"},
+        ]}))
         .unwrap();
         let expected = [
             ("P_j", "w"),
@@ -220,10 +214,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         for (env, message) in [
-            (
-                json!({"name": "c", "envFrom": [{"configMapRef": {"name": "no"}}]}),
-                "configmap \"no\" not found",
-            ),
+            (json!({"name": "c", "envFrom": [{"configMapRef": {"name": "no"}}]}), "configmap \"no\" not found"),
             (
                 json!({"name": "c", "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "no", "key": "k"}}}]}),
                 "secret \"no\" not found",

@@ -37,10 +37,7 @@ pub(crate) fn expand(text: &str, mut lookup: impl FnMut(&str) -> Option<String>)
 }
 
 /// As [`expand`], but an unknown name is an error that names it.
-pub(crate) fn expand_strict(
-    text: &str,
-    mut lookup: impl FnMut(&str) -> Option<String>,
-) -> Result<String, String> {
+pub(crate) fn expand_strict(text: &str, mut lookup: impl FnMut(&str) -> Option<String>) -> Result<String, String> {
     let mut missing = None;
     let out = expand(text, |name| {
         let found = lookup(name);

@@ -29,11 +29,7 @@ pub(crate) fn field(context: &Context<'_>, path: &str) -> Result<String, String>
     let join = |ips: Vec<String>| ips.join(",");
     let hosts = || context.host_ips.iter().map(ToString::to_string).collect::<Vec<_>>();
     let pod_ips = || {
-        if pod.is_host_network() {
-            hosts()
-        } else {
-            sort_ips(context.pod_ips, context.host_ips)
-        }
+        if pod.is_host_network() { hosts() } else { sort_ips(context.pod_ips, context.host_ips) }
     };
     if let Some((map, key)) = subscript(path) {
         let map = match map {
@@ -111,10 +107,8 @@ pub(crate) fn resource(
     let container = match named {
         None => own.clone(),
         Some(name) => {
-            let (_, container) = context
-                .pod
-                .find_container(name)
-                .ok_or_else(|| format!("container {name} not found"))?;
+            let (_, container) =
+                context.pod.find_container(name).ok_or_else(|| format!("container {name} not found"))?;
             container
         }
     };
@@ -126,11 +120,7 @@ pub(crate) fn resource(
     let quantity = match list {
         "limits" => {
             let limit = resources::get(resources::limits(requirements), name);
-            if limit.is_zero() {
-                resources::get(Some(context.allocatable), name)
-            } else {
-                limit
-            }
+            if limit.is_zero() { resources::get(Some(context.allocatable), name) } else { limit }
         }
         "requests" => resources::get(resources::requests(requirements), name),
         _ => return Err(format!("unsupported container resource : {}", selector.resource)),
@@ -148,8 +138,7 @@ pub(crate) fn resource(
         .unwrap_or(Quantity::from_milli(1000));
     let value = if name == resources::CPU {
         let divisor = divisor.milli_value().max(1);
-        quantity.milli_value().div_euclid(divisor)
-            + i64::from(quantity.milli_value().rem_euclid(divisor) != 0)
+        quantity.milli_value().div_euclid(divisor) + i64::from(quantity.milli_value().rem_euclid(divisor) != 0)
     } else {
         let divisor = divisor.value().max(1);
         quantity.value().div_euclid(divisor) + i64::from(quantity.value().rem_euclid(divisor) != 0)
@@ -176,8 +165,7 @@ mod tests {
         let allocatable = TextList::from([("cpu".to_owned(), resources::count(8))]);
         let host = ["192.168.0.1".parse().unwrap()];
         let ips = ["10.0.0.5".to_owned()];
-        let context =
-            Context { pod: &pod, pod_ips: &ips, host_ips: &host, allocatable: &allocatable };
+        let context = Context { pod: &pod, pod_ips: &ips, host_ips: &host, allocatable: &allocatable };
         for (path, expected) in [
             ("metadata.name", "p"),
             ("metadata.labels['a']", "1"),

@@ -70,13 +70,7 @@ pub(crate) fn kernel_hostname(pod: &Pod, cluster_domain: &str) -> Result<String,
 
 /// The content of a pod's `/etc/hosts`; `node_hosts` is the node's own file, for pods in its
 /// network.
-pub(crate) fn hosts_file(
-    pod: &Pod,
-    ips: &[String],
-    hostname: &str,
-    domain: &str,
-    node_hosts: Option<&str>,
-) -> String {
+pub(crate) fn hosts_file(pod: &Pod, ips: &[String], hostname: &str, domain: &str, node_hosts: Option<&str>) -> String {
     let mut out = String::new();
     if let Some(node_hosts) = node_hosts {
         out.push_str("# Kubernetes-managed hosts file (host network).\n");
@@ -141,9 +135,7 @@ mod tests {
         let pod = pod("p", json!({"containers": [], "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]}));
         let file = hosts_file(&pod, &["10.0.0.5".into()], "p", "s.ns.svc", None);
         assert!(file.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"));
-        assert!(file.ends_with(
-            "10.0.0.5\tp.s.ns.svc\tp\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"
-        ));
+        assert!(file.ends_with("10.0.0.5\tp.s.ns.svc\tp\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"));
         let file = hosts_file(&pod, &[], "p", "", Some("127.0.0.1 node\n"));
         assert!(file.starts_with("# Kubernetes-managed hosts file (host network).\n127.0.0.1 node\n\n#"));
     }

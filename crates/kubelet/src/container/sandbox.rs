@@ -27,20 +27,11 @@ pub(crate) fn config(
     if pod.spec().host_users == Some(false) {
         return Err("can't set `spec.hostUsers: false`, runtime does not support user namespaces".to_owned());
     }
-    let cluster = dns::Cluster {
-        servers: &cfg.cluster_dns,
-        domain: &cfg.cluster_domain,
-    };
+    let cluster = dns::Cluster { servers: &cfg.cluster_dns, domain: &cfg.cluster_domain };
     let (dns_config, warnings) = dns::config(pod, &cluster, host_dns);
-    let hostname = if pod.is_host_network() {
-        String::new()
-    } else {
-        hostname::kernel_hostname(pod, &cfg.cluster_domain)?
-    };
-    let defaults = security::Defaults {
-        seccomp: cfg.seccomp_default,
-        root: &cfg.root_dir,
-    };
+    let hostname =
+        if pod.is_host_network() { String::new() } else { hostname::kernel_hostname(pod, &cfg.cluster_domain)? };
+    let defaults = security::Defaults { seccomp: cfg.seccomp_default, root: &cfg.root_dir };
     let config = v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
             name: pod.name().to_owned(),
@@ -49,10 +40,7 @@ pub(crate) fn config(
             attempt,
         }),
         hostname,
-        log_directory: cfg
-            .logs_dir(pod.namespace(), pod.name(), pod.uid())
-            .display()
-            .to_string(),
+        log_directory: cfg.logs_dir(pod.namespace(), pod.name(), pod.uid()).display().to_string(),
         dns_config: Some(dns_config),
         port_mappings: port_mappings(pod),
         labels: labels(pod),
@@ -70,13 +58,10 @@ pub(crate) fn config(
 }
 
 fn labels(pod: &Pod) -> BTreeMap<String, String> {
-    let mut labels: BTreeMap<String, String> =
-        pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
-    for (key, value) in [
-        (label::POD_NAME, pod.name()),
-        (label::POD_NAMESPACE, pod.namespace()),
-        (label::POD_UID, pod.uid()),
-    ] {
+    let mut labels: BTreeMap<String, String> = pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
+    for (key, value) in
+        [(label::POD_NAME, pod.name()), (label::POD_NAMESPACE, pod.namespace()), (label::POD_UID, pod.uid())]
+    {
         labels.insert(key.to_owned(), value.to_owned());
     }
     labels
@@ -145,11 +130,7 @@ fn overhead(pod: &Pod) -> v1::LinuxContainerResources {
 fn pod_resources(pod: &Pod) -> v1::LinuxContainerResources {
     let (requests, limits) = (resources::pod_requests(pod), resources::pod_limits(pod));
     let milli = |list: &resources::List| list.get(CPU).map_or(0, api::quantity::Quantity::milli_value);
-    linux(
-        milli(&requests),
-        milli(&limits),
-        limits.get(MEMORY).map_or(0, api::quantity::Quantity::value),
-    )
+    linux(milli(&requests), milli(&limits), limits.get(MEMORY).map_or(0, api::quantity::Quantity::value))
 }
 
 fn linux(request: i64, limit: i64, memory: i64) -> v1::LinuxContainerResources {

@@ -26,8 +26,7 @@ const MASKED: [&str; 11] = [
 /// Paths that are masked in addition since they leak what other guests do.
 const MASKED_SYS: [&str; 1] = ["/sys/devices/virtual/powercap"];
 /// Paths of `/proc` that a container cannot write to.
-const READ_ONLY: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 fn pod_context(pod: &Pod) -> PodSecurityContext {
     pod.spec().security_context.clone().unwrap_or_default()
@@ -71,9 +70,7 @@ pub(crate) fn verify_non_root(pod: &Pod, container: &Container, image: &ImageUse
         None => {}
     }
     match image.uid {
-        Some(0) => {
-            Err(format!("container has runAsNonRoot and image will run as root {}", names()))
-        }
+        Some(0) => Err(format!("container has runAsNonRoot and image will run as root {}", names())),
         None if !image.name.is_empty() => Err(format!(
             "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root {}",
             image.name,
@@ -202,18 +199,9 @@ pub(crate) fn of_container(
         supplemental_groups: supplemental_groups(&of_pod),
         supplemental_groups_policy: groups_policy(&of_pod),
         no_new_privs: context.allow_privilege_escalation == Some(false),
-        masked_paths: if unmasked {
-            Vec::new()
-        } else {
-            paths(&[&MASKED[..], &MASKED_SYS[..]].concat())
-        },
+        masked_paths: if unmasked { Vec::new() } else { paths(&[&MASKED[..], &MASKED_SYS[..]].concat()) },
         readonly_paths: if unmasked { Vec::new() } else { paths(&READ_ONLY) },
-        seccomp: Some(seccomp(
-            context.seccomp_profile.as_ref(),
-            privileged,
-            defaults.seccomp,
-            defaults.root,
-        )),
+        seccomp: Some(seccomp(context.seccomp_profile.as_ref(), privileged, defaults.seccomp, defaults.root)),
         ..v1::LinuxContainerSecurityContext::default()
     }
 }
@@ -324,13 +312,12 @@ mod tests {
         let must = || json!({"runAsNonRoot": true});
         assert_eq!(of(json!({}), Some(0), ""), "");
         assert_eq!(of(must(), Some(5), ""), "");
-        assert_eq!(
-            of(must(), Some(0), ""),
-            format!("container has runAsNonRoot and image will run as root {names}")
-        );
+        assert_eq!(of(must(), Some(0), ""), format!("container has runAsNonRoot and image will run as root {names}"));
         assert_eq!(
             of(must(), None, "www"),
-            format!("container has runAsNonRoot and image has non-numeric user (www), cannot verify user is non-root {names}")
+            format!(
+                "container has runAsNonRoot and image has non-numeric user (www), cannot verify user is non-root {names}"
+            )
         );
         assert_eq!(
             of(json!({"runAsNonRoot": true, "runAsUser": 0}), Some(5), ""),

@@ -9,9 +9,7 @@ use std::{
 use cri::v1;
 use jiff::Timestamp;
 
-use crate::{
-    events::Severity, kubelet::Shared, node::machine::file_system, rpc,
-};
+use crate::{events::Severity, kubelet::Shared, node::machine::file_system, rpc};
 
 const PERIOD: Duration = Duration::from_secs(300);
 
@@ -110,7 +108,9 @@ async fn remove(shared: &Shared, images: Vec<v1::Image>, goal: Option<u64>) -> u
         let request = v1::RemoveImageRequest { image: Some(spec) };
         match shared.cri.image().remove_image(request).await {
             Ok(_) => freed += image.size,
-            Err(status) => tracing::warn!(image = image.id, status = rpc::text(&status), "an image could not be removed"),
+            Err(status) => {
+                tracing::warn!(image = image.id, status = rpc::text(&status), "an image could not be removed")
+            }
         }
     }
     if freed > 0 {

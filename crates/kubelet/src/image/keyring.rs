@@ -102,9 +102,9 @@ fn read(secret: &Secret) -> BTreeMap<String, Entry> {
             .and_then(|bytes| serde_json::from_slice::<DockerConfigJson>(bytes).ok())
             .map(|config| config.auths)
             .unwrap_or_default(),
-        Some("kubernetes.io/dockercfg") => data(".dockercfg")
-            .and_then(|bytes| serde_json::from_slice(bytes).ok())
-            .unwrap_or_default(),
+        Some("kubernetes.io/dockercfg") => {
+            data(".dockercfg").and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default()
+        }
         _ => BTreeMap::new(),
     }
 }
@@ -116,11 +116,7 @@ fn key(location: &str) -> String {
     let path = path.strip_prefix("v1/").or(path.strip_prefix("v2/")).unwrap_or(path);
     let path = path.trim_end_matches('/');
     let host = if host == "docker.io" { DEFAULT_REGISTRY } else { host };
-    if path.is_empty() || path == "v1" || path == "v2" {
-        host.to_owned()
-    } else {
-        format!("{host}/{path}")
-    }
+    if path.is_empty() || path == "v1" || path == "v2" { host.to_owned() } else { format!("{host}/{path}") }
 }
 
 /// Whether credentials for `key` are good for `target`: the same host, part by part and with `*`
@@ -142,9 +138,9 @@ fn matches(key: &str, target: &str) -> bool {
 fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
-        Some((before, after)) => text.strip_prefix(before).is_some_and(|rest| {
-            (0..=rest.len()).any(|at| rest.get(at..).is_some_and(|tail| glob(after, tail)))
-        }),
+        Some((before, after)) => text
+            .strip_prefix(before)
+            .is_some_and(|rest| (0..=rest.len()).any(|at| rest.get(at..).is_some_and(|tail| glob(after, tail)))),
     }
 }
 

@@ -118,8 +118,7 @@ impl Images {
                 return Ok(found(&image));
             }
             None if policy == "Never" => {
-                let message =
-                    format!("Container image {asked:?} is not present with pull policy of Never");
+                let message = format!("Container image {asked:?} is not present with pull policy of Never");
                 tell(Severity::Warning, "ErrImageNeverPull", message.clone());
                 return Err(error("ErrImageNeverPull", message));
             }
@@ -142,10 +141,7 @@ impl Images {
             if let Some(last) = lock(&self.last_errors).get(&key) {
                 message = format!("{message}: {last}");
             }
-            return Err(ImageError {
-                retry_at: Some(until),
-                ..error("ImagePullBackOff", message)
-            });
+            return Err(ImageError { retry_at: Some(until), ..error("ImagePullBackOff", message) });
         }
         tell(Severity::Normal, "Pulling", format!("Pulling image {asked:?}"));
         let started = Instant::now();
@@ -164,8 +160,7 @@ impl Images {
                 tell(Severity::Warning, "Failed", format!("Failed to pull image {asked:?}: {why}"));
                 let now = Timestamp::now();
                 lock(&self.backoff).next(&key, now, now);
-                let (reason, message) = known_cause(asked, &status)
-                    .unwrap_or_else(|| ("ErrImagePull", why.clone()));
+                let (reason, message) = known_cause(asked, &status).unwrap_or_else(|| ("ErrImagePull", why.clone()));
                 lock(&self.last_errors).insert(key.clone(), format!("{reason}: {why}"));
                 let retry_at = lock(&self.backoff).until_since_update(&key, now);
                 return Err(ImageError { reason, message, retry_at });
@@ -198,11 +193,8 @@ impl Images {
         };
         let started = Instant::now();
         let credentials = Keyring::new(request.secrets).lookup(full);
-        let tries: Vec<Option<v1::AuthConfig>> = if credentials.is_empty() {
-            vec![None]
-        } else {
-            credentials.into_iter().map(Some).collect()
-        };
+        let tries: Vec<Option<v1::AuthConfig>> =
+            if credentials.is_empty() { vec![None] } else { credentials.into_iter().map(Some).collect() };
         let mut last = tonic::Status::unknown("no credentials");
         for auth in tries {
             let pull = v1::PullImageRequest {
@@ -239,10 +231,7 @@ fn known_cause(image: &str, status: &tonic::Status) -> Option<(&'static str, Str
 fn found(image: &v1::Image) -> Image {
     Image {
         id: image.id.clone(),
-        user: ImageUser {
-            uid: image.uid.as_ref().map(|uid| uid.value),
-            name: image.username.clone(),
-        },
+        user: ImageUser { uid: image.uid.as_ref().map(|uid| uid.value), name: image.username.clone() },
     }
 }
 

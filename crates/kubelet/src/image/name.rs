@@ -5,8 +5,7 @@
 /// # Errors
 /// Why it is no name of an image.
 pub(crate) fn with_default_tag(image: &str) -> Result<String, String> {
-    let parsed = parse(image)
-        .map_err(|why| format!("couldn't parse image name {image:?}: {why}"))?;
+    let parsed = parse(image).map_err(|why| format!("couldn't parse image name {image:?}: {why}"))?;
     if parsed.tag.is_none() && parsed.digest.is_none() {
         return Ok(format!("{image}:latest"));
     }
@@ -58,9 +57,7 @@ pub(crate) fn parse(image: &str) -> Result<Name<'_>, &'static str> {
 pub(crate) fn registry_and_path(repository: &str) -> (Option<&str>, &str) {
     match repository.split_once('/') {
         Some((first, rest))
-            if first.contains(['.', ':'])
-                || first == "localhost"
-                || first.chars().any(|c| c.is_ascii_uppercase()) =>
+            if first.contains(['.', ':']) || first == "localhost" || first.chars().any(|c| c.is_ascii_uppercase()) =>
         {
             (Some(first), rest)
         }
@@ -80,9 +77,7 @@ fn is_component(text: &str) -> bool {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     edge(text.chars().next())
         && edge(text.chars().next_back())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-'))
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-'))
 }
 
 fn is_tag(text: &str) -> bool {

@@ -35,12 +35,7 @@ pub(crate) fn parse(raw: &[u8]) -> Option<Line<'_>> {
         b"F" => false,
         _ => return None,
     };
-    Some(Line {
-        time,
-        stream,
-        partial,
-        text: parts.next().unwrap_or_default(),
-    })
+    Some(Line { time, stream, partial, text: parts.next().unwrap_or_default() })
 }
 
 /// A time as it stands before a line that is shown with it.

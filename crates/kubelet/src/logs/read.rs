@@ -122,11 +122,7 @@ pub(crate) async fn send(
     let follow = options.follow;
     // Listened to before the end is reached, so that nothing falls in between.
     let growth = if follow { Some(Growth::of(&path)?) } else { None };
-    let mut shower = Shower {
-        left: options.limit_bytes,
-        at_start: true,
-        options,
-    };
+    let mut shower = Shower { left: options.limit_bytes, at_start: true, options };
     let mut pending: Vec<u8> = Vec::new();
     let mut buffer = vec![0; CHUNK];
     let mut done = false;

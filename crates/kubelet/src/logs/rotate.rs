@@ -114,9 +114,13 @@ mod tests {
         let log = dir.path().join("0.log");
         fs::write(&log, "now").unwrap();
         fs::write(dir.path().join("1.log.20240101-000000"), "another container's").unwrap();
-        for (suffix, text) in
-            [("20240101-000000.gz", ""), ("20240102-000000", "two"), ("20240103-000000", "three"), ("20240104-000000", "four"), ("20240104-000000.tmp", "half")]
-        {
+        for (suffix, text) in [
+            ("20240101-000000.gz", ""),
+            ("20240102-000000", "two"),
+            ("20240103-000000", "three"),
+            ("20240104-000000", "four"),
+            ("20240104-000000.tmp", "half"),
+        ] {
             fs::write(with_suffix(&log, suffix), text).unwrap();
         }
         prepare(&log, &ContainerLogs { max_size: 1, max_files: 5 }).unwrap();

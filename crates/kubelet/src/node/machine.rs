@@ -60,9 +60,8 @@ impl Machine {
             .find(|id| !id.is_empty())
             .unwrap_or_default();
         let uuid = text("/sys/class/dmi/id/product_uuid");
-        let kernel = nix::sys::utsname::uname()
-            .map(|uname| uname.release().to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let kernel =
+            nix::sys::utsname::uname().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default();
         Ok(Self {
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
             memory: meminfo_bytes(&meminfo, "MemTotal:"),
@@ -90,9 +89,7 @@ impl Machine {
             machine_id: self.machine_id.clone(),
             operating_system: "linux".to_owned(),
             os_image: self.os_image.clone(),
-            swap: (self.swap > 0).then(|| NodeSwapStatus {
-                capacity: i64::try_from(self.swap).ok(),
-            }),
+            swap: (self.swap > 0).then(|| NodeSwapStatus { capacity: i64::try_from(self.swap).ok() }),
             system_uuid: self.system_uuid.clone(),
         }
     }

@@ -57,11 +57,7 @@ pub(crate) struct NodeHandle {
 impl NodeHandle {
     /// A node that is not registered yet.
     pub(crate) fn new(cfg: &Config, machine: &Machine) -> Self {
-        let view = NodeView {
-            labels: labels(cfg),
-            allocatable: status::allocatable(machine, cfg),
-            uid: String::new(),
-        };
+        let view = NodeView { labels: labels(cfg), allocatable: status::allocatable(machine, cfg), uid: String::new() };
         Self {
             view: watch::Sender::new(Arc::new(view)),
             pressure: watch::Sender::new(Pressure::default()),

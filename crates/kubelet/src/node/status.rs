@@ -50,16 +50,14 @@ pub(crate) fn runtime_problems(status: Option<&v1::RuntimeStatus>) -> Vec<String
         return vec!["container runtime status check may not have completed yet".to_owned()];
     };
     let mut problems = Vec::new();
-    for (kind, what) in [
-        ("RuntimeReady", "container runtime not ready"),
-        ("NetworkReady", "container runtime network not ready"),
-    ] {
+    for (kind, what) in
+        [("RuntimeReady", "container runtime not ready"), ("NetworkReady", "container runtime network not ready")]
+    {
         match status.conditions.iter().find(|condition| condition.r#type == kind) {
             Some(condition) if condition.status => {}
-            Some(condition) => problems.push(format!(
-                "{what}: {kind}=false reason:{} message:{}",
-                condition.reason, condition.message
-            )),
+            Some(condition) => {
+                problems.push(format!("{what}: {kind}=false reason:{} message:{}", condition.reason, condition.message))
+            }
             None => problems.push(format!("{what}: {kind}=false reason: message:condition not found")),
         }
     }
@@ -94,9 +92,8 @@ pub(crate) fn allocatable(machine: &Machine, cfg: &Config) -> TextList {
     for (name, amount) in &cfg.reserved {
         less(name, Quantity::parse(amount).unwrap_or(Quantity::ZERO));
     }
-    let bytes = |bytes: u64| {
-        Quantity::from_units(i64::try_from(bytes).unwrap_or(i64::MAX), api::quantity::Format::BinarySi)
-    };
+    let bytes =
+        |bytes: u64| Quantity::from_units(i64::try_from(bytes).unwrap_or(i64::MAX), api::quantity::Format::BinarySi);
     if let Some(threshold) = cfg.eviction.memory_available {
         less(MEMORY, bytes(threshold.of(machine.memory)));
     }
@@ -155,11 +152,8 @@ pub(crate) fn status(
         condition.last_transition_time = Some(kept.unwrap_or(Time(now)));
         condition.last_heartbeat_time = Some(Time(now));
     }
-    let mut addresses: Vec<NodeAddress> = cfg
-        .node_ips
-        .iter()
-        .map(|ip| NodeAddress { type_: "InternalIP".to_owned(), address: ip.to_string() })
-        .collect();
+    let mut addresses: Vec<NodeAddress> =
+        cfg.node_ips.iter().map(|ip| NodeAddress { type_: "InternalIP".to_owned(), address: ip.to_string() }).collect();
     addresses.push(NodeAddress { type_: "Hostname".to_owned(), address: cfg.node_name.clone() });
     NodeStatus {
         addresses: Some(addresses),
@@ -169,9 +163,10 @@ pub(crate) fn status(
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
         }),
-        features: runtime.features.as_ref().map(|features| NodeFeatures {
-            supplemental_groups_policy: Some(features.supplemental_groups_policy),
-        }),
+        features: runtime
+            .features
+            .as_ref()
+            .map(|features| NodeFeatures { supplemental_groups_policy: Some(features.supplemental_groups_policy) }),
         images: Some(images(&runtime.images)),
         node_info: Some(machine.system_info(&cfg.version, &runtime.version)),
         runtime_handlers: (!runtime.handlers.is_empty()).then(|| handlers(&runtime.handlers)),
@@ -206,9 +201,7 @@ fn images(all: &[v1::Image]) -> Vec<ContainerImage> {
         .into_iter()
         .take(MAX_IMAGES)
         .map(|image| ContainerImage {
-            names: Some(
-                image.repo_digests.iter().chain(&image.repo_tags).take(MAX_IMAGE_NAMES).cloned().collect(),
-            ),
+            names: Some(image.repo_digests.iter().chain(&image.repo_tags).take(MAX_IMAGE_NAMES).cloned().collect()),
             size_bytes: i64::try_from(image.size).ok(),
         })
         .collect()
@@ -346,12 +339,13 @@ mod tests {
             reason: "NetworkPluginNotReady".into(),
             message: "cni plugin not initialized".into(),
         };
-        let status = v1::RuntimeStatus {
-            conditions: vec![condition("RuntimeReady", true), condition("NetworkReady", false)],
-        };
+        let status =
+            v1::RuntimeStatus { conditions: vec![condition("RuntimeReady", true), condition("NetworkReady", false)] };
         assert_eq!(
             runtime_problems(Some(&status)),
-            ["container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:cni plugin not initialized"]
+            [
+                "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:cni plugin not initialized"
+            ]
         );
     }
 }

@@ -21,10 +21,7 @@ pub(crate) struct Rejection {
 }
 
 fn rejection(reason: impl Into<String>, message: impl Into<String>) -> Rejection {
-    Rejection {
-        reason: reason.into(),
-        message: message.into(),
-    }
+    Rejection { reason: reason.into(), message: message.into() }
 }
 
 /// The node, as admission sees it.
@@ -72,9 +69,12 @@ fn pressure(pod: &Pod, node: &Node<'_>) -> Result<(), Rejection> {
         return Ok(());
     }
     if found == ["MemoryPressure"] {
-        let tolerates = pod.spec().tolerations.iter().flatten().any(|toleration| {
-            tolerates(toleration, "node.kubernetes.io/memory-pressure", "", "NoSchedule")
-        });
+        let tolerates = pod
+            .spec()
+            .tolerations
+            .iter()
+            .flatten()
+            .any(|toleration| tolerates(toleration, "node.kubernetes.io/memory-pressure", "", "NoSchedule"));
         if resources::qos(pod) != resources::Qos::BestEffort || tolerates {
             return Ok(());
         }
@@ -129,7 +129,9 @@ fn fits(pod: &Pod, node: &Node<'_>) -> Result<(), Rejection> {
     let out_of = |name: &str, requested: i64, used: i64, capacity: i64| {
         rejection(
             format!("OutOf{name}"),
-            format!("Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"),
+            format!(
+                "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+            ),
         )
     };
     let allocatable = |name: &str| resources::get(Some(&node.view.allocatable), name);
@@ -166,7 +168,9 @@ fn fits(pod: &Pod, node: &Node<'_>) -> Result<(), Rejection> {
 
 /// The pod's node selector and required affinity match the node.
 fn selected(pod: &Pod, node: &Node<'_>) -> Result<(), Rejection> {
-    let refused = || rejection("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector");
+    let refused = || {
+        rejection("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector")
+    };
     let labels = &node.view.labels;
     let selector = pod.spec().node_selector.iter().flatten();
     if selector.into_iter().any(|(key, value)| labels.get(key) != Some(value)) {
@@ -256,10 +260,13 @@ fn apparmor(pod: &Pod) -> Result<(), Rejection> {
         profile.is_some_and(|profile| profile.type_ == "Localhost")
     };
     let of_pod = pod.spec().security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref());
-    let of_containers = pod.containers().iter().chain(pod.init_containers()).any(|c| {
-        wants(c.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref()))
-    });
-    let enabled = || std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'));
+    let of_containers = pod
+        .containers()
+        .iter()
+        .chain(pod.init_containers())
+        .any(|c| wants(c.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref())));
+    let enabled =
+        || std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'));
     if (wants(of_pod) || of_containers) && !enabled() {
         let message = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
         return Err(rejection("AppArmor", message));
@@ -303,7 +310,8 @@ mod tests {
     fn verdict(spec: Value, others: &[Pod], pressure: Pressure) -> String {
         let view = view();
         let others: Vec<&Pod> = others.iter().collect();
-        let node = Node { name: "n", view: &view, pressure, others: &others, unsafe_sysctls: &["net.core.*".to_owned()] };
+        let node =
+            Node { name: "n", view: &view, pressure, others: &others, unsafe_sysctls: &["net.core.*".to_owned()] };
         match admit(&pod(spec), &node) {
             Ok(()) => String::new(),
             Err(rejection) => format!("{}: {}", rejection.reason, rejection.message),
@@ -377,7 +385,10 @@ mod tests {
                 Pressure::default(),
             )
         };
-        assert_eq!(sysctl("kernel.msgmax", false), "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted");
+        assert_eq!(
+            sysctl("kernel.msgmax", false),
+            "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted"
+        );
         assert_eq!(sysctl("net.core.somaxconn", false), "");
         assert_eq!(
             sysctl("net.ipv4.tcp_syncookies", true),

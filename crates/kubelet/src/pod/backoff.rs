@@ -12,16 +12,10 @@ pub(crate) struct Bounds {
 }
 
 /// Restarts of containers and pulls of images.
-pub(crate) const RESTARTS: Bounds = Bounds {
-    first: Duration::from_secs(10),
-    most: Duration::from_secs(300),
-};
+pub(crate) const RESTARTS: Bounds = Bounds { first: Duration::from_secs(10), most: Duration::from_secs(300) };
 
 /// Mounts of volumes.
-pub(crate) const MOUNTS: Bounds = Bounds {
-    first: Duration::from_millis(500),
-    most: Duration::from_secs(122),
-};
+pub(crate) const MOUNTS: Bounds = Bounds { first: Duration::from_millis(500), most: Duration::from_secs(122) };
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -38,10 +32,7 @@ pub(crate) struct BackOff {
 
 impl BackOff {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self {
-            bounds,
-            entries: HashMap::new(),
-        }
+        Self { bounds, entries: HashMap::new() }
     }
 
     fn entry(&self, key: &str, event: Timestamp) -> Option<Entry> {

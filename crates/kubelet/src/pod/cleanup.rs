@@ -38,10 +38,7 @@ pub(crate) async fn delete_from_api(client: kube::Client, pod: &Pod) -> bool {
     let api: Api<Pod> = Api::namespaced(client, pod.namespace());
     let parameters = DeleteParams {
         grace_period_seconds: Some(0),
-        preconditions: Some(Preconditions {
-            uid: Some(pod.uid().to_owned()),
-            resource_version: None,
-        }),
+        preconditions: Some(Preconditions { uid: Some(pod.uid().to_owned()), resource_version: None }),
         ..DeleteParams::default()
     };
     match api.delete(pod.name(), &parameters).await {
@@ -66,7 +63,12 @@ pub(crate) async fn runtime(shared: &Shared, pod: &Pod, observed: &Observed) -> 
         if let Err(status) = runtime.remove_pod_sandbox(request).await
             && !rpc::is_not_found(&status)
         {
-            tracing::warn!(pod = pod.display(), sandbox = sandbox.id, status = rpc::text(&status), "a sandbox could not be removed; trying again");
+            tracing::warn!(
+                pod = pod.display(),
+                sandbox = sandbox.id,
+                status = rpc::text(&status),
+                "a sandbox could not be removed; trying again"
+            );
             all = false;
         }
     }

@@ -29,13 +29,7 @@ const POD_FAILED: &str = "PodFailed";
 pub(crate) fn is_ours(kind: &str) -> bool {
     matches!(
         kind,
-        SCHEDULED
-            | READY
-            | INITIALIZED
-            | CONTAINERS_READY
-            | READY_TO_START
-            | RESIZE_PENDING
-            | RESIZE_IN_PROGRESS
+        SCHEDULED | READY | INITIALIZED | CONTAINERS_READY | READY_TO_START | RESIZE_PENDING | RESIZE_IN_PROGRESS
     )
 }
 
@@ -96,10 +90,7 @@ fn containers_ready(pod: &Pod, statuses: &[ContainerStatus], phase: &str) -> Pod
 
 fn ready(pod: &Pod, containers: &PodCondition, others: &[PodCondition]) -> PodCondition {
     if containers.status != "True" {
-        return PodCondition {
-            type_: READY.to_owned(),
-            ..containers.clone()
-        };
+        return PodCondition { type_: READY.to_owned(), ..containers.clone() };
     }
     let mut messages = Vec::new();
     for gate in pod.spec().readiness_gates.iter().flatten() {
@@ -142,9 +133,10 @@ fn initialized(pod: &Pod, statuses: &[ContainerStatus], phase: &str) -> PodCondi
         statuses.iter().any(|status| {
             status.name == spec.name
                 && (status.started == Some(true)
-                    || [&status.state, &status.last_state].into_iter().flatten().any(|state| {
-                        state.running.is_some() || state.terminated.is_some()
-                    }))
+                    || [&status.state, &status.last_state]
+                        .into_iter()
+                        .flatten()
+                        .any(|state| state.running.is_some() || state.terminated.is_some()))
         })
     });
     let message = unready_message(&unknown, &incomplete, "incomplete");
@@ -166,13 +158,8 @@ pub(crate) fn conditions(
     resize: &[PodCondition],
     now: Timestamp,
 ) -> Vec<PodCondition> {
-    let of_api = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref())
-        .unwrap_or_default();
-    let mut all: Vec<PodCondition> =
-        of_api.iter().filter(|condition| !is_ours(&condition.type_)).cloned().collect();
+    let of_api = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let mut all: Vec<PodCondition> = of_api.iter().filter(|condition| !is_ours(&condition.type_)).cloned().collect();
     if find(&all, DISRUPTION_TARGET).is_none()
         && let Some(target) = find(old, DISRUPTION_TARGET)
     {

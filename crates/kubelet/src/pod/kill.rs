@@ -56,9 +56,7 @@ fn grace(pod: &Pod, spec: Option<&Spec>, container: &Container, reason: Option<K
         Some(KillReason::Liveness) => of_probe(spec.and_then(|spec| spec.liveness_probe.as_ref())),
         _ => None,
     };
-    own.unwrap_or_else(|| {
-        if pod.spec.is_some() { grace_period(pod) } else { container.grace.unwrap_or(LEAST_GRACE) }
-    })
+    own.unwrap_or_else(|| if pod.spec.is_some() { grace_period(pod) } else { container.grace.unwrap_or(LEAST_GRACE) })
 }
 
 impl Killer<'_> {
@@ -70,12 +68,8 @@ impl Killer<'_> {
 
     /// Stops all containers and then the sandboxes. Returns whether all of it is stopped.
     pub(crate) async fn pod(&self) -> bool {
-        let alive: Vec<&Container> = self
-            .observed
-            .containers
-            .iter()
-            .filter(|c| matches!(c.state, State::Running | State::Unknown))
-            .collect();
+        let alive: Vec<&Container> =
+            self.observed.containers.iter().filter(|c| matches!(c.state, State::Running | State::Unknown)).collect();
         let order = Order::new(self.pod, &alive);
         let stops = alive.iter().map(|container| {
             let order = &order;
@@ -93,8 +87,17 @@ impl Killer<'_> {
             let request = v1::StopPodSandboxRequest { pod_sandbox_id: sandbox.id.clone() };
             match self.shared.cri.runtime().stop_pod_sandbox(request).await {
                 Err(status) if !rpc::is_not_found(&status) => {
-                    tracing::warn!(pod = self.pod.display(), sandbox = sandbox.id, status = rpc::text(&status), "a sandbox could not be stopped");
-                    let message = format!("error killing pod: failed to \"KillPodSandbox\" for {:?} with KillPodSandboxError: {:?}", self.pod.uid(), rpc::text(&status));
+                    tracing::warn!(
+                        pod = self.pod.display(),
+                        sandbox = sandbox.id,
+                        status = rpc::text(&status),
+                        "a sandbox could not be stopped"
+                    );
+                    let message = format!(
+                        "error killing pod: failed to \"KillPodSandbox\" for {:?} with KillPodSandboxError: {:?}",
+                        self.pod.uid(),
+                        rpc::text(&status)
+                    );
                     self.shared.events.pod(self.pod, Severity::Warning, "FailedKillPod", message);
                     all = false;
                 }
@@ -104,7 +107,13 @@ impl Killer<'_> {
         all
     }
 
-    async fn stop(&self, container: &Container, message: &str, reason: Option<KillReason>, order: Option<&Order>) -> bool {
+    async fn stop(
+        &self,
+        container: &Container,
+        message: &str,
+        reason: Option<KillReason>,
+        order: Option<&Order>,
+    ) -> bool {
         let found = self.pod.find_container(&container.name);
         let (role, spec) = match &found {
             Some((role, spec)) => (*role, Some(spec)),
@@ -115,9 +124,7 @@ impl Killer<'_> {
         let message = if message.is_empty() { default.as_str() } else { message };
         let first = lock(self.hooked).insert(container.id.clone());
         if first {
-            self.shared
-                .events
-                .container(self.pod, role, &container.name, Severity::Normal, "Killing", message);
+            self.shared.events.container(self.pod, role, &container.name, Severity::Normal, "Killing", message);
         }
         if left > 0
             && first
@@ -136,10 +143,7 @@ impl Killer<'_> {
             }
             left -= whole_seconds(started.elapsed());
         }
-        let request = v1::StopContainerRequest {
-            container_id: container.id.clone(),
-            timeout: left.max(LEAST_GRACE),
-        };
+        let request = v1::StopContainerRequest { container_id: container.id.clone(), timeout: left.max(LEAST_GRACE) };
         let mut runtime = self.shared.cri.runtime();
         let stopping = runtime.stop_container(request);
         let result = tokio::select! {
@@ -148,7 +152,12 @@ impl Killer<'_> {
         };
         match result {
             Err(status) if !rpc::is_not_found(&status) => {
-                tracing::warn!(pod = self.pod.display(), container = container.id, status = rpc::text(&status), "a container could not be stopped");
+                tracing::warn!(
+                    pod = self.pod.display(),
+                    container = container.id,
+                    status = rpc::text(&status),
+                    "a container could not be stopped"
+                );
                 false
             }
             _ => true,
@@ -156,7 +165,14 @@ impl Killer<'_> {
     }
 
     /// Runs a preStop hook within `left` seconds; returns how many it took.
-    async fn pre_stop(&self, hook: &LifecycleHandler, spec: Option<&Spec>, container: &Container, role: Role, left: i64) -> i64 {
+    async fn pre_stop(
+        &self,
+        hook: &LifecycleHandler,
+        spec: Option<&Spec>,
+        container: &Container,
+        role: Role,
+        left: i64,
+    ) -> i64 {
         let started = Instant::now();
         let unknown = Spec { name: container.name.clone(), ..Spec::default() };
         let ip = self.observed.ips().first().cloned().unwrap_or_default();
@@ -179,7 +195,11 @@ impl Killer<'_> {
                 );
             }
             Err(_) => {
-                tracing::info!(pod = self.pod.display(), container = container.name, "a preStop hook did not end within the grace period");
+                tracing::info!(
+                    pod = self.pod.display(),
+                    container = container.name,
+                    "a preStop hook did not end within the grace period"
+                );
             }
         }
         whole_seconds(started.elapsed())
@@ -215,12 +235,8 @@ struct Order {
 impl Order {
     fn new(pod: &Pod, alive: &[&Container]) -> Self {
         let is_alive = |name: &str| alive.iter().any(|container| container.name == name);
-        let mut later: Vec<String> = pod
-            .containers()
-            .iter()
-            .map(|spec| spec.name.clone())
-            .filter(|name| is_alive(name))
-            .collect();
+        let mut later: Vec<String> =
+            pod.containers().iter().map(|spec| spec.name.clone()).filter(|name| is_alive(name)).collect();
         let mut after = Vec::new();
         for spec in pod.init_containers().iter().rev().filter(|spec| is_sidecar(spec)) {
             if is_alive(&spec.name) {
@@ -228,10 +244,7 @@ impl Order {
                 later.push(spec.name.clone());
             }
         }
-        Self {
-            after,
-            gone: watch::Sender::new(HashSet::new()),
-        }
+        Self { after, gone: watch::Sender::new(HashSet::new()) }
     }
 
     async fn turn(&self, name: &str) {
@@ -289,9 +302,7 @@ mod tests {
         let order = Order::new(&pod(), &all.iter().collect::<Vec<_>>());
         let ready = |name: &'static str| {
             let order = &order;
-            async move {
-                tokio::time::timeout(Duration::from_millis(1), order.turn(name)).await.is_ok()
-            }
+            async move { tokio::time::timeout(Duration::from_millis(1), order.turn(name)).await.is_ok() }
         };
         assert!(ready("a").await && !ready("s2").await && !ready("s1").await);
         // b does not run, so nobody waits for it.

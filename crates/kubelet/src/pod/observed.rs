@@ -11,10 +11,8 @@ pub(crate) mod label {
     pub(crate) const CONTAINER_NAME: &str = "io.kubernetes.container.name";
     pub(crate) const HASH: &str = "io.kubernetes.container.hash";
     pub(crate) const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
-    pub(crate) const TERMINATION_MESSAGE_PATH: &str =
-        "io.kubernetes.container.terminationMessagePath";
-    pub(crate) const TERMINATION_MESSAGE_POLICY: &str =
-        "io.kubernetes.container.terminationMessagePolicy";
+    pub(crate) const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
+    pub(crate) const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
     pub(crate) const PORTS: &str = "io.kubernetes.container.ports";
     pub(crate) const PRE_STOP: &str = "io.kubernetes.container.preStopHandler";
     pub(crate) const DELETION_GRACE: &str = "io.kubernetes.pod.deletionGracePeriod";
@@ -124,9 +122,7 @@ impl Container {
             image_ref: status.image_ref.clone(),
             // Hexadecimal, as upstream writes it.
             hash: annotation(label::HASH).and_then(|hash| u32::from_str_radix(hash, 16).ok()),
-            restart_count: annotation(label::RESTART_COUNT)
-                .and_then(|count| count.parse().ok())
-                .unwrap_or_default(),
+            restart_count: annotation(label::RESTART_COUNT).and_then(|count| count.parse().ok()).unwrap_or_default(),
             log_path: status.log_path.clone(),
             user: status.user.as_ref().and_then(|user| user.linux.clone()),
             resources: status.resources.as_ref().and_then(|resources| resources.linux.clone()),
@@ -140,8 +136,7 @@ impl Container {
             pre_stop: annotation(label::PRE_STOP).map(ToOwned::to_owned),
             termination: Termination {
                 file,
-                fallback_to_logs: annotation(label::TERMINATION_MESSAGE_POLICY)
-                    == Some("FallbackToLogsOnError"),
+                fallback_to_logs: annotation(label::TERMINATION_MESSAGE_POLICY) == Some("FallbackToLogsOnError"),
                 read: false,
             },
         })
@@ -181,8 +176,7 @@ impl Sandbox {
             ready: status.state == v1::PodSandboxState::SandboxReady as i32,
             created_at: status.created_at,
             ips,
-            host_network: options
-                .is_some_and(|options| options.network == v1::NamespaceMode::Node as i32),
+            host_network: options.is_some_and(|options| options.network == v1::NamespaceMode::Node as i32),
         }
     }
 }
@@ -232,9 +226,7 @@ impl Observed {
 
     /// True while something of the pod may still run.
     pub(crate) fn is_alive(&self) -> bool {
-        self.containers
-            .iter()
-            .any(|container| matches!(container.state, State::Running | State::Unknown))
+        self.containers.iter().any(|container| matches!(container.state, State::Running | State::Unknown))
             || self.sandboxes.iter().any(|sandbox| sandbox.ready)
     }
 
@@ -277,9 +269,7 @@ impl Observed {
             }
             return true;
         }
-        let at = self
-            .sandboxes
-            .partition_point(|old| (old.created_at, old.attempt) > (new.created_at, new.attempt));
+        let at = self.sandboxes.partition_point(|old| (old.created_at, old.attempt) > (new.created_at, new.attempt));
         self.sandboxes.insert(at, new);
         true
     }
@@ -287,7 +277,6 @@ impl Observed {
     pub(crate) fn remove_container(&mut self, id: &str) {
         self.containers.retain(|container| container.id != id);
     }
-
 }
 
 /// A time of the runtime's, in whole seconds as the API writes times; `None` for 0.

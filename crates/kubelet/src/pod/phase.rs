@@ -44,8 +44,7 @@ fn standing<'a>(statuses: &'a [ContainerStatus], name: &str) -> Standing<'a> {
 /// `statuses` are those of regular and init containers; `terminal` says that nothing of the pod
 /// will be started again whatever its policy; `initialized` that a regular container runs.
 pub(crate) fn phase(pod: &Pod, statuses: &[ContainerStatus], terminal: bool, initialized: bool) -> &'static str {
-    let restartable =
-        |spec: &Container, exit: i32| should_restart(spec, pod.restart_policy(), exit);
+    let restartable = |spec: &Container, exit: i32| should_restart(spec, pod.restart_policy(), exit);
 
     let mut pending_init = 0;
     let mut pending_sidecars = 0;
@@ -160,9 +159,7 @@ mod tests {
 
     #[test]
     fn phases_as_upstream_computes_them() {
-        let two = |policy: &str| {
-            pod(json!({"restartPolicy": policy, "containers": [{"name": "a"}, {"name": "b"}]}))
-        };
+        let two = |policy: &str| pod(json!({"restartPolicy": policy, "containers": [{"name": "a"}, {"name": "b"}]}));
         let cases = [
             ("Always", vec![], PENDING),
             ("Always", vec![running("a"), running("b")], RUNNING),

@@ -122,9 +122,9 @@ pub(crate) fn container_should_start(pod: &Pod, spec: &Spec, observed: &Observed
 /// True once a regular container was made, which proves that the init containers had been run.
 pub(crate) fn any_regular_created(pod: &Pod, observed: &Observed) -> bool {
     pod.containers().iter().any(|spec| {
-        observed.container(&spec.name).is_some_and(|container| {
-            matches!(container.state, State::Created | State::Running | State::Exited)
-        })
+        observed
+            .container(&spec.name)
+            .is_some_and(|container| matches!(container.state, State::Created | State::Running | State::Exited))
     })
 }
 
@@ -141,13 +141,7 @@ pub(crate) fn any_regular_active(pod: &Pod, observed: &Observed) -> bool {
 pub(crate) fn plan(input: &Input<'_>) -> Plan {
     let (pod, observed) = (input.pod, input.observed);
     let (create, attempt, sandbox) = sandbox_changed(pod, observed);
-    let mut plan = Plan {
-        kill_pod: create,
-        create_sandbox: create,
-        sandbox,
-        attempt,
-        ..Plan::default()
-    };
+    let mut plan = Plan { kill_pod: create, create_sandbox: create, sandbox, attempt, ..Plan::default() };
     let wanted = if create {
         from_the_beginning(input, &mut plan)
     } else {
@@ -186,8 +180,7 @@ fn from_the_beginning(input: &Input<'_>, plan: &mut Plan) -> Vec<Start> {
     }
     let done = |spec: &Spec| {
         observed.container(&spec.name).is_some_and(|container| {
-            container.state == State::Exited
-                && !should_restart(spec, pod.restart_policy(), container.exit_code)
+            container.state == State::Exited && !should_restart(spec, pod.restart_policy(), container.exit_code)
         })
     };
     let wanted: Vec<Start> = pod
@@ -210,14 +203,10 @@ fn from_the_beginning(input: &Input<'_>, plan: &mut Plan) -> Vec<Start> {
 /// Whether any failure of the pod's containers leads to a restart.
 fn restarts_at_all(pod: &Pod) -> bool {
     pod.restart_policy() != RestartPolicy::Never
-        || pod
-            .containers()
-            .iter()
-            .chain(pod.init_containers().iter().filter(|c| !is_sidecar(c)))
-            .any(|c| {
-                matches!(c.restart_policy.as_deref(), Some("Always" | "OnFailure"))
-                    || c.restart_policy_rules.as_ref().is_some_and(|rules| !rules.is_empty())
-            })
+        || pod.containers().iter().chain(pod.init_containers().iter().filter(|c| !is_sidecar(c))).any(|c| {
+            matches!(c.restart_policy.as_deref(), Some("Always" | "OnFailure"))
+                || c.restart_policy_rules.as_ref().is_some_and(|rules| !rules.is_empty())
+        })
 }
 
 /// The init containers to start, in order, and whether all are through (or running, for sidecars).
@@ -264,9 +253,7 @@ fn init_containers(input: &Input<'_>, plan: &mut Plan) -> (Vec<Start>, bool) {
                     starts.push(start(index));
                 } else if started(input, spec, container) {
                     next(&mut initialized, &mut starts);
-                    if let Some(message) =
-                        failed_probe(input, spec, container, Kind::Liveness, "Init container")
-                    {
+                    if let Some(message) = failed_probe(input, spec, container, Kind::Liveness, "Init container") {
                         plan.kills.push(kill(container, message, KillReason::Liveness));
                         starts.push(start(index));
                     }
@@ -306,28 +293,16 @@ fn init_containers(input: &Input<'_>, plan: &mut Plan) -> (Vec<Start>, bool) {
 
 /// True once a sidecar counts as up: it has no startup probe, or passed it.
 fn started(input: &Input<'_>, spec: &Spec, container: &Container) -> bool {
-    spec.startup_probe.is_none()
-        || input.probes.get(&container.id, Kind::Startup) == Some(Outcome::Success)
+    spec.startup_probe.is_none() || input.probes.get(&container.id, Kind::Startup) == Some(Outcome::Success)
 }
 
-fn failed_probe(
-    input: &Input<'_>,
-    spec: &Spec,
-    container: &Container,
-    kind: Kind,
-    what: &str,
-) -> Option<String> {
+fn failed_probe(input: &Input<'_>, spec: &Spec, container: &Container, kind: Kind, what: &str) -> Option<String> {
     let failed = input.probes.get(&container.id, kind) == Some(Outcome::Failure);
     failed.then(|| format!("{what} {} failed {} probe", spec.name, kind.lower()))
 }
 
 fn kill(container: &Container, message: String, reason: KillReason) -> Kill {
-    Kill {
-        id: container.id.clone(),
-        name: container.name.clone(),
-        message,
-        reason,
-    }
+    Kill { id: container.id.clone(), name: container.name.clone(), message, reason }
 }
 
 /// The regular containers to start; notes what to kill.
@@ -342,33 +317,26 @@ fn regular_containers(input: &Input<'_>, plan: &mut Plan) -> Vec<Start> {
             if container_should_start(pod, spec, observed) {
                 starts.push(start);
                 if let Some(unknown) = found.filter(|container| container.state == State::Unknown) {
-                    let message = format!(
-                        "Container is in {:?} state, try killing it before restart",
-                        unknown.state.as_str()
-                    );
+                    let message =
+                        format!("Container is in {:?} state, try killing it before restart", unknown.state.as_str());
                     plan.kills.push(kill(unknown, message, KillReason::Unknown));
                 }
             }
             continue;
         };
         let mut restart = should_restart(spec, pod.restart_policy(), 1);
-        let (mut message, reason) =
-            if container.hash.is_some_and(|hash| hash != container_hash(spec)) {
-                // Whatever the policy: what was asked for is another container.
-                restart = true;
-                (format!("Container {} definition changed", spec.name), KillReason::Changed)
-            } else if let Some(message) =
-                failed_probe(input, spec, container, Kind::Liveness, "Container")
-            {
-                (message, KillReason::Liveness)
-            } else if let Some(message) =
-                failed_probe(input, spec, container, Kind::Startup, "Container")
-            {
-                (message, KillReason::Startup)
-            } else {
-                kept += 1;
-                continue;
-            };
+        let (mut message, reason) = if container.hash.is_some_and(|hash| hash != container_hash(spec)) {
+            // Whatever the policy: what was asked for is another container.
+            restart = true;
+            (format!("Container {} definition changed", spec.name), KillReason::Changed)
+        } else if let Some(message) = failed_probe(input, spec, container, Kind::Liveness, "Container") {
+            (message, KillReason::Liveness)
+        } else if let Some(message) = failed_probe(input, spec, container, Kind::Startup, "Container") {
+            (message, KillReason::Startup)
+        } else {
+            kept += 1;
+            continue;
+        };
         if restart {
             message.push_str(", will be restarted");
             starts.push(start);
@@ -424,10 +392,7 @@ pub(crate) fn spec_of(pod: &Pod, start: Start) -> Option<Spec> {
     match start.role {
         Role::Init => pod.init_containers().get(start.index).cloned(),
         Role::Regular => pod.containers().get(start.index).cloned(),
-        Role::Ephemeral => pod
-            .ephemeral_containers()
-            .get(start.index)
-            .map(crate::spec::ephemeral_as_container),
+        Role::Ephemeral => pod.ephemeral_containers().get(start.index).map(crate::spec::ephemeral_as_container),
     }
 }
 

@@ -20,10 +20,7 @@ impl World {
                 json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": spec}),
             )
             .unwrap(),
-            observed: Observed {
-                sandboxes: vec![sandbox(0, true)],
-                containers: Vec::new(),
-            },
+            observed: Observed { sandboxes: vec![sandbox(0, true)], containers: Vec::new() },
             probes: Results::default(),
             restarts: BackOff::new(RESTARTS),
             now: Timestamp::from_second(1_700_000_100).unwrap(),
@@ -32,10 +29,7 @@ impl World {
 
     fn with(mut self, containers: impl IntoIterator<Item = Container>) -> Self {
         for mut container in containers {
-            container.hash = self
-                .pod
-                .find_container(&container.name)
-                .map(|(_, spec)| container_hash(&spec));
+            container.hash = self.pod.find_container(&container.name).map(|(_, spec)| container_hash(&spec));
             self.observed.merge_container(container);
         }
         self
@@ -86,10 +80,7 @@ fn a_new_pod_gets_a_sandbox_and_its_first_containers() {
 
 #[test]
 fn a_running_pod_is_left_alone() {
-    let world = two("Always").with([
-        container("a", 0, State::Running),
-        container("b", 3, State::Running),
-    ]);
+    let world = two("Always").with([container("a", 0, State::Running), container("b", 3, State::Running)]);
     let plan = world.plan();
     assert!(plan.is_idle(&world.observed), "{plan:?}");
     assert_eq!(plan.sandbox.as_deref(), Some("sandbox-0"));
@@ -128,8 +119,7 @@ fn a_containers_rules_come_before_its_policy_and_the_pods() {
         {"name": "b"},
     ]});
     for (code, expected) in [(42, vec!["a"]), (1, vec![]), (0, vec![])] {
-        let world = World::new(spec.clone())
-            .with([exited("a", 0, code), container("b", 0, State::Running)]);
+        let world = World::new(spec.clone()).with([exited("a", 0, code), container("b", 0, State::Running)]);
         assert_eq!(world.starts(), expected, "{code}");
     }
 }
@@ -260,13 +250,9 @@ fn a_lost_sandbox_is_made_again_unless_the_pod_is_done() {
         world.observed.sandboxes = vec![sandbox(0, false)];
         world
     };
-    for (policy, code, create) in [
-        ("Always", 0, true),
-        ("Always", 1, true),
-        ("OnFailure", 1, true),
-        ("OnFailure", 0, false),
-        ("Never", 1, false),
-    ] {
+    for (policy, code, create) in
+        [("Always", 0, true), ("Always", 1, true), ("OnFailure", 1, true), ("OnFailure", 0, false), ("Never", 1, false)]
+    {
         let world = dead(policy, code);
         let plan = world.plan();
         assert_eq!(plan.create_sandbox, create, "{policy} {code}");
@@ -304,10 +290,7 @@ fn ephemeral_containers_start_once_and_at_any_time() {
 
 #[test]
 fn a_container_in_doubt_is_killed_before_it_is_started_again() {
-    let world = two("Always").with([
-        container("a", 0, State::Unknown),
-        container("b", 0, State::Running),
-    ]);
+    let world = two("Always").with([container("a", 0, State::Unknown), container("b", 0, State::Running)]);
     let plan = world.plan();
     assert_eq!(plan.kills[0].message, "Container is in \"unknown\" state, try killing it before restart");
     assert_eq!(world.starts(), ["a"]);

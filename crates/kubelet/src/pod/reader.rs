@@ -88,9 +88,8 @@ pub(crate) fn last_words(container: &mut Container) {
     }
     let failed = container.exit_code != 0 || container.reason == "OOMKilled";
     if message.is_empty() && container.termination.fallback_to_logs && failed {
-        message = tail_of_log(Path::new(&container.log_path)).unwrap_or_else(|error| {
-            format!("Error on reading termination message from logs: {error}")
-        });
+        message = tail_of_log(Path::new(&container.log_path))
+            .unwrap_or_else(|error| format!("Error on reading termination message from logs: {error}"));
     }
     if !message.is_empty() {
         container.message = message;
@@ -143,7 +142,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (file, log) = (dir.path().join("message"), dir.path().join("0.log"));
         fs::write(&file, "x".repeat(5000)).unwrap();
-        fs::write(&log, "2024-01-01T00:00:00Z stdout F one\n2024-01-01T00:00:01Z stderr P tw\n2024-01-01T00:00:01Z stderr F o\n").unwrap();
+        fs::write(
+            &log,
+            "2024-01-01T00:00:00Z stdout F one\n2024-01-01T00:00:01Z stderr P tw\n2024-01-01T00:00:01Z stderr F o\n",
+        )
+        .unwrap();
         let mut container = exited("c", 0, 1);
         container.log_path = log.display().to_string();
         container.termination.file = Some(file.display().to_string());

@@ -40,11 +40,7 @@ pub(crate) struct Failure {
 }
 
 fn failure(reason: &str, message: impl Into<String>) -> Failure {
-    Failure {
-        reason: reason.to_owned(),
-        message: message.into(),
-        retry_at: None,
-    }
+    Failure { reason: reason.to_owned(), message: message.into(), retry_at: None }
 }
 
 /// What all containers of a pod are started with.
@@ -69,7 +65,12 @@ impl Starter<'_> {
     ///
     /// # Errors
     /// Reason and message of its waiting state; the events are sent.
-    pub(crate) async fn start(&self, role: Role, spec: &Spec, target: Option<&str>) -> Result<Option<observed::Container>, Failure> {
+    pub(crate) async fn start(
+        &self,
+        role: Role,
+        spec: &Spec,
+        target: Option<&str>,
+    ) -> Result<Option<observed::Container>, Failure> {
         let failed = |why: &str| self.tell(role, spec, Severity::Warning, "Failed", format!("Error: {why}"));
         let request = image::Request {
             pod: self.pod,
@@ -81,10 +82,7 @@ impl Starter<'_> {
         };
         let image = self.shared.images.ensure(&request).await.map_err(|error| {
             failed(error.reason);
-            Failure {
-                retry_at: error.retry_at,
-                ..failure(error.reason, error.message)
-            }
+            Failure { retry_at: error.retry_at, ..failure(error.reason, error.message) }
         })?;
         let config = self.config(spec, target, &image).await.map_err(|why| {
             failed(&why);
@@ -127,7 +125,12 @@ impl Starter<'_> {
                     timeout: crate::spec::grace_period(self.pod).max(2),
                 };
                 if let Err(status) = runtime.stop_container(stop).await {
-                    tracing::warn!(pod = self.pod.display(), container = id, status = rpc::text(&status), "a container whose postStart hook failed could not be stopped");
+                    tracing::warn!(
+                        pod = self.pod.display(),
+                        container = id,
+                        status = rpc::text(&status),
+                        "a container whose postStart hook failed could not be stopped"
+                    );
                 }
                 return Err(failure("PostStartHookError", message));
             }
@@ -136,7 +139,11 @@ impl Starter<'_> {
             Ok(status) => Ok(status.as_ref().and_then(observed::Container::from_cri)),
             Err(status) => {
                 // Its event or the next look will tell.
-                tracing::debug!(container = id, status = rpc::text(&status), "a container that was started doesn't show");
+                tracing::debug!(
+                    container = id,
+                    status = rpc::text(&status),
+                    "a container that was started doesn't show"
+                );
                 Ok(None)
             }
         }
@@ -170,7 +177,12 @@ impl Starter<'_> {
         counts.max().map_or(0, |last| last + 1)
     }
 
-    async fn config(&self, spec: &Spec, target: Option<&str>, image: &image::Image) -> Result<v1::ContainerConfig, String> {
+    async fn config(
+        &self,
+        spec: &Spec,
+        target: Option<&str>,
+        image: &image::Image,
+    ) -> Result<v1::ContainerConfig, String> {
         let pod = self.pod;
         security::verify_non_root(pod, spec, &image.user)?;
         let target = target.map(|name| self.target(name)).transpose()?;
@@ -178,12 +190,8 @@ impl Starter<'_> {
         let links = pod.spec().enable_service_links != Some(false);
         let services = self.shared.services.visible(pod.namespace(), links);
         let node = self.shared.node.view();
-        let context = Context {
-            pod,
-            pod_ips: self.pod_ips,
-            host_ips: &self.shared.cfg.node_ips,
-            allocatable: &node.allocatable,
-        };
+        let context =
+            Context { pod, pod_ips: self.pod_ips, host_ips: &self.shared.cfg.node_ips, allocatable: &node.allocatable };
         let env = env::environment(spec, &context, self.objects, &services)?;
         let mounts = self.mounts(spec, &env)?;
         let input = config::Input {
@@ -230,23 +238,25 @@ impl Starter<'_> {
         Ok(mounts)
     }
 
-    fn mount(&self, spec: &Spec, index: usize, mount: &VolumeMount, env: &[(String, String)]) -> Result<v1::Mount, String> {
+    fn mount(
+        &self,
+        spec: &Spec,
+        index: usize,
+        mount: &VolumeMount,
+        env: &[(String, String)],
+    ) -> Result<v1::Mount, String> {
         let (cfg, pod) = (&self.shared.cfg, self.pod);
-        let ready = self.volumes.get(&mount.name).ok_or_else(|| {
-            format!("cannot find volume {:?} to mount into container {:?}", mount.name, spec.name)
-        })?;
+        let ready = self
+            .volumes
+            .get(&mount.name)
+            .ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", mount.name, spec.name))?;
         let mut sub = mount.sub_path.clone().unwrap_or_default();
         if let Some(expression) = mount.sub_path_expr.as_deref().filter(|text| !text.is_empty()) {
-            let lookup = |name: &str| {
-                env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone())
-            };
+            let lookup = |name: &str| env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
             sub = expand_strict(expression, lookup)?;
         }
-        let container_path = if mount.mount_path.starts_with('/') {
-            mount.mount_path.clone()
-        } else {
-            format!("/{}", mount.mount_path)
-        };
+        let container_path =
+            if mount.mount_path.starts_with('/') { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
         let propagation = match mount.mount_propagation.as_deref() {
             None | Some("" | "None") => v1::MountPropagation::PropagationPrivate,
             Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer,
@@ -295,13 +305,9 @@ impl Starter<'_> {
     fn hosts_file(&self) -> io::Result<PathBuf> {
         use std::os::unix::fs::PermissionsExt as _;
         let (cfg, pod) = (&self.shared.cfg, self.pod);
-        let (name, domain) =
-            hostname::hostname_and_domain(pod, &cfg.cluster_domain).map_err(io::Error::other)?;
-        let of_node = if pod.is_host_network() {
-            Some(fs::read_to_string("/etc/hosts").unwrap_or_default())
-        } else {
-            None
-        };
+        let (name, domain) = hostname::hostname_and_domain(pod, &cfg.cluster_domain).map_err(io::Error::other)?;
+        let of_node =
+            if pod.is_host_network() { Some(fs::read_to_string("/etc/hosts").unwrap_or_default()) } else { None };
         let text = hostname::hosts_file(pod, self.pod_ips, &name, &domain, of_node.as_deref());
         let path = cfg.etc_hosts(pod.uid());
         // The file is written, never replaced: running containers have it mounted.
@@ -322,11 +328,7 @@ impl Starter<'_> {
 }
 
 fn bind(host: &Path, container: &str) -> v1::Mount {
-    v1::Mount {
-        container_path: container.to_owned(),
-        host_path: host.display().to_string(),
-        ..v1::Mount::default()
-    }
+    v1::Mount { container_path: container.to_owned(), host_path: host.display().to_string(), ..v1::Mount::default() }
 }
 
 /// A fresh file that anybody may write to, whoever the container runs as.

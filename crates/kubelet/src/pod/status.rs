@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
-        Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-        ContainerStateWaiting, ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod,
-        PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
+        Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+        ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus,
+        ResourceRequirements, VolumeMountStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -49,7 +49,9 @@ pub(crate) struct Input<'a> {
     /// The runtime's name, the scheme of container ids.
     pub(crate) runtime: &'a str,
     pub(crate) host_ips: &'a [IpAddr],
-    /// Nothing of the pod will be started again.
+    /// The pod is being stopped.
+    pub(crate) stopping: bool,
+    /// Nothing of the pod runs or will be started again.
     pub(crate) terminal: bool,
     pub(crate) resize: &'a [PodCondition],
     pub(crate) now: Timestamp,
@@ -66,14 +68,12 @@ pub(crate) fn generate(input: &Input<'_>) -> PodStatus {
     };
 
     let old_list = |list: &Option<Vec<ContainerStatus>>| list.clone().unwrap_or_default();
-    let mut regular =
-        statuses(input, pod.containers(), &old_list(&old.container_statuses), false);
+    let mut regular = statuses(input, pod.containers(), &old_list(&old.container_statuses), false);
     // Clients rely on the order.
     regular.sort_by(|a, b| a.name.cmp(&b.name));
     let init = statuses(input, pod.init_containers(), &old_list(&old.init_container_statuses), true);
     let ephemeral: Vec<Spec> = pod.ephemeral_containers().iter().map(ephemeral_as_container).collect();
-    let mut ephemeral =
-        statuses(input, &ephemeral, &old_list(&old.ephemeral_container_statuses), false);
+    let mut ephemeral = statuses(input, &ephemeral, &old_list(&old.ephemeral_container_statuses), false);
     ephemeral.sort_by(|a, b| a.name.cmp(&b.name));
 
     let both: Vec<ContainerStatus> = init.iter().chain(&regular).cloned().collect();
@@ -84,15 +84,8 @@ pub(crate) fn generate(input: &Input<'_>) -> PodStatus {
         status.message = old.message.clone().or(of_api.and_then(|s| s.message.clone()));
     }
     let old_conditions = old.conditions.as_deref().unwrap_or_default();
-    status.conditions = Some(conditions(
-        pod,
-        old_conditions,
-        observed,
-        &both,
-        &phase,
-        input.resize,
-        seconds(input.now),
-    ));
+    status.conditions =
+        Some(conditions(pod, old_conditions, observed, &both, &phase, input.resize, seconds(input.now)));
     status.phase = Some(phase);
 
     status.container_statuses = Some(regular);
@@ -143,7 +136,7 @@ fn addresses(input: &Input<'_>, status: &mut PodStatus) {
             // The addresses are kept until the pod is gone, so that who reads the status of a
             // finished pod still finds them.
             let kept = input.old.pod_ips.iter().flatten();
-            kept.filter(|_| input.terminal).map(|ip| ip.ip.clone()).collect()
+            kept.filter(|_| input.stopping).map(|ip| ip.ip.clone()).collect()
         } else {
             ips
         }
@@ -210,8 +203,7 @@ fn missing(input: &Input<'_>, spec: &Spec, old: Option<&ContainerStatus>) -> Con
     }
     status.restart_count = old.restart_count;
     status.last_state = Some(old.last_state.clone().unwrap_or_default());
-    let lost = old_state.running.is_some()
-        && status.last_state.as_ref().is_none_or(|last| last.terminated.is_none());
+    let lost = old_state.running.is_some() && status.last_state.as_ref().is_none_or(|last| last.terminated.is_none());
     if lost {
         // It ran when we last looked, so it ended in between.
         status.last_state = Some(ContainerState {
@@ -234,20 +226,13 @@ fn missing(input: &Input<'_>, spec: &Spec, old: Option<&ContainerStatus>) -> Con
 }
 
 fn default_waiting(pod: &Pod) -> &'static str {
-    if pod.init_containers().is_empty() {
-        CONTAINER_CREATING
-    } else {
-        POD_INITIALIZING
-    }
+    if pod.init_containers().is_empty() { CONTAINER_CREATING } else { POD_INITIALIZING }
 }
 
 fn waiting(reason: &str, message: &str) -> ContainerState {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     ContainerState {
-        waiting: Some(ContainerStateWaiting {
-            reason: some(reason),
-            message: some(message),
-        }),
+        waiting: Some(ContainerStateWaiting { reason: some(reason), message: some(message) }),
         ..ContainerState::default()
     }
 }
@@ -260,10 +245,9 @@ pub(crate) fn container_id(runtime: &str, id: &str) -> String {
 fn state_of(input: &Input<'_>, container: &Container) -> ContainerState {
     let started_at = time(container.started_at).map(Time);
     match container.state {
-        State::Running => ContainerState {
-            running: Some(ContainerStateRunning { started_at }),
-            ..ContainerState::default()
-        },
+        State::Running => {
+            ContainerState { running: Some(ContainerStateRunning { started_at }), ..ContainerState::default() }
+        }
         State::Exited => {
             let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
             ContainerState {
@@ -300,8 +284,7 @@ fn convert(input: &Input<'_>, spec: &Spec, container: &Container, old: Option<&C
             linux: Some(LinuxContainerUser {
                 uid: user.uid,
                 gid: user.gid,
-                supplemental_groups: (!user.supplemental_groups.is_empty())
-                    .then(|| user.supplemental_groups.clone()),
+                supplemental_groups: (!user.supplemental_groups.is_empty()).then(|| user.supplemental_groups.clone()),
             }),
         }),
         stop_signal: container.stop_signal.clone(),
@@ -317,10 +300,7 @@ fn convert(input: &Input<'_>, spec: &Spec, container: &Container, old: Option<&C
         old.last_state.as_ref().and_then(|last| last.terminated.clone())
     };
     if last.is_some() {
-        status.last_state = Some(ContainerState {
-            terminated: last,
-            ..ContainerState::default()
-        });
+        status.last_state = Some(ContainerState { terminated: last, ..ContainerState::default() });
     }
     if container.state == State::Unknown && old_state.running.is_some() {
         status.state = Some(ContainerState {
@@ -434,10 +414,8 @@ fn probed(input: &Input<'_>, spec: &Spec, init: bool, status: &mut ContainerStat
         status.ready = state.terminated.is_some_and(|terminated| terminated.exit_code == 0);
         return;
     }
-    let running = input
-        .observed
-        .container(&spec.name)
-        .filter(|container| container.is_running() && state.running.is_some());
+    let running =
+        input.observed.container(&spec.name).filter(|container| container.is_running() && state.running.is_some());
     let Some(container) = running else {
         status.started = Some(false);
         status.ready = false;
@@ -481,13 +459,13 @@ pub(crate) fn finish(pod: &Pod, status: &mut PodStatus) {
         };
         has(&status.state) || has(&status.last_state)
     };
-    let ended = |status: &ContainerStatus| {
-        status.state.as_ref().is_some_and(|state| state.terminated.is_some())
-    };
+    let ended = |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
     let init_done = pod.init_containers().is_empty()
-        || status.conditions.iter().flatten().any(|condition| {
-            condition.type_ == super::conditions::INITIALIZED && condition.status == "True"
-        });
+        || status
+            .conditions
+            .iter()
+            .flatten()
+            .any(|condition| condition.type_ == super::conditions::INITIALIZED && condition.status == "True");
     let any_regular = status.container_statuses.iter().flatten().any(evidence);
     if init_done && any_regular {
         for status in status.container_statuses.iter_mut().flatten().filter(|s| !ended(s)) {
@@ -504,10 +482,7 @@ pub(crate) fn finish(pod: &Pod, status: &mut PodStatus) {
     if !terminal && !pod.is_static() {
         status.phase = Some(FAILED.to_owned());
     }
-    for status in [&mut status.container_statuses, &mut status.init_container_statuses]
-        .into_iter()
-        .flatten()
-        .flatten()
+    for status in [&mut status.container_statuses, &mut status.init_container_statuses].into_iter().flatten().flatten()
     {
         if status.state.as_ref().is_some_and(|s| s.terminated.is_some()) && !status.ready {
             status.started = Some(false);

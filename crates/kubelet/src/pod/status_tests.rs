@@ -21,10 +21,7 @@ impl World {
     fn new(value: Value) -> Self {
         Self {
             pod: pod(value),
-            observed: Observed {
-                sandboxes: vec![sandbox(0, true)],
-                containers: Vec::new(),
-            },
+            observed: Observed { sandboxes: vec![sandbox(0, true)], containers: Vec::new() },
             old: PodStatus::default(),
             reasons: Reasons::new(),
             probes: Results::default(),
@@ -41,6 +38,7 @@ impl World {
             probes: &self.probes,
             runtime: "pilothouse",
             host_ips: &["192.168.0.1".parse().unwrap()],
+            stopping: self.terminal,
             terminal: self.terminal,
             resize: &[],
             now: Timestamp::from_second(1_800_000_000).unwrap(),
@@ -58,7 +56,8 @@ fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
 
 #[test]
 fn a_pod_that_was_just_bound_is_creating_its_containers() {
-    let mut world = World::new(json!({"spec": {"containers": [{"name": "b", "image": "x"}, {"name": "a", "image": "y"}]}}));
+    let mut world =
+        World::new(json!({"spec": {"containers": [{"name": "b", "image": "x"}, {"name": "a", "image": "y"}]}}));
     world.observed = Observed::default();
     let status = world.json();
     assert_eq!(status["phase"], "Pending");
@@ -113,10 +112,7 @@ fn readiness_gates_and_foreign_conditions_are_respected() {
     assert_eq!(condition(&status, "example.com/lb")["status"], "False");
     let ready = condition(&status, "Ready");
     assert_eq!(ready["reason"], "ReadinessGatesNotReady");
-    assert_eq!(
-        ready["message"],
-        "the status of pod readiness gate \"example.com/lb\" is not \"True\", but False"
-    );
+    assert_eq!(ready["message"], "the status of pod readiness gate \"example.com/lb\" is not \"True\", but False");
     assert_eq!(condition(&status, "ContainersReady")["status"], "True");
 }
 
@@ -138,10 +134,7 @@ fn a_crashing_container_waits_and_tells_how_it_ended() {
     let mut world = World::new(json!({"spec": {"containers": [{"name": "a", "image": "x"}]}}));
     world.observed.merge_container(exited("a", 1, 1));
     world.observed.merge_container(exited("a", 2, 3));
-    world.reasons.insert(
-        "a".into(),
-        Reason { reason: "CrashLoopBackOff".into(), message: "back-off 10s".into() },
-    );
+    world.reasons.insert("a".into(), Reason { reason: "CrashLoopBackOff".into(), message: "back-off 10s".into() });
     let status = world.json();
     assert_eq!(status["phase"], "Running");
     let a = &status["containerStatuses"][0];
@@ -182,11 +175,8 @@ fn terminal_phases_are_final_and_held_back_while_containers_run() {
     hold_terminal_phase(&mut status, &old);
     assert_eq!(status.phase.as_deref(), Some("Running"));
 
-    world.pod.status = Some(PodStatus {
-        phase: Some("Failed".into()),
-        reason: Some("Evicted".into()),
-        ..PodStatus::default()
-    });
+    world.pod.status =
+        Some(PodStatus { phase: Some("Failed".into()), reason: Some("Evicted".into()), ..PodStatus::default() });
     world.old = world.pod.status.clone().unwrap();
     let status = world.status();
     assert_eq!(status.phase.as_deref(), Some("Failed"));
@@ -195,7 +185,8 @@ fn terminal_phases_are_final_and_held_back_while_containers_run() {
 
 #[test]
 fn the_last_status_leaves_nothing_open() {
-    let mut world = World::new(json!({"spec": {"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "x"}]}}));
+    let mut world =
+        World::new(json!({"spec": {"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "x"}]}}));
     world.terminal = true;
     world.observed.merge_container(exited("a", 0, 143));
     let mut status = world.status();

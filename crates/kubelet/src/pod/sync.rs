@@ -1,10 +1,6 @@
 //! Carrying out a plan: kill, prepare, make the sandbox, start.
 
-use std::{
-    fs, io,
-    os::unix::fs::DirBuilderExt as _,
-    sync::Arc,
-};
+use std::{fs, io, os::unix::fs::DirBuilderExt as _, sync::Arc};
 
 use cri::v1;
 use jiff::Timestamp;
@@ -27,8 +23,7 @@ use crate::{
     events::Severity,
     kubelet::Shared,
     objects::References,
-    resources,
-    rpc,
+    resources, rpc,
     spec::{PodExt, Role, is_sidecar},
     volume::{self, Surroundings, Volumes},
 };
@@ -185,10 +180,7 @@ impl Job {
             let path = shared.cgroups.pod(resources::qos(pod), pod.uid());
             let limits = resources::pod_cgroup(pod, shared.cfg.pod_pids_limit);
             if let Err(error) = shared.cgroups.apply(&path, &limits) {
-                self.warn(
-                    "FailedCreatePodContainer",
-                    format!("unable to ensure pod container exists: {error}"),
-                );
+                self.warn("FailedCreatePodContainer", format!("unable to ensure pod container exists: {error}"));
                 return Err(Retry::BackOff);
             }
         }
@@ -270,10 +262,7 @@ impl Job {
                 .flatten()
                 .filter(|target| !target.is_empty());
             match starter.start(start.role, &spec, target).await {
-                Ok(seen) => self.say(Message::Started {
-                    name: spec.name.clone(),
-                    container: seen.map(Box::new),
-                }),
+                Ok(seen) => self.say(Message::Started { name: spec.name.clone(), container: seen.map(Box::new) }),
                 Err(failure) => {
                     retry = retry.and(failure.retry_at.map_or(Retry::BackOff, Retry::At));
                     self.say(Message::NotStarted {
@@ -306,10 +295,7 @@ impl Job {
             self.warn("FailedCreatePodSandBox", message);
             return Err(Retry::BackOff);
         }
-        let request = v1::RunPodSandboxRequest {
-            config: Some(config.clone()),
-            runtime_handler: handler,
-        };
+        let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler };
         let id = match shared.cri.runtime().run_pod_sandbox(request).await {
             Ok(answer) => answer.into_inner().pod_sandbox_id,
             Err(status) => {

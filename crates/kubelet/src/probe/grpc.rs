@@ -20,23 +20,18 @@ const UNIMPLEMENTED: &str = "12";
 pub(crate) async fn check(host: &str, port: u16, service: &str, agent: &str, timeout: Duration) -> Result<(), String> {
     match tokio::time::timeout(timeout, ask(host, port, service, agent)).await {
         Ok(result) => result,
-        Err(_) => Err(format!(
-            "timeout: health rpc did not complete within {}",
-            duration::go(timeout)
-        )),
+        Err(_) => Err(format!("timeout: health rpc did not complete within {}", duration::go(timeout))),
     }
 }
 
 async fn ask(host: &str, port: u16, service: &str, agent: &str) -> Result<(), String> {
     let failed = |why: String| format!("error: health rpc probe failed: {why}");
     let address = host_port(host, i32::from(port));
-    let stream = dial(host, port)
+    let stream =
+        dial(host, port).await.map_err(|why| format!("error: failed to connect service {address:?}: {why}"))?;
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
-        .map_err(|why| format!("error: failed to connect service {address:?}: {why}"))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| failed(error.to_string()))?;
     let connection = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::trace!(%error, "a probe's connection ended");

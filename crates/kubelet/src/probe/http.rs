@@ -63,10 +63,7 @@ pub(crate) fn port(port: &IntOrString, container: &Container) -> Result<u16, Str
             }
         }
     };
-    u16::try_from(number)
-        .ok()
-        .filter(|port| *port > 0)
-        .ok_or_else(|| format!("invalid port number: {number}"))
+    u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| format!("invalid port number: {number}"))
 }
 
 impl Target {
@@ -109,9 +106,7 @@ pub(crate) async fn get(target: &Target, agent: &str, timeout: Duration) -> Resu
     let error = |why: String| format!("Get {:?}: {why}", target.url());
     match tokio::time::timeout(timeout, follow(target.clone(), agent)).await {
         Ok(result) => result.map_err(error),
-        Err(_) => Err(error(
-            "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned(),
-        )),
+        Err(_) => Err(error("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned())),
     }
 }
 
@@ -121,9 +116,7 @@ async fn follow(mut target: Target, agent: &str) -> Result<Answer, String> {
         let Some(location) = location else {
             return Ok(answer);
         };
-        let uri: Uri = location
-            .parse()
-            .map_err(|_| format!("failed to parse Location header {location:?}"))?;
+        let uri: Uri = location.parse().map_err(|_| format!("failed to parse Location header {location:?}"))?;
         if let Some(host) = uri.host()
             && host.trim_matches(['[', ']']) != target.host
         {
@@ -147,14 +140,13 @@ async fn follow(mut target: Target, agent: &str) -> Result<Answer, String> {
 async fn once(target: &Target, agent: &str) -> Result<(Answer, Option<String>), String> {
     let stream = dial(&target.host, target.port).await?;
     if target.https {
-        let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(
-            rustls::crypto::ring::default_provider(),
-        ))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone))
-        .with_no_client_auth();
+        let mut config =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(|error| error.to_string())?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Anyone))
+                .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let name = ServerName::try_from(target.host.clone()).map_err(|error| error.to_string())?;
         let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
@@ -172,8 +164,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let text = |error: hyper::Error| if error.is_incomplete_message() { "EOF".to_owned() } else { error.to_string() };
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
     let connection = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::trace!(%error, "a probe's connection ended");
@@ -205,11 +196,7 @@ where
             break;
         }
     }
-    let answer = Answer {
-        status,
-        body: String::from_utf8_lossy(&body).into_owned(),
-        elsewhere: None,
-    };
+    let answer = Answer { status, body: String::from_utf8_lossy(&body).into_owned(), elsewhere: None };
     Ok((answer, location))
 }
 

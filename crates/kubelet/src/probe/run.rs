@@ -153,9 +153,7 @@ fn should_run(kind: Kind, spec: &Container, id: &str, results: &Results, termina
     let started = spec.startup_probe.is_none() || startup == Some(Outcome::Success);
     match kind {
         Kind::Startup => !terminating && startup == Some(Outcome::Unknown),
-        Kind::Liveness => {
-            !terminating && started && results.get(id, Kind::Liveness) != Some(Outcome::Failure)
-        }
+        Kind::Liveness => !terminating && started && results.get(id, Kind::Liveness) != Some(Outcome::Failure),
         Kind::Readiness => started,
     }
 }
@@ -197,11 +195,7 @@ impl Prober {
                 Found::Error(_) => continue,
             };
             let Some(outcome) = counter.take(success) else { continue };
-            let message = Message::Probed {
-                container: self.container.clone(),
-                kind: self.kind,
-                outcome,
-            };
+            let message = Message::Probed { container: self.container.clone(), kind: self.kind, outcome };
             if self.inbox.send(message).is_err() {
                 return;
             }
@@ -220,9 +214,8 @@ impl Prober {
     }
 
     async fn once(&self) -> Found {
-        let timeout = Duration::from_secs(
-            self.probe.timeout_seconds.and_then(|t| u64::try_from(t).ok()).unwrap_or(1).max(1),
-        );
+        let timeout =
+            Duration::from_secs(self.probe.timeout_seconds.and_then(|t| u64::try_from(t).ok()).unwrap_or(1).max(1));
         let agent = self.shared.probe_agent();
         if let Some(exec) = &self.probe.exec {
             return self.exec(exec.command.as_deref().unwrap_or_default(), timeout).await;
@@ -234,9 +227,10 @@ impl Prober {
             };
             return match http::get(&target, &agent, timeout).await {
                 Ok(answer) => match answer.elsewhere {
-                    Some(location) => {
-                        Found::Warning(format!("Probe terminated redirects, Response body: {}, Location: {location}", answer.body))
-                    }
+                    Some(location) => Found::Warning(format!(
+                        "Probe terminated redirects, Response body: {}, Location: {location}",
+                        answer.body
+                    )),
                     None if (200..400).contains(&answer.status) => Found::Success,
                     None => Found::Failure(format!("HTTP probe failed with statuscode: {}", answer.status)),
                 },
@@ -308,14 +302,11 @@ impl Prober {
             Found::Success => return,
             Found::Warning(output) => ("ProbeWarning", format!("{} probe warning: {output}", self.kind.title())),
             Found::Failure(output) => ("Unhealthy", format!("{} probe failed: {output}", self.kind.title())),
-            Found::Error(error) => (
-                "Unhealthy",
-                format!("{} probe errored and resulted in unknown state: {error}", self.kind.title()),
-            ),
+            Found::Error(error) => {
+                ("Unhealthy", format!("{} probe errored and resulted in unknown state: {error}", self.kind.title()))
+            }
         };
-        self.shared
-            .events
-            .container(&self.pod, self.role, &self.spec.name, Severity::Warning, reason, message);
+        self.shared.events.container(&self.pod, self.role, &self.spec.name, Severity::Warning, reason, message);
     }
 }
 
@@ -365,11 +356,10 @@ mod tests {
     fn thresholds_count_runs() {
         let probe = Probe { success_threshold: Some(2), failure_threshold: Some(3), ..Probe::default() };
         let mut counter = Counter::new(&probe);
-        let found: Vec<Option<Outcome>> =
-            [true, true, false, false, true, false, false, false, true, true]
-                .into_iter()
-                .map(|success| counter.take(success))
-                .collect();
+        let found: Vec<Option<Outcome>> = [true, true, false, false, true, false, false, false, true, true]
+            .into_iter()
+            .map(|success| counter.take(success))
+            .collect();
         let (s, f) = (Some(Outcome::Success), Some(Outcome::Failure));
         assert_eq!(found, [None, s, None, None, None, None, None, f, None, s]);
     }

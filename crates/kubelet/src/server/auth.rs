@@ -63,9 +63,7 @@ pub(super) struct Auth {
 
 /// The subresources of the node that a path belongs to; any of them suffices.
 fn subresources(path: &str) -> Vec<&'static str> {
-    let below = |root: &str| {
-        path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'))
-    };
+    let below = |root: &str| path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
     if below("/stats") {
         vec!["stats"]
     } else if below("/metrics") {
@@ -97,12 +95,7 @@ fn verb(method: &Method) -> &'static str {
 
 impl Auth {
     pub(super) fn new(client: Client, node: String) -> Self {
-        Self {
-            client,
-            node,
-            users: Mutex::default(),
-            permissions: Mutex::default(),
-        }
+        Self { client, node, users: Mutex::default(), permissions: Mutex::default() }
     }
 
     /// Who sends these headers; `None` for nobody known.
@@ -120,10 +113,7 @@ impl Auth {
             return Ok(known);
         }
         let review = TokenReview {
-            spec: TokenReviewSpec {
-                token: token.to_owned(),
-                ..TokenReviewSpec::default()
-            },
+            spec: TokenReviewSpec { token: token.to_owned(), ..TokenReviewSpec::default() },
             ..TokenReview::default()
         };
         let api: Api<TokenReview> = Api::all(self.client.clone());
@@ -152,10 +142,7 @@ impl Auth {
                 return Ok(Verdict::Allowed);
             }
         }
-        Ok(Verdict::Denied {
-            verb,
-            resource: format!("[{}]", candidates.join(" ")),
-        })
+        Ok(Verdict::Denied { verb, resource: format!("[{}]", candidates.join(" ")) })
     }
 
     async fn may(&self, user: &User, verb: &'static str, subresource: &str) -> Result<bool, String> {

@@ -51,9 +51,7 @@ fn answer(root: &Path, path: &Path) -> Response<Body> {
         names.sort();
         let links: String = names.iter().map(|name| format!("<a href=\"{0}\">{0}</a>\n", escape(name))).collect();
         let mut response = Response::new(full(format!("<pre>\n{links}</pre>\n")));
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
         return response;
     }
     if metadata.len() > MOST {

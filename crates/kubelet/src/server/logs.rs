@@ -58,13 +58,8 @@ fn options(query: &Query, now: Timestamp) -> Result<Options, String> {
 /// # Errors
 /// Upstream's texts.
 fn choose(pod: &str, status: &PodStatus, name: &str, previous: bool) -> Result<String, String> {
-    let lists = [
-        &status.container_statuses,
-        &status.init_container_statuses,
-        &status.ephemeral_container_statuses,
-    ];
-    let found: Option<&ContainerStatus> =
-        lists.into_iter().flatten().flatten().find(|status| status.name == name);
+    let lists = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+    let found: Option<&ContainerStatus> = lists.into_iter().flatten().flatten().find(|status| status.name == name);
     let Some(found) = found else {
         return Err(format!("container {name:?} in pod {pod:?} is not available"));
     };
@@ -105,7 +100,13 @@ fn path_of(shared: &Shared, snapshot: &Snapshot, name: &str, id: &str) -> Option
 }
 
 /// Answers with a log.
-pub(super) async fn serve(shared: &Arc<Shared>, namespace: &str, pod: &str, container: &str, query: &Query) -> Response<Body> {
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    query: &Query,
+) -> Response<Body> {
     let options = match options(query, Timestamp::now()) {
         Ok(options) => options,
         Err(why) => return text(StatusCode::BAD_REQUEST, why),
@@ -121,7 +122,10 @@ pub(super) async fn serve(shared: &Arc<Shared>, namespace: &str, pod: &str, cont
         Err(why) => return text(StatusCode::BAD_REQUEST, why),
     };
     let Some(path) = path_of(shared, &snapshot, container, &id).filter(|path| path.exists()) else {
-        let why = format!("unable to retrieve container logs for {}", crate::pod::status::container_id(&shared.runtime_name(), &id));
+        let why = format!(
+            "unable to retrieve container logs for {}",
+            crate::pod::status::container_id(&shared.runtime_name(), &id)
+        );
         return text(StatusCode::OK, why);
     };
     let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(16);
@@ -141,9 +145,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, namespace: &str, pod: &str, cont
     tokio::spawn(shared.until_stop(task));
     let stream = ReceiverStream::new(receiver).map(|chunk| chunk.map(Frame::data));
     let mut response = Response::new(StreamBody::new(stream).boxed());
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
@@ -172,7 +174,11 @@ mod tests {
         assert_eq!(of(waiting("CrashLoopBackOff"), ended("last"), false), Ok("last".into()));
         for (state, previous, message) in [
             (json!({"running": {}}), true, "previous terminated container \"c\" in pod \"p\" not found"),
-            (waiting("ContainerCreating"), false, "container \"c\" in pod \"p\" is waiting to start: ContainerCreating"),
+            (
+                waiting("ContainerCreating"),
+                false,
+                "container \"c\" in pod \"p\" is waiting to start: ContainerCreating",
+            ),
             (waiting("ErrImagePull"), false, "container \"c\" in pod \"p\" is waiting to start: image can't be pulled"),
             (
                 waiting("ImagePullBackOff"),

@@ -5,13 +5,7 @@ use std::{fmt::Write as _, sync::Arc};
 use http::{HeaderValue, Response, header};
 
 use super::{Body, full, stats};
-use crate::{
-    kubelet::Shared,
-    node::machine::meminfo_bytes,
-    pod::observed::label,
-    resources,
-    spec::PodExt,
-};
+use crate::{kubelet::Shared, node::machine::meminfo_bytes, pod::observed::label, resources, spec::PodExt};
 
 /// Metrics that grow with each call.
 #[derive(Default)]
@@ -27,8 +21,7 @@ impl Text {
         self.0.push_str(name);
         if !labels.is_empty() {
             let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let all: Vec<String> =
-                labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
+            let all: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
             let _ = write!(self.0, "{{{}}}", all.join(","));
         }
         let _ = writeln!(self.0, " {value}");
@@ -36,10 +29,9 @@ impl Text {
 
     fn answer(self) -> Response<Body> {
         let mut response = Response::new(full(self.0));
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
-        );
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
         response
     }
 }
@@ -87,9 +79,7 @@ fn process(out: &mut Text) {
     // Fields are counted from behind the name, which may hold anything.
     let fields: Vec<&str> =
         stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
-    let field = |index: usize| -> u64 {
-        fields.get(index).and_then(|field| field.parse().ok()).unwrap_or_default()
-    };
+    let field = |index: usize| -> u64 { fields.get(index).and_then(|field| field.parse().ok()).unwrap_or_default() };
     out.head("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.");
     out.sample("process_cpu_seconds_total", &[], float(field(11) + field(12)) / 100.0);
     out.head("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.");
@@ -111,16 +101,17 @@ pub(super) async fn resource(shared: &Arc<Shared>) -> Response<Body> {
         .flat_map(|(pod, linux)| {
             linux.containers.iter().filter_map(move |stats| {
                 let name = stats.attributes.as_ref()?.labels.get(label::CONTAINER_NAME)?;
-                let labels = vec![
-                    ("container", name.clone()),
-                    ("namespace", pod.namespace.clone()),
-                    ("pod", pod.name.clone()),
-                ];
+                let labels =
+                    vec![("container", name.clone()), ("namespace", pod.namespace.clone()), ("pod", pod.name.clone())];
                 Some((labels, stats))
             })
         })
         .collect();
-    out.head("container_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the container in core-seconds");
+    out.head(
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "[STABLE] Cumulative cpu time consumed by the container in core-seconds",
+    );
     for (labels, stats) in &containers {
         if let Some(value) = stats.cpu.as_ref().and_then(|cpu| cpu.usage_core_nano_seconds) {
             let labels: Vec<(&str, &str)> = labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
@@ -134,7 +125,11 @@ pub(super) async fn resource(shared: &Arc<Shared>) -> Response<Body> {
             out.sample("container_memory_working_set_bytes", &labels, float(value.value));
         }
     }
-    out.head("node_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the node in core-seconds");
+    out.head(
+        "node_cpu_usage_seconds_total",
+        "counter",
+        "[STABLE] Cumulative cpu time consumed by the node in core-seconds",
+    );
     out.sample("node_cpu_usage_seconds_total", &[], seconds(stats::node_cpu_nanos()));
     out.head("node_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the node in bytes");
     out.sample("node_memory_working_set_bytes", &[], float(used));
@@ -148,7 +143,11 @@ pub(super) async fn resource(shared: &Arc<Shared>) -> Response<Body> {
             Some((snapshot.clone(), shared.cgroups.usage(&path)?))
         })
         .collect();
-    out.head("pod_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the pod in core-seconds");
+    out.head(
+        "pod_cpu_usage_seconds_total",
+        "counter",
+        "[STABLE] Cumulative cpu time consumed by the pod in core-seconds",
+    );
     for (snapshot, usage) in &pods {
         let labels = [("namespace", snapshot.pod.namespace()), ("pod", snapshot.pod.name())];
         out.sample("pod_cpu_usage_seconds_total", &labels, seconds(usage.cpu_nanos));
@@ -158,7 +157,11 @@ pub(super) async fn resource(shared: &Arc<Shared>) -> Response<Body> {
         let labels = [("namespace", snapshot.pod.namespace()), ("pod", snapshot.pod.name())];
         out.sample("pod_memory_working_set_bytes", &labels, float(usage.working_set));
     }
-    out.head("resource_scrape_error", "gauge", "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise");
+    out.head(
+        "resource_scrape_error",
+        "gauge",
+        "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise",
+    );
     out.sample("resource_scrape_error", &[], 0.0);
     out.answer()
 }
@@ -184,8 +187,15 @@ pub(super) async fn cadvisor(shared: &Arc<Shared>) -> Response<Body> {
         .collect();
     type Of = fn(&crate::cgroup::stats::Usage) -> f64;
     let rows: [(&str, &str, &str, Of); 4] = [
-        ("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", |u| seconds(u.cpu_nanos)),
-        ("container_memory_usage_bytes", "gauge", "Current memory usage in bytes, including all memory regardless of when it was accessed", |u| float(u.memory)),
+        ("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", |u| {
+            seconds(u.cpu_nanos)
+        }),
+        (
+            "container_memory_usage_bytes",
+            "gauge",
+            "Current memory usage in bytes, including all memory regardless of when it was accessed",
+            |u| float(u.memory),
+        ),
         ("container_memory_working_set_bytes", "gauge", "Current working set in bytes.", |u| float(u.working_set)),
         ("container_memory_rss", "gauge", "Size of RSS in bytes.", |u| float(u.rss)),
     ];

@@ -33,9 +33,7 @@ pub(crate) type Body = BoxBody<Bytes, std::io::Error>;
 pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let mut response = Response::new(full(text.into().into_bytes()));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
@@ -44,9 +42,7 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Response<Body> {
     match serde_json::to_vec(value) {
         Ok(bytes) => {
             let mut response = Response::new(full(bytes));
-            response
-                .headers_mut()
-                .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response
         }
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
@@ -197,17 +193,12 @@ impl Server {
         match self.auth.authorize(&user, request.method(), &path).await {
             Ok(auth::Verdict::Allowed) => {}
             Ok(auth::Verdict::Denied { verb, resource }) => {
-                let message = format!(
-                    "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)={resource})",
-                    user.name
-                );
+                let message =
+                    format!("Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)={resource})", user.name);
                 return text(StatusCode::FORBIDDEN, message);
             }
             Err(error) => {
-                let message = format!(
-                    "Authorization error (user={}, path={path}): {error}",
-                    user.name
-                );
+                let message = format!("Authorization error (user={}, path={path}): {error}", user.name);
                 tracing::warn!(message);
                 return text(StatusCode::INTERNAL_SERVER_ERROR, message);
             }
@@ -222,9 +213,7 @@ impl Server {
         let query = Query::of(request.uri());
         let get = request.method() == Method::GET || request.method() == Method::HEAD;
         match (&parts[..], get) {
-            (["healthz"] | ["healthz", "ping" | "log" | "syncloop"], true) => {
-                text(StatusCode::OK, "ok")
-            }
+            (["healthz"] | ["healthz", "ping" | "log" | "syncloop"], true) => text(StatusCode::OK, "ok"),
             (["pods"], true) => pods::list(shared),
             (["runningpods"], true) => pods::running(shared),
             (["configz"], true) => pods::configz(shared),

@@ -110,10 +110,7 @@ fn disk(path: &std::path::Path) -> Value {
 
 fn container(stats: &v1::ContainerStats, started: Option<i64>) -> Value {
     let name = stats.attributes.as_ref().and_then(|attributes| attributes.labels.get(label::CONTAINER_NAME));
-    let mut map = Map::from_iter([
-        ("name".to_owned(), json!(name)),
-        ("startTime".to_owned(), json!(started.map(at))),
-    ]);
+    let mut map = Map::from_iter([("name".to_owned(), json!(name)), ("startTime".to_owned(), json!(started.map(at)))]);
     if let Some(usage) = &stats.cpu {
         map.insert("cpu".to_owned(), cpu(usage));
     }
@@ -121,8 +118,7 @@ fn container(stats: &v1::ContainerStats, started: Option<i64>) -> Value {
         map.insert("memory".to_owned(), memory(usage));
     }
     if let Some(layer) = &stats.writable_layer {
-        let fields =
-            [("usedBytes", value(layer.used_bytes)), ("inodesUsed", value(layer.inodes_used))];
+        let fields = [("usedBytes", value(layer.used_bytes)), ("inodesUsed", value(layer.inodes_used))];
         map.insert("rootfs".to_owned(), object(&fields, at(layer.timestamp)));
     }
     Value::Object(map)

@@ -40,10 +40,7 @@ impl Wanted {
 }
 
 fn find(shared: &Shared, namespace: &str, pod: &str) -> Result<Snapshot, Box<Response<Body>>> {
-    shared
-        .pods
-        .by_name(namespace, pod)
-        .ok_or_else(|| Box::new(text(StatusCode::NOT_FOUND, "pod does not exist")))
+    shared.pods.by_name(namespace, pod).ok_or_else(|| Box::new(text(StatusCode::NOT_FOUND, "pod does not exist")))
 }
 
 fn running(snapshot: &Snapshot, container: &str) -> Result<String, Box<Response<Body>>> {
@@ -152,10 +149,7 @@ pub(super) async fn port_forward(
             _ => return text(StatusCode::BAD_REQUEST, format!("invalid port {port:?}")),
         }
     }
-    let ask = v1::PortForwardRequest {
-        pod_sandbox_id: sandbox.id.clone(),
-        port: ports,
-    };
+    let ask = v1::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port: ports };
     match shared.cri.runtime().port_forward(ask).await {
         Ok(answer) => proxy(shared, request, &answer.into_inner().url).await,
         Err(status) => failed(&status),
@@ -163,16 +157,19 @@ pub(super) async fn port_forward(
 }
 
 /// Runs a command and answers with all of its output.
-pub(super) async fn run(shared: &Arc<Shared>, namespace: &str, pod: &str, container: &str, query: &Query) -> Response<Body> {
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    query: &Query,
+) -> Response<Body> {
     let snapshot = or_answer!(find(shared, namespace, pod));
     let id = or_answer!(running(&snapshot, container));
     // One text, split at spaces, as upstream has it.
     let command = query.get("cmd").unwrap_or_default();
-    let ask = v1::ExecSyncRequest {
-        container_id: id,
-        cmd: command.split(' ').map(ToOwned::to_owned).collect(),
-        timeout: 0,
-    };
+    let ask =
+        v1::ExecSyncRequest { container_id: id, cmd: command.split(' ').map(ToOwned::to_owned).collect(), timeout: 0 };
     match shared.cri.runtime().exec_sync(ask).await {
         Ok(answer) => {
             let answer = answer.into_inner();
@@ -197,7 +194,8 @@ fn audit_id(request: &Request<Incoming>) -> String {
 /// Passes a request on to the runtime's streaming server and its answer back; if they agree to
 /// speak another protocol, what either side says after that is passed on as it is.
 async fn proxy(shared: &Shared, mut request: Request<Incoming>, url: &str) -> Response<Body> {
-    let bad = |why: String| text(StatusCode::BAD_GATEWAY, format!("cannot reach the runtime's streaming server: {why}"));
+    let bad =
+        |why: String| text(StatusCode::BAD_GATEWAY, format!("cannot reach the runtime's streaming server: {why}"));
     let target: Uri = match url.parse() {
         Ok(target) => target,
         Err(error) => return bad(format!("{url:?} is no URL: {error}")),

@@ -28,9 +28,8 @@ fn bad(error: impl ToString) -> Error {
 /// which clients may leave out.
 pub(super) fn config(cfg: &Config) -> Result<ServerConfig, Error> {
     let provider = Arc::new(ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(bad)?;
+    let builder =
+        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(bad)?;
     let builder = match &cfg.client_ca {
         None => builder.with_no_client_auth(),
         Some(ca) => {
@@ -99,11 +98,7 @@ struct Files {
 impl Files {
     fn new(cert: &Path, key: &Path) -> Result<Self, Error> {
         let loaded = (modified(cert), load(cert, key)?);
-        Ok(Self {
-            cert: cert.to_owned(),
-            key: key.to_owned(),
-            loaded: Mutex::new(loaded),
-        })
+        Ok(Self { cert: cert.to_owned(), key: key.to_owned(), loaded: Mutex::new(loaded) })
     }
 }
 

@@ -49,7 +49,9 @@ pub(crate) fn validate(payload: &Payload) -> Result<(), String> {
                     return Err(format!("invalid path: must not contain '..': {path}"));
                 }
                 Component::Normal(part) if part.len() > 255 => {
-                    return Err(format!("invalid path: filenames must be less than or equal to 255 characters: {path}"));
+                    return Err(format!(
+                        "invalid path: filenames must be less than or equal to 255 characters: {path}"
+                    ));
                 }
                 _ => {}
             }
@@ -173,11 +175,7 @@ fn write_files(dir: &Path, payload: &Payload) -> io::Result<()> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        let mut out = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(file.mode)
-            .open(&path)?;
+        let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(file.mode).open(&path)?;
         out.write_all(&file.data)?;
         out.set_permissions(fs::Permissions::from_mode(file.mode))?;
         if let Some(uid) = file.uid {
@@ -229,9 +227,7 @@ mod tests {
     fn payload(files: &[(&str, &str)]) -> Payload {
         files
             .iter()
-            .map(|(path, data)| {
-                ((*path).to_owned(), File { data: data.as_bytes().to_vec(), mode: 0o644, uid: None })
-            })
+            .map(|(path, data)| ((*path).to_owned(), File { data: data.as_bytes().to_vec(), mode: 0o644, uid: None }))
             .collect()
     }
 
@@ -240,10 +236,8 @@ mod tests {
     }
 
     fn listing(dir: &Path) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-            .collect();
+        let mut names: Vec<String> =
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
     }

@@ -30,9 +30,10 @@ pub(crate) async fn resolve(client: &Client, pod: &Pod, name: &str) -> Result<(P
         return Err(failed("PVC is not bound".to_owned()));
     }
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
-    let found = volumes.get(volume).await.map_err(|error| {
-        failed(format!("failed to fetch PV {volume} from API server: {}", text(error)))
-    })?;
+    let found = volumes
+        .get(volume)
+        .await
+        .map_err(|error| failed(format!("failed to fetch PV {volume} from API server: {}", text(error))))?;
     let spec = found.spec.unwrap_or_default();
     if spec.claim_ref.as_ref().and_then(|claim| claim.uid.as_ref()) != claim.metadata.uid.as_ref() {
         return Err(failed(format!("PV {volume} spec.claimRef.uid does not match the PVC's uid")));
@@ -53,10 +54,7 @@ pub(crate) async fn resolve(client: &Client, pod: &Pod, name: &str) -> Result<(P
         }
         return Ok((path, read_only));
     }
-    let kind = if let Some(csi) = spec.csi {
-        format!("CSI driver {}", csi.driver)
-    } else {
-        "this type of volume".to_owned()
-    };
+    let kind =
+        if let Some(csi) = spec.csi { format!("CSI driver {}", csi.driver) } else { "this type of volume".to_owned() };
     Err(failed(format!("PV {volume}: {kind} is not supported by this kubelet")))
 }

@@ -26,9 +26,7 @@ pub(crate) fn check(path: &Path, kind: &str) -> Result<(), String> {
             }
             kind_of()?.filter(fs::FileType::is_dir).map(drop).ok_or_else(|| refused("a directory"))
         }
-        "Directory" => {
-            kind_of()?.filter(fs::FileType::is_dir).map(drop).ok_or_else(|| refused("a directory"))
-        }
+        "Directory" => kind_of()?.filter(fs::FileType::is_dir).map(drop).ok_or_else(|| refused("a directory")),
         "FileOrCreate" => {
             if kind_of()?.is_none() {
                 let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
@@ -37,17 +35,13 @@ pub(crate) fn check(path: &Path, kind: &str) -> Result<(), String> {
             kind_of()?.filter(fs::FileType::is_file).map(drop).ok_or_else(|| refused("a file"))
         }
         "File" => kind_of()?.filter(fs::FileType::is_file).map(drop).ok_or_else(|| refused("a file")),
-        "Socket" => {
-            kind_of()?.filter(FileTypeExt::is_socket).map(drop).ok_or_else(|| refused("a socket file"))
+        "Socket" => kind_of()?.filter(FileTypeExt::is_socket).map(drop).ok_or_else(|| refused("a socket file")),
+        "CharDevice" => {
+            kind_of()?.filter(FileTypeExt::is_char_device).map(drop).ok_or_else(|| refused("a character device"))
         }
-        "CharDevice" => kind_of()?
-            .filter(FileTypeExt::is_char_device)
-            .map(drop)
-            .ok_or_else(|| refused("a character device")),
-        "BlockDevice" => kind_of()?
-            .filter(FileTypeExt::is_block_device)
-            .map(drop)
-            .ok_or_else(|| refused("a block device")),
+        "BlockDevice" => {
+            kind_of()?.filter(FileTypeExt::is_block_device).map(drop).ok_or_else(|| refused("a block device"))
+        }
         other => Err(format!("{other} is an invalid volume type")),
     }
 }

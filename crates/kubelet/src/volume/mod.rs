@@ -92,8 +92,7 @@ fn follows(volume: &Volume) -> bool {
 /// Returns those that are ready and those that are not, and why.
 pub(crate) async fn set_up(pod: &Arc<Pod>, around: &Surroundings<'_>, refresh: bool) -> (Volumes, Vec<Failure>) {
     let (mut ready, mut failures) = (Volumes::new(), Vec::new());
-    let volumes: Vec<&Volume> =
-        wanted(pod).into_iter().filter(|volume| !refresh || follows(volume)).collect();
+    let volumes: Vec<&Volume> = wanted(pod).into_iter().filter(|volume| !refresh || follows(volume)).collect();
     let mut tokens: HashMap<TokenRequest, Result<String, String>> = HashMap::new();
     for request in volumes.iter().flat_map(|volume| payload::tokens(volume)) {
         if !tokens.contains_key(&request) {
@@ -104,17 +103,9 @@ pub(crate) async fn set_up(pod: &Arc<Pod>, around: &Surroundings<'_>, refresh: b
     let token = |request: &TokenRequest| {
         tokens.get(request).cloned().unwrap_or_else(|| Err("no token was asked for".to_owned()))
     };
-    let context = Context {
-        pod,
-        pod_ips: around.pod_ips,
-        host_ips: &around.cfg.node_ips,
-        allocatable: around.allocatable,
-    };
-    let sources = Sources {
-        context: &context,
-        objects: around.objects,
-        token: &token,
-    };
+    let context =
+        Context { pod, pod_ips: around.pod_ips, host_ips: &around.cfg.node_ips, allocatable: around.allocatable };
+    let sources = Sources { context: &context, objects: around.objects, token: &token };
     let mut tasks: Vec<(String, Task)> = Vec::new();
     for volume in volumes {
         match task(pod, volume, around, &sources).await {
@@ -147,21 +138,9 @@ pub(crate) async fn set_up(pod: &Arc<Pod>, around: &Surroundings<'_>, refresh: b
 
 /// What is to be done for one volume, decided before any file is touched.
 enum Task {
-    Files {
-        dir: PathBuf,
-        in_memory: bool,
-        payload: atomic::Payload,
-        group: Option<u32>,
-    },
-    Empty {
-        dir: PathBuf,
-        medium: Medium,
-        group: Option<u32>,
-    },
-    HostPath {
-        path: PathBuf,
-        kind: String,
-    },
+    Files { dir: PathBuf, in_memory: bool, payload: atomic::Payload, group: Option<u32> },
+    Empty { dir: PathBuf, medium: Medium, group: Option<u32> },
+    HostPath { path: PathBuf, kind: String },
     Resolved(Ready),
 }
 
@@ -227,9 +206,7 @@ fn medium(pod: &Pod, source: &EmptyDirVolumeSource, allocatable: &TextList) -> R
             let of_pod = resources::pod_cgroup(pod, None).memory.and_then(|bytes| u64::try_from(bytes).ok());
             let of_node = u64::try_from(resources::get(Some(allocatable), MEMORY).value()).ok();
             let bounds = [limit, of_pod, of_node];
-            Ok(Medium::Memory {
-                size: bounds.into_iter().flatten().filter(|bytes| *bytes > 0).min(),
-            })
+            Ok(Medium::Memory { size: bounds.into_iter().flatten().filter(|bytes| *bytes > 0).min() })
         }
         _ if kind == "HugePages" || kind.starts_with("HugePages-") => {
             let sizes = crate::cgroup::huge_page_sizes();
@@ -340,11 +317,7 @@ pub(crate) fn sub_path(
     if path.components().any(|part| matches!(part, std::path::Component::ParentDir)) {
         return Err(format!("unable to provision SubPath `{sub}`: must not contain '..'"));
     }
-    let target = cfg
-        .subpaths_dir(pod.uid())
-        .join(&mount.name)
-        .join(container)
-        .join(index.to_string());
+    let target = cfg.subpaths_dir(pod.uid()).join(&mount.name).join(container).join(index.to_string());
     subpath::prepare(volume, sub, &target).map_err(|error| {
         tracing::warn!(pod = pod.display(), container, volume = mount.name, sub, %error, "a subPath could not be mounted");
         format!("failed to prepare subPath for volumeMount {:?} of container {container:?}", mount.name)

@@ -11,9 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 /// Mounts a file system in memory of at most `size` bytes.
 pub(crate) fn tmpfs(target: &Path, size: Option<u64>) -> io::Result<()> {
     let size = size.map_or_else(String::new, |size| format!(",size={size}"));
-    let try_mount = |options: &str| {
-        mount(Some("tmpfs"), target, Some("tmpfs"), MsFlags::empty(), Some(options))
-    };
+    let try_mount = |options: &str| mount(Some("tmpfs"), target, Some("tmpfs"), MsFlags::empty(), Some(options));
     // Secrets must not reach the disk; kernels before 6.4 cannot promise that.
     match try_mount(&format!("mode=0777,noswap{size}")) {
         Err(nix::errno::Errno::EINVAL) => try_mount(&format!("mode=0777{size}"))?,
@@ -40,9 +38,7 @@ pub(crate) fn bind(source: &Path, target: &Path) -> io::Result<()> {
 pub(crate) fn unmount(target: &Path) -> io::Result<()> {
     match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(()),
-        Err(nix::errno::Errno::EBUSY) => {
-            Ok(umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?)
-        }
+        Err(nix::errno::Errno::EBUSY) => Ok(umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?),
         Err(error) => Err(error.into()),
     }
 }
@@ -69,9 +65,8 @@ pub(crate) fn is_mounted(path: &Path) -> io::Result<bool> {
 /// Unmounts everything at and below a directory.
 pub(crate) fn unmount_below(dir: &Path) -> io::Result<()> {
     for mounted in below(dir)? {
-        unmount(&mounted).map_err(|error| {
-            io::Error::new(error.kind(), format!("unmount {}: {error}", mounted.display()))
-        })?;
+        unmount(&mounted)
+            .map_err(|error| io::Error::new(error.kind(), format!("unmount {}: {error}", mounted.display())))?;
     }
     Ok(())
 }

@@ -1,8 +1,6 @@
 //! The files of volumes that show objects: which object's which key stands where, with what mode.
 
-use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, Volume,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, Volume};
 
 use super::atomic::{File, Payload};
 use crate::{
@@ -112,11 +110,7 @@ pub(crate) fn payload(volume: &Volume, sources: &Sources<'_>) -> Result<Payload,
                 let uid = sole_user(pod);
                 // Who is told by owner or group need not be let in as everybody.
                 let mode = if uid.is_some() || fs_group(pod).is_some() { 0o600 } else { mode };
-                let file = File {
-                    data: (sources.token)(&request)?.into_bytes(),
-                    mode: bits(mode),
-                    uid,
-                };
+                let file = File { data: (sources.token)(&request)?.into_bytes(), mode: bits(mode), uid };
                 payload.insert(source.path.clone(), file);
             }
             if source.cluster_trust_bundle.is_some() {
@@ -135,11 +129,7 @@ fn bits(mode: i32) -> u32 {
 }
 
 fn file(data: Vec<u8>, mode: i32) -> File {
-    File {
-        data,
-        mode: bits(mode),
-        uid: None,
-    }
+    File { data, mode: bits(mode), uid: None }
 }
 
 fn config_map(
@@ -205,10 +195,8 @@ fn downward(
             fields::field(context, &selector.field_path)?
         } else if let Some(selector) = &item.resource_field_ref {
             let name = selector.container_name.as_deref().unwrap_or_default();
-            let (_, container) = context
-                .pod
-                .find_container(name)
-                .ok_or_else(|| format!("container {name} not found"))?;
+            let (_, container) =
+                context.pod.find_container(name).ok_or_else(|| format!("container {name} not found"))?;
             fields::resource(context, &container, selector)?
         } else {
             continue;
@@ -278,9 +266,7 @@ mod tests {
         payload(&volume, &sources).map(|payload| {
             payload
                 .into_iter()
-                .map(|(path, file)| {
-                    (path, String::from_utf8_lossy(&file.data).into_owned(), file.mode, file.uid)
-                })
+                .map(|(path, file)| (path, String::from_utf8_lossy(&file.data).into_owned(), file.mode, file.uid))
                 .collect()
         })
     }
@@ -296,7 +282,8 @@ mod tests {
             [row("a", "1", 0o600), row("b", "2", 0o600), row("c", "\0\u{1}", 0o600)]
         );
         assert_eq!(
-            of(json!({"configMap": {"name": "cm", "items": [{"key": "a", "path": "x/y", "mode": 0o400}]}}), json!({})).unwrap(),
+            of(json!({"configMap": {"name": "cm", "items": [{"key": "a", "path": "x/y", "mode": 0o400}]}}), json!({}))
+                .unwrap(),
             [row("x/y", "1", 0o400)]
         );
         assert_eq!(of(json!({"secret": {"secretName": "s"}}), json!({})).unwrap(), [row("p", "pass", 0o644)]);

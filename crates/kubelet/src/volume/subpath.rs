@@ -28,13 +28,7 @@ fn open_beneath(root: &OwnedFd, path: &Path, flags: i32) -> io::Result<OwnedFd> 
     // told.
     #[allow(unsafe_code, reason = "openat2 has no wrapper")]
     let fd = unsafe {
-        libc::syscall(
-            libc::SYS_openat2,
-            root.as_raw_fd(),
-            path.as_ptr(),
-            &raw const how,
-            size_of::<libc::open_how>(),
-        )
+        libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), &raw const how, size_of::<libc::open_how>())
     };
     if fd < 0 {
         return Err(io::Error::last_os_error());
@@ -47,10 +41,7 @@ fn open_beneath(root: &OwnedFd, path: &Path, flags: i32) -> io::Result<OwnedFd> 
 
 fn open_root(path: &Path) -> io::Result<OwnedFd> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
-        .open(path)?;
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path)?;
     Ok(file.into())
 }
 
@@ -176,8 +167,14 @@ mod tests {
         symlink("/proc/self/root", volume.join("magic")).unwrap();
         symlink("../outside/new", volume.join("dangling")).unwrap();
         for sub in [
-            "absolute", "absolute/secret", "relative/secret", "../outside", "magic/etc", "dangling",
-            "dangling/x", "absolute/made",
+            "absolute",
+            "absolute/secret",
+            "relative/secret",
+            "../outside",
+            "magic/etc",
+            "dangling",
+            "dangling/x",
+            "absolute/made",
         ] {
             let error = room.prepare(sub).expect_err(sub);
             assert_ne!(error.kind(), io::ErrorKind::NotFound, "{sub}: {error}");

@@ -32,11 +32,7 @@ impl Worker {
         if self.life == Life::Running && matches!(self.computed_phase.as_str(), FAILED | SUCCEEDED) {
             self.terminate();
         }
-        if self.life == Life::Terminating
-            && self.read
-            && self.step.is_none()
-            && !self.observed.is_alive()
-        {
+        if self.life == Life::Terminating && self.read && self.step.is_none() && !self.observed.is_alive() {
             self.life = Life::Terminated;
             self.make_status();
         }
@@ -145,6 +141,7 @@ impl Worker {
             probes: &self.results,
             runtime: &runtime,
             host_ips: &self.shared.cfg.node_ips,
+            stopping: self.life != Life::Running,
             terminal: self.life == Life::Terminated,
             resize: &[],
             now,
@@ -173,24 +170,11 @@ impl Worker {
     fn explain_waits(&mut self) {
         for wait in self.plan().waits {
             if self.told_waits.insert((wait.name.clone(), wait.until)) {
-                let message = format!(
-                    "Back-off restarting failed container {} in pod {}",
-                    wait.name,
-                    self.pod.display()
-                );
-                self.shared.events.container(
-                    &self.pod,
-                    wait.role,
-                    &wait.name,
-                    Severity::Warning,
-                    "BackOff",
-                    message,
-                );
+                let message =
+                    format!("Back-off restarting failed container {} in pod {}", wait.name, self.pod.display());
+                self.shared.events.container(&self.pod, wait.role, &wait.name, Severity::Warning, "BackOff", message);
             }
-            let reason = status::Reason {
-                reason: "CrashLoopBackOff".to_owned(),
-                message: wait.message,
-            };
+            let reason = status::Reason { reason: "CrashLoopBackOff".to_owned(), message: wait.message };
             self.reasons.insert(wait.name, reason);
         }
         let now = Timestamp::now();

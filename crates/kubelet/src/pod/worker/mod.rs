@@ -50,18 +50,11 @@ pub(crate) enum Message {
     /// An object that the pod refers to changed.
     ObjectsChanged,
     /// A probe concluded.
-    Probed {
-        container: String,
-        kind: Kind,
-        outcome: probe::Outcome,
-    },
+    Probed { container: String, kind: Kind, outcome: probe::Outcome },
     /// The sandbox is there.
     MadeSandbox(Box<Sandbox>),
     /// A container was started.
-    Started {
-        name: String,
-        container: Option<Box<Container>>,
-    },
+    Started { name: String, container: Option<Box<Container>> },
     /// A container was not started.
     NotStarted { name: String, reason: Reason },
     /// These containers were removed.
@@ -145,12 +138,7 @@ impl Worker {
         let pod = beginning.pod;
         let status = pod.status.clone().unwrap_or_default();
         shared.pods.insert(
-            Snapshot {
-                pod: pod.clone(),
-                status: Arc::new(status.clone()),
-                observed: Arc::default(),
-                finished: false,
-            },
+            Snapshot { pod: pod.clone(), status: Arc::new(status.clone()), observed: Arc::default(), finished: false },
             own.clone(),
         );
         let worker = Self {
@@ -214,14 +202,15 @@ impl Worker {
                 message = self.inbox.recv() => {
                     let Some(message) = message else { break };
                     self.take(message);
-                    while let Ok(message) = self.inbox.try_recv() {
-                        self.take(message);
-                    }
                 }
                 done = steps::finished(&mut self.step) => self.ended(done),
                 answer = self.report.answered() => self.report.take(answer, &self.pod),
                 () = sleep_until(wake) => {}
                 () = stop.cancelled() => break,
+            }
+            // What a step reported before it ended counts before the next one is chosen.
+            while let Ok(message) = self.inbox.try_recv() {
+                self.take(message);
             }
         }
         if self.purged {
@@ -257,7 +246,11 @@ impl Worker {
                 self.read = true;
             }
             Err(status) => {
-                tracing::debug!(pod = self.pod.display(), status = rpc::text(&status), "the runtime could not be read; trying again");
+                tracing::debug!(
+                    pod = self.pod.display(),
+                    status = rpc::text(&status),
+                    "the runtime could not be read; trying again"
+                );
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }

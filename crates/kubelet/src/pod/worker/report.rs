@@ -53,14 +53,8 @@ struct Metadata {
 
 impl Report {
     pub(super) fn new(pod: &Pod) -> Self {
-        let mut report = Self {
-            base: PodStatus::default(),
-            version: 0,
-            flight: None,
-            wait: FIRST_WAIT,
-            wake_at: None,
-            gone: false,
-        };
+        let mut report =
+            Self { base: PodStatus::default(), version: 0, flight: None, wait: FIRST_WAIT, wake_at: None, gone: false };
         if !pod.is_static() {
             report.saw(pod);
         }

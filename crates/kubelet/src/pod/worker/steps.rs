@@ -65,11 +65,7 @@ pub(super) async fn finished(step: &mut Option<Step>) -> Option<Done> {
 impl Worker {
     fn begin(&mut self, kind: StepKind, task: impl Future<Output = Done> + Send + 'static, cancel: CancellationToken) {
         self.step_began = Instant::now();
-        self.step = Some(Step {
-            task: tokio::spawn(task),
-            cancel,
-            kind,
-        });
+        self.step = Some(Step { task: tokio::spawn(task), cancel, kind });
     }
 
     /// Begins what is to be done next, if anything.
@@ -155,14 +151,8 @@ impl Worker {
         let (shared, pod, observed) = (self.shared.clone(), self.pod.clone(), self.observed.clone());
         let (hooked, grace, token) = (self.hooked.clone(), self.grace, cancel.clone());
         let kill = async move {
-            let killer = Killer {
-                shared: &shared,
-                pod: &pod,
-                observed: &observed,
-                grace,
-                hooked: &hooked,
-                cancel: &token,
-            };
+            let killer =
+                Killer { shared: &shared, pod: &pod, observed: &observed, grace, hooked: &hooked, cancel: &token };
             let killed = killer.pod().await;
             Done::Killed(killed || token.is_cancelled())
         };
