@@ -2,8 +2,10 @@
 
 pub mod bitmap;
 mod claims;
+mod keep;
 pub mod range;
 pub mod service;
+mod spec;
 
 pub use claims::ServiceAllocator;
 

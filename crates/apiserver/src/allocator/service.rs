@@ -4,14 +4,15 @@
 //! releases in the same transaction, so a refused or abandoned write leaves nothing behind. Input that only validation can
 //! judge is left as it is, without a claim, for validation to refuse.
 
+use super::keep::{drop_dependent, keep_allocated, normalize_cluster_ips, unchanged_preferring, well_formed};
 use super::range::{AddressRange, Family, PoolError, PortRange};
+use super::spec::{NONE, Spec, node_port, port_str, set_node_port, set_strings};
 use api::field::{FieldError, Path, Raw, go_quote};
 use api::{GroupKind, Reason, Status};
 use schema::{Map, Value};
 use std::net::IpAddr;
 
 const SPEC: Path<'static> = Path::root("spec");
-const NONE: &str = "None";
 
 /// Where Services draw from.
 #[derive(Clone, Debug)]
@@ -41,87 +42,6 @@ pub struct Claims {
 impl Claims {
     pub fn is_empty(&self) -> bool {
         *self == Claims::default()
-    }
-}
-
-/// A Service's spec, read leniently.
-struct Spec<'a>(&'a Map);
-
-impl<'a> Spec<'a> {
-    fn str(&self, key: &str) -> &'a str {
-        self.0.str_at(&["spec", key])
-    }
-    fn kind(&self) -> &'a str {
-        match self.str("type") {
-            "" => "ClusterIP",
-            kind => kind,
-        }
-    }
-    fn strings(&self, key: &str) -> Vec<String> {
-        let list = self.0.at(&["spec", key]).and_then(Value::as_list).unwrap_or_default();
-        list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-    }
-    fn number(&self, key: &str) -> u16 {
-        let value = self.0.at(&["spec", key]).and_then(Value::as_i64).unwrap_or(0);
-        u16::try_from(value).unwrap_or(0)
-    }
-    fn cluster_ips(&self) -> Vec<String> {
-        self.strings("clusterIPs")
-    }
-    fn families(&self) -> Vec<Family> {
-        self.strings("ipFamilies").iter().filter_map(|f| Family::parse(f)).collect()
-    }
-    fn ports(&self) -> &'a [Value] {
-        self.0.at(&["spec", "ports"]).and_then(Value::as_list).unwrap_or_default()
-    }
-    fn node_ports(&self) -> Vec<u16> {
-        self.ports().iter().map(node_port).filter(|p| *p != 0).collect()
-    }
-    fn selects_nothing(&self) -> bool {
-        self.0.at(&["spec", "selector"]).and_then(Value::as_map).is_none_or(Map::is_empty)
-    }
-    fn needs_cluster_ip(&self) -> bool {
-        matches!(self.kind(), "ClusterIP" | "NodePort" | "LoadBalancer")
-    }
-    fn may_have_node_ports(&self) -> bool {
-        matches!(self.kind(), "NodePort" | "LoadBalancer")
-    }
-    fn needs_node_ports(&self) -> bool {
-        let wanted = || self.0.at(&["spec", "allocateLoadBalancerNodePorts"]).and_then(Value::as_bool).unwrap_or(true);
-        self.kind() == "NodePort" || self.kind() == "LoadBalancer" && wanted()
-    }
-    fn needs_health_check(&self) -> bool {
-        self.kind() == "LoadBalancer" && self.str("externalTrafficPolicy") == "Local"
-    }
-    fn headless(&self) -> bool {
-        self.str("clusterIP") == NONE || self.cluster_ips().first().is_some_and(|ip| ip == NONE)
-    }
-}
-
-fn node_port(port: &Value) -> u16 {
-    let number = port.as_map().and_then(|p| p.get("nodePort")).and_then(Value::as_i64).unwrap_or(0);
-    u16::try_from(number).unwrap_or(0)
-}
-
-fn port_str<'a>(port: &'a Value, key: &str) -> &'a str {
-    port.as_map().map_or("", |p| p.str_at(&[key]))
-}
-
-fn set_strings<S: AsRef<str>>(service: &mut Map, key: &'static str, list: &[S]) {
-    if list.is_empty() {
-        service.remove_at(&["spec", key]);
-    } else {
-        service.set_at(&["spec", key], list.iter().map(|s| Value::from(s.as_ref())).collect::<Vec<_>>());
-    }
-}
-
-fn set_node_port(service: &mut Map, index: usize, port: u16) {
-    let ports = service.at_mut(&["spec", "ports"]).and_then(Value::as_list_mut);
-    if let Some(entry) = ports.and_then(|p| p.get_mut(index)).and_then(Value::as_map_mut) {
-        match port {
-            0 => entry.remove("nodePort"),
-            port => entry.insert("nodePort", i64::from(port)),
-        };
     }
 }
 
@@ -189,97 +109,6 @@ pub fn release(service: &Map) -> Claims {
     claims.release_ports.sort_unstable();
     claims.release_ports.dedup();
     claims
-}
-
-/// Whether addresses, families and policy can be reasoned about at all.
-fn well_formed(service: &Map) -> bool {
-    let spec = Spec(service);
-    let ips = spec.cluster_ips();
-    let (named, families) = (spec.strings("ipFamilies"), spec.families());
-    let readable = ips.iter().all(|ip| ip == NONE && ips.len() == 1 || ip.parse::<IpAddr>().is_ok());
-    let distinct = |a: Option<Family>, b: Option<Family>| a.is_none() || b.is_none() || a != b;
-    let family_of = |i: usize| ips.get(i).and_then(|ip| ip.parse().ok()).map(Family::of);
-    let matching = (0..ips.len()).all(|i| families.get(i).is_none_or(|f| family_of(i).is_none_or(|of| of == *f)));
-    readable
-        && matching
-        && ips.len() <= 2
-        && named.len() == families.len()
-        && families.len() <= 2
-        && distinct(family_of(0), family_of(1))
-        && distinct(families.first().copied(), families.get(1).copied())
-        && ips.first().is_none_or(|first| first == spec.str("clusterIP"))
-        && matches!(spec.str("ipFamilyPolicy"), "" | "SingleStack" | "PreferDualStack" | "RequireDualStack")
-}
-
-/// What an update leaves out of the values the server gave stays as it was.
-fn keep_allocated(after: &mut Map, before: &Map) {
-    let (old, new) = (Spec(before), Spec(after));
-    if old.needs_cluster_ip() && new.needs_cluster_ip() {
-        let (old_ip, new_ip, no_list) =
-            (old.str("clusterIP"), new.str("clusterIP").to_owned(), new.cluster_ips().is_empty());
-        if new_ip.is_empty() && !old_ip.is_empty() {
-            after.set_at(&["spec", "clusterIP"], old_ip);
-        }
-        if no_list && (new_ip.is_empty() || new_ip == old_ip) {
-            set_strings(after, "clusterIPs", &old.cluster_ips());
-        }
-    }
-    let new = Spec(after);
-    if old.needs_node_ports() && new.needs_node_ports() {
-        let mut used: Vec<u16> = old.node_ports().into_iter().filter(|p| new.node_ports().contains(p)).collect();
-        let missing: Vec<(usize, String)> = new
-            .ports()
-            .iter()
-            .enumerate()
-            .filter(|(_, p)| node_port(p) == 0)
-            .map(|(i, p)| (i, port_str(p, "name").to_owned()))
-            .collect();
-        for (index, name) in missing {
-            let known = old.ports().iter().rev().find(|p| port_str(p, "name") == name).map_or(0, node_port);
-            if known != 0 && !used.contains(&known) {
-                set_node_port(after, index, known);
-                used.push(known);
-            }
-        }
-    }
-    let new = Spec(after);
-    if old.needs_health_check() && new.needs_health_check() && new.number("healthCheckNodePort") == 0 {
-        after.set_at(&["spec", "healthCheckNodePort"], i64::from(old.number("healthCheckNodePort")));
-    }
-}
-
-/// Brings `clusterIP` and `clusterIPs` together where a client knows only one of them.
-fn normalize_cluster_ips(after: &mut Map, before: Option<&Map>) {
-    let new = Spec(after);
-    let (ip, ips) = (new.str("clusterIP").to_owned(), new.cluster_ips());
-    let Some(before) = before else {
-        if !ip.is_empty() && ips.is_empty() {
-            set_strings(after, "clusterIPs", &[ip]);
-        }
-        return;
-    };
-    let old = Spec(before);
-    let (old_ip, old_ips) = (old.str("clusterIP"), old.cluster_ips());
-    if !old_ips.is_empty() && ips.is_empty() && old_ip == ip {
-        set_strings(after, "clusterIPs", &old_ips);
-    }
-    if old_ip != ip && ips == old_ips {
-        let cleared = if ip.is_empty() { Vec::new() } else { vec![ip] };
-        set_strings(after, "clusterIPs", &cleared);
-    }
-}
-
-/// Whether a service that prefers two families is left as it is, so that a cluster's change does not change it unasked.
-fn unchanged_preferring(after: &Map, before: Option<&Map>) -> bool {
-    let Some(before) = before else { return false };
-    let (old, new) = (Spec(before), Spec(after));
-    let prefers = |policy: &str| policy == "PreferDualStack";
-    old.kind() == new.kind()
-        && new.needs_cluster_ip()
-        && prefers(new.str("ipFamilyPolicy"))
-        && (old.str("ipFamilyPolicy").is_empty() || prefers(old.str("ipFamilyPolicy")))
-        && old.cluster_ips() == new.cluster_ips()
-        && old.families() == new.families()
 }
 
 impl Planner<'_> {
@@ -582,36 +411,5 @@ impl Planner<'_> {
         self.claims.release_ports.sort_unstable();
         self.claims.release_ports.dedup();
         Ok(())
-    }
-}
-
-/// Clears what the old type needed, the new one does not, and the client did not touch.
-fn drop_dependent(after: &mut Map, before: &Map) {
-    let (old, new) = (Spec(before), Spec(after));
-    let same = |key: &str| after.at(&["spec", key]) == before.at(&["spec", key]);
-    let mut dropped: Vec<&'static str> = Vec::new();
-    if old.needs_cluster_ip() && !new.needs_cluster_ip() {
-        if same("clusterIPs") {
-            dropped.extend(["clusterIP", "clusterIPs"]);
-        }
-        dropped.extend(["ipFamilies", "ipFamilyPolicy"].into_iter().filter(|k| same(k)));
-    }
-    let load_balancer = |s: &Spec<'_>| s.kind() == "LoadBalancer";
-    if load_balancer(&old) && !load_balancer(&new) {
-        dropped.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"].into_iter().filter(|k| same(k)));
-    }
-    if old.needs_health_check() && !new.needs_health_check() && same("healthCheckNodePort") {
-        dropped.push("healthCheckNodePort");
-    }
-    if old.may_have_node_ports() && !new.may_have_node_ports() && same("externalTrafficPolicy") {
-        dropped.push("externalTrafficPolicy");
-    }
-    let node_ports_go = old.needs_node_ports() && !new.needs_node_ports() && old.node_ports() == new.node_ports();
-    let count = new.ports().len();
-    for key in dropped {
-        after.remove_at(&["spec", key]);
-    }
-    if node_ports_go {
-        (0..count).for_each(|i| set_node_port(after, i, 0));
     }
 }

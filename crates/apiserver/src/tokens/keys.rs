@@ -300,9 +300,11 @@ impl SigningKey {
         };
         let random = SystemRandom::new();
         Some(match EcdsaKeyPair::from_private_key_and_public_key(signing, private, public, &random) {
-            Ok(pair) => {
-                Ok(SigningKey { pair: Pair::Ec(Box::new(pair)), public: VerifyingKey::new(algorithm, public.to_vec()), random })
-            }
+            Ok(pair) => Ok(SigningKey {
+                pair: Pair::Ec(Box::new(pair)),
+                public: VerifyingKey::new(algorithm, public.to_vec()),
+                random,
+            }),
             Err(e) => Err(e.to_string()),
         })
     }
@@ -336,6 +338,43 @@ mod tests {
         assert_eq!(list[0]["kty"], "EC");
         assert_eq!(list[0]["x"].as_str().map(str::len), Some(43));
         assert_eq!(list[0]["y"].as_str().map(str::len), Some(43));
+    }
+
+    /// Made for this test; it opens nothing.
+    const RSA: &[u8] = include_bytes!("testdata/rsa.pem");
+
+    #[test]
+    fn an_rsa_key_signs_too() {
+        let key = SigningKey::from_pem(RSA).expect("PKCS#1");
+        assert_eq!(key.public().algorithm().name(), "RS256");
+        let signature = key.sign(b"message").expect("a signature");
+        let public = VerifyingKey::all_from_pem(RSA).expect("the public half");
+        assert!(public[0].verifies(b"message", &signature) && !public[0].verifies(b"other", &signature));
+        // As `openssl pkey -pubout -outform DER | sha256sum` tells, in base64.
+        assert_eq!(key.public().id(), "BQOsw75RThOU0Ox40QHIJmbO9WPZPoyZzZKiu-2dCzs");
+        let set: serde_json::Value = serde_json::from_slice(&jwks(&public)).expect("JSON");
+        assert_eq!(set["keys"][0]["e"], "AQAB");
+        assert_eq!(set["keys"][0]["n"].as_str().map(str::len), Some(342));
+    }
+
+    #[test]
+    fn the_older_form_of_a_curves_key_is_read() {
+        let pair = rcgen::KeyPair::generate().expect("a key");
+        let pkcs8 = pair.serialize_der();
+        // The inside of PKCS#8 is SEC1, but for the curve's name, which SEC1 alone must have.
+        let (outer, _) = der::expect(&pkcs8, SEQUENCE).expect("PKCS#8");
+        let (_, rest) = der::expect(outer, INTEGER).expect("a version");
+        let (_, rest) = der::expect(rest, SEQUENCE).expect("an algorithm");
+        let (inner, _) = der::expect(rest, OCTET_STRING).expect("a key");
+        let (fields, _) = der::expect(inner, SEQUENCE).expect("SEC1");
+        let (private, public) = fields.split_at(3 + 34);
+        let named = der::wrap(CONTEXT_0, &[&der::wrap(OID, &[oid::P256])]);
+        let sec1 = der::wrap(SEQUENCE, &[private, &named, public]);
+        let body = base64::engine::general_purpose::STANDARD.encode(sec1);
+        let pem = format!("-----BEGIN EC PRIVATE KEY-----\n{body}\n-----END EC PRIVATE KEY-----\n");
+        let key = SigningKey::from_pem(pem.as_bytes()).expect("SEC1");
+        let public = VerifyingKey::all_from_pem(pair.public_key_pem().as_bytes()).expect("a public key");
+        assert_eq!(key.public().id(), public[0].id());
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Graph {
     /// By node: what its pods refer to, and how many of them do.
     reachable: HashMap<String, HashMap<Key, u32>>,
     volumes: HashMap<String, Volume>,
+    /// By namespace and name of a secret: the volumes that name it.
+    volumes_by_secret: HashMap<(String, String), Vec<String>>,
     attachments: HashMap<String, String>,
     slices: HashMap<String, String>,
 }
@@ -87,12 +89,25 @@ impl Graph {
     pub fn put_volume(&mut self, volume: &Map) {
         let claim = |key| volume.str_at(&["spec", "claimRef", key]).to_owned();
         let claim = Some((claim("namespace"), claim("name"))).filter(|(_, name)| !name.is_empty());
+        let name = volume.str_at(&["metadata", "name"]);
+        self.remove_volume(name);
         let entry = Volume { claim, secrets: references::of_volume(volume) };
-        self.volumes.insert(volume.str_at(&["metadata", "name"]).to_owned(), entry);
+        for secret in &entry.secrets {
+            self.volumes_by_secret.entry(secret.clone()).or_default().push(name.to_owned());
+        }
+        self.volumes.insert(name.to_owned(), entry);
     }
 
     pub fn remove_volume(&mut self, name: &str) {
-        self.volumes.remove(name);
+        let Some(volume) = self.volumes.remove(name) else { return };
+        for secret in &volume.secrets {
+            if let Some(names) = self.volumes_by_secret.get_mut(secret) {
+                names.retain(|n| n != name);
+                if names.is_empty() {
+                    self.volumes_by_secret.remove(secret);
+                }
+            }
+        }
     }
 
     /// Takes in a VolumeAttachment.
@@ -123,10 +138,11 @@ impl Graph {
 
     /// Whether the node may read the secret: a pod of it, or a volume that a pod of it claims, refers to it.
     pub fn reads_secret(&self, node: &str, namespace: &str, name: &str) -> bool {
-        self.refers(node, Kind::Secret, namespace, name)
-            || self.volumes.values().any(|volume| {
-                volume.secrets.iter().any(|(ns, n)| ns == namespace && n == name) && self.claims(node, volume)
-            })
+        if self.refers(node, Kind::Secret, namespace, name) {
+            return true;
+        }
+        let volumes = self.volumes_by_secret.get(&(namespace.to_owned(), name.to_owned()));
+        volumes.into_iter().flatten().any(|volume| self.reads_volume(node, volume))
     }
 
     /// Whether a pod of the node claims the volume.
@@ -201,6 +217,8 @@ mod tests {
         graph.put_pod(&pod("n1", "volumes: [{persistentVolumeClaim: {claimName: data}}]"));
         assert!(graph.reads_secret("n1", "s", "key") && graph.reads_volume("n1", "pv"));
         assert!(!graph.reads_secret("n2", "s", "key") && !graph.reads_volume("n2", "pv"));
+        graph.remove_volume("pv");
+        assert!(!graph.reads_secret("n1", "s", "key") && graph.volumes_by_secret.is_empty());
     }
 
     #[test]
