@@ -219,10 +219,10 @@ impl Runtime {
         }
         self.ready_shim(&sandbox)?;
         match self.launch(&container).await {
-            Ok(pid) => {
+            Ok((pid, started_at)) => {
                 self.save_status(&container, |status| {
                     status.pid = Some(pid);
-                    status.started_at = Some(now_nanos());
+                    status.started_at = Some(started_at);
                 })?;
                 self.tell(
                     &container.id,
@@ -248,14 +248,15 @@ impl Runtime {
         }
     }
 
-    async fn launch(self: &Arc<Self>, container: &Arc<Container>) -> Result<i32> {
+    /// Starts it; its process, and when that started.
+    async fn launch(self: &Arc<Self>, container: &Arc<Container>) -> Result<(i32, i64)> {
         let (runtime, prepared) = (Arc::clone(self), container.clone());
         let plan = blocking(move || runtime.prepare_launch(&prepared)).await?;
         let cgroup_dirs = plan.cgroup_dirs.clone();
         let request = Request::Start(Box::new(plan));
         let answer = self.shim(&container.sandbox).call_patiently(&request).await;
         match answer {
-            Ok(Response::Started { pid }) => Ok(pid),
+            Ok(Response::Started { pid, started_at }) => Ok((pid, started_at)),
             Ok(_) => Err(RuntimeError::Shim {
                 doing: "start container".into(),
                 source: ShimError::Unexpected,

@@ -1,6 +1,6 @@
 //! The first process of a pod's shared process id namespace: waits and reaps, and can do nothing else.
 
-use std::path::PathBuf;
+use std::{fs::File, io::Write, path::PathBuf};
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -24,11 +24,17 @@ const USER: u32 = 65535;
 ///
 /// Containers of the pod see it, and those with CAP_SYS_PTRACE may look into it: so it keeps no descriptor,
 /// no capability, and sees no file system but an empty one.
-pub(super) fn run(cgroup: &[PathBuf]) -> ! {
-    let Err(_) = prepare(cgroup) else {
-        wait_forever();
-    };
-    syscalls::exit_now(1)
+///
+/// What goes wrong is written to `complaints`, which closes in any case.
+pub(super) fn run(cgroup: &[PathBuf], mut complaints: File) -> ! {
+    if let Err(error) = prepare(cgroup) {
+        // Whoever reads it may be gone.
+        let _ = write!(complaints, "{error}");
+        syscalls::exit_now(1)
+    }
+    // The destructor must not close a number that isn't ours any more.
+    std::mem::forget(complaints);
+    wait_forever()
 }
 
 fn prepare(cgroup: &[PathBuf]) -> std::io::Result<()> {

@@ -20,6 +20,8 @@ use std::{
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::syscalls::{self, CapabilityData};
+
 /// A process as it shall run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ProcessSpec {
@@ -213,19 +215,6 @@ pub(crate) fn prctl(option: libc::c_int, value: libc::c_ulong) -> Result<(), Err
 
 /// Sets all five sets of the calling process.
 pub(crate) fn set_capabilities(sets: Capabilities) -> Result<(), Errno> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    #[repr(C)]
-    struct Data {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
-    }
-    const VERSION_3: u32 = 0x2008_0522;
-
     for capability in 0..64 {
         if sets.bounding & (1 << capability) != 0 {
             continue;
@@ -239,18 +228,11 @@ pub(crate) fn set_capabilities(sets: Capabilities) -> Result<(), Errno> {
     }
     prctl_ambient_clear()?;
     let half = |mask: u64, high: bool| (mask >> if high { 32 } else { 0 }) as u32;
-    let data = [false, true].map(|high| Data {
+    syscalls::put_capabilities(&[false, true].map(|high| CapabilityData {
         effective: half(sets.permitted, high),
         permitted: half(sets.permitted, high),
         inheritable: half(sets.ambient, high),
-    });
-    let header = Header {
-        version: VERSION_3,
-        pid: 0,
-    };
-    // SAFETY: version 3 takes a header and two data blocks, which is what is passed.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
-    Errno::result(result)?;
+    }))?;
     for capability in 0..64u64 {
         if sets.ambient & (1 << capability) != 0 {
             // SAFETY: takes numbers only.

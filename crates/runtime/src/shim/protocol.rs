@@ -82,9 +82,10 @@ pub(crate) enum Response {
     Sandbox {
         pause: Option<i32>,
     },
-    /// A container runs.
+    /// A container runs, since then (nanoseconds since 1970).
     Started {
         pid: i32,
+        started_at: i64,
     },
     /// An executed process runs; with a terminal, its master side comes along.
     Executing {

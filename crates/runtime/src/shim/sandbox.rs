@@ -13,7 +13,7 @@ use std::{
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::{
-    pause,
+    control, pause,
     protocol::SandboxPlan,
     syscalls::{self, Fork},
 };
@@ -126,8 +126,21 @@ fn set_up(plan: &SandboxPlan) -> Result<i32, String> {
     if !plan.pid {
         return Ok(0);
     }
+    let (complaints, writer) = control::pipe().map_err(|e| format!("pipe: {e}"))?;
     match syscalls::fork().map_err(|e| format!("fork: {e}"))? {
-        Fork::Child => pause::run(&plan.pause_cgroup),
-        Fork::Parent(pid) => Ok(pid),
+        Fork::Child => pause::run(&plan.pause_cgroup, File::from(writer)),
+        Fork::Parent(pid) => {
+            drop(writer);
+            let mut message = String::new();
+            // It closes all descriptors when it is ready.
+            File::from(complaints)
+                .read_to_string(&mut message)
+                .map_err(|e| e.to_string())?;
+            if message.is_empty() {
+                Ok(pid)
+            } else {
+                Err(format!("start the pause process: {message}"))
+            }
+        }
     }
 }

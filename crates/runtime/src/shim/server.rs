@@ -423,7 +423,8 @@ impl Server {
                 if let Some(terminal) = start.terminal {
                     self.take_terminal(&name, terminal);
                 }
-                let response = Response::Started { pid };
+                let started_at = self.containers.get(&name).map_or(0, |c| c.started_at);
+                let response = Response::Started { pid, started_at };
                 self.respond(start.connection, start.request, response, Vec::new());
                 if let Some(code) = start.exit {
                     self.container_exited(&name, code);

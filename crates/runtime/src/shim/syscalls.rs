@@ -207,7 +207,50 @@ pub(crate) fn set_namespaces(pidfd: BorrowedFd<'_>, kinds: libc::c_int) -> io::R
     Ok(())
 }
 
-/// Gives the calling process exactly this user, these groups, and keeps its capabilities for now.
+/// Header and data of the capability calls, in their third version.
+#[repr(C)]
+pub(crate) struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CapabilityData {
+    pub(crate) effective: u32,
+    pub(crate) permitted: u32,
+    pub(crate) inheritable: u32,
+}
+
+static CALLING_PROCESS: CapabilityHeader = CapabilityHeader {
+    version: 0x2008_0522,
+    pid: 0,
+};
+
+/// The capability sets of the calling process: low and high half.
+pub(crate) fn get_capabilities() -> io::Result<[CapabilityData; 2]> {
+    let mut data = [CapabilityData::default(); 2];
+    // SAFETY: version 3 takes a header and fills two data blocks, which is what is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_capget,
+            &raw const CALLING_PROCESS,
+            data.as_mut_ptr(),
+        )
+    };
+    Errno::result(result)?;
+    Ok(data)
+}
+
+/// Sets the capability sets of the calling process.
+pub(crate) fn put_capabilities(data: &[CapabilityData; 2]) -> Result<(), Errno> {
+    // SAFETY: version 3 takes a header and two data blocks, which is what is passed.
+    let result =
+        unsafe { libc::syscall(libc::SYS_capset, &raw const CALLING_PROCESS, data.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
+/// Gives the calling process exactly this user and these groups, and keeps its capabilities for now.
 pub(crate) fn set_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     // SAFETY: raw calls act on this thread, the only one; the list outlives the call.
     unsafe {
@@ -221,5 +264,10 @@ pub(crate) fn set_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
         Errno::result(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
         Errno::result(libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0))?;
     }
-    Ok(())
+    // Kept are the permitted ones only; the next steps need them in effect.
+    let kept = get_capabilities()?.map(|half| CapabilityData {
+        effective: half.permitted,
+        ..half
+    });
+    Ok(put_capabilities(&kept)?)
 }
