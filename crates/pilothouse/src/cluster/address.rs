@@ -1,0 +1,36 @@
+//! This machine's name and address.
+
+use anyhow::{Context, Result, bail};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+
+/// The host's name as a node's: lower case.
+pub fn host_name() -> Result<String> {
+    let name = nix::unistd::gethostname().context("cannot read the host's name")?.to_string_lossy().to_lowercase();
+    if let Some(problem) = api::names::dns1123_subdomain(&name).into_iter().next() {
+        bail!("the host's name {name:?} can't be a node's: {problem}; give one with --node-name");
+    }
+    Ok(name)
+}
+
+/// The address that this machine is reached at: the source of its default route, else of any route to the outside,
+/// else loopback (a laptop without a network).
+pub fn node_ip() -> IpAddr {
+    // Connecting a datagram socket asks the routing table; nothing is sent.
+    let source = |to: &str| -> Option<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect((to, 9)).ok()?;
+        socket.local_addr().ok().map(|a| a.ip()).filter(|ip| !ip.is_unspecified())
+    };
+    source("192.0.2.1")
+        .filter(|ip| !ip.is_loopback())
+        .or_else(|| first_address())
+        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+fn first_address() -> Option<IpAddr> {
+    let addresses = nix::ifaddrs::getifaddrs().ok()?;
+    addresses
+        .filter(|a| a.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP))
+        .filter_map(|a| a.address?.as_sockaddr_in().map(|s| IpAddr::V4(s.ip())))
+        .find(|ip| !ip.is_loopback() && !matches!(ip, IpAddr::V4(v4) if v4.is_link_local()))
+}

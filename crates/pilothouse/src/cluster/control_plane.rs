@@ -1,0 +1,229 @@
+//! The control plane: store, API server, controllers, scheduler.
+
+use super::{Settings, certificates, identity};
+use crate::pki::Pki;
+use crate::supervisor::Component;
+use anyhow::{Context, Result};
+use apiserver::allocator::range::{AddressRange, PortRange};
+use apiserver::authn::union::Anonymous;
+use apiserver::bootstrap::{self, Advertised};
+use apiserver::limit::MaxInFlight;
+use apiserver::registry::Registry;
+use apiserver::security::{self, KubeletSettings, Mode};
+use apiserver::server::{ApiServer, Config};
+use apiserver::streams::kubelet::{KubeletTls, Kubelets};
+use apiserver::tls::{Identity, ServerTls, TlsSettings};
+use apiserver::tokens::TokenSettings;
+use apiserver::tokens::SigningKey;
+use apiserver::user::UserInfo;
+use futures::FutureExt;
+use kube::Client;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, PoisonError};
+use store::embedded::{Embedded, Options};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Upstream's defaults.
+const READING: usize = 400;
+const WRITING: usize = 200;
+
+/// The running API server and its store.
+pub struct ControlPlane {
+    server: Arc<ApiServer>,
+    kubelets: Option<Arc<Kubelets>>,
+    serving: Mutex<Option<JoinHandle<()>>>,
+    ended: CancellationToken,
+    store: Mutex<Option<Arc<Embedded>>>,
+}
+
+impl ControlPlane {
+    /// Opens the store, makes the first objects, and serves.
+    pub async fn start(settings: &Settings, pki: &Pki, listener: TcpListener, shutdown: CancellationToken) -> Result<Self> {
+        let directory = settings.place.store.clone();
+        let store = tokio::task::spawn_blocking(move || Embedded::open(directory, Options::default()))
+            .await?
+            .context("the store can't be opened")?;
+        let registry = Registry::open(store.clone()).await.context("the store can't be read")?;
+        let ca = pki.ca_pem()?;
+        let kubelet_client = kubelet_client(pki)?;
+        let range = settings.args.service_cidr.to_string();
+        let issuer = format!("https://kubernetes.default.svc.{}", settings.args.cluster_domain);
+        let advertised = Advertised {
+            address: settings.node_ip,
+            port: settings.api.port(),
+            cluster_ip: settings.args.service_cidr.nth(1).into(),
+        };
+        let secured = security::secure(
+            &registry,
+            security::Settings {
+                client_ca: ca.clone().into_bytes(),
+                front_proxy: None,
+                token_file: None,
+                bootstrap_tokens: true,
+                tokens: TokenSettings {
+                    signing: Some(SigningKey::from_pem(pki.token_key_pem()?.as_bytes()).context("the token key is damaged")?),
+                    verifying: Vec::new(),
+                    issuers: vec![issuer.clone()],
+                    audiences: Vec::new(),
+                    jwks_uri: format!("https://{}:{}/openid/v1/jwks", settings.node_ip, settings.api.port()),
+                    max_seconds: None,
+                    extend: true,
+                },
+                anonymous: Anonymous::health(),
+                authorization: vec![Mode::Node, Mode::Rbac],
+                enabled_plugins: Vec::new(),
+                disabled_plugins: Vec::new(),
+                service_ranges: vec![AddressRange::parse(&range).context("the service network")?],
+                node_ports: PortRange::default(),
+                kubelets: Some(KubeletSettings { tls: kubelet_client, preferred: Vec::new(), resolve: None }),
+                audit: None,
+                limit: MaxInFlight::new(READING, WRITING),
+                bootstrap: bootstrap::Settings {
+                    advertised: Some(advertised),
+                    service_ranges: vec![range],
+                    dns: Some(settings.dns_ip),
+                    client_ca: ca.clone(),
+                    front_proxy: None,
+                },
+            },
+        )
+        .await
+        .context("the first objects can't be made")?;
+        let config = Config {
+            git_version: crate::KUBERNETES_VERSION.to_owned(),
+            advertised: format!("{}:{}", settings.node_ip, settings.api.port()),
+            ..Config::default()
+        };
+        let server = ApiServer::new(config, registry, secured.security, secured.documents);
+        let pair = pki.pair(certificates::API_SERVER)?;
+        let tls = TlsSettings {
+            default: Identity { certificate: pair.certificate.into_bytes(), key: pair.key.into_bytes() },
+            by_name: Vec::new(),
+            client_authorities: ca.into_bytes(),
+        };
+        let serving = ServerTls::new(&tls).context("the API server's certificate")?;
+        let follow = serving.clone().follow(
+            tls,
+            pki.certificate_path(certificates::API_SERVER),
+            pki.key_path(certificates::API_SERVER),
+        );
+        tokio::spawn(follow);
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let ended = CancellationToken::new();
+        let (told, handle) = (ended.clone(), server.clone());
+        let serving = tokio::spawn(async move {
+            let _told = told.drop_guard();
+            handle.serve(listener, serving, shutdown).await;
+        });
+        Ok(ControlPlane {
+            server,
+            kubelets: secured.kubelets,
+            serving: Mutex::new(Some(serving)),
+            ended,
+            store: Mutex::new(Some(store)),
+        })
+    }
+
+    /// A client within the process, as someone. To be made on the runtime that uses it.
+    pub fn client(&self, user: UserInfo) -> Client {
+        Client::new(self.server.local_service(user), "default")
+    }
+
+    /// Returns when the server has ended.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Waits for open requests, then closes the store.
+    pub async fn stop(&self) {
+        let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(serving) = serving
+            && let Err(e) = serving.await
+        {
+            tracing::error!("the API server ended badly: {e}");
+        }
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(store) = store {
+            store.close();
+        }
+    }
+
+    pub fn replace_kubelet_client(&self, pki: &Pki) -> Result<()> {
+        match &self.kubelets {
+            Some(kubelets) => kubelets.replace(&kubelet_client(pki)?).context("the renewed client certificate for kubelets"),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells in an event about the node that a component failed and is started again.
+    pub async fn tell_failure(&self, node: &str, component: &str, why: &str) {
+        use kube::api::PostParams;
+        let now = jiff::Timestamp::now();
+        let event = serde_json::json!({
+            "apiVersion": "v1", "kind": "Event",
+            "metadata": {"name": format!("{node}.{:x}", now.as_nanosecond()), "namespace": "default"},
+            "involvedObject": {"kind": "Node", "name": node, "apiVersion": "v1"},
+            "type": "Warning", "reason": "ComponentRestarted",
+            "message": format!("The {component} failed and is started again: {why}"),
+            "firstTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            "lastTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            "count": 1, "source": {"component": "pilothouse", "host": node},
+        });
+        let request = kube::core::Request::new("/api/v1/namespaces/default/events")
+            .create(&PostParams::default(), event.to_string().into_bytes());
+        let outcome = match request {
+            Ok(request) => self.client(UserInfo::apiserver()).request_text(request).await.map(drop),
+            Err(e) => Err(kube::Error::BuildRequest(e)),
+        };
+        if let Err(e) = outcome {
+            tracing::debug!("cannot write an event: {e}");
+        }
+    }
+}
+
+fn kubelet_client(pki: &Pki) -> Result<KubeletTls> {
+    let pair = pki.pair(certificates::KUBELET_CLIENT)?;
+    Ok(KubeletTls {
+        identity: Identity { certificate: pair.certificate.into_bytes(), key: pair.key.into_bytes() },
+        authorities: pki.ca_pem()?.into_bytes(),
+    })
+}
+
+struct Identities(Arc<ControlPlane>);
+
+impl controllers::Clients for Identities {
+    fn manager(&self) -> Client {
+        self.0.client(identity::manager())
+    }
+    fn service_account(&self, name: &str) -> Client {
+        self.0.client(identity::service_account(name))
+    }
+}
+
+/// The controllers, as a component.
+pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) -> Result<Component> {
+    let config = controllers::Config {
+        identity: settings.node_name.clone(),
+        // One process, one store: nobody to elect against.
+        leader_elect: false,
+        root_ca: pki.ca_pem()?,
+        cluster_cidr: Some((settings.args.pod_cidr.address, settings.args.pod_cidr.prefix, 24)),
+        node_monitor_grace: std::time::Duration::from_secs(50),
+    };
+    let plane = plane.clone();
+    Ok(Arc::new(move |shutdown| {
+        let (config, plane) = (config.clone(), plane.clone());
+        async move { Ok(controllers::run(config, Arc::new(Identities(plane)), shutdown).await?) }.boxed()
+    }))
+}
+
+/// The scheduler, as a component.
+pub fn scheduler(settings: &Settings, plane: &Arc<ControlPlane>) -> Component {
+    let config = scheduler::Config { identity: settings.node_name.clone(), leader_elect: false };
+    let plane = plane.clone();
+    Arc::new(move |shutdown| {
+        let (config, plane) = (config.clone(), plane.clone());
+        async move { Ok(scheduler::run(config, plane.client(identity::scheduler()), shutdown).await?) }.boxed()
+    })
+}

@@ -1,0 +1,166 @@
+//! The node: container runtime, kubelet, service proxy, DNS.
+
+use super::control_plane::ControlPlane;
+use super::{Settings, certificates, identity};
+use crate::pki::Pki;
+use crate::supervisor::Component;
+use anyhow::{Context, Result};
+use apiserver::user::UserInfo;
+use futures::FutureExt;
+use kube::Client;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::ApiResource;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Who answers for cluster names (as kubeadm names it).
+const DNS_ACCOUNT: &str = "coredns";
+const DNS_ROLE: &str = "system:coredns";
+
+/// How the embedded runtime is set up; also what `down` and `reset` work on.
+pub fn runtime_config(settings: &crate::cluster::remove::Runtime) -> runtime::Config {
+    let mut config = runtime::Config::new(settings.name.clone(), settings.place.runtime.clone());
+    config.socket = settings.place.cri_socket.clone();
+    config.cgroup_root = Some(format!("/{}", settings.name));
+    config.version = crate::VERSION.to_owned();
+    config
+}
+
+/// The embedded runtime, as a component.
+pub fn container_runtime(settings: &Settings) -> Component {
+    let base = crate::cluster::remove::Runtime { name: settings.args.place.name.clone(), place: settings.place.clone() };
+    let mut config = runtime_config(&base);
+    config.registry_mirrors = settings.args.registry_mirror.iter().map(|(host, url)| format!("{host}={url}")).collect();
+    config.cluster_cidrs = vec![settings.args.pod_cidr.to_string()];
+    config.service_cidrs = vec![settings.args.service_cidr.to_string()];
+    Arc::new(move |shutdown| {
+        let config = config.clone();
+        async move { Ok(runtime::serve(config, async move { shutdown.cancelled().await }).await?) }.boxed()
+    })
+}
+
+/// The kubelet, as a component.
+pub fn kubelet(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) -> Result<Component> {
+    let mut config = kubelet::Config::new(settings.node_name.clone(), settings.node_ip, settings.cri_endpoint());
+    config.cluster_name = settings.args.place.name.clone();
+    config.root_dir = settings.place.kubelet.clone();
+    config.pod_log_dir = settings.place.pod_logs.clone();
+    config.container_log_dir = settings.place.container_logs.clone();
+    config.cluster_dns = vec![settings.dns_ip];
+    config.cluster_domain = settings.args.cluster_domain.clone();
+    config.port = settings.args.kubelet_port.unwrap_or(if settings.place.default { 10250 } else { 0 });
+    config.serving = kubelet::Serving::Files {
+        cert: pki.certificate_path(certificates::KUBELET),
+        key: pki.key_path(certificates::KUBELET),
+    };
+    config.client_ca = Some(kubelet::ClientCa::Pem(pki.ca_pem()?.into_bytes()));
+    config.version = crate::KUBERNETES_VERSION.to_owned();
+    config.cgroup_root = settings.cgroup_root();
+    // One machine is all there is: it takes the control plane's work and everyone's.
+    config.node_labels.insert("node-role.kubernetes.io/control-plane".to_owned(), String::new());
+    let (plane, name) = (plane.clone(), settings.node_name.clone());
+    Ok(Arc::new(move |shutdown| {
+        let (config, plane, user) = (config.clone(), plane.clone(), identity::node(&name));
+        async move { Ok(kubelet::run(config, plane.client(user), shutdown).await?) }.boxed()
+    }))
+}
+
+/// The service proxy, as a component.
+pub fn service_proxy(settings: &Settings, plane: &Arc<ControlPlane>) -> Result<Component> {
+    let config = proxy::Config {
+        cluster: settings.args.place.name.clone(),
+        node_name: settings.node_name.clone(),
+        cluster_cidrs: vec![settings.args.pod_cidr.to_string().parse().context("the pod network")?],
+        masquerade_all: false,
+        node_port_addresses: proxy::NodePortAddresses::All,
+        look_every: None,
+        ready: None,
+    };
+    let plane = plane.clone();
+    Ok(Arc::new(move |shutdown| {
+        let (config, plane) = (config.clone(), plane.clone());
+        async move { Ok(proxy::run(config, plane.client(identity::proxy()), shutdown).await?) }.boxed()
+    }))
+}
+
+/// Cluster DNS, as a component: on a port of the node's address, to which `kube-dns` leads. Port 53 of the host is not touched.
+pub fn dns(settings: &Settings, plane: &Arc<ControlPlane>, ready: watch::Sender<Option<Vec<SocketAddr>>>) -> Component {
+    let (plane, domain, ip) = (plane.clone(), settings.args.cluster_domain.clone(), settings.node_ip);
+    let remembered = settings.place.data_dir.join("dns-port");
+    let node = settings.node_name.clone();
+    Arc::new(move |shutdown| {
+        let (plane, domain, ready, remembered, node) = (plane.clone(), domain.clone(), ready.clone(), remembered.clone(), node.clone());
+        async move {
+            allow(&plane.client(UserInfo::apiserver())).await.context("cannot give cluster DNS its rights")?;
+            // The port of before, so that rules that lead there stay true over a restart.
+            let before = std::fs::read_to_string(&remembered).ok().and_then(|t| t.trim().parse::<u16>().ok());
+            let port = before.filter(|p| std::net::UdpSocket::bind((ip, *p)).is_ok() && std::net::TcpListener::bind((ip, *p)).is_ok());
+            let mut config = dns::Config::new(vec![SocketAddr::new(ip, port.unwrap_or(0))], domain);
+            let (listening, mut told) = watch::channel(None);
+            config.ready = Some(listening);
+            let tell = async {
+                let addresses = told.wait_for(Option::is_some).await.map(|a| a.clone().unwrap_or_default());
+                let Ok(addresses) = addresses else { return std::future::pending().await };
+                if let Some(port) = addresses.first().map(SocketAddr::port) {
+                    crate::pki::write_atomically(&remembered, port.to_string().as_bytes(), 0o644)?;
+                    publish(&plane.client(UserInfo::apiserver()), ip, port, &node).await.context("cannot publish where DNS is")?;
+                }
+                ready.send_replace(Some(addresses));
+                std::future::pending::<Result<()>>().await
+            };
+            let client = plane.client(identity::service_account(DNS_ACCOUNT));
+            tokio::select! {
+                outcome = dns::run(config, client, shutdown) => Ok(outcome?),
+                outcome = tell => outcome,
+            }
+        }
+        .boxed()
+    })
+}
+
+async fn apply(client: &Client, resource: &ApiResource, namespace: Option<&str>, name: &str, object: &serde_json::Value) -> Result<()> {
+    let api: kube::Api<DynamicObject> = match namespace {
+        Some(namespace) => kube::Api::namespaced_with(client.clone(), namespace, resource),
+        None => kube::Api::all_with(client.clone(), resource),
+    };
+    api.patch(name, &PatchParams::apply("pilothouse").force(), &Patch::Apply(object)).await?;
+    Ok(())
+}
+
+fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+    ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version: if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") },
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    }
+}
+
+/// The role of cluster DNS: to read what it answers with.
+async fn allow(client: &Client) -> Result<()> {
+    let role = serde_json::json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": DNS_ROLE},
+        "rules": [
+            {"apiGroups": [""], "resources": ["endpoints", "services", "pods", "namespaces"], "verbs": ["list", "watch"]},
+            {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+        ],
+    });
+    apply(client, &resource("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"), None, DNS_ROLE, &role).await?;
+    let binding = serde_json::json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": DNS_ROLE},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": DNS_ROLE},
+        "subjects": [{"kind": "ServiceAccount", "name": DNS_ACCOUNT, "namespace": "kube-system"}],
+    });
+    let bindings = resource("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings");
+    apply(client, &bindings, None, DNS_ROLE, &binding).await
+}
+
+/// Says where the Service `kube-dns` leads.
+async fn publish(client: &Client, ip: IpAddr, port: u16, node: &str) -> Result<()> {
+    let slice = apiserver::bootstrap::dns_endpoint_slice(&[ip], port, Some(node));
+    let object: serde_json::Value = serde_json::from_str(&schema::json::to_string(&slice))?;
+    let name = object["metadata"]["name"].as_str().context("the slice has a name")?.to_owned();
+    apply(client, &resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"), Some("kube-system"), &name, &object).await
+}
