@@ -6,6 +6,13 @@
 pub mod embedded;
 mod error;
 mod model;
+/// What `pilothouse store …` does to the embedded engine's directory.
+pub mod tools {
+    pub use crate::embedded::tools::{Status, Verification, compact, snapshot, status, verify};
+}
+
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
 
 pub use embedded::Embedded;
 pub use error::Error;

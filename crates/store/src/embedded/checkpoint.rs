@@ -1,168 +1,306 @@
-//! A checkpoint: all keys and versions at one moment, so that a start replays only the log behind it.
+//! The index written down, so that a start reads only the end of the log.
 //!
 //! ```text
-//! header   magic  format  store  revision  compacted  segment  offset  leases  keys
-//! lease    id  ttl  left (all ones: its full time)
-//! key      key length  versions  key    then its versions
-//! version  revision  created  version  lease  segment  offset  length
-//! crc      of everything before
+//! file    magic  format  blocks …
+//! block   length  crc  records        a record never spans two blocks
 //! ```
+//!
+//! The last record is the end mark with the number of keys: a checkpoint without it is damaged. A new one is written
+//! beside the old and renamed into its place, so there is always a whole one.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::disk::Disk;
-use super::format::{FORMAT, u32_at, u64_at};
-use super::index::{Location, Version};
-use super::shared::Shared;
-use super::writer::Mark;
-use crate::{Error, KeyRange, LeaseId};
+use super::disk::{Disk, File};
+use super::format::{FORMAT, Kind, u32_at, u64_at};
+use super::index::{Chain, Index, Location, Version};
+use super::segment::corrupt;
+use crate::{Error, LeaseId};
 
 pub(crate) const NAME: &str = "checkpoint";
-const TEMPORARY: &str = "checkpoint.new";
+pub(crate) const NEW_NAME: &str = "checkpoint.new";
 const MAGIC: [u8; 8] = *b"PILOTCKP";
-const HEADER: usize = 72;
-const VERSION: usize = 44;
-const NO_VALUE: u64 = u64::MAX;
+const START: u64 = 16;
+const BLOCK: usize = 64 << 10;
 
-/// What a checkpoint says.
-#[derive(Debug, Default)]
-pub(crate) struct Checkpoint {
+/// A segment that a checkpoint refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentRecord {
+    pub(crate) id: u32,
+    pub(crate) kind: Kind,
+    pub(crate) end: u64,
+    pub(crate) newest: i64,
+}
+
+/// What a checkpoint says beside the keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Head {
     pub(crate) store: u64,
     pub(crate) revision: i64,
     pub(crate) compacted: i64,
+    /// The log continues here; 0 before its first segment.
     pub(crate) segment: u32,
     pub(crate) offset: u64,
+    /// No segment has this number or a higher one yet.
+    pub(crate) next_segment: u32,
+    pub(crate) segments: Vec<SegmentRecord>,
+    /// Number, full time, and what is written as left.
     pub(crate) leases: Vec<(LeaseId, Duration, Option<Duration>)>,
-    pub(crate) keys: Vec<(Bytes, Vec<Version>)>,
 }
 
-/// Writes a checkpoint of a mark, durable, in place of the one before; gives the segments that it refers to.
-pub(crate) fn write(shared: &Shared, mark: &Mark) -> io::Result<BTreeSet<u32>> {
-    let mut referred = BTreeSet::new();
-    let mut body = Vec::with_capacity(1 << 20);
-    let mut keys = 0u64;
-    shared.chunks(&KeyRange::all(), |key, chain| {
-        let held: Vec<&Version> = chain.versions().filter(|v| v.mod_revision <= mark.pin.revision).collect();
-        if held.is_empty() {
-            return;
-        }
-        keys += 1;
-        body.extend_from_slice(&(key.len() as u32).to_le_bytes());
-        body.extend_from_slice(&(held.len() as u32).to_le_bytes());
-        body.extend_from_slice(key);
-        for version in held {
-            referred.insert(version.location.segment);
-            body.extend_from_slice(&version.mod_revision.to_le_bytes());
-            body.extend_from_slice(&version.create_revision.to_le_bytes());
-            body.extend_from_slice(&version.version.to_le_bytes());
-            body.extend_from_slice(&version.lease.to_le_bytes());
-            body.extend_from_slice(&version.location.segment.to_le_bytes());
-            body.extend_from_slice(&version.location.offset.to_le_bytes());
-            body.extend_from_slice(&version.location.len.to_le_bytes());
-        }
-    });
-    let mut bytes = Vec::with_capacity(HEADER + mark.leases.len() * 24 + body.len() + 4);
-    bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&FORMAT.to_le_bytes());
-    bytes.extend_from_slice(&mark.segment.to_le_bytes());
-    bytes.extend_from_slice(&shared.store_id.to_le_bytes());
-    bytes.extend_from_slice(&mark.pin.revision.to_le_bytes());
-    bytes.extend_from_slice(&mark.compacted.to_le_bytes());
-    bytes.extend_from_slice(&mark.offset.to_le_bytes());
-    bytes.extend_from_slice(&(mark.leases.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(&keys.to_le_bytes());
-    bytes.resize(HEADER, 0);
-    for (id, ttl, left) in &mark.leases {
-        bytes.extend_from_slice(&id.to_le_bytes());
-        bytes.extend_from_slice(&(ttl.as_millis() as u64).to_le_bytes());
-        bytes.extend_from_slice(&left.map_or(NO_VALUE, |l| l.as_millis() as u64).to_le_bytes());
-    }
-    bytes.append(&mut body);
-    let crc = crc32fast::hash(&bytes);
-    bytes.extend_from_slice(&crc.to_le_bytes());
-    let disk = &*shared.disk;
-    let file = disk.create(TEMPORARY, 0)?;
-    file.write(&bytes, 0)?;
-    file.sync()?;
-    disk.rename(TEMPORARY, NAME)?;
-    disk.sync_names()?;
-    Ok(referred)
+/// Writes a checkpoint record by record.
+pub(crate) struct Writer<'a> {
+    disk: &'a dyn Disk,
+    file: Arc<dyn File>,
+    offset: u64,
+    block: Vec<u8>,
+    last_key: Bytes,
+    keys: u64,
 }
 
-/// Reads the checkpoint, if there is one.
-pub(crate) fn read(disk: &dyn Disk) -> Result<Option<Checkpoint>, Error> {
-    let path = disk.path().join(NAME);
-    let corrupt = |what: &str| Error::Corrupt { what: what.to_owned(), place: path.display().to_string() };
-    let io = |source| Error::Io { doing: "read", path: path.clone(), source };
-    let file = match disk.open(NAME) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(io(e)),
-    };
-    let mut bytes = vec![0; usize::try_from(file.len().map_err(io)?).map_err(|_| corrupt("the checkpoint is too large"))?];
-    file.read(&mut bytes, 0).map_err(io)?;
-    let Some(end) = bytes.len().checked_sub(4).filter(|end| *end >= HEADER) else {
-        return Err(corrupt("the checkpoint is cut short"));
-    };
-    if bytes[..8] != MAGIC {
-        return Err(corrupt("not a checkpoint"));
+impl<'a> Writer<'a> {
+    pub(crate) fn new(disk: &'a dyn Disk, head: &Head) -> io::Result<Self> {
+        let file = disk.create(NEW_NAME, 0)?;
+        let mut start = [0; START as usize];
+        start[..8].copy_from_slice(&MAGIC);
+        start[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        file.write(&start, 0)?;
+        let block = Vec::with_capacity(BLOCK * 2);
+        let mut writer = Self { disk, file, offset: START, block, last_key: Bytes::new(), keys: 0 };
+        writer.block.push(b'H');
+        for number in [head.store, head.revision as u64, head.compacted as u64, head.offset] {
+            writer.block.extend_from_slice(&number.to_le_bytes());
+        }
+        writer.block.extend_from_slice(&head.segment.to_le_bytes());
+        writer.block.extend_from_slice(&head.next_segment.to_le_bytes());
+        for segment in &head.segments {
+            writer.block.push(b'S');
+            writer.block.extend_from_slice(&segment.id.to_le_bytes());
+            writer.block.push(u8::from(segment.kind == Kind::Packed));
+            writer.block.extend_from_slice(&segment.end.to_le_bytes());
+            writer.block.extend_from_slice(&segment.newest.to_le_bytes());
+            writer.flush_full()?;
+        }
+        for (id, ttl, left) in &head.leases {
+            writer.block.push(b'L');
+            writer.block.extend_from_slice(&id.to_le_bytes());
+            writer.block.extend_from_slice(&(ttl.as_millis() as u64).to_le_bytes());
+            let left = left.map_or(u64::MAX, |left| left.as_millis() as u64);
+            writer.block.extend_from_slice(&left.to_le_bytes());
+            writer.flush_full()?;
+        }
+        Ok(writer)
     }
-    if crc32fast::hash(&bytes[..end]) != u32_at(&bytes, end) {
-        return Err(corrupt("the checkpoint's checksum does not match"));
+
+    /// Adds a key, greater than those before, with the versions that `revision` or an earlier one made.
+    pub(crate) fn key(&mut self, key: &Bytes, chain: &Chain, revision: i64) -> io::Result<()> {
+        let versions: Vec<&Version> = chain.versions().take_while(|version| version.mod_revision <= revision).collect();
+        if versions.is_empty() { Ok(()) } else { self.versions(key, &versions) }
     }
-    let format = u32_at(&bytes, 8);
+
+    /// Adds a key, greater than those before, with these versions.
+    pub(crate) fn versions(&mut self, key: &Bytes, versions: &[&Version]) -> io::Result<()> {
+        let shared = key.iter().zip(&self.last_key).take_while(|(a, b)| a == b).count().min(u16::MAX as usize);
+        self.block.push(b'K');
+        self.block.extend_from_slice(&(shared as u16).to_le_bytes());
+        self.block.extend_from_slice(&((key.len() - shared) as u32).to_le_bytes());
+        self.block.extend_from_slice(&(versions.len() as u32).to_le_bytes());
+        self.block.extend_from_slice(&key[shared..]);
+        for version in versions {
+            for number in [version.mod_revision as u64, version.create_revision as u64, version.version] {
+                self.block.extend_from_slice(&number.to_le_bytes());
+            }
+            self.block.extend_from_slice(&version.lease.to_le_bytes());
+            let Location { segment, offset, len } = version.location;
+            for number in [segment, offset, len] {
+                self.block.extend_from_slice(&number.to_le_bytes());
+            }
+        }
+        self.last_key = key.clone();
+        self.keys += 1;
+        self.flush_full()
+    }
+
+    fn flush_full(&mut self) -> io::Result<()> {
+        if self.block.len() >= BLOCK { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut head = [0; 8];
+        head[..4].copy_from_slice(&(self.block.len() as u32).to_le_bytes());
+        head[4..].copy_from_slice(&crc32fast::hash(&self.block).to_le_bytes());
+        self.file.write(&head, self.offset)?;
+        self.file.write(&self.block, self.offset + 8)?;
+        self.offset += 8 + self.block.len() as u64;
+        self.block.clear();
+        Ok(())
+    }
+
+    /// Makes it durable and puts it in the place of the one before; tells its size.
+    pub(crate) fn finish(mut self) -> io::Result<u64> {
+        self.block.push(b'E');
+        self.block.extend_from_slice(&self.keys.to_le_bytes());
+        self.flush()?;
+        self.file.sync()?;
+        self.disk.rename(NEW_NAME, NAME)?;
+        self.disk.sync_names()?;
+        Ok(self.offset)
+    }
+}
+
+/// Reads the checkpoint of a store; tells its size too.
+pub(crate) fn read(disk: &dyn Disk) -> Result<(Head, Index, u64), Error> {
+    let failed = |source| Error::Io { doing: "read", path: disk.path().join(NAME), source };
+    let file = disk.open(NAME).map_err(failed)?;
+    let len = file.len().map_err(failed)?;
+    let mut start = [0; START as usize];
+    if len < START {
+        return Err(corrupt(disk.path(), NAME, 0, "the checkpoint is cut short"));
+    }
+    file.read(&mut start, 0).map_err(failed)?;
+    if start[..8] != MAGIC {
+        return Err(corrupt(disk.path(), NAME, 0, "not a checkpoint of a store"));
+    }
+    let format = u32_at(&start, 8);
     if format != FORMAT {
-        return Err(corrupt(&format!("format {format}, which this version does not read (it reads {FORMAT})")));
+        let what = format!("format {format}, which this version does not read (it reads {FORMAT})");
+        return Err(corrupt(disk.path(), NAME, 8, what));
     }
-    let mut found = Checkpoint {
-        segment: u32_at(&bytes, 12),
-        store: u64_at(&bytes, 16),
-        revision: u64_at(&bytes, 24) as i64,
-        compacted: u64_at(&bytes, 32) as i64,
-        offset: u64_at(&bytes, 40),
-        ..Checkpoint::default()
-    };
-    let (leases, keys) = (u64_at(&bytes, 48), u64_at(&bytes, 56));
-    let mut at = HEADER;
-    let take = |at: &mut usize, len: usize| {
-        let start = *at;
-        *at += len;
-        (*at <= end).then_some(start).ok_or_else(|| corrupt("the checkpoint is cut short"))
-    };
-    for _ in 0..leases {
-        let lease = take(&mut at, 24)?;
-        let left = u64_at(&bytes, lease + 16);
-        found.leases.push((
-            u64_at(&bytes, lease) as i64,
-            Duration::from_millis(u64_at(&bytes, lease + 8)),
-            (left != NO_VALUE).then(|| Duration::from_millis(left)),
-        ));
-    }
-    for _ in 0..keys {
-        let head = take(&mut at, 8)?;
-        let (len, count) = (u32_at(&bytes, head) as usize, u32_at(&bytes, head + 4));
-        let key = take(&mut at, len)?;
-        let key = Bytes::copy_from_slice(&bytes[key..key + len]);
-        let mut versions = Vec::new();
-        for _ in 0..count {
-            let v = take(&mut at, VERSION)?;
-            versions.push(Version {
-                mod_revision: u64_at(&bytes, v) as i64,
-                create_revision: u64_at(&bytes, v + 8) as i64,
-                version: u64_at(&bytes, v + 16),
-                lease: u64_at(&bytes, v + 24) as i64,
-                location: Location {
-                    segment: u32_at(&bytes, v + 32),
-                    offset: u32_at(&bytes, v + 36),
-                    len: u32_at(&bytes, v + 40),
-                },
-            });
+    let mut loader = Loader::default();
+    let mut offset = START;
+    let mut block = Vec::new();
+    while !loader.ended {
+        let damage = |what| corrupt(disk.path(), NAME, offset, what);
+        let mut head = [0; 8];
+        if offset + 8 > len {
+            return Err(damage("the checkpoint is cut short"));
         }
-        found.keys.push((key, versions));
+        file.read(&mut head, offset).map_err(failed)?;
+        let size = u32_at(&head, 0) as usize;
+        if offset + 8 + size as u64 > len {
+            return Err(damage("the checkpoint is cut short"));
+        }
+        block.resize(size, 0);
+        file.read(&mut block, offset + 8).map_err(failed)?;
+        if crc32fast::hash(&block) != u32_at(&head, 4) {
+            return Err(damage("a checksum of the checkpoint does not match"));
+        }
+        loader.block(&block).ok_or_else(|| damage("a record of the checkpoint makes no sense"))?;
+        offset += 8 + size as u64;
     }
-    Ok(Some(found))
+    let (head, index) = loader.finish().ok_or_else(|| corrupt(disk.path(), NAME, START, "keys are missing"))?;
+    check_references(disk.path(), &head, &index)?;
+    Ok((head, index, len))
+}
+
+fn check_references(path: &Path, head: &Head, index: &Index) -> Result<(), Error> {
+    let ends: HashMap<u32, u64> = head.segments.iter().map(|segment| (segment.id, segment.end)).collect();
+    for (key, chain) in &index.keys {
+        for version in chain.versions() {
+            let Location { segment, offset, len } = version.location;
+            let end = u64::from(offset) + u64::from(len);
+            if ends.get(&segment).is_none_or(|segment_end| end > *segment_end) {
+                let what = format!("key {:?} refers to an entry that is not there", String::from_utf8_lossy(key));
+                return Err(corrupt(path, NAME, START, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Loader {
+    head: Head,
+    keys: Vec<(Bytes, Chain)>,
+    last_key: Vec<u8>,
+    live: usize,
+    expected: u64,
+    ended: bool,
+}
+
+impl Loader {
+    fn block(&mut self, mut bytes: &[u8]) -> Option<()> {
+        while let Some((tag, rest)) = bytes.split_first() {
+            bytes = match tag {
+                b'H' => {
+                    let (record, rest) = rest.split_at_checked(40)?;
+                    self.head.store = u64_at(record, 0);
+                    self.head.revision = u64_at(record, 8) as i64;
+                    self.head.compacted = u64_at(record, 16) as i64;
+                    self.head.offset = u64_at(record, 24);
+                    self.head.segment = u32_at(record, 32);
+                    self.head.next_segment = u32_at(record, 36);
+                    rest
+                }
+                b'S' => {
+                    let (record, rest) = rest.split_at_checked(21)?;
+                    self.head.segments.push(SegmentRecord {
+                        id: u32_at(record, 0),
+                        kind: if record[4] == 1 { Kind::Packed } else { Kind::Log },
+                        end: u64_at(record, 5),
+                        newest: u64_at(record, 13) as i64,
+                    });
+                    rest
+                }
+                b'L' => {
+                    let (record, rest) = rest.split_at_checked(24)?;
+                    let left = Some(u64_at(record, 16)).filter(|left| *left != u64::MAX).map(Duration::from_millis);
+                    let ttl = Duration::from_millis(u64_at(record, 8));
+                    self.head.leases.push((u64_at(record, 0) as i64, ttl, left));
+                    rest
+                }
+                b'K' => self.key(rest)?,
+                b'E' => {
+                    let (record, rest) = rest.split_at_checked(8)?;
+                    self.expected = u64_at(record, 0);
+                    self.ended = true;
+                    rest
+                }
+                _ => return None,
+            };
+        }
+        Some(())
+    }
+
+    fn key<'a>(&mut self, rest: &'a [u8]) -> Option<&'a [u8]> {
+        let (record, rest) = rest.split_at_checked(10)?;
+        let shared = u16::from_le_bytes([record[0], record[1]]) as usize;
+        let (suffix, mut rest) = rest.split_at_checked(u32_at(record, 2) as usize)?;
+        if shared > self.last_key.len() {
+            return None;
+        }
+        self.last_key.truncate(shared);
+        self.last_key.extend_from_slice(suffix);
+        let mut chain: Option<Chain> = None;
+        for _ in 0..u32_at(record, 6) {
+            let (record, after) = rest.split_at_checked(44)?;
+            rest = after;
+            let version = Version {
+                mod_revision: u64_at(record, 0) as i64,
+                create_revision: u64_at(record, 8) as i64,
+                version: u64_at(record, 16),
+                lease: u64_at(record, 24) as i64,
+                location: Location { segment: u32_at(record, 32), offset: u32_at(record, 36), len: u32_at(record, 40) },
+            };
+            match &mut chain {
+                Some(chain) => chain.push(version),
+                None => chain = Some(Chain::new(version)),
+            }
+        }
+        let chain = chain?;
+        self.live += usize::from(!chain.latest().is_tombstone());
+        self.keys.push((Bytes::copy_from_slice(&self.last_key), chain));
+        Some(rest)
+    }
+
+    fn finish(self) -> Option<(Head, Index)> {
+        let complete = self.keys.len() as u64 == self.expected;
+        // They come in order, from which the map is built in one pass.
+        complete.then(|| (self.head, Index { keys: self.keys.into_iter().collect(), live: self.live }))
+    }
 }

@@ -159,10 +159,6 @@ impl<'a> Entry<'a> {
         Entry { kind, mod_revision, create_revision: 0, version, lease, key: &[], value: &[] }
     }
 
-    pub(crate) fn encoded_len(&self) -> usize {
-        ENTRY_HEADER + self.key.len() + self.value.len()
-    }
-
     fn encode(&self, into: &mut Vec<u8>) {
         let start = into.len();
         let mut header = [0; ENTRY_HEADER];
@@ -378,6 +374,15 @@ impl<'a> FrameReader<'a> {
 
     /// Looks beyond `offset` for a frame of a later write; there is one only if all before its group had been synced.
     pub(crate) fn later_group(&mut self, offset: u64) -> io::Result<Option<u64>> {
+        self.search(offset, |header| header.group > offset)
+    }
+
+    /// Looks beyond `offset` for any whole frame.
+    pub(crate) fn next_frame(&mut self, offset: u64) -> io::Result<Option<u64>> {
+        self.search(offset, |_| true)
+    }
+
+    fn search(&mut self, offset: u64, wanted: impl Fn(&FrameHeader) -> bool) -> io::Result<Option<u64>> {
         let mut at = offset + 8;
         while at + FRAME_HEADER as u64 <= self.end {
             let bytes = self.bytes(at, FRAME_HEADER)?;
@@ -387,7 +392,7 @@ impl<'a> FrameReader<'a> {
                 continue;
             }
             if let Found::Frame(header, _) = self.at(at)?
-                && header.group > offset
+                && wanted(&header)
             {
                 return Ok(Some(at));
             }

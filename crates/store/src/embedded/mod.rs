@@ -1,66 +1,91 @@
-//! The embedded engine: keys and revisions in memory, values on disk, one fsync for all that waits.
+//! The embedded engine: keys and revisions in memory, values on disk, one writer that syncs once for many.
+//!
+//! ```text
+//! callers ──queue──▶ writer: evaluate in order ▶ append, one sync ▶ publish ▶ answer
+//!    │                                │                       │
+//!    │                           log segments            index, recent changes, watchers
+//!    └──ranges at a revision──▶ index, recent changes, segments ◀── upkeep: prune, pack, checkpoint
+//! ```
 //!
 //! | file | what |
 //! |---|---|
-//! | [`disk`], [`clock`] | the outside, injected |
+//! | `disk`, `clock` | the outside, injected |
 //! | `format`, `segment`, `log` | bytes on disk; open files; the end of the log |
 //! | `index`, `recent`, `lease` | keys and their versions; the latest changes with values; what ends by itself |
-//! | `writer` | evaluates, makes durable, publishes |
-//! | `shared` | reading at a revision |
-//! | `watch` | who follows what |
+//! | `queue`, `writer` | requests; evaluating, making durable, publishing |
+//! | `shared`, `watch` | reading at a revision; who follows what |
 //! | `checkpoint`, `recovery` | a fast start |
-//! | `upkeep` | forgetting history, giving space back |
+//! | `upkeep`, `pack` | forgetting history, giving space back |
+//! | `tools` | what an administrator asks of a store that is not open |
 //!
-//! Nothing is visible before it is durable. Readers and watchers never wait for the disk's syncs; they run on the writer's
-//! thread only. A start reads the newest checkpoint and the log behind it.
+//! Invariants: nothing is visible to readers before it is durable; no sync runs on a caller's thread; reads of the
+//! disk that may wait run on the runtime's blocking threads; the disk and the clock are touched only through
+//! [`Disk`] and [`Clock`].
 
 mod checkpoint;
-pub mod clock;
-pub mod disk;
+mod clock;
+mod disk;
 mod format;
 mod index;
 mod lease;
 mod log;
+mod pack;
 mod queue;
 mod recent;
 mod recovery;
 mod segment;
 mod shared;
+pub(crate) mod tools;
 mod upkeep;
 mod watch;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use self::clock::{Clock, SystemClock};
-use self::disk::{Disk, OsDisk};
-use self::queue::{Queue, Signal};
-use self::shared::Shared;
-use self::writer::{Done, Outcome, Reply, Request, Writer};
-use crate::{Error, LeaseId, OpResult, Range, RangeResult, Store, StoreStatus, Txn, TxnResult, Watch, WatchStream};
+pub use clock::{Clock, SystemClock};
+pub use disk::{Disk, File, OsDisk};
 
-/// How an engine is tuned. The defaults are those of a cluster.
+use self::log::Log;
+use self::queue::{Queue, Signal};
+use self::recovery::Recovered;
+use self::shared::{Item, Shared};
+use self::upkeep::Upkeep;
+use self::writer::{Done, Outcome, Reply, Request, Writer};
+use crate::{
+    Error, KeyValue, LeaseId, OpResult, Range, RangeResult, Store, StoreStatus, Txn, TxnResult, Watch, WatchStream,
+};
+
+/// Up to so many values are first looked for without waiting for the disk.
+const FEW: usize = 64;
+
+/// What can be set. The defaults suit a cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// A log segment is followed by another at this size.
+    /// A log segment is left for a new one at this size.
     pub segment_bytes: u64,
-    /// Values of recent changes kept in memory.
-    pub recent_bytes: usize,
-    /// Events that may wait for one slow watcher.
-    pub watch_events: usize,
-    /// Bytes that may wait for one slow watcher.
-    pub watch_bytes: usize,
-    /// History older than this is forgotten by itself; zero: only when asked.
-    pub history: Duration,
-    /// A checkpoint is due when this much log was written since the last.
+    /// At least this much log is written between checkpoints; a start reads about as much.
     pub checkpoint_bytes: u64,
-    /// How often the upkeep looks.
+    /// History older than this is compacted; `None`: only when asked.
+    pub retention: Option<Duration>,
+    /// History is compacted earlier when its log is larger than this.
+    pub history_bytes: u64,
+    /// Recent changes kept in memory with their values.
+    pub recent_bytes: usize,
+    /// A watcher for which more events than this wait is ended.
+    pub watch_events: usize,
+    /// A watcher for which more bytes than this wait is ended.
+    pub watch_bytes: usize,
+    /// How often the upkeep looks what is due.
     pub upkeep_interval: Duration,
 }
 
@@ -68,198 +93,165 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             segment_bytes: 32 << 20,
-            recent_bytes: 4 << 20,
-            watch_events: 100_000,
-            watch_bytes: 64 << 20,
-            history: Duration::from_secs(300),
             checkpoint_bytes: 16 << 20,
+            retention: Some(Duration::from_secs(300)),
+            history_bytes: 1 << 30,
+            recent_bytes: 4 << 20,
+            watch_events: 64 << 10,
+            watch_bytes: 64 << 20,
             upkeep_interval: Duration::from_secs(30),
         }
     }
 }
 
-/// The embedded engine of one directory.
+/// The embedded engine. Dropping it stops it; what was acknowledged is durable already.
 pub struct Embedded {
     shared: Arc<Shared>,
-    requests: Arc<Queue>,
-    threads: Mutex<Threads>,
-    _lock: Option<Lock>,
-}
-
-struct Threads {
-    writer: Option<JoinHandle<()>>,
-    upkeep: Option<upkeep::Upkeep>,
-}
-
-/// Keeps other processes out of the directory while it lives.
-struct Lock {
-    _file: std::fs::File,
-}
-
-fn lock(directory: &Path) -> Result<Lock, Error> {
-    let path = directory.join("lock");
-    let io = |doing, source| Error::Io { doing, path: path.clone(), source };
-    let file = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|e| io("open", e))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Lock { _file: file }),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked { path: directory.to_owned() }),
-        Err(errno) => Err(io("lock", errno.into())),
-    }
+    queue: Arc<Queue>,
+    signal: Arc<Signal>,
+    upkeep: Arc<Mutex<Upkeep>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Held as long as the store is open.
+    lock: Mutex<Option<fs::File>>,
 }
 
 impl Embedded {
-    /// Opens the store of a directory, which is made when it isn't there.
+    /// Opens the store in a directory, which is created (for its owner only) when it is not there.
     ///
-    /// # Errors
-    /// [`Error::Locked`] when another process has it, [`Error::Corrupt`] when something that was durable is damaged,
-    /// [`Error::Io`].
-    pub fn open(directory: impl Into<PathBuf>, options: Options) -> Result<Arc<Self>, Error> {
-        let directory = directory.into();
-        std::fs::create_dir_all(&directory)
-            .map_err(|source| Error::Io { doing: "create", path: directory.clone(), source })?;
-        let lock = lock(&directory)?;
-        Self::open_on(Arc::new(OsDisk::new(directory)), Arc::new(SystemClock::default()), options, Some(lock))
+    /// Reads the disk; returns when the store is ready. Fails with [`Error::Locked`] when another process has it open,
+    /// with [`Error::Corrupt`] when what must be there is damaged or missing, with [`Error::Io`].
+    pub fn open(directory: impl AsRef<Path>, options: Options) -> Result<Arc<Self>, Error> {
+        let directory = directory.as_ref();
+        let lock = lock(directory)?;
+        Self::start(Arc::new(OsDisk::new(directory)), Arc::new(SystemClock::default()), options, Some(lock))
     }
 
-    fn open_on(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, options: Options, lock: Option<Lock>) -> Result<Arc<Self>, Error> {
-        let recovered = recovery::recover(disk, clock, options)?;
-        let shared = recovered.shared;
-        let writer = Writer::new(Arc::clone(&shared), recovered.log, recovered.leases);
-        let requests = Arc::new(Queue::default());
+    /// Opens the store on a disk and a clock of the caller's, who sees to it that nobody else has it open.
+    pub fn open_on(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, options: Options) -> Result<Arc<Self>, Error> {
+        Self::start(disk, clock, options, None)
+    }
+
+    fn start(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        options: Options,
+        lock: Option<fs::File>,
+    ) -> Result<Arc<Self>, Error> {
+        let interval = options.upkeep_interval;
+        let (writer, upkeep, shared) = assemble(disk, clock, options)?;
+        let queue = Arc::new(Queue::default());
         let signal = Arc::new(Signal::default());
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            let path = shared.disk.path().to_owned();
-            std::thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(run)
-                .map_err(|source| Error::Io { doing: "start a thread for", path, source })
-        };
-        let (inbox, wake) = (Arc::clone(&requests), Arc::clone(&signal));
-        let writer = spawn("store-writer", Box::new(move || write(writer, &inbox, &wake)))?;
-        let upkeep = upkeep::Upkeep::start(Arc::clone(&shared), Arc::clone(&requests), signal)?;
-        let threads = Mutex::new(Threads { writer: Some(writer), upkeep: Some(upkeep) });
-        Ok(Arc::new(Self { shared, requests, threads, _lock: lock }))
+        let upkeep = Arc::new(Mutex::new(upkeep));
+        let threads = vec![
+            spawn("store-writer", {
+                let (shared, queue, signal) = (Arc::clone(&shared), Arc::clone(&queue), Arc::clone(&signal));
+                move || write_until_closed(writer, &shared, &queue, &signal)
+            })?,
+            spawn("store-upkeep", {
+                let (upkeep, queue, signal) = (Arc::clone(&upkeep), Arc::clone(&queue), Arc::clone(&signal));
+                move || keep_up_until_closed(&upkeep, &queue, &signal, interval)
+            })?,
+        ];
+        Ok(Arc::new(Self { shared, queue, signal, upkeep, threads: Mutex::new(threads), lock: Mutex::new(lock) }))
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
+    /// Carries out what is queued, ends watches, stops, and lets others open the directory.
+    ///
+    /// Later calls fail with [`Error::Closed`]. Waits for the disk. Dropping the last handle does the same.
+    pub fn close(&self) {
+        self.queue.close();
+        self.signal.close();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
+        }
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Forgets history below the compaction mark, packs and writes a checkpoint now, not when it is due.
+    pub async fn maintain(&self) -> Result<(), Error> {
+        let (upkeep, queue) = (Arc::clone(&self.upkeep), Arc::clone(&self.queue));
+        blocking(move || {
+            let mut upkeep = upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+            upkeep.step(&|request| queue.push(request), true)
+        })
+        .await
+    }
+
+    /// Copies the present state into another directory, which must be empty or absent: a store of its own without
+    /// history. Tells the revision that it has.
+    pub async fn snapshot(&self, directory: impl AsRef<Path>) -> Result<i64, Error> {
+        let mark = self.ask(Request::Mark).await?;
+        let shared = Arc::clone(&self.shared);
+        let directory = directory.as_ref().to_owned();
+        blocking(move || tools::copy(&shared, &mark, &directory)).await
+    }
+
+    async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        self.requests.push(request(reply));
+        self.queue.push(make(reply));
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Ends all watches, writes what waits, and stops the engine's threads.
-    pub fn close(&self) {
-        self.shared.hub.close();
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(upkeep) = threads.upkeep.take() {
-            upkeep.stop();
+    /// Reads values if they are wanted, on a blocking thread only if the disk may be waited for.
+    async fn told(&self, items: Vec<Item>, values: bool) -> Result<Vec<KeyValue>, Error> {
+        if !values {
+            let bare = |(key, version): Item| recent::key_value(key, Bytes::new(), &version);
+            return Ok(items.into_iter().map(bare).collect());
         }
-    }
-
-    /// Forgets, packs and writes a checkpoint now rather than at the next interval.
-    ///
-    /// # Errors
-    /// As the disk fails.
-    pub async fn maintain(&self) -> Result<(), Error> {
+        if items.len() <= FEW
+            && let Some(values) = self.shared.values_cached(&items)
+        {
+            return Ok(values);
+        }
         let shared = Arc::clone(&self.shared);
-        let requests = Arc::clone(&self.requests);
-        blocking(move || upkeep::pass(&shared, &requests, true)).await
+        blocking(move || shared.values(items)).await
     }
 }
 
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.close();
-        self.requests.close();
-        let writer = self.threads.lock().unwrap_or_else(PoisonError::into_inner).writer.take();
-        if let Some(writer) = writer
-            && writer.join().is_err()
-        {
-            tracing::error!("the store's writer panicked");
-        }
     }
-}
-
-/// The writer's thread: waits, takes all that is there, carries it out.
-fn write(mut writer: Writer, inbox: &Queue, wake_upkeep: &Signal) {
-    while let Some(requests) = inbox.take(writer.patience()) {
-        writer.step(requests);
-        if writer.wants_upkeep() {
-            wake_upkeep.raise();
-        }
-    }
-}
-
-/// Runs what may wait for the disk on a thread for that.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(failed) => Err(Error::Unavailable(format!("a read was cut off: {failed}"))),
-    }
-}
-
-/// Puts values to what a transaction did.
-fn finish(shared: &Shared, outcome: Outcome, previous: bool) -> Result<TxnResult, Error> {
-    let values = |items: Vec<shared::Item>| {
-        if previous {
-            return shared.values(items);
-        }
-        Ok(items.into_iter().map(|(key, version)| recent::key_value(key, bytes::Bytes::new(), &version)).collect())
-    };
-    let mut results = Vec::with_capacity(outcome.results.len());
-    for done in outcome.results {
-        results.push(match done {
-            Done::Put(item) => OpResult::Put { previous: values(item.into_iter().collect())?.pop() },
-            Done::Delete(items) => OpResult::Delete { deleted: values(items)? },
-            Done::Range(range, found) => OpResult::Range(shared.complete(&range, found, outcome.revision)?),
-        });
-    }
-    Ok(TxnResult { succeeded: outcome.succeeded, revision: outcome.revision, results })
-}
-
-/// Whether finishing an outcome reads values.
-fn reads_values(outcome: &Outcome, previous: bool) -> bool {
-    outcome.results.iter().any(|done| match done {
-        Done::Put(item) => previous && item.is_some(),
-        Done::Delete(items) => previous && !items.is_empty(),
-        Done::Range(range, found) => !range.keys_only && !found.items.is_empty(),
-    })
 }
 
 #[async_trait]
 impl Store for Embedded {
     async fn txn(&self, txn: Txn) -> Result<TxnResult, Error> {
         let previous = txn.previous;
-        let outcome = self.ask(|reply| Request::Txn(txn, reply)).await?;
-        if !reads_values(&outcome, previous) {
-            return finish(&self.shared, outcome, previous);
+        let Outcome { succeeded, revision, results: done, pin } = self.ask(|reply| Request::Txn(txn, reply)).await?;
+        let mut results = Vec::with_capacity(done.len());
+        for done in done {
+            results.push(match done {
+                Done::Put(item) => {
+                    OpResult::Put { previous: self.told(item.into_iter().collect(), previous).await?.pop() }
+                }
+                Done::Delete(items) => OpResult::Delete { deleted: self.told(items, previous).await? },
+                Done::Range(range, found) => OpResult::Range(RangeResult {
+                    kvs: self.told(found.items, !range.keys_only).await?,
+                    count: found.count,
+                    more: found.more,
+                    revision,
+                }),
+            });
         }
-        let shared = Arc::clone(&self.shared);
-        blocking(move || finish(&shared, outcome, previous)).await
+        drop(pin);
+        Ok(TxnResult { succeeded, revision, results })
     }
 
     async fn range(&self, range: Range) -> Result<RangeResult, Error> {
-        let pin = self.shared.pin_for(range.revision)?;
-        if range.keys.end.is_none() || range.keys_only || range.count_only {
-            // Few or no values: nearly always in memory.
-            let found = self.shared.find(&range, pin.revision);
-            let revision = if range.revision == 0 { pin.revision } else { self.shared.visible() };
-            if range.keys_only || range.count_only || found.items.is_empty() {
-                return self.shared.complete(&range, found, revision);
-            }
-            if let Some(kvs) = self.shared.values_cached(&found.items) {
-                return Ok(RangeResult { kvs, count: found.count, more: found.more, revision });
-            }
+        if range.keys.end.is_some() {
+            // It may be long: even counting it is not for a thread that others wait for.
+            let shared = Arc::clone(&self.shared);
+            return blocking(move || shared.range(&range)).await;
         }
-        drop(pin);
-        let shared = Arc::clone(&self.shared);
-        blocking(move || shared.range(&range)).await
+        let pin = self.shared.pin_for(range.revision)?;
+        let found = self.shared.find(&range, pin.revision);
+        let revision = if range.revision == 0 { pin.revision } else { self.shared.visible() };
+        let kvs = self.told(found.items, !range.keys_only).await?;
+        Ok(RangeResult { kvs, count: found.count, more: found.more, revision })
     }
 
     async fn watch(&self, watch: Watch) -> Result<WatchStream, Error> {
@@ -267,7 +259,9 @@ impl Store for Embedded {
     }
 
     async fn compact(&self, revision: i64) -> Result<(), Error> {
-        self.ask(|reply| Request::Compact(revision, reply)).await
+        self.ask(|reply| Request::Compact(revision, reply)).await?;
+        self.signal.raise();
+        Ok(())
     }
 
     async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, Error> {
@@ -293,10 +287,116 @@ impl Store for Embedded {
         Ok(StoreStatus {
             revision: self.shared.visible(),
             compacted: self.shared.compacted(),
-            keys: usize::try_from(self.shared.keys.load(std::sync::atomic::Ordering::Relaxed)).unwrap_or(usize::MAX),
+            keys: self.shared.keys.load(Ordering::Relaxed) as usize,
             size: self.shared.segments.all().iter().map(|segment| segment.used()).sum(),
             read_only,
         })
+    }
+}
+
+/// Takes the lock of a directory, which is created when it is not there.
+fn lock(directory: &Path) -> Result<fs::File, Error> {
+    let io = |doing: &'static str, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { doing, path, source }
+    };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io("create", directory))?;
+    let path = directory.join("lock");
+    let mut options = fs::File::options();
+    let file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { path: directory.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(io("lock", &path)(source)),
+    }
+}
+
+/// Reads the store back, or makes a new one, and puts its parts together.
+fn assemble(
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    options: Options,
+) -> Result<(Writer, Upkeep, Arc<Shared>), Error> {
+    let recovered = match recovery::recover(&*disk, clock.monotonic())? {
+        Some(recovered) => recovered,
+        None => {
+            recovery::initialize(&*disk, new_store_id(&*clock))?;
+            let lost = || segment::corrupt(disk.path(), checkpoint::NAME, 0, "what was just written is not there");
+            recovery::recover(&*disk, clock.monotonic())?.ok_or_else(lost)?
+        }
+    };
+    for stray in &recovered.strays {
+        tracing::debug!(file = %stray, "removed what an unfinished step left");
+        disk.remove(stray).map_err(|source| Error::Io { doing: "remove", path: disk.path().join(stray), source })?;
+    }
+    Ok(join(disk, clock, options, recovered))
+}
+
+fn join(
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    options: Options,
+    recovered: Recovered,
+) -> (Writer, Upkeep, Arc<Shared>) {
+    let Recovered { store_id, index, leases, revision, compacted, segments, next_segment, log_end, .. } = recovered;
+    let shared = Shared::new(disk, clock, options, store_id, index, revision, compacted, segments, next_segment);
+    let shared = Arc::new(shared);
+    let upkeep = Upkeep::new(Arc::clone(&shared), recovered.replayed, recovered.checkpoint_bytes);
+    (Writer::new(Arc::clone(&shared), Log::after(log_end.0, log_end.1), leases), upkeep, shared)
+}
+
+/// Tells stores apart, so that a file of another is never taken for one of this.
+fn new_store_id(clock: &dyn Clock) -> u64 {
+    let elapsed = clock.monotonic().as_nanos() as u64;
+    let process = u64::from(std::process::id()) << 40;
+    (clock.wall_millis() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ process ^ elapsed
+}
+
+fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+    spawned.map_err(|source| Error::Io { doing: "start the thread", path: name.into(), source })
+}
+
+fn write_until_closed(mut writer: Writer, shared: &Shared, queue: &Queue, signal: &Signal) {
+    // Also when the writer panics: callers then see a closed store and never wait for ever.
+    let _closing = Closing { queue, shared };
+    while let Some(requests) = queue.take(writer.patience()) {
+        writer.step(requests);
+        if writer.wants_upkeep() {
+            signal.raise();
+        }
+    }
+}
+
+struct Closing<'a> {
+    queue: &'a Queue,
+    shared: &'a Shared,
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.queue.close();
+        drop(self.queue.take(Some(Duration::ZERO)));
+        self.shared.hub.close();
+    }
+}
+
+fn keep_up_until_closed(upkeep: &Mutex<Upkeep>, queue: &Queue, signal: &Signal, interval: Duration) {
+    while signal.wait(interval) {
+        let step = upkeep.lock().unwrap_or_else(PoisonError::into_inner).step(&|request| queue.push(request), false);
+        match step {
+            Ok(()) => {}
+            Err(Error::Closed) => return,
+            Err(error) => tracing::warn!(%error, "the store's upkeep failed and will be tried again"),
+        }
+    }
+}
+
+/// Runs what may wait for the disk where waiting is allowed.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.spawn_blocking(work).await.map_err(|_| Error::Closed)?,
+        Err(_) => work(),
     }
 }
 

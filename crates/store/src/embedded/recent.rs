@@ -57,10 +57,6 @@ impl Recent {
         Self { changes: VecDeque::new(), bytes: 0, limit, after: revision }
     }
 
-    pub(crate) fn after(&self) -> i64 {
-        self.after
-    }
-
     /// Adds changes in revision order and drops the oldest above the bound.
     pub(crate) fn extend(&mut self, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
@@ -117,9 +113,9 @@ mod tests {
     fn whole_revisions_are_dropped_when_the_bound_is_passed() {
         let mut recent = Recent::new(1, 3000);
         recent.extend([change(2, "a", 900), change(2, "b", 900), change(3, "a", 10)]);
-        assert_eq!(recent.after(), 1);
+        assert_eq!(recent.after, 1);
         recent.extend([change(4, "c", 1500)]);
-        assert_eq!(recent.after(), 2, "both changes of revision 2 went");
+        assert_eq!(recent.after, 2, "both changes of revision 2 went");
         assert!(recent.since(2).is_none());
         assert_eq!(recent.since(3).map(Iterator::count), Some(2));
         assert_eq!(recent.value(b"a", 3).map(|value| value.len()), Some(10));

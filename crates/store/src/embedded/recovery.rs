@@ -1,274 +1,285 @@
-//! Starting: the checkpoint, then the log behind it, up to where the last write was cut off.
+//! Reading a store back: the checkpoint, then what the log says after it.
+//!
+//! Nothing here writes. The end of the log may be torn, because a write that was under way when the machine stopped was
+//! never acknowledged; everything before it must be whole, or the store does not open.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Options;
-use super::checkpoint::{self, Checkpoint};
-use super::clock::Clock;
-use super::disk::Disk;
-use super::format::{Entry, EntryKind, FIRST, Found, FrameReader, Kind, SegmentHeader, entries};
+use super::checkpoint::{self, Head};
+use super::disk::{Disk, File};
+use super::format::{EntryKind, FIRST, FRAME_HEADER, Found, FrameReader, Kind, SegmentHeader, entries};
 use super::index::{Index, Location, Version};
 use super::lease::Leases;
-use super::log::Log;
-use super::segment::{self, Segment, Segments};
-use super::shared::Shared;
+use super::segment::{self, Segment, Segments, corrupt};
 use crate::Error;
 
-/// A store as it was left.
+/// A store's state as read from its disk.
 pub(crate) struct Recovered {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) log: Log,
+    pub(crate) store_id: u64,
+    pub(crate) index: Index,
     pub(crate) leases: Leases,
+    pub(crate) revision: i64,
+    pub(crate) compacted: i64,
+    pub(crate) segments: Segments,
+    pub(crate) next_segment: u32,
+    /// The newest log segment and where it ends.
+    pub(crate) log_end: (u32, u64),
+    /// Bytes of log read back.
+    pub(crate) replayed: u64,
+    pub(crate) checkpoint_bytes: u64,
+    /// Files that nothing refers to: left by an unfinished step, to be removed.
+    pub(crate) strays: Vec<String>,
 }
 
-/// The state while it is put together.
-struct State {
-    index: Index,
-    leases: Leases,
+/// Reads the store on a disk; `None` when there is none.
+pub(crate) fn recover(disk: &dyn Disk, now: Duration) -> Result<Option<Recovered>, Error> {
+    let failed = |source| Error::Io { doing: "list", path: disk.path().to_owned(), source };
+    let names = disk.list().map_err(failed)?;
+    let files: BTreeMap<u32, Kind> =
+        names.iter().filter_map(|name| segment::parse_name(name)).map(|(kind, id)| (id, kind)).collect();
+    if !names.iter().any(|name| name == checkpoint::NAME) {
+        return match files.first_key_value() {
+            None => Ok(None),
+            Some(_) => Err(corrupt(disk.path(), checkpoint::NAME, 0, "the checkpoint is missing: restore a snapshot")),
+        };
+    }
+    let (head, index, checkpoint_bytes) = checkpoint::read(disk)?;
+    let mut replay = Replay {
+        disk,
+        store: head.store,
+        revision: head.revision,
+        compacted: head.compacted,
+        index,
+        leases: Leases::default(),
+        segments: Segments::default(),
+        now,
+        replayed: 0,
+    };
+    for (id, ttl, left) in &head.leases {
+        replay.leases.insert(*id, *ttl, *left, now);
+    }
+    replay.open_referred(&head)?;
+    let log_end = replay.follow(&head, &files)?;
+    // Not opened: from before the checkpoint, of a rewrite that it does not know, or created just before a crash.
+    let strange = |(id, kind): (&u32, &Kind)| replay.segments.get(*id).is_none().then(|| segment::name(*kind, *id));
+    let mut strays: Vec<String> = files.iter().filter_map(strange).collect();
+    strays.extend(names.into_iter().filter(|name| name == checkpoint::NEW_NAME));
+    let Replay { index, mut leases, segments, revision, compacted, replayed, .. } = replay;
+    for (key, chain) in &index.keys {
+        chain.versions().for_each(|version| segments.account(version.location, true));
+        leases.attach(chain.latest().lease, key);
+    }
+    let highest = files.last_key_value().map_or(0, |(id, _)| *id);
+    Ok(Some(Recovered {
+        store_id: head.store,
+        index,
+        leases,
+        revision,
+        compacted,
+        segments,
+        next_segment: head.next_segment.max(highest + 1),
+        log_end,
+        replayed,
+        checkpoint_bytes,
+        strays,
+    }))
+}
+
+struct Replay<'a> {
+    disk: &'a dyn Disk,
+    store: u64,
     revision: i64,
     compacted: i64,
+    index: Index,
+    leases: Leases,
+    segments: Segments,
     now: Duration,
+    replayed: u64,
 }
 
-fn io_error(disk: &dyn Disk, name: &str) -> impl Fn(std::io::Error) -> Error {
-    let path = disk.path().join(name);
-    move |source| Error::Io { doing: "read", path: path.clone(), source }
-}
-
-/// Reads a store back, or begins one.
-pub(crate) fn recover(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, options: Options) -> Result<Recovered, Error> {
-    let checkpoint = checkpoint::read(&*disk)?;
-    let (segments, headers) = open_segments(&*disk, checkpoint.as_ref())?;
-    let mut state =
-        State { index: Index::default(), leases: Leases::default(), revision: 1, compacted: 0, now: clock.monotonic() };
-    let store = checkpoint.as_ref().map(|c| c.store).or_else(|| headers.values().next().map(|h| h.store));
-    let (first, offset) = match checkpoint {
-        Some(checkpoint) => {
-            let start = (checkpoint.segment, checkpoint.offset);
-            state.load(checkpoint);
-            start
-        }
-        None => (0, FIRST),
-    };
-    let (last, end) = replay(&*disk, &segments, &headers, first, offset, &mut state)?;
-    for (key, versions) in state.index.keys.iter().flat_map(|(k, c)| c.versions().map(move |v| (k, v))) {
-        let location = versions.location;
-        if segments.get(location.segment).is_none() {
-            return Err(Error::Corrupt {
-                what: format!("the value of key {:?} is missing", String::from_utf8_lossy(key)),
-                place: disk.path().join(segment::name(Kind::Log, location.segment)).display().to_string(),
-            });
-        }
-        segments.account(location, true);
+impl Replay<'_> {
+    fn corrupt(&self, name: &str, offset: u64, what: impl Into<String>) -> Error {
+        corrupt(self.disk.path(), name, offset, what)
     }
-    let next = segments.all().iter().map(|s| s.id).max().unwrap_or(0) + 1;
-    let store = store.unwrap_or_else(|| new_store_id(&*clock));
-    let shared =
-        Shared::new(disk, clock, options, store, state.index, state.revision, state.compacted, segments, next);
-    Ok(Recovered { shared: Arc::new(shared), log: Log::after(last, end), leases: state.leases })
-}
 
-/// A number that no other store of this machine has.
-fn new_store_id(clock: &dyn Clock) -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    // The standard library's hasher is seeded from the machine's randomness.
-    RandomState::new().hash_one((clock.wall_millis(), std::process::id()))
-}
+    fn failed(&self, name: &str) -> impl Fn(std::io::Error) -> Error + use<> {
+        let path = self.disk.path().join(name);
+        move |source| Error::Io { doing: "read", path: path.clone(), source }
+    }
 
-/// Opens every segment. One whose creation was cut off has no header and nothing in it: it is removed.
-fn open_segments(disk: &dyn Disk, checkpoint: Option<&Checkpoint>) -> Result<(Segments, BTreeMap<u32, SegmentHeader>), Error> {
-    let segments = Segments::default();
-    let mut headers = BTreeMap::new();
-    let mut store = checkpoint.map(|c| c.store);
-    let names = disk.list().map_err(io_error(disk, ""))?;
-    let mut found: Vec<(u32, Kind)> = names.iter().filter_map(|n| segment::parse_name(n)).map(|(k, id)| (id, k)).collect();
-    found.sort_by_key(|(id, _)| *id);
-    for (id, kind) in found {
+    fn open_file(&self, name: &str) -> Result<Arc<dyn File>, Error> {
+        self.disk.open(name).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => self.corrupt(name, 0, "the segment is missing"),
+            _ => self.failed(name)(error),
+        })
+    }
+
+    /// Opens a segment that must be whole, with its header, up to `end`.
+    fn open(&mut self, kind: Kind, id: u32, end: u64) -> Result<Arc<Segment>, Error> {
         let name = segment::name(kind, id);
-        let file = disk.open(&name).map_err(io_error(disk, &name))?;
-        let header = match SegmentHeader::read(&*file).map_err(io_error(disk, &name))? {
-            Ok(header) if header.id == id && header.kind == kind && store.is_none_or(|s| s == header.store) => header,
-            Ok(_) => return Err(segment::corrupt(disk.path(), &name, 0, "the segment belongs to another store or place")),
+        let file = self.open_file(&name)?;
+        let len = file.len().map_err(self.failed(&name))?;
+        let header = SegmentHeader::read(&*file).map_err(self.failed(&name))?;
+        let header = header.map_err(|what| self.corrupt(&name, 0, what))?;
+        self.check_identity(&name, &header, kind, id)?;
+        if len < end {
+            return Err(self.corrupt(&name, len, "the segment is cut short"));
+        }
+        let segment = Arc::new(Segment::new(kind, id, file, end));
+        segment.newest.store(header.revision, Ordering::Relaxed);
+        segment.sealed.store(true, Ordering::Relaxed);
+        self.segments.insert(Arc::clone(&segment));
+        Ok(segment)
+    }
+
+    fn check_identity(&self, name: &str, header: &SegmentHeader, kind: Kind, id: u32) -> Result<(), Error> {
+        if header.kind != kind || header.id != id || header.store != self.store {
+            return Err(self.corrupt(name, 0, "the segment is not the one that its name says, or of another store"));
+        }
+        Ok(())
+    }
+
+    /// Opens the segments that the checkpoint refers to.
+    fn open_referred(&mut self, head: &Head) -> Result<(), Error> {
+        for record in &head.segments {
+            let segment = self.open(record.kind, record.id, record.end)?;
+            segment.newest.store(record.newest, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Replays the log after the checkpoint; tells its end.
+    fn follow(&mut self, head: &Head, files: &BTreeMap<u32, Kind>) -> Result<(u32, u64), Error> {
+        let later = |(id, kind): (&u32, &Kind)| (*kind == Kind::Log && *id > head.segment).then_some(*id);
+        let mut later = files.iter().filter_map(later).peekable();
+        let mut position = (head.segment, head.offset);
+        if head.segment != 0 && self.segments.get(head.segment).is_none() {
+            self.open(Kind::Log, head.segment, head.offset)?;
+        }
+        loop {
+            let next = match later.next() {
+                Some(id) => self.next_header(id, later.peek().is_none())?,
+                None => None,
+            };
+            if let Some(header) = &next
+                && header.previous != position.0
+            {
+                let what = format!("log segment {:08x}, which it continues, is missing", header.previous);
+                return Err(self.corrupt(&segment::name(Kind::Log, header.id), 0, what));
+            }
+            if position.0 != 0 {
+                let end = next.as_ref().map(|header| header.previous_end);
+                position.1 = self.segment(position.0, position.1, end)?;
+            }
+            let Some(header) = next else { return Ok(position) };
+            if header.revision != self.revision {
+                let what = format!("it follows revision {}, not {}", header.revision, self.revision);
+                return Err(self.corrupt(&segment::name(Kind::Log, header.id), 0, what));
+            }
+            self.open(Kind::Log, header.id, FIRST)?;
+            position = (header.id, FIRST);
+        }
+    }
+
+    /// The header of a later log segment; `None` for a last one whose creation did not finish.
+    fn next_header(&self, id: u32, last: bool) -> Result<Option<SegmentHeader>, Error> {
+        let name = segment::name(Kind::Log, id);
+        let file = self.open_file(&name)?;
+        match SegmentHeader::read(&*file).map_err(self.failed(&name))? {
+            Ok(header) => {
+                self.check_identity(&name, &header, Kind::Log, id)?;
+                Ok(Some(header))
+            }
             Err(what) => {
-                if is_empty(&*file).map_err(io_error(disk, &name))? {
-                    tracing::info!(segment = %name, "removed a segment whose creation was cut off");
-                    disk.remove(&name).map_err(io_error(disk, &name))?;
-                    continue;
-                }
-                return Err(segment::corrupt(disk.path(), &name, 0, what));
-            }
-        };
-        store = Some(header.store);
-        let end = file.len().map_err(io_error(disk, &name))?;
-        let opened = Segment::new(kind, id, file, end);
-        opened.sealed.store(true, Ordering::Release);
-        opened.newest.store(header.revision, Ordering::Relaxed);
-        segments.insert(Arc::new(opened));
-        headers.insert(id, header);
-    }
-    Ok((segments, headers))
-}
-
-/// Whether nothing but zeros stands where header and first frame would.
-fn is_empty(file: &dyn super::disk::File) -> std::io::Result<bool> {
-    let mut bytes = vec![0; usize::try_from(file.len()?.min(FIRST + 4096)).unwrap_or(0)];
-    file.read(&mut bytes, 0)?;
-    // The header's bytes may be there in part, as it is synced before anything else is written.
-    Ok(bytes.iter().skip(64).all(|b| *b == 0))
-}
-
-impl State {
-    fn load(&mut self, checkpoint: Checkpoint) {
-        self.revision = checkpoint.revision;
-        self.compacted = checkpoint.compacted;
-        for (id, ttl, left) in checkpoint.leases {
-            self.leases.insert(id, ttl, left, self.now);
-        }
-        for (key, versions) in checkpoint.keys {
-            for version in versions {
-                self.index.push(&key, version);
-            }
-            if let Some(lease) = self.index.keys.get(&key).map(|c| c.latest().lease).filter(|l| *l != 0) {
-                self.leases.attach(lease, &key);
+                // The header is durable before the first frame is written: a frame means that it was damaged later.
+                let len = file.len().map_err(self.failed(&name))?;
+                let mut reader = FrameReader::new(&*file, self.store, id, len);
+                let used = len > FIRST && reader.later_group(FIRST - 8).map_err(self.failed(&name))?.is_some();
+                if used || !last { Err(self.corrupt(&name, 0, what)) } else { Ok(None) }
             }
         }
     }
 
-    fn apply(&mut self, entry: &Entry<'_>, location: Location) {
-        match entry.kind {
-            EntryKind::Put | EntryKind::Tombstone => {
-                let before = self.index.keys.get(entry.key).map_or(0, |c| c.latest().lease);
-                let version = Version {
-                    mod_revision: entry.mod_revision,
-                    create_revision: entry.create_revision,
-                    version: entry.version,
-                    lease: entry.lease,
-                    location,
-                };
-                let key = self.index.push(entry.key, version);
-                if before != entry.lease {
-                    self.leases.detach(before, &key);
-                    self.leases.attach(entry.lease, &key);
+    /// Replays one segment from `offset`, to `end` if its successor says where it ends; tells where it ended.
+    fn segment(&mut self, id: u32, offset: u64, end: Option<u64>) -> Result<u64, Error> {
+        let name = segment::name(Kind::Log, id);
+        let segment = self.segments.get(id).ok_or_else(|| self.corrupt(&name, 0, "the segment is missing"))?;
+        let failed = self.failed(&name);
+        let len = segment.file.len().map_err(&failed)?;
+        let limit = end.unwrap_or(len);
+        if limit > len || offset > limit {
+            return Err(self.corrupt(&name, len, "the segment is cut short"));
+        }
+        let mut reader = FrameReader::new(&*segment.file, self.store, id, limit);
+        let mut at = offset;
+        while at < limit {
+            match reader.at(at).map_err(&failed)? {
+                Found::Frame(header, body) => {
+                    self.frame(&name, id, at, header.revision, body, header.entries)?;
+                    at += header.len as u64;
+                }
+                Found::Nothing(what) => {
+                    if end.is_some() || reader.later_group(at).map_err(&failed)?.is_some() {
+                        return Err(self.corrupt(&name, at, what));
+                    }
+                    tracing::debug!(%name, offset = at, what, "the log ends here");
+                    break;
                 }
             }
-            EntryKind::LeaseGrant => {
-                self.leases.insert(entry.lease, Duration::from_millis(entry.version), None, self.now);
-            }
-            EntryKind::LeaseEnd => drop(self.leases.remove(entry.lease)),
-            EntryKind::LeaseRemaining => {
-                if let Some(lease) = self.leases.remove(entry.lease) {
-                    let left = Duration::from_millis(entry.version);
-                    self.leases.insert(entry.lease, lease.ttl, (left < lease.ttl).then_some(left), self.now);
-                    for key in &lease.keys {
-                        self.leases.attach(entry.lease, key);
+        }
+        self.replayed += at - offset;
+        segment.end.store(at, Ordering::Relaxed);
+        segment.newest.fetch_max(self.revision, Ordering::Relaxed);
+        Ok(at)
+    }
+
+    fn frame(&mut self, name: &str, id: u32, at: u64, revision: i64, body: &[u8], count: u32) -> Result<(), Error> {
+        if revision != 0 && revision != self.revision + 1 {
+            let what = format!("revision {revision} follows {}", self.revision);
+            return Err(self.corrupt(name, at, what));
+        }
+        for entry in entries(body, count) {
+            let (entry, start, len) = entry.map_err(|what| self.corrupt(name, at, what))?;
+            let millis = Duration::from_millis(entry.version);
+            match entry.kind {
+                EntryKind::Put | EntryKind::Tombstone => {
+                    if entry.mod_revision != revision {
+                        return Err(self.corrupt(name, at, "an entry is not of its frame's revision"));
+                    }
+                    let offset = at + (FRAME_HEADER + start) as u64;
+                    let version = Version {
+                        mod_revision: revision,
+                        create_revision: entry.create_revision,
+                        version: entry.version,
+                        lease: entry.lease,
+                        location: Location { segment: id, offset: offset as u32, len: len as u32 },
+                    };
+                    self.index.push(entry.key, version);
+                }
+                EntryKind::LeaseGrant => self.leases.insert(entry.lease, millis, None, self.now),
+                EntryKind::LeaseEnd => drop(self.leases.remove(entry.lease)),
+                EntryKind::LeaseRemaining => {
+                    if let Some(lease) = self.leases.remove(entry.lease) {
+                        let left = (millis < lease.ttl).then_some(millis);
+                        self.leases.insert(entry.lease, lease.ttl, left, self.now);
                     }
                 }
+                EntryKind::Compact => self.compacted = self.compacted.max(entry.mod_revision),
             }
-            EntryKind::Compact => self.compacted = self.compacted.max(entry.mod_revision),
         }
+        if revision != 0 {
+            self.revision = revision;
+        }
+        Ok(())
     }
 }
 
-/// Replays the log from a place; gives where it ends.
-fn replay(
-    disk: &dyn Disk,
-    segments: &Segments,
-    headers: &BTreeMap<u32, SegmentHeader>,
-    first: u32,
-    offset: u64,
-    state: &mut State,
-) -> Result<(u32, u64), Error> {
-    let follower = |id: u32| headers.values().find(|h| h.kind == Kind::Log && h.previous == id);
-    let (mut current, mut at) = (first, offset);
-    if first == 0 {
-        match follower(0) {
-            Some(header) => current = header.id,
-            None if headers.is_empty() => return Ok((0, FIRST)),
-            None => {
-                let place = disk.path().join(checkpoint::NAME).display().to_string();
-                return Err(Error::Corrupt { what: "there are segments but no checkpoint and no first one".into(), place });
-            }
-        }
-    } else if !headers.contains_key(&first) {
-        // The checkpoint's own segment may have been given back: then the next one continues it.
-        match follower(first) {
-            Some(header) => (current, at) = (header.id, FIRST),
-            None => return Ok((first, offset)),
-        }
-    }
-    loop {
-        let next = follower(current);
-        at = replay_segment(disk, segments, current, at, next, state)?;
-        match next {
-            Some(header) => (current, at) = (header.id, FIRST),
-            None => return Ok((current, at)),
-        }
-    }
-}
-
-/// Replays one segment from an offset; gives where its durable part ends.
-fn replay_segment(
-    disk: &dyn Disk,
-    segments: &Segments,
-    id: u32,
-    mut at: u64,
-    next: Option<&SegmentHeader>,
-    state: &mut State,
-) -> Result<u64, Error> {
-    let name = segment::name(Kind::Log, id);
-    let Some(opened) = segments.get(id) else {
-        return Err(segment::corrupt(disk.path(), &name, at, "the segment is missing"));
-    };
-    let len = opened.file.len().map_err(io_error(disk, &name))?;
-    let limit = next.map_or(len, |n| n.previous_end);
-    if limit > len {
-        return Err(segment::corrupt(disk.path(), &name, len, "the segment is cut short"));
-    }
-    let store = next.map(|n| n.store).unwrap_or_default();
-    let store = if store == 0 { store_of(disk, &opened, &name)? } else { store };
-    let mut reader = FrameReader::new(&*opened.file, store, id, limit);
-    while at < limit {
-        let (header, count) = match reader.at(at).map_err(io_error(disk, &name))? {
-            Found::Frame(header, body) => {
-                if header.revision != 0 && header.revision != state.revision + 1 {
-                    return Err(segment::corrupt(
-                        disk.path(),
-                        &name,
-                        at,
-                        format!("revision {} follows {}", header.revision, state.revision),
-                    ));
-                }
-                for entry in entries(body, header.entries) {
-                    let (entry, start, len) = entry.map_err(|what| segment::corrupt(disk.path(), &name, at, what))?;
-                    let offset = at + (super::format::FRAME_HEADER + start) as u64;
-                    state.apply(&entry, Location { segment: id, offset: offset as u32, len: len as u32 });
-                }
-                (header, header.entries)
-            }
-            Found::Nothing(what) => {
-                if next.is_some() || reader.later_group(at).map_err(io_error(disk, &name))?.is_some() {
-                    return Err(segment::corrupt(disk.path(), &name, at, what));
-                }
-                break;
-            }
-        };
-        if header.revision != 0 {
-            state.revision = header.revision;
-        }
-        debug_assert!(count > 0, "a frame has entries");
-        at += header.len as u64;
-    }
-    opened.end.store(at, Ordering::Relaxed);
-    opened.newest.fetch_max(state.revision, Ordering::Relaxed);
-    Ok(at)
-}
-
-fn store_of(disk: &dyn Disk, opened: &Segment, name: &str) -> Result<u64, Error> {
-    match SegmentHeader::read(&*opened.file).map_err(io_error(disk, name))? {
-        Ok(header) => Ok(header.store),
-        Err(what) => Err(segment::corrupt(disk.path(), name, 0, what)),
-    }
+/// Makes a new store's first checkpoint.
+pub(crate) fn initialize(disk: &dyn Disk, store: u64) -> Result<(), Error> {
+    let head = Head { store, revision: 1, next_segment: 1, ..Head::default() };
+    let written = checkpoint::Writer::new(disk, &head).and_then(checkpoint::Writer::finish);
+    written.map(|_| ()).map_err(|source| Error::Io { doing: "write", path: disk.path().join(checkpoint::NAME), source })
 }

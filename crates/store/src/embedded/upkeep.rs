@@ -1,239 +1,245 @@
-//! Forgetting history, moving what lives out of segments that are mostly dead, writing checkpoints, giving space back.
+//! What keeps the store small and its start fast: compaction by age and size, pruning, moving live values out of
+//! segments that are mostly dead, checkpoints.
+//!
+//! Order matters in one place: a segment's file is removed only after a checkpoint that does not refer to it is durable.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::Ordering;
+use std::ops::Bound;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::checkpoint;
-use super::format::{Entry, EntryKind, FIRST, GroupWriter, Kind, Place, SegmentHeader};
-use super::index::{Location, Version};
-use super::queue::{Queue, Signal};
-use super::segment::{self, Segment};
+use super::checkpoint::{self, Head, SegmentRecord};
+use super::format::Kind;
+use super::pack::pack;
+use super::segment::Segment;
 use super::shared::Shared;
-use super::writer::{Reply, Request};
-use crate::{Error, KeyRange};
+use super::writer::{Mark, Reply, Request};
+use crate::Error;
 
-/// A sealed segment is packed when less than this share of it lives (percent).
-const PACK_BELOW: u64 = 50;
-/// Keys pruned under one hold of the index's lock.
-const PRUNE_CHUNK: usize = 1024;
-/// What long leases have left is written at this step.
-const LEASE_STEP: Duration = Duration::from_secs(60);
+/// Long leases' remaining time is written when it has shrunk by this much.
+const LEASE_STEP: Duration = Duration::from_secs(300);
+/// Keys changed under one hold of the index's lock.
+const CHUNK: usize = 1024;
+/// Segments of less than an eighth are put together when there are this many.
+const SMALL_SEGMENTS: usize = 8;
 
-/// The upkeep's thread.
+/// The state of the upkeep between its steps.
 pub(crate) struct Upkeep {
-    signal: Arc<Signal>,
-    thread: JoinHandle<()>,
+    shared: Arc<Shared>,
+    /// When which revision was the present.
+    samples: VecDeque<(Duration, i64)>,
+    /// History has been dropped up to here.
+    pruned: i64,
+    /// Log bytes since the last checkpoint.
+    appended: u64,
+    checkpoint_bytes: u64,
+    /// A segment waits for a checkpoint to be removed.
+    removable: bool,
 }
+
+/// How the upkeep asks the writer.
+pub(crate) type Ask<'a> = &'a dyn Fn(Request);
 
 impl Upkeep {
-    pub(crate) fn start(shared: Arc<Shared>, requests: Arc<Queue>, signal: Arc<Signal>) -> Result<Self, Error> {
-        let raised = Arc::clone(&signal);
-        let path = shared.disk.path().to_owned();
-        let thread = std::thread::Builder::new()
-            .name("store-upkeep".into())
-            .spawn(move || run(&shared, &requests, &raised))
-            .map_err(|source| Error::Io { doing: "start a thread for", path, source })?;
-        Ok(Self { signal, thread })
+    /// After a start that read back `replayed` bytes of log and a checkpoint of `checkpoint_bytes`.
+    pub(crate) fn new(shared: Arc<Shared>, replayed: u64, checkpoint_bytes: u64) -> Self {
+        Self { shared, samples: VecDeque::new(), pruned: 0, appended: replayed, checkpoint_bytes, removable: false }
     }
 
-    pub(crate) fn stop(self) {
-        self.signal.close();
-        if self.thread.join().is_err() {
-            tracing::error!("the store's upkeep panicked");
+    /// Does what is due; `all`: also the checkpoint if it is not.
+    pub(crate) fn step(&mut self, ask: Ask<'_>, all: bool) -> Result<(), Error> {
+        self.shared.hub.progress(self.shared.visible());
+        self.compact_by_age(ask)?;
+        self.compact_by_size(ask)?;
+        self.prune();
+        self.pack()?;
+        let mark = request(ask, Request::Mark)?;
+        self.appended += mark.appended;
+        // A large index is worth more log before it is written again.
+        let due = self.shared.options.checkpoint_bytes.max(self.checkpoint_bytes * 4);
+        if all || self.removable || self.appended >= due { self.checkpoint(&mark) } else { Ok(()) }
+    }
+
+    fn compact_by_age(&mut self, ask: Ask<'_>) -> Result<(), Error> {
+        let Some(retention) = self.shared.options.retention else { return Ok(()) };
+        let now = self.shared.clock.monotonic();
+        let current = self.shared.visible();
+        if self.samples.back().is_none_or(|(_, revision)| *revision != current) {
+            self.samples.push_back((now, current));
+        }
+        // The youngest sample that is old enough; what was the present then must stay readable.
+        while self.samples.len() > 1 && self.samples[1].0 + retention <= now {
+            self.samples.pop_front();
+        }
+        match self.samples.front() {
+            Some((then, revision)) if *then + retention <= now && *revision > self.shared.compacted() => {
+                request(ask, |reply| Request::NoteLeases(LEASE_STEP, reply))?;
+                compact(ask, *revision)
+            }
+            _ => Ok(()),
         }
     }
-}
 
-fn run(shared: &Arc<Shared>, requests: &Queue, signal: &Signal) {
-    // When each revision was the latest, for forgetting by age.
-    let mut past: VecDeque<(Duration, i64)> = VecDeque::new();
-    while signal.wait(shared.options.upkeep_interval) {
-        if let Err(e) = forget_old(shared, requests, &mut past).and_then(|()| pass(shared, requests, false)) {
-            tracing::warn!("the store's upkeep failed and is tried again: {e}");
+    fn compact_by_size(&mut self, ask: Ask<'_>) -> Result<(), Error> {
+        let compacted = self.shared.compacted();
+        let kept = |segment: &Arc<Segment>| {
+            let newest = segment.newest.load(Ordering::Relaxed);
+            (segment.kind == Kind::Log && newest > compacted).then(|| (segment.used(), newest))
+        };
+        let kept: Vec<(u64, i64)> = self.shared.segments.all().iter().filter_map(kept).collect();
+        let mut bytes: u64 = kept.iter().map(|(used, _)| used).sum();
+        let mut target = 0;
+        for (used, newest) in kept {
+            if bytes <= self.shared.options.history_bytes {
+                break;
+            }
+            bytes -= used;
+            target = newest;
         }
+        if target > compacted { compact(ask, target) } else { Ok(()) }
+    }
+
+    /// Drops versions that no read can ask for.
+    fn prune(&mut self) {
+        let mark = self.shared.prunable();
+        if mark <= self.pruned {
+            return;
+        }
+        let segments = &self.shared.segments;
+        let mut start = Bytes::new();
+        loop {
+            let mut index = self.shared.index_mut();
+            let mut dead = Vec::new();
+            let mut last = None;
+            let mut visited = 0;
+            for (key, chain) in
+                index.keys.range_mut::<[u8], _>((Bound::Included(&start[..]), Bound::Unbounded)).take(CHUNK)
+            {
+                if chain.prune(mark, |version| segments.account(version.location, false)) {
+                    dead.push(key.clone());
+                }
+                last = Some(key);
+                visited += 1;
+            }
+            // The least key that is greater than the last.
+            let next = last.filter(|_| visited == CHUNK).map(|last| Bytes::from([&last[..], &[0]].concat()));
+            for key in &dead {
+                index.keys.remove(key);
+            }
+            match next {
+                Some(next) => start = next,
+                None => break,
+            }
+        }
+        self.pruned = mark;
+    }
+
+    /// Moves live values out of segments that are not worth their space.
+    fn pack(&mut self) -> Result<(), Error> {
+        let all = self.shared.segments.all();
+        // The log is continued from its newest segment after a restart.
+        let last = all.iter().rfind(|segment| segment.kind == Kind::Log).map(|segment| segment.id);
+        let settled = |segment: &Arc<Segment>| {
+            Some(segment.id) != last
+                && segment.sealed.load(Ordering::Acquire)
+                && !segment.damaged.load(Ordering::Relaxed)
+                && segment.newest.load(Ordering::Relaxed) <= self.pruned
+        };
+        let settled: Vec<Arc<Segment>> = all.into_iter().filter(settled).collect();
+        let small = |segment: &Arc<Segment>| segment.used() < self.shared.options.segment_bytes / 8;
+        let merge = settled.iter().filter(|segment| small(segment)).count() >= SMALL_SEGMENTS;
+        let (dead, alive): (Vec<_>, Vec<_>) =
+            settled.into_iter().partition(|segment| segment.live.load(Ordering::Relaxed) == 0);
+        let sparse: Vec<Arc<Segment>> = alive
+            .into_iter()
+            .filter(|segment| segment.live.load(Ordering::Relaxed) * 2 < segment.used() || (merge && small(segment)))
+            .collect();
+        self.removable |= !dead.is_empty();
+        self.removable |= pack(&self.shared, &sparse)?;
+        Ok(())
+    }
+
+    /// Writes the index as of the mark, then removes what it does not refer to.
+    fn checkpoint(&mut self, mark: &Mark) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        let failed = |doing: &'static str, name: &str| {
+            let path = shared.disk.path().join(name);
+            move |source| Error::Io { doing, path, source }
+        };
+        // What the log has from the mark on is read back in any case.
+        let all = shared.segments.all().into_iter();
+        let all = all.filter(|segment| segment.kind == Kind::Packed || segment.id <= mark.segment);
+        let (dead, kept): (Vec<_>, Vec<_>) = all.partition(|segment| {
+            segment.live.load(Ordering::Relaxed) == 0
+                && segment.sealed.load(Ordering::Acquire)
+                && (segment.kind == Kind::Packed || segment.id < mark.segment)
+                && segment.newest.load(Ordering::Relaxed) <= self.pruned
+        });
+        let head = Head {
+            store: shared.store_id,
+            revision: mark.pin.revision,
+            compacted: mark.compacted,
+            segment: mark.segment,
+            offset: mark.offset,
+            next_segment: shared.next_segment.load(Ordering::Relaxed) as u32,
+            segments: kept.iter().map(|segment| record(segment, mark)).collect(),
+            leases: mark.leases.clone(),
+        };
+        let written = checkpoint::Writer::new(&*shared.disk, &head).and_then(|mut writer| {
+            let mut result = Ok(());
+            shared.chunks(&crate::KeyRange::all(), |key, chain| {
+                if result.is_ok() {
+                    result = writer.key(key, chain, mark.pin.revision);
+                }
+            });
+            result.and_then(|()| writer.finish())
+        });
+        self.checkpoint_bytes = written.map_err(failed("write", checkpoint::NEW_NAME))?;
+        self.appended = 0;
+        self.removable = false;
+        for segment in dead {
+            shared.segments.remove(segment.id);
+            shared.disk.remove(&segment.name()).map_err(failed("remove", &segment.name()))?;
+        }
+        for segment in kept.iter().filter(|segment| segment.kind == Kind::Log && segment.id < mark.segment) {
+            trim(segment).map_err(failed("cut", &segment.name()))?;
+        }
+        Ok(())
     }
 }
 
-fn forget_old(shared: &Arc<Shared>, requests: &Queue, past: &mut VecDeque<(Duration, i64)>) -> Result<(), Error> {
-    let history = shared.options.history;
-    if history.is_zero() {
-        return Ok(());
-    }
-    let now = shared.clock.monotonic();
-    let revision = shared.visible();
-    if past.back().is_none_or(|(_, last)| *last != revision) {
-        past.push_back((now, revision));
-    }
-    let mut mark = None;
-    // The newest revision that was already superseded by then stays readable: the one in force at the horizon.
-    while past.len() > 1 && past[1].0 + history <= now {
-        past.pop_front();
-    }
-    if let Some((at, revision)) = past.front()
-        && *at + history <= now
-        && *revision > shared.compacted()
-    {
-        mark = Some(*revision);
-    }
-    match mark {
-        Some(revision) => match ask(requests, |reply| Request::Compact(revision, reply)) {
-            // Someone else compacted further meanwhile.
-            Err(Error::Compacted { .. }) => Ok(()),
-            other => other,
-        },
-        None => Ok(()),
+/// A segment as the checkpoint at a mark refers to it: of the one being written, only what is before the mark.
+fn record(segment: &Segment, mark: &Mark) -> SegmentRecord {
+    let here = segment.kind == Kind::Log && segment.id == mark.segment;
+    SegmentRecord {
+        id: segment.id,
+        kind: segment.kind,
+        end: if here { mark.offset } else { segment.end.load(Ordering::Relaxed) },
+        newest: if here { mark.pin.revision } else { segment.newest.load(Ordering::Relaxed) },
     }
 }
 
-fn ask<T>(requests: &Queue, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
+/// Gives back the space that was reserved and not used.
+fn trim(segment: &Segment) -> io::Result<()> {
+    let end = segment.end.load(Ordering::Relaxed);
+    if segment.file.len()? > end { segment.file.set_len(end) } else { Ok(()) }
+}
+
+fn request<T>(ask: Ask<'_>, make: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
     let (reply, answer) = oneshot::channel();
-    requests.push(request(reply));
+    ask(make(reply));
     answer.blocking_recv().map_err(|_| Error::Closed)?
 }
 
-/// One round. A checkpoint is written when it is due, or when `all` is asked for.
-pub(crate) fn pass(shared: &Arc<Shared>, requests: &Queue, all: bool) -> Result<(), Error> {
-    ask(requests, |reply| Request::NoteLeases(LEASE_STEP, reply))?;
-    prune(shared);
-    let io = |doing: &'static str| {
-        let path = shared.disk.path().to_owned();
-        move |source: io::Error| Error::Io { doing, path, source }
-    };
-    let packed = pack(shared)?;
-    let log: u64 = shared.segments.all().iter().filter(|s| s.kind == Kind::Log).map(|s| s.used()).sum();
-    let dead = shared.segments.all().iter().any(|s| is_dead(s));
-    if !(all || packed || dead || log >= shared.options.checkpoint_bytes) {
-        return Ok(());
+fn compact(ask: Ask<'_>, target: i64) -> Result<(), Error> {
+    match request(ask, |reply| Request::Compact(target, reply)) {
+        // Someone else was faster.
+        Err(Error::Compacted { .. }) => Ok(()),
+        other => other,
     }
-    let mark = ask(requests, Request::Mark)?;
-    if !(all || packed || dead || mark.appended >= shared.options.checkpoint_bytes) {
-        return Ok(());
-    }
-    let referred = checkpoint::write(shared, &mark).map_err(io("write a checkpoint in"))?;
-    let mut removed = false;
-    for segment in shared.segments.all() {
-        let behind = segment.kind == Kind::Packed || segment.id < mark.segment;
-        let unused = behind && segment.sealed.load(Ordering::Acquire) && !segment.damaged.load(Ordering::Relaxed);
-        if unused && is_dead(&segment) && !referred.contains(&segment.id) {
-            shared.segments.remove(segment.id);
-            shared.disk.remove(&segment.name()).map_err(io("remove a segment of"))?;
-            removed = true;
-        }
-    }
-    if removed {
-        shared.disk.sync_names().map_err(io("sync"))?;
-    }
-    Ok(())
-}
-
-fn is_dead(segment: &Segment) -> bool {
-    segment.sealed.load(Ordering::Acquire) && segment.live.load(Ordering::Relaxed) == 0
-}
-
-/// Drops versions that nobody can ask for any more.
-fn prune(shared: &Arc<Shared>) {
-    let mark = shared.prunable();
-    let mut start = KeyRange::all();
-    loop {
-        let mut index = shared.index_mut();
-        let keys: Vec<Bytes> = index.range(&start).map(|(key, _)| key.clone()).take(PRUNE_CHUNK).collect();
-        let Some(last) = keys.last().cloned() else { return };
-        for key in &keys {
-            let gone = index
-                .keys
-                .get_mut(key)
-                .is_some_and(|chain| chain.prune(mark, |version| shared.segments.account(version.location, false)));
-            if gone {
-                index.keys.remove(key);
-            }
-        }
-        if keys.len() < PRUNE_CHUNK {
-            return;
-        }
-        start = KeyRange::between([&last[..], &[0]].concat(), Vec::new());
-    }
-}
-
-/// Moves what lives out of sealed segments that are mostly dead; tells whether anything moved.
-fn pack(shared: &Arc<Shared>) -> Result<bool, Error> {
-    let sparse: Vec<Arc<Segment>> = shared
-        .segments
-        .all()
-        .into_iter()
-        .filter(|s| {
-            let (live, used) = (s.live.load(Ordering::Relaxed), s.used());
-            s.sealed.load(Ordering::Acquire)
-                && !s.damaged.load(Ordering::Relaxed)
-                && live > 0
-                && used >= shared.options.segment_bytes / 4
-                && live * 100 < used * PACK_BELOW
-        })
-        .collect();
-    let mut moved = false;
-    for segment in sparse {
-        moved |= pack_one(shared, &segment)?;
-    }
-    Ok(moved)
-}
-
-fn pack_one(shared: &Arc<Shared>, source: &Segment) -> Result<bool, Error> {
-    let mut items: Vec<(Bytes, Version)> = Vec::new();
-    // Versions that are not durable yet are in the active segment, which is never packed.
-    shared.chunks(&KeyRange::all(), |key, chain| {
-        items.extend(chain.versions().filter(|v| v.location.segment == source.id).map(|v| (key.clone(), *v)));
-    });
-    if items.is_empty() {
-        return Ok(false);
-    }
-    items.sort_by_key(|(_, version)| version.location.offset);
-    let io = |doing: &'static str| {
-        let path = shared.disk.path().join(source.name());
-        move |error: io::Error| Error::Io { doing, path, source: error }
-    };
-    let id = shared.new_segment();
-    let header = SegmentHeader { kind: Kind::Packed, id, store: shared.store_id, previous: 0, previous_end: 0, revision: 0 };
-    let target = segment::create(&*shared.disk, &header, 0).map_err(io("pack"))?;
-    let place = Place { store: shared.store_id, segment: id, offset: FIRST };
-    let mut frames = GroupWriter::new(Vec::new(), place);
-    frames.begin();
-    let mut moves: Vec<(Bytes, i64, Location, Location)> = Vec::with_capacity(items.len());
-    for (key, version) in items {
-        let mut bytes = vec![0; version.location.len as usize];
-        source.file.read(&mut bytes, u64::from(version.location.offset)).map_err(io("read"))?;
-        let entry = segment::check(&bytes, &key, &version).map_err(|what| {
-            source.damaged.store(true, Ordering::Relaxed);
-            segment::corrupt(shared.disk.path(), &source.name(), u64::from(version.location.offset), what)
-        })?;
-        let (offset, len) = frames.entry(&Entry {
-            kind: if version.is_tombstone() { EntryKind::Tombstone } else { EntryKind::Put },
-            ..entry
-        });
-        moves.push((key, version.mod_revision, version.location, Location { segment: id, offset, len }));
-    }
-    frames.finish(0, shared.clock.wall_millis());
-    target.file.write(&frames.buffer, FIRST).map_err(io("pack"))?;
-    target.file.sync().map_err(io("pack"))?;
-    target.end.store(FIRST + frames.buffer.len() as u64, Ordering::Relaxed);
-    target.sealed.store(true, Ordering::Release);
-    shared.segments.insert(Arc::new(target));
-    for chunk in moves.chunks(PRUNE_CHUNK) {
-        let mut index = shared.index_mut();
-        for (key, revision, from, to) in chunk {
-            let held = index.keys.get_mut(key).and_then(|chain| chain.exact_mut(*revision));
-            // Pruned meanwhile, perhaps.
-            if let Some(version) = held.filter(|v| v.location == *from) {
-                version.location = *to;
-                shared.segments.account(*to, true);
-                shared.segments.account(*from, false);
-            }
-        }
-    }
-    Ok(true)
 }

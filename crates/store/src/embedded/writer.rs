@@ -277,7 +277,8 @@ impl Writer {
         }
     }
 
-    fn mark(&mut self) -> Mark {
+    /// The moment between two groups that is now.
+    pub(crate) fn mark(&mut self) -> Mark {
         self.noticed = 0;
         let (segment, offset) = self.log.position();
         Mark {
