@@ -1,6 +1,10 @@
 //! Validation as its users meet it: JSON in, defaulted, messages out.
 
-use schema::{Map, defaults, json, resource, validation};
+mod support;
+
+use proptest::prelude::*;
+use schema::{Map, defaults, json, normal, resource, validation};
+use support::Generator;
 
 fn object(group: &str, version: &str, kind: &str, text: &str) -> Map {
     let row = resource::of_kind(group, version, kind).unwrap_or_else(|| panic!("{kind} is served"));
@@ -391,4 +395,41 @@ fn warned() {
             "spec.containers[0].env[1]: hides previous definition of \"X\", which may be dropped when using apply",
         ]
     );
+}
+
+const SUBRESOURCES: [&str; 6] = ["", "status", "finalize", "ephemeralcontainers", "resize", "approval"];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn no_object_makes_the_rules_panic(n in 0usize..1000, seeds: (u64, u64), sub in 0usize..SUBRESOURCES.len()) {
+        let row = &resource::all()[n % resource::all().len()];
+        let ty = row.schema.root();
+        let made = |seed| {
+            let made = Generator::new(seed, 400).object(ty, &row.api_version(), &row.kind);
+            let mut object = normal::typed(ty, made.into()).unwrap().object;
+            defaults::apply(ty, &mut object);
+            object
+        };
+        let (new, old) = (made(seeds.0), made(seeds.1));
+        let _ = validation::create(&row.group, &row.kind, &new);
+        let _ = validation::update(&row.group, &row.kind, SUBRESOURCES[sub], &new, &old);
+        let _ = validation::warnings(&row.group, &row.kind, &new, Some(&old));
+    }
+
+    #[test]
+    fn an_update_that_changes_nothing_finds_no_more_than_a_creation(n in 0usize..1000, seed: u64) {
+        let row = &resource::all()[n % resource::all().len()];
+        let ty = row.schema.root();
+        let made = Generator::new(seed, 400).object(ty, &row.api_version(), &row.kind);
+        let object = normal::typed(ty, made.into()).unwrap().object;
+        let created = validation::create(&row.group, &row.kind, &object);
+        for error in validation::update(&row.group, &row.kind, "", &object, &object) {
+            // Addresses of nodes, and of endpoints on several nodes, may repeat until they are updated.
+            let repeated = error.field.starts_with("status.addresses") || error.field.ends_with(".nodeName");
+            let told = created.iter().any(|known| known.field == error.field);
+            prop_assert!(told || repeated, "{error}");
+        }
+    }
 }

@@ -145,7 +145,7 @@ pub(super) fn lease(object: &Map) -> Errors {
         let path = SPEC.child("strategy");
         let parts: Vec<&str> = strategy.split('/').collect();
         match parts[..] {
-            [name] if matches!(name, "OldestEmulationVersion") => {}
+            ["OldestEmulationVersion"] => {}
             [_] => {
                 let why = "must be a qualified name or one of [OldestEmulationVersion]";
                 errors.push(FieldError::invalid(&path, strategy, why));

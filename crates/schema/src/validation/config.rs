@@ -85,16 +85,12 @@ pub(super) fn secret(object: &Map) -> Errors {
         }
         "kubernetes.io/dockercfg" => json_key(&mut errors, data, ".dockercfg"),
         "kubernetes.io/dockerconfigjson" => json_key(&mut errors, data, ".dockerconfigjson"),
-        "kubernetes.io/basic-auth" => {
-            if !data.contains_key("username") && !data.contains_key("password") {
-                errors.push(FieldError::required(&DATA.key("username"), ""));
-                errors.push(FieldError::required(&DATA.key("password"), ""));
-            }
+        "kubernetes.io/basic-auth" if !data.contains_key("username") && !data.contains_key("password") => {
+            errors.push(FieldError::required(&DATA.key("username"), ""));
+            errors.push(FieldError::required(&DATA.key("password"), ""));
         }
-        "kubernetes.io/ssh-auth" => {
-            if data.get("ssh-privatekey").unwrap_or("").is_empty() {
-                errors.push(FieldError::required(&DATA.key("ssh-privatekey"), ""));
-            }
+        "kubernetes.io/ssh-auth" if data.get("ssh-privatekey").unwrap_or("").is_empty() => {
+            errors.push(FieldError::required(&DATA.key("ssh-privatekey"), ""));
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {
