@@ -45,8 +45,10 @@ async fn the_shims_executable_cannot_be_overwritten() {
         value: pod.id.clone(),
     }];
     let (output, _) = pod.finished(attack).await;
-    let lines: Vec<_> = output.lines().collect();
-    assert_eq!(lines, ["found one", "Read-only file system", "Read-only file system"]);
+    let mut lines: Vec<_> = output.lines().filter(|l| !l.starts_with("grep:")).collect();
+    assert_eq!(lines.len(), 3, "{output}");
+    lines.retain(|l| !["Read-only file system", "Text file busy"].contains(l));
+    assert_eq!(lines, ["found one"], "{output}");
 }
 
 /// CVE-2024-21626: no descriptor of the machine may be open in a container, and none may be its directory.
@@ -68,10 +70,10 @@ async fn no_descriptor_leaks_into_a_container() {
         .map(|name| fs::read_link(format!("/proc/{pid}/fd/{name}")).unwrap())
         .collect();
     assert!(open.is_empty(), "{open:?}");
-    let (out, _, _) = container.exec(&["sh", "-c", "ls /proc/$$/fd"]).await.unwrap();
-    let mut numbers: Vec<_> = out.split_whitespace().collect();
-    numbers.retain(|n| n.parse::<u32>().unwrap() > 2);
-    assert!(numbers.is_empty() || numbers == ["10"], "{numbers:?}");
+    let (out, _, _) = container.exec(&["ls", "-l", "/proc/self/fd"]).await.unwrap();
+    let links: Vec<_> = out.lines().filter_map(|l| l.split_once(" -> ")).map(|(_, to)| to).collect();
+    // The fourth was the directory that was read.
+    assert_eq!((links.len(), out.lines().filter(|l| l.contains(':')).count()), (3, 4), "{out}");
     for dir in ["/proc/self/fd/7", "/proc/self/fd/8/../..", "/proc/self/fd/3"] {
         let mut attack = shell(&format!("cwd{}", dir.len()), "cat /etc/shadow; ls; true");
         attack.working_dir = dir.into();

@@ -154,7 +154,7 @@ async fn open(config: Config) -> Result<(Arc<Runtime>, ImageServer), ServeError>
         fs::create_dir_all(&dir).map_err(io_error(format!("make {}", dir.display())))?;
     }
     // Nobody but root looks at containers' files; containers themselves see mounts, not paths.
-    fs::set_permissions(layout.root(), fs::Permissions::from_mode(0o711))
+    fs::set_permissions(layout.root(), fs::Permissions::from_mode(0o700))
         .map_err(io_error("protect the runtime's directory"))?;
     let cgroups = Cgroups::detect().map_err(|e: CgroupError| ServeError::Cgroups(e.to_string()))?;
     let network_config = config.clone();

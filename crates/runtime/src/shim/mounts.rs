@@ -104,6 +104,8 @@ pub(crate) enum StageError {
     NotShared { path: PathBuf, mount: PathBuf },
     #[error("path {path:?} is mounted on {mount:?} but it is not a shared or slave mount")]
     NotSlave { path: PathBuf, mount: PathBuf },
+    #[error("mount {0}: {0:?} cannot be mounted because it is inside /proc")]
+    InsideProc(PathBuf),
     #[error("the image's {0} is not a directory; it must not be a symbolic link or a file")]
     NotDirectory(PathBuf),
 }
@@ -123,13 +125,17 @@ pub(crate) fn stage(
     staging: &Path,
 ) -> Result<Staged, StageError> {
     check_rootfs(rootfs)?;
+    let plan: Vec<MountPlan> = plan
+        .iter()
+        .map(|mount| resolve_destination(rootfs, mount))
+        .collect::<Result<_, _>>()?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed(staging, "make a mount namespace"))?;
     let table = fs::read_to_string("/proc/self/mountinfo").map_err(failed(staging, "read mounts"))?;
     let table = parse_mount_table(&table);
 
     // All sources first: making the staging directory's mount private would cut off those that lie on it.
     let mut sources = Vec::new();
-    for mount in plan {
+    for mount in &plan {
         sources.push(match &mount.kind {
             MountKind::Bind(bind) => Some(clone_source(bind, &table)?),
             _ => None,
@@ -197,6 +203,83 @@ pub(crate) fn stage(
         });
     }
     Ok(staged)
+}
+
+/// Follows the links of the image in a destination, so that what is decided by it is decided by where it
+/// really is, and refuses those below `/proc`: libcontainer checks only mounts of procfs itself.
+fn resolve_destination(rootfs: &Path, mount: &MountPlan) -> Result<MountPlan, StageError> {
+    // What lxcfs emulates.
+    const ALLOWED: [&str; 10] = [
+        "/proc/cpuinfo",
+        "/proc/diskstats",
+        "/proc/meminfo",
+        "/proc/stat",
+        "/proc/swaps",
+        "/proc/uptime",
+        "/proc/loadavg",
+        "/proc/slabinfo",
+        "/proc/sys/kernel/ns_last_pid",
+        "/proc/sys/crypto/fips_enabled",
+    ];
+    let destination = resolve_in_image(rootfs, &mount.destination)?;
+    let proc = Path::new("/proc");
+    let refused = match &mount.kind {
+        MountKind::Bind(bind) if destination == proc => !is_procfs(&bind.source),
+        _ => {
+            destination.starts_with(proc)
+                && destination != proc
+                && !ALLOWED.iter().any(|a| destination == Path::new(a))
+        }
+    };
+    if refused {
+        return Err(StageError::InsideProc(mount.destination.clone()));
+    }
+    Ok(MountPlan {
+        destination,
+        kind: mount.kind.clone(),
+    })
+}
+
+fn is_procfs(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path)
+        .is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC)
+}
+
+/// Where a path of a container leads, as far as its image says. Nobody else changes the image meanwhile.
+fn resolve_in_image(rootfs: &Path, path: &Path) -> Result<PathBuf, StageError> {
+    let mut rest: Vec<PathBuf> = components_reversed(path);
+    let mut done = PathBuf::from("/");
+    let mut links = 0;
+    while let Some(component) = rest.pop() {
+        if component == Path::new("..") {
+            done.pop();
+            continue;
+        }
+        let next = done.join(&component);
+        let inside = next.strip_prefix("/").unwrap_or(&next);
+        let Ok(target) = fs::read_link(rootfs.join(inside)) else {
+            done = next;
+            continue;
+        };
+        links += 1;
+        if links > 40 {
+            let error = io::Error::from_raw_os_error(libc::ELOOP);
+            return Err(failed(path, "resolve")(error));
+        }
+        if target.is_absolute() {
+            done = PathBuf::from("/");
+        }
+        rest.extend(components_reversed(&target));
+    }
+    Ok(done)
+}
+
+fn components_reversed(path: &Path) -> Vec<PathBuf> {
+    path.components()
+        .rev()
+        .filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir))
+        .map(|c| PathBuf::from(c.as_os_str()))
+        .collect()
 }
 
 /// libcontainer makes links and nodes at `rootfs/dev/…` by plain paths before the root is changed: were `dev`
@@ -463,6 +546,39 @@ mod tests {
         assert!(root.join("run/stub/resolv.conf").is_file());
         assert!(!outside.exists());
         assert!(root.join(outside.strip_prefix("/").unwrap()).is_file());
+    }
+
+    #[test]
+    fn destinations_follow_the_images_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, dir.path().join(at)).unwrap();
+        fs::create_dir_all(dir.path().join("var")).unwrap();
+        link("/run", "var/run");
+        link("../../proc/self", "me");
+        link("dev", "devices");
+        link("loop", "loop");
+        let at = |path: &str| resolve_in_image(dir.path(), Path::new(path));
+        assert_eq!(at("/var/run/secrets").unwrap(), Path::new("/run/secrets"));
+        assert_eq!(at("/devices").unwrap(), Path::new("/dev"));
+        assert_eq!(at("/var/../../x").unwrap(), Path::new("/x"));
+        assert!(at("/loop/x").is_err());
+        let bind = |destination: &str| MountPlan {
+            destination: destination.into(),
+            kind: MountKind::Bind(Bind {
+                source: "/tmp".into(),
+                recursive: true,
+                readonly: false,
+                recursive_readonly: false,
+                propagation: Propagation::Private,
+                hardened: false,
+            }),
+        };
+        for bad in ["/proc", "/proc/sys", "/me/attr", "/x/../proc/1"] {
+            assert!(resolve_destination(dir.path(), &bind(bad)).is_err(), "{bad}");
+        }
+        for good in ["/proc/cpuinfo", "/procs", "/var/run"] {
+            assert!(resolve_destination(dir.path(), &bind(good)).is_ok(), "{good}");
+        }
     }
 
     #[test]

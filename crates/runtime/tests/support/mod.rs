@@ -34,6 +34,8 @@ pub struct Server {
     pub cluster: String,
     pod_cidr: String,
     process: Option<Child>,
+    /// Runs instead of the usual one, as after an upgrade.
+    pub executable: Option<PathBuf>,
     pub client: Client,
 }
 
@@ -53,6 +55,7 @@ impl Server {
             pod_cidr: format!("10.{}.{}.0/24", 128 + pid % 120, (pid / 120 + number * 50) % 256),
             dir,
             process: None,
+            executable: None,
             client,
         };
         server.launch().await;
@@ -84,7 +87,8 @@ impl Server {
             .append(true)
             .open(self.dir.path().join("server.log"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_cri-server"))
+        let usual = PathBuf::from(env!("CARGO_BIN_EXE_cri-server"));
+        let child = Command::new(self.executable.as_ref().unwrap_or(&usual))
             .args(self.arguments())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
