@@ -4,7 +4,8 @@ use crate::cache::{Cacher, Caches, Entry, Scope};
 use api::Status;
 use async_trait::async_trait;
 use schema::Map;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A stored kind of object, in the version that it is stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,12 +65,60 @@ pub trait Lookup: Send + Sync + 'static {
 }
 
 /// Objects out of the watch caches.
-pub struct FromCaches(pub Arc<Caches>);
+///
+/// Small objects that many decisions ask for (namespaces, classes, accounts, limits) are kept decoded as long as they stay
+/// as they are.
+pub struct FromCaches {
+    caches: Arc<Caches>,
+    decoded: Mutex<HashMap<(&'static str, String), (u64, Arc<Map>)>>,
+}
+
+/// Above this many, those that are kept decoded are forgotten rather than grow.
+const MOST_DECODED: usize = 512;
+
+/// Kinds whose objects are small, many-times asked for and seldom changed.
+const KEPT: [Stored; 9] = [
+    NAMESPACES,
+    SERVICE_ACCOUNTS,
+    LIMIT_RANGES,
+    RESOURCE_QUOTAS,
+    PRIORITY_CLASSES,
+    STORAGE_CLASSES,
+    INGRESS_CLASSES,
+    RUNTIME_CLASSES,
+    SERVICE_CIDRS,
+];
 
 impl FromCaches {
+    pub fn new(caches: Arc<Caches>) -> Self {
+        FromCaches { caches, decoded: Mutex::default() }
+    }
+
     fn cacher(&self, kind: Stored) -> Option<Arc<Cacher>> {
         let row = schema::resource::all().iter().find(|r| r.plural == kind.plural && r.group == kind.group)?;
-        self.0.get(&row.storage.as_ref()?.prefix)
+        self.caches.get(&row.storage.as_ref()?.prefix)
+    }
+
+    fn decode(&self, kind: Stored, cacher: &Cacher, entry: &Entry) -> Option<Arc<Map>> {
+        if !KEPT.contains(&kind) {
+            return decode(cacher, entry);
+        }
+        let key = (kind.plural, entry.key().to_owned());
+        {
+            let decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((revision, object)) = decoded.get(&key)
+                && *revision == entry.revision()
+            {
+                return Some(object.clone());
+            }
+        }
+        let object = decode(cacher, entry)?;
+        let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
+        if decoded.len() >= MOST_DECODED {
+            decoded.clear();
+        }
+        decoded.insert(key, (entry.revision(), object.clone()));
+        Some(object)
     }
 }
 
@@ -86,18 +135,18 @@ impl Lookup for FromCaches {
     fn get(&self, kind: Stored, namespace: &str, name: &str) -> Option<Arc<Map>> {
         let cacher = self.cacher(kind)?;
         let entry = cacher.get(&Cacher::key(namespace, name))?;
-        decode(&cacher, &entry)
+        self.decode(kind, &cacher, &entry)
     }
 
     fn list(&self, kind: Stored, namespace: Option<&str>) -> Vec<Arc<Map>> {
         let Some(cacher) = self.cacher(kind) else { return Vec::new() };
         let scope = namespace.map_or(Scope::All, |namespace| Scope::Namespace(namespace.to_owned()));
         let (state, _) = cacher.now();
-        state.range(&scope, None).filter_map(|entry| decode(&cacher, entry)).collect()
+        state.range(&scope, None).filter_map(|entry| self.decode(kind, &cacher, entry)).collect()
     }
 
     async fn fresh(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status> {
-        self.0.consistent().await?;
+        self.caches.consistent().await?;
         Ok(self.get(kind, namespace, name))
     }
 }

@@ -122,7 +122,7 @@ pub struct Secured {
 /// # Errors
 /// A certificate or plugin name that cannot be used, or a store that does not take the first objects.
 pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secured, SecurityError> {
-    let objects: Arc<dyn Lookup> = Arc::new(FromCaches(registry.caches().clone()));
+    let objects: Arc<dyn Lookup> = Arc::new(FromCaches::new(registry.caches().clone()));
     let written = bootstrap::ensure(&**registry.store(), registry.caches(), &settings.bootstrap).await?;
     keep_first_objects(registry, settings.bootstrap.clone());
     let (rbac, authorizer) = authorizer(registry, &settings.authorization);
