@@ -143,13 +143,11 @@ impl Index {
     /// Adds the newest version of a key; the key is copied if it is new.
     pub(crate) fn push(&mut self, key: &[u8], version: Version) -> Bytes {
         let live = usize::from(!version.is_tombstone());
-        if let Some((held, _)) = self.keys.get_key_value(key) {
-            let held = held.clone();
-            if let Some(chain) = self.keys.get_mut(key) {
-                self.live = self.live + live - usize::from(!chain.latest.is_tombstone());
-                chain.push(version);
-            }
-            return held;
+        let only = (Bound::Included(key), Bound::Included(key));
+        if let Some((held, chain)) = self.keys.range_mut::<[u8], _>(only).next() {
+            self.live = self.live + live - usize::from(!chain.latest.is_tombstone());
+            chain.push(version);
+            return held.clone();
         }
         // The caller's bytes may be a slice of something large, which a key must not keep alive.
         let key = Bytes::copy_from_slice(key);

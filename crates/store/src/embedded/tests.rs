@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use std::sync::atomic::Ordering;
+
 use super::{Embedded, Options};
 use crate::Store;
 use crate::suite::Fixture;
