@@ -42,7 +42,7 @@ async fn body(call: &mut Call, expected: Expected<'_>, validation: FieldValidati
     let body = std::mem::take(&mut call.body);
     let bytes = receive::read(&call.parts.headers, body).await?;
     let mut object = receive::decode(&call.cx, &call.parts.headers, &bytes, expected, validation)?;
-    schema::defaults::apply(expected.ty, &mut object);
+    crate::registry::complete::complete(expected.ty, &mut object);
     Ok(object)
 }
 
@@ -303,7 +303,7 @@ pub(super) async fn delete(registry: &Registry, served: &Arc<Served>, mut call: 
         Some(false) if !deleted.gone => StatusCode::ACCEPTED,
         _ => StatusCode::OK,
     };
-    if !deleted.gone || served.strategy.returns_deleted() {
+    if !deleted.gone || served.strategy.rules().returns_deleted {
         return answer::object(code, served, Object::written(&deleted.object), view, call.cx.now);
     }
     let mut details = Map::new();

@@ -83,7 +83,7 @@ fn scalar(value: &Value, depth: usize, out: &mut String) {
 }
 
 fn text(s: &str, depth: usize, out: &mut String) {
-    let printable = s.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{feff}');
+    let printable = s.chars().all(|c| c == '\n' || printable(c));
     let lines = s.contains('\n') && printable && !s.starts_with([' ', '\n']) && !s.lines().any(|l| l.ends_with(' '));
     if lines {
         out.push('|');
@@ -102,11 +102,31 @@ fn text(s: &str, depth: usize, out: &mut String) {
     } else if plain(s) {
         out.push_str(s);
     } else {
-        // A JSON string is a YAML string.
-        let mut json = Vec::new();
-        schema::json::encode_str(s, &mut json);
-        out.push_str(&String::from_utf8_lossy(&json));
+        quoted(s, out);
     }
+}
+
+fn quoted(s: &str, out: &mut String) {
+    out.push('"');
+    for c in s.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            c if printable(c) => out.push(c),
+            c if (c as u32) < 0x100 => out.push_str(&format!("\\x{:02X}", c as u32)),
+            c if (c as u32) < 0x1_0000 => out.push_str(&format!("\\u{:04X}", c as u32)),
+            c => out.push_str(&format!("\\U{:08X}", c as u32)),
+        }
+    }
+    out.push('"');
+}
+
+/// What YAML lets stand as it is on one line.
+fn printable(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}')
 }
 
 /// Whether a string, written as it is, is read as that string.
@@ -135,7 +155,7 @@ fn plain(s: &str) -> bool {
         && !s.ends_with([' ', ':'])
         && !s.contains(": ")
         && !s.contains(" #")
-        && s.chars().all(|c| !c.is_control() && c != '\u{feff}' && c != '\u{2028}' && c != '\u{2029}')
+        && s.chars().all(printable)
 }
 
 #[cfg(test)]

@@ -250,7 +250,7 @@ fn mark(cx: &Context, object: &mut Map) {
 /// Puts the finalizers in place that have the garbage collector orphan, or delete first, what depends on the object.
 fn set_dependents_finalizers(strategy: &dyn Strategy, object: &mut Map, options: &DeleteOptions) {
     let present: Vec<&str> = meta::finalizers(object).iter().filter_map(Value::as_str).collect();
-    let policy = strategy.garbage_collection();
+    let policy = strategy.rules().garbage_collection;
     let (orphan, foreground) = if policy == GarbageCollection::Unsupported {
         (false, false)
     } else if let Some(orphan) = options.orphan_dependents {
@@ -284,7 +284,7 @@ fn set_dependents_finalizers(strategy: &dyn Strategy, object: &mut Map, options:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategy::{Pods, Standard};
+    use crate::strategy::{Pods, Rules, Standard};
 
     fn object(json: &str) -> Map {
         match schema::json::parse(json.as_bytes()).expect("JSON") {
@@ -299,13 +299,13 @@ mod tests {
 
     #[test]
     fn what_nothing_holds_goes_at_once() {
-        assert_eq!(planned(&Standard, r#"{"metadata":{"name":"a"}}"#, DeleteOptions::default()), Plan::Remove);
+        assert_eq!(planned(&Standard(Rules::STANDARD), r#"{"metadata":{"name":"a"}}"#, DeleteOptions::default()), Plan::Remove);
     }
 
     #[test]
     fn finalizers_hold() {
         let Plan::Update(held) =
-            planned(&Standard, r#"{"metadata":{"finalizers":["a/b"],"generation":2}}"#, DeleteOptions::default())
+            planned(&Standard(Rules::STANDARD), r#"{"metadata":{"finalizers":["a/b"],"generation":2}}"#, DeleteOptions::default())
         else {
             panic!("it is held")
         };
@@ -318,25 +318,25 @@ mod tests {
     fn propagation_becomes_a_finalizer() {
         for (propagation, name) in [(Propagation::Orphan, "orphan"), (Propagation::Foreground, "foregroundDeletion")] {
             let options = DeleteOptions { propagation: Some(propagation), ..DeleteOptions::default() };
-            let Plan::Update(held) = planned(&Standard, r#"{"metadata":{}}"#, options) else { panic!("it is held") };
+            let Plan::Update(held) = planned(&Standard(Rules::STANDARD), r#"{"metadata":{}}"#, options) else { panic!("it is held") };
             assert_eq!(meta::finalizers(&held), [Value::from(name)]);
         }
         let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
-        assert_eq!(planned(&Standard, r#"{"metadata":{"finalizers":["orphan"]}}"#, options), Plan::Remove);
+        assert_eq!(planned(&Standard(Rules::STANDARD), r#"{"metadata":{"finalizers":["orphan"]}}"#, options), Plan::Remove);
     }
 
     #[test]
     fn pods_have_grace_once_they_have_a_node() {
         let running = r#"{"metadata":{},"spec":{"nodeName":"n","terminationGracePeriodSeconds":30}}"#;
-        let Plan::Update(dying) = planned(&Pods, running, DeleteOptions::default()) else { panic!("it has grace") };
+        let Plan::Update(dying) = planned(&Pods(Rules::STANDARD), running, DeleteOptions::default()) else { panic!("it has grace") };
         assert_eq!(dying.at(&["metadata", "deletionGracePeriodSeconds"]), Some(&Value::Int(30)));
         let json = schema::json::to_string(&dying);
-        assert_eq!(planned(&Pods, &json, DeleteOptions::default()), Plan::Keep);
+        assert_eq!(planned(&Pods(Rules::STANDARD), &json, DeleteOptions::default()), Plan::Keep);
         let shorter = |seconds| DeleteOptions { grace_period_seconds: Some(seconds), ..DeleteOptions::default() };
-        assert_eq!(planned(&Pods, &json, shorter(60)), Plan::Keep);
-        assert!(matches!(planned(&Pods, &json, shorter(5)), Plan::Update(_)));
-        assert_eq!(planned(&Pods, &json, shorter(0)), Plan::Remove);
-        assert_eq!(planned(&Pods, r#"{"metadata":{},"spec":{}}"#, DeleteOptions::default()), Plan::Remove);
-        assert_eq!(planned(&Pods, running, shorter(0)), Plan::Remove);
+        assert_eq!(planned(&Pods(Rules::STANDARD), &json, shorter(60)), Plan::Keep);
+        assert!(matches!(planned(&Pods(Rules::STANDARD), &json, shorter(5)), Plan::Update(_)));
+        assert_eq!(planned(&Pods(Rules::STANDARD), &json, shorter(0)), Plan::Remove);
+        assert_eq!(planned(&Pods(Rules::STANDARD), r#"{"metadata":{},"spec":{}}"#, DeleteOptions::default()), Plan::Remove);
+        assert_eq!(planned(&Pods(Rules::STANDARD), running, shorter(0)), Plan::Remove);
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `served`, `table` | what is served, by path |
 //! | `create`, `update`, `delete`, `read` | the verbs |
+//! | `complete` | defaults and aliases of what was decoded |
 //! | `mutation` | what an update does: replace, patch, apply, through a subresource's lens |
 //! | `commit` | the transactions with the store |
 //! | `meta`, `managed` | what all objects have |
@@ -14,6 +15,7 @@
 
 mod allocator;
 mod commit;
+pub mod complete;
 pub mod convert;
 mod create;
 mod delete;

@@ -95,7 +95,7 @@ impl Mutation for Patch<'_> {
             invalid_patch(&self.what, existing.str_at(&["metadata", "name"]), &format!("strict decoding error: {problems}"))
         })?;
         if self.defaults {
-            schema::defaults::apply(self.ty, &mut object);
+            super::complete::complete(self.ty, &mut object);
         }
         Ok(object)
     }
@@ -166,7 +166,7 @@ impl Mutation for Apply<'_> {
         let typed = schema::normal::typed(self.ty, Value::Map(merged));
         let mut object = typed.map_err(|error| Status::internal(format!("the merged object does not fit its kind: {error}")))?.object;
         if self.defaults {
-            schema::defaults::apply(self.ty, &mut object);
+            super::complete::complete(self.ty, &mut object);
         }
         Ok(object)
     }

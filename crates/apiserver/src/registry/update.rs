@@ -183,7 +183,7 @@ impl Registry {
         mutation: &dyn Mutation,
         options: &Options,
     ) -> Result<Attempt, Status> {
-        let replaces = !mutation.is_patch() && served.strategy.allow_create_on_update();
+        let replaces = !mutation.is_patch() && served.strategy.rules().create_on_update;
         if !place.subresource.is_empty() || !mutation.creates() && !replaces {
             return Err(Status::not_found(&served.group_resource(), place.name));
         }
@@ -259,7 +259,7 @@ fn check_identity(served: &Served, object: &Map, old: &Map, name: &str) -> Resul
 /// The resourceVersion, if there is one, must be the object's.
 fn check_version(served: &Served, object: &Map, entry: &Entry, name: &str) -> Result<(), Status> {
     match object.str_at(&["metadata", "resourceVersion"]) {
-        "" | "0" if served.strategy.allow_unconditional_update() => Ok(()),
+        "" | "0" if served.strategy.rules().unconditional_update => Ok(()),
         "" | "0" => {
             let metadata = Path::root("metadata");
             let why = "must be specified for an update";

@@ -1,78 +1,232 @@
 //! The strategies of built-in kinds that differ from the standard one.
 
-use super::{GarbageCollection, Strategy, keep_other_side};
+use super::{Rules, Strategy, keep_other_side};
 use crate::context::Context;
 use crate::options::DeleteOptions;
 use schema::{Map, Resource, Value};
 use std::time::Duration;
 
-/// Of kinds that need nothing of their own.
-#[derive(Debug, Default)]
-pub struct Standard;
-
-impl Strategy for Standard {}
-
-/// Of kinds that a PUT creates.
+/// Of kinds that need nothing but data of their own.
 #[derive(Debug)]
-pub struct CreatedByUpdate;
+pub struct Standard(pub Rules);
 
-impl Strategy for CreatedByUpdate {
-    fn allow_create_on_update(&self) -> bool {
-        true
-    }
-}
-
-/// Of kinds whose delete is answered with the object.
-#[derive(Debug)]
-pub struct Returned;
-
-impl Strategy for Returned {
-    fn returns_deleted(&self) -> bool {
-        true
-    }
-}
-
-/// Of kinds whose dependents outlive them when nobody says otherwise.
-#[derive(Debug)]
-pub struct Orphaning;
-
-impl Strategy for Orphaning {
-    fn garbage_collection(&self) -> GarbageCollection {
-        GarbageCollection::Orphan
+impl Strategy for Standard {
+    fn rules(&self) -> Rules {
+        self.0
     }
 }
 
 /// Volumes and claims begin as pending.
 #[derive(Debug)]
-pub struct Volumes;
+pub struct Volumes(pub Rules);
 
 impl Strategy for Volumes {
     fn prepare_for_create(&self, _: &Context, _: &Resource, object: &mut Map) {
         object.set_at(&["status", "phase"], "Pending");
     }
-    fn returns_deleted(&self) -> bool {
-        true
+    fn rules(&self) -> Rules {
+        self.0
+    }
+}
+
+/// Changed annotations count as a change of a Deployment: tools tell its controller things through them.
+#[derive(Debug)]
+pub struct Deployments;
+
+impl Strategy for Deployments {
+    fn changes_generation(&self, object: &Map, old: &Map) -> bool {
+        let annotations = |map: &Map| map.at(&["metadata", "annotations"]).cloned();
+        super::changes_besides_metadata_and_status(object, old) || annotations(object) != annotations(old)
+    }
+
+    fn prepare_for_update(&self, _: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
+        keep_other_side(row, subresource, object, old);
+        if subresource == "status" {
+            keep_at(object, old, &["metadata", "labels"]);
+        }
+    }
+}
+
+/// Jobs select their pods by labels that they give them themselves, unless they are told not to.
+#[derive(Debug)]
+pub struct Jobs(pub Rules);
+
+const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
+
+impl Strategy for Jobs {
+    fn prepare_for_create(&self, _: &Context, _: &Resource, object: &mut Map) {
+        if object.at(&["spec", "manualSelector"]).and_then(Value::as_bool) == Some(true) {
+            return;
+        }
+        let name = object.str_at(&["metadata", "name"]).to_owned();
+        let uid = object.str_at(&["metadata", "uid"]).to_owned();
+        // What the client has set stays, for validation to judge.
+        let mut give = |path: &[&'static str], value: &str| {
+            if object.at(path).is_none() {
+                object.set_at(path, value);
+            }
+        };
+        for label in ["job-name", "batch.kubernetes.io/job-name"] {
+            give(&["spec", "template", "metadata", "labels", label], &name);
+        }
+        for label in ["controller-uid", CONTROLLER_UID] {
+            give(&["spec", "template", "metadata", "labels", label], &uid);
+        }
+        give(&["spec", "selector", "matchLabels", CONTROLLER_UID], &uid);
+    }
+
+    fn rules(&self) -> Rules {
+        self.0
+    }
+}
+
+/// What a priority class says does not change.
+#[derive(Debug)]
+pub struct PriorityClasses;
+
+impl Strategy for PriorityClasses {
+    fn changes_generation(&self, _: &Map, _: &Map) -> bool {
+        false
+    }
+}
+
+/// References to secrets are names alone.
+#[derive(Debug)]
+pub struct ServiceAccounts(pub Rules);
+
+impl ServiceAccounts {
+    fn clean(object: &mut Map) {
+        let secrets = object.get_mut("secrets").and_then(Value::as_list_mut);
+        for secret in secrets.into_iter().flatten().filter_map(Value::as_map_mut) {
+            secret.retain(|key, _| key == "name");
+        }
+    }
+}
+
+impl Strategy for ServiceAccounts {
+    fn prepare_for_create(&self, _: &Context, _: &Resource, object: &mut Map) {
+        Self::clean(object);
+    }
+    fn prepare_for_update(&self, _: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
+        keep_other_side(row, subresource, object, old);
+        Self::clean(object);
+    }
+    fn rules(&self) -> Rules {
+        self.0
+    }
+}
+
+/// Requests carry who made them, whatever they say of it themselves.
+#[derive(Debug)]
+pub struct SigningRequests;
+
+impl Strategy for SigningRequests {
+    fn prepare_for_create(&self, cx: &Context, _: &Resource, object: &mut Map) {
+        for key in ["username", "uid", "groups", "extra"] {
+            object.remove_at(&["spec", key]);
+        }
+        let user = &cx.user;
+        object.set_at(&["spec", "username"], user.name.as_str());
+        if !user.uid.is_empty() {
+            object.set_at(&["spec", "uid"], user.uid.as_str());
+        }
+        let list = |texts: &[String]| Value::List(texts.iter().map(|text| Value::from(text.as_str())).collect());
+        if !user.groups.is_empty() {
+            object.set_at(&["spec", "groups"], list(&user.groups));
+        }
+        if !user.extra.is_empty() {
+            let extra: Map = user.extra.iter().map(|(key, values)| (key.clone().into(), list(values))).collect();
+            object.set_at(&["spec", "extra"], extra);
+        }
+    }
+
+    fn prepare_for_update(&self, _: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
+        match subresource {
+            // The approver says what it thinks, and nothing else.
+            "approval" => {
+                let conditions = object.at(&["status", "conditions"]).cloned();
+                let version = object.at(&["metadata", "resourceVersion"]).cloned();
+                let managed = object.at(&["metadata", "managedFields"]).cloned();
+                *object = old.clone();
+                for (path, value) in [
+                    (["status", "conditions"], conditions),
+                    (["metadata", "resourceVersion"], version),
+                    (["metadata", "managedFields"], managed),
+                ] {
+                    match value {
+                        Some(value) => object.set_at(&path, value),
+                        None => {
+                            object.remove_at(&path);
+                        }
+                    }
+                }
+            }
+            "status" => {
+                keep_other_side(row, subresource, object, old);
+                keep_decisions(object, old);
+            }
+            _ => {
+                keep_other_side(row, subresource, object, old);
+                super::keep(object, old, "spec");
+            }
+        }
+    }
+}
+
+/// Approval and denial are for the approval subresource to make.
+fn keep_decisions(object: &mut Map, old: &Map) {
+    let decided = |condition: &Value| {
+        condition.as_map().is_some_and(|c| matches!(c.str_at(&["type"]), "Approved" | "Denied"))
+    };
+    let conditions = |map: &Map| map.at(&["status", "conditions"]).and_then(Value::as_list).unwrap_or_default().to_vec();
+    let mut kept: Vec<Value> = conditions(old).into_iter().filter(decided).collect();
+    kept.extend(conditions(object).into_iter().filter(|condition| !decided(condition)));
+    if kept.is_empty() {
+        object.remove_at(&["status", "conditions"]);
+    } else {
+        object.set_at(&["status", "conditions"], kept);
+    }
+}
+
+fn keep_at(object: &mut Map, old: &Map, path: &[&'static str]) {
+    match old.at(path) {
+        Some(value) => object.set_at(path, value.clone()),
+        None => {
+            object.remove_at(path);
+        }
     }
 }
 
 /// Pods begin as pending, have a quality of service, and end with grace.
 #[derive(Debug)]
-pub struct Pods;
+pub struct Pods(pub Rules);
 
 impl Strategy for Pods {
     fn prepare_for_create(&self, _: &Context, _: &Resource, object: &mut Map) {
         let class = qos(object);
-        object.set_at(&["status", "phase"], "Pending");
-        object.set_at(&["status", "qosClass"], class);
+        let gated = object.at(&["spec", "schedulingGates"]).and_then(Value::as_list).is_some_and(|gates| !gates.is_empty());
+        let mut status = Map::new();
+        status.insert("phase", "Pending");
+        status.insert("qosClass", class);
+        if gated {
+            let mut condition = Map::new();
+            condition.insert("type", "PodScheduled");
+            condition.insert("status", "False");
+            condition.insert("reason", "SchedulingGated");
+            condition.insert("message", "Scheduling is blocked due to non-empty scheduling gates");
+            status.insert("conditions", vec![Value::Map(condition)]);
+        }
+        object.insert("status", status);
     }
 
     fn prepare_for_update(&self, _: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
         keep_other_side(row, subresource, object, old);
         if subresource == "status" && object.at(&["status", "qosClass"]).is_none() {
             // The class is the pod's for life; a kubelet that does not know it may leave it out.
-            if let Some(class) = old.at(&["status", "qosClass"]) {
-                object.set_at(&["status", "qosClass"], class.clone());
-            }
+            keep_at(object, old, &["status", "qosClass"]);
+        }
+        if matches!(subresource, "ephemeralcontainers" | "resize") {
+            super::keep(object, old, "status");
         }
     }
 
@@ -91,8 +245,8 @@ impl Strategy for Pods {
         true
     }
 
-    fn returns_deleted(&self) -> bool {
-        true
+    fn rules(&self) -> Rules {
+        self.0
     }
 }
 
@@ -189,37 +343,22 @@ impl Strategy for Namespaces {
 /// Events end by themselves.
 #[derive(Debug)]
 pub struct Events {
-    time_to_live: Duration,
+    pub rules: Rules,
+    pub time_to_live: Duration,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Events { time_to_live: Duration::from_secs(3600) }
+        Events { rules: Rules::STANDARD, time_to_live: Duration::from_secs(3600) }
     }
 }
 
 impl Strategy for Events {
-    fn garbage_collection(&self) -> GarbageCollection {
-        GarbageCollection::Unsupported
-    }
-    fn allow_create_on_update(&self) -> bool {
-        true
+    fn rules(&self) -> Rules {
+        self.rules
     }
     fn time_to_live(&self) -> Option<Duration> {
         Some(self.time_to_live)
-    }
-}
-
-/// Services are answered when they are deleted; their load balancer's status begins empty.
-#[derive(Debug)]
-pub struct Services;
-
-impl Strategy for Services {
-    fn allow_create_on_update(&self) -> bool {
-        true
-    }
-    fn returns_deleted(&self) -> bool {
-        true
     }
 }
 

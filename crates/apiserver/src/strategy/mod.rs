@@ -3,6 +3,7 @@
 //! Everything has a default that follows the flags of the kind's row, so most kinds have no strategy of their own.
 //! All methods are pure: they see objects in the version that is stored, decoded and defaulted.
 
+mod jobs;
 mod kinds;
 mod table;
 pub mod validation;
@@ -65,14 +66,9 @@ pub trait Strategy: Send + Sync + 'static {
         let _ = object;
     }
 
-    /// A PUT to a name that does not exist creates it.
-    fn allow_create_on_update(&self) -> bool {
-        false
-    }
-
-    /// A PUT without resourceVersion overwrites.
-    fn allow_unconditional_update(&self) -> bool {
-        true
+    /// What is data of it.
+    fn rules(&self) -> Rules {
+        Rules::STANDARD
     }
 
     /// Whether a delete waits for a grace period. It may set the period that was not given, or change what was.
@@ -103,20 +99,32 @@ pub trait Strategy: Send + Sync + 'static {
         false
     }
 
-    /// What becomes of what depends on a deleted object when nobody says.
-    fn garbage_collection(&self) -> GarbageCollection {
-        GarbageCollection::Background
-    }
-
-    /// A delete is answered with the object rather than with a Status.
-    fn returns_deleted(&self) -> bool {
-        false
-    }
-
     /// How long a stored object lives, if it ends by itself (events).
     fn time_to_live(&self) -> Option<std::time::Duration> {
         None
     }
+}
+
+/// Where strategies differ in data alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// A PUT to a name that does not exist creates it.
+    pub create_on_update: bool,
+    /// A PUT without resourceVersion overwrites.
+    pub unconditional_update: bool,
+    /// A delete is answered with the object rather than with a Status.
+    pub returns_deleted: bool,
+    /// What becomes of what depends on a deleted object when nobody says.
+    pub garbage_collection: GarbageCollection,
+}
+
+impl Rules {
+    pub const STANDARD: Rules = Rules {
+        create_on_update: false,
+        unconditional_update: true,
+        returns_deleted: false,
+        garbage_collection: GarbageCollection::Background,
+    };
 }
 
 /// What becomes of what depends on a deleted object.

@@ -1,25 +1,64 @@
-//! Which kind has which strategy.
+//! Which kind has which strategy. Most differ from the standard one in data alone: a row of [`RULES`].
 
-use super::{Strategy, kinds};
+use super::{GarbageCollection, Rules, Strategy, jobs, kinds};
 use schema::Resource;
 use std::sync::Arc;
 
-/// The strategy of a row; [`kinds::Standard`] where it needs none of its own.
+const STANDARD: Rules = Rules::STANDARD;
+/// A PUT creates.
+const PUT_CREATES: Rules = Rules { create_on_update: true, ..STANDARD };
+/// A PUT must say what it replaces.
+const CONDITIONAL: Rules = Rules { unconditional_update: false, ..STANDARD };
+/// A delete is answered with the object.
+const RETURNED: Rules = Rules { returns_deleted: true, ..STANDARD };
+/// What depends on the object outlives it.
+const ORPHANING: Rules = Rules { garbage_collection: GarbageCollection::Orphan, ..STANDARD };
+
+/// Stored group and kind (empty: all of the group).
+const RULES: &[(&str, &str, Rules)] = &[
+    ("", "Endpoints", PUT_CREATES),
+    ("", "Event", Rules { garbage_collection: GarbageCollection::Unsupported, ..PUT_CREATES }),
+    ("", "LimitRange", PUT_CREATES),
+    ("", "PersistentVolume", RETURNED),
+    ("", "PersistentVolumeClaim", RETURNED),
+    ("", "Pod", RETURNED),
+    ("", "PodTemplate", RETURNED),
+    ("", "ReplicationController", ORPHANING),
+    ("", "ResourceQuota", RETURNED),
+    ("", "Service", Rules { create_on_update: true, ..RETURNED }),
+    ("", "ServiceAccount", RETURNED),
+    ("admissionregistration.k8s.io", "", CONDITIONAL),
+    ("apiextensions.k8s.io", "", CONDITIONAL),
+    ("apiregistration.k8s.io", "", CONDITIONAL),
+    ("batch", "Job", ORPHANING),
+    ("coordination.k8s.io", "Lease", Rules { unconditional_update: false, ..PUT_CREATES }),
+    ("networking.k8s.io", "IPAddress", PUT_CREATES),
+    ("node.k8s.io", "RuntimeClass", CONDITIONAL),
+    ("policy", "PodDisruptionBudget", CONDITIONAL),
+    ("rbac.authorization.k8s.io", "", PUT_CREATES),
+    ("storage.k8s.io", "CSIDriver", CONDITIONAL),
+    ("storage.k8s.io", "CSINode", CONDITIONAL),
+    ("storage.k8s.io", "VolumeAttachment", CONDITIONAL),
+];
+
+/// The strategy of a row.
 pub fn of(row: &Resource) -> Arc<dyn Strategy> {
     let stored = row.storage.as_ref();
     let group = stored.map_or(row.group.as_ref(), |s| s.group.as_ref());
     let kind = stored.map_or(row.kind.as_ref(), |s| s.kind.as_ref());
+    let of = |(g, k, _): &&(&str, &str, Rules)| *g == group && (k.is_empty() || *k == kind);
+    let rules = RULES.iter().find(of).map_or(STANDARD, |(.., rules)| *rules);
     match (group, kind) {
-        ("", "Pod") => Arc::new(kinds::Pods),
+        ("", "Event") => Arc::new(kinds::Events { rules, ..kinds::Events::default() }),
         ("", "Namespace") => Arc::new(kinds::Namespaces),
-        ("", "Event") => Arc::new(kinds::Events::default()),
-        ("", "Service") => Arc::new(kinds::Services),
         ("", "Node") => Arc::new(kinds::Nodes),
-        ("", "PersistentVolume" | "PersistentVolumeClaim") => Arc::new(kinds::Volumes),
-        ("", "ServiceAccount" | "PodTemplate" | "ResourceQuota") => Arc::new(kinds::Returned),
-        ("", "ReplicationController") | ("batch", "Job") => Arc::new(kinds::Orphaning),
-        ("", "Endpoints" | "LimitRange") => Arc::new(kinds::CreatedByUpdate),
-        ("rbac.authorization.k8s.io", _) | ("coordination.k8s.io", "Lease") => Arc::new(kinds::CreatedByUpdate),
-        _ => Arc::new(kinds::Standard),
+        ("", "PersistentVolume" | "PersistentVolumeClaim") => Arc::new(kinds::Volumes(rules)),
+        ("", "Pod") => Arc::new(kinds::Pods(rules)),
+        ("", "ServiceAccount") => Arc::new(kinds::ServiceAccounts(rules)),
+        ("batch", "Job") => Arc::new(jobs::Jobs(rules)),
+        ("apps", "Deployment") => Arc::new(kinds::Deployments),
+        ("certificates.k8s.io", "CertificateSigningRequest") => Arc::new(kinds::SigningRequests),
+        ("scheduling.k8s.io", "PriorityClass") => Arc::new(kinds::PriorityClasses),
+        _ => Arc::new(kinds::Standard(rules)),
     }
 }

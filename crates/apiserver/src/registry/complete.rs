@@ -1,0 +1,86 @@
+//! What becomes of an object when it has been decoded: its defaults, and what upstream's conversion from the served to the
+//! internal form and back does to fields that say the same twice.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use schema::{Map, TypeRef, Value};
+
+/// Fills in the defaults, and makes fields agree that are aliases of each other.
+pub fn complete(ty: TypeRef<'_>, object: &mut Map) {
+    let name = ty.as_struct().map_or("", |s| s.name());
+    match name.strip_prefix("io.k8s.api.").unwrap_or("") {
+        "core.v1.Secret" => string_data(object),
+        "core.v1.Pod" => {
+            account(object.get_mut("spec"));
+            pod_ips(object);
+        }
+        "core.v1.PodTemplate" => account(object.at_mut(&["template", "spec"])),
+        "core.v1.ReplicationController"
+        | "apps.v1.Deployment"
+        | "apps.v1.ReplicaSet"
+        | "apps.v1.StatefulSet"
+        | "apps.v1.DaemonSet"
+        | "batch.v1.Job" => account(object.at_mut(&["spec", "template", "spec"])),
+        "batch.v1.CronJob" => account(object.at_mut(&["spec", "jobTemplate", "spec", "template", "spec"])),
+        _ => {}
+    }
+    schema::defaults::apply(ty, object);
+}
+
+/// `stringData` is written only: it becomes `data`.
+fn string_data(secret: &mut Map) {
+    let Some(Value::Map(text)) = secret.remove("stringData") else { return };
+    let data = secret.entry("data", || Value::Map(Map::new()));
+    let Some(data) = data.as_map_mut() else { return };
+    for (key, value) in text.into_entries() {
+        data.insert(key, STANDARD.encode(value.as_str().unwrap_or("")));
+    }
+}
+
+/// `serviceAccount` is the old name of `serviceAccountName`; both are shown.
+fn account(spec: Option<&mut Value>) {
+    let Some(spec) = spec.and_then(Value::as_map_mut) else { return };
+    let name = match (spec.str_at(&["serviceAccountName"]), spec.str_at(&["serviceAccount"])) {
+        ("", "") => return,
+        ("", old) => old.to_owned(),
+        (name, _) => name.to_owned(),
+    };
+    spec.insert("serviceAccount", name.as_str());
+    spec.insert("serviceAccountName", name);
+}
+
+/// `podIP` is the first of `podIPs`; where they differ, it counts.
+fn pod_ips(pod: &mut Map) {
+    let Some(status) = pod.get_mut("status").and_then(Value::as_map_mut) else { return };
+    let one = status.str_at(&["podIP"]).to_owned();
+    let list = status.get("podIPs").and_then(Value::as_list).unwrap_or_default();
+    let first = list.first().and_then(Value::as_map).map_or("", |ip| ip.str_at(&["ip"])).to_owned();
+    if one.is_empty() && !first.is_empty() {
+        status.insert("podIP", first);
+    } else if !one.is_empty() && one != first {
+        let mut ip = Map::new();
+        ip.insert("ip", one);
+        status.insert("podIPs", vec![Value::Map(ip)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completed(kind: &str, json: &str) -> String {
+        let row = schema::resource::of_kind("", "v1", kind).expect("a kind");
+        let mut object = schema::json::decode(row.schema.root(), json.as_bytes()).expect("an object").object;
+        complete(row.schema.root(), &mut object);
+        schema::json::to_string(&object)
+    }
+
+    #[test]
+    fn aliases_agree() {
+        let secret = completed("Secret", r#"{"data":{"a":"YQ=="},"stringData":{"b":"b"}}"#);
+        assert!(secret.contains(r#""data":{"a":"YQ==","b":"Yg=="}"#) && !secret.contains("stringData"), "{secret}");
+        let pod = completed("Pod", r#"{"spec":{"containers":[],"serviceAccountName":"x"},"status":{"podIP":"10.0.0.1"}}"#);
+        assert!(pod.contains(r#""serviceAccount":"x""#), "{pod}");
+        assert!(pod.contains(r#""podIPs":[{"ip":"10.0.0.1"}]"#), "{pod}");
+    }
+}
