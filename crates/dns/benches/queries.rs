@@ -6,19 +6,20 @@
 #[path = "../tests/cluster/mod.rs"]
 mod cluster;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use cluster::{namespace, query, service, zone};
-use dns::Upstreams;
 use dns::forward::Forwarder;
 use dns::message::Transport;
 use dns::server::{Listeners, Resolver};
+use dns::{Clients, Upstreams};
 use hickory_proto::op::Message;
 use serde_json::json;
 
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const SERVICES: usize = 10_000;
 /// How many questions are under way at a time.
 const WINDOW: usize = 64;
@@ -35,7 +36,7 @@ fn main() {
 }
 
 fn resolver() -> Resolver {
-    let resolver = Resolver::new(zone(), Forwarder::new(Upstreams::Servers(vec![]), vec![]));
+    let resolver = Resolver::new(zone(), Forwarder::new(Upstreams::Servers(vec![]), vec![]), Clients::Anyone);
     resolver.update(|records| {
         cluster::apply(records, &namespace("default"));
         for n in 0..SERVICES {
@@ -62,7 +63,7 @@ fn without_sockets(what: &str, questions: &[Vec<u8>], count: usize) {
     let took = runtime().block_on(async {
         let start = Instant::now();
         for question in questions.iter().cycle().take(count) {
-            assert!(resolver.resolve(question, Transport::Udp).await.is_some());
+            assert!(resolver.resolve(question, CLIENT, Transport::Udp).await.is_some());
         }
         start.elapsed()
     });

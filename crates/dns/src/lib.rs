@@ -21,3 +21,4 @@ pub mod server;
 
 pub use forward::Upstreams;
 pub use run::{Config, Error, run};
+pub use server::Clients;

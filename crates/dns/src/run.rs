@@ -19,7 +19,7 @@ use crate::answer::{Ttls, Zone};
 use crate::forward::{Forwarder, Upstreams};
 use crate::objects::{EndpointSlice, Namespace, Service};
 use crate::records::{ObjectName, Records, name_of};
-use crate::server::{Listeners, Resolver};
+use crate::server::{Clients, Listeners, Resolver};
 
 /// What cluster DNS needs to know.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// The zone of the cluster, such as `cluster.local`.
     pub cluster_domain: String,
+    /// Who may ask. On an address that other machines reach, this should not be everyone.
+    pub clients: Clients,
     /// Who is asked about other names.
     pub upstreams: Upstreams,
     /// For how long answers hold; 30 and 5 seconds are usual.
@@ -43,6 +45,7 @@ impl Config {
         Self {
             listen,
             cluster_domain: cluster_domain.into(),
+            clients: Clients::default(),
             upstreams: Upstreams::default(),
             ttls: Ttls { positive: 30, negative: 5 },
             ready: None,
@@ -79,7 +82,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
         listeners.push(listener);
     }
     let forwarder = Forwarder::new(config.upstreams.clone(), addresses.clone());
-    let resolver = Arc::new(Resolver::new(zone, forwarder));
+    let resolver = Arc::new(Resolver::new(zone, forwarder, config.clients.clone()));
     let mut servers = JoinSet::new();
     for listener in listeners {
         servers.spawn(listener.serve(resolver.clone()));

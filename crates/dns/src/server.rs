@@ -1,6 +1,6 @@
 //! Listening for questions, over UDP and TCP.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -27,9 +27,45 @@ const MOST_CONNECTIONS: usize = 1024;
 /// How many aliases lead to one another at most.
 const LONGEST_CHAIN: usize = 8;
 
+/// Who may ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Clients {
+    /// Everyone who reaches the sockets.
+    #[default]
+    Anyone,
+    /// Those in these networks, each an address and the length of its prefix, and this machine over
+    /// loopback. Others are refused, so that nobody can use the server against third parties.
+    Within(Vec<(IpAddr, u8)>),
+}
+
+impl Clients {
+    /// Whether a client may ask.
+    pub fn include(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        match self {
+            Clients::Anyone => true,
+            Clients::Within(networks) => {
+                client.is_loopback() || networks.iter().any(|(network, prefix)| contains(*network, *prefix, client))
+            }
+        }
+    }
+}
+
+fn contains(network: IpAddr, prefix: u8, address: IpAddr) -> bool {
+    let differs = |difference: u128, length: u8| difference.checked_shr(u32::from(length.saturating_sub(prefix)));
+    let difference = match (network, address) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => differs(u128::from(u32::from(a) ^ u32::from(b)), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => differs(u128::from(a) ^ u128::from(b), 128),
+        _ => return false,
+    };
+    // Shifting out all 128 bits leaves nothing that could differ.
+    difference.unwrap_or(0) == 0
+}
+
 /// What answers: shared by all sockets.
 pub struct Resolver {
     zone: Zone,
+    clients: Clients,
     records: RwLock<Records>,
     forwarder: Forwarder,
     /// Whether the records are complete. Before that, the absence of a name means nothing.
@@ -47,9 +83,10 @@ enum Handled {
 
 impl Resolver {
     /// A resolver that knows nothing of the cluster yet.
-    pub fn new(zone: Zone, forwarder: Forwarder) -> Self {
+    pub fn new(zone: Zone, forwarder: Forwarder, clients: Clients) -> Self {
         Self {
             zone,
+            clients,
             records: RwLock::default(),
             forwarder,
             complete: AtomicBool::new(false),
@@ -69,20 +106,23 @@ impl Resolver {
     }
 
     /// Answers a message; nothing when it is none that wants an answer.
-    pub async fn resolve(&self, message: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        match self.handle(message, transport) {
+    pub async fn resolve(&self, message: &[u8], client: IpAddr, transport: Transport) -> Option<Vec<u8>> {
+        match self.handle(message, client, transport) {
             Handled::Reply(reply) => Some(reply),
             Handled::Later(request) => Some(self.ask_elsewhere(&request, message, transport).await),
             Handled::Nothing => None,
         }
     }
 
-    fn handle(&self, message: &[u8], transport: Transport) -> Handled {
+    fn handle(&self, message: &[u8], client: IpAddr, transport: Transport) -> Handled {
         let request = match Request::parse(message, transport) {
             Ok(request) => request,
             Err(Unanswerable::Silence) => return Handled::Nothing,
             Err(Unanswerable::Reply(reply)) => return Handled::Reply(reply),
         };
+        if !self.clients.include(client) {
+            return Handled::Reply(request.fail(ResponseCode::Refused));
+        }
         match self.answer(&request.query) {
             Answer::Own(_) if !self.complete.load(Ordering::Acquire) => {
                 Handled::Reply(request.fail(ResponseCode::ServFail))
@@ -213,7 +253,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, resolver: Arc<Resolver>) {
             }
         };
         while tasks.try_join_next().is_some() {}
-        match resolver.handle(&buffer[..length], Transport::Udp) {
+        match resolver.handle(&buffer[..length], client.ip(), Transport::Udp) {
             Handled::Reply(reply) => send(&socket, &reply, client).await,
             Handled::Later(request) => {
                 let (socket, resolver, message) = (socket.clone(), resolver.clone(), buffer[..length].to_vec());
@@ -243,7 +283,7 @@ async fn serve_tcp(listener: TcpListener, resolver: Arc<Resolver>) {
                 let resolver = resolver.clone();
                 tasks.spawn(async move {
                     let _permit = permit;
-                    if let Err(error) = serve_connection(stream, &resolver).await {
+                    if let Err(error) = serve_connection(stream, client.ip(), &resolver).await {
                         tracing::debug!(%client, %error, "a connection broke off");
                     }
                 });
@@ -259,7 +299,7 @@ async fn serve_tcp(listener: TcpListener, resolver: Arc<Resolver>) {
 }
 
 /// Answers questions until the client closes the connection or falls silent.
-async fn serve_connection(mut stream: TcpStream, resolver: &Resolver) -> std::io::Result<()> {
+async fn serve_connection(mut stream: TcpStream, client: IpAddr, resolver: &Resolver) -> std::io::Result<()> {
     loop {
         let question = async {
             let mut question = vec![0; usize::from(stream.read_u16().await?)];
@@ -272,9 +312,28 @@ async fn serve_connection(mut stream: TcpStream, resolver: &Resolver) -> std::io
             Ok(Err(error)) => return Err(error),
             Err(_) => return Ok(()),
         };
-        let Some(reply) = resolver.resolve(&question, Transport::Tcp).await else { return Ok(()) };
+        let Some(reply) = resolver.resolve(&question, client, Transport::Tcp).await else { return Ok(()) };
         let length = u16::try_from(reply.len()).map_err(std::io::Error::other)?;
         let framed = [&length.to_be_bytes()[..], &reply].concat();
         timeout(IDLE, stream.write_all(&framed)).await??;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_apart_by_network() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let clients = Clients::Within(vec![(ip("10.244.0.0"), 16), (ip("192.0.2.7"), 32), (ip("fd00:1::"), 64)]);
+        for inside in ["10.244.255.1", "192.0.2.7", "fd00:1::9", "127.0.0.1", "::1", "::ffff:10.244.0.9"] {
+            assert!(clients.include(ip(inside)), "{inside}");
+        }
+        for outside in ["10.245.0.1", "192.0.2.8", "fd00:1:0:1::", "198.51.100.1"] {
+            assert!(!clients.include(ip(outside)), "{outside}");
+        }
+        assert!(Clients::Anyone.include(ip("198.51.100.1")));
+        assert!(Clients::Within(vec![(ip("::"), 0), (ip("0.0.0.0"), 0)]).include(ip("198.51.100.1")));
     }
 }

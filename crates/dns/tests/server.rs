@@ -3,7 +3,7 @@
 mod api;
 mod cluster;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use cluster::{namespace, service, slice, zone};
 use dns::forward::Forwarder;
 use dns::message::Transport;
 use dns::server::{Listeners, Resolver};
-use dns::{Config, Upstreams};
+use dns::{Clients, Config, Upstreams};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -23,6 +23,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 244, 0, 9));
 
 fn objects() -> Vec<Value> {
     let endpoints: Value = (1..=200).map(|n| json!({"addresses": [format!("10.244.0.{n}")]})).collect();
@@ -39,7 +41,8 @@ fn objects() -> Vec<Value> {
 
 /// A server with these records that asks `upstreams`.
 async fn start(upstreams: Vec<SocketAddr>) -> SocketAddr {
-    let resolver = Arc::new(Resolver::new(zone(), Forwarder::new(Upstreams::Servers(upstreams), vec![])));
+    let resolver =
+        Arc::new(Resolver::new(zone(), Forwarder::new(Upstreams::Servers(upstreams), vec![]), Clients::Anyone));
     resolver.update(|records| objects().iter().for_each(|object| cluster::apply(records, object)));
     resolver.set_complete();
     let listeners = Listeners::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -286,13 +289,13 @@ async fn the_resolvers_of_a_file_are_asked() {
     let path = directory.path().join("resolv.conf");
     let forwarder = |own| Forwarder::new(Upstreams::File(path.clone()), own);
     let resolver = |forwarder| {
-        let resolver = Resolver::new(zone(), forwarder);
+        let resolver = Resolver::new(zone(), forwarder, Clients::Anyone);
         resolver.set_complete();
         resolver
     };
     let ask = async |resolver: &Resolver| {
         let message = question("www.example.org.", "A").to_vec().unwrap();
-        let answer = resolver.resolve(&message, Transport::Udp).await.unwrap();
+        let answer = resolver.resolve(&message, CLIENT, Transport::Udp).await.unwrap();
         Message::from_vec(&answer).unwrap().metadata.response_code
     };
     assert_eq!(ask(&resolver(forwarder(vec![]))).await, ResponseCode::ServFail);
@@ -332,10 +335,22 @@ async fn names_follow_the_api() {
 
 #[tokio::test]
 async fn before_the_first_lists_nothing_is_said_not_to_exist() {
-    let resolver = Resolver::new(zone(), Forwarder::new(Upstreams::Servers(vec![]), vec![]));
+    let resolver = Resolver::new(zone(), Forwarder::new(Upstreams::Servers(vec![]), vec![]), Clients::Anyone);
     let message = question("web.default.svc.cluster.local.", "A").to_vec().unwrap();
-    let answer = resolver.resolve(&message, Transport::Udp).await.unwrap();
+    let answer = resolver.resolve(&message, CLIENT, Transport::Udp).await.unwrap();
     assert_eq!(Message::from_vec(&answer).unwrap().metadata.response_code, ResponseCode::ServFail);
+}
+
+#[tokio::test]
+async fn strangers_are_refused() {
+    let clients = Clients::Within(vec![("192.0.2.0".parse().unwrap(), 24)]);
+    let resolver = Resolver::new(zone(), Forwarder::new(Upstreams::Servers(vec![]), vec![]), clients);
+    resolver.set_complete();
+    for name in ["web.default.svc.cluster.local.", "www.example.org."] {
+        let message = question(name, "A").to_vec().unwrap();
+        let answer = resolver.resolve(&message, CLIENT, Transport::Udp).await.unwrap();
+        assert_eq!(Message::from_vec(&answer).unwrap().metadata.response_code, ResponseCode::Refused);
+    }
 }
 
 #[tokio::test]
@@ -361,7 +376,7 @@ proptest! {
         transport in prop::sample::select(vec![Transport::Udp, Transport::Tcp]),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let resolver = Resolver::new(zone(), Forwarder::new(Upstreams::Servers(vec![]), vec![]));
+        let resolver = Resolver::new(zone(), Forwarder::new(Upstreams::Servers(vec![]), vec![]), Clients::Anyone);
         resolver.update(|records| objects().iter().for_each(|object| cluster::apply(records, object)));
         resolver.set_complete();
         let mut damaged = question("big.default.svc.cluster.local.", "SRV");
@@ -370,7 +385,7 @@ proptest! {
         let length = damaged.len();
         damaged[at % length] = with;
         for message in [noise, damaged] {
-            let answer = runtime.block_on(resolver.resolve(&message, transport));
+            let answer = runtime.block_on(resolver.resolve(&message, CLIENT, transport));
             if let Some(answer) = answer {
                 prop_assert!(answer[..2] == message[..2] && answer[2] & 0x80 != 0);
                 prop_assert!(transport == Transport::Tcp || answer.len() <= 1232);

@@ -38,7 +38,9 @@ pub(super) fn connect(
     });
     outside.apply(&pair)?;
     configure_outside(&mut outside, sandbox, node_address, pod_mac, alias)?;
-    configure_inside(&mut inside, sandbox)
+    configure_inside(&mut inside, sandbox)?;
+    // This end was brought up when the other one was still down.
+    outside.wait_until_running(&sandbox.interface)
 }
 
 fn configure_outside(

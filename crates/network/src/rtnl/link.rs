@@ -6,6 +6,7 @@ use super::{Changes, Mac};
 use crate::netlink::{Attributes, Bytes, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, read_string, read_u32};
 
 const UP: u32 = libc::IFF_UP as u32;
+const RUNNING: u32 = libc::IFF_RUNNING as u32;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
@@ -26,6 +27,8 @@ pub struct Link {
     pub mac: Option<Mac>,
     /// Whether it was brought up.
     pub up: bool,
+    /// Whether it can carry packets: it is up, and so is the other end.
+    pub running: bool,
     /// Whether it is the loopback interface.
     pub loopback: bool,
 }
@@ -73,6 +76,7 @@ impl Link {
             mtu: 0,
             mac: None,
             up: flags & UP != 0,
+            running: flags & RUNNING != 0,
             loopback: kind == libc::ARPHRD_LOOPBACK,
         };
         for (kind, value) in Attributes::new(body.get(16..)?) {

@@ -7,6 +7,7 @@ mod link;
 mod route;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 pub use address::Address;
 pub use link::{Ipv4Setting, Link, VethPair};
@@ -82,6 +83,26 @@ impl Rtnl {
     /// [`Error::NoSuchLink`] when there is none.
     pub fn index(&mut self, name: &str) -> Result<u32> {
         self.link(name)?.map(|link| link.index).ok_or_else(|| Error::NoSuchLink(name.to_owned()))
+    }
+
+    /// Waits until a link whose other end is up can carry packets. The kernel sees to that in its own time,
+    /// at once on an idle machine, and silently drops what is sent before.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLink`] when the link is gone. That it takes more than a second is no error: packets
+    /// will flow when the machine finds the time.
+    pub fn wait_until_running(&mut self, name: &str) -> Result<()> {
+        const STEP: Duration = Duration::from_millis(1);
+        for _ in 0..1000 {
+            // Asking makes newer kernels do it right away.
+            let link = self.link(name)?.ok_or_else(|| Error::NoSuchLink(name.to_owned()))?;
+            if link.running {
+                return Ok(());
+            }
+            std::thread::sleep(STEP);
+        }
+        tracing::warn!(interface = name, "the interface is up but carries no packets yet");
+        Ok(())
     }
 
     /// All addresses of all links.

@@ -74,6 +74,7 @@ fn connect_outside(outside: &Namespace) {
     rtnl.apply(&changes).unwrap();
     configure("uplink0", NODE, OUTSIDE);
     outside.run(|| configure("node0", OUTSIDE, NODE)).unwrap();
+    rtnl.wait_until_running("uplink0").unwrap();
 }
 
 fn configure(link: &str, own: &str, other: &str) {
