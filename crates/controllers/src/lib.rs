@@ -19,6 +19,7 @@ pub mod pods;
 pub mod queue;
 pub mod replica_set;
 pub mod service_account;
+mod write;
 
 use futures::future::{BoxFuture, FutureExt, select_all};
 use informer::Informers;

@@ -4,12 +4,12 @@
 use crate::informer::{Informer, key};
 use crate::objects::Namespace;
 use crate::queue::{Key, Queue};
-use crate::{Context, Error, Running, gone_is_fine};
+use crate::{Context, Error, Running, gone_is_fine, write};
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::discovery::{Discovery, Scope, verbs};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -74,9 +74,8 @@ impl Controller {
         let findings = self.empty(&key.name).await;
         let next = conditions(&namespace, &findings, Timestamp::now());
         if changed(&namespace, &next) {
-            let api: Api<Namespace> = Api::all(self.client.clone());
             let patch = json!({"metadata": {"uid": namespace.metadata.uid}, "status": {"phase": "Terminating", "conditions": next}});
-            let written = api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+            let written = write::update::<Namespace>(&self.client, "", &key.name, Some("status"), patch).await;
             if let Some(namespace) = gone_is_fine(written)? {
                 self.namespaces.assume(namespace);
             }

@@ -5,7 +5,7 @@ use crate::informer::{Informer, key};
 use crate::objects::{Condition, Pod, ReplicaSet, ReplicaSetStatus};
 use crate::pods::{self, Claim};
 use crate::queue::{Key, Queue};
-use crate::{Context, Error, Running, gone_is_fine};
+use crate::{Context, Error, Running, gone_is_fine, write};
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
@@ -264,7 +264,6 @@ impl Controller {
             return Ok(());
         }
         let namespace = set.metadata.namespace.as_deref().unwrap_or("");
-        let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), namespace);
         // All members are written, so that those that became zero are set to it.
         let patch = json!({
             "metadata": {"uid": set.metadata.uid},
@@ -279,7 +278,7 @@ impl Controller {
             },
         });
         let name = set.metadata.name.as_deref().unwrap_or("");
-        let written = api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let written = write::update::<ReplicaSet>(&self.client, namespace, name, Some("status"), patch).await;
         if let Some(set) = gone_is_fine(written)? {
             self.sets.assume(set);
         }

@@ -5,8 +5,7 @@ use crate::objects::{ConfigMap, Namespace, ServiceAccount};
 use crate::queue::{Key, Queue};
 use crate::{Context, Error, Running, code};
 use futures::FutureExt;
-use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::PostParams;
 use serde_json::json;
 use std::time::Duration;
 
@@ -101,7 +100,6 @@ pub fn root_ca_publisher(context: &Context) -> Running {
                 if !lives(&namespaces, &key.name) {
                     return Ok(None::<Duration>);
                 }
-                let api: Api<ConfigMap> = Api::namespaced(client.clone(), &key.name);
                 let body = json!({
                     "apiVersion": "v1",
                     "kind": "ConfigMap",
@@ -113,15 +111,8 @@ pub fn root_ca_publisher(context: &Context) -> Running {
                     Some(map) if map.data.len() == 1 && map.data.get(ROOT_CA_KEY) == Some(&config.root_ca) => {
                         return Ok(None);
                     }
-                    Some(map) => {
-                        // A merge patch keeps other keys, so each is taken out by name.
-                        let mut data = json!({ROOT_CA_KEY: config.root_ca});
-                        for other in map.data.keys().filter(|k| *k != ROOT_CA_KEY) {
-                            data[other] = serde_json::Value::Null;
-                        }
-                        let patch = json!({"data": data});
-                        api.patch(ROOT_CA, &PatchParams::default(), &Patch::Merge(patch)).await
-                    }
+                    // Written whole, whatever its version: what it says is ours alone.
+                    Some(_) => replace(&client, &key.name, ROOT_CA, &body).await,
                 };
                 match written {
                     Ok(map) => maps.assume(map),
@@ -144,6 +135,22 @@ where
 {
     let request = kube::core::Request::new(K::url_path(&(), Some(namespace)))
         .create(&PostParams::default(), body.to_string().into_bytes())
+        .map_err(kube::Error::BuildRequest)?;
+    client.request(request).await
+}
+
+/// Writes an object from JSON over the one that is there.
+async fn replace<K>(
+    client: &kube::Client,
+    namespace: &str,
+    name: &str,
+    body: &serde_json::Value,
+) -> Result<K, kube::Error>
+where
+    K: Object,
+{
+    let request = kube::core::Request::new(K::url_path(&(), Some(namespace)))
+        .replace(name, &PostParams::default(), body.to_string().into_bytes())
         .map_err(kube::Error::BuildRequest)?;
     client.request(request).await
 }

@@ -14,7 +14,7 @@ use crate::informer::{Informer, key};
 use crate::objects::{Deployment, Pod, ReplicaSet};
 use crate::pods::{self, Claim};
 use crate::queue::{Key, Queue};
-use crate::{Context, Error, Running, gone_is_fine};
+use crate::{Context, Error, Running, gone_is_fine, write};
 use futures::FutureExt;
 use jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -194,11 +194,10 @@ impl Controller {
                 Ok(())
             }
             Action::SetRevision(revision) => {
-                let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
                 let patch = json!({"metadata": {"uid": deployment.metadata.uid,
                     "annotations": {revision::REVISION: revision}}});
                 let name = deployment.metadata.name.as_deref().unwrap_or("");
-                let written = deployments.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+                let written = write::update::<Deployment>(&self.client, namespace, name, None, patch).await?;
                 self.deployments.assume(written);
                 Ok(())
             }
@@ -252,11 +251,10 @@ impl Controller {
                 }
                 // The hash of another template: the next one is made with a collision counted.
                 let collisions = deployment.status.collision_count.unwrap_or(0) + 1;
-                let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
                 let patch =
                     json!({"metadata": {"uid": deployment.metadata.uid}, "status": {"collisionCount": collisions}});
                 let own = deployment.metadata.name.as_deref().unwrap_or("");
-                let written = deployments.patch_status(own, &PatchParams::default(), &Patch::Merge(patch)).await?;
+                let written = write::update::<Deployment>(&self.client, namespace, own, Some("status"), patch).await?;
                 self.deployments.assume(written);
                 Err(e.into())
             }
@@ -279,7 +277,6 @@ impl Controller {
             return Ok(());
         }
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or("");
-        let api: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
         let patch = json!({
             "metadata": {"uid": deployment.metadata.uid},
             "status": {
@@ -294,7 +291,7 @@ impl Controller {
             },
         });
         let name = deployment.metadata.name.as_deref().unwrap_or("");
-        let written = api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let written = write::update::<Deployment>(&self.client, namespace, name, Some("status"), patch).await;
         if let Some(written) = gone_is_fine(written)? {
             self.deployments.assume(written);
         }

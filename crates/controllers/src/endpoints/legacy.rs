@@ -8,7 +8,7 @@ use crate::queue::{Key, Queue};
 use crate::{Context, Error, Running, gone_is_fine};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, ObjectReference};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -92,12 +92,22 @@ impl Controller {
                 self.client.request(request).await
             }
             Some(existing) => {
-                body["metadata"]["resourceVersion"] = json!(existing.metadata.resource_version);
-                body["metadata"]["labels"] = merged_labels(existing, &labels);
-                if !over {
-                    body["metadata"]["annotations"] = json!({OVER_CAPACITY: null});
+                let mut metadata = json!(existing.metadata);
+                metadata["labels"] = json!(labels);
+                match over {
+                    true => metadata["annotations"][OVER_CAPACITY] = json!("truncated"),
+                    false => {
+                        if let Some(annotations) = metadata["annotations"].as_object_mut() {
+                            annotations.remove(OVER_CAPACITY);
+                        }
+                    }
                 }
-                api.patch(&key.name, &PatchParams::default(), &Patch::Merge(body)).await
+                body["metadata"] = metadata;
+                let request =
+                    kube::core::Request::new(<Endpoints as kube::Resource>::url_path(&(), Some(&key.namespace)))
+                        .replace(&key.name, &PostParams::default(), body.to_string().into_bytes())
+                        .map_err(|e| Error::Api(kube::Error::BuildRequest(e)))?;
+                self.client.request(request).await
             }
         };
         match written {
@@ -107,15 +117,6 @@ impl Controller {
         }
         Ok(None)
     }
-}
-
-/// Our labels, and a null for each that must go.
-fn merged_labels(existing: &Endpoints, labels: &BTreeMap<String, String>) -> serde_json::Value {
-    let mut patch = json!(labels);
-    for old in existing.metadata.labels.iter().flatten().map(|(k, _)| k).filter(|k| !labels.contains_key(*k)) {
-        patch[old] = serde_json::Value::Null;
-    }
-    patch
 }
 
 fn labels(service: &Service) -> BTreeMap<String, String> {
