@@ -26,6 +26,9 @@ use crate::{
     spec::{PodExt, Role},
 };
 
+/// How long a failed pull is shown as failed before it is shown as waiting.
+const SAY_BACK_OFF: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// An image that is on the machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
@@ -162,7 +165,8 @@ impl Images {
                 lock(&self.backoff).next(&key, now, now);
                 let (reason, message) = known_cause(asked, &status).unwrap_or_else(|| ("ErrImagePull", why.clone()));
                 lock(&self.last_errors).insert(key.clone(), format!("{reason}: {why}"));
-                let retry_at = lock(&self.backoff).until_since_update(&key, now);
+                // Soon looked at again, only to say that it waits.
+                let retry_at = Some(now + SAY_BACK_OFF);
                 return Err(ImageError { reason, message, retry_at });
             }
         }

@@ -89,9 +89,45 @@ impl NodeHandle {
     }
 }
 
+/// Whether the API server lets a kubelet give its own node this label: labels that say what a
+/// node is trusted with are an administrator's.
+fn may_set(label: &str) -> bool {
+    const OURS: [&str; 11] = [
+        "kubernetes.io/hostname",
+        "kubernetes.io/arch",
+        "kubernetes.io/os",
+        "beta.kubernetes.io/arch",
+        "beta.kubernetes.io/os",
+        "beta.kubernetes.io/instance-type",
+        "node.kubernetes.io/instance-type",
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region",
+    ];
+    let Some((namespace, _)) = label.split_once('/') else {
+        return true;
+    };
+    let within = |domain: &str| {
+        namespace == domain || namespace.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
+    };
+    let of_kubernetes = within("kubernetes.io") || within("k8s.io");
+    !of_kubernetes
+        || OURS.contains(&label)
+        || within("kubelet.kubernetes.io")
+        || within("node.kubernetes.io")
+}
+
 /// The labels that every node carries.
 fn labels(cfg: &Config) -> BTreeMap<String, String> {
     let mut labels = cfg.node_labels.clone();
+    labels.retain(|label, _| {
+        let may = may_set(label);
+        if !may {
+            tracing::warn!(label, "a kubelet may not give its node this label; left to an administrator");
+        }
+        may
+    });
     for (key, value) in [
         ("kubernetes.io/hostname", cfg.node_name.as_str()),
         ("kubernetes.io/os", "linux"),
@@ -246,7 +282,11 @@ impl Keeper {
             match self.try_register().await {
                 Ok(node) => return node,
                 Err(error) => {
-                    tracing::debug!(%error, "the node could not be registered; trying again");
+                    if matches!(&error, kube::Error::Api(status) if status.code < 500) {
+                        tracing::warn!(%error, "the API server refuses to register the node; trying again");
+                    } else {
+                        tracing::debug!(%error, "the node could not be registered; trying again");
+                    }
                     let wait = backoff.next().unwrap_or(COMPARE).min(Duration::from_secs(7));
                     tokio::time::sleep(wait).await;
                 }
@@ -386,8 +426,10 @@ impl Keeper {
             ("Ready", "NodeReady", "NodeNotReady"),
         ];
         for (kind, yes, no) in rows {
-            let now = is(Some(&new), kind);
-            if now != is(old, kind) {
+            let (now, before) = (is(Some(&new), kind), is(old, kind));
+            // That a node which starts isn't ready yet is no news.
+            let starts = kind == "Ready" && now == Some(false) && before != Some(true);
+            if now != before && !starts {
                 let reason = if now == Some(true) { yes } else { no };
                 let message = format!("Node {name} status is now: {reason}");
                 self.context.events.node(&name, Severity::Normal, reason, message);
@@ -400,6 +442,30 @@ impl Keeper {
         {
             let message = format!("Node {name} has been rebooted, boot id: {boot}");
             self.context.events.node(&name, Severity::Warning, "Rebooted", message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_trust_are_not_the_kubelets() {
+        for (label, may) in [
+            ("mine", true),
+            ("example.com/disk", true),
+            ("notkubernetes.io/x", true),
+            ("kubernetes.io/os", true),
+            ("topology.kubernetes.io/zone", true),
+            ("node.kubernetes.io/anything", true),
+            ("a.kubelet.kubernetes.io/x", true),
+            ("node-role.kubernetes.io/control-plane", false),
+            ("node-restriction.kubernetes.io/x", false),
+            ("kubernetes.io/other", false),
+            ("x.k8s.io/y", false),
+        ] {
+            assert_eq!(may_set(label), may, "{label}");
         }
     }
 }

@@ -98,16 +98,10 @@ impl Container {
             .iter()
             .find(|mount| !message_path.is_empty() && mount.container_path == message_path)
             .map(|mount| mount.host_path.clone());
-        let spec = status.image.as_ref();
-        let image = spec
-            .map(|spec| {
-                if spec.user_specified_image.is_empty() {
-                    spec.image.clone()
-                } else {
-                    spec.user_specified_image.clone()
-                }
-            })
-            .unwrap_or_default();
+        // The runtime's name of the image, unless that is only an id.
+        let spec = status.image.clone().unwrap_or_default();
+        let is_id = spec.image.is_empty() || spec.image.starts_with("sha256:");
+        let image = if is_id { spec.user_specified_image } else { spec.image };
         Some(Self {
             id: status.id.clone(),
             name: name.clone(),

@@ -80,6 +80,7 @@ impl Starter<'_> {
             sandbox: self.sandbox_config,
             cancel: self.cancel,
         };
+        let began = std::time::Instant::now();
         let image = self.shared.images.ensure(&request).await.map_err(|error| {
             failed(error.reason);
             Failure { retry_at: error.retry_at, ..failure(error.reason, error.message) }
@@ -89,6 +90,7 @@ impl Starter<'_> {
             failure("CreateContainerConfigError", why)
         })?;
         let log = Path::new(&self.sandbox_config.log_directory).join(&config.log_path);
+        let configured = began.elapsed();
         let create = v1::CreateContainerRequest {
             pod_sandbox_id: self.sandbox.to_owned(),
             config: Some(config),
@@ -103,12 +105,21 @@ impl Starter<'_> {
             }
         };
         self.tell(role, spec, Severity::Normal, "Created", "Container created");
+        let created = began.elapsed();
         let start = v1::StartContainerRequest { container_id: id.clone() };
         if let Err(status) = runtime.start_container(start).await {
             failed(status.message());
             return Err(failure("RunContainerError", status.message()));
         }
         self.tell(role, spec, Severity::Normal, "Started", "Container started");
+        tracing::debug!(
+            pod = self.pod.display(),
+            container = spec.name,
+            ?configured,
+            ?created,
+            started = ?began.elapsed(),
+            "started a container"
+        );
         self.link_log(spec, &id, &log);
         // The hook begins before we ask how the container is, for it may take long.
         if let Some(hook) = spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) {

@@ -287,7 +287,12 @@ fn convert(input: &Input<'_>, spec: &Spec, container: &Container, old: Option<&C
                 supplemental_groups: (!user.supplemental_groups.is_empty()).then(|| user.supplemental_groups.clone()),
             }),
         }),
-        stop_signal: container.stop_signal.clone(),
+        // Told only where one was asked for.
+        stop_signal: spec
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.stop_signal.as_ref())
+            .and(container.stop_signal.clone()),
         ..ContainerStatus::default()
     };
     let Some(old) = old else { return status };

@@ -123,7 +123,10 @@ impl Job {
         if self.cancel.is_cancelled() || (self.plan.starts.is_empty() && !self.plan.create_sandbox) {
             return outcome;
         }
-        match self.prepare().await {
+        let began = std::time::Instant::now();
+        let prepared = self.prepare().await;
+        tracing::debug!(pod = self.pod.display(), took = ?began.elapsed(), "prepared the pod's cgroup and volumes");
+        match prepared {
             Ok(volumes) => outcome.volumes = Some(volumes),
             Err(retry) => {
                 outcome.retry = retry;
@@ -296,7 +299,10 @@ impl Job {
             return Err(Retry::BackOff);
         }
         let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler };
-        let id = match shared.cri.runtime().run_pod_sandbox(request).await {
+        let began = std::time::Instant::now();
+        let answer = shared.cri.runtime().run_pod_sandbox(request).await;
+        tracing::debug!(pod = pod.display(), took = ?began.elapsed(), "the runtime made a sandbox");
+        let id = match answer {
             Ok(answer) => answer.into_inner().pod_sandbox_id,
             Err(status) => {
                 if !self.cancel.is_cancelled() {
