@@ -4,7 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help up build test lint fix bench release install-build install-test clean
 
-TARGET := x86_64-unknown-linux-gnu
+TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+# Static, as the executable is also the content of the built-in image; not for proc macros, hence --target everywhere.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 
 help: ## Says what can be made
@@ -18,19 +19,19 @@ build: install-build ## Builds everything for development
 
 test: install-build install-test ## Runs every test (as root)
 	@if [ "$$(id -u)" -ne 0 ]; then echo "make test runs real containers, network namespaces and nftables: run it as root (sudo make test)"; exit 1; fi
-	cargo build -p pilothouse
-	cargo nextest run --workspace --no-fail-fast || { cargo nextest --version >/dev/null 2>&1 && exit 1; cargo test --workspace --no-fail-fast; }
+	@if cargo nextest --version >/dev/null 2>&1; then run="nextest run"; else run="test"; fi; \
+	set -x; RUSTFLAGS="$(STATIC)" cargo $$run --workspace --no-fail-fast --target $(TARGET)
 
 lint: install-build ## Checks formatting and lints; writes nothing
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 
 fix: install-build ## Mends formatting and what clippy can mend
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	cargo fmt --all
 
 bench: release ## Measures, and prints the peers' figures beside ours
-	scripts/bench
+	scripts/bench dist/pilothouse
 
 release: install-build ## Writes dist/pilothouse: one static executable, stripped, and its systemd unit
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked -p pilothouse --target $(TARGET)

@@ -61,7 +61,10 @@ fn answer(connection: TcpStream, host: &str) -> Result<String> {
     let body = match path {
         "/healthz" => "ok\n".to_owned(),
         "/hostname" => format!("{host}\n"),
-        _ => format!("Hello from {host}.\nYou asked for {path} from {}.\nThis is Pilothouse's demonstration server.\n", peer.ip()),
+        _ => format!(
+            "Hello from {host}.\nYou asked for {path} from {}.\nThis is Pilothouse's demonstration server.\n",
+            peer.ip()
+        ),
     };
     write!(
         &connection,

@@ -75,7 +75,9 @@ pub fn remove_from(person: &Person, name: &str) -> Result<()> {
         return Ok(());
     }
     person.change(|mut theirs| {
-        for (list, entry) in [("clusters", name.to_owned()), ("users", format!("{name}-admin")), ("contexts", name.to_owned())] {
+        for (list, entry) in
+            [("clusters", name.to_owned()), ("users", format!("{name}-admin")), ("contexts", name.to_owned())]
+        {
             if let Some(entries) = theirs.get_mut(list).and_then(Value::as_array_mut) {
                 entries.retain(|e| e["name"] != entry.as_str());
             }
@@ -98,7 +100,10 @@ impl Person {
     /// `$KUBECONFIG` (its first file), else `~/.kube/config` of the person behind sudo, else of this user.
     pub fn find() -> Option<Self> {
         let sudo = std::env::var("SUDO_USER").ok().filter(|u| u != "root").and_then(|name| {
-            nix::unistd::User::from_name(&name).ok().flatten().map(|u| (u.dir.clone(), (u.uid.as_raw(), u.gid.as_raw())))
+            nix::unistd::User::from_name(&name)
+                .ok()
+                .flatten()
+                .map(|u| (u.dir.clone(), (u.uid.as_raw(), u.gid.as_raw())))
         });
         let owner = sudo.as_ref().map(|(_, ids)| *ids);
         if let Some(list) = std::env::var_os("KUBECONFIG") {
@@ -180,7 +185,13 @@ mod tests {
     use super::*;
 
     fn entry() -> Entry<'static> {
-        Entry { name: "pilothouse", server: "https://127.0.0.1:6443".into(), ca_pem: "CA", certificate_pem: "C", key_pem: "K" }
+        Entry {
+            name: "pilothouse",
+            server: "https://127.0.0.1:6443".into(),
+            ca_pem: "CA",
+            certificate_pem: "C",
+            key_pem: "K",
+        }
     }
 
     #[test]

@@ -36,7 +36,10 @@ pub struct Pair {
 #[derive(Clone, Debug)]
 pub enum Usage {
     /// TLS server for these names and addresses.
-    Server { names: Vec<String>, addresses: Vec<IpAddr> },
+    Server {
+        names: Vec<String>,
+        addresses: Vec<IpAddr>,
+    },
     Client,
 }
 
@@ -164,7 +167,8 @@ struct Facts {
 
 impl Facts {
     fn serves(&self, leaf: &Leaf, now: SystemTime) -> bool {
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
+        let now =
+            now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
         let lives = self.not_after - now > (self.not_after - self.not_before) / 3 && now >= self.not_before;
         let named = match &leaf.usage {
             Usage::Client => true,
@@ -265,7 +269,10 @@ mod tests {
             file: "server",
             common_name: "kube-apiserver".into(),
             organizations: Vec::new(),
-            usage: Usage::Server { names: names.iter().map(|n| (*n).to_owned()).collect(), addresses: vec![[127, 0, 0, 1].into()] },
+            usage: Usage::Server {
+                names: names.iter().map(|n| (*n).to_owned()).collect(),
+                addresses: vec![[127, 0, 0, 1].into()],
+            },
         }
     }
 

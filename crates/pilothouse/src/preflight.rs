@@ -63,7 +63,9 @@ fn file_system(name: &str, purpose: &str) -> Result<()> {
     if Path::new(&format!("/lib/modules/{}/kernel/fs/{name}fs", uname()?)).exists() {
         return Ok(());
     }
-    bail!("this kernel has no {name} file system, which {purpose} need: load it with `modprobe {name}`, or use a kernel that has it")
+    bail!(
+        "this kernel has no {name} file system, which {purpose} need: load it with `modprobe {name}`, or use a kernel that has it"
+    )
 }
 
 fn uname() -> Result<String> {
@@ -73,6 +75,8 @@ fn uname() -> Result<String> {
 fn netfilter() -> Result<()> {
     match network::nft::Nft::open().and_then(|mut nft| nft.tables().map(drop)) {
         Ok(()) => Ok(()),
-        Err(e) => bail!("nftables can't be used, which Services need ({e}): load it with `modprobe nf_tables`, or use a kernel that has it"),
+        Err(e) => bail!(
+            "nftables can't be used, which Services need ({e}): load it with `modprobe nf_tables`, or use a kernel that has it"
+        ),
     }
 }

@@ -55,7 +55,10 @@ pub fn run(command: ImageCommand) -> Result<()> {
 async fn connect(args: &PlaceArgs) -> Result<cri::Client> {
     let place = Place::new(&args.data_dir)?;
     if let Err(e) = tokio::net::UnixStream::connect(&place.cri_socket).await {
-        bail!("the runtime is not reached at {} ({e}): is the cluster up, and is this its --data-dir?", place.cri_socket.display());
+        bail!(
+            "the runtime is not reached at {} ({e}): is the cluster up, and is this its --data-dir?",
+            place.cri_socket.display()
+        );
     }
     Ok(cri::Client::connect(&place.cri_socket))
 }
@@ -90,7 +93,8 @@ async fn pull(args: OneImage) -> Result<()> {
 
 async fn list(place: &PlaceArgs) -> Result<()> {
     let client = connect(place).await?;
-    let images = client.image().list_images(cri::v1::ListImagesRequest::default()).await.map_err(refused)?.into_inner().images;
+    let images =
+        client.image().list_images(cri::v1::ListImagesRequest::default()).await.map_err(refused)?.into_inner().images;
     say(&format!("{:<64} {:<14} {:>10}", "IMAGE", "ID", "SIZE"));
     for image in images {
         let id: String = image.id.trim_start_matches("sha256:").chars().take(12).collect();

@@ -17,18 +17,16 @@ pub const ADMIN: &str = "admin";
 const LOOK: Duration = Duration::from_secs(3600);
 
 fn leaves(settings: &Settings) -> Vec<Leaf> {
-    let mut addresses: Vec<IpAddr> = vec![
-        IpAddr::from([127, 0, 0, 1]),
-        settings.args.service_cidr.nth(1).into(),
-        settings.node_ip,
-    ];
+    let mut addresses: Vec<IpAddr> =
+        vec![IpAddr::from([127, 0, 0, 1]), settings.args.service_cidr.nth(1).into(), settings.node_ip];
     if !settings.api.ip().is_unspecified() {
         addresses.push(settings.api.ip());
     }
     addresses.sort();
     addresses.dedup();
     let domain = &settings.args.cluster_domain;
-    let mut names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).to_vec();
+    let mut names: Vec<String> =
+        ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).to_vec();
     names.push(format!("kubernetes.default.svc.{domain}"));
     names.push(settings.node_name.clone());
     let leaf = |file, name: &str, organizations: &[&str], usage| Leaf {

@@ -13,8 +13,8 @@ use apiserver::security::{self, KubeletSettings, Mode};
 use apiserver::server::{ApiServer, Config};
 use apiserver::streams::kubelet::{KubeletTls, Kubelets};
 use apiserver::tls::{Identity, ServerTls, TlsSettings};
-use apiserver::tokens::TokenSettings;
 use apiserver::tokens::SigningKey;
+use apiserver::tokens::TokenSettings;
 use apiserver::user::UserInfo;
 use futures::FutureExt;
 use kube::Client;
@@ -39,7 +39,12 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Opens the store, makes the first objects, and serves.
-    pub async fn start(settings: &Settings, pki: &Pki, listener: TcpListener, shutdown: CancellationToken) -> Result<Self> {
+    pub async fn start(
+        settings: &Settings,
+        pki: &Pki,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<Self> {
         let directory = settings.place.store.clone();
         let store = tokio::task::spawn_blocking(move || Embedded::open(directory, Options::default()))
             .await?
@@ -62,7 +67,9 @@ impl ControlPlane {
                 token_file: None,
                 bootstrap_tokens: true,
                 tokens: TokenSettings {
-                    signing: Some(SigningKey::from_pem(pki.token_key_pem()?.as_bytes()).context("the token key is damaged")?),
+                    signing: Some(
+                        SigningKey::from_pem(pki.token_key_pem()?.as_bytes()).context("the token key is damaged")?,
+                    ),
                     verifying: Vec::new(),
                     issuers: vec![issuer.clone()],
                     audiences: Vec::new(),
@@ -151,7 +158,9 @@ impl ControlPlane {
 
     pub fn replace_kubelet_client(&self, pki: &Pki) -> Result<()> {
         match &self.kubelets {
-            Some(kubelets) => kubelets.replace(&kubelet_client(pki)?).context("the renewed client certificate for kubelets"),
+            Some(kubelets) => {
+                kubelets.replace(&kubelet_client(pki)?).context("the renewed client certificate for kubelets")
+            }
             None => Ok(()),
         }
     }

@@ -173,7 +173,9 @@ async fn run(settings: Arc<Settings>, listener: TcpListener, progress: Progress)
     }
     plane.stop().await;
     if outcome.is_ok() {
-        progress.note("\nStopped. Your pods go on running; `pilothouse up` takes them up again, `pilothouse down` stops them.");
+        progress.note(
+            "\nStopped. Your pods go on running; `pilothouse up` takes them up again, `pilothouse down` stops them.",
+        );
     }
     outcome
 }

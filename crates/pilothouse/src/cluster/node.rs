@@ -29,7 +29,8 @@ pub fn runtime_config(settings: &crate::cluster::remove::Runtime) -> runtime::Co
 
 /// The embedded runtime, as a component.
 pub fn container_runtime(settings: &Settings) -> Component {
-    let base = crate::cluster::remove::Runtime { name: settings.args.place.name.clone(), place: settings.place.clone() };
+    let base =
+        crate::cluster::remove::Runtime { name: settings.args.place.name.clone(), place: settings.place.clone() };
     let mut config = runtime_config(&base);
     config.registry_mirrors = settings.args.registry_mirror.iter().map(|(host, url)| format!("{host}={url}")).collect();
     config.cluster_cidrs = vec![settings.args.pod_cidr.to_string()];
@@ -57,8 +58,6 @@ pub fn kubelet(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) -> Res
     config.client_ca = Some(kubelet::ClientCa::Pem(pki.ca_pem()?.into_bytes()));
     config.version = crate::KUBERNETES_VERSION.to_owned();
     config.cgroup_root = settings.cgroup_root();
-    // One machine is all there is: it takes the control plane's work and everyone's.
-    config.node_labels.insert("node-role.kubernetes.io/control-plane".to_owned(), String::new());
     let (plane, name) = (plane.clone(), settings.node_name.clone());
     Ok(Arc::new(move |shutdown| {
         let (config, plane, user) = (config.clone(), plane.clone(), identity::node(&name));
@@ -90,12 +89,15 @@ pub fn dns(settings: &Settings, plane: &Arc<ControlPlane>, ready: watch::Sender<
     let remembered = settings.place.data_dir.join("dns-port");
     let node = settings.node_name.clone();
     Arc::new(move |shutdown| {
-        let (plane, domain, ready, remembered, node) = (plane.clone(), domain.clone(), ready.clone(), remembered.clone(), node.clone());
+        let (plane, domain, ready, remembered, node) =
+            (plane.clone(), domain.clone(), ready.clone(), remembered.clone(), node.clone());
         async move {
             allow(&plane.client(UserInfo::apiserver())).await.context("cannot give cluster DNS its rights")?;
             // The port of before, so that rules that lead there stay true over a restart.
             let before = std::fs::read_to_string(&remembered).ok().and_then(|t| t.trim().parse::<u16>().ok());
-            let port = before.filter(|p| std::net::UdpSocket::bind((ip, *p)).is_ok() && std::net::TcpListener::bind((ip, *p)).is_ok());
+            let port = before.filter(|p| {
+                std::net::UdpSocket::bind((ip, *p)).is_ok() && std::net::TcpListener::bind((ip, *p)).is_ok()
+            });
             let mut config = dns::Config::new(vec![SocketAddr::new(ip, port.unwrap_or(0))], domain);
             let (listening, mut told) = watch::channel(None);
             config.ready = Some(listening);
@@ -104,7 +106,9 @@ pub fn dns(settings: &Settings, plane: &Arc<ControlPlane>, ready: watch::Sender<
                 let Ok(addresses) = addresses else { return std::future::pending().await };
                 if let Some(port) = addresses.first().map(SocketAddr::port) {
                     crate::pki::write_atomically(&remembered, port.to_string().as_bytes(), 0o644)?;
-                    publish(&plane.client(UserInfo::apiserver()), ip, port, &node).await.context("cannot publish where DNS is")?;
+                    publish(&plane.client(UserInfo::apiserver()), ip, port, &node)
+                        .await
+                        .context("cannot publish where DNS is")?;
                 }
                 ready.send_replace(Some(addresses));
                 std::future::pending::<Result<()>>().await
@@ -119,7 +123,13 @@ pub fn dns(settings: &Settings, plane: &Arc<ControlPlane>, ready: watch::Sender<
     })
 }
 
-async fn apply(client: &Client, resource: &ApiResource, namespace: Option<&str>, name: &str, object: &serde_json::Value) -> Result<()> {
+async fn apply(
+    client: &Client,
+    resource: &ApiResource,
+    namespace: Option<&str>,
+    name: &str,
+    object: &serde_json::Value,
+) -> Result<()> {
     let api: kube::Api<DynamicObject> = match namespace {
         Some(namespace) => kube::Api::namespaced_with(client.clone(), namespace, resource),
         None => kube::Api::all_with(client.clone(), resource),
@@ -147,7 +157,8 @@ async fn allow(client: &Client) -> Result<()> {
             {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
         ],
     });
-    apply(client, &resource("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"), None, DNS_ROLE, &role).await?;
+    apply(client, &resource("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"), None, DNS_ROLE, &role)
+        .await?;
     let binding = serde_json::json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": DNS_ROLE},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": DNS_ROLE},
@@ -162,5 +173,12 @@ async fn publish(client: &Client, ip: IpAddr, port: u16, node: &str) -> Result<(
     let slice = apiserver::bootstrap::dns_endpoint_slice(&[ip], port, Some(node));
     let object: serde_json::Value = serde_json::from_str(&schema::json::to_string(&slice))?;
     let name = object["metadata"]["name"].as_str().context("the slice has a name")?.to_owned();
-    apply(client, &resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"), Some("kube-system"), &name, &object).await
+    apply(
+        client,
+        &resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
+        Some("kube-system"),
+        &name,
+        &object,
+    )
+    .await
 }

@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use kube::api::{DynamicObject, WatchEvent, WatchParams};
 use kube::core::ApiResource;
-use kube::{Api, Client};
+use kube::Api;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -44,8 +44,11 @@ pub async fn wait(
     };
     let node = &settings.node_name;
     let lease = async {
-        let leases: Api<DynamicObject> =
-            Api::namespaced_with(client.clone(), "kube-node-lease", &resource("coordination.k8s.io", "Lease", "leases"));
+        let leases: Api<DynamicObject> = Api::namespaced_with(
+            client.clone(),
+            "kube-node-lease",
+            &resource("coordination.k8s.io", "Lease", "leases"),
+        );
         until(&leases, node, |lease| {
             let renewed = lease.data.pointer("/spec/renewTime").and_then(Value::as_str);
             renewed.and_then(|t| t.parse::<Timestamp>().ok()).is_some_and(|t| t >= started)
@@ -61,7 +64,9 @@ pub async fn wait(
             conditions.into_iter().flatten().any(|c| {
                 // As judged by this process's kubelet, not left by the one before.
                 let heard = c["lastHeartbeatTime"].as_str().and_then(|t| t.parse::<Timestamp>().ok());
-                c["type"] == "Ready" && c["status"] == "True" && heard.is_some_and(|t| t.as_second() >= started.as_second())
+                c["type"] == "Ready"
+                    && c["status"] == "True"
+                    && heard.is_some_and(|t| t.as_second() >= started.as_second())
             })
         })
         .await?;

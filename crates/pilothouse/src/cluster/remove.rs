@@ -47,7 +47,10 @@ fn stop_process(place: &Place) -> Result<Option<lock::Lock>> {
         let deadline = Instant::now() + STOP;
         while lock::holder(&place.lock)?.is_some() {
             if Instant::now() > deadline {
-                bail!("process {id} did not stop in {} s: end it with `kill -9 {id}`, then run this again", STOP.as_secs());
+                bail!(
+                    "process {id} did not stop in {} s: end it with `kill -9 {id}`, then run this again",
+                    STOP.as_secs()
+                );
             }
             std::thread::park_timeout(Duration::from_millis(20));
         }
@@ -84,7 +87,11 @@ async fn stop_pods(runtime: &Runtime) -> Result<usize> {
         let mut cri = client.runtime();
         let running = cri.list_containers(cri::v1::ListContainersRequest::default()).await?.into_inner().containers;
         for container in running.iter().filter(|c| c.state() == cri::v1::ContainerState::ContainerRunning) {
-            cri.stop_container(cri::v1::StopContainerRequest { container_id: container.id.clone(), timeout: GRACE_SECONDS }).await?;
+            cri.stop_container(cri::v1::StopContainerRequest {
+                container_id: container.id.clone(),
+                timeout: GRACE_SECONDS,
+            })
+            .await?;
         }
         let pods = cri.list_pod_sandbox(cri::v1::ListPodSandboxRequest::default()).await?.into_inner().items;
         for pod in &pods {
@@ -218,7 +225,9 @@ fn remove_group(group: &Path) -> Result<()> {
         match fs::remove_dir(group) {
             Ok(()) => return Ok(()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(e) if Instant::now() > deadline => return Err(e).with_context(|| format!("cannot remove {}", group.display())),
+            Err(e) if Instant::now() > deadline => {
+                return Err(e).with_context(|| format!("cannot remove {}", group.display()));
+            }
             Err(_) => {
                 let processes = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
                 for id in processes.lines().filter_map(|l| l.parse().ok()) {
