@@ -74,9 +74,9 @@ async fn no_descriptor_leaks_into_a_container() {
     let links: Vec<_> = out.lines().filter_map(|l| l.split_once(" -> ")).map(|(_, to)| to).collect();
     // The fourth was the directory that was read.
     assert_eq!((links.len(), out.lines().filter(|l| l.contains(':')).count()), (3, 4), "{out}");
-    for dir in ["/proc/self/fd/7", "/proc/self/fd/8/../..", "/proc/self/fd/3"] {
-        let mut attack = shell(&format!("cwd{}", dir.len()), "cat /etc/shadow; ls; true");
-        attack.working_dir = dir.into();
+    for (number, dir) in ["/proc/self/fd/7", "/proc/self/fd/8/../..", "/proc/self/fd/3"].iter().enumerate() {
+        let mut attack = shell(&format!("cwd{number}"), "cat /etc/shadow; ls; true");
+        attack.working_dir = (*dir).into();
         let container = pod.create(attack).await.unwrap();
         let Err(error) = container.start().await else {
             container.ended().await;

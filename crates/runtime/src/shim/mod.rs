@@ -86,6 +86,10 @@ fn take_listener() -> io::Result<UnixListener> {
     let socket = control::duplicate(&io::stdin())?;
     let null = fs::File::open("/dev/null")?;
     nix::unistd::dup2(std::os::fd::AsRawFd::as_raw_fd(&null), 0)?;
+    drop(null);
+    // Whatever else the server's starters left open is not to live as long as the pod.
+    let first_foreign = std::os::fd::AsRawFd::as_raw_fd(&socket) + 1;
+    syscalls::close_from(first_foreign, false)?;
     Ok(UnixListener::from(socket))
 }
 
