@@ -203,7 +203,7 @@ async fn watchers(target: &Target, server: &Server, senders: &[Sender], watchers
                 if i >= changes {
                     return Ok::<_, Failure>(());
                 }
-                let body = format!(r#"{{"metadata":{{"labels":{{"change":"{i}"}}}}}}"#);
+                let body = format!(r#"{{"metadata":{{"labels":{{"change":"{i}-of-{watchers}"}}}}}}"#);
                 call(&mut sender, Method::PATCH, &path_of(i), "application/merge-patch+json", body.into()).await?;
             }
         })

@@ -216,7 +216,11 @@ impl Cacher {
                 }
             }
         }
-        let mailbox = Arc::new(Mailbox::with(backlog));
+        let after = match start {
+            Start::After(revision) => revision,
+            Start::Initial => 0,
+        };
+        let mailbox = Arc::new(Mailbox::new(after, backlog));
         let registration = flow.watchers.add(filter, mailbox.clone());
         drop(flow);
         Ok((Watcher { cacher: self.clone(), mailbox, registration }, state, now))
@@ -230,6 +234,11 @@ impl Cacher {
             observer.changed(self, &Change::new(ChangeKind::Added, entry.clone(), None));
         }
         flow.observers.push(observer);
+    }
+
+    #[cfg(test)]
+    pub(super) fn progress_for_tests(&self, revision: u64) {
+        self.progress.advance(revision);
     }
 
     /// How many watch.

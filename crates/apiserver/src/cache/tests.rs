@@ -76,3 +76,179 @@ fn a_state_is_ranged_by_scope() {
     assert_eq!(keys(&snapshot, &Scope::Field(node, "n0".into()), None), ["a-b/x", "a/x"]);
     assert_eq!(state.bytes(), state.range(&Scope::All, None).map(|e| e.size()).sum::<usize>());
 }
+
+/// A cacher without a store behind it.
+fn cacher() -> Arc<Cacher> {
+    let row = row("", "pods");
+    let layout = Layout {
+        prefix: "/registry/pods/".into(),
+        api_version: "v1".into(),
+        kind: "Pod".into(),
+        schema: row.schema.clone(),
+        paths: Paths::of(row),
+    };
+    Arc::new(Cacher::new(layout, Arc::default(), 1))
+}
+
+fn put(key: &str, revision: u64, node: &str, label: &str) -> cacher::Raw {
+    let name = key.rsplit('/').next().unwrap_or(key);
+    let text = format!(
+        r#"{{"kind":"Pod","apiVersion":"v1","metadata":{{"labels":{{"l":"{label}"}},"name":"{name}"}},"spec":{{"nodeName":"{node}"}}}}"#
+    );
+    cacher::Raw { key: key.into(), revision, value: Some(text.into()) }
+}
+
+fn gone(key: &str, revision: u64) -> cacher::Raw {
+    cacher::Raw { key: key.into(), revision, value: None }
+}
+
+/// What a watcher has got, without waiting.
+fn taken(watcher: &mut Watcher) -> Vec<(ChangeKind, String, u64)> {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut told = Vec::new();
+    while let std::task::Poll::Ready(Ok(delivery)) = watcher.poll_next(&mut cx) {
+        let object = delivery.change.object(delivery.kind);
+        told.push((delivery.kind, object.key().to_owned(), object.revision()));
+    }
+    told
+}
+
+#[test]
+fn who_is_ahead_of_the_server_is_told_nothing_twice() {
+    let cacher = cacher();
+    let (mut watcher, ..) = cacher.watch(Filter::everything(), Start::After(5)).expect("a watch");
+    cacher.apply(vec![put("a/x", 4, "n", "1"), put("a/y", 5, "n", "1"), put("a/z", 6, "n", "1")]);
+    assert_eq!(taken(&mut watcher), [(ChangeKind::Added, "a/z".to_owned(), 6)]);
+}
+
+#[test]
+fn who_reads_too_slowly_is_ended() {
+    let cacher = cacher();
+    let (mut slow, ..) = cacher.watch(Filter::everything(), Start::After(1)).expect("a watch");
+    for revision in 2..20_000 {
+        cacher.apply(vec![put("a/x", revision, "n", "1")]);
+    }
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(matches!(slow.poll_next(&mut cx), std::task::Poll::Ready(Err(End::Slow))));
+    drop(slow);
+    assert_eq!(cacher.watchers(), 0);
+}
+
+mod model {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put { key: usize, node: usize, label: usize },
+        Delete { key: usize },
+        /// Several changes of one revision.
+        Both { put: usize, delete: usize },
+        Pin,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..6_usize, 0..3_usize, 0..2_usize).prop_map(|(key, node, label)| Step::Put { key, node, label }),
+            2 => (0..6_usize).prop_map(|key| Step::Delete { key }),
+            1 => (0..6_usize, 0..6_usize).prop_map(|(put, delete)| Step::Both { put, delete }),
+            1 => Just(Step::Pin),
+        ]
+    }
+
+    fn key(n: usize) -> String {
+        format!("{}/k{n}", ["a", "b"][n % 2])
+    }
+
+    type Told = BTreeMap<String, u64>;
+
+    /// The changes of one revision, and the state after it.
+    type History = Vec<(u64, BTreeMap<String, (u64, usize, usize)>)>;
+
+    fn play(cacher: &Cacher, steps: &[Step]) -> History {
+        let mut state = BTreeMap::new();
+        let mut history: History = vec![(1, state.clone())];
+        let mut revision = 1;
+        for step in steps {
+            let mut raws = Vec::new();
+            match step {
+                Step::Put { key: k, node, label } => {
+                    revision += 1;
+                    raws.push(put(&key(*k), revision, &format!("n{node}"), &label.to_string()));
+                    state.insert(key(*k), (revision, *node, *label));
+                }
+                Step::Delete { key: k } if state.contains_key(&key(*k)) => {
+                    revision += 1;
+                    raws.push(gone(&key(*k), revision));
+                    state.remove(&key(*k));
+                }
+                Step::Both { put: p, delete: d } if p != d && state.contains_key(&key(*d)) => {
+                    revision += 1;
+                    raws.push(put(&key(*p), revision, "n0", "1"));
+                    raws.push(gone(&key(*d), revision));
+                    state.insert(key(*p), (revision, 0, 1));
+                    state.remove(&key(*d));
+                }
+                Step::Pin => {
+                    let (now, at) = cacher.now();
+                    cacher.pin(&now, at.max(revision));
+                }
+                _ => {}
+            }
+            if !raws.is_empty() {
+                cacher.apply(raws);
+                cacher.progress_for_tests(revision);
+                history.push((revision, state.clone()));
+            }
+        }
+        history
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Every past state is given exactly, and a filtered watch from any of them ends in what a filtered list shows.
+        #[test]
+        fn past_states_and_watches_agree_with_the_model(steps in prop::collection::vec(step(), 1..40), node in 0..3_usize, label in 0..2_usize) {
+            let cacher = cacher();
+            let history = play(&cacher, &steps);
+            let field = cacher.paths().position("spec.nodeName").expect("a field");
+            let (_, end) = history.last().expect("the beginning");
+            for (revision, state) in &history {
+                let past = cacher.at(*revision).expect("it is kept");
+                let wanted: Told = state.iter().map(|(k, (at, ..))| (k.clone(), *at)).collect();
+                let found: Told = past.range(&Scope::All, None).map(|e| (e.key().to_owned(), e.revision())).collect();
+                prop_assert_eq!(&found, &wanted);
+                let on_node: Vec<String> = past.range(&Scope::Field(field, format!("n{node}")), None).map(|e| e.key().to_owned()).collect();
+                let wanted: Vec<String> = state.iter().filter(|(_, (_, n, _))| *n == node).map(|(k, _)| k.clone()).collect();
+                prop_assert_eq!(on_node, wanted);
+
+                let by_node = Filter::of(Scope::Field(field, format!("n{node}")));
+                let labels = api::selector::LabelSelector::parse(&format!("l={label}")).expect("a selector");
+                let by_label = Filter { labels, ..Filter::of(Scope::Namespace("a".into())) };
+                for (filter, sees) in [
+                    (by_node, Box::new(move |_: &str, n: usize, _: usize| n == node) as Box<dyn Fn(&str, usize, usize) -> bool>),
+                    (by_label, Box::new(move |k: &str, _: usize, l: usize| k.starts_with("a/") && l == label)),
+                ] {
+                    let seen = |state: &BTreeMap<String, (u64, usize, usize)>| -> Told {
+                        state.iter().filter(|(k, (_, n, l))| sees(k, *n, *l)).map(|(k, (at, ..))| (k.clone(), *at)).collect()
+                    };
+                    let (mut watcher, ..) = cacher.watch(filter, Start::After(*revision)).expect("it is kept");
+                    let mut told = seen(state);
+                    let mut last = *revision;
+                    for (kind, key, at) in taken(&mut watcher) {
+                        prop_assert!(at >= last);
+                        last = at;
+                        match kind {
+                            ChangeKind::Added => prop_assert!(told.insert(key, at).is_none()),
+                            ChangeKind::Modified => prop_assert!(told.insert(key, at).is_some()),
+                            ChangeKind::Deleted => prop_assert!(told.remove(&key).is_some()),
+                        }
+                    }
+                    prop_assert_eq!(told, seen(end));
+                }
+            }
+        }
+    }
+}

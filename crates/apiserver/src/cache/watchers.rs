@@ -6,7 +6,7 @@ use super::fields::Paths;
 use super::state::Scope;
 use api::selector::LabelSelector;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// What a watcher or list sees of a storage.
@@ -94,18 +94,29 @@ struct Letters {
 }
 
 /// Where changes wait for one watcher.
-#[derive(Debug, Default)]
-pub struct Mailbox(Mutex<Letters>);
+#[derive(Debug)]
+pub struct Mailbox {
+    letters: Mutex<Letters>,
+    /// The watcher knows everything up to this revision, which may be ahead of this server.
+    after: u64,
+}
 
 impl Mailbox {
-    /// The changes up to a registration are put here before it.
-    pub(super) fn with(backlog: VecDeque<Delivery>) -> Self {
-        Mailbox(Mutex::new(Letters { queue: backlog, ..Letters::default() }))
+    /// The changes between `after` and a registration are put here before it.
+    pub(super) fn new(after: u64, backlog: VecDeque<Delivery>) -> Self {
+        Mailbox { letters: Mutex::new(Letters { queue: backlog, ..Letters::default() }), after }
+    }
+
+    fn letters(&self) -> MutexGuard<'_, Letters> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, delivery: Delivery) {
+        if delivery.change.revision() <= self.after {
+            return;
+        }
         let waker = {
-            let mut letters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut letters = self.letters();
             if letters.end.is_some() {
                 return;
             }
@@ -124,7 +135,7 @@ impl Mailbox {
 
     pub(super) fn end(&self, end: End) {
         let waker = {
-            let mut letters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut letters = self.letters();
             letters.end.get_or_insert(end);
             letters.waker.take()
         };
@@ -135,7 +146,7 @@ impl Mailbox {
 
     /// The next change, or why there is none any more.
     pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<Delivery, End>> {
-        let mut letters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut letters = self.letters();
         if let Some(delivery) = letters.queue.pop_front() {
             letters.bytes = letters.bytes.saturating_sub(delivery.change.entry.size());
             return Poll::Ready(Ok(delivery));
@@ -150,7 +161,7 @@ impl Mailbox {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).queue.is_empty()
+        self.letters().queue.is_empty()
     }
 }
 

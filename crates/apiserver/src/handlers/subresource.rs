@@ -20,6 +20,17 @@ pub(super) async fn handle(
         return Err(NotServed::Path);
     }
     let hatch = served.subresources.get(&target.subresource).cloned();
+    let verb = match call.info.verb.as_str() {
+        "get" => Verbs::GET,
+        "create" => Verbs::CREATE,
+        "update" => Verbs::UPDATE,
+        "patch" => Verbs::PATCH,
+        "delete" => Verbs::DELETE,
+        _ => return Err(Status::method_not_allowed().into()),
+    };
+    if !row.verbs.contains(verb) {
+        return Err(Status::method_not_allowed().into());
+    }
     if let Some(hatch) = hatch.as_ref().filter(|hatch| hatch.connects()) {
         let mut request = Request::new(std::mem::take(&mut call.body));
         let cx = call.cx.clone();
@@ -29,16 +40,6 @@ pub(super) async fn handle(
         *request.headers_mut() = std::mem::take(&mut call.parts.headers);
         *request.extensions_mut() = std::mem::take(&mut call.parts.extensions);
         return Ok(hatch.connect(&cx, &target, request).await?);
-    }
-    let verb = match call.info.verb.as_str() {
-        "get" => Verbs::GET,
-        "create" => Verbs::CREATE,
-        "update" => Verbs::UPDATE,
-        "patch" => Verbs::PATCH,
-        _ => return Err(Status::method_not_allowed().into()),
-    };
-    if !row.verbs.contains(verb) {
-        return Err(Status::method_not_allowed().into());
     }
     let api_version =
         if row.group.is_empty() { row.version.to_string() } else { format!("{}/{}", row.group, row.version) };
@@ -52,7 +53,7 @@ pub(super) async fn handle(
             Verbs::GET => read::get(registry, served, call).await?,
             Verbs::UPDATE => write::update(registry, served, call, &name).await?,
             Verbs::PATCH => write::patch(registry, served, call, &name).await?,
-            _ => return Err(target.unsupported("create").into()),
+            _ => return Err(Status::method_not_allowed().into()),
         });
     };
     let ty = match own {
@@ -69,6 +70,7 @@ pub(super) async fn handle(
             answer::tree(StatusCode::OK, ty, &shown, view)
         }
         Verbs::CREATE => write::create_subresource(registry, served, call, ty, &api_version, &row.kind).await,
+        Verbs::DELETE => Err(Status::method_not_allowed()),
         _ => write::through(registry, served, call, ty, &api_version, &row.kind).await,
     };
     Ok(answer?)

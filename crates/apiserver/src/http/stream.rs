@@ -287,7 +287,7 @@ impl http_body::Body for WatchBody {
             }
             let revision = body.watcher.as_ref().and_then(Watcher::caught_up);
             body.set_timer();
-            if let Some(revision) = revision.filter(|revision| *revision > body.marked) {
+            if let Some(revision) = revision.filter(|revision| *revision > body.marked && *revision >= body.told) {
                 let made = body.bookmark(revision, false);
                 return Self::ready(made, body);
             }

@@ -28,6 +28,8 @@ pub struct Place<'a> {
 /// An attempt's end, when it is not the answer.
 enum Attempt {
     Done(Box<Written>),
+    /// Nothing was to be written.
+    Unchanged(Box<Written>),
     /// Somebody else was quicker; the object as it is now.
     Again(Option<Arc<Entry>>),
     SideChanged,
@@ -50,36 +52,39 @@ impl Registry {
         let cacher = served.storage("update")?;
         check_segments(place.namespace, place.name)?;
         let key = Cacher::key(place.namespace, place.name);
-        // What memory has is as good as the store's until the store says otherwise; a refusal on its ground counts only
-        // when memory was up to date.
+        // What memory has is as good as the store's until the store says otherwise; without a write to ask it, an answer
+        // counts only when memory was up to date.
         let mut current = cacher.get(&key);
         let mut fresh = false;
         let mut sides = 0;
         for _ in 0..TRIES {
-            match self.attempt(cx, served, cacher, place, &key, current.clone(), mutation, options).await {
+            let settled = match self.attempt(cx, served, cacher, place, &key, current.clone(), mutation, options).await {
                 Ok(Attempt::Done(written)) => return Ok(*written),
+                Ok(Attempt::Unchanged(written)) => Ok(*written),
                 Ok(Attempt::Again(now)) => {
                     current = now;
                     fresh = true;
+                    continue;
                 }
                 Ok(Attempt::SideChanged) => {
                     sides += 1;
                     if sides == SIDE_TRIES {
                         break;
                     }
+                    continue;
                 }
-                Err(status) if fresh => return Err(status),
-                Err(status) => {
-                    self.caches.consistent().await?;
-                    let now = cacher.get(&key);
-                    let revision = |entry: &Option<Arc<Entry>>| entry.as_ref().map(|entry| entry.revision());
-                    if revision(&now) == revision(&current) {
-                        return Err(status);
-                    }
-                    current = now;
-                    fresh = true;
-                }
+                Err(status) => Err(status),
+            };
+            if fresh {
+                return settled;
             }
+            self.caches.consistent().await?;
+            let now = cacher.get(&key);
+            if now.as_ref().map(|entry| entry.revision()) == current.as_ref().map(|entry| entry.revision()) {
+                return settled;
+            }
+            current = now;
+            fresh = true;
         }
         Err(contended(&served.group_resource(), place.name))
     }
@@ -153,7 +158,7 @@ impl Registry {
         let encoded = Encoded::new(&object);
         let removed = self.removable(served, &object);
         if options.dry_run || !removed && encoded.item(entry.revision()) == entry.item() {
-            return Ok(Attempt::Done(Box::new(written(served, object, Some(entry.revision()), &encoded, false))));
+            return Ok(Attempt::Unchanged(Box::new(written(served, object, Some(entry.revision()), &encoded, false))));
         }
         let (act, side) = if removed {
             let side = match &served.allocator {

@@ -23,6 +23,17 @@ impl Authenticator for Nobody {
     }
 }
 
+/// Who shows a certificate that TLS has verified is let in.
+pub struct Certified;
+
+#[async_trait]
+impl Authenticator for Certified {
+    async fn authenticate(&self, _: &http::request::Parts, peer: Option<&Peer>) -> Result<Option<UserInfo>, AuthnError> {
+        let certified = peer.is_some_and(|peer| !peer.certificates.is_empty());
+        Ok(certified.then(|| UserInfo::new("certified", ["system:masters"])))
+    }
+}
+
 struct Everything;
 
 #[async_trait]
@@ -45,11 +56,15 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
+        Self::start_with(Arc::new(Nobody)).await
+    }
+
+    pub async fn start_with(authenticator: Arc<dyn Authenticator>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = store::Embedded::open(directory.path(), store::embedded::Options::default()).unwrap();
         let registry = Registry::open(store.clone()).await.unwrap();
         let security = Security {
-            authenticator: Arc::new(Nobody),
+            authenticator,
             authorizer: Arc::new(Everything),
             audit: None,
             limit: MaxInFlight::default(),

@@ -6,4 +6,5 @@ mod client;
 mod crud;
 mod lists;
 mod watches;
+mod wire;
 mod writes;
