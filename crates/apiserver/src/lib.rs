@@ -7,6 +7,11 @@
 //! | [`request`] | [`request::RequestInfo`]: what a request asks for; routing, authorization and audit decide on it |
 //! | [`user`], [`context`], [`options`] | who asks; what travels with a request; what its query asks |
 //! | [`authn`], [`authz`], [`admission`] | the seams of security and what stands behind them |
+//! | [`security`] | puts them together: authenticator, authorizer, admission chain and the hatches, from settings |
+//! | [`tokens`], [`tls`], [`audit`], [`limit`] | service account tokens; certificates, live; who did what; how much at once |
+//! | [`bootstrap`] | the first objects: default roles, namespaces, the Services `kubernetes` and `kube-dns` |
+//! | [`allocator`], [`subresources`], [`streams`] | addresses and ports of Services; binding and eviction; log, exec, attach, port-forward, proxy |
+//! | [`lookup`] | stored objects as decisions read them |
 //! | [`registry`] | every kind's create, get, list, watch, update, patch, delete; the three escape hatches: [`registry::Subresource`], [`registry::Virtual`], [`registry::Allocator`] |
 //! | [`strategy`] | what the data of a kind can't say |
 //! | [`cache`] | the watch cache: the only copy of the objects, encoded once |

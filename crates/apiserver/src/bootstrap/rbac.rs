@@ -221,6 +221,9 @@ pub fn reconcile(existing: &Map, default: &Map) -> Change {
     if existing.get("roleRef") != default.get("roleRef") {
         return Change::Recreate(default.clone());
     }
+    if has_all(existing, default) {
+        return Change::Keep;
+    }
     let mut wanted = existing.clone();
     for field in ["labels", "annotations"] {
         for (key, value) in default.at(&["metadata", field]).and_then(Value::as_map).into_iter().flat_map(Map::iter) {
@@ -248,6 +251,18 @@ pub fn reconcile(existing: &Map, default: &Map) -> Change {
     }
     add_missing(&mut wanted, default, &["subjects"]);
     if wanted == *existing { Change::Keep } else { Change::Update(wanted) }
+}
+
+/// Whether an object plainly has what its default has: almost always so, and told without taking rules apart.
+fn has_all(existing: &Map, default: &Map) -> bool {
+    let aggregated = default.contains_key("aggregationRule");
+    let same = |key: &str| existing.get(key) == default.get(key);
+    let marked = ["labels", "annotations"].into_iter().all(|field| {
+        let marks = default.at(&["metadata", field]).and_then(Value::as_map).into_iter().flat_map(Map::iter);
+        let own = existing.at(&["metadata", field]).and_then(Value::as_map);
+        marks.into_iter().all(|(key, _)| own.is_some_and(|own| own.contains_key(key)))
+    });
+    marked && same("subjects") && same("aggregationRule") && (aggregated || same("rules"))
 }
 
 /// Adds the items of a list that the object lacks.
