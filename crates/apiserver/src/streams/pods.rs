@@ -158,7 +158,7 @@ impl PodStreams {
         }
         let kubelet = self.kubelets.of(node, false).await?;
         let answer = forward(&kubelet, request, &path).await;
-        answer.map_err(|e| Status::internal(format!("error sending request: {e}")))
+        answer.map_err(|e| Status::new(500, Reason::Unknown, format!("error dialing backend: {e}")))
     }
 }
 
@@ -191,7 +191,7 @@ fn bare(request: Request) -> Result<Request, Status> {
 }
 
 fn unreachable_kubelet(kubelet: &super::kubelet::Endpoint, path: &str, error: &super::forward::ForwardError) -> Status {
-    Status::internal(format!("Get \"https://{}{path}\": {error}", kubelet.address))
+    Status::new(500, Reason::Unknown, format!("Get \"https://{}{path}\": {error}", kubelet.address))
 }
 
 /// What a kubelet's refusal is to the client, as upstream translates it.

@@ -272,6 +272,16 @@ async fn logs_come_from_the_kubelet() {
     let other = admin.get(&format!("{log}?container=x")).await;
     assert_eq!((other.code, other.message()), (400, "container x is not valid for pod p"));
     assert_eq!(admin.get(&format!("{log}?tailLines=-1")).await.code, 422);
+    // Nobody listens there.
+    let status = json!({"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": 1}}}});
+    admin.patch("/api/v1/nodes/n1/status", status).await.expect(200);
+    let gone = admin.get(log).await;
+    assert_eq!(gone.code, 500);
+    assert!(
+        gone.message().starts_with("Get \"https://127.0.0.1:1/containerLogs/default/p/c\": dial tcp"),
+        "{}",
+        gone.body
+    );
 }
 
 #[tokio::test]
