@@ -1,10 +1,13 @@
 //! Carrying out what was decided: the table in the kernel.
 
-use network::conntrack::Conntrack;
-use network::nft::{Chain, Family, Nft, Rule, Table, Transaction, protocol};
+use std::collections::{BTreeMap, BTreeSet};
 
+use network::conntrack::Conntrack;
+use network::nft::{Chain, Element, Family, Nft, Rule, Table, Transaction, Verdict, protocol};
+
+use crate::class::{self, Affinity};
 use crate::layout::{Layout, SetName};
-use crate::plan::Firewall;
+use crate::plan::{Firewall, PortName};
 use crate::ruleset::{Delta, RuleSet, firewall_chain};
 
 /// The name of the tables of a cluster.
@@ -38,7 +41,7 @@ impl KernelTable {
             let fresh = self.fresh(&delta);
             self.nft.commit(fresh)?;
         }
-        self.forget_stale_flows(rules, &delta)
+        self.clean_up(rules, &delta)
     }
 
     /// Changes what `delta` says. After an error, nothing has changed, and [`KernelTable::replace`] is due.
@@ -46,7 +49,24 @@ impl KernelTable {
         let mut t = Transaction::new();
         self.change(&mut t, delta);
         self.nft.commit(t)?;
+        self.clean_up(rules, delta)
+    }
+
+    /// What the kernel remembers of clients must not outlive what it was made from.
+    fn clean_up(&mut self, rules: &RuleSet, delta: &Delta) -> network::Result<()> {
+        if delta.affinity_changed {
+            self.forget_stale_affinities(rules, delta)?;
+        }
         if delta.udp_changed { self.forget_stale_flows(rules, delta) } else { Ok(()) }
+    }
+
+    /// After the change nobody gets such an endpoint any more, so one look is enough.
+    fn forget_stale_affinities(&mut self, rules: &RuleSet, delta: &Delta) -> network::Result<()> {
+        let (table, set) = (&self.layout.table, SetName::Affinity.name());
+        let mut elements = self.nft.elements(table, set)?;
+        let is_stale = |affinity: Affinity| rules.is_stale_affinity(&affinity, delta);
+        elements.retain(|element| Affinity::parse(table.family, element).is_none_or(is_stale));
+        self.nft.delete_elements_if_any(table, set, &elements)
     }
 
     /// Whether the table is there.
@@ -84,7 +104,10 @@ impl KernelTable {
         }
         let mut t = Transaction::new();
         let fixed = self.layout.fixed_chains();
-        let wanted: Vec<String> = delta.classes.iter().map(|class| class.chain()).collect();
+        let classes = delta.classes.iter().map(|class| class.chain());
+        let timeouts = delta.timeouts.iter().map(|seconds| class::remember_chain(*seconds));
+        let wanted: BTreeSet<String> =
+            classes.chain(timeouts).chain(delta.firewalls.keys().map(firewall_chain)).collect();
         let chains = self.nft.chains(table)?;
         for chain in &chains {
             t.flush_chain(table, chain);
@@ -123,27 +146,31 @@ impl KernelTable {
             t.delete_elements(table, set.name(), &elements);
         }
         for class in &delta.classes {
-            self.layout.add_class(t, *class);
+            class.add(&self.layout, t);
         }
-        for (id, firewall) in &delta.firewalls {
-            self.write_firewall(t, *id, firewall);
+        for seconds in &delta.timeouts {
+            class::add_remember(&self.layout, t, *seconds);
+        }
+        for (name, firewall) in &delta.firewalls {
+            self.write_firewall(t, name, firewall);
         }
         for (set, elements) in by_set(delta.added()) {
             t.add_elements(table, set.name(), &elements);
         }
-        for id in &delta.stale_firewalls {
+        for name in &delta.stale_firewalls {
             // The chain itself stays until everything is written anew: older kernels do not notice at once
             // that nothing leads to it.
-            t.flush_chain(table, &firewall_chain(*id));
+            t.add_chain(table, &Chain::regular(firewall_chain(name)));
+            t.flush_chain(table, &firewall_chain(name));
         }
     }
 
-    fn write_firewall(&self, t: &mut Transaction, id: u64, firewall: &Firewall) {
-        let (table, name) = (&self.layout.table, firewall_chain(id));
+    fn write_firewall(&self, t: &mut Transaction, name: &PortName, firewall: &Firewall) {
+        let (table, name) = (&self.layout.table, firewall_chain(name));
         t.add_chain(table, &Chain::regular(name.as_str()));
         t.flush_chain(table, &name);
         for range in &firewall.sources {
-            t.add_rule(table, &name, &Rule::new().source(*range).verdict(network::nft::Verdict::Return));
+            t.add_rule(table, &name, &Rule::new().source(*range).verdict(Verdict::Return));
         }
         t.add_rule(table, &name, &Rule::new().drop());
     }
@@ -176,10 +203,8 @@ pub fn table(cluster: &str, family: Family) -> Table {
     Table::new(family, table_name(cluster))
 }
 
-fn by_set(
-    elements: impl Iterator<Item = (SetName, network::nft::Element)>,
-) -> std::collections::BTreeMap<SetName, Vec<network::nft::Element>> {
-    let mut by_set = std::collections::BTreeMap::<_, Vec<_>>::new();
+fn by_set(elements: impl Iterator<Item = (SetName, Element)>) -> BTreeMap<SetName, Vec<Element>> {
+    let mut by_set = BTreeMap::<_, Vec<_>>::new();
     for (set, element) in elements {
         by_set.entry(set).or_default().push(element);
     }

@@ -1,41 +1,37 @@
 //! What the table should hold, and what of it changes when a service does.
 //!
-//! Most elements belong to one port alone. Some can be wanted by several: two services may claim the same
-//! external address, two may share an endpoint. Those are kept with all who want them; the one with the
-//! least id has its way.
+//! An entry (an address with a port, or a node port) can be claimed by several services; the one whose name
+//! comes first has it. Addresses that several ports mention are counted.
 
-use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 
+use network::Protocol;
 use network::conntrack::Flow;
 use network::nft::{Element, ElementData, Family, Verdict, protocol};
 
-use crate::layout::{self, Class, REJECT, Scope, SetName};
-use crate::plan::{Entry, Firewall, PortName, PortRules, Refusal};
+use crate::class::{Affinity, Class, Scope, remember_chain};
+use crate::layout::{self, REJECT, SetName};
+use crate::plan::{Entry, Firewall, Policy, PortName, PortRules, Refusal, Way};
 use crate::state::ServiceName;
 
 /// The place of an element: its set and its key.
 type Place = (SetName, Vec<u8>);
 
+/// An entry with its protocol.
+type Door = (Entry, Protocol);
+
 /// What the table of one family should hold.
 #[derive(Debug)]
 pub struct RuleSet {
     family: Family,
-    services: BTreeMap<ServiceName, Vec<Port>>,
-    ids: HashMap<u64, PortName>,
-    /// Who wants the elements that several can want, by rising id.
-    claims: HashMap<Place, Vec<(u64, ElementData)>>,
+    services: BTreeMap<ServiceName, BTreeMap<PortName, PortRules>>,
+    /// Who claims an entry, in the order of their names.
+    claims: HashMap<Door, Vec<PortName>>,
+    /// How many ports mention an address.
+    mentions: HashMap<Place, usize>,
     classes: BTreeSet<Class>,
-}
-
-/// A port as it is in the table.
-#[derive(Clone, Debug)]
-struct Port {
-    name: PortName,
-    id: u64,
-    rules: PortRules,
+    timeouts: BTreeSet<u32>,
 }
 
 /// What has to change in the kernel.
@@ -43,24 +39,32 @@ struct Port {
 pub struct Delta {
     /// What was there at first and what should be there at last.
     elements: BTreeMap<Place, (Option<ElementData>, Option<ElementData>)>,
-    /// Chains to be made.
-    pub classes: Vec<Class>,
-    /// Firewall chains to be made or written anew: id and rules.
-    pub firewalls: BTreeMap<u64, Firewall>,
+    /// Chains of classes to be made.
+    pub classes: BTreeSet<Class>,
+    /// Chains to be made that remember clients, by their time in seconds.
+    pub timeouts: BTreeSet<u32>,
+    /// Firewall chains to be made or written anew.
+    pub firewalls: BTreeMap<PortName, Firewall>,
     /// Firewall chains to be emptied.
-    pub stale_firewalls: BTreeSet<u64>,
+    pub stale_firewalls: BTreeSet<PortName>,
     /// Whether flows of UDP may lead to endpoints that they should not.
     pub udp_changed: bool,
+    /// Whether clients may be kept with endpoints that they should not be.
+    pub affinity_changed: bool,
+    /// Entries whose clients are to choose anew.
+    forgotten: BTreeSet<Door>,
 }
 
 impl Delta {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
-        self.deleted().next().is_none()
-            && self.added().next().is_none()
+        self.changes().next().is_none()
             && self.classes.is_empty()
+            && self.timeouts.is_empty()
             && self.firewalls.is_empty()
             && self.stale_firewalls.is_empty()
+            && !self.udp_changed
+            && !self.affinity_changed
     }
 
     /// The elements to be deleted, by set: their keys alone.
@@ -81,6 +85,18 @@ impl Delta {
     fn record(&mut self, place: Place, old: Option<ElementData>, new: Option<ElementData>) {
         self.elements.entry(place).and_modify(|(_, last)| *last = new.clone()).or_insert((old, new));
     }
+
+    fn record_all(&mut self, before: BTreeMap<Place, ElementData>, mut after: BTreeMap<Place, ElementData>) {
+        for (place, old) in before {
+            let new = after.remove(&place);
+            if new.as_ref() != Some(&old) {
+                self.record(place, Some(old), new);
+            }
+        }
+        for (place, new) in after {
+            self.record(place, None, Some(new));
+        }
+    }
 }
 
 fn element(key: &[u8], data: &ElementData) -> Element {
@@ -93,9 +109,10 @@ impl RuleSet {
         Self {
             family,
             services: BTreeMap::new(),
-            ids: HashMap::new(),
             claims: HashMap::new(),
+            mentions: HashMap::new(),
             classes: BTreeSet::new(),
+            timeouts: BTreeSet::new(),
         }
     }
 
@@ -107,274 +124,289 @@ impl RuleSet {
     /// Takes what a service asks for now, in place of what it asked for before, and adds to `delta` what
     /// that changes. No two ports of `plan` have the same name.
     pub fn update(&mut self, service: &ServiceName, plan: Vec<(PortName, PortRules)>, delta: &mut Delta) {
-        let old = self.services.remove(service).unwrap_or_default();
-        let new: Vec<Port> = plan.into_iter().map(|(name, rules)| self.place(name, rules, &old)).collect();
-        let ids: BTreeSet<u64> = old.iter().chain(&new).map(|port| port.id).collect();
-        for id in &ids {
-            let of = |ports: &[Port]| -> BTreeMap<Place, ElementData> {
-                ports.iter().filter(|port| port.id == *id).flat_map(|port| self.elements(port)).collect()
-            };
-            let (before, after) = (of(&old), of(&new));
-            for (place, data) in before.iter().filter(|(place, data)| after.get(*place) != Some(*data)) {
-                self.withdraw(place, *id, data, delta);
+        let old = self.services.get(service).cloned().unwrap_or_default();
+        let new: BTreeMap<PortName, PortRules> =
+            plan.into_iter().map(|(name, rules)| keep_places(name, rules, &old)).collect();
+        let doors: BTreeSet<Door> = old.iter().chain(&new).flat_map(|(name, rules)| doors(name, rules)).collect();
+
+        let before = doors.iter().flat_map(|door| self.entry_elements(*door)).collect();
+        let kept: Vec<_> = doors.iter().map(|door| self.stickiness(*door)).collect();
+        self.replace(service, &old, new.clone(), delta);
+        let after = doors.iter().flat_map(|door| self.entry_elements(*door)).collect();
+        delta.record_all(before, after);
+
+        for (door, before) in doors.iter().zip(kept) {
+            let after = self.stickiness(*door);
+            if let Some((_, policy, endpoints)) = &before {
+                let same = after.as_ref().is_some_and(|(_, now, _)| now == policy);
+                if !same {
+                    delta.forgotten.insert(*door);
+                }
+                delta.affinity_changed |= !same || after.is_some_and(|(_, _, now)| !endpoints.is_subset(&now));
             }
-            for (place, data) in after.into_iter().filter(|(place, data)| before.get(place) != Some(data)) {
-                self.claim(place, *id, data, delta);
-            }
+            self.need_chains(*door, delta);
         }
-        for port in &new {
-            for class in classes(port) {
-                if self.classes.insert(class) {
-                    delta.classes.push(class);
-                    self.claim((SetName::Classes, class.bytes().into()), port.id, class.element().data, delta);
+        let of_udp = |ports: &BTreeMap<PortName, PortRules>| -> Vec<PortRules> {
+            ports
+                .iter()
+                .filter(|(name, _)| name.protocol.number() == protocol::UDP)
+                .map(|(_, rules)| rules.clone())
+                .collect()
+        };
+        delta.udp_changed |= of_udp(&old) != of_udp(&new);
+        update_firewalls(&old, &new, delta);
+    }
+
+    /// Puts the new ports of a service in the place of the old ones, with their claims and mentions.
+    fn replace(
+        &mut self,
+        service: &ServiceName,
+        old: &BTreeMap<PortName, PortRules>,
+        new: BTreeMap<PortName, PortRules>,
+        delta: &mut Delta,
+    ) {
+        for (name, rules) in old {
+            for door in doors(name, rules) {
+                if let Some(claims) = self.claims.get_mut(&door) {
+                    claims.retain(|other| other != name);
+                    if claims.is_empty() {
+                        self.claims.remove(&door);
+                    }
                 }
             }
         }
-        self.update_firewalls(&old, &new, delta);
-        for port in &old {
-            if !new.iter().any(|other| other.id == port.id) {
-                self.ids.remove(&port.id);
+        for (name, rules) in &new {
+            for door in doors(name, rules) {
+                let claims = self.claims.entry(door).or_default();
+                claims.push(name.clone());
+                claims.sort();
             }
         }
-        let of_udp = |ports: &[Port]| -> BTreeMap<u64, PortRules> {
-            ports.iter().filter(|p| is_udp(&p.name)).map(|p| (p.id, p.rules.clone())).collect()
-        };
-        delta.udp_changed |= of_udp(&old) != of_udp(&new);
-        if !new.is_empty() {
+        for place in new.values().flat_map(mentions) {
+            let count = self.mentions.entry(place.clone()).or_default();
+            *count += 1;
+            if *count == 1 {
+                delta.record(place, None, Some(ElementData::None));
+            }
+        }
+        for place in old.values().flat_map(mentions) {
+            let Some(count) = self.mentions.get_mut(&place) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                self.mentions.remove(&place);
+                delta.record(place, Some(ElementData::None), None);
+            }
+        }
+        if new.is_empty() {
+            self.services.remove(service);
+        } else {
             self.services.insert(service.clone(), new);
         }
     }
 
-    /// Gives a port its id, and its endpoints their numbers, which they keep as far as possible.
-    fn place(&mut self, name: PortName, mut rules: PortRules, old: &[Port]) -> Port {
-        if let Some(old) = old.iter().find(|port| port.name == name) {
-            rules.cluster = arrange(&old.rules.cluster, rules.cluster);
-            rules.local = arrange(&old.rules.local, rules.local);
-            return Port { name, id: old.id, rules };
-        }
-        let id = self.free_id(&name);
-        self.ids.insert(id, name.clone());
-        Port { name, id, rules }
+    /// Who has an entry, and what it asks for there.
+    fn holder(&self, door: Door) -> Option<(&PortName, &PortRules, Way)> {
+        let name = self.claims.get(&door)?.first()?;
+        let rules = self.services.get(&name.service)?.get(name)?;
+        let way = rules.ways.iter().find(|way| way.entry == door.0)?;
+        Some((name, rules, *way))
     }
 
-    /// The hash of the name, which is the same after a restart, so that clients keep their endpoints. Names
-    /// are chosen by users, so two with the same hash must not meet.
-    fn free_id(&self, name: &PortName) -> u64 {
-        let hash = |salt: u64| {
-            let mut hasher = DefaultHasher::new();
-            (salt, name).hash(&mut hasher);
-            hasher.finish() & !1
-        };
-        (0..).map(hash).find(|id| !self.ids.contains_key(id)).unwrap_or_default()
-    }
-
-    /// All elements that a port asks for.
-    fn elements(&self, port: &Port) -> Vec<(Place, ElementData)> {
-        let (id, rules, protocol) = (port.id, &port.rules, port.name.protocol);
+    /// All elements of an entry.
+    fn entry_elements(&self, door: Door) -> Vec<(Place, ElementData)> {
+        let Some((name, rules, way)) = self.holder(door) else { return Vec::new() };
+        let node_port = matches!(door.0, Entry::NodePort(_));
+        let of_kind = |address: SetName, port: SetName| if node_port { port } else { address };
+        let key = layout::entry_key(door.0, door.1);
+        let goto = |chain: String| ElementData::Verdict(Verdict::Goto(chain));
         let mut elements = Vec::new();
         let mut add = |set: SetName, key: Vec<u8>, data: ElementData| elements.push(((set, key), data));
-        for way in &rules.ways {
-            let key = layout::entry_key(self.family, way.entry, protocol);
-            if let Some(class) = class(way.entry, way.policy, rules) {
-                let value = [&id.to_be_bytes()[..], &class.bytes()].concat();
-                add(SetName::Services, key.clone(), ElementData::Value(value));
+        if let Some(class) = class(way, rules) {
+            add(of_kind(SetName::Services, SetName::NodePorts), key.clone(), goto(class.chain()));
+            if let Some(seconds) = rules.affinity {
+                add(of_kind(SetName::Sticky, SetName::StickyNodePorts), key.clone(), goto(remember_chain(seconds)));
             }
-            match way.refusal {
-                Some(Refusal::Reject) => {
-                    add(SetName::NoEndpoints, key, ElementData::Verdict(Verdict::Goto(REJECT.into())));
-                }
-                Some(Refusal::Drop) => add(SetName::NoEndpoints, key, ElementData::Verdict(Verdict::Drop)),
-                None => {}
-            }
-        }
-        for ip in &rules.cluster_ips {
-            add(SetName::ClusterIps, layout::octets(*ip), ElementData::None);
-        }
-        for (scope, endpoints) in self.scopes(rules) {
-            for (number, endpoint) in endpoints.iter().enumerate() {
-                let target = Element::fields(&[&layout::octets(endpoint.ip()), &endpoint.port().to_be_bytes()]);
-                let scoped = layout::scoped(id, scope);
-                let key = [&scoped[..], &(number as u32).to_ne_bytes()].concat();
-                add(SetName::Endpoints, key, ElementData::Value(target.clone()));
-                if rules.affinity.is_some() {
-                    add(SetName::StickyEndpoints, [&scoped[..], &target].concat(), ElementData::None);
+            let scopes = [(Scope::Cluster, class.cluster, &rules.cluster), (Scope::Local, class.local, &rules.local)];
+            for (scope, count, endpoints) in scopes {
+                for (number, endpoint) in endpoints.iter().take(count.into()).enumerate() {
+                    let numbered = [&key[..], &(number as u32).to_ne_bytes()].concat();
+                    let target = Element::fields(&[&layout::octets(endpoint.ip()), &endpoint.port().to_be_bytes()]);
+                    add(SetName::endpoints(node_port, scope), numbered, ElementData::Value(target));
                 }
             }
         }
-        for ip in &rules.hairpin {
-            let octets = layout::octets(*ip);
-            add(SetName::Hairpin, Element::fields(&[&octets, &octets]), ElementData::None);
+        let no_endpoints = of_kind(SetName::NoEndpoints, SetName::NoEndpointNodePorts);
+        match way.refusal {
+            Some(Refusal::Reject) => add(no_endpoints, key.clone(), goto(REJECT.into())),
+            Some(Refusal::Drop) => add(no_endpoints, key.clone(), ElementData::Verdict(Verdict::Drop)),
+            None => {}
         }
-        if let Some(firewall) = &rules.firewall {
-            for ip in &firewall.addresses {
-                let key = layout::entry_key(self.family, Entry::Address(*ip, firewall.port), protocol);
-                add(SetName::Firewall, key, ElementData::Verdict(Verdict::Goto(firewall_chain(id))));
-            }
+        if let (Entry::Address(ip, _), Some(firewall)) = (door.0, &rules.firewall)
+            && firewall.addresses.contains(&ip)
+        {
+            add(SetName::Firewall, key, goto(firewall_chain(name)));
         }
         elements
     }
 
-    /// The lists of endpoints that are drawn from.
-    fn scopes<'a>(&self, rules: &'a PortRules) -> impl Iterator<Item = (Scope, &'a [SocketAddr])> {
-        let used = |scope: Scope| {
-            rules.ways.iter().filter_map(|way| class(way.entry, way.policy, rules)).any(|class| match scope {
-                Scope::Cluster => class.cluster > 0,
-                Scope::Local => class.local > 0,
-            })
-        };
-        let scopes = [(Scope::Cluster, rules.cluster.as_slice()), (Scope::Local, rules.local.as_slice())];
-        scopes.into_iter().filter(move |(scope, _)| used(*scope))
+    /// For an entry whose clients stay with their endpoints: how long, how they chose, and between what.
+    fn stickiness(&self, door: Door) -> Option<(u32, Policy, BTreeSet<SocketAddr>)> {
+        let (_, rules, way) = self.holder(door)?;
+        class(way, rules)?;
+        Some((rules.affinity?, way.policy?, allowed(way.policy?, rules).copied().collect()))
     }
 
-    fn claim(&mut self, place: Place, id: u64, data: ElementData, delta: &mut Delta) {
-        if !shared(place.0) {
-            return delta.record(place, None, Some(data));
+    /// Adds the chains that an entry needs and that are not there yet.
+    fn need_chains(&mut self, door: Door, delta: &mut Delta) {
+        let Some((_, rules, way)) = self.holder(door) else { return };
+        let Some(class) = class(way, rules) else { return };
+        let seconds = rules.affinity;
+        if self.classes.insert(class) {
+            delta.classes.insert(class);
         }
-        let claims = self.claims.entry(place.clone()).or_default();
-        let before = claims.first().map(|(_, data)| data.clone());
-        claims.push((id, data));
-        claims.sort_by_key(|(id, _)| *id);
-        let after = claims.first().map(|(_, data)| data.clone());
-        delta.record(place, before, after);
-    }
-
-    fn withdraw(&mut self, place: &Place, id: u64, data: &ElementData, delta: &mut Delta) {
-        if !shared(place.0) {
-            return delta.record(place.clone(), Some(data.clone()), None);
-        }
-        let Some(claims) = self.claims.get_mut(place) else { return };
-        let before = claims.first().map(|(_, data)| data.clone());
-        if let Some(index) = claims.iter().position(|claim| claim.0 == id && claim.1 == *data) {
-            claims.remove(index);
-        }
-        let after = claims.first().map(|(_, data)| data.clone());
-        if claims.is_empty() {
-            self.claims.remove(place);
-        }
-        delta.record(place.clone(), before, after);
-    }
-
-    fn update_firewalls(&self, old: &[Port], new: &[Port], delta: &mut Delta) {
-        let of = |ports: &[Port], id: u64| ports.iter().find(|p| p.id == id).and_then(|p| p.rules.firewall.clone());
-        for port in old.iter().filter(|port| port.rules.firewall.is_some() && of(new, port.id).is_none()) {
-            delta.stale_firewalls.insert(port.id);
-            delta.firewalls.remove(&port.id);
-        }
-        for port in new {
-            let Some(firewall) = &port.rules.firewall else { continue };
-            if of(old, port.id).as_ref() != Some(firewall) {
-                delta.firewalls.insert(port.id, firewall.clone());
-                delta.stale_firewalls.remove(&port.id);
-            }
+        if let Some(seconds) = seconds.filter(|seconds| self.timeouts.insert(*seconds)) {
+            delta.timeouts.insert(seconds);
         }
     }
 
-    /// Everything, as a change from nothing. Classes that no service needs any more are forgotten.
+    /// Everything, as a change from nothing. Chains that no service needs any more are forgotten.
     pub fn full(&mut self) -> Delta {
-        let mut delta = Delta { udp_changed: true, ..Delta::default() };
-        self.classes = self.services.values().flatten().flat_map(classes).collect();
-        self.claims.retain(|(set, _), _| *set != SetName::Classes);
-        for class in self.classes.clone() {
-            delta.classes.push(class);
-            self.claim((SetName::Classes, class.bytes().into()), 0, class.element().data, &mut delta);
+        let mut delta = Delta { udp_changed: true, affinity_changed: true, ..Delta::default() };
+        self.classes.clear();
+        self.timeouts.clear();
+        let doors: Vec<Door> = self.claims.keys().copied().collect();
+        for door in doors {
+            delta.record_all(BTreeMap::new(), self.entry_elements(door).into_iter().collect());
+            self.need_chains(door, &mut delta);
         }
-        for port in self.services.values().flatten() {
-            for (place, data) in self.elements(port) {
-                let data = match self.claims.get(&place).and_then(|claims| claims.first()) {
-                    Some((_, winner)) => winner.clone(),
-                    None => data,
-                };
-                delta.record(place, None, Some(data));
-            }
-            if let Some(firewall) = &port.rules.firewall {
-                delta.firewalls.insert(port.id, firewall.clone());
+        for place in self.mentions.keys() {
+            delta.record(place.clone(), None, Some(ElementData::None));
+        }
+        for (name, rules) in self.services.values().flatten() {
+            if let Some(firewall) = &rules.firewall {
+                delta.firewalls.insert(name.clone(), firewall.clone());
             }
         }
         delta
     }
 
-    /// The flows of UDP that lead, or do not lead, where they would if they started now. `vanished` are the
-    /// entries that ended meanwhile.
+    /// The flows of UDP that lead, or do not lead, where they would if they started now.
     pub fn stale_flows(&self, flows: &[Flow], delta: &Delta) -> Vec<Flow> {
-        let vanished: BTreeSet<Vec<u8>> = delta
+        let is_service = |set: SetName| matches!(set, SetName::Services | SetName::NodePorts);
+        let vanished: BTreeSet<&[u8]> = delta
             .changes()
-            .filter(|((set, _), (_, new))| *set == SetName::Services && new.is_none())
-            .map(|((_, key), _)| key.clone())
+            .filter(|((set, _), (_, new))| is_service(*set) && new.is_none())
+            .map(|((_, key), _)| key.as_slice())
             .collect();
         flows.iter().filter(|flow| self.is_stale(flow, &vanished)).copied().collect()
     }
 
-    fn is_stale(&self, flow: &Flow, vanished: &BTreeSet<Vec<u8>>) -> bool {
+    fn is_stale(&self, flow: &Flow, vanished: &BTreeSet<&[u8]>) -> bool {
         let asked = flow.original;
         let to = SocketAddr::new(flow.reply.source, flow.reply.source_port);
         let translated = to.ip() != asked.destination || to.port() != asked.destination_port;
-        let address = Entry::Address(asked.destination, asked.destination_port);
-        for entry in [address, Entry::NodePort(asked.destination_port)] {
-            let key = layout::entry_key(self.family, entry, network::Protocol::Udp);
-            if translated && vanished.contains(&key) {
+        for entry in
+            [Entry::Address(asked.destination, asked.destination_port), Entry::NodePort(asked.destination_port)]
+        {
+            if translated && vanished.contains(layout::entry_key(entry, Protocol::Udp).as_slice()) {
                 return true;
             }
-            let claims = self.claims.get(&(SetName::Services, key));
-            let Some(ElementData::Value(value)) = claims.and_then(|claims| claims.first()).map(|(_, data)| data) else {
-                continue;
-            };
-            let id = value.first_chunk().map(|id| u64::from_be_bytes(*id));
-            if let Some(rules) = id.and_then(|id| self.rules(id)) {
+            if let Some((_, rules, way)) = self.holder((entry, Protocol::Udp))
+                && class(way, rules).is_some()
+            {
                 return !rules.cluster.contains(&to) && !rules.local.contains(&to);
             }
         }
         false
     }
 
-    fn rules(&self, id: u64) -> Option<&PortRules> {
-        let name = self.ids.get(&id)?;
-        self.services.get(&name.service)?.iter().find(|port| port.id == id).map(|port| &port.rules)
+    /// Whether a client is kept with an endpoint that it would not get if it came now.
+    pub fn is_stale_affinity(&self, affinity: &Affinity, delta: &Delta) -> bool {
+        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        let Some(protocol) = protocols.into_iter().find(|p| p.number() == affinity.protocol) else { return true };
+        let entries = [Entry::Address(affinity.asked, affinity.port), Entry::NodePort(affinity.port)];
+        let door = entries.map(|entry| (entry, protocol)).into_iter().find(|door| self.claims.contains_key(door));
+        let Some((door, (_, _, endpoints))) = door.and_then(|door| Some((door, self.stickiness(door)?))) else {
+            return true;
+        };
+        delta.forgotten.contains(&door) || !endpoints.contains(&affinity.endpoint)
     }
 
-    /// How many ports there are.
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// Whether there is no port.
+    /// Whether no service asks for anything.
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.services.is_empty()
     }
 
-    /// What each port has, whatever its id and the numbers of its endpoints: for comparing two rule sets.
+    /// What each port has, whatever the numbers of its endpoints: for comparing two rule sets.
     pub fn normalized(&self) -> BTreeMap<PortName, PortRules> {
-        let sorted = |port: &Port| {
-            let mut rules = port.rules.clone();
+        let sorted = |(name, rules): (&PortName, &PortRules)| {
+            let mut rules = rules.clone();
             rules.cluster.sort();
             rules.local.sort();
-            (port.name.clone(), rules)
+            (name.clone(), rules)
         };
         self.services.values().flatten().map(sorted).collect()
     }
 }
 
-/// Whether several ports can want the same element of a set.
-fn shared(set: SetName) -> bool {
-    !matches!(set, SetName::Endpoints | SetName::StickyEndpoints)
+fn doors(name: &PortName, rules: &PortRules) -> impl Iterator<Item = Door> {
+    let protocol = name.protocol;
+    rules.ways.iter().map(move |way| (way.entry, protocol))
 }
 
-fn is_udp(name: &PortName) -> bool {
-    name.protocol.number() == protocol::UDP
+/// The elements that ports share: addresses, whoever mentions them.
+fn mentions(rules: &PortRules) -> Vec<Place> {
+    let cluster_ips = rules.cluster_ips.iter().map(|ip| (SetName::ClusterIps, layout::octets(*ip)));
+    let hairpin = rules.hairpin.iter().map(|ip| {
+        let octets = layout::octets(*ip);
+        (SetName::Hairpin, Element::fields(&[&octets, &octets]))
+    });
+    cluster_ips.chain(hairpin).collect()
+}
+
+/// Which endpoints a policy leads to.
+fn allowed(policy: Policy, rules: &PortRules) -> impl Iterator<Item = &SocketAddr> {
+    let cluster = if policy == Policy::InternalLocal { &[] } else { &rules.cluster[..] };
+    let local = if matches!(policy, Policy::Internal | Policy::External) { &[] } else { &rules.local[..] };
+    cluster.iter().chain(local)
 }
 
 /// The class of an entry; none when there is nowhere to go.
-fn class(entry: Entry, policy: Option<crate::plan::Policy>, rules: &PortRules) -> Option<Class> {
-    let class = Class::new(entry, policy?, rules.cluster.len(), rules.local.len(), rules.affinity);
+fn class(way: Way, rules: &PortRules) -> Option<Class> {
+    let sticky = rules.affinity.is_some();
+    let class = Class::new(way.entry, way.policy?, rules.cluster.len(), rules.local.len(), sticky);
     (class.cluster > 0 || class.local > 0).then_some(class)
 }
 
-fn classes(port: &Port) -> BTreeSet<Class> {
-    port.rules.ways.iter().filter_map(|way| class(way.entry, way.policy, &port.rules)).collect()
+fn update_firewalls(old: &BTreeMap<PortName, PortRules>, new: &BTreeMap<PortName, PortRules>, delta: &mut Delta) {
+    for (name, rules) in new {
+        let Some(firewall) = &rules.firewall else { continue };
+        if old.get(name).and_then(|rules| rules.firewall.as_ref()) != Some(firewall) {
+            delta.firewalls.insert(name.clone(), firewall.clone());
+            delta.stale_firewalls.remove(name);
+        }
+    }
+    for (name, rules) in old {
+        if rules.firewall.is_some() && new.get(name).is_none_or(|rules| rules.firewall.is_none()) {
+            delta.stale_firewalls.insert(name.clone());
+            delta.firewalls.remove(name);
+        }
+    }
 }
 
 /// The name of the chain that guards the load balancer addresses of a port.
-pub fn firewall_chain(id: u64) -> String {
-    format!("firewall-{id:016x}")
+pub fn firewall_chain(name: &PortName) -> String {
+    let (service, protocol) = (&name.service, name.protocol.name().to_lowercase());
+    format!("firewall-{}/{}/{}/{protocol}", service.namespace, service.name, name.port)
+}
+
+/// Gives endpoints the numbers that they had, as far as possible.
+fn keep_places(name: PortName, mut rules: PortRules, old: &BTreeMap<PortName, PortRules>) -> (PortName, PortRules) {
+    if let Some(old) = old.get(&name) {
+        rules.cluster = arrange(&old.cluster, rules.cluster);
+        rules.local = arrange(&old.local, rules.local);
+    }
+    (name, rules)
 }
 
 /// The new endpoints in an order that changes as few places as possible: who was there stays in place, and

@@ -241,7 +241,7 @@ impl Managed {
                 Written::Whole
             }
             (Written::Whole, _) => {
-                if !delta.is_empty() || delta.udp_changed {
+                if !delta.is_empty() {
                     self.kernel.apply(&self.rules, delta)?;
                 }
                 Written::Whole

@@ -100,13 +100,14 @@ fn a_client_stays_with_its_endpoint_while_it_is_one() {
             names.into_iter().next().unwrap()
         };
         let first = only(ask_many(&client.namespace, at("10.96.0.5", 80), 12));
-        // Also over another address of the service.
-        assert_eq!(only(ask_many(&client.namespace, at(NODE, 30008), 6)), first);
+        // At another address it chooses anew, and stays as well.
+        let at_node = only(ask_many(&client.namespace, at(NODE, 30008), 6));
         // Also when the proxy starts anew.
         drop(proxy);
         let mut proxy = machine.proxy();
         proxy.apply(&[web_service(json!({"sessionAffinity": "ClientIP"})), web_slice(&all)]);
         assert_eq!(only(ask_many(&client.namespace, at("10.96.0.5", 80), 12)), first);
+        assert_eq!(only(ask_many(&client.namespace, at(NODE, 30008), 6)), at_node);
         // When it is gone, with another one.
         let rest: Vec<&Pod> = pods.iter().filter(|pod| pod.name != first).collect();
         proxy.apply(&[web_slice(&rest)]);
@@ -304,6 +305,47 @@ fn ipv6_services_answer_too() {
             assert_eq!(ask(&node(), at("fd00:1::2", 30008)).unwrap().0, "six");
         }
         proxy.check();
+    });
+}
+
+#[test]
+fn nft_shows_the_tables_as_they_are() {
+    on_a_machine(|machine| {
+        for (family, endpoint_ip, cluster_ip) in
+            [(Family::Ip, "10.1.0.2", "10.96.0.5"), (Family::Ip6, "fd00:1::2", "fd00:96::5")]
+        {
+            let mut proxy = machine.proxy_of(family);
+            let mut slice =
+                slice("web-1", "web", json!([endpoint(endpoint_ip, cluster::NODE)]), json!([{"port": 8080}]));
+            slice["addressType"] = json!(if family == Family::Ip { "IPv4" } else { "IPv6" });
+            for (sticky, policy) in
+                [("None", "Cluster"), ("ClientIP", "Cluster"), ("None", "Local"), ("ClientIP", "Local")]
+            {
+                let mut web = service(
+                    "web",
+                    json!({
+                        "clusterIP": cluster_ip, "clusterIPs": [cluster_ip], "sessionAffinity": sticky,
+                        "ports": [{"port": 80, "nodePort": 30008}, {"name": "none", "port": 81, "nodePort": 30009}],
+                        "internalTrafficPolicy": policy, "externalTrafficPolicy": policy, "loadBalancerSourceRanges": ["192.0.2.0/24", "fd00::/16"],
+                    }),
+                );
+                let balancer = if family == Family::Ip { "198.51.100.7" } else { "fd00:2::7" };
+                web["status"] = json!({"loadBalancer": {"ingress": [{"ip": balancer}]}});
+                proxy.apply(&[web, slice.clone()]);
+            }
+        }
+        let shown = std::process::Command::new("nft").args(["list", "ruleset"]).output().expect("the package nftables");
+        let complaints = String::from_utf8_lossy(&shown.stderr);
+        assert!(shown.status.success() && complaints.is_empty(), "{complaints}");
+        let text = String::from_utf8_lossy(&shown.stdout);
+        for rule in [
+            "ip daddr . meta l4proto . th dport vmap @services",
+            "ip6 daddr . meta l4proto . th dport vmap @services",
+            "dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @endpoints",
+            "meta l4proto . ct original proto-dst vmap @sticky-node-ports",
+        ] {
+            assert!(text.contains(rule), "{rule}\n{text}");
+        }
     });
 }
 

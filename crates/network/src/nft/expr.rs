@@ -80,8 +80,14 @@ pub enum CtKey {
     Status = 2,
     /// The port that it was sent to, in one direction.
     ProtoDestination = 12,
+    /// The IPv4 address that it was sent from, in one direction.
+    Ipv4Source = 19,
     /// The IPv4 address that it was sent to, in one direction.
     Ipv4Destination = 20,
+    /// The IPv6 address that it was sent from, in one direction.
+    Ipv6Source = 21,
+    /// The IPv6 address that it was sent to, in one direction.
+    Ipv6Destination = 22,
 }
 
 impl CtKey {

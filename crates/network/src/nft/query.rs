@@ -50,6 +50,26 @@ impl Nft {
         self.socket.transact(&transaction.finish())
     }
 
+    /// Deletes elements of a set or map of which some may be gone, such as those that expire.
+    pub fn delete_elements_if_any(&mut self, table: &Table, set: &str, elements: &[Element]) -> Result<()> {
+        let delete = |elements: &[Element]| {
+            let mut t = Transaction::new();
+            t.delete_elements(table, set, elements);
+            t
+        };
+        match self.commit(delete(elements)) {
+            Err(error) if error.is_not_found() => {}
+            result => return result,
+        }
+        for element in elements {
+            match self.commit(delete(std::slice::from_ref(element))) {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// All tables of all families with their comments.
     pub fn tables(&mut self) -> Result<Vec<(Table, String)>> {
         let mut batch = Batch::new();

@@ -155,14 +155,7 @@ fn add_ports(t: &mut Transaction, table: &Table, sandbox: &Sandbox) {
 /// Deletes the mappings of a sandbox. What is not there (any more) is no error.
 pub(super) fn unmap_ports(nft: &mut Nft, table: &Table, sandbox: &Sandbox) -> Result<()> {
     for (set, elements) in elements(sandbox) {
-        for element in &elements {
-            let mut t = Transaction::new();
-            t.delete_elements(table, set, [element]);
-            match nft.commit(t) {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
-        }
+        nft.delete_elements_if_any(table, set, &elements)?;
     }
     Ok(())
 }

@@ -203,8 +203,7 @@ impl Proxy {
             expected.entry(set).or_default().insert(element.key, element.data);
         }
         for set in SetName::ALL {
-            if matches!(set, SetName::Affinity | SetName::ClusterCidrs | SetName::NodePortAddresses | SetName::Classes)
-            {
+            if matches!(set, SetName::Affinity | SetName::ClusterCidrs | SetName::NodePortAddresses) {
                 continue;
             }
             let found = nft.elements(&table, set.name()).unwrap();
