@@ -241,6 +241,7 @@ impl Dispatcher {
                 }
                 Some(uid) = ends.recv() => {
                     tracing::debug!(uid, "a pod is gone");
+                    self.shared.pods.tell_all(|| Message::RoomMade);
                     self.adjust_share();
                 }
             }

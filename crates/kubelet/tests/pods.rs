@@ -481,3 +481,51 @@ async fn static_pods_run_and_show_in_the_api() {
     node.api.wait(path, Value::is_null).await;
     until("its containers to go", || node.runtime.counts() == (0, 0)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_are_resized_in_place_or_anew() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start().await;
+    let asks = |cpu: &str, memory: &str| {
+        json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}})
+    };
+    let mut spec = one("c");
+    spec["containers"][0]["resources"] = asks("100m", "64Mi");
+    spec["containers"][0]["resizePolicy"] = json!([
+        {"resourceName": "cpu", "restartPolicy": "NotRequired"}, {"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    let path = node.create_pod("size", spec.clone());
+    node.wait_running(&path).await;
+    let resize = |cpu: &str, memory: &str| {
+        let mut pod = node.api.get(&path);
+        pod["spec"]["containers"][0]["resources"] = asks(cpu, memory);
+        let generation = pod["metadata"]["generation"].as_i64().unwrap() + 1;
+        pod["metadata"]["generation"] = json!(generation);
+        node.api.put(&path, pod);
+    };
+    resize("200m", "64Mi");
+    let pod = node
+        .wait_pod(&path, |s| s["containerStatuses"][0]["resources"]["limits"]["cpu"] == "200m" && s["observedGeneration"] == 2)
+        .await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["allocatedResources"]["cpu"], "200m");
+    assert!(node.runtime.calls().contains(&format!("update c 20000 {}", 64 << 20)), "{:?}", node.runtime.calls());
+    node.wait_event("size", "ResizeCompleted: Pod resize completed").await;
+    resize("200m", "128Mi");
+    until("the container to start anew", || node.runtime.calls().contains(&"start c 1".to_owned())).await;
+    node.wait_event("size", "Killing: Container c resize requires restart").await;
+    resize("10000", "128Mi");
+    let pod = node
+        .wait_pod(&path, |s| {
+            s["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "PodResizePending")
+        })
+        .await;
+    let pending = condition(&pod, "PodResizePending");
+    assert_eq!(pending["reason"], "Infeasible");
+    assert_eq!(pod["status"]["containerStatuses"][0]["allocatedResources"]["cpu"], "200m");
+    resize("200m", "128Mi");
+    node.wait_pod(&path, |s| {
+        !s["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "PodResizePending")
+    })
+    .await;
+}

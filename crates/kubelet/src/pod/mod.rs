@@ -11,6 +11,7 @@ mod patch;
 pub(crate) mod phase;
 mod plan;
 mod reader;
+mod resize;
 mod start;
 pub(crate) mod status;
 mod sync;

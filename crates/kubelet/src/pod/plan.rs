@@ -21,6 +21,7 @@ pub(crate) enum KillReason {
     Liveness,
     Startup,
     Unknown,
+    Resize,
 }
 
 /// A container to kill.

@@ -287,6 +287,10 @@ impl RuntimeService for Served {
             image_ref: "image@sha256:1".into(),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
+            resources: Some(v1::ContainerResources {
+                linux: config.linux.clone().and_then(|linux| linux.resources),
+                ..Default::default()
+            }),
             mounts: config.mounts.clone(),
             log_path: format!("{log_dir}/{}", config.log_path),
             ..Default::default()

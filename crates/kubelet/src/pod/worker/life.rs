@@ -12,7 +12,7 @@ use crate::{
         conditions,
         phase::{FAILED, SUCCEEDED},
         plan::{self, Plan},
-        status,
+        resize, status,
         view::Snapshot,
     },
     probe::run::Scene,
@@ -143,7 +143,11 @@ impl Worker {
             host_ips: &self.shared.cfg.node_ips,
             stopping: self.life != Life::Running,
             terminal: self.life == Life::Terminated,
-            resize: &[],
+            resize: &resize::conditions(
+                self.pod.metadata.generation,
+                self.pending.as_ref(),
+                self.resizing.is_some(),
+            ),
             now,
         });
         if let Some(evicted) = &self.evicted {

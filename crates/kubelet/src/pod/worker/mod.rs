@@ -1,6 +1,7 @@
 //! One task for each pod: takes in what happens, decides the next step, has it carried out, and
 //! reports. It sleeps until something happens or a wait is over.
 
+mod allocate;
 mod life;
 mod report;
 mod steps;
@@ -19,6 +20,7 @@ use super::{
     kill::Stopped,
     observed::{Container, Observed, Sandbox},
     reader,
+    resize::{self, Allocation, Verdict},
     status::{Reason, Reasons},
     view::Snapshot,
 };
@@ -45,6 +47,8 @@ pub(crate) enum Message {
     Event(Box<v1::ContainerEventResponse>),
     /// Reports may have been missed.
     Relist,
+    /// Another pod gave back what it had.
+    RoomMade,
     /// The runtime's whole view.
     Read(Box<Observed>),
     /// An object that the pod refers to changed.
@@ -95,7 +99,15 @@ pub(crate) struct Beginning {
 pub(crate) struct Worker {
     shared: Arc<Shared>,
     uid: String,
+    /// The pod as its source has it.
+    wanted: Arc<Pod>,
+    /// The pod with what it was allocated.
     pod: Arc<Pod>,
+    allocation: Allocation,
+    /// Why what is asked for is not allocated.
+    pending: Option<Verdict>,
+    /// How often the runtime was told of a resize that isn't complete.
+    resizing: Option<u32>,
     mirror: Option<Arc<Pod>>,
     inbox: mpsc::UnboundedReceiver<Message>,
     own: mpsc::UnboundedSender<Message>,
@@ -141,7 +153,15 @@ impl Worker {
             Snapshot { pod: pod.clone(), status: Arc::new(status.clone()), observed: Arc::default(), finished: false },
             own.clone(),
         );
+        let allocation = if beginning.known_to_runtime && !beginning.orphan {
+            resize::remembered(&pod, &status)
+        } else {
+            resize::asked(&pod)
+        };
         let worker = Self {
+            wanted: pod.clone(),
+            pending: None,
+            resizing: None,
             uid: pod.uid().to_owned(),
             report: report::Report::new(&pod),
             shared: shared.clone(),
@@ -174,7 +194,8 @@ impl Worker {
             cleaned: false,
             deleted: false,
             purged: false,
-            pod,
+            pod: resize::allocated(&pod, &allocation).into(),
+            allocation,
         };
         tokio::spawn(async move {
             let uid = worker.uid.clone();
@@ -304,6 +325,11 @@ impl Worker {
             }
             Message::Event(event) => self.event(&event),
             Message::Relist => self.read = false,
+            Message::RoomMade => {
+                if matches!(self.pending, Some(Verdict::Deferred(_))) {
+                    self.allocate();
+                }
+            }
             Message::Read(observed) => self.replace(*observed),
             Message::ObjectsChanged => {
                 self.stale_volumes = true;
@@ -340,16 +366,17 @@ impl Worker {
             self.report.saw(&pod);
         }
         let shown = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
-        if shown(&self.pod) != shown(&pod) {
+        if shown(&self.wanted) != shown(&pod) {
             self.stale_volumes = true;
         }
         let grace = |pod: &Pod| pod.metadata.deletion_grace_period_seconds;
-        let shortened = match (grace(&self.pod), grace(&pod)) {
+        let shortened = match (grace(&self.wanted), grace(&pod)) {
             (Some(old), Some(new)) => new < old,
             _ => false,
         };
-        let respecified = self.pod.spec != pod.spec;
-        self.pod = pod;
+        let respecified = self.wanted.spec != pod.spec;
+        self.wanted = pod;
+        self.allocate();
         if respecified && self.life == Life::Running {
             self.refer();
             self.retry_at = None;

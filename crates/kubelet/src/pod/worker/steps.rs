@@ -34,6 +34,8 @@ pub(super) enum StepKind {
     Sync,
     /// Brings the content of volumes up to date.
     Refresh,
+    /// Gives containers what they were allocated.
+    Resize,
     /// Stops the pod.
     Kill,
     /// Gives back what it had on the node.
@@ -48,6 +50,7 @@ pub(super) enum StepKind {
 pub(super) enum Done {
     Synced(Outcome),
     Refreshed(Option<Volumes>, Vec<volume::Failure>),
+    Resized(Result<(), String>),
     Killed(bool),
     CleanedUp(bool),
     Deleted(bool),
@@ -63,7 +66,7 @@ pub(super) async fn finished(step: &mut Option<Step>) -> Option<Done> {
 }
 
 impl Worker {
-    fn begin(&mut self, kind: StepKind, task: impl Future<Output = Done> + Send + 'static, cancel: CancellationToken) {
+    pub(super) fn begin(&mut self, kind: StepKind, task: impl Future<Output = Done> + Send + 'static, cancel: CancellationToken) {
         self.step_began = Instant::now();
         self.step = Some(Step { task: tokio::spawn(task), cancel, kind });
     }
@@ -88,7 +91,10 @@ impl Worker {
     }
 
     fn next_running(&mut self, now: Timestamp) {
-        let plan = self.plan();
+        let mut plan = self.plan();
+        if plan.is_idle(&self.observed) {
+            self.restart_resized(&mut plan);
+        }
         if !plan.is_idle(&self.observed) {
             for start in &plan.starts {
                 let Some(spec) = spec_of(&self.pod, *start) else { continue };
@@ -114,6 +120,9 @@ impl Worker {
             return;
         }
         self.forget_old_containers();
+        if self.begin_resize() {
+            return;
+        }
         let due = self.shared.tokens.next_refresh(&self.uid).is_some_and(|at| at <= now);
         let unknown = self.volumes.is_none() && self.observed.running().next().is_some();
         if unknown || ((self.stale_volumes || due) && self.volumes.is_some()) {
@@ -223,6 +232,14 @@ impl Worker {
                     self.volumes = volumes.or(self.volumes.take());
                 } else {
                     self.stale_volumes = true;
+                    again = true;
+                }
+            }
+            Some(Done::Resized(result)) => {
+                // What the containers have now, the runtime tells.
+                self.read = false;
+                if let Err(why) = result {
+                    self.shared.events.pod(&self.pod, Severity::Warning, "ResizeError", why);
                     again = true;
                 }
             }
