@@ -35,12 +35,15 @@ fn run(machine: &Machine, count: usize) {
     report("take over all", time(|| proxy.apply(&objects)));
     proxy.apply(&self::objects(7, &[pod.ip.to_string()]));
 
-    let changes = (0..CHANGES).map(|n| {
-        let ips = [pod.ip.to_string(), format!("10.9.9.{}", n % 200)];
-        let change = self::objects(count / 2, &ips[..1 + n % 2]);
-        time(|| proxy.apply(&change[1..]))
-    });
-    report_many("change an endpoint", changes.collect());
+    let mut change = |what: &str, ips: &dyn Fn(usize) -> Vec<String>| {
+        let one = |n: usize| {
+            let change = self::objects(count / 2, &ips(n));
+            time(|| proxy.apply(&change[1..]))
+        };
+        report_many(what, (0..CHANGES).map(one).collect());
+    };
+    change("replace an endpoint", &|n| vec![format!("10.9.9.{}", n % 200)]);
+    change("add or remove one", &|n| vec![pod.ip.to_string(), "10.9.9.9".to_owned()][..1 + n % 2].to_vec());
 
     let connect = |address: String| -> Vec<Duration> {
         let address: std::net::SocketAddr = address.parse().unwrap();
