@@ -87,10 +87,7 @@ pub(crate) fn number(name: &str) -> Option<u8> {
 
 /// A set of capabilities as a bit mask.
 pub(crate) fn mask<'a>(names: impl IntoIterator<Item = &'a str>) -> u64 {
-    names
-        .into_iter()
-        .filter_map(number)
-        .fold(0, |mask, n| mask | 1 << n)
+    names.into_iter().filter_map(number).fold(0, |mask, n| mask | 1 << n)
 }
 
 /// The default set.

@@ -6,12 +6,12 @@ pub mod content;
 mod dispatch;
 pub mod image;
 pub mod registry;
-pub mod snapshot;
 mod seccomp;
 mod server;
 mod shim;
+pub mod snapshot;
 mod spec;
 mod streaming;
 
 pub use dispatch::dispatch;
-pub use server::{Config, ConfigError, ResetError, ServeError, reset, serve};
+pub use server::{Config, ConfigError, ResetError, ServeError, reset, serve, stop_all_pods};

@@ -17,10 +17,7 @@ async fn a_container_runs_and_its_output_is_logged() {
     assert_eq!(lines, ["hello", "world"]);
     let container = pod.run(shell("server", "echo up; sleep 1000")).await;
     container.prints("up").await;
-    let (out, err, code) = container
-        .exec(&["sh", "-c", "hostname; echo e >&2; exit 4"])
-        .await
-        .unwrap();
+    let (out, err, code) = container.exec(&["sh", "-c", "hostname; echo e >&2; exit 4"]).await.unwrap();
     assert_eq!((out.as_str(), err.as_str(), code), ("hello\n", "e\n", 4));
     container.stop(0).await;
     let status = container.ended().await;
@@ -33,16 +30,10 @@ async fn a_container_runs_and_its_output_is_logged() {
 async fn the_image_says_what_the_request_leaves_out() {
     let server = Server::start().await;
     let pod = server.run_pod(server.pod("image")).await;
-    let plain = ContainerConfig {
-        command: vec![],
-        ..shell("plain", "")
-    };
+    let plain = ContainerConfig { command: vec![], ..shell("plain", "") };
     assert_eq!(pod.finished(plain).await, ("default command\n".into(), 0));
     let mut asked = shell("asked", "pwd; echo $FROM_IMAGE $HOME $MINE; ls -ld $PWD | cut -c1-10");
-    asked.envs = vec![KeyValue {
-        key: "MINE".into(),
-        value: "a b".into(),
-    }];
+    asked.envs = vec![KeyValue { key: "MINE".into(), value: "a b".into() }];
     asked.working_dir = "/made/for/me".into();
     let (output, _) = pod.finished(asked).await;
     assert_eq!(output, "/made/for/me\nyes /root a b\ndrwxr-xr-x\n");
@@ -55,13 +46,7 @@ async fn the_image_says_what_the_request_leaves_out() {
 #[tokio::test]
 async fn a_life_is_told_step_by_step() {
     let server = Server::start().await;
-    let mut events = server
-        .client
-        .runtime()
-        .get_container_events(GetEventsRequest {})
-        .await
-        .unwrap()
-        .into_inner();
+    let mut events = server.client.runtime().get_container_events(GetEventsRequest {}).await.unwrap().into_inner();
     let pod = server.run_pod(server.pod("life")).await;
     let container = pod.create(shell("c", "exit 0")).await.unwrap();
     let created = container.status().await;
@@ -126,10 +111,7 @@ async fn what_cannot_start_says_why() {
     let error = pod.create(missing).await.err().unwrap();
     assert!(error.message().contains("make a mount's source"), "{}", error.message());
     let unknown = ContainerConfig {
-        image: Some(ImageSpec {
-            image: "unknown".into(),
-            ..Default::default()
-        }),
+        image: Some(ImageSpec { image: "unknown".into(), ..Default::default() }),
         ..shell("unknown", "true")
     };
     assert_eq!(pod.create(unknown).await.err().unwrap().code(), Code::NotFound);
@@ -147,7 +129,9 @@ async fn executed_commands_fail_and_time_out() {
     let container = pod.run(shell("c", "sleep 1000")).await;
     let error = container.exec(&["nope"]).await.unwrap_err();
     assert!(
-        error.message().contains("exec failed: unable to start container process: exec: \"nope\": executable file not found in $PATH"),
+        error.message().contains(
+            "exec failed: unable to start container process: exec: \"nope\": executable file not found in $PATH"
+        ),
         "{}",
         error.message()
     );
@@ -185,10 +169,7 @@ async fn a_stop_is_kind_first() {
     deaf.prints("up").await;
     deaf.stop(1).await;
     assert_eq!(deaf.status().await.exit_code, 137);
-    let unknown = StopContainerRequest {
-        container_id: "0123".into(),
-        timeout: 0,
-    };
+    let unknown = StopContainerRequest { container_id: "0123".into(), timeout: 0 };
     server.client.runtime().stop_container(unknown).await.unwrap();
 }
 
@@ -212,9 +193,7 @@ async fn logs_are_in_the_format_of_the_cri() {
     counting.prints("line 3").await;
     let old = counting.log.with_extension("old");
     std::fs::rename(&counting.log, &old).unwrap();
-    let request = ReopenContainerLogRequest {
-        container_id: counting.id.clone(),
-    };
+    let request = ReopenContainerLogRequest { container_id: counting.id.clone() };
     server.client.runtime().reopen_container_log(request).await.unwrap();
     counting.prints("line").await;
     let last = |path: &std::path::Path, first: bool| -> u32 {
@@ -262,10 +241,7 @@ async fn names_filters_and_prefixes() {
     config.labels.insert("app".into(), "a".into());
     let pod = server.run_pod(config.clone()).await;
     let other = server.run_pod(server.pod("other")).await;
-    let again = RunPodSandboxRequest {
-        config: Some(config),
-        runtime_handler: String::new(),
-    };
+    let again = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
     let error = server.client.runtime().run_pod_sandbox(again).await.unwrap_err();
     assert_eq!(error.code(), Code::AlreadyExists);
     let mut labelled = shell("c", "sleep 1000");
@@ -274,35 +250,23 @@ async fn names_filters_and_prefixes() {
     let created = pod.create(shell("d", "true")).await.unwrap();
 
     let list = async |filter: ContainerFilter| -> Vec<String> {
-        let request = ListContainersRequest {
-            filter: Some(filter),
-        };
+        let request = ListContainersRequest { filter: Some(filter) };
         let response = server.client.runtime().list_containers(request).await;
         response.unwrap().into_inner().containers.into_iter().map(|c| c.id).collect()
     };
     assert_eq!(list(ContainerFilter::default()).await.len(), 2);
-    let by_label = ContainerFilter {
-        label_selector: [("tier".to_owned(), "x".to_owned())].into(),
-        ..Default::default()
-    };
-    assert_eq!(list(by_label).await, [container.id.clone()]);
+    let by_label =
+        ContainerFilter { label_selector: [("tier".to_owned(), "x".to_owned())].into(), ..Default::default() };
+    assert_eq!(list(by_label).await, std::slice::from_ref(&container.id));
     let by_state = ContainerFilter {
-        state: Some(ContainerStateValue {
-            state: ContainerState::ContainerCreated.into(),
-        }),
+        state: Some(ContainerStateValue { state: ContainerState::ContainerCreated.into() }),
         ..Default::default()
     };
-    assert_eq!(list(by_state).await, [created.id.clone()]);
-    let by_pod = ContainerFilter {
-        pod_sandbox_id: other.id[..12].into(),
-        ..Default::default()
-    };
+    assert_eq!(list(by_state).await, std::slice::from_ref(&created.id));
+    let by_pod = ContainerFilter { pod_sandbox_id: other.id[..12].into(), ..Default::default() };
     assert!(list(by_pod).await.is_empty());
-    let by_prefix = ContainerFilter {
-        id: container.id[..12].into(),
-        ..Default::default()
-    };
-    assert_eq!(list(by_prefix).await, [container.id.clone()]);
+    let by_prefix = ContainerFilter { id: container.id[..12].into(), ..Default::default() };
+    assert_eq!(list(by_prefix).await, std::slice::from_ref(&container.id));
 
     let request = ListPodSandboxRequest {
         filter: Some(PodSandboxFilter {
@@ -312,10 +276,7 @@ async fn names_filters_and_prefixes() {
     };
     let pods = server.client.runtime().list_pod_sandbox(request).await.unwrap().into_inner();
     assert_eq!(pods.items.iter().map(|p| &p.id).collect::<Vec<_>>(), [&pod.id]);
-    let missing = ContainerStatusRequest {
-        container_id: "ffff".into(),
-        verbose: false,
-    };
+    let missing = ContainerStatusRequest { container_id: "ffff".into(), verbose: false };
     let error = server.client.runtime().container_status(missing).await.unwrap_err();
     assert_eq!(error.code(), Code::NotFound);
     // Removing runs over everything, and again over nothing.
@@ -330,13 +291,13 @@ async fn names_filters_and_prefixes() {
 async fn input_and_terminals() {
     let server = Server::start().await;
     let pod = server.run_pod(server.pod("tty")).await;
-    let mut config = shell("tty", "tty; test -t 0 && test -t 1 && test -t 2 && echo all; echo $TERM; test -c /dev/console && echo console");
+    let mut config = shell(
+        "tty",
+        "tty; test -t 0 && test -t 1 && test -t 2 && echo all; echo $TERM; test -c /dev/console && echo console",
+    );
     config.tty = true;
     let (output, code) = pod.finished(config).await;
-    assert_eq!(
-        (output.replace('\r', "").as_str(), code),
-        ("/dev/pts/0\nall\nxterm\nconsole\n", 0)
-    );
+    assert_eq!((output.replace('\r', "").as_str(), code), ("/dev/pts/0\nall\nxterm\nconsole\n", 0));
     // Without input, reading meets the end at once.
     assert_eq!(pod.script("eof", "cat; echo end").await.0, "end\n");
 }

@@ -22,10 +22,7 @@ async fn the_shims_executable_cannot_be_overwritten() {
     let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
     // The strongest attacker: all privileges, and the process ids of the machine.
     security.privileged = true;
-    security.namespace_options = Some(NamespaceOption {
-        pid: NamespaceMode::Node.into(),
-        ..Default::default()
-    });
+    security.namespace_options = Some(NamespaceOption { pid: NamespaceMode::Node.into(), ..Default::default() });
     let pod = server.run_pod(config).await;
     let mut attack = shell(
         "attack",
@@ -36,14 +33,9 @@ async fn the_shims_executable_cannot_be_overwritten() {
          dd if=/dev/zero of=/proc/$shim/exe bs=1 count=1 conv=notrunc 2>&1 | grep -o 'Read-only file system\\|Text file busy'",
     );
     context(&mut attack).privileged = true;
-    context(&mut attack).namespace_options = Some(NamespaceOption {
-        pid: NamespaceMode::Node.into(),
-        ..Default::default()
-    });
-    attack.envs = vec![KeyValue {
-        key: "WHICH".into(),
-        value: pod.id.clone(),
-    }];
+    context(&mut attack).namespace_options =
+        Some(NamespaceOption { pid: NamespaceMode::Node.into(), ..Default::default() });
+    attack.envs = vec![KeyValue { key: "WHICH".into(), value: pod.id.clone() }];
     let (output, _) = pod.finished(attack).await;
     let mut lines: Vec<_> = output.lines().filter(|l| !l.starts_with("grep:")).collect();
     assert_eq!(lines.len(), 3, "{output}");
@@ -108,11 +100,7 @@ async fn links_do_not_lead_mounts_out() {
         container_path: container.into(),
         ..Default::default()
     };
-    config.mounts = vec![
-        bind(&volume, "/v"),
-        bind(&evil, "/v/escape"),
-        bind(&evil, "/v/up/in-root"),
-    ];
+    config.mounts = vec![bind(&volume, "/v"), bind(&evil, "/v/escape"), bind(&evil, "/v/up/in-root")];
     let container = pod.create(config).await.unwrap();
     // Resolved inside of the container, or refused: either is safe.
     if container.start().await.is_ok() {
@@ -135,7 +123,8 @@ async fn masks_and_devices_are_not_redirected() {
     symlink("/etc", volume.join("pts")).unwrap();
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
     for (name, tty) in [("plain", false), ("tty", true)] {
-        let mut config = shell(name, "echo evil > /dev/console; echo evil > /dev/null; cat /proc/kcore | head -c 1 | wc -c");
+        let mut config =
+            shell(name, "echo evil > /dev/console; echo evil > /dev/null; cat /proc/kcore | head -c 1 | wc -c");
         config.tty = tty;
         context(&mut config).masked_paths = vec!["/proc/kcore".into(), "/proc/keys".into()];
         context(&mut config).readonly_paths = vec!["/proc/sys".into(), "/proc/sysrq-trigger".into()];
@@ -153,11 +142,8 @@ async fn masks_and_devices_are_not_redirected() {
     // A mount below /proc is refused, however it is written.
     for (name, path) in [("proc1", "/proc/sys"), ("proc2", "/x/../proc/self"), ("proc3", "/proc")] {
         let mut config = shell(name, "true");
-        config.mounts = vec![Mount {
-            host_path: volume.display().to_string(),
-            container_path: path.into(),
-            ..Default::default()
-        }];
+        config.mounts =
+            vec![Mount { host_path: volume.display().to_string(), container_path: path.into(), ..Default::default() }];
         let started = pod.create(config).await.unwrap().start().await;
         assert!(started.is_err(), "{path} was mounted over");
     }
@@ -188,22 +174,15 @@ async fn capabilities_are_those_asked_for() {
     let pod = server.run_pod(server.pod("caps")).await;
     let read = "grep Cap /proc/self/status | while read n v; do echo $n $v; done";
     let sets = |text: &str| -> Vec<u64> {
-        text.lines()
-            .map(|l| u64::from_str_radix(l.split(' ').nth(1).unwrap(), 16).unwrap())
-            .collect()
+        text.lines().map(|l| u64::from_str_radix(l.split(' ').nth(1).unwrap(), 16).unwrap()).collect()
     };
     let default = sets(&pod.script("default", read).await.0);
-    let [inheritable, permitted, effective, bounding, ambient] = default[..] else {
-        panic!("{default:?}")
-    };
+    let [inheritable, permitted, effective, bounding, ambient] = default[..] else { panic!("{default:?}") };
     assert_eq!((inheritable, ambient), (0, 0));
     assert_eq!(permitted, 0xa804_25fb);
     assert_eq!((effective, bounding), (permitted, permitted));
     let mut none = shell("none", read);
-    context(&mut none).capabilities = Some(Capability {
-        drop_capabilities: vec!["ALL".into()],
-        ..Default::default()
-    });
+    context(&mut none).capabilities = Some(Capability { drop_capabilities: vec!["ALL".into()], ..Default::default() });
     assert_eq!(sets(&pod.finished(none).await.0), [0; 5]);
     let mut user = shell("user", &format!("{read}; sleep 1000"));
     context(&mut user).run_as_user = Some(Int64Value { value: 1000 });
@@ -220,7 +199,8 @@ async fn capabilities_are_those_asked_for() {
 async fn the_default_filter_refuses_what_it_shall() {
     let server = Server::start().await;
     let pod = server.run_pod(server.pod("seccomp")).await;
-    let script = "grep Seccomp: /proc/self/status; unshare -U true && echo unshared; mount -t tmpfs none /tmp && echo mounted";
+    let script =
+        "grep Seccomp: /proc/self/status; unshare -U true && echo unshared; mount -t tmpfs none /tmp && echo mounted";
     let unconfined = pod.script("unconfined", script).await.0;
     assert!(unconfined.contains("Seccomp:\t0"), "{unconfined}");
     assert!(unconfined.contains("unshared"), "the test shows nothing where this is not allowed anyway");
@@ -283,7 +263,10 @@ async fn ids_that_wrap_around_are_refused() {
 async fn a_read_only_root_is_that() {
     let server = Server::start().await;
     let pod = server.run_pod(server.pod("readonly")).await;
-    let mut config = shell("c", "echo x > /new || echo root; echo x > /etc/hosts || echo hosts; echo x > /dev/shm/y && echo shm; pwd");
+    let mut config = shell(
+        "c",
+        "echo x > /new || echo root; echo x > /etc/hosts || echo hosts; echo x > /dev/shm/y && echo shm; pwd",
+    );
     context(&mut config).readonly_rootfs = true;
     config.working_dir = "/not/there/yet".into();
     let (output, _) = pod.finished(config).await;
@@ -313,10 +296,7 @@ async fn limits_hold() {
     assert!(out == "67108864\n512\n50000\n555\n" || out.starts_with("67108864\n"), "{out}");
     let update = UpdateContainerResourcesRequest {
         container_id: container.id.clone(),
-        linux: Some(LinuxContainerResources {
-            memory_limit_in_bytes: 128 << 20,
-            ..Default::default()
-        }),
+        linux: Some(LinuxContainerResources { memory_limit_in_bytes: 128 << 20, ..Default::default() }),
         ..Default::default()
     };
     server.client.runtime().update_container_resources(update).await.unwrap();
@@ -327,9 +307,7 @@ async fn limits_hold() {
     assert_eq!(out, "134217728\n");
     let resources = container.status().await.resources.unwrap().linux.unwrap();
     assert_eq!((resources.memory_limit_in_bytes, resources.cpu_shares), (128 << 20, 512));
-    let stats = ContainerStatsRequest {
-        container_id: container.id.clone(),
-    };
+    let stats = ContainerStatsRequest { container_id: container.id.clone() };
     let stats = server.client.runtime().container_stats(stats).await.unwrap().into_inner().stats.unwrap();
     let memory = stats.memory.unwrap();
     assert!(memory.working_set_bytes.unwrap().value > 0);
@@ -337,10 +315,8 @@ async fn limits_hold() {
     assert!(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value > 0);
 
     let mut hungry = shell("hungry", "tail /dev/zero");
-    hungry.linux.as_mut().unwrap().resources = Some(LinuxContainerResources {
-        memory_limit_in_bytes: 32 << 20,
-        ..Default::default()
-    });
+    hungry.linux.as_mut().unwrap().resources =
+        Some(LinuxContainerResources { memory_limit_in_bytes: 32 << 20, ..Default::default() });
     let status = pod.run(hungry).await.ended().await;
     assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
 }
@@ -354,12 +330,10 @@ async fn devices_of_the_machine_are_out_of_reach() {
     let (output, _) = pod.script("c", script).await;
     assert!(output.starts_with("made\n"), "{output}");
     assert_eq!(output.matches("Operation not permitted").count(), 2, "{output}");
-    let mut given = shell("given", "head -c 3 /dev/nothing | wc -c; (echo x > /dev/nothing) 2>&1; ls -l /dev/nothing | cut -c1-10");
-    given.devices = vec![Device {
-        host_path: "/dev/kmsg".into(),
-        container_path: "/dev/nothing".into(),
-        permissions: "r".into(),
-    }];
+    let mut given =
+        shell("given", "head -c 3 /dev/nothing | wc -c; (echo x > /dev/nothing) 2>&1; ls -l /dev/nothing | cut -c1-10");
+    given.devices =
+        vec![Device { host_path: "/dev/kmsg".into(), container_path: "/dev/nothing".into(), permissions: "r".into() }];
     if Path::new("/dev/kmsg").exists() {
         let container = pod.run(given).await;
         container.prints("Operation not permitted").await;

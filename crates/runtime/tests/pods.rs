@@ -8,11 +8,7 @@ use cri::v1::*;
 use support::{Server, context, eventually, shell};
 
 fn bind(host: impl AsRef<Path>, container: &str) -> Mount {
-    Mount {
-        host_path: host.as_ref().display().to_string(),
-        container_path: container.into(),
-        ..Default::default()
-    }
+    Mount { host_path: host.as_ref().display().to_string(), container_path: container.into(), ..Default::default() }
 }
 
 fn pod_context(pod: &mut PodSandboxConfig) -> &mut LinuxSandboxSecurityContext {
@@ -67,18 +63,13 @@ async fn a_pod_has_one_network_host_name_and_memory() {
 async fn process_ids_are_shared_as_asked() {
     let server = Server::start().await;
     let mut config = server.pod("pids");
-    pod_context(&mut config).namespace_options = Some(NamespaceOption {
-        pid: NamespaceMode::Pod.into(),
-        ..Default::default()
-    });
+    pod_context(&mut config).namespace_options =
+        Some(NamespaceOption { pid: NamespaceMode::Pod.into(), ..Default::default() });
     let pod = server.run_pod(config).await;
     let in_mode = |name: &str, script: &str, mode: NamespaceMode, target: &str| {
         let mut config = shell(name, script);
-        context(&mut config).namespace_options = Some(NamespaceOption {
-            pid: mode.into(),
-            target_id: target.into(),
-            ..Default::default()
-        });
+        context(&mut config).namespace_options =
+            Some(NamespaceOption { pid: mode.into(), target_id: target.into(), ..Default::default() });
         config
     };
     let first = pod.run(in_mode("first", "sleep 4321", NamespaceMode::Pod, "")).await;
@@ -88,12 +79,14 @@ async fn process_ids_are_shared_as_asked() {
     assert!(output.contains("sleep 4321"), "{output}");
     assert!(output.lines().any(|l| l.trim_start().starts_with("1 ")), "{output}");
     assert!(output.contains("/proc/1/root: Permission denied"), "{output}");
-    let (output, _) = pod.finished(in_mode("own", "echo $$; ls -d /proc/[0-9]* | wc -l", NamespaceMode::Container, "")).await;
+    let (output, _) =
+        pod.finished(in_mode("own", "echo $$; ls -d /proc/[0-9]* | wc -l", NamespaceMode::Container, "")).await;
     assert!(output.starts_with("1\n"), "{output}");
     let target = pod.run(in_mode("target", "sleep 5432", NamespaceMode::Container, "")).await;
     let (output, _) = pod.finished(in_mode("debug", "ps -o args", NamespaceMode::Target, &target.id)).await;
     assert!(output.contains("sleep 5432") && !output.contains("sleep 4321"), "{output}");
-    let node = pod.run(in_mode("node", "readlink /proc/self; sleep 1000 & sleep 1001 & wait", NamespaceMode::Node, "")).await;
+    let node =
+        pod.run(in_mode("node", "readlink /proc/self; sleep 1000 & sleep 1001 & wait", NamespaceMode::Node, "")).await;
     eventually("the number of the process", async || (!node.output().is_empty()).then_some(())).await;
     let pid = node.pid().await;
     assert!(node.output().trim().parse::<i32>().unwrap() >= pid, "seen as the machine sees it");
@@ -106,10 +99,7 @@ async fn process_ids_are_shared_as_asked() {
     .await;
     node.stop(0).await;
     eventually("their end", async || {
-        children
-            .split_whitespace()
-            .all(|child| !Path::new("/proc").join(child).exists())
-            .then_some(())
+        children.split_whitespace().all(|child| !Path::new("/proc").join(child).exists()).then_some(())
     })
     .await;
     assert_eq!(first.status().await.state(), ContainerState::ContainerRunning);
@@ -155,15 +145,8 @@ async fn mounts_are_applied_as_asked() {
     config.mounts = vec![
         bind(&volume, "/data"),
         bind(volume.join("file"), "/file"),
-        Mount {
-            readonly: true,
-            ..bind(&volume, "/ro")
-        },
-        Mount {
-            readonly: true,
-            recursive_read_only: true,
-            ..bind(&volume, "/rro")
-        },
+        Mount { readonly: true, ..bind(&volume, "/ro") },
+        Mount { readonly: true, recursive_read_only: true, ..bind(&volume, "/rro") },
         // Through a link of the image, which stays inside of it.
         bind(&volume, "/var/run/link"),
         bind(server.path("made-by-runtime"), "/made"),
@@ -218,10 +201,7 @@ async fn mounts_propagate_as_asked_and_not_otherwise() {
     let run = async |name: &str, propagation: MountPropagation| {
         let mut config = shell(name, &format!("mount -t tmpfs none /v/inner-{name} && echo mounted; sleep 1000"));
         context(&mut config).privileged = true;
-        config.mounts = vec![Mount {
-            propagation: propagation.into(),
-            ..bind(&volume, "/v")
-        }];
+        config.mounts = vec![Mount { propagation: propagation.into(), ..bind(&volume, "/v") }];
         let container = pod.run(config).await;
         container.prints("mounted").await;
         container
@@ -254,10 +234,8 @@ async fn mounts_propagate_as_asked_and_not_otherwise() {
     let unshared = server.path("unshared");
     fs::create_dir(&unshared).unwrap();
     let _unshared = Mounted::tmpfs(&unshared);
-    refused.mounts = vec![Mount {
-        propagation: MountPropagation::PropagationBidirectional.into(),
-        ..bind(&unshared, "/v")
-    }];
+    refused.mounts =
+        vec![Mount { propagation: MountPropagation::PropagationBidirectional.into(), ..bind(&unshared, "/v") }];
     let error = pod.create(refused).await.unwrap().start().await.unwrap_err();
     assert!(error.message().contains("but it is not a shared mount"), "{}", error.message());
     drop(shared);
@@ -272,7 +250,10 @@ async fn the_machines_devices_can_be_mounted_without_harm() {
     let pod = server.run_pod(config).await;
     let log = server.path("termination-log");
     fs::write(&log, "").unwrap();
-    let mut config = shell("c", "test -e /dev/kmsg && echo kmsg; echo words > /dev/termination-log; echo x > /dev/null && echo null");
+    let mut config = shell(
+        "c",
+        "test -e /dev/kmsg && echo kmsg; echo words > /dev/termination-log; echo x > /dev/null && echo null",
+    );
     context(&mut config).privileged = true;
     config.mounts = vec![bind("/dev", "/dev"), bind(&log, "/dev/termination-log")];
     let (output, _) = pod.finished(config).await;
@@ -289,10 +270,7 @@ async fn an_image_can_be_a_volume() {
     let pod = server.run_pod(server.pod("volume")).await;
     let mut config = shell("c", "cat /image/passwd | head -n 1; echo x > /image/new || echo read-only");
     config.mounts = vec![Mount {
-        image: Some(ImageSpec {
-            image: "busybox".into(),
-            ..Default::default()
-        }),
+        image: Some(ImageSpec { image: "busybox".into(), ..Default::default() }),
         image_sub_path: "etc".into(),
         container_path: "/image".into(),
         readonly: true,

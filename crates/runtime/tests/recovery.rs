@@ -28,10 +28,7 @@ async fn containers_outlive_the_server() {
     fs::write(Path::new(&root).join("tmp/go"), "").unwrap();
     ends.prints("last words").await;
     let before = runs.output().lines().count();
-    eventually("output without a server", async || {
-        (runs.output().lines().count() > before + 2).then_some(())
-    })
-    .await;
+    eventually("output without a server", async || (runs.output().lines().count() > before + 2).then_some(())).await;
     server.launch().await;
 
     assert_eq!(runs.pid().await, pid, "it was restarted");
@@ -64,10 +61,7 @@ async fn no_moment_to_be_killed_at_leaves_halves() {
         let client = server.client.clone();
         let config = server.pod(&format!("round{round}"));
         let work = tokio::spawn(async move {
-            let request = RunPodSandboxRequest {
-                config: Some(config.clone()),
-                runtime_handler: String::new(),
-            };
+            let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
             let pod = client.runtime().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id;
             let request = CreateContainerRequest {
                 pod_sandbox_id: pod.clone(),
@@ -76,7 +70,10 @@ async fn no_moment_to_be_killed_at_leaves_halves() {
             };
             let container_id = client.runtime().create_container(request).await?.into_inner().container_id;
             client.runtime().start_container(StartContainerRequest { container_id: container_id.clone() }).await?;
-            client.runtime().stop_container(StopContainerRequest { container_id: container_id.clone(), timeout: 0 }).await?;
+            client
+                .runtime()
+                .stop_container(StopContainerRequest { container_id: container_id.clone(), timeout: 0 })
+                .await?;
             client.runtime().remove_container(RemoveContainerRequest { container_id }).await?;
             client.runtime().stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: pod.clone() }).await?;
             client.runtime().remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: pod }).await?;
@@ -102,9 +99,7 @@ async fn no_moment_to_be_killed_at_leaves_halves() {
                 };
                 server.client.runtime().create_container(request).await.unwrap();
             }
-            let request = RemovePodSandboxRequest {
-                pod_sandbox_id: pod.id.clone(),
-            };
+            let request = RemovePodSandboxRequest { pod_sandbox_id: pod.id.clone() };
             server.client.runtime().remove_pod_sandbox(request).await.unwrap();
         }
         let left = |dir: &str| fs::read_dir(server.path(dir)).unwrap().count();

@@ -34,10 +34,7 @@ async fn attach_url(server: &Server, container: &Ctr, tty: bool) -> String {
 }
 
 async fn forward_url(server: &Server, pod: &Pod, port: &[i32]) -> String {
-    let request = PortForwardRequest {
-        pod_sandbox_id: pod.id.clone(),
-        port: port.into(),
-    };
+    let request = PortForwardRequest { pod_sandbox_id: pod.id.clone(), port: port.into() };
     server.client.runtime().port_forward(request).await.unwrap().into_inner().url
 }
 
@@ -223,11 +220,8 @@ async fn ports_are_forwarded() {
     };
     for tunnelled in [false, true] {
         let url = forward_url(&server, &pod, &[]).await;
-        let mut client = if tunnelled {
-            Spdy::tunnel(&url).await
-        } else {
-            Spdy::open(&url, &["portforward.k8s.io"]).await
-        };
+        let mut client =
+            if tunnelled { Spdy::tunnel(&url).await } else { Spdy::open(&url, &["portforward.k8s.io"]).await };
         assert!(client.head.starts_with("HTTP/1.1 101 "), "{}", client.head);
         for request in ["0", "1"] {
             let error = client.stream(&headers("error", "8080", request)).await;
@@ -280,10 +274,6 @@ async fn only_a_ticket_opens_a_stream() {
     // Nothing of this has used it up; its use does.
     assert!(WebSocket::open(&url, "v4.channel.k8s.io").await.head.starts_with("HTTP/1.1 101 "));
     assert!(WebSocket::open(&url, "v4.channel.k8s.io").await.head.starts_with("HTTP/1.1 404 "));
-    let senseless = ExecRequest {
-        container_id: container.id.clone(),
-        cmd: vec!["true".into()],
-        ..Default::default()
-    };
+    let senseless = ExecRequest { container_id: container.id.clone(), cmd: vec!["true".into()], ..Default::default() };
     assert!(server.client.runtime().exec(senseless).await.is_err());
 }

@@ -3,10 +3,7 @@
 //! Version 2 has no devices controller; without this program a container with CAP_MKNOD could open the
 //! machine's disks.
 
-#![allow(
-    unsafe_code,
-    reason = "bpf(2) has no safe wrapper; the program and its attributes are built here"
-)]
+#![allow(unsafe_code, reason = "bpf(2) has no safe wrapper; the program and its attributes are built here")]
 
 use std::{
     fs::File,
@@ -42,12 +39,7 @@ struct Instruction {
 
 impl Instruction {
     const fn new(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> Self {
-        Self {
-            code,
-            registers: dst | (src << 4),
-            offset,
-            immediate,
-        }
+        Self { code, registers: dst | (src << 4), offset, immediate }
     }
 }
 
@@ -78,11 +70,9 @@ fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
         };
         checks.push(vec![Instruction::new(JUMP_NOT_EQUAL, 2, 0, 0, kind)]);
         let mut allowed = 0;
-        for (set, bit) in [
-            (rule.read, BPF_DEVCG_ACC_READ),
-            (rule.write, BPF_DEVCG_ACC_WRITE),
-            (rule.mknod, BPF_DEVCG_ACC_MKNOD),
-        ] {
+        for (set, bit) in
+            [(rule.read, BPF_DEVCG_ACC_READ), (rule.write, BPF_DEVCG_ACC_WRITE), (rule.mknod, BPF_DEVCG_ACC_MKNOD)]
+        {
             if set {
                 allowed |= bit;
             }
@@ -95,13 +85,7 @@ fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
         ]);
         for (register, number) in [(4, rule.major), (5, rule.minor)] {
             if let Some(number) = number {
-                checks.push(vec![Instruction::new(
-                    JUMP_NOT_EQUAL,
-                    register,
-                    0,
-                    0,
-                    number as i32,
-                )]);
+                checks.push(vec![Instruction::new(JUMP_NOT_EQUAL, register, 0, 0, number as i32)]);
             }
         }
         let mut block: Vec<_> = checks.into_iter().flatten().collect();
@@ -154,14 +138,7 @@ pub(super) fn attach(dir: &Path, rules: &[DeviceRule]) -> io::Result<()> {
         ..Default::default()
     };
     // SAFETY: the attributes point to an instruction list and a C string that outlive the call.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_PROG_LOAD,
-            &raw const load,
-            size_of::<LoadAttributes>(),
-        )
-    };
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<LoadAttributes>()) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -175,14 +152,8 @@ pub(super) fn attach(dir: &Path, rules: &[DeviceRule]) -> io::Result<()> {
         flags: BPF_F_ALLOW_MULTI,
     };
     // SAFETY: the attributes are plain numbers, both descriptors are open.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_PROG_ATTACH,
-            &raw const attributes,
-            size_of::<AttachAttributes>(),
-        )
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attributes, size_of::<AttachAttributes>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -222,24 +193,16 @@ mod tests {
     }
 
     fn rule() -> impl Strategy<Value = DeviceRule> {
-        (
-            any::<bool>(),
-            proptest::option::of(0u32..4),
-            proptest::option::of(0u32..4),
-            any::<[bool; 3]>(),
-        )
-            .prop_map(|(block, major, minor, [read, write, mknod])| DeviceRule {
-                kind: if block {
-                    DeviceKind::Block
-                } else {
-                    DeviceKind::Char
-                },
+        (any::<bool>(), proptest::option::of(0u32..4), proptest::option::of(0u32..4), any::<[bool; 3]>()).prop_map(
+            |(block, major, minor, [read, write, mknod])| DeviceRule {
+                kind: if block { DeviceKind::Block } else { DeviceKind::Char },
                 major,
                 minor,
                 read,
                 write,
                 mknod,
-            })
+            },
+        )
     }
 
     proptest! {

@@ -110,19 +110,10 @@ impl Cgroups {
             }
         }
         if !v1.is_empty() {
-            return Ok(Self {
-                version: Version::V1,
-                hierarchies: v1,
-            });
+            return Ok(Self { version: Version::V1, hierarchies: v1 });
         }
         let root = unified.ok_or(CgroupError::NotMounted)?;
-        Ok(Self {
-            version: Version::V2,
-            hierarchies: vec![Hierarchy {
-                root,
-                controllers: Vec::new(),
-            }],
-        })
+        Ok(Self { version: Version::V2, hierarchies: vec![Hierarchy { root, controllers: Vec::new() }] })
     }
 
     /// The version that has the controllers.
@@ -176,8 +167,7 @@ impl Cgroups {
             Version::V1 => v1::restrict_devices(&self.hierarchies, relative, rules),
             Version::V2 => {
                 let dir = self.hierarchies[0].root.join(relative);
-                device_filter::attach(&dir, rules)
-                    .map_err(|source| CgroupError::DeviceFilter { path: dir, source })
+                device_filter::attach(&dir, rules).map_err(|source| CgroupError::DeviceFilter { path: dir, source })
             }
         }
     }
@@ -204,9 +194,7 @@ fn relative(path: &str) -> Result<&Path> {
     let bad = || CgroupError::Path(path.to_owned());
     let relative = path.strip_prefix('/').ok_or_else(bad)?;
     let relative = Path::new(relative);
-    let plain = relative
-        .components()
-        .all(|c| matches!(c, std::path::Component::Normal(_)));
+    let plain = relative.components().all(|c| matches!(c, std::path::Component::Normal(_)));
     if !plain || relative.as_os_str().is_empty() {
         return Err(bad());
     }
@@ -214,28 +202,16 @@ fn relative(path: &str) -> Result<&Path> {
 }
 
 fn hierarchy_of<'a>(hierarchies: &'a [Hierarchy], controller: &str) -> Option<&'a Hierarchy> {
-    hierarchies
-        .iter()
-        .find(|h| h.controllers.iter().any(|c| c == controller))
+    hierarchies.iter().find(|h| h.controllers.iter().any(|c| c == controller))
 }
 
 fn write(path: PathBuf, value: impl ToString) -> Result<()> {
     let value = value.to_string();
-    fs::write(&path, &value).map_err(|source| CgroupError::File {
-        action: "write",
-        path,
-        value,
-        source,
-    })
+    fs::write(&path, &value).map_err(|source| CgroupError::File { action: "write", path, value, source })
 }
 
 fn read(path: PathBuf) -> Result<String> {
-    fs::read_to_string(&path).map_err(|source| CgroupError::File {
-        action: "read",
-        path,
-        value: String::new(),
-        source,
-    })
+    fs::read_to_string(&path).map_err(|source| CgroupError::File { action: "read", path, value: String::new(), source })
 }
 
 fn mkdir(path: &Path) -> Result<()> {
@@ -248,38 +224,4 @@ fn mkdir(path: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_stay_inside_the_hierarchy() {
-        assert_eq!(relative("/a/b").unwrap(), Path::new("a/b"));
-        for bad in ["", "/", "a/b", "/a/../b", "/..", "/a/.."] {
-            assert!(relative(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_hybrid_machine_is_version_1() {
-        let cgroups = Cgroups::from_mounts(vec![
-            Mount::V1 {
-                root: "/c/cpu".into(),
-                controllers: vec!["cpu".into()],
-            },
-            Mount::V1 {
-                root: "/c/systemd".into(),
-                controllers: vec![],
-            },
-            Mount::V2 {
-                root: "/c/unified".into(),
-            },
-        ])
-        .unwrap();
-        assert_eq!(cgroups.version(), Version::V1);
-        assert_eq!(cgroups.dirs("/x").unwrap(), [PathBuf::from("/c/cpu/x")]);
-        assert!(matches!(
-            Cgroups::from_mounts(vec![]),
-            Err(CgroupError::NotMounted)
-        ));
-    }
-}
+mod tests;

@@ -6,8 +6,13 @@ use std::path::PathBuf;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Mount {
     /// The controllers it has; none for a named hierarchy such as systemd's.
-    V1 { root: PathBuf, controllers: Vec<String> },
-    V2 { root: PathBuf },
+    V1 {
+        root: PathBuf,
+        controllers: Vec<String>,
+    },
+    V2 {
+        root: PathBuf,
+    },
 }
 
 /// Controllers that only a super block of version 1 has among its options.
@@ -40,12 +45,7 @@ fn parse_line(line: &str) -> Option<Mount> {
         "cgroup2" => Some(Mount::V2 { root }),
         "cgroup" => Some(Mount::V1 {
             root,
-            controllers: filesystem
-                .nth(1)?
-                .split(',')
-                .filter(|o| CONTROLLERS.contains(o))
-                .map(str::to_owned)
-                .collect(),
+            controllers: filesystem.nth(1)?.split(',').filter(|o| CONTROLLERS.contains(o)).map(str::to_owned).collect(),
         }),
         _ => None,
     }
@@ -92,13 +92,8 @@ mod tests {
                     root: "/sys/fs/cgroup/cpu,cpuacct".into(),
                     controllers: vec!["cpu".into(), "cpuacct".into()]
                 },
-                Mount::V1 {
-                    root: "/sys/fs/cgroup/systemd".into(),
-                    controllers: vec![]
-                },
-                Mount::V2 {
-                    root: "/sys/fs/cgroup/my two".into()
-                },
+                Mount::V1 { root: "/sys/fs/cgroup/systemd".into(), controllers: vec![] },
+                Mount::V2 { root: "/sys/fs/cgroup/my two".into() },
             ]
         );
     }

@@ -49,26 +49,12 @@ pub(crate) enum DeviceKind {
 impl DeviceRule {
     /// All access to one device.
     pub(crate) const fn full(kind: DeviceKind, major: u32, minor: u32) -> Self {
-        Self {
-            kind,
-            major: Some(major),
-            minor: Some(minor),
-            read: true,
-            write: true,
-            mknod: true,
-        }
+        Self { kind, major: Some(major), minor: Some(minor), read: true, write: true, mknod: true }
     }
 
     /// All access to all devices of a kind.
     pub(crate) const fn any(kind: DeviceKind) -> Self {
-        Self {
-            kind,
-            major: None,
-            minor: None,
-            read: true,
-            write: true,
-            mknod: true,
-        }
+        Self { kind, major: None, minor: None, read: true, write: true, mknod: true }
     }
 
     /// The line that the version 1 controller understands.
@@ -122,11 +108,7 @@ mod tests {
     #[test]
     fn rule_lines() {
         assert_eq!(DeviceRule::full(DeviceKind::Char, 1, 3).line(), "c 1:3 rwm");
-        let mknod = DeviceRule {
-            read: false,
-            write: false,
-            ..DeviceRule::any(DeviceKind::Block)
-        };
+        let mknod = DeviceRule { read: false, write: false, ..DeviceRule::any(DeviceKind::Block) };
         assert_eq!(mknod.line(), "b *:* m");
     }
 }

@@ -39,9 +39,7 @@ pub(crate) struct MemoryStats {
 pub(super) fn v1(hierarchies: &[Hierarchy], relative: &Path) -> Result<Stats> {
     let dir = |controller| hierarchy_of(hierarchies, controller).map(|h| h.root.join(relative));
     let cpu = match dir("cpuacct") {
-        Some(dir) => Some(CpuStats {
-            usage_nanos: number(&read(dir.join("cpuacct.usage"))?),
-        }),
+        Some(dir) => Some(CpuStats { usage_nanos: number(&read(dir.join("cpuacct.usage"))?) }),
         None => None,
     };
     let memory = match dir("memory") {
@@ -49,11 +47,7 @@ pub(super) fn v1(hierarchies: &[Hierarchy], relative: &Path) -> Result<Stats> {
         None => None,
     };
     let processes = dir("pids").and_then(|d| optional(d.join("pids.current")));
-    Ok(Stats {
-        cpu,
-        memory,
-        processes,
-    })
+    Ok(Stats { cpu, memory, processes })
 }
 
 fn memory_v1(dir: &Path) -> Result<MemoryStats> {
@@ -66,8 +60,7 @@ fn memory_v1(dir: &Path) -> Result<MemoryStats> {
     let inactive = of("total_inactive_file");
     let limit = Some(number(&read(dir.join("memory.limit_in_bytes"))?)).filter(|l| *l < UNLIMITED);
     let sum = optional(dir.join("memory.memsw.usage_in_bytes"));
-    let sum_limit =
-        optional(dir.join("memory.memsw.limit_in_bytes")).filter(|limit| *limit < UNLIMITED);
+    let sum_limit = optional(dir.join("memory.memsw.limit_in_bytes")).filter(|limit| *limit < UNLIMITED);
     Ok(MemoryStats {
         usage,
         working_set: usage.saturating_sub(inactive),
@@ -88,11 +81,7 @@ pub(super) fn v2(dir: &Path) -> Result<Stats> {
         Some(usage) => Some(memory_v2(dir, usage)?),
         None => None,
     };
-    Ok(Stats {
-        cpu: Some(CpuStats { usage_nanos }),
-        memory,
-        processes: optional(dir.join("pids.current")),
-    })
+    Ok(Stats { cpu: Some(CpuStats { usage_nanos }), memory, processes: optional(dir.join("pids.current")) })
 }
 
 fn memory_v2(dir: &Path, usage: u64) -> Result<MemoryStats> {

@@ -2,9 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use super::{
-    CgroupError, DeviceRule, Hierarchy, Resources, Result, hierarchy_of, mkdir, read, write,
-};
+use super::{CgroupError, DeviceRule, Hierarchy, Resources, Result, hierarchy_of, mkdir, read, write};
 
 pub(super) fn create(hierarchies: &[Hierarchy], relative: &Path) -> Result<()> {
     for hierarchy in hierarchies {
@@ -62,10 +60,7 @@ pub(super) fn apply(hierarchies: &[Hierarchy], relative: &Path, r: &Resources) -
         }
     }
     if let Some(key) = r.unified.keys().next() {
-        return Err(CgroupError::Unified(
-            key.clone(),
-            "this node runs cgroup version 1",
-        ));
+        return Err(CgroupError::Unified(key.clone(), "this node runs cgroup version 1"));
     }
     Ok(())
 }
@@ -105,11 +100,7 @@ fn memory(dir: &Path, limit: Option<i64>, swap: Option<i64>) -> Result<()> {
     set_sum()
 }
 
-pub(super) fn restrict_devices(
-    hierarchies: &[Hierarchy],
-    relative: &Path,
-    rules: &[DeviceRule],
-) -> Result<()> {
+pub(super) fn restrict_devices(hierarchies: &[Hierarchy], relative: &Path, rules: &[DeviceRule]) -> Result<()> {
     let Some(hierarchy) = hierarchy_of(hierarchies, "devices") else {
         return Err(CgroupError::NoController("devices"));
     };

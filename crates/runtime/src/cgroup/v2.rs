@@ -64,10 +64,7 @@ pub(super) fn apply(dir: &Path, r: &Resources) -> Result<()> {
     }
     for (file, value) in &r.unified {
         let mut components = Path::new(file).components();
-        let plain = matches!(
-            (components.next(), components.next()),
-            (Some(Component::Normal(_)), None)
-        );
+        let plain = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
         if !plain {
             return Err(CgroupError::Unified(file.clone(), "it must be a file name"));
         }
@@ -87,11 +84,7 @@ fn current_quota(dir: &Path) -> Result<String> {
 /// The CRI speaks of memory and swap together, version 2 of swap alone.
 fn memory(dir: &Path, r: &Resources) -> Result<()> {
     let text = |bytes: i64| {
-        if bytes < 0 {
-            "max".to_owned()
-        } else {
-            bytes.to_string()
-        }
+        if bytes < 0 { "max".to_owned() } else { bytes.to_string() }
     };
     if let Some(sum) = r.memory_swap_limit {
         let swap = match (sum, r.memory_limit) {

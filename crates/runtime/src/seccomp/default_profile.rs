@@ -70,25 +70,13 @@ const BY_CAPABILITY: [(u8, &str); 14] = [
     ),
     (caps::SYS_BOOT, "reboot"),
     (caps::SYS_CHROOT, "chroot"),
-    (
-        caps::SYS_MODULE,
-        "delete_module init_module finit_module",
-    ),
+    (caps::SYS_MODULE, "delete_module init_module finit_module"),
     (caps::SYS_PACCT, "acct"),
-    (
-        caps::SYS_PTRACE,
-        "kcmp pidfd_getfd process_madvise",
-    ),
+    (caps::SYS_PTRACE, "kcmp pidfd_getfd process_madvise"),
     (caps::SYS_RAWIO, "iopl ioperm"),
-    (
-        caps::SYS_TIME,
-        "settimeofday stime adjtimex clock_adjtime clock_adjtime64 clock_settime clock_settime64",
-    ),
+    (caps::SYS_TIME, "settimeofday stime adjtimex clock_adjtime clock_adjtime64 clock_settime clock_settime64"),
     (caps::SYS_TTY_CONFIG, "vhangup"),
-    (
-        caps::SYS_NICE,
-        "get_mempolicy mbind set_mempolicy set_mempolicy_home_node",
-    ),
+    (caps::SYS_NICE, "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
     (caps::SYSLOG, "syslog"),
     (caps::BPF, "bpf"),
     (caps::PERFMON, "perf_event_open"),
@@ -133,10 +121,7 @@ pub(crate) fn default_profile(bounding: u64) -> Profile {
         });
         rules.push(clone);
         // Its flags are in memory, where a filter can't look: libraries then use clone.
-        rules.push(Rule {
-            action: Action::Errno(libc::ENOSYS),
-            ..Rule::allow(["clone3"])
-        });
+        rules.push(Rule { action: Action::Errno(libc::ENOSYS), ..Rule::allow(["clone3"]) });
     }
     Profile {
         default_action: Action::Errno(libc::EPERM),

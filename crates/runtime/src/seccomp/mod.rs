@@ -10,9 +10,7 @@ use std::{
     io::{Read, Seek},
 };
 
-use libseccomp::{
-    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
-};
+use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 
 pub(crate) use default_profile::default_profile;
 pub(crate) use profile::{Profile, ProfileError, parse};
@@ -62,14 +60,8 @@ pub(crate) fn compile(profile: &Profile) -> Result<Vec<u8>, ProfileError> {
     }
     let mut present = HashSet::from([ScmpArch::native()]);
     for name in &profile.architectures {
-        let arch: ScmpArch = name
-            .parse()
-            .map_err(|_| ProfileError::Architecture(name.clone()))?;
-        let arch = if arch == ScmpArch::Native {
-            ScmpArch::native()
-        } else {
-            arch
-        };
+        let arch: ScmpArch = name.parse().map_err(|_| ProfileError::Architecture(name.clone()))?;
+        let arch = if arch == ScmpArch::Native { ScmpArch::native() } else { arch };
         if present.insert(arch) {
             filter.add_arch(arch)?;
         }
@@ -135,10 +127,7 @@ fn comparator(argument: &Argument) -> ScmpArgCompare {
         Operator::Equal => (ScmpCompareOp::Equal, argument.value),
         Operator::GreaterOrEqual => (ScmpCompareOp::GreaterEqual, argument.value),
         Operator::Greater => (ScmpCompareOp::Greater, argument.value),
-        Operator::MaskedEqual => (
-            ScmpCompareOp::MaskedEqual(argument.value),
-            argument.value_two,
-        ),
+        Operator::MaskedEqual => (ScmpCompareOp::MaskedEqual(argument.value), argument.value_two),
     };
     ScmpArgCompare::new(argument.index, operator, datum)
 }
@@ -152,10 +141,8 @@ const RETURN: u16 = 0x06;
 
 /// Instructions that decide on calls from [`FIRST_NEW`] on, in front of the library's.
 fn new_calls(profile: &Profile) -> Result<Vec<u8>, ProfileError> {
-    let known_default = matches!(
-        profile.default_action,
-        Action::Errno(_) | Action::Trap | Action::KillProcess | Action::KillThread
-    );
+    let known_default =
+        matches!(profile.default_action, Action::Errno(_) | Action::Trap | Action::KillProcess | Action::KillThread);
     if !known_default {
         return Ok(Vec::new());
     }
@@ -223,14 +210,7 @@ mod tests {
         }
         let program: Vec<(u16, u8, u8, u32)> = filter
             .chunks_exact(INSTRUCTION)
-            .map(|c| {
-                (
-                    u16::from_ne_bytes([c[0], c[1]]),
-                    c[2],
-                    c[3],
-                    u32::from_ne_bytes([c[4], c[5], c[6], c[7]]),
-                )
-            })
+            .map(|c| (u16::from_ne_bytes([c[0], c[1]]), c[2], c[3], u32::from_ne_bytes([c[4], c[5], c[6], c[7]])))
             .collect();
         let (mut at, mut accumulator) = (0usize, 0u32);
         loop {
@@ -262,9 +242,7 @@ mod tests {
     #[test]
     fn the_default_profile_decides_as_it_says() {
         let filter = compile(&default_profile(0)).unwrap();
-        let decide = |number: i64, first: u64| {
-            run(&filter, X86_64, number as u32, [first, 0, 0, 0, 0, 0])
-        };
+        let decide = |number: i64, first: u64| run(&filter, X86_64, number as u32, [first, 0, 0, 0, 0, 0]);
         assert_eq!(decide(libc::SYS_read, 0), libc::SECCOMP_RET_ALLOW);
         assert_eq!(decide(libc::SYS_execve, 0), libc::SECCOMP_RET_ALLOW);
         assert_eq!(decide(libc::SYS_mount, 0), EPERM);
@@ -292,9 +270,7 @@ mod tests {
         )
         .unwrap();
         let filter = compile(&profile).unwrap();
-        let decide = |first| {
-            run(&filter, X86_64, libc::SYS_socket as u32, [first, 0, 0, 0, 0, 0])
-        };
+        let decide = |first| run(&filter, X86_64, libc::SYS_socket as u32, [first, 0, 0, 0, 0, 0]);
         assert_eq!(decide(1), EPERM);
         assert_eq!(decide(2), EPERM);
         assert_eq!(decide(3), libc::SECCOMP_RET_ALLOW);

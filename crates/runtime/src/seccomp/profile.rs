@@ -85,20 +85,11 @@ pub(crate) enum ProfileError {
 
 impl Rule {
     pub(super) fn allow<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        Self {
-            names: names.into_iter().map(str::to_owned).collect(),
-            action: Action::Allow,
-            args: Vec::new(),
-        }
+        Self { names: names.into_iter().map(str::to_owned).collect(), action: Action::Allow, args: Vec::new() }
     }
 
     pub(super) fn when(mut self, index: u32, operator: Operator, value: u64) -> Self {
-        self.args.push(Argument {
-            index,
-            operator,
-            value,
-            value_two: 0,
-        });
+        self.args.push(Argument { index, operator, value, value_two: 0 });
         self
     }
 }
@@ -180,26 +171,13 @@ pub(crate) fn parse(json: &[u8]) -> Result<Profile, ProfileError> {
             action,
             args: args
                 .into_iter()
-                .map(|a| Argument {
-                    index: a.index,
-                    operator: a.op,
-                    value: a.value,
-                    value_two: a.value_two,
-                })
+                .map(|a| Argument { index: a.index, operator: a.op, value: a.value, value_two: a.value_two })
                 .collect(),
         });
     }
-    let architectures = if json.architectures.is_empty() {
-        vec!["SCMP_ARCH_NATIVE".to_owned()]
-    } else {
-        json.architectures
-    };
-    Ok(Profile {
-        default_action: action(&json.default_action, json.default_errno_ret)?,
-        architectures,
-        rules,
-        log,
-    })
+    let architectures =
+        if json.architectures.is_empty() { vec!["SCMP_ARCH_NATIVE".to_owned()] } else { json.architectures };
+    Ok(Profile { default_action: action(&json.default_action, json.default_errno_ret)?, architectures, rules, log })
 }
 
 fn action(name: &str, errno: Option<i32>) -> Result<Action, ProfileError> {

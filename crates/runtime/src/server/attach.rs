@@ -28,15 +28,8 @@ impl Attachment {
 
     /// Sets the size of the container's terminal.
     pub(crate) async fn resize(&self, width: u16, height: u16) -> Result<()> {
-        let request = Request::Resize {
-            container: self.container.id.clone(),
-            width,
-            height,
-        };
-        self.shim
-            .call(&request)
-            .await
-            .map_err(RuntimeError::shim("resize the terminal"))?;
+        let request = Request::Resize { container: self.container.id.clone(), width, height };
+        self.shim.call(&request).await.map_err(RuntimeError::shim("resize the terminal"))?;
         Ok(())
     }
 }
@@ -54,10 +47,7 @@ impl Runtime {
         let container = self.containers.get(id)?;
         let state = container.state();
         if state != ContainerState::ContainerRunning {
-            return Err(RuntimeError::FailedPrecondition(format!(
-                "container is in {} state",
-                state.as_str_name()
-            )));
+            return Err(RuntimeError::FailedPrecondition(format!("container is in {} state", state.as_str_name())));
         }
         let shim = self.shim(&container.sandbox);
         let request = Request::Attach {
@@ -70,14 +60,9 @@ impl Runtime {
         let failed = || RuntimeError::shim("attach to the container");
         let mut channel = shim.connect().await.map_err(failed())?;
         match channel.call(&request, &fds).await.map_err(failed())? {
-            (Response::Attached { terminal, .. }, fds) => Ok((
-                Attachment {
-                    container,
-                    shim,
-                    terminal,
-                },
-                fds.into_iter().next(),
-            )),
+            (Response::Attached { terminal, .. }, fds) => {
+                Ok((Attachment { container, shim, terminal }, fds.into_iter().next()))
+            }
             _ => Err(failed()(ShimError::Unexpected)),
         }
     }

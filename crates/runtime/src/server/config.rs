@@ -108,10 +108,7 @@ mod tests {
         }
         assert!(Config::new("pilothouse-2.x", "/x").check().is_ok());
         assert!(Config::new("a", "x").check().is_err());
-        let open = Config {
-            streaming: SocketAddr::from(([0, 0, 0, 0], 0)),
-            ..Config::new("a", "/x")
-        };
+        let open = Config { streaming: SocketAddr::from(([0, 0, 0, 0], 0)), ..Config::new("a", "/x") };
         assert!(open.check().is_err());
     }
 }

@@ -55,28 +55,20 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Runtime {
     /// Makes a container in a ready sandbox; its id. Nothing is left of one that fails.
-    pub(crate) async fn create_container(
-        self: Arc<Self>,
-        request: CreateContainerRequest,
-    ) -> Result<String> {
+    pub(crate) async fn create_container(self: Arc<Self>, request: CreateContainerRequest) -> Result<String> {
         let sandbox = self.sandboxes.get(&request.pod_sandbox_id)?;
         let _existing = sandbox.operation.read().await;
         self.ready_shim(&sandbox)?;
         let config = request.config.unwrap_or_default();
         let Some(metadata) = &config.metadata else {
-            return Err(RuntimeError::InvalidArgument(
-                "container config must include metadata".into(),
-            ));
+            return Err(RuntimeError::InvalidArgument("container config must include metadata".into()));
         };
         let id = new_id();
         let pod = sandbox.config.metadata.clone().unwrap_or_default();
         let reservation = self
             .names
             .reserve(&container_name(metadata, &pod), &id)
-            .map_err(|source| RuntimeError::Reserved {
-                kind: "container",
-                source,
-            })?;
+            .map_err(|source| RuntimeError::Reserved { kind: "container", source })?;
         let runtime = Arc::clone(&self);
         let (made_id, made_sandbox) = (id.clone(), sandbox.clone());
         let made = blocking(move || {
@@ -96,20 +88,12 @@ impl Runtime {
         Ok(id)
     }
 
-    fn make_container(
-        &self,
-        id: &str,
-        sandbox: &Sandbox,
-        config: &ContainerConfig,
-    ) -> Result<ContainerRecord> {
+    fn make_container(&self, id: &str, sandbox: &Sandbox, config: &ContainerConfig) -> Result<ContainerRecord> {
         let io = |doing: &str| RuntimeError::io(format!("{doing} of container {id}"));
         let name = config.image.as_ref().map_or("", |i| i.image.as_str());
         let image = &self.images.resolve(name)?;
         let dir = self.layout.container(id);
-        fs::DirBuilder::new()
-            .mode(0o711)
-            .create(&dir)
-            .map_err(io("make the directory"))?;
+        fs::DirBuilder::new().mode(0o711).create(&dir).map_err(io("make the directory"))?;
         record::write_config(&dir, config).map_err(io("save the configuration"))?;
         let rootfs = self.images.prepare(id, image)?;
         let volumes = self.image_volumes(id, config)?;
@@ -147,11 +131,7 @@ impl Runtime {
             fs::create_dir_all(parent).map_err(io("make the log directory"))?;
         }
         spec.plan.annotations = config.annotations.clone().into_iter().collect();
-        let saved = SavedPlan {
-            plan: spec.plan,
-            resources: spec.resources,
-            device_rules: spec.device_rules,
-        };
+        let saved = SavedPlan { plan: spec.plan, resources: spec.resources, device_rules: spec.device_rules };
         let json = serde_json::to_vec(&saved).map_err(RuntimeError::other("encode the plan"))?;
         fs::write(dir.join(PLAN), json).map_err(io("save the plan"))?;
         let record = ContainerRecord {
@@ -173,11 +153,7 @@ impl Runtime {
     }
 
     /// Mounts the images that a container has as volumes; where, by the number of the mount.
-    fn image_volumes(
-        &self,
-        id: &str,
-        config: &ContainerConfig,
-    ) -> Result<BTreeMap<usize, PathBuf>> {
+    fn image_volumes(&self, id: &str, config: &ContainerConfig) -> Result<BTreeMap<usize, PathBuf>> {
         let mut volumes = BTreeMap::new();
         for (number, mount) in config.mounts.iter().enumerate() {
             if let Some(image) = mount.image.as_ref().filter(|_| is_image(mount)) {
@@ -191,11 +167,8 @@ impl Runtime {
 
     /// The first process of the container whose process ids a debug container shares.
     fn target_pid(&self, config: &ContainerConfig) -> Result<Option<i32>> {
-        let options = config
-            .linux
-            .as_ref()
-            .and_then(|l| l.security_context.as_ref())
-            .and_then(|c| c.namespace_options.as_ref());
+        let options =
+            config.linux.as_ref().and_then(|l| l.security_context.as_ref()).and_then(|c| c.namespace_options.as_ref());
         match options {
             Some(options) if options.pid == NamespaceMode::Target as i32 => {
                 Ok(self.containers.get(&options.target_id)?.pid())
@@ -212,10 +185,7 @@ impl Runtime {
         let _exclusive = container.operation.lock().await;
         let state = container.state();
         if state != ContainerState::ContainerCreated {
-            return Err(RuntimeError::FailedPrecondition(format!(
-                "container is in {} state",
-                state.as_str_name()
-            )));
+            return Err(RuntimeError::FailedPrecondition(format!("container is in {} state", state.as_str_name())));
         }
         self.ready_shim(&sandbox)?;
         match self.launch(&container).await {
@@ -224,11 +194,7 @@ impl Runtime {
                     status.pid = Some(pid);
                     status.started_at = Some(started_at);
                 })?;
-                self.tell(
-                    &container.id,
-                    &sandbox.id,
-                    ContainerEventType::ContainerStartedEvent,
-                );
+                self.tell(&container.id, &sandbox.id, ContainerEventType::ContainerStartedEvent);
                 // Its end may have been told before its start was noted.
                 self.take_exit_record(&container);
                 Ok(())
@@ -257,10 +223,7 @@ impl Runtime {
         let answer = self.shim(&container.sandbox).call_patiently(&request).await;
         match answer {
             Ok(Response::Started { pid, started_at }) => Ok((pid, started_at)),
-            Ok(_) => Err(RuntimeError::Shim {
-                doing: "start container".into(),
-                source: ShimError::Unexpected,
-            }),
+            Ok(_) => Err(RuntimeError::Shim { doing: "start container".into(), source: ShimError::Unexpected }),
             Err(source) => {
                 blocking(move || super::recovery::kill_and_remove_cgroup(&cgroup_dirs))
                     .await
@@ -294,8 +257,7 @@ impl Runtime {
     fn read_plan(&self, id: &str) -> Result<SavedPlan> {
         let path = self.layout.container(id).join(PLAN);
         let json = fs::read(path).map_err(RuntimeError::io(format!("read the plan of container {id}")))?;
-        serde_json::from_slice(&json)
-            .map_err(RuntimeError::other(format!("read the plan of container {id}")))
+        serde_json::from_slice(&json).map_err(RuntimeError::other(format!("read the plan of container {id}")))
     }
 
     /// The process that a running container runs, to derive executed ones from.
@@ -304,25 +266,16 @@ impl Runtime {
     }
 
     /// Changes a container's status, on disk first.
-    pub(crate) fn save_status(
-        &self,
-        container: &Container,
-        change: impl FnOnce(&mut Status),
-    ) -> Result<()> {
+    pub(crate) fn save_status(&self, container: &Container, change: impl FnOnce(&mut Status)) -> Result<()> {
         let _saving = lock(&container.saving);
         self.save_status_locked(container, change)
     }
 
-    fn save_status_locked(
-        &self,
-        container: &Container,
-        change: impl FnOnce(&mut Status),
-    ) -> Result<()> {
+    fn save_status_locked(&self, container: &Container, change: impl FnOnce(&mut Status)) -> Result<()> {
         let mut record = container.record();
         change(&mut record.status);
         let dir = self.layout.container(&container.id);
-        record::write_state(&dir, &record)
-            .map_err(RuntimeError::io(format!("save container {}", container.id)))?;
+        record::write_state(&dir, &record).map_err(RuntimeError::io(format!("save container {}", container.id)))?;
         container.update(|r| r.status = record.status);
         Ok(())
     }
@@ -330,20 +283,13 @@ impl Runtime {
     /// A container has ended, says its shim.
     pub(crate) fn container_exited(&self, container: &Container, exit: &Exit) {
         let reason = match exit {
-            Exit {
-                oom_killed: true, ..
-            } => OOM_KILLED,
+            Exit { oom_killed: true, .. } => OOM_KILLED,
             Exit { code: 0, .. } => COMPLETED,
             _ => ERROR,
         };
         self.finish(
             container,
-            Finished {
-                at: exit.finished_at,
-                exit_code: exit.code,
-                reason: reason.into(),
-                message: String::new(),
-            },
+            Finished { at: exit.finished_at, exit_code: exit.code, reason: reason.into(), message: String::new() },
         );
     }
 
@@ -364,11 +310,7 @@ impl Runtime {
                 container.update(|r| r.status.finished = Some(finished));
             }
         }
-        self.tell(
-            &container.id,
-            &container.sandbox,
-            ContainerEventType::ContainerStoppedEvent,
-        );
+        self.tell(&container.id, &container.sandbox, ContainerEventType::ContainerStoppedEvent);
     }
 
     /// Stops a container: its signal first, SIGKILL to all after `grace`. One that is gone is fine.
@@ -414,25 +356,14 @@ impl Runtime {
     }
 
     async fn signal_container(&self, container: &Container, signal: i32, all: bool) -> Result<()> {
-        let request = Request::Kill {
-            container: container.id.clone(),
-            signal,
-            all,
-        };
+        let request = Request::Kill { container: container.id.clone(), signal, all };
         match self.shim(&container.sandbox).call(&request).await {
             // It has ended by itself, or its shim has, which counts as its end too.
             Ok(_)
-            | Err(
-                ShimError::Refused {
-                    kind: ErrorKind::NotFound | ErrorKind::State,
-                    ..
-                }
-                | ShimError::Gone(_),
-            ) => Ok(()),
-            Err(source) => Err(RuntimeError::Shim {
-                doing: format!("kill container {}", container.id),
-                source,
-            }),
+            | Err(ShimError::Refused { kind: ErrorKind::NotFound | ErrorKind::State, .. } | ShimError::Gone(_)) => {
+                Ok(())
+            }
+            Err(source) => Err(RuntimeError::Shim { doing: format!("kill container {}", container.id), source }),
         }
     }
 
@@ -448,29 +379,14 @@ impl Runtime {
         self.remove_container_locked(&container).await
     }
 
-    pub(crate) async fn remove_container_locked(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-    ) -> Result<()> {
+    pub(crate) async fn remove_container_locked(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         self.stop_container_locked(container, Duration::ZERO).await?;
         let id = &container.id;
-        let request = Request::Delete {
-            container: id.clone(),
-        };
+        let request = Request::Delete { container: id.clone() };
         match self.shim(&container.sandbox).call(&request).await {
-            Ok(_)
-            | Err(
-                ShimError::Gone(_)
-                | ShimError::Refused {
-                    kind: ErrorKind::NotFound,
-                    ..
-                },
-            ) => {}
+            Ok(_) | Err(ShimError::Gone(_) | ShimError::Refused { kind: ErrorKind::NotFound, .. }) => {}
             Err(source) => {
-                return Err(RuntimeError::Shim {
-                    doing: format!("remove container {id}"),
-                    source,
-                });
+                return Err(RuntimeError::Shim { doing: format!("remove container {id}"), source });
             }
         }
         let (runtime, doomed) = (Arc::clone(self), id.clone());
@@ -487,11 +403,7 @@ impl Runtime {
         {
             self.names.release(&container_name(metadata, pod));
         }
-        self.tell(
-            id,
-            &container.sandbox,
-            ContainerEventType::ContainerDeletedEvent,
-        );
+        self.tell(id, &container.sandbox, ContainerEventType::ContainerDeletedEvent);
         Ok(())
     }
 
@@ -503,16 +415,11 @@ impl Runtime {
                 .map_err(RuntimeError::io(format!("remove the cgroup of container {id}")))?;
         }
         self.images.remove(id)?;
-        super::recovery::remove_dir(&dir)
-            .map_err(RuntimeError::io(format!("remove the directory of container {id}")))
+        super::recovery::remove_dir(&dir).map_err(RuntimeError::io(format!("remove the directory of container {id}")))
     }
 
     /// Changes a container's limits, at once when it runs.
-    pub(crate) async fn update_container(
-        self: Arc<Self>,
-        id: String,
-        asked: LinuxContainerResources,
-    ) -> Result<()> {
+    pub(crate) async fn update_container(self: Arc<Self>, id: String, asked: LinuxContainerResources) -> Result<()> {
         let container = self.containers.get(&id)?;
         let _exclusive = container.operation.lock().await;
         let state = container.state();
@@ -544,14 +451,10 @@ impl Runtime {
     pub(crate) async fn reopen_log(&self, id: &str) -> Result<()> {
         let container = self.containers.get(id)?;
         if container.state() != ContainerState::ContainerRunning {
-            return Err(RuntimeError::FailedPrecondition(
-                "container is not running".into(),
-            ));
+            return Err(RuntimeError::FailedPrecondition("container is not running".into()));
         }
         self.shim(&container.sandbox)
-            .call(&Request::ReopenLog {
-                container: container.id.clone(),
-            })
+            .call(&Request::ReopenLog { container: container.id.clone() })
             .await
             .map_err(RuntimeError::shim(format!("reopen the log of container {id}")))?;
         Ok(())
@@ -618,11 +521,8 @@ fn stop_signal(config: &ContainerConfig, image: &ResolvedImage) -> Result<i32> {
     }
     match image.config.stop_signal.as_str() {
         "" => Ok(libc::SIGTERM),
-        text => signals::parse(text).ok_or_else(|| {
-            RuntimeError::InvalidArgument(format!(
-                "failed to parse stop signal {text:?} of the image"
-            ))
-        }),
+        text => signals::parse(text)
+            .ok_or_else(|| RuntimeError::InvalidArgument(format!("failed to parse stop signal {text:?} of the image"))),
     }
 }
 

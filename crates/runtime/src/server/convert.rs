@@ -1,19 +1,14 @@
 //! What is known, in the CRI's words.
 
 use cri::v1::{
-    self, ContainerMetadata, ContainerResources, ContainerStatus, ContainerUser, ImageSpec,
-    LinuxContainerUser, LinuxPodSandboxStatus, Namespace, PodIp, PodSandbox,
-    PodSandboxNetworkStatus, PodSandboxState, PodSandboxStatus,
+    self, ContainerResources, ContainerStatus, ContainerUser, ImageSpec, LinuxContainerUser, LinuxPodSandboxStatus,
+    Namespace, PodIp, PodSandbox, PodSandboxNetworkStatus, PodSandboxState, PodSandboxStatus,
 };
 
 use super::state::{Container, Sandbox, lock};
 
 fn sandbox_state(ready: bool) -> i32 {
-    if ready {
-        PodSandboxState::SandboxReady.into()
-    } else {
-        PodSandboxState::SandboxNotready.into()
-    }
+    if ready { PodSandboxState::SandboxReady.into() } else { PodSandboxState::SandboxNotready.into() }
 }
 
 pub(crate) fn sandbox(sandbox: &Sandbox) -> PodSandbox {
@@ -31,7 +26,9 @@ pub(crate) fn sandbox(sandbox: &Sandbox) -> PodSandbox {
 
 pub(crate) fn sandbox_status(sandbox: &Sandbox) -> PodSandboxStatus {
     let record = sandbox.record();
-    let mut ips = record.ips.iter().map(ToString::to_string);
+    // A stopped pod has given its addresses back.
+    let ips = if record.ready { &record.ips[..] } else { &[] };
+    let mut ips = ips.iter().map(ToString::to_string);
     let network = PodSandboxNetworkStatus {
         ip: ips.next().unwrap_or_default(),
         additional_ips: ips.map(|ip| PodIp { ip }).collect(),
@@ -49,9 +46,7 @@ pub(crate) fn sandbox_status(sandbox: &Sandbox) -> PodSandboxStatus {
         created_at: record.created_at,
         network: Some(network),
         linux: Some(LinuxPodSandboxStatus {
-            namespaces: Some(Namespace {
-                options: Some(namespaces.unwrap_or_default()),
-            }),
+            namespaces: Some(Namespace { options: Some(namespaces.unwrap_or_default()) }),
         }),
         labels: sandbox.config.labels.clone(),
         annotations: sandbox.config.annotations.clone(),
@@ -61,11 +56,8 @@ pub(crate) fn sandbox_status(sandbox: &Sandbox) -> PodSandboxStatus {
 
 fn image_spec(config: &v1::ContainerConfig) -> ImageSpec {
     let spec = config.image.clone().unwrap_or_default();
-    let image = if spec.user_specified_image.is_empty() {
-        spec.image.clone()
-    } else {
-        spec.user_specified_image.clone()
-    };
+    let image =
+        if spec.user_specified_image.is_empty() { spec.image.clone() } else { spec.user_specified_image.clone() };
     ImageSpec { image, ..spec }
 }
 
@@ -92,7 +84,7 @@ pub(crate) fn container_status(container: &Container) -> ContainerStatus {
     let config = &container.config;
     ContainerStatus {
         id: record.id,
-        metadata: Some(config.metadata.clone().unwrap_or_else(ContainerMetadata::default)),
+        metadata: Some(config.metadata.clone().unwrap_or_default()),
         state: state.into(),
         created_at: record.created_at,
         started_at: record.status.started_at.unwrap_or(0),
@@ -105,14 +97,8 @@ pub(crate) fn container_status(container: &Container) -> ContainerStatus {
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
         mounts: config.mounts.clone(),
-        log_path: record
-            .log_path
-            .map(|p| p.display().to_string())
-            .unwrap_or_default(),
-        resources: Some(ContainerResources {
-            linux: Some(lock(&container.resources).clone()),
-            windows: None,
-        }),
+        log_path: record.log_path.map(|p| p.display().to_string()).unwrap_or_default(),
+        resources: Some(ContainerResources { linux: Some(lock(&container.resources).clone()), windows: None }),
         image_id: record.image_id,
         user: Some(ContainerUser {
             linux: Some(LinuxContainerUser {

@@ -18,14 +18,9 @@ pub(crate) enum RuntimeError {
     #[error("{0}")]
     FailedPrecondition(String),
     #[error("{0}")]
-    Unimplemented(String),
-    #[error("{0}")]
     DeadlineExceeded(String),
     #[error("failed to reserve {kind} name: {source}")]
-    Reserved {
-        kind: &'static str,
-        source: Reserved,
-    },
+    Reserved { kind: &'static str, source: Reserved },
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error(transparent)]
@@ -50,10 +45,7 @@ pub(crate) enum RuntimeError {
         source: network::Error,
     },
     #[error("failed to {doing}: {message}")]
-    Other {
-        doing: String,
-        message: String,
-    },
+    Other { doing: String, message: String },
 }
 
 pub(crate) type Result<T> = std::result::Result<T, RuntimeError>;
@@ -75,10 +67,7 @@ impl RuntimeError {
 
     pub(crate) fn other<E: Display>(doing: impl Into<String>) -> impl FnOnce(E) -> Self {
         let doing = doing.into();
-        move |error| Self::Other {
-            doing,
-            message: error.to_string(),
-        }
+        move |error| Self::Other { doing, message: error.to_string() }
     }
 
     fn code(&self) -> Code {
@@ -87,22 +76,17 @@ impl RuntimeError {
             Self::InvalidArgument(_) => Code::InvalidArgument,
             Self::FailedPrecondition(_) => Code::FailedPrecondition,
             Self::DeadlineExceeded(_) => Code::DeadlineExceeded,
-            Self::Unimplemented(_) | Self::Spec(SpecError::Unimplemented(_)) => Code::Unimplemented,
+            Self::Spec(SpecError::Unimplemented(_)) => Code::Unimplemented,
             Self::Reserved { .. } => Code::AlreadyExists,
             Self::Spec(_) => Code::InvalidArgument,
-            Self::Shim {
-                source: ShimError::Refused { kind, .. },
-                ..
-            } => match kind {
+            Self::Shim { source: ShimError::Refused { kind, .. }, .. } => match kind {
                 ErrorKind::NotFound => Code::NotFound,
                 ErrorKind::State => Code::FailedPrecondition,
                 ErrorKind::Other => Code::Unknown,
             },
-            Self::Cgroup(_)
-            | Self::Shim { .. }
-            | Self::Io { .. }
-            | Self::Network { .. }
-            | Self::Other { .. } => Code::Unknown,
+            Self::Cgroup(_) | Self::Shim { .. } | Self::Io { .. } | Self::Network { .. } | Self::Other { .. } => {
+                Code::Unknown
+            }
         }
     }
 

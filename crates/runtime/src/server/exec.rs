@@ -46,10 +46,7 @@ impl Execution {
                 Ok(Event::ExecExited { code }) => return Ok(code),
                 Ok(Event::Exited { .. }) => {}
                 Err(source) => {
-                    return Err(RuntimeError::Shim {
-                        doing: "wait for the process".into(),
-                        source,
-                    });
+                    return Err(RuntimeError::Shim { doing: "wait for the process".into(), source });
                 }
             }
         }
@@ -76,10 +73,7 @@ impl Runtime {
         let container = self.containers.get(id)?;
         let state = container.state();
         if state != ContainerState::ContainerRunning {
-            return Err(RuntimeError::FailedPrecondition(format!(
-                "container is in {} state",
-                state.as_str_name()
-            )));
+            return Err(RuntimeError::FailedPrecondition(format!("container is in {} state", state.as_str_name())));
         }
         let mut process = self.container_process(&container.id)?;
         process.args = command;
@@ -94,43 +88,26 @@ impl Runtime {
             stdout: stdio.stdout.is_some(),
             stderr: stdio.stderr.is_some(),
         };
-        let fds: Vec<OwnedFd> = [stdio.stdin, stdio.stdout, stdio.stderr]
-            .into_iter()
-            .flatten()
-            .collect();
-        let failed = || RuntimeError::shim(
-            "exec in container: OCI runtime exec failed: exec failed: unable to start container process",
-        );
-        let mut channel = self
-            .shim(&container.sandbox)
-            .connect()
-            .await
-            .map_err(failed())?;
+        let fds: Vec<OwnedFd> = [stdio.stdin, stdio.stdout, stdio.stderr].into_iter().flatten().collect();
+        let failed = || {
+            RuntimeError::shim(
+                "exec in container: OCI runtime exec failed: exec failed: unable to start container process",
+            )
+        };
+        let mut channel = self.shim(&container.sandbox).connect().await.map_err(failed())?;
         let request = Request::Exec(Box::new(plan));
         match channel.call(&request, &fds).await.map_err(failed())? {
-            (Response::Executing { .. }, fds) => Ok(Execution {
-                channel,
-                terminal: fds.into_iter().next(),
-            }),
+            (Response::Executing { .. }, fds) => Ok(Execution { channel, terminal: fds.into_iter().next() }),
             _ => Err(failed()(ShimError::Unexpected)),
         }
     }
 
     /// Runs a process to its end and returns its output. A `limit` of zero is none.
-    pub(crate) async fn exec_sync(
-        &self,
-        id: &str,
-        command: Vec<String>,
-        limit: Duration,
-    ) -> Result<ExecSyncResponse> {
+    pub(crate) async fn exec_sync(&self, id: &str, command: Vec<String>, limit: Duration) -> Result<ExecSyncResponse> {
         let pipe = || output_pipe().map_err(RuntimeError::io("make a pipe"));
         let (stdout, out) = pipe()?;
         let (stderr, err) = pipe()?;
-        let stdio = ExecStdio {
-            stdin: None,
-            stdout: Some(out),
-            stderr: Some(err),
-        };
+        let stdio = ExecStdio { stdin: None, stdout: Some(out), stderr: Some(err) };
         let deadline = Instant::now() + if limit.is_zero() { FOREVER } else { limit };
         let exceeded = || {
             RuntimeError::DeadlineExceeded(format!(
@@ -138,9 +115,7 @@ impl Runtime {
             ))
         };
         let starting = self.exec(id, command, false, stdio);
-        let mut execution = timeout_at(deadline, starting)
-            .await
-            .map_err(|_| exceeded())??;
+        let mut execution = timeout_at(deadline, starting).await.map_err(|_| exceeded())??;
         let (out, err) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
         let mut reading = tokio::spawn(read_both((stdout, out.clone()), (stderr, err.clone())));
         let exit_code = match timeout_at(deadline, execution.wait()).await {
@@ -155,11 +130,7 @@ impl Runtime {
             reading.abort();
         }
         let take = |bytes: &Mutex<Vec<u8>>| std::mem::take(&mut *lock(bytes));
-        Ok(ExecSyncResponse {
-            stdout: take(&out).into(),
-            stderr: take(&err).into(),
-            exit_code,
-        })
+        Ok(ExecSyncResponse { stdout: take(&out).into(), stderr: take(&err).into(), exit_code })
     }
 }
 

@@ -54,14 +54,9 @@ impl SealedExecutable {
         let mut file = File::open(source)?;
         let mut known = Known::of(&file)?;
         let index = bin.join("known.json");
-        let remembered = fs::read(&index)
-            .ok()
-            .and_then(|json| serde_json::from_slice::<Known>(&json).ok());
+        let remembered = fs::read(&index).ok().and_then(|json| serde_json::from_slice::<Known>(&json).ok());
         if let Some(remembered) = remembered
-            && (Known {
-                hash: remembered.hash.clone(),
-                ..known.clone_without_hash()
-            }) == remembered
+            && (Known { hash: remembered.hash.clone(), ..known.clone_without_hash() }) == remembered
             && bin.join(&remembered.hash).join(FILE).exists()
         {
             return Self::open(bin, remembered.hash);
@@ -104,10 +99,7 @@ impl Known {
     }
 
     fn clone_without_hash(&self) -> Self {
-        Self {
-            hash: String::new(),
-            ..*self
-        }
+        Self { hash: String::new(), ..*self }
     }
 }
 
@@ -128,11 +120,7 @@ fn copy(source: &mut File, bin: &Path) -> io::Result<String> {
 }
 
 fn copy_to(source: &mut File, to: &Path) -> io::Result<String> {
-    let mut target = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o500)
-        .open(to)?;
+    let mut target = File::options().write(true).create_new(true).mode(0o500).open(to)?;
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     let mut buffer = vec![0; 256 << 10];
     loop {
@@ -146,10 +134,7 @@ fn copy_to(source: &mut File, to: &Path) -> io::Result<String> {
     target.set_permissions(fs::Permissions::from_mode(0o555))?;
     target.sync_all()?;
     let digest = context.finish();
-    Ok(digest.as_ref()[..16]
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect())
+    Ok(digest.as_ref()[..16].iter().map(|b| format!("{b:02x}")).collect())
 }
 
 /// Replaces a file's contents at once.

@@ -40,10 +40,8 @@ impl RootFilesystems {
 
     /// Finds an image by id or name.
     pub(crate) fn resolve(&self, name: &str) -> Result<ResolvedImage> {
-        let image = self.0.resolve(name).ok_or_else(|| RuntimeError::NotFound {
-            kind: "image",
-            id: name.to_owned(),
-        })?;
+        let image =
+            self.0.resolve(name).ok_or_else(|| RuntimeError::NotFound { kind: "image", id: name.to_owned() })?;
         let config = image.config();
         Ok(ResolvedImage {
             config: ImageConfig {
@@ -78,10 +76,7 @@ impl RootFilesystems {
 
     /// Mounts one again if need be, such as after the machine has started anew.
     pub(crate) fn mount(&self, name: &str) -> Result<PathBuf> {
-        self.0
-            .snapshots()
-            .mount(name)
-            .map_err(|e| failed(format!("mount {name}"), &e))
+        self.0.snapshots().mount(name).map_err(|e| failed(format!("mount {name}"), &e))
     }
 
     /// Unmounts and removes what belongs to a container; none of it need exist.
@@ -106,10 +101,7 @@ impl RootFilesystems {
             .into_iter()
             .filter(|name| containers.iter().any(|c| name == c || owner(name) == Some(c)))
             .collect();
-        self.0
-            .snapshots()
-            .retain(&known)
-            .map_err(|e| failed("remove root file systems of no container".into(), &e))
+        self.0.snapshots().retain(&known).map_err(|e| failed("remove root file systems of no container".into(), &e))
     }
 
     /// What a container has written.
@@ -134,8 +126,5 @@ fn owner(name: &str) -> Option<&str> {
 }
 
 fn failed(doing: String, error: &(dyn std::error::Error + 'static)) -> RuntimeError {
-    RuntimeError::Other {
-        doing,
-        message: chain(error),
-    }
+    RuntimeError::Other { doing, message: chain(error) }
 }

@@ -5,11 +5,14 @@ use std::{
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use cri::RuntimeServiceServer;
 use network::pod::{PodNetwork, PodNetworkConfig};
+use tokio::time::timeout;
 use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 
 use super::{
@@ -30,6 +33,9 @@ use crate::{
     registry::InvalidMirror,
     streaming,
 };
+
+/// How long requests that are under way may take when the server ends.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Why the runtime can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +70,9 @@ pub enum ServeError {
     /// What an earlier server left can't be read.
     #[error("cannot take up earlier sandboxes: {0}")]
     Recovery(String),
+    /// Pods that could not be stopped, and why.
+    #[error("not all pods were stopped: {0}")]
+    Pods(String),
     /// The transport failed.
     #[error("cannot serve the CRI")]
     Transport(#[from] tonic::transport::Error),
@@ -78,10 +87,8 @@ fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> ServeError {
 pub(crate) fn open_network(config: &Config) -> io::Result<PodNetwork> {
     let layout = Layout::new(config);
     let parse = |cidrs: &[String]| -> io::Result<Vec<network::Cidr>> {
-        let one = |cidr: &String| {
-            cidr.parse()
-                .map_err(|e: network::CidrError| io::Error::other(format!("{cidr}: {e}")))
-        };
+        let one =
+            |cidr: &String| cidr.parse().map_err(|e: network::CidrError| io::Error::other(format!("{cidr}: {e}")));
         cidrs.iter().map(one).collect()
     };
     PodNetwork::new(PodNetworkConfig {
@@ -99,10 +106,7 @@ pub(crate) fn open_network(config: &Config) -> io::Result<PodNetwork> {
 ///
 /// # Errors
 /// When it can't start; nothing is left behind then.
-pub async fn serve(
-    config: Config,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), ServeError> {
+pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
     config.check()?;
     if !nix::unistd::geteuid().is_root() {
         return Err(ServeError::NotRoot);
@@ -123,28 +127,30 @@ async fn serve_on(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let (runtime, images) = open(config).await?;
-    runtime
-        .recover()
-        .await
-        .map_err(|e| ServeError::Recovery(e.chain()))?;
-    let streaming = runtime
-        .serve_streams()
-        .await
-        .map_err(io_error("listen for streams"))?;
-    let listener = tokio::net::UnixListener::from_std(listener)
-        .map_err(io_error("listen on the CRI socket"))?;
+    runtime.recover().await.map_err(|e| ServeError::Recovery(e.chain()))?;
+    runtime.serve_streams().await.map_err(io_error("listen for streams"))?;
+    let listener = tokio::net::UnixListener::from_std(listener).map_err(io_error("listen on the CRI socket"))?;
     let service = Service::new(runtime.clone());
-    let result = Server::builder()
+    let ending = runtime.ending.clone();
+    let server = Server::builder()
         .add_service(
-            RuntimeServiceServer::new(service.clone())
+            RuntimeServiceServer::new(service)
                 .max_decoding_message_size(cri::MAX_MESSAGE_SIZE)
                 .max_encoding_message_size(cri::MAX_MESSAGE_SIZE),
         )
         .add_service(images.cri())
         .add_service(images.own())
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
-        .await;
-    streaming.abort();
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), ending.clone().cancelled_owned());
+    tokio::pin!(server);
+    let result = tokio::select! {
+        result = &mut server => result,
+        () = shutdown => {
+            ending.cancel();
+            // What is under way may end well; what doesn't is taken up by the next start.
+            timeout(GRACE, server).await.unwrap_or(Ok(()))
+        }
+    };
+    runtime.end().await;
     Ok(result?)
 }
 
@@ -183,6 +189,8 @@ async fn open(config: Config) -> Result<(Arc<Runtime>, ImageServer), ServeError>
         streams: Streams::default(),
         executable,
         network_ready: AtomicBool::new(ready),
+        ending: CancellationToken::new(),
+        background: TaskTracker::new(),
         config,
     });
     Ok((runtime, ImageServer::new(images)))
@@ -194,17 +202,13 @@ fn open_images(config: &Config, bin: &Path) -> Result<(SealedExecutable, Images)
         Some(path) => path.clone(),
         None => std::env::current_exe().map_err(io_error("find this executable"))?,
     };
-    let executable = SealedExecutable::prepare(&source, bin)
-        .map_err(io_error("copy the executable for shims"))?;
-    let mut options = Options {
-        executable: Some(executable.file.clone()),
-        ..Options::default()
-    };
+    let executable = SealedExecutable::prepare(&source, bin).map_err(io_error("copy the executable for shims"))?;
+    let mut options = Options { executable: Some(executable.file.clone()), ..Options::default() };
     for mirror in &config.registry_mirrors {
         options.hosts.mirrors.push(mirror.parse()?);
     }
-    let images = Images::open(&config.images_dir(), options)
-        .map_err(|e| ServeError::Images(crate::registry::chain(&e)))?;
+    let images =
+        Images::open(&config.images_dir(), options).map_err(|e| ServeError::Images(crate::registry::chain(&e)))?;
     Ok((executable, images))
 }
 
@@ -221,9 +225,7 @@ fn lock_data_dir(config: &Config) -> Result<fs::File, ServeError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(ServeError::InUse(config.data_dir.clone())),
-        Err(fs::TryLockError::Error(error)) => {
-            Err(io_error(format!("lock {}", path.display()))(error))
-        }
+        Err(fs::TryLockError::Error(error)) => Err(io_error(format!("lock {}", path.display()))(error)),
     }
 }
 
@@ -249,9 +251,58 @@ async fn listen(path: &Path) -> Result<UnixListener, ServeError> {
 
 impl Runtime {
     /// Listens for those who have a ticket.
-    async fn serve_streams(self: &Arc<Self>) -> io::Result<tokio::task::JoinHandle<()>> {
+    async fn serve_streams(self: &Arc<Self>) -> io::Result<()> {
         let listener = tokio::net::TcpListener::bind(self.config.streaming).await?;
         self.streams.set_address(listener.local_addr()?);
-        Ok(tokio::spawn(streaming::serve(self.clone(), listener)))
+        self.spawn(streaming::serve(self.clone(), listener));
+        Ok(())
     }
+
+    /// Ends everything in the background.
+    async fn end(&self) {
+        self.ending.cancel();
+        self.background.close();
+        self.background.wait().await;
+    }
+}
+
+/// Stops all pods of a runtime that isn't served: each container gets its stop signal and `grace` to end, all
+/// at the same time. How many pods were stopped.
+///
+/// # Errors
+/// When the runtime is being served, or when pods could not be stopped; the others are.
+pub async fn stop_all_pods(config: Config, grace: Duration) -> Result<usize, ServeError> {
+    config.check()?;
+    let _lock = lock_data_dir(&config)?;
+    let (runtime, _images) = open(config).await?;
+    runtime.recover().await.map_err(|e| ServeError::Recovery(e.chain()))?;
+    let mut stopping = tokio::task::JoinSet::new();
+    for sandbox in runtime.sandboxes.all() {
+        if sandbox.record().ready {
+            let runtime = runtime.clone();
+            stopping.spawn(async move { stop_pod(&runtime, &sandbox.id, grace).await });
+        }
+    }
+    let mut stopped = 0;
+    let mut failed = Vec::new();
+    while let Some(result) = stopping.join_next().await {
+        match result {
+            Ok(Ok(())) => stopped += 1,
+            Ok(Err(error)) => failed.push(error.chain()),
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    runtime.end().await;
+    if failed.is_empty() { Ok(stopped) } else { Err(ServeError::Pods(failed.join("; "))) }
+}
+
+async fn stop_pod(runtime: &Arc<Runtime>, sandbox: &str, grace: Duration) -> Result<(), super::error::RuntimeError> {
+    let stops = runtime
+        .containers_of(sandbox)
+        .into_iter()
+        .map(|container| runtime.clone().stop_container(container.id.clone(), grace));
+    for result in futures::future::join_all(stops).await {
+        result?;
+    }
+    runtime.clone().stop_sandbox(sandbox.to_owned()).await
 }

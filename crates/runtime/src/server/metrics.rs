@@ -1,53 +1,32 @@
 //! Usage as the metrics that a kubelet without cAdvisor exposes.
 
 use cri::v1::{
-    ContainerMetrics, ContainerStats, Metric, MetricDescriptor, MetricType, PodSandboxMetrics,
-    PodSandboxStats, UInt64Value,
+    ContainerMetrics, ContainerStats, Metric, MetricDescriptor, MetricType, PodSandboxMetrics, PodSandboxStats,
+    UInt64Value,
 };
 
 /// A metric: name, help, kind.
 type Row = (&'static str, &'static str, MetricType);
 
-const CPU: Row = (
-    "container_cpu_usage_seconds_total",
-    "Cumulative cpu time consumed in seconds.",
-    MetricType::Counter,
-);
-const WORKING_SET: Row = (
-    "container_memory_working_set_bytes",
-    "Current working set of the container in bytes",
-    MetricType::Gauge,
-);
+const CPU: Row = ("container_cpu_usage_seconds_total", "Cumulative cpu time consumed in seconds.", MetricType::Counter);
+const WORKING_SET: Row =
+    ("container_memory_working_set_bytes", "Current working set of the container in bytes", MetricType::Gauge);
 const USAGE: Row = (
     "container_memory_usage_bytes",
     "Current memory usage in bytes, including all memory regardless of when it was accessed",
     MetricType::Gauge,
 );
-const RSS: Row = (
-    "container_memory_rss",
-    "Size of RSS in bytes.",
-    MetricType::Gauge,
-);
+const RSS: Row = ("container_memory_rss", "Size of RSS in bytes.", MetricType::Gauge);
 const FS_USAGE: Row = (
     "container_fs_usage_bytes",
     "Number of bytes that are consumed by the container on this filesystem.",
     MetricType::Gauge,
 );
-const PROCESSES: Row = (
-    "container_processes",
-    "Number of processes running inside the container.",
-    MetricType::Gauge,
-);
-const RECEIVED: Row = (
-    "container_network_receive_bytes_total",
-    "Cumulative count of bytes received",
-    MetricType::Counter,
-);
-const SENT: Row = (
-    "container_network_transmit_bytes_total",
-    "Cumulative count of bytes transmitted",
-    MetricType::Counter,
-);
+const PROCESSES: Row = ("container_processes", "Number of processes running inside the container.", MetricType::Gauge);
+const RECEIVED: Row =
+    ("container_network_receive_bytes_total", "Cumulative count of bytes received", MetricType::Counter);
+const SENT: Row =
+    ("container_network_transmit_bytes_total", "Cumulative count of bytes transmitted", MetricType::Counter);
 
 const ALL: [Row; 8] = [CPU, WORKING_SET, USAGE, RSS, FS_USAGE, PROCESSES, RECEIVED, SENT];
 const LABELS: [&str; 4] = ["id", "name", "pod", "namespace"];
@@ -86,12 +65,7 @@ pub(crate) fn of_pod(stats: &PodSandboxStats) -> PodSandboxMetrics {
     let attributes = stats.attributes.clone().unwrap_or_default();
     let metadata = attributes.metadata.unwrap_or_default();
     let mut pod = Collector {
-        labels: vec![
-            attributes.id.clone(),
-            String::new(),
-            metadata.name.clone(),
-            metadata.namespace.clone(),
-        ],
+        labels: vec![attributes.id.clone(), String::new(), metadata.name.clone(), metadata.namespace.clone()],
         metrics: Vec::new(),
     };
     let linux = stats.linux.clone().unwrap_or_default();
@@ -139,10 +113,7 @@ fn of_container(stats: &ContainerStats, pod: &str, namespace: &str) -> Container
     if let Some(layer) = &stats.writable_layer {
         container.add(FS_USAGE, layer.timestamp, layer.used_bytes.map(|v| v.value));
     }
-    ContainerMetrics {
-        container_id: attributes.id,
-        metrics: container.metrics,
-    }
+    ContainerMetrics { container_id: attributes.id, metrics: container.metrics }
 }
 
 #[cfg(test)]

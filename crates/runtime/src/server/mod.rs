@@ -30,15 +30,13 @@ mod state;
 mod stats;
 mod streams;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use network::pod::PodNetwork;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use config::{Config, ConfigError};
-pub use lifecycle::{ServeError, serve};
+pub use lifecycle::{ServeError, serve, stop_all_pods};
 pub use reset::{ResetError, reset};
 
 pub(crate) use self::{
@@ -48,7 +46,6 @@ pub(crate) use self::{
     streams::{Ticket, Wanted},
 };
 use self::{
-    error::Result,
     events::Events,
     executable::SealedExecutable,
     images::RootFilesystems,
@@ -73,9 +70,22 @@ pub(crate) struct Runtime {
     /// What shims run.
     pub(crate) executable: SealedExecutable,
     network_ready: AtomicBool,
+    /// Cancelled when the server ends; whatever goes on in the background ends with it.
+    pub(crate) ending: CancellationToken,
+    background: TaskTracker,
 }
 
 impl Runtime {
+    /// Does something in the background, until it is done or the server ends.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let ending = self.ending.clone();
+        self.background.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = ending.cancelled() => {}
+            }
+        });
+    }
 
     /// Whether pods can be attached to the network.
     pub(crate) fn network_ready(&self) -> bool {
@@ -97,9 +107,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 
 /// Runs an operation to its end even when its caller stops waiting, so that nothing stays half-done because a
 /// client hung up.
-pub(crate) async fn to_the_end<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
-) -> T {
+pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(work).await {
         Ok(value) => value,
         Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -20,10 +20,7 @@ pub(crate) fn sandbox_name(m: &PodSandboxMetadata) -> String {
 
 /// The name that no two containers share.
 pub(crate) fn container_name(c: &ContainerMetadata, s: &PodSandboxMetadata) -> String {
-    format!(
-        "{}_{}_{}_{}_{}",
-        c.name, s.name, s.namespace, s.uid, c.attempt
-    )
+    format!("{}_{}_{}_{}_{}", c.name, s.name, s.namespace, s.uid, c.attempt)
 }
 
 /// Names in use.
@@ -51,16 +48,10 @@ impl Names {
         if let Some(holder) = names.get(name)
             && holder != id
         {
-            return Err(Reserved {
-                name: name.to_owned(),
-                id: holder.clone(),
-            });
+            return Err(Reserved { name: name.to_owned(), id: holder.clone() });
         }
         names.insert(name.to_owned(), id.to_owned());
-        Ok(Reservation {
-            names: self.clone(),
-            name: Some(name.to_owned()),
-        })
+        Ok(Reservation { names: self.clone(), name: Some(name.to_owned()) })
     }
 
     /// Frees the name of something that is removed.
@@ -93,10 +84,7 @@ mod tests {
     fn a_name_is_held_until_it_is_released() {
         let names = Names::default();
         let first = names.reserve("n", "1").unwrap();
-        assert_eq!(
-            names.reserve("n", "2").unwrap_err().to_string(),
-            "name \"n\" is reserved for \"1\""
-        );
+        assert_eq!(names.reserve("n", "2").unwrap_err().to_string(), "name \"n\" is reserved for \"1\"");
         drop(first);
         names.reserve("n", "2").unwrap().keep();
         assert!(names.reserve("n", "3").is_err());

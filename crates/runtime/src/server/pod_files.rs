@@ -63,13 +63,7 @@ pub(crate) fn mount_shm(dir: &Path) -> io::Result<()> {
     let path = shm(dir);
     fs::create_dir(&path)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    Ok(mount(
-        Some("shm"),
-        &path,
-        Some("tmpfs"),
-        flags,
-        Some(SHM_OPTIONS),
-    )?)
+    Ok(mount(Some("shm"), &path, Some("tmpfs"), flags, Some(SHM_OPTIONS))?)
 }
 
 /// Unmounts it; it need not be mounted.
@@ -103,10 +97,7 @@ mod tests {
             searches: vec!["a.svc".into(), "svc".into()],
             options: vec!["ndots:5".into()],
         };
-        assert_eq!(
-            resolv_conf(&dns),
-            "search a.svc svc\nnameserver 10.96.0.10\noptions ndots:5\n"
-        );
+        assert_eq!(resolv_conf(&dns), "search a.svc svc\nnameserver 10.96.0.10\noptions ndots:5\n");
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "pod-1", Some(&dns)).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("hostname")).unwrap(), "pod-1\n");

@@ -117,10 +117,7 @@ mod tests {
     #[test]
     fn only_whole_directories_are_read() {
         let dir = tempfile::tempdir().unwrap();
-        let config = PodSandboxMetadata {
-            name: "a".into(),
-            ..Default::default()
-        };
+        let config = PodSandboxMetadata { name: "a".into(), ..Default::default() };
         let load = || read::<PodSandboxMetadata, Status>(dir.path());
         assert!(load().is_none());
         write_config(dir.path(), &config).unwrap();

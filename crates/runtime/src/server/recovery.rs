@@ -28,7 +28,8 @@ use super::{
 use crate::{
     cgroup,
     shim::{
-        self, container::EXIT_FILE,
+        self,
+        container::EXIT_FILE,
         now_nanos,
         protocol::{Event, Exit, Request},
     },
@@ -91,8 +92,7 @@ impl Runtime {
             });
             match found {
                 Some((config, record, sandbox)) => {
-                    if let (Some(metadata), Some(pod)) =
-                        (&config.metadata, &sandbox.config.metadata)
+                    if let (Some(metadata), Some(pod)) = (&config.metadata, &sandbox.config.metadata)
                         && let Ok(name) = self.names.reserve(&container_name(metadata, pod), &id)
                     {
                         name.keep();
@@ -111,14 +111,8 @@ impl Runtime {
         let containers: Vec<String> = self.containers.all().iter().map(|c| c.id.clone()).collect();
         self.images.retain(&containers)?;
         let sandboxes = self.sandboxes.all();
-        let attached = sandboxes
-            .iter()
-            .filter(|s| s.record().ready)
-            .map(|s| s.id.clone())
-            .collect();
-        self.network
-            .reconcile(&attached)
-            .map_err(RuntimeError::network("bring the pod network in order"))?;
+        let attached = sandboxes.iter().filter(|s| s.record().ready).map(|s| s.id.clone()).collect();
+        self.network.reconcile(&attached).map_err(RuntimeError::network("bring the pod network in order"))?;
         let mut used: Vec<String> = sandboxes.iter().map(|s| s.record().executable).collect();
         used.push(self.executable.hash.clone());
         super::executable::remove_others(self.layout.bin(), &used)
@@ -130,7 +124,7 @@ impl Runtime {
     pub(crate) fn follow_shim(self: &Arc<Self>, sandbox: Arc<Sandbox>) -> oneshot::Receiver<()> {
         let runtime = Arc::clone(self);
         let (synchronized, receiver) = oneshot::channel();
-        tokio::spawn(async move {
+        self.spawn(async move {
             let client = runtime.shim(&sandbox.id);
             let mut synchronized = Some(synchronized);
             let error = match client.connect().await {
@@ -213,9 +207,7 @@ impl Runtime {
             return;
         }
         let path = self.layout.container(&container.id).join(EXIT_FILE);
-        let exit = fs::read(path)
-            .ok()
-            .and_then(|json| serde_json::from_slice::<Exit>(&json).ok());
+        let exit = fs::read(path).ok().and_then(|json| serde_json::from_slice::<Exit>(&json).ok());
         if let Some(exit) = exit {
             self.container_exited(container, &exit);
         }
@@ -254,11 +246,7 @@ impl Runtime {
         let record = sandbox.update(|r| r.ready = false);
         let saved = record::write_state(&self.layout.sandbox(&sandbox.id), &record);
         report(&sandbox.id, saved.map_err(RuntimeError::io("save it")));
-        self.tell(
-            &sandbox.id,
-            &sandbox.id,
-            ContainerEventType::ContainerStoppedEvent,
-        );
+        self.tell(&sandbox.id, &sandbox.id, ContainerEventType::ContainerStoppedEvent);
     }
 
     /// Ends a sandbox's shim with all that it runs. One that is gone is fine.

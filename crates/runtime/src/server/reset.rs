@@ -1,17 +1,14 @@
 //! Removing everything that a runtime has made, whether one runs or not.
 
-use std::{
-    fs, io,
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use nix::mount::{MntFlags, umount2};
 
 use super::{
     config::{Config, ConfigError},
     layout::{Layout, NETNS_DIR},
-    recovery::{kill_and_remove_cgroup, kill_shim, list, remove_dir},
     record,
+    recovery::{kill_and_remove_cgroup, kill_shim, list, remove_dir},
 };
 use crate::cgroup::{self, Cgroups};
 
@@ -60,25 +57,18 @@ pub fn reset(config: &Config) -> Result<(), ResetError> {
             attempt(format!("network namespace {name}"), deleted);
         }
     }
-    attempt("pod network".into(), super::lifecycle::open_network(config).and_then(|network| {
-        network.reset().map_err(io::Error::other)
-    }));
+    attempt(
+        "pod network".into(),
+        super::lifecycle::open_network(config).and_then(|network| network.reset().map_err(io::Error::other)),
+    );
     for dir in [layout.root(), layout.bin(), &images] {
         attempt(dir.display().to_string(), remove_dir(dir));
     }
     attempt(config.socket.display().to_string(), remove_file(&config.socket));
-    if left.is_empty() {
-        Ok(())
-    } else {
-        Err(ResetError::Left(left))
-    }
+    if left.is_empty() { Ok(()) } else { Err(ResetError::Left(left)) }
 }
 
-fn remove_groups(
-    cgroups: &Cgroups,
-    layout: &Layout,
-    attempt: &mut impl FnMut(String, io::Result<()>),
-) {
+fn remove_groups(cgroups: &Cgroups, layout: &Layout, attempt: &mut impl FnMut(String, io::Result<()>)) {
     let mut groups = Vec::new();
     for id in list(&layout.containers()).unwrap_or_default() {
         let dir = layout.container(&id);
@@ -95,10 +85,7 @@ fn remove_groups(
     groups.push(format!("{}/pods", layout.cgroup_root()));
     groups.push(layout.shim_cgroup());
     for group in groups {
-        let removed = cgroups
-            .dirs(&group)
-            .map_err(io::Error::other)
-            .and_then(|dirs| kill_and_remove_cgroup(&dirs));
+        let removed = cgroups.dirs(&group).map_err(io::Error::other).and_then(|dirs| kill_and_remove_cgroup(&dirs));
         attempt(format!("cgroup {group}"), removed);
     }
     // Others may have groups below our root: only when it is empty.

@@ -3,8 +3,7 @@
 use std::{fs, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc};
 
 use cri::v1::{
-    ContainerEventType, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxFilter,
-    PodSandboxState,
+    ContainerEventType, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxFilter, PodSandboxState,
 };
 use network::{
     netns,
@@ -68,31 +67,18 @@ const HANDLERS: [&str; 2] = ["", "pilothouse"];
 
 impl Runtime {
     /// Makes a sandbox with its namespaces, network and shim; its id. Nothing is left of one that fails.
-    pub(crate) async fn run_sandbox(
-        self: Arc<Self>,
-        config: PodSandboxConfig,
-        handler: String,
-    ) -> Result<String> {
+    pub(crate) async fn run_sandbox(self: Arc<Self>, config: PodSandboxConfig, handler: String) -> Result<String> {
         let Some(metadata) = &config.metadata else {
-            return Err(RuntimeError::InvalidArgument(
-                "sandbox config must include metadata".into(),
-            ));
+            return Err(RuntimeError::InvalidArgument("sandbox config must include metadata".into()));
         };
         if !HANDLERS.contains(&handler.as_str()) {
-            return Err(RuntimeError::InvalidArgument(format!(
-                "no runtime for {handler:?} is configured"
-            )));
+            return Err(RuntimeError::InvalidArgument(format!("no runtime for {handler:?} is configured")));
         }
         let separation = Separation::of(&config)?;
         let id = new_id();
         let name = sandbox_name(metadata);
         let reservation =
-            self.names
-                .reserve(&name, &id)
-                .map_err(|source| RuntimeError::Reserved {
-                    kind: "sandbox",
-                    source,
-                })?;
+            self.names.reserve(&name, &id).map_err(|source| RuntimeError::Reserved { kind: "sandbox", source })?;
         let record = match self.make_sandbox(&id, &config, &separation, handler).await {
             Ok(record) => record,
             Err(error) => {
@@ -164,10 +150,7 @@ impl Runtime {
             Ok(Response::Sandbox { pause }) => pause,
             Ok(_) => None,
             Err(source) => {
-                return Err(RuntimeError::Shim {
-                    doing: format!("make the namespaces of sandbox {id}"),
-                    source,
-                });
+                return Err(RuntimeError::Shim { doing: format!("make the namespaces of sandbox {id}"), source });
             }
         };
         let record = SandboxRecord {
@@ -181,17 +164,12 @@ impl Runtime {
             executable: self.executable.hash.clone(),
             pause,
         };
-        record::write_state(&dir, &record)
-            .map_err(RuntimeError::io(format!("save sandbox {id}")))?;
+        record::write_state(&dir, &record).map_err(RuntimeError::io(format!("save sandbox {id}")))?;
         Ok(record)
     }
 
     fn sandbox_hostname(&self, config: &PodSandboxConfig, own_network: bool) -> String {
-        if own_network && !config.hostname.is_empty() {
-            config.hostname.clone()
-        } else {
-            node_hostname()
-        }
+        if own_network && !config.hostname.is_empty() { config.hostname.clone() } else { node_hostname() }
     }
 
     async fn attach_network(
@@ -215,8 +193,7 @@ impl Runtime {
         let runtime = Arc::clone(self);
         blocking(move || {
             fs::create_dir_all(NETNS_DIR).map_err(RuntimeError::io(format!("make {NETNS_DIR}")))?;
-            let netns = netns::Namespace::create(&path)
-                .map_err(RuntimeError::network("make a network namespace"))?;
+            let netns = netns::Namespace::create(&path).map_err(RuntimeError::network("make a network namespace"))?;
             let attachment = runtime
                 .network
                 .attach(&netns, &pod, &ports)
@@ -238,21 +215,15 @@ impl Runtime {
     pub(crate) async fn stop_sandbox_locked(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
         for container in self.containers_of(&sandbox.id) {
             let _exclusive = container.operation.lock().await;
-            self.stop_container_locked(&container, std::time::Duration::ZERO)
-                .await?;
+            self.stop_container_locked(&container, std::time::Duration::ZERO).await?;
         }
         let was_ready = sandbox.record().ready;
-        self.release_sandbox(&sandbox.id, sandbox.cgroup_parent())
-            .await?;
+        self.release_sandbox(&sandbox.id, sandbox.cgroup_parent()).await?;
         let record = sandbox.update(|r| r.ready = false);
         if was_ready {
             record::write_state(&self.layout.sandbox(&sandbox.id), &record)
                 .map_err(RuntimeError::io(format!("save sandbox {}", sandbox.id)))?;
-            self.tell(
-                &sandbox.id,
-                &sandbox.id,
-                ContainerEventType::ContainerStoppedEvent,
-            );
+            self.tell(&sandbox.id, &sandbox.id, ContainerEventType::ContainerStoppedEvent);
         }
         Ok(())
     }
@@ -267,12 +238,8 @@ impl Runtime {
             crate::cgroup::kill_all(&dirs)
                 .and_then(|()| super::recovery::remove_cgroup(&dirs))
                 .map_err(RuntimeError::io(format!("remove the cgroup of sandbox {id}")))?;
-            runtime
-                .network
-                .detach(&id)
-                .map_err(RuntimeError::network("take the pod off the network"))?;
-            netns::delete(&runtime.layout.netns(&id))
-                .map_err(RuntimeError::network("delete the network namespace"))?;
+            runtime.network.detach(&id).map_err(RuntimeError::network("take the pod off the network"))?;
+            netns::delete(&runtime.layout.netns(&id)).map_err(RuntimeError::network("delete the network namespace"))?;
             pod_files::unmount_shm(&runtime.layout.sandbox(&id))
                 .map_err(RuntimeError::io(format!("unmount the shared memory of sandbox {id}")))
         })
@@ -303,18 +270,13 @@ impl Runtime {
             self.remove_container_locked(&container).await?;
         }
         let dir = self.layout.sandbox(&sandbox.id);
-        record::forget_state(&dir)
-            .map_err(RuntimeError::io(format!("forget sandbox {}", sandbox.id)))?;
+        record::forget_state(&dir).map_err(RuntimeError::io(format!("forget sandbox {}", sandbox.id)))?;
         self.remove_sandbox_remains(&sandbox.id).await?;
         self.sandboxes.remove(&sandbox.id);
         if let Some(metadata) = &sandbox.config.metadata {
             self.names.release(&sandbox_name(metadata));
         }
-        self.tell(
-            &sandbox.id,
-            &sandbox.id,
-            ContainerEventType::ContainerDeletedEvent,
-        );
+        self.tell(&sandbox.id, &sandbox.id, ContainerEventType::ContainerDeletedEvent);
         Ok(())
     }
 
@@ -331,9 +293,7 @@ impl Runtime {
             .into_iter()
             .filter(|s| {
                 let ready = s.record().ready;
-                let right_state = state.is_none_or(|state| {
-                    (state == PodSandboxState::SandboxReady as i32) == ready
-                });
+                let right_state = state.is_none_or(|state| (state == PodSandboxState::SandboxReady as i32) == ready);
                 right_state && selects(&filter.label_selector, &s.config.labels)
             })
             .collect())
@@ -342,10 +302,7 @@ impl Runtime {
     /// The shim of a sandbox that is ready.
     pub(crate) fn ready_shim(&self, sandbox: &Sandbox) -> Result<ShimClient> {
         if !sandbox.record().ready {
-            return Err(RuntimeError::FailedPrecondition(format!(
-                "sandbox container {:?} is not running",
-                sandbox.id
-            )));
+            return Err(RuntimeError::FailedPrecondition(format!("sandbox container {:?} is not running", sandbox.id)));
         }
         Ok(self.shim(&sandbox.id))
     }
@@ -353,24 +310,17 @@ impl Runtime {
 
 /// The machine's name.
 pub(crate) fn node_hostname() -> String {
-    nix::unistd::gethostname()
-        .ok()
-        .and_then(|n| n.into_string().ok())
-        .unwrap_or_else(|| "localhost".into())
+    nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok()).unwrap_or_else(|| "localhost".into())
 }
 
 fn port_mappings(config: &PodSandboxConfig) -> Result<Vec<PortMapping>> {
     let mut ports = Vec::new();
     for port in config.port_mappings.iter().filter(|p| p.host_port > 0) {
         let bad = |what: &str| RuntimeError::InvalidArgument(format!("port mapping: {what}"));
-        let number =
-            |n: i32| u16::try_from(n).map_err(|_| bad(&format!("{n} is not a port number")));
+        let number = |n: i32| u16::try_from(n).map_err(|_| bad(&format!("{n} is not a port number")));
         let host_ip = match port.host_ip.as_str() {
             "" => None,
-            ip => Some(
-                ip.parse()
-                    .map_err(|_| bad(&format!("{ip:?} is not an IP address")))?,
-            ),
+            ip => Some(ip.parse().map_err(|_| bad(&format!("{ip:?} is not an IP address")))?),
         };
         ports.push(PortMapping {
             host_ip,

@@ -21,8 +21,8 @@ pub(crate) struct Service {
     runtime: Arc<Runtime>,
 }
 
-type Answer<T> = std::result::Result<Response<T>, Status>;
-type Items<T> = Pin<Box<dyn Stream<Item = std::result::Result<T, Status>> + Send>>;
+type Answer<T> = Result<Response<T>, Status>;
+type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
     pub(crate) fn new(runtime: Arc<Runtime>) -> Self {
@@ -65,12 +65,7 @@ impl RuntimeService for Service {
         let network_condition = if network {
             condition("NetworkReady", true, "", "")
         } else {
-            condition(
-                "NetworkReady",
-                false,
-                "NetworkPluginNotReady",
-                "the pod CIDR of this node is not known yet",
-            )
+            condition("NetworkReady", false, "NetworkPluginNotReady", "the pod CIDR of this node is not known yet")
         };
         let mut info = std::collections::BTreeMap::new();
         if request.get_ref().verbose {
@@ -90,10 +85,7 @@ impl RuntimeService for Service {
         }
         let handler = |name: &str| RuntimeHandler {
             name: name.into(),
-            features: Some(RuntimeHandlerFeatures {
-                recursive_read_only_mounts: true,
-                user_namespaces: false,
-            }),
+            features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
         };
         Ok(Response::new(StatusResponse {
             status: Some(RuntimeStatus {
@@ -101,18 +93,13 @@ impl RuntimeService for Service {
             }),
             info,
             runtime_handlers: vec![handler(""), handler("pilothouse")],
-            features: Some(RuntimeFeatures {
-                supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
-            }),
+            features: Some(RuntimeFeatures { supplemental_groups_policy: true, user_namespaces_host_network: false }),
         }))
     }
 
     async fn runtime_config(&self, _: Request<RuntimeConfigRequest>) -> Answer<RuntimeConfigResponse> {
         Ok(Response::new(RuntimeConfigResponse {
-            linux: Some(LinuxRuntimeConfiguration {
-                cgroup_driver: CgroupDriver::Cgroupfs.into(),
-            }),
+            linux: Some(LinuxRuntimeConfiguration { cgroup_driver: CgroupDriver::Cgroupfs.into() }),
         }))
     }
 
@@ -120,12 +107,8 @@ impl RuntimeService for Service {
         &self,
         request: Request<UpdateRuntimeConfigRequest>,
     ) -> Answer<UpdateRuntimeConfigResponse> {
-        let cidr = request
-            .into_inner()
-            .runtime_config
-            .and_then(|c| c.network_config)
-            .map(|n| n.pod_cidr)
-            .unwrap_or_default();
+        let cidr =
+            request.into_inner().runtime_config.and_then(|c| c.network_config).map(|n| n.pod_cidr).unwrap_or_default();
         // Of a dual-stack node the IPv4 part is what the pod network can use.
         let ipv4 = cidr.split(',').map(str::trim).find(|c| c.contains('.'));
         if let Some(cidr) = ipv4.map(str::to_owned) {
@@ -143,46 +126,31 @@ impl RuntimeService for Service {
         Ok(Response::new(UpdateRuntimeConfigResponse {}))
     }
 
-    async fn run_pod_sandbox(
-        &self,
-        request: Request<RunPodSandboxRequest>,
-    ) -> Answer<RunPodSandboxResponse> {
+    async fn run_pod_sandbox(&self, request: Request<RunPodSandboxRequest>) -> Answer<RunPodSandboxResponse> {
         let request = request.into_inner();
         let config = request.config.unwrap_or_default();
         let made = self.runtime().run_sandbox(config, request.runtime_handler);
-        Ok(Response::new(RunPodSandboxResponse {
-            pod_sandbox_id: to_the_end(made).await?,
-        }))
+        Ok(Response::new(RunPodSandboxResponse { pod_sandbox_id: to_the_end(made).await? }))
     }
 
-    async fn stop_pod_sandbox(
-        &self,
-        request: Request<StopPodSandboxRequest>,
-    ) -> Answer<StopPodSandboxResponse> {
+    async fn stop_pod_sandbox(&self, request: Request<StopPodSandboxRequest>) -> Answer<StopPodSandboxResponse> {
         let id = request.into_inner().pod_sandbox_id;
         to_the_end(self.runtime().stop_sandbox(id)).await?;
         Ok(Response::new(StopPodSandboxResponse {}))
     }
 
-    async fn remove_pod_sandbox(
-        &self,
-        request: Request<RemovePodSandboxRequest>,
-    ) -> Answer<RemovePodSandboxResponse> {
+    async fn remove_pod_sandbox(&self, request: Request<RemovePodSandboxRequest>) -> Answer<RemovePodSandboxResponse> {
         let id = request.into_inner().pod_sandbox_id;
         to_the_end(self.runtime().remove_sandbox(id)).await?;
         Ok(Response::new(RemovePodSandboxResponse {}))
     }
 
-    async fn pod_sandbox_status(
-        &self,
-        request: Request<PodSandboxStatusRequest>,
-    ) -> Answer<PodSandboxStatusResponse> {
+    async fn pod_sandbox_status(&self, request: Request<PodSandboxStatusRequest>) -> Answer<PodSandboxStatusResponse> {
         let request = request.into_inner();
         let sandbox = self.runtime.sandboxes.get(&request.pod_sandbox_id)?;
         let mut info = std::collections::BTreeMap::new();
         if request.verbose {
-            let record = serde_json::to_string(&sandbox.record())
-                .map_err(|e| Status::internal(e.to_string()))?;
+            let record = serde_json::to_string(&sandbox.record()).map_err(|e| Status::internal(e.to_string()))?;
             info.insert("info".to_owned(), record);
         }
         let containers = self.runtime.containers_of(&sandbox.id);
@@ -194,14 +162,9 @@ impl RuntimeService for Service {
         }))
     }
 
-    async fn list_pod_sandbox(
-        &self,
-        request: Request<ListPodSandboxRequest>,
-    ) -> Answer<ListPodSandboxResponse> {
+    async fn list_pod_sandbox(&self, request: Request<ListPodSandboxRequest>) -> Answer<ListPodSandboxResponse> {
         let sandboxes = self.runtime.list_sandboxes(request.into_inner().filter)?;
-        Ok(Response::new(ListPodSandboxResponse {
-            items: sandboxes.iter().map(|s| convert::sandbox(s)).collect(),
-        }))
+        Ok(Response::new(ListPodSandboxResponse { items: sandboxes.iter().map(|s| convert::sandbox(s)).collect() }))
     }
 
     type StreamPodSandboxesStream = Items<StreamPodSandboxesResponse>;
@@ -221,56 +184,35 @@ impl RuntimeService for Service {
         request: Request<UpdatePodSandboxResourcesRequest>,
     ) -> Answer<UpdatePodSandboxResourcesResponse> {
         // The kubelet has changed the pod's group itself; the sandbox has no other limits.
-        self.runtime
-            .sandboxes
-            .get(&request.into_inner().pod_sandbox_id)?;
+        self.runtime.sandboxes.get(&request.into_inner().pod_sandbox_id)?;
         Ok(Response::new(UpdatePodSandboxResourcesResponse {}))
     }
 
-    async fn create_container(
-        &self,
-        request: Request<CreateContainerRequest>,
-    ) -> Answer<CreateContainerResponse> {
+    async fn create_container(&self, request: Request<CreateContainerRequest>) -> Answer<CreateContainerResponse> {
         let made = self.runtime().create_container(request.into_inner());
-        Ok(Response::new(CreateContainerResponse {
-            container_id: to_the_end(made).await?,
-        }))
+        Ok(Response::new(CreateContainerResponse { container_id: to_the_end(made).await? }))
     }
 
-    async fn start_container(
-        &self,
-        request: Request<StartContainerRequest>,
-    ) -> Answer<StartContainerResponse> {
+    async fn start_container(&self, request: Request<StartContainerRequest>) -> Answer<StartContainerResponse> {
         let id = request.into_inner().container_id;
         to_the_end(self.runtime().start_container(id)).await?;
         Ok(Response::new(StartContainerResponse {}))
     }
 
-    async fn stop_container(
-        &self,
-        request: Request<StopContainerRequest>,
-    ) -> Answer<StopContainerResponse> {
+    async fn stop_container(&self, request: Request<StopContainerRequest>) -> Answer<StopContainerResponse> {
         let request = request.into_inner();
-        let stopped = self
-            .runtime()
-            .stop_container(request.container_id, seconds(request.timeout));
+        let stopped = self.runtime().stop_container(request.container_id, seconds(request.timeout));
         to_the_end(stopped).await?;
         Ok(Response::new(StopContainerResponse {}))
     }
 
-    async fn remove_container(
-        &self,
-        request: Request<RemoveContainerRequest>,
-    ) -> Answer<RemoveContainerResponse> {
+    async fn remove_container(&self, request: Request<RemoveContainerRequest>) -> Answer<RemoveContainerResponse> {
         let id = request.into_inner().container_id;
         to_the_end(self.runtime().remove_container(id)).await?;
         Ok(Response::new(RemoveContainerResponse {}))
     }
 
-    async fn list_containers(
-        &self,
-        request: Request<ListContainersRequest>,
-    ) -> Answer<ListContainersResponse> {
+    async fn list_containers(&self, request: Request<ListContainersRequest>) -> Answer<ListContainersResponse> {
         let containers = self.runtime.list_containers(request.into_inner().filter)?;
         Ok(Response::new(ListContainersResponse {
             containers: containers.iter().map(|c| convert::container(c)).collect(),
@@ -289,22 +231,15 @@ impl RuntimeService for Service {
         })))
     }
 
-    async fn container_status(
-        &self,
-        request: Request<ContainerStatusRequest>,
-    ) -> Answer<ContainerStatusResponse> {
+    async fn container_status(&self, request: Request<ContainerStatusRequest>) -> Answer<ContainerStatusResponse> {
         let request = request.into_inner();
         let container = self.runtime.containers.get(&request.container_id)?;
         let mut info = std::collections::BTreeMap::new();
         if request.verbose {
-            let record = serde_json::to_string(&container.record())
-                .map_err(|e| Status::internal(e.to_string()))?;
+            let record = serde_json::to_string(&container.record()).map_err(|e| Status::internal(e.to_string()))?;
             info.insert("info".to_owned(), record);
         }
-        Ok(Response::new(ContainerStatusResponse {
-            status: Some(convert::container_status(&container)),
-            info,
-        }))
+        Ok(Response::new(ContainerStatusResponse { status: Some(convert::container_status(&container)), info }))
     }
 
     async fn update_container_resources(
@@ -312,9 +247,7 @@ impl RuntimeService for Service {
         request: Request<UpdateContainerResourcesRequest>,
     ) -> Answer<UpdateContainerResourcesResponse> {
         let request = request.into_inner();
-        let updated = self
-            .runtime()
-            .update_container(request.container_id, request.linux.unwrap_or_default());
+        let updated = self.runtime().update_container(request.container_id, request.linux.unwrap_or_default());
         to_the_end(updated).await?;
         Ok(Response::new(UpdateContainerResourcesResponse {}))
     }
@@ -323,9 +256,7 @@ impl RuntimeService for Service {
         &self,
         request: Request<ReopenContainerLogRequest>,
     ) -> Answer<ReopenContainerLogResponse> {
-        self.runtime
-            .reopen_log(&request.into_inner().container_id)
-            .await?;
+        self.runtime.reopen_log(&request.into_inner().container_id).await?;
         Ok(Response::new(ReopenContainerLogResponse {}))
     }
 
@@ -333,17 +264,12 @@ impl RuntimeService for Service {
         &self,
         _: Request<CheckpointContainerRequest>,
     ) -> Answer<CheckpointContainerResponse> {
-        Err(Status::unimplemented(
-            "checkpointing containers is not supported by this runtime",
-        ))
+        Err(Status::unimplemented("checkpointing containers is not supported by this runtime"))
     }
 
     type GetContainerEventsStream = Items<ContainerEventResponse>;
 
-    async fn get_container_events(
-        &self,
-        _: Request<GetEventsRequest>,
-    ) -> Answer<Self::GetContainerEventsStream> {
+    async fn get_container_events(&self, _: Request<GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
         let receiver = self.runtime.events.subscribe();
         let events = futures::stream::unfold(Some(receiver), |receiver| async move {
             let mut receiver = receiver?;
@@ -357,16 +283,15 @@ impl RuntimeService for Service {
                 }
             }
         });
+        let ending = self.runtime.ending.clone();
+        let events = futures::StreamExt::take_until(events, ending.cancelled_owned());
         Ok(Response::new(Box::pin(events)))
     }
 
     async fn exec_sync(&self, request: Request<ExecSyncRequest>) -> Answer<ExecSyncResponse> {
         let request = request.into_inner();
         let limit = seconds(request.timeout);
-        let response = self
-            .runtime
-            .exec_sync(&request.container_id, request.cmd, limit)
-            .await?;
+        let response = self.runtime.exec_sync(&request.container_id, request.cmd, limit).await?;
         Ok(Response::new(response))
     }
 
@@ -375,15 +300,9 @@ impl RuntimeService for Service {
         let container = self.runtime.containers.get(&request.container_id)?;
         if container.state() != ContainerState::ContainerRunning {
             let state = container.state().as_str_name();
-            return Err(Status::failed_precondition(format!(
-                "container is in {state} state"
-            )));
+            return Err(Status::failed_precondition(format!("container is in {state} state")));
         }
-        let streams = Wanted {
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr,
-        };
+        let streams = Wanted { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr };
         let url = self.runtime.streams.issue(Ticket::Exec {
             container: container.id.clone(),
             command: request.cmd,
@@ -398,15 +317,9 @@ impl RuntimeService for Service {
         let container = self.runtime.containers.get(&request.container_id)?;
         if container.state() != ContainerState::ContainerRunning {
             let state = container.state().as_str_name();
-            return Err(Status::failed_precondition(format!(
-                "container is in {state} state"
-            )));
+            return Err(Status::failed_precondition(format!("container is in {state} state")));
         }
-        let streams = Wanted {
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr,
-        };
+        let streams = Wanted { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr };
         let url = self.runtime.streams.issue(Ticket::Attach {
             container: container.id.clone(),
             terminal: request.tty,
@@ -427,21 +340,12 @@ impl RuntimeService for Service {
                 .ok_or_else(|| Status::invalid_argument(format!("{port} is not a port")))?;
             ports.push(port);
         }
-        let url = self.runtime.streams.issue(Ticket::PortForward {
-            sandbox: sandbox.id.clone(),
-            ports,
-        })?;
+        let url = self.runtime.streams.issue(Ticket::PortForward { sandbox: sandbox.id.clone(), ports })?;
         Ok(Response::new(PortForwardResponse { url }))
     }
 
-    async fn container_stats(
-        &self,
-        request: Request<ContainerStatsRequest>,
-    ) -> Answer<ContainerStatsResponse> {
-        let container = self
-            .runtime
-            .containers
-            .get(&request.into_inner().container_id)?;
+    async fn container_stats(&self, request: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {
+        let container = self.runtime.containers.get(&request.into_inner().container_id)?;
         let runtime = self.runtime();
         let stats = blocking(move || runtime.container_stats(&container)).await;
         Ok(Response::new(ContainerStatsResponse { stats: Some(stats) }))
@@ -466,19 +370,11 @@ impl RuntimeService for Service {
         let runtime = self.runtime();
         let filter = request.into_inner().filter;
         let container_stats = blocking(move || runtime.list_container_stats(filter)).await?;
-        Ok(Response::new(once(StreamContainerStatsResponse {
-            container_stats,
-        })))
+        Ok(Response::new(once(StreamContainerStatsResponse { container_stats })))
     }
 
-    async fn pod_sandbox_stats(
-        &self,
-        request: Request<PodSandboxStatsRequest>,
-    ) -> Answer<PodSandboxStatsResponse> {
-        let sandbox = self
-            .runtime
-            .sandboxes
-            .get(&request.into_inner().pod_sandbox_id)?;
+    async fn pod_sandbox_stats(&self, request: Request<PodSandboxStatsRequest>) -> Answer<PodSandboxStatsResponse> {
+        let sandbox = self.runtime.sandboxes.get(&request.into_inner().pod_sandbox_id)?;
         let runtime = self.runtime();
         let stats = blocking(move || runtime.sandbox_stats(&sandbox)).await?;
         Ok(Response::new(PodSandboxStatsResponse { stats: Some(stats) }))
@@ -503,18 +399,14 @@ impl RuntimeService for Service {
         let runtime = self.runtime();
         let filter = request.into_inner().filter;
         let pod_sandbox_stats = blocking(move || runtime.list_sandbox_stats(filter)).await?;
-        Ok(Response::new(once(StreamPodSandboxStatsResponse {
-            pod_sandbox_stats,
-        })))
+        Ok(Response::new(once(StreamPodSandboxStatsResponse { pod_sandbox_stats })))
     }
 
     async fn list_metric_descriptors(
         &self,
         _: Request<ListMetricDescriptorsRequest>,
     ) -> Answer<ListMetricDescriptorsResponse> {
-        Ok(Response::new(ListMetricDescriptorsResponse {
-            descriptors: super::metrics::descriptors(),
-        }))
+        Ok(Response::new(ListMetricDescriptorsResponse { descriptors: super::metrics::descriptors() }))
     }
 
     async fn list_pod_sandbox_metrics(

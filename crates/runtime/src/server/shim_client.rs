@@ -11,10 +11,7 @@ use tokio::{io::Interest, net::UnixStream};
 
 use crate::shim::{
     self,
-    protocol::{
-        ContainerState, DecodeError, Decoder, ErrorKind, Event, FromShim, Request, Response,
-        VERSION, encode,
-    },
+    protocol::{ContainerState, DecodeError, Decoder, ErrorKind, Event, FromShim, Request, Response, VERSION, encode},
     syscalls,
 };
 
@@ -55,14 +52,8 @@ impl ShimClient {
 
     pub(crate) async fn connect(&self) -> Result<Channel, ShimError> {
         let dir = syscalls::open_path(&self.dir).map_err(ShimError::Gone)?;
-        let stream = UnixStream::connect(socket_path(&dir))
-            .await
-            .map_err(ShimError::Gone)?;
-        let mut channel = Channel {
-            stream,
-            decoder: Decoder::default(),
-            next: 0,
-        };
+        let stream = UnixStream::connect(socket_path(&dir)).await.map_err(ShimError::Gone)?;
+        let mut channel = Channel { stream, decoder: Decoder::default(), next: 0 };
         let hello = Request::Hello { version: VERSION };
         match channel.call_within(PATIENCE, &hello, &[]).await? {
             (Response::Hello { .. }, _) => Ok(channel),
@@ -87,9 +78,7 @@ impl ShimClient {
 
 /// A path to the socket that fits into a socket address however deep the directory is.
 pub(crate) fn socket_path(dir: &OwnedFd) -> PathBuf {
-    Path::new("/proc/self/fd")
-        .join(dir.as_raw_fd().to_string())
-        .join(SOCKET)
+    Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(SOCKET)
 }
 
 /// An open connection.
@@ -107,22 +96,14 @@ impl Channel {
         fds: &[OwnedFd],
     ) -> Result<(Response, Vec<OwnedFd>), ShimError> {
         self.next += 1;
-        self.send(&encode(self.next, fds.len(), request), fds)
-            .await
-            .map_err(ShimError::Gone)?;
-        loop {
-            match self.receive().await? {
-                (id, FromShim::Response(response), fds) if id == self.next => {
-                    return match response {
-                        Response::Error { kind, message } => {
-                            Err(ShimError::Refused { kind, message })
-                        }
-                        response => Ok((response, fds)),
-                    };
-                }
-                // Nothing else is asked on this connection yet.
-                _ => return Err(ShimError::Unexpected),
-            }
+        self.send(&encode(self.next, fds.len(), request), fds).await.map_err(ShimError::Gone)?;
+        match self.receive().await? {
+            (id, FromShim::Response(response), fds) if id == self.next => match response {
+                Response::Error { kind, message } => Err(ShimError::Refused { kind, message }),
+                response => Ok((response, fds)),
+            },
+            // Nothing else is asked on this connection yet.
+            _ => Err(ShimError::Unexpected),
         }
     }
 
@@ -132,9 +113,7 @@ impl Channel {
         request: &Request,
         fds: &[OwnedFd],
     ) -> Result<(Response, Vec<OwnedFd>), ShimError> {
-        tokio::time::timeout(time, self.call(request, fds))
-            .await
-            .map_err(|_| ShimError::Silent)?
+        tokio::time::timeout(time, self.call(request, fds)).await.map_err(|_| ShimError::Silent)?
     }
 
     /// Asks for all containers and for events from now on.
@@ -161,12 +140,7 @@ impl Channel {
         while sent < bytes.len() {
             // Descriptors go with the first byte.
             let with = if sent == 0 { fds } else { &[] };
-            sent += self
-                .stream
-                .async_io(Interest::WRITABLE, || {
-                    shim::send(&self.stream, &bytes[sent..], with)
-                })
-                .await?;
+            sent += self.stream.async_io(Interest::WRITABLE, || shim::send(&self.stream, &bytes[sent..], with)).await?;
         }
         Ok(())
     }

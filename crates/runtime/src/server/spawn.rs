@@ -48,10 +48,7 @@ impl Runtime {
         // It is reaped whenever it ends; it isn't ours to end.
         drop(command.spawn().map_err(doing())?);
         let client = ShimClient::new(dir);
-        client
-            .connect()
-            .await
-            .map_err(RuntimeError::shim(format!("start the shim of sandbox {id}")))?;
+        client.connect().await.map_err(RuntimeError::shim(format!("start the shim of sandbox {id}")))?;
         Ok(client)
     }
 

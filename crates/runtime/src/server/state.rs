@@ -54,12 +54,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Sandbox {
     pub(crate) fn new(config: PodSandboxConfig, record: SandboxRecord) -> Self {
-        Self {
-            id: record.id.clone(),
-            config,
-            record: RwLock::new(record),
-            operation: tokio::sync::RwLock::default(),
-        }
+        Self { id: record.id.clone(), config, record: RwLock::new(record), operation: tokio::sync::RwLock::default() }
     }
 
     pub(crate) fn record(&self) -> SandboxRecord {
@@ -74,20 +69,13 @@ impl Sandbox {
 
     /// The group that the kubelet made for the pod; empty when it made none.
     pub(crate) fn cgroup_parent(&self) -> &str {
-        self.config
-            .linux
-            .as_ref()
-            .map_or("", |l| l.cgroup_parent.as_str())
+        self.config.linux.as_ref().map_or("", |l| l.cgroup_parent.as_str())
     }
 }
 
 impl Container {
     pub(crate) fn new(config: ContainerConfig, record: ContainerRecord) -> Self {
-        let resources = config
-            .linux
-            .as_ref()
-            .and_then(|l| l.resources.clone())
-            .unwrap_or_default();
+        let resources = config.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
         Self {
             id: record.id.clone(),
             sandbox: record.sandbox.clone(),
@@ -125,9 +113,7 @@ impl Container {
 
     pub(crate) fn pid(&self) -> Option<i32> {
         let record = read(&self.record);
-        (record.status.state() == ContainerState::ContainerRunning)
-            .then_some(record.status.pid)
-            .flatten()
+        (record.status.state() == ContainerState::ContainerRunning).then_some(record.status.pid).flatten()
     }
 
     /// Returns when the container has ended.
@@ -164,10 +150,7 @@ pub(crate) struct Table<T> {
 
 impl<T> Table<T> {
     pub(crate) fn new(kind: &'static str) -> Self {
-        Self {
-            kind,
-            entries: RwLock::default(),
-        }
+        Self { kind, entries: RwLock::default() }
     }
 
     pub(crate) fn insert(&self, id: &str, entry: Arc<T>) {
@@ -184,10 +167,7 @@ impl<T> Table<T> {
 
     /// By the id, or by a prefix of it that only one has.
     pub(crate) fn get(&self, id: &str) -> Result<Arc<T>> {
-        self.find(id)?.ok_or_else(|| RuntimeError::NotFound {
-            kind: self.kind,
-            id: id.to_owned(),
-        })
+        self.find(id)?.ok_or_else(|| RuntimeError::NotFound { kind: self.kind, id: id.to_owned() })
     }
 
     /// As [`Table::get`], for operations that what is gone already has had.
@@ -199,25 +179,17 @@ impl<T> Table<T> {
         if id.is_empty() {
             return Ok(None);
         }
-        let mut matches = entries
-            .range(id.to_owned()..)
-            .take_while(|(key, _)| key.starts_with(id));
+        let mut matches = entries.range(id.to_owned()..).take_while(|(key, _)| key.starts_with(id));
         match (matches.next(), matches.next()) {
             (None, _) => Ok(None),
             (Some((_, entry)), None) => Ok(Some(entry.clone())),
-            (Some(_), Some(_)) => Err(RuntimeError::InvalidArgument(format!(
-                "{} id {id:?} is ambiguous",
-                self.kind
-            ))),
+            (Some(_), Some(_)) => Err(RuntimeError::InvalidArgument(format!("{} id {id:?} is ambiguous", self.kind))),
         }
     }
 }
 
 /// Whether `labels` has everything that `selector` asks for.
-pub(crate) fn selects(
-    selector: &BTreeMap<String, String>,
-    labels: &BTreeMap<String, String>,
-) -> bool {
+pub(crate) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(k, v)| labels.get(k) == Some(v))
 }
 

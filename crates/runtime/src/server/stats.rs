@@ -3,10 +3,9 @@
 use std::{fs, sync::Arc};
 
 use cri::v1::{
-    self, ContainerAttributes, ContainerStats, ContainerStatsFilter, CpuUsage, FilesystemIdentifier,
-    FilesystemUsage, LinuxPodSandboxStats, MemoryUsage, NetworkInterfaceUsage, NetworkUsage,
-    PodSandboxAttributes, PodSandboxStats, PodSandboxStatsFilter, ProcessUsage, SwapUsage,
-    UInt64Value,
+    self, ContainerAttributes, ContainerStats, ContainerStatsFilter, CpuUsage, FilesystemIdentifier, FilesystemUsage,
+    LinuxPodSandboxStats, MemoryUsage, NetworkInterfaceUsage, NetworkUsage, PodSandboxAttributes, PodSandboxStats,
+    PodSandboxStatsFilter, ProcessUsage, SwapUsage, UInt64Value,
 };
 
 use super::{
@@ -33,9 +32,7 @@ fn cpu_usage(time: i64, cpu: CpuStats, nano_cores: Option<u64>) -> CpuUsage {
 }
 
 fn memory_usage(time: i64, memory: MemoryStats) -> MemoryUsage {
-    let available = memory
-        .limit
-        .map(|limit| limit.saturating_sub(memory.working_set));
+    let available = memory.limit.map(|limit| limit.saturating_sub(memory.working_set));
     MemoryUsage {
         timestamp: time,
         working_set_bytes: value(memory.working_set),
@@ -52,10 +49,7 @@ fn swap_usage(time: i64, memory: MemoryStats) -> Option<SwapUsage> {
     let usage = memory.swap_usage?;
     Some(SwapUsage {
         timestamp: time,
-        swap_available_bytes: memory
-            .swap_limit
-            .map(|limit| limit.saturating_sub(usage))
-            .and_then(value),
+        swap_available_bytes: memory.swap_limit.map(|limit| limit.saturating_sub(usage)).and_then(value),
         swap_usage_bytes: value(usage),
     })
 }
@@ -77,9 +71,7 @@ impl Runtime {
         if let Some(usage) = self.images.usage(&container.id) {
             out.writable_layer = Some(FilesystemUsage {
                 timestamp: time,
-                fs_id: Some(FilesystemIdentifier {
-                    mountpoint: self.images.directory().display().to_string(),
-                }),
+                fs_id: Some(FilesystemIdentifier { mountpoint: self.images.directory().display().to_string() }),
                 used_bytes: value(usage.bytes),
                 inodes_used: value(usage.inodes),
             });
@@ -100,10 +92,7 @@ impl Runtime {
     }
 
     /// Usage of the containers that a filter lets through and that run. Blocks.
-    pub(crate) fn list_container_stats(
-        &self,
-        filter: Option<ContainerStatsFilter>,
-    ) -> Result<Vec<ContainerStats>> {
+    pub(crate) fn list_container_stats(&self, filter: Option<ContainerStatsFilter>) -> Result<Vec<ContainerStats>> {
         let filter = filter.unwrap_or_default();
         let containers = self.list_containers(Some(v1::ContainerFilter {
             id: filter.id,
@@ -111,11 +100,7 @@ impl Runtime {
             pod_sandbox_id: filter.pod_sandbox_id,
             label_selector: filter.label_selector,
         }))?;
-        Ok(containers
-            .iter()
-            .filter(|c| c.pid().is_some())
-            .map(|c| self.container_stats(c))
-            .collect())
+        Ok(containers.iter().filter(|c| c.pid().is_some()).map(|c| self.container_stats(c)).collect())
     }
 
     /// A pod's usage: its group's, its network interface's, its containers'. Blocks.
@@ -129,15 +114,8 @@ impl Runtime {
         }
         let time = now_nanos();
         let parent = sandbox.cgroup_parent();
-        let stats = if parent.is_empty() {
-            Stats::default()
-        } else {
-            self.cgroups.stats(parent).unwrap_or_default()
-        };
-        let network = record
-            .host_interface
-            .as_deref()
-            .and_then(|interface| network_usage(time, interface));
+        let stats = if parent.is_empty() { Stats::default() } else { self.cgroups.stats(parent).unwrap_or_default() };
+        let network = record.host_interface.as_deref().and_then(|interface| network_usage(time, interface));
         let containers = self
             .containers_of(&sandbox.id)
             .iter()
@@ -155,10 +133,9 @@ impl Runtime {
                 cpu: stats.cpu.map(|cpu| cpu_usage(time, cpu, None)),
                 memory: stats.memory.map(|memory| memory_usage(time, memory)),
                 network,
-                process: stats.processes.map(|processes| ProcessUsage {
-                    timestamp: time,
-                    process_count: value(processes),
-                }),
+                process: stats
+                    .processes
+                    .map(|processes| ProcessUsage { timestamp: time, process_count: value(processes) }),
                 containers,
                 io: None,
             }),
@@ -167,10 +144,7 @@ impl Runtime {
     }
 
     /// Usage of the ready pods that a filter lets through. Blocks.
-    pub(crate) fn list_sandbox_stats(
-        &self,
-        filter: Option<PodSandboxStatsFilter>,
-    ) -> Result<Vec<PodSandboxStats>> {
+    pub(crate) fn list_sandbox_stats(&self, filter: Option<PodSandboxStatsFilter>) -> Result<Vec<PodSandboxStats>> {
         let filter = filter.unwrap_or_default();
         let candidates = if filter.id.is_empty() {
             self.sandboxes.all()
@@ -212,9 +186,5 @@ fn network_usage(time: i64, interface: &str) -> Option<NetworkUsage> {
         tx_bytes: value(read("rx_bytes")?),
         tx_errors: value(read("rx_errors")?),
     };
-    Some(NetworkUsage {
-        timestamp: time,
-        default_interface: Some(usage.clone()),
-        interfaces: vec![usage],
-    })
+    Some(NetworkUsage { timestamp: time, default_interface: Some(usage.clone()), interfaces: vec![usage] })
 }

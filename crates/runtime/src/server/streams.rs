@@ -24,21 +24,9 @@ const MOST: usize = 1000;
 /// What a ticket is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ticket {
-    Exec {
-        container: String,
-        command: Vec<String>,
-        terminal: bool,
-        streams: Wanted,
-    },
-    Attach {
-        container: String,
-        terminal: bool,
-        streams: Wanted,
-    },
-    PortForward {
-        sandbox: String,
-        ports: Vec<u16>,
-    },
+    Exec { container: String, command: Vec<String>, terminal: bool, streams: Wanted },
+    Attach { container: String, terminal: bool, streams: Wanted },
+    PortForward { sandbox: String, ports: Vec<u16> },
 }
 
 /// Which standard streams are wanted.
@@ -53,14 +41,10 @@ impl Wanted {
     /// Refuses what makes no sense.
     pub(crate) fn check(self, terminal: bool) -> Result<Self> {
         if terminal && self.stderr {
-            return Err(RuntimeError::InvalidArgument(
-                "tty and stderr cannot both be true".into(),
-            ));
+            return Err(RuntimeError::InvalidArgument("tty and stderr cannot both be true".into()));
         }
         if !self.stdin && !self.stdout && !self.stderr {
-            return Err(RuntimeError::InvalidArgument(
-                "one of stdin, stdout, or stderr must be set".into(),
-            ));
+            return Err(RuntimeError::InvalidArgument("one of stdin, stdout, or stderr must be set".into()));
         }
         Ok(self)
     }
@@ -83,9 +67,7 @@ impl Streams {
     /// Makes a ticket; the URL to open.
     pub(crate) fn issue(&self, ticket: Ticket) -> Result<String> {
         let Some(address) = self.address.get() else {
-            return Err(RuntimeError::FailedPrecondition(
-                "the streaming server is not running".into(),
-            ));
+            return Err(RuntimeError::FailedPrecondition("the streaming server is not running".into()));
         };
         let kind = ticket.kind();
         // 244 random bits from the system's generator.
@@ -132,10 +114,7 @@ mod tests {
     #[test]
     fn a_ticket_is_good_once_and_for_one_thing() {
         let streams = Streams::default();
-        let ticket = Ticket::PortForward {
-            sandbox: "s".into(),
-            ports: vec![],
-        };
+        let ticket = Ticket::PortForward { sandbox: "s".into(), ports: vec![] };
         assert!(streams.issue(ticket.clone()).is_err());
         streams.set_address(SocketAddr::from(([127, 0, 0, 1], 1234)));
         let url = streams.issue(ticket.clone()).unwrap();
@@ -148,11 +127,7 @@ mod tests {
 
     #[test]
     fn senseless_wishes_are_refused() {
-        let wanted = |stdin, stdout, stderr| Wanted {
-            stdin,
-            stdout,
-            stderr,
-        };
+        let wanted = |stdin, stdout, stderr| Wanted { stdin, stdout, stderr };
         assert!(wanted(false, false, false).check(false).is_err());
         assert!(wanted(true, true, true).check(true).is_err());
         assert!(wanted(true, true, true).check(false).is_ok());

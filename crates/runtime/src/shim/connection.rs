@@ -11,9 +11,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sys::socket::{
-        ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg,
-    },
+    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg},
 };
 
 use super::{
@@ -49,12 +47,7 @@ pub(crate) enum Read {
 impl Connection {
     pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self {
-            stream,
-            decoder: Decoder::default(),
-            out: VecDeque::new(),
-            subscribed: false,
-        })
+        Ok(Self { stream, decoder: Decoder::default(), out: VecDeque::new(), subscribed: false })
     }
 
     /// Takes in what has arrived.
@@ -89,11 +82,7 @@ impl Connection {
     }
 
     fn queue(&mut self, id: u64, message: &FromShim, fds: Vec<OwnedFd>) {
-        self.out.push_back(Outgoing {
-            bytes: encode(id, fds.len(), message),
-            sent: 0,
-            fds,
-        });
+        self.out.push_back(Outgoing { bytes: encode(id, fds.len(), message), sent: 0, fds });
     }
 
     /// Sends what the socket takes; whether something is left.
@@ -125,12 +114,7 @@ pub(crate) fn receive(stream: &impl AsRawFd) -> io::Result<(Vec<u8>, Vec<OwnedFd
     let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
     let mut slices = [IoSliceMut::new(&mut buffer)];
     let message = loop {
-        match recvmsg::<UnixAddr>(
-            stream.as_raw_fd(),
-            &mut slices,
-            Some(&mut space),
-            MsgFlags::MSG_CMSG_CLOEXEC,
-        ) {
+        match recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
             Err(Errno::EINTR) => {}
             result => break result?,
         }
@@ -146,22 +130,12 @@ pub(crate) fn receive(stream: &impl AsRawFd) -> io::Result<(Vec<u8>, Vec<OwnedFd
 }
 
 /// Sends bytes, and descriptors beside the first of them; how many bytes went.
-pub(crate) fn send(
-    stream: &impl AsRawFd,
-    bytes: &[u8],
-    fds: &[OwnedFd],
-) -> io::Result<usize> {
+pub(crate) fn send(stream: &impl AsRawFd, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<usize> {
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control = if raw.is_empty() { &[][..] } else { &rights[..] };
     loop {
-        match sendmsg::<UnixAddr>(
-            stream.as_raw_fd(),
-            &[IoSlice::new(bytes)],
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        ) {
+        match sendmsg::<UnixAddr>(stream.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None) {
             Err(Errno::EINTR) => {}
             result => return Ok(result?),
         }

@@ -80,12 +80,8 @@ impl Container {
 
     /// The first process has ended: ends the others, notes how, and writes it down.
     pub(crate) fn exited(&mut self, code: i32) -> Exit {
-        let oom_killed = crate::cgroup::oom_kills(&self.cgroup_dirs) > 0;
-        let exit = Exit {
-            code,
-            finished_at: now_nanos(),
-            oom_killed,
-        };
+        let oom_killed = self.oom_killed();
+        let exit = Exit { code, finished_at: now_nanos(), oom_killed };
         // The server asks us when it can't read this.
         let _ = write_exit(&self.dir, &exit);
         self.clean_cgroup();
@@ -94,6 +90,11 @@ impl Container {
         self.terminal = None;
         self.exit = Some(exit.clone());
         exit
+    }
+
+    /// Whether the kernel has killed one of its processes for want of memory.
+    pub(crate) fn oom_killed(&self) -> bool {
+        crate::cgroup::oom_kills(&self.cgroup_dirs) > 0
     }
 
     /// Kills what is left in the group and removes it, as far as that goes at once.
@@ -149,10 +150,7 @@ impl Containers {
 
     /// The running container whose first process this is.
     pub(crate) fn by_pid(&self, pid: i32) -> Option<String> {
-        self.0
-            .values()
-            .find(|c| c.pid == Some(pid) && c.exit.is_none())
-            .map(|c| c.id.clone())
+        self.0.values().find(|c| c.pid == Some(pid) && c.exit.is_none()).map(|c| c.id.clone())
     }
 }
 

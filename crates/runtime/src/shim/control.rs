@@ -11,8 +11,8 @@ use std::{
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-        UnixAddr, recvmsg, sendmsg, socketpair,
+        AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, sendmsg,
+        socketpair,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -43,16 +43,8 @@ pub(crate) struct Reports(OwnedFd);
 
 /// A new pair; the shim's end doesn't block.
 pub(crate) fn pair() -> io::Result<(Reports, Reporter)> {
-    let (ours, theirs) = socketpair(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )?;
-    nix::fcntl::fcntl(
-        ours.as_raw_fd(),
-        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
-    )?;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    nix::fcntl::fcntl(ours.as_raw_fd(), nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
     Ok((Reports(ours), Reporter(theirs)))
 }
 
@@ -61,20 +53,12 @@ impl Reporter {
     pub(crate) fn send(&self, report: &Report, fd: Option<RawFd>) {
         let mut bytes = serde_json::to_vec(report).unwrap_or_default();
         if bytes.len() > MAX {
-            bytes = serde_json::to_vec(&Report::Failed("error too long to report".into()))
-                .unwrap_or_default();
+            bytes = serde_json::to_vec(&Report::Failed("error too long to report".into())).unwrap_or_default();
         }
         let fds: Vec<RawFd> = fd.into_iter().collect();
         let rights = [ControlMessage::ScmRights(&fds)];
         let control = if fds.is_empty() { &[][..] } else { &rights[..] };
-        let sent = sendmsg::<UnixAddr>(
-            self.0.as_raw_fd(),
-            &[IoSlice::new(&bytes)],
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        );
-        drop(sent);
+        let _ = sendmsg::<UnixAddr>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None);
     }
 }
 
@@ -99,12 +83,8 @@ impl Reports {
         let mut buffer = vec![0; MAX];
         let mut space = nix::cmsg_space!([RawFd; 1]);
         let mut slices = [IoSliceMut::new(&mut buffer)];
-        let received = recvmsg::<UnixAddr>(
-            self.0.as_raw_fd(),
-            &mut slices,
-            Some(&mut space),
-            MsgFlags::MSG_CMSG_CLOEXEC,
-        );
+        let received =
+            recvmsg::<UnixAddr>(self.0.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC);
         let (length, fd) = match received {
             Ok(message) => {
                 let mut fd = None;
@@ -145,16 +125,10 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
 }
 
-#[allow(
-    unsafe_code,
-    reason = "duplicates a descriptor that the caller holds"
-)]
+#[allow(unsafe_code, reason = "duplicates a descriptor that the caller holds")]
 /// A second descriptor for the same file, closed on exec.
 pub(crate) fn duplicate(fd: &impl AsRawFd) -> io::Result<OwnedFd> {
-    let new = nix::fcntl::fcntl(
-        fd.as_raw_fd(),
-        nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3),
-    )?;
+    let new = nix::fcntl::fcntl(fd.as_raw_fd(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
     // SAFETY: the kernel has just made it.
     Ok(unsafe { OwnedFd::from_raw_fd(new) })
 }

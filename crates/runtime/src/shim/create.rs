@@ -37,15 +37,11 @@ use super::{
 /// Stdin, stdout and stderr of the container, `None` with a terminal.
 pub(crate) type Stdio = Option<[OwnedFd; 3]>;
 
-/// Forks the helper; how it went is read from the reports.
-pub(crate) fn spawn(
-    plan: &ContainerPlan,
-    namespaces: &Namespaces,
-    stdio: Stdio,
-) -> io::Result<Reports> {
+/// Forks the helper; its number. How it went is read from the reports.
+pub(crate) fn spawn(plan: &ContainerPlan, namespaces: &Namespaces, stdio: Stdio) -> io::Result<(Reports, i32)> {
     let (reports, reporter) = control::pair()?;
     match syscalls::fork()? {
-        Fork::Parent(_) => Ok(reports),
+        Fork::Parent(pid) => Ok((reports, pid)),
         Fork::Child => {
             drop(reports);
             report_log::install(control::duplicate(&reporter)?);
@@ -57,12 +53,7 @@ pub(crate) fn spawn(
     }
 }
 
-fn start(
-    plan: &ContainerPlan,
-    namespaces: &Namespaces,
-    stdio: Stdio,
-    reporter: &Reporter,
-) -> Result<(), String> {
+fn start(plan: &ContainerPlan, namespaces: &Namespaces, stdio: Stdio, reporter: &Reporter) -> Result<(), String> {
     let io = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
     let staging = plan.dir.join("mounts");
     let bundle = plan.dir.join("bundle");
@@ -77,8 +68,7 @@ fn start(
     let staged = mounts::stage(&plan.mounts, &plan.rootfs, &staging).map_err(|e| e.to_string())?;
     prepare_cwd(plan)?;
     let spec = oci::build(plan, namespaces, &staged).map_err(|e| e.to_string())?;
-    spec.save(bundle.join("config.json"))
-        .map_err(|e| format!("write config.json: {e}"))?;
+    spec.save(bundle.join("config.json")).map_err(|e| format!("write config.json: {e}"))?;
     let filter = Filter::of(&plan.process).map_err(io("read the seccomp filter"))?;
     let console = if plan.process.terminal {
         Some(listen_console(&plan.dir).map_err(io("listen for the terminal"))?)
@@ -95,26 +85,14 @@ fn start(
     let mut builder = ContainerBuilder::new(plan.id.clone(), SyscallType::default())
         .with_root_path(&state)
         .map_err(failed)?
-        .with_executor(LastSteps {
-            process: Rc::new(plan.process.clone()),
-            filter,
-            prepared: Rc::default(),
-        });
+        .with_executor(LastSteps { process: Rc::new(plan.process.clone()), filter, prepared: Rc::default() });
     if let Some([stdin, stdout, stderr]) = stdio {
-        builder = builder
-            .with_stdin(stdin)
-            .with_stdout(stdout)
-            .with_stderr(stderr);
+        builder = builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr);
     }
     if console.is_some() {
         builder = builder.with_console_socket(Some(plan.dir.join(CONSOLE)));
     }
-    let mut container = builder
-        .as_init(&bundle)
-        .with_systemd(false)
-        .with_detach(true)
-        .build()
-        .map_err(failed)?;
+    let mut container = builder.as_init(&bundle).with_systemd(false).with_detach(true).build().map_err(failed)?;
     let pid = container.pid().ok_or("libcontainer made no process")?;
     reporter.send(&Report::Pid(pid.as_raw()), None);
     if let Some(listener) = console {
@@ -185,12 +163,7 @@ fn receive_console(listener: &UnixListener) -> io::Result<OwnedFd> {
     let mut buffer = [0; 256];
     let mut space = nix::cmsg_space!([RawFd; 1]);
     let mut slices = [io::IoSliceMut::new(&mut buffer)];
-    let message = recvmsg::<UnixAddr>(
-        stream.as_raw_fd(),
-        &mut slices,
-        Some(&mut space),
-        MsgFlags::MSG_CMSG_CLOEXEC,
-    )?;
+    let message = recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(fds) = control
             && let Some(fd) = fds.into_iter().map(syscalls::own).next()

@@ -23,11 +23,7 @@ pub(crate) struct Target<'a> {
 /// Forks the process; how it went is read from the reports.
 ///
 /// `stdio` are stdin, stdout and stderr, `/dev/null` where `None`; without meaning for a terminal.
-pub(crate) fn spawn(
-    target: &Target<'_>,
-    process: &ProcessSpec,
-    stdio: [Option<OwnedFd>; 3],
-) -> io::Result<Reports> {
+pub(crate) fn spawn(target: &Target<'_>, process: &ProcessSpec, stdio: [Option<OwnedFd>; 3]) -> io::Result<Reports> {
     let (reports, reporter) = control::pair()?;
     match syscalls::fork()? {
         Fork::Parent(_) => Ok(reports),

@@ -25,9 +25,8 @@ pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
     let root = syscalls::open_path(&rootfs)?;
     while let (Some(source), Some(destination)) = (args.next(), args.next()) {
         let (source, destination) = (PathBuf::from(source), PathBuf::from(destination));
-        mount(&root, &source, &destination).map_err(|error| {
-            io::Error::new(error.kind(), format!("{}: {error}", destination.display()))
-        })?;
+        mount(&root, &source, &destination)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", destination.display())))?;
     }
     Ok(())
 }

@@ -39,10 +39,7 @@ pub(crate) struct Formatter {
 
 impl Formatter {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self {
-            stream,
-            pending: Vec::new(),
-        }
+        Self { stream, pending: Vec::new() }
     }
 
     /// Appends the entries that `bytes` complete to `out`.
@@ -137,9 +134,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 
 /// Nanoseconds since 1970.
 pub(crate) fn now_nanos() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_nanos() as i64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64)
 }
 
 /// The file that entries go to.
@@ -152,11 +147,7 @@ pub(crate) struct LogFile {
 impl LogFile {
     /// Opens for appending, making the file when it is missing.
     pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .mode(0o640)
-            .open(&path)?;
+        let file = File::options().create(true).append(true).mode(0o640).open(&path)?;
         Ok(Self { path, file })
     }
 
@@ -197,10 +188,7 @@ mod tests {
         formatter.feed(b"o\n\nthree", &time, &mut out);
         formatter.finish(&time, &mut out);
         let t = "1970-01-01T00:00:00.000000000Z stderr F";
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            format!("{t} one\n{t} two\n{t} \n{t} three\n")
-        );
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{t} one\n{t} two\n{t} \n{t} three\n"));
     }
 
     proptest! {

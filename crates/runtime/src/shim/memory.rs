@@ -3,10 +3,7 @@
 //! A shim sleeps nearly always. Before it does, it gives back what it doesn't need for sleeping: free heap, and
 //! the pages of its own executable, which the kernel keeps in its cache and maps again when they are used.
 
-#![allow(
-    unsafe_code,
-    reason = "tells the allocator and the kernel which pages are not needed"
-)]
+#![allow(unsafe_code, reason = "tells the allocator and the kernel which pages are not needed")]
 
 /// Gives memory back.
 pub(crate) fn trim() {

@@ -37,19 +37,12 @@ pub(crate) struct MountPlan {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum MountKind {
     /// A new file system; options as `mount(8)` takes them.
-    Fs {
-        typ: String,
-        source: String,
-        options: Vec<String>,
-    },
+    Fs { typ: String, source: String, options: Vec<String> },
     /// A part of the host's tree.
     Bind(Bind),
     /// The container's own groups of a version 1 machine, read-only unless said otherwise:
     /// `(name, directory)` of each hierarchy.
-    CgroupV1 {
-        dirs: Vec<(String, PathBuf)>,
-        writable: bool,
-    },
+    CgroupV1 { dirs: Vec<(String, PathBuf)>, writable: bool },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,11 +88,7 @@ pub(crate) struct StagedMount {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StageError {
     #[error("mount {path}: cannot {action}: {source}")]
-    Mount {
-        path: PathBuf,
-        action: &'static str,
-        source: io::Error,
-    },
+    Mount { path: PathBuf, action: &'static str, source: io::Error },
     #[error("path {path:?} is mounted on {mount:?} but it is not a shared mount")]
     NotShared { path: PathBuf, mount: PathBuf },
     #[error("path {path:?} is mounted on {mount:?} but it is not a shared or slave mount")]
@@ -111,24 +100,13 @@ pub(crate) enum StageError {
 }
 
 fn failed<E: Into<io::Error>>(path: &Path, action: &'static str) -> impl FnOnce(E) -> StageError {
-    move |error| StageError::Mount {
-        path: path.to_owned(),
-        action,
-        source: error.into(),
-    }
+    move |error| StageError::Mount { path: path.to_owned(), action, source: error.into() }
 }
 
 /// Enters a mount namespace of its own and stages `plan` at `staging` (an existing empty directory).
-pub(crate) fn stage(
-    plan: &[MountPlan],
-    rootfs: &Path,
-    staging: &Path,
-) -> Result<Staged, StageError> {
+pub(crate) fn stage(plan: &[MountPlan], rootfs: &Path, staging: &Path) -> Result<Staged, StageError> {
     check_rootfs(rootfs)?;
-    let plan: Vec<MountPlan> = plan
-        .iter()
-        .map(|mount| resolve_destination(rootfs, mount))
-        .collect::<Result<_, _>>()?;
+    let plan: Vec<MountPlan> = plan.iter().map(|mount| resolve_destination(rootfs, mount)).collect::<Result<_, _>>()?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed(staging, "make a mount namespace"))?;
     let table = fs::read_to_string("/proc/self/mountinfo").map_err(failed(staging, "read mounts"))?;
     let table = parse_mount_table(&table);
@@ -143,30 +121,18 @@ pub(crate) fn stage(
     }
     let parent = mount_of(staging, &table).map_or(Path::new("/"), |m| &m.point);
     let none = None::<&str>;
-    mount(none, parent, none, MsFlags::MS_PRIVATE, none)
-        .map_err(failed(parent, "make private"))?;
+    mount(none, parent, none, MsFlags::MS_PRIVATE, none).map_err(failed(parent, "make private"))?;
     let tmpfs = Some("tmpfs");
     mount(tmpfs, staging, tmpfs, MsFlags::empty(), Some("mode=0700"))
         .map_err(failed(staging, "mount the staging directory"))?;
-    mount(none, staging, none, MsFlags::MS_PRIVATE, none)
-        .map_err(failed(staging, "make private"))?;
+    mount(none, staging, none, MsFlags::MS_PRIVATE, none).map_err(failed(staging, "make private"))?;
 
-    let device_bind = plan
-        .iter()
-        .any(|m| m.destination == Path::new("/dev") && matches!(m.kind, MountKind::Bind(_)));
-    let mut staged = Staged {
-        mounts: Vec::new(),
-        deferred: Vec::new(),
-        shared: false,
-    };
+    let device_bind = plan.iter().any(|m| m.destination == Path::new("/dev") && matches!(m.kind, MountKind::Bind(_)));
+    let mut staged = Staged { mounts: Vec::new(), deferred: Vec::new(), shared: false };
     for (number, (mount, source)) in plan.iter().zip(sources).enumerate() {
         let at = staging.join(number.to_string());
         let bound = match &mount.kind {
-            MountKind::Fs {
-                typ,
-                source,
-                options,
-            } => {
+            MountKind::Fs { typ, source, options } => {
                 staged.mounts.push(StagedMount {
                     destination: mount.destination.clone(),
                     typ: typ.clone(),
@@ -226,23 +192,17 @@ fn resolve_destination(rootfs: &Path, mount: &MountPlan) -> Result<MountPlan, St
     let refused = match &mount.kind {
         MountKind::Bind(bind) if destination == proc => !is_procfs(&bind.source),
         _ => {
-            destination.starts_with(proc)
-                && destination != proc
-                && !ALLOWED.iter().any(|a| destination == Path::new(a))
+            destination.starts_with(proc) && destination != proc && !ALLOWED.iter().any(|a| destination == Path::new(a))
         }
     };
     if refused {
         return Err(StageError::InsideProc(mount.destination.clone()));
     }
-    Ok(MountPlan {
-        destination,
-        kind: mount.kind.clone(),
-    })
+    Ok(MountPlan { destination, kind: mount.kind.clone() })
 }
 
 fn is_procfs(path: &Path) -> bool {
-    nix::sys::statfs::statfs(path)
-        .is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC)
+    nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC)
 }
 
 /// Where a path of a container leads, as far as its image says. Nobody else changes the image meanwhile.
@@ -304,16 +264,10 @@ fn clone_source(bind: &Bind, table: &[MountEntry]) -> Result<OwnedFd, StageError
     let entry = mount_of(&path, table);
     match (bind.propagation, entry) {
         (Propagation::Both, Some(entry)) if !entry.shared => {
-            return Err(StageError::NotShared {
-                path: bind.source.clone(),
-                mount: entry.point.clone(),
-            });
+            return Err(StageError::NotShared { path: bind.source.clone(), mount: entry.point.clone() });
         }
         (Propagation::FromHost, Some(entry)) if !entry.shared && !entry.slave => {
-            return Err(StageError::NotSlave {
-                path: bind.source.clone(),
-                mount: entry.point.clone(),
-            });
+            return Err(StageError::NotSlave { path: bind.source.clone(), mount: entry.point.clone() });
         }
         _ => {}
     }
@@ -324,12 +278,8 @@ fn clone_source(bind: &Bind, table: &[MountEntry]) -> Result<OwnedFd, StageError
         Propagation::Both => 0,
     };
     if propagation != 0 {
-        let attributes = MountAttributes {
-            propagation,
-            ..Default::default()
-        };
-        syscalls::mount_setattr(tree.as_fd(), true, attributes)
-            .map_err(failed(&path, "set the propagation"))?;
+        let attributes = MountAttributes { propagation, ..Default::default() };
+        syscalls::mount_setattr(tree.as_fd(), true, attributes).map_err(failed(&path, "set the propagation"))?;
     }
     let mut set = 0;
     if bind.readonly {
@@ -339,10 +289,7 @@ fn clone_source(bind: &Bind, table: &[MountEntry]) -> Result<OwnedFd, StageError
         set |= libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     }
     if set != 0 {
-        let attributes = MountAttributes {
-            set,
-            ..Default::default()
-        };
+        let attributes = MountAttributes { set, ..Default::default() };
         syscalls::mount_setattr(tree.as_fd(), bind.recursive_readonly, attributes)
             .map_err(failed(&path, "set the flags"))?;
     }
@@ -361,29 +308,19 @@ fn attach(tree: BorrowedFd<'_>, at: &Path) -> Result<(), StageError> {
 }
 
 /// A small tree with the container's directory of each hierarchy.
-fn stage_cgroups(
-    dirs: &[(String, PathBuf)],
-    writable: bool,
-    at: &Path,
-) -> Result<(), StageError> {
+fn stage_cgroups(dirs: &[(String, PathBuf)], writable: bool, at: &Path) -> Result<(), StageError> {
     fs::create_dir(at).map_err(failed(at, "create"))?;
     let tmpfs = Some("tmpfs");
-    mount(tmpfs, at, tmpfs, MsFlags::empty(), Some("mode=0755"))
-        .map_err(failed(at, "mount the cgroup directory"))?;
+    mount(tmpfs, at, tmpfs, MsFlags::empty(), Some("mode=0755")).map_err(failed(at, "mount the cgroup directory"))?;
     for (name, dir) in dirs {
         let tree = syscalls::open_tree(dir, false).map_err(failed(dir, "clone"))?;
-        let private = MountAttributes {
-            propagation: libc::MS_PRIVATE,
-            ..Default::default()
-        };
-        syscalls::mount_setattr(tree.as_fd(), true, private)
-            .map_err(failed(dir, "set the propagation"))?;
+        let private = MountAttributes { propagation: libc::MS_PRIVATE, ..Default::default() };
+        syscalls::mount_setattr(tree.as_fd(), true, private).map_err(failed(dir, "set the propagation"))?;
         attach(tree.as_fd(), &at.join(name))?;
         // Controllers that are mounted together are also found by their single names.
         if name.contains(',') {
             for single in name.split(',') {
-                std::os::unix::fs::symlink(name, at.join(single))
-                    .map_err(failed(at, "link a controller"))?;
+                std::os::unix::fs::symlink(name, at.join(single)).map_err(failed(at, "link a controller"))?;
             }
         }
     }
@@ -391,10 +328,7 @@ fn stage_cgroups(
     if !writable {
         set |= libc::MOUNT_ATTR_RDONLY;
     }
-    let attributes = MountAttributes {
-        set,
-        ..Default::default()
-    };
+    let attributes = MountAttributes { set, ..Default::default() };
     let whole = syscalls::open_path(at).map_err(failed(at, "open"))?;
     syscalls::mount_setattr(whole.as_fd(), true, attributes).map_err(failed(at, "set the flags"))
 }
@@ -425,8 +359,7 @@ fn prepare_file_target(rootfs: &Path, destination: &Path) -> Result<(), StageErr
             if !flags.contains(OFlag::O_CREAT) {
                 how = how.mode(Mode::empty());
             }
-            openat2(std::os::fd::AsRawFd::as_raw_fd(&root), &current, how)
-                .map(|fd| drop(syscalls::own(fd)))
+            openat2(std::os::fd::AsRawFd::as_raw_fd(&root), &current, how).map(|fd| drop(syscalls::own(fd)))
         };
         match open(OFlag::O_PATH) {
             Ok(()) => return Ok(()),
@@ -510,10 +443,7 @@ fn parse_mount_table(table: &str) -> Vec<MountEntry> {
 
 /// The mount that a path is on: the last of the longest, since later ones cover earlier ones.
 fn mount_of<'a>(path: &Path, table: &'a [MountEntry]) -> Option<&'a MountEntry> {
-    table
-        .iter()
-        .filter(|m| path.starts_with(&m.point))
-        .max_by_key(|m| m.point.components().count())
+    table.iter().filter(|m| path.starts_with(&m.point)).max_by_key(|m| m.point.components().count())
 }
 
 #[cfg(test)]
@@ -538,8 +468,7 @@ mod tests {
         let root = dir.path().join("root");
         fs::create_dir_all(root.join("etc")).unwrap();
         let outside = dir.path().join("outside");
-        std::os::unix::fs::symlink("../../../../run/stub/resolv.conf", root.join("etc/resolv.conf"))
-            .unwrap();
+        std::os::unix::fs::symlink("../../../../run/stub/resolv.conf", root.join("etc/resolv.conf")).unwrap();
         std::os::unix::fs::symlink(&outside, root.join("etc/hosts")).unwrap();
         prepare_file_target(&root, Path::new("/etc/resolv.conf")).unwrap();
         prepare_file_target(&root, Path::new("/etc/hosts")).unwrap();

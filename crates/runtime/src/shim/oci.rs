@@ -8,9 +8,9 @@ use std::{collections::HashMap, os::fd::AsRawFd, path::PathBuf};
 use libcontainer::oci_spec::{
     OciSpecError,
     runtime::{
-        Hook, HookBuilder, HooksBuilder, LinuxBuilder, LinuxDevice, LinuxDeviceBuilder,
-        LinuxDeviceType, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount,
-        MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+        Hook, HookBuilder, HooksBuilder, LinuxBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType,
+        LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, ProcessBuilder, RootBuilder,
+        Spec, SpecBuilder, UserBuilder,
     },
 };
 
@@ -22,14 +22,8 @@ use super::{
 };
 
 /// Turns a plan into a configuration.
-pub(crate) fn build(
-    plan: &ContainerPlan,
-    namespaces: &Namespaces,
-    staged: &Staged,
-) -> Result<Spec, OciSpecError> {
-    let mut user = UserBuilder::default()
-        .uid(plan.process.uid)
-        .gid(plan.process.gid);
+pub(crate) fn build(plan: &ContainerPlan, namespaces: &Namespaces, staged: &Staged) -> Result<Spec, OciSpecError> {
+    let mut user = UserBuilder::default().uid(plan.process.uid).gid(plan.process.gid);
     if !plan.process.groups.is_empty() {
         user = user.additional_gids(plan.process.groups.clone());
     }
@@ -63,26 +57,13 @@ pub(crate) fn build(
 
     let mut spec = SpecBuilder::default()
         .version("1.2.0")
-        .root(
-            RootBuilder::default()
-                .path(&plan.rootfs)
-                .readonly(plan.readonly_rootfs)
-                .build()?,
-        )
+        .root(RootBuilder::default().path(&plan.rootfs).readonly(plan.readonly_rootfs).build()?)
         .process(process)
         .linux(linux)
-        .mounts(
-            staged
-                .mounts
-                .iter()
-                .map(mount)
-                .collect::<Result<Vec<_>, _>>()?,
-        )
+        .mounts(staged.mounts.iter().map(mount).collect::<Result<Vec<_>, _>>()?)
         .annotations(plan.annotations.iter().cloned().collect::<HashMap<_, _>>());
     if !staged.deferred.is_empty() {
-        let hooks = HooksBuilder::default()
-            .create_container(vec![deferred_mounts(plan, staged)?])
-            .build()?;
+        let hooks = HooksBuilder::default().create_container(vec![deferred_mounts(plan, staged)?]).build()?;
         spec = spec.hooks(hooks);
     }
     let mut spec = spec.build()?;
@@ -91,18 +72,13 @@ pub(crate) fn build(
     Ok(spec)
 }
 
-fn namespace_list(
-    plan: &ContainerPlan,
-    namespaces: &Namespaces,
-) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+fn namespace_list(plan: &ContainerPlan, namespaces: &Namespaces) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     use LinuxNamespaceType as Type;
     let mut list = vec![(Type::Mount, None)];
     if plan.cgroup_namespace {
         list.push((Type::Cgroup, None));
     }
-    let held = |fd: &std::os::fd::OwnedFd| {
-        Some(PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())))
-    };
+    let held = |fd: &std::os::fd::OwnedFd| Some(PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())));
     match plan.pid {
         Share::Container => list.push((Type::Pid, None)),
         Share::Pod => {
@@ -151,11 +127,7 @@ fn mount(mount: &StagedMount) -> Result<Mount, OciSpecError> {
 fn device(device: &DevicePlan) -> Result<LinuxDevice, OciSpecError> {
     LinuxDeviceBuilder::default()
         .path(&device.path)
-        .typ(if device.block {
-            LinuxDeviceType::B
-        } else {
-            LinuxDeviceType::C
-        })
+        .typ(if device.block { LinuxDeviceType::B } else { LinuxDeviceType::C })
         .major(device.major)
         .minor(device.minor)
         .file_mode(device.mode)
@@ -170,9 +142,5 @@ fn deferred_mounts(plan: &ContainerPlan, staged: &Staged) -> Result<Hook, OciSpe
         args.push(source.display().to_string());
         args.push(destination.display().to_string());
     }
-    HookBuilder::default()
-        .path("/proc/self/exe")
-        .args(args)
-        .env(Vec::<String>::new())
-        .build()
+    HookBuilder::default().path("/proc/self/exe").args(args).env(Vec::<String>::new()).build()
 }

@@ -52,13 +52,7 @@ pub(crate) trait Logs {
 
 impl Outputs {
     /// Starts reading an output.
-    pub(crate) fn add(
-        &mut self,
-        reactor: &Reactor,
-        container: &str,
-        stream: Stream,
-        fd: OwnedFd,
-    ) -> io::Result<()> {
+    pub(crate) fn add(&mut self, reactor: &Reactor, container: &str, stream: Stream, fd: OwnedFd) -> io::Result<()> {
         set_nonblocking(&fd)?;
         self.next += 1;
         reactor.add(&fd, &Source::Output(self.next), Interest::Read)?;
@@ -76,43 +70,26 @@ impl Outputs {
     }
 
     /// Copies an output to a client from now on; an output that has ended closes the client at once.
-    pub(crate) fn attach(
-        &mut self,
-        reactor: &Reactor,
-        container: &str,
-        stream: Stream,
-        fd: OwnedFd,
-    ) -> io::Result<()> {
+    pub(crate) fn attach(&mut self, reactor: &Reactor, container: &str, stream: Stream, fd: OwnedFd) -> io::Result<()> {
         set_nonblocking(&fd)?;
-        let output = self
-            .outputs
-            .iter_mut()
-            .find(|(_, o)| o.container == container && o.stream == stream);
+        let output = self.outputs.iter_mut().find(|(_, o)| o.container == container && o.stream == stream);
         let Some((number, output)) = output else {
             return Ok(());
         };
         self.next += 1;
         reactor.add(&fd, &Source::Client(self.next), Interest::None)?;
         output.clients.push(self.next);
-        self.clients.insert(
-            self.next,
-            Client {
-                fd,
-                output: *number,
-                pending: Vec::new(),
-            },
-        );
+        self.clients.insert(self.next, Client { fd, output: *number, pending: Vec::new() });
         Ok(())
     }
 
     /// An output is readable.
     pub(crate) fn readable(&mut self, reactor: &Reactor, number: u64, logs: &mut impl Logs) {
         self.pump(reactor, number, logs);
-        let held_up = self.outputs.get(&number).is_some_and(|o| {
-            o.clients
-                .iter()
-                .any(|c| self.clients.get(c).is_some_and(|c| !c.pending.is_empty()))
-        });
+        let held_up = self
+            .outputs
+            .get(&number)
+            .is_some_and(|o| o.clients.iter().any(|c| self.clients.get(c).is_some_and(|c| !c.pending.is_empty())));
         if held_up && let Some(output) = self.outputs.get(&number) {
             // Registered above; can't fail while it is.
             let _ = reactor.change(&output.fd, &Source::Output(number), Interest::None);
@@ -143,10 +120,7 @@ impl Outputs {
         let Some(output) = self.outputs.get(&number) else {
             return;
         };
-        let free = output
-            .clients
-            .iter()
-            .all(|c| self.clients.get(c).is_none_or(|c| c.pending.is_empty()));
+        let free = output.clients.iter().all(|c| self.clients.get(c).is_none_or(|c| c.pending.is_empty()));
         if free {
             let _ = reactor.change(&output.fd, &Source::Output(number), Interest::Read);
         }
@@ -154,12 +128,8 @@ impl Outputs {
 
     /// Reads all that a container has written, without regard to slow clients.
     pub(crate) fn drain(&mut self, reactor: &Reactor, container: &str, logs: &mut impl Logs) {
-        let numbers: Vec<u64> = self
-            .outputs
-            .iter()
-            .filter(|(_, o)| o.container == container)
-            .map(|(n, _)| *n)
-            .collect();
+        let numbers: Vec<u64> =
+            self.outputs.iter().filter(|(_, o)| o.container == container).map(|(n, _)| *n).collect();
         for number in numbers {
             while self.pump(reactor, number, logs) {}
         }
@@ -168,8 +138,7 @@ impl Outputs {
     /// Stops reading a container's outputs.
     pub(crate) fn close(&mut self, container: &str) {
         self.outputs.retain(|_, o| o.container != container);
-        self.clients
-            .retain(|_, c| self.outputs.contains_key(&c.output));
+        self.clients.retain(|_, c| self.outputs.contains_key(&c.output));
     }
 
     /// Reads one chunk; whether there may be more right away.
@@ -240,8 +209,7 @@ impl Outputs {
 
     /// Ends clients whose output has ended and who have got everything.
     pub(crate) fn collect_finished(&mut self) {
-        self.clients
-            .retain(|_, c| c.output != 0 || !c.pending.is_empty());
+        self.clients.retain(|_, c| c.output != 0 || !c.pending.is_empty());
     }
 }
 
@@ -265,9 +233,6 @@ fn write_pending(client: &mut Client) -> io::Result<()> {
 
 pub(crate) fn set_nonblocking(fd: &impl AsRawFd) -> io::Result<()> {
     let flags = OFlag::from_bits_truncate(fcntl(fd.as_raw_fd(), FcntlArg::F_GETFL)?);
-    fcntl(
-        fd.as_raw_fd(),
-        FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK),
-    )?;
+    fcntl(fd.as_raw_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
 }

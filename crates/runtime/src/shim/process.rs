@@ -4,15 +4,11 @@
 //! ones. libcontainer's own steps are not used for this: it filters system calls too early, filters no
 //! executed process at all, and looks names up through libc.
 
-#![allow(
-    unsafe_code,
-    reason = "capset, prctl, seccomp and execve right before the process image is replaced"
-)]
+#![allow(unsafe_code, reason = "capset, prctl, seccomp and execve right before the process image is replaced")]
 
 use std::{
-    ffi::{CString, OsStr},
-    fs,
-    io,
+    ffi::CString,
+    fs, io,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -64,11 +60,7 @@ const SOCK_FILTER_SIZE: usize = size_of::<libc::sock_filter>();
 impl Filter {
     /// Reads the filter of a process. To be called while the host's files are visible.
     pub(crate) fn of(process: &ProcessSpec) -> io::Result<Option<Self>> {
-        process
-            .seccomp
-            .as_deref()
-            .map(|path| Self::read(path, process.seccomp_log))
-            .transpose()
+        process.seccomp.as_deref().map(|path| Self::read(path, process.seccomp_log)).transpose()
     }
 
     fn read(path: &Path, log: bool) -> io::Result<Self> {
@@ -80,10 +72,7 @@ impl Filter {
                 format!("{} is not a compiled filter", path.display()),
             ));
         }
-        Ok(Self {
-            instructions: bytes,
-            log,
-        })
+        Ok(Self { instructions: bytes, log })
     }
 
     fn install(&self) -> Result<(), Errno> {
@@ -97,23 +86,14 @@ impl Filter {
                 k: u32::from_ne_bytes([c[4], c[5], c[6], c[7]]),
             })
             .collect();
-        let program = libc::sock_fprog {
-            len: instructions.len() as u16,
-            filter: instructions.as_ptr().cast_mut(),
-        };
+        let program = libc::sock_fprog { len: instructions.len() as u16, filter: instructions.as_ptr().cast_mut() };
         let mut flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
         if self.log {
             flags |= libc::SECCOMP_FILTER_FLAG_LOG;
         }
         // SAFETY: the program points to `instructions`, which live until the kernel has copied them.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_seccomp,
-                libc::SECCOMP_SET_MODE_FILTER,
-                flags,
-                &raw const program,
-            )
-        };
+        let result =
+            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
         Errno::result(result).map(drop)
     }
 }
@@ -163,10 +143,7 @@ pub(crate) fn become_process(p: &Prepared) -> String {
             .and_then(|()| p.filter.as_ref().map_or(Ok(()), Filter::install))
     } else {
         // Without no-new-privileges only CAP_SYS_ADMIN may install a filter, so it comes first.
-        p.filter
-            .as_ref()
-            .map_or(Ok(()), Filter::install)
-            .and_then(|()| set_capabilities(p.capabilities))
+        p.filter.as_ref().map_or(Ok(()), Filter::install).and_then(|()| set_capabilities(p.capabilities))
     };
     if let Err(error) = result {
         return format!("cannot drop privileges: {}", error.desc());
@@ -175,11 +152,7 @@ pub(crate) fn become_process(p: &Prepared) -> String {
         Ok(never) => match never {},
         Err(error) => error,
     };
-    format!(
-        "exec {}: {}",
-        p.path.to_string_lossy(),
-        error.desc().to_lowercase()
-    )
+    format!("exec {}: {}", p.path.to_string_lossy(), error.desc().to_lowercase())
 }
 
 /// The runtime of Rust ignores SIGPIPE and the shim blocks what it reads as events; both would be inherited.
@@ -236,15 +209,7 @@ pub(crate) fn set_capabilities(sets: Capabilities) -> Result<(), Errno> {
     for capability in 0..64u64 {
         if sets.ambient & (1 << capability) != 0 {
             // SAFETY: takes numbers only.
-            let result = unsafe {
-                libc::prctl(
-                    libc::PR_CAP_AMBIENT,
-                    libc::PR_CAP_AMBIENT_RAISE,
-                    capability,
-                    0,
-                    0,
-                )
-            };
+            let result = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0) };
             Errno::result(result)?;
         }
     }
@@ -253,8 +218,7 @@ pub(crate) fn set_capabilities(sets: Capabilities) -> Result<(), Errno> {
 
 fn prctl_ambient_clear() -> Result<(), Errno> {
     // SAFETY: takes numbers only.
-    let result =
-        unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    let result = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
     Errno::result(result).map(drop)
 }
 
@@ -269,11 +233,7 @@ fn look_up(name: &str, env: &[String]) -> Result<PathBuf, String> {
             Err(error) => Err(format!("{quoted}: {}", error.desc().to_lowercase())),
         };
     }
-    let path = env
-        .iter()
-        .rev()
-        .find_map(|e| e.strip_prefix("PATH="))
-        .unwrap_or("");
+    let path = env.iter().rev().find_map(|e| e.strip_prefix("PATH=")).unwrap_or("");
     let mut refused = None;
     for dir in path.split(':') {
         let dir = if dir.is_empty() { "." } else { dir };
@@ -291,8 +251,7 @@ fn look_up(name: &str, env: &[String]) -> Result<PathBuf, String> {
 }
 
 fn usable(path: &Path) -> Result<(), Errno> {
-    let metadata = fs::metadata(path)
-        .map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    let metadata = fs::metadata(path).map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
     if metadata.is_dir() {
         return Err(Errno::EISDIR);
     }
@@ -346,14 +305,6 @@ fn make_dirs(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether `name` is set in an environment.
-pub(crate) fn has_env(env: &[String], name: &str) -> bool {
-    env.iter().any(|e| {
-        e.strip_prefix(name)
-            .is_some_and(|rest| OsStr::new(rest).as_bytes().first() == Some(&b'='))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,28 +316,13 @@ mod tests {
         fs::write(dir.path().join("run"), "").unwrap();
         fs::set_permissions(dir.path().join("run"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(dir.path().join("plain"), fs::Permissions::from_mode(0o644)).unwrap();
-        let env = [
-            "PATH=/nowhere".to_owned(),
-            format!("PATH=/nowhere:{}", dir.path().display()),
-        ];
+        let env = ["PATH=/nowhere".to_owned(), format!("PATH=/nowhere:{}", dir.path().display())];
         assert_eq!(look_up("run", &env).unwrap(), dir.path().join("run"));
-        assert_eq!(
-            look_up("none", &env).unwrap_err(),
-            "exec: \"none\": executable file not found in $PATH"
-        );
-        assert_eq!(
-            look_up("plain", &env).unwrap_err(),
-            "exec: \"plain\": permission denied"
-        );
-        assert_eq!(
-            look_up("/x/none", &env).unwrap_err(),
-            "exec: \"/x/none\": stat /x/none: no such file or directory"
-        );
+        assert_eq!(look_up("none", &env).unwrap_err(), "exec: \"none\": executable file not found in $PATH");
+        assert_eq!(look_up("plain", &env).unwrap_err(), "exec: \"plain\": permission denied");
+        assert_eq!(look_up("/x/none", &env).unwrap_err(), "exec: \"/x/none\": stat /x/none: no such file or directory");
         let path = dir.path().display().to_string();
-        assert_eq!(
-            look_up(&path, &env).unwrap_err(),
-            format!("exec: \"{path}\": is a directory")
-        );
+        assert_eq!(look_up(&path, &env).unwrap_err(), format!("exec: \"{path}\": is a directory"));
     }
 
     #[test]

@@ -38,11 +38,7 @@ pub(crate) enum Request {
     /// Creates and starts a container.
     Start(Box<ContainerPlan>),
     /// Sends a signal to a container's first process, or to all of its processes.
-    Kill {
-        container: String,
-        signal: i32,
-        all: bool,
-    },
+    Kill { container: String, signal: i32, all: bool },
     /// Forgets a container that has exited.
     Delete { container: String },
     /// Runs a process in a container; descriptors: stdin, stdout, stderr, those that
@@ -50,18 +46,9 @@ pub(crate) enum Request {
     Exec(Box<ExecPlan>),
     /// Copies a container's output to the descriptors that come along (stdout, stderr as announced); the
     /// response brings its stdin when asked for.
-    Attach {
-        container: String,
-        stdin: bool,
-        stdout: bool,
-        stderr: bool,
-    },
+    Attach { container: String, stdin: bool, stdout: bool, stderr: bool },
     /// Sets the size of a container's terminal.
-    Resize {
-        container: String,
-        width: u16,
-        height: u16,
-    },
+    Resize { container: String, width: u16, height: u16 },
     /// Opens the log file anew, after it was renamed.
     ReopenLog { container: String },
     /// Asks for all containers, and for events on this connection from now on.
@@ -262,9 +249,7 @@ impl Decoder {
     }
 
     /// The next whole message with its descriptors, or `None` until more arrives.
-    pub(crate) fn next<T: DeserializeOwned>(
-        &mut self,
-    ) -> Result<Option<(Frame<T>, Vec<OwnedFd>)>, DecodeError> {
+    pub(crate) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<(Frame<T>, Vec<OwnedFd>)>, DecodeError> {
         let Some(head) = self.bytes.first_chunk::<4>() else {
             return Ok(None);
         };
@@ -282,10 +267,7 @@ impl Decoder {
             self.bytes = Vec::new();
         }
         if self.fds.len() < usize::from(frame.fds) {
-            return Err(DecodeError::Descriptors {
-                announced: frame.fds,
-                received: self.fds.len(),
-            });
+            return Err(DecodeError::Descriptors { announced: frame.fds, received: self.fds.len() });
         }
         let fds = self.fds.drain(..usize::from(frame.fds)).collect();
         Ok(Some((frame, fds)))
@@ -301,11 +283,7 @@ pub(crate) fn encode<T: Serialize>(id: u64, fds: usize, body: &T) -> Vec<u8> {
         body: &'a T,
     }
     let mut out = vec![0; 4];
-    let frame = Out {
-        id,
-        fds: fds as u8,
-        body,
-    };
+    let frame = Out { id, fds: fds as u8, body };
     // Writing to memory fails only for maps whose keys aren't strings; the messages have none.
     if serde_json::to_writer(&mut out, &frame).is_err() {
         out.truncate(4);
@@ -360,9 +338,6 @@ mod tests {
     fn missing_descriptors_are_noticed() {
         let mut decoder = Decoder::default();
         decoder.feed(&encode(1, 2, &Request::Subscribe), []);
-        assert!(matches!(
-            decoder.next::<Request>(),
-            Err(DecodeError::Descriptors { announced: 2, received: 0 })
-        ));
+        assert!(matches!(decoder.next::<Request>(), Err(DecodeError::Descriptors { announced: 2, received: 0 })));
     }
 }

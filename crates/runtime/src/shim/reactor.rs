@@ -85,16 +85,10 @@ fn from_number(number: u64) -> Option<Source> {
 
 impl Reactor {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-        })
+        Ok(Self { epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)? })
     }
 
-    fn wait_for(
-        &self,
-        events: &mut [EpollEvent],
-        timeout: impl Into<EpollTimeout>,
-    ) -> io::Result<usize> {
+    fn wait_for(&self, events: &mut [EpollEvent], timeout: impl Into<EpollTimeout>) -> io::Result<usize> {
         match self.epoll.wait(events, timeout) {
             Ok(count) => Ok(count),
             Err(nix::errno::Errno::EINTR) => Ok(0),
@@ -109,19 +103,9 @@ impl Reactor {
     }
 
     /// Changes what is waited for.
-    pub(crate) fn change(
-        &self,
-        fd: &impl AsRawFd,
-        source: &Source,
-        interest: Interest,
-    ) -> io::Result<()> {
+    pub(crate) fn change(&self, fd: &impl AsRawFd, source: &Source, interest: Interest) -> io::Result<()> {
         let mut event = EpollEvent::new(interest.flags(), to_number(source));
         Ok(self.epoll.modify(borrow(fd), &mut event)?)
-    }
-
-    /// Stops waiting for a descriptor that stays open.
-    pub(crate) fn remove(&self, fd: &impl AsRawFd) -> io::Result<()> {
-        Ok(self.epoll.delete(borrow(fd))?)
     }
 
     /// Sleeps until something is ready. `before_sleep` runs when nothing was for a while, once.

@@ -34,10 +34,7 @@ pub(crate) struct Namespaces {
 /// # Errors
 /// Says which step failed.
 pub(crate) fn create(plan: &SandboxPlan) -> Result<Namespaces, String> {
-    let mut namespaces = Namespaces {
-        network: plan.network.clone(),
-        ..Default::default()
-    };
+    let mut namespaces = Namespaces { network: plan.network.clone(), ..Default::default() };
     if plan.hostname.is_none() && !plan.ipc && !plan.pid && plan.sysctls.is_empty() {
         return Ok(namespaces);
     }
@@ -120,8 +117,7 @@ fn set_up(plan: &SandboxPlan) -> Result<i32, String> {
         nix::unistd::sethostname(hostname).map_err(|e| format!("set the host name: {e}"))?;
     }
     for (path, value) in &plan.sysctls {
-        fs::write(format!("/proc/sys/{path}"), value)
-            .map_err(|e| format!("sysctl {path}={value}: {e}"))?;
+        fs::write(format!("/proc/sys/{path}"), value).map_err(|e| format!("sysctl {path}={value}: {e}"))?;
     }
     if !plan.pid {
         return Ok(0);
@@ -133,14 +129,8 @@ fn set_up(plan: &SandboxPlan) -> Result<i32, String> {
             drop(writer);
             let mut message = String::new();
             // It closes all descriptors when it is ready.
-            File::from(complaints)
-                .read_to_string(&mut message)
-                .map_err(|e| e.to_string())?;
-            if message.is_empty() {
-                Ok(pid)
-            } else {
-                Err(format!("start the pause process: {message}"))
-            }
+            File::from(complaints).read_to_string(&mut message).map_err(|e| e.to_string())?;
+            if message.is_empty() { Ok(pid) } else { Err(format!("start the pause process: {message}")) }
         }
     }
 }

@@ -28,10 +28,7 @@ use super::{
     log_file::{LogFile, Stream},
     memory,
     output::Outputs,
-    protocol::{
-        ContainerPlan, ContainerState, ErrorKind, Event, ExecPlan, Request, Response, SandboxPlan,
-        VERSION,
-    },
+    protocol::{ContainerPlan, ContainerState, ErrorKind, Event, ExecPlan, Request, Response, SandboxPlan, VERSION},
     reactor::{Interest, Reactor, Ready, Source},
     sandbox::{self, Namespaces},
     terminal,
@@ -69,7 +66,11 @@ struct Start {
 }
 
 enum Kind {
-    Container(String),
+    Container {
+        name: String,
+        /// The process that runs libcontainer.
+        helper: i32,
+    },
     Exec,
 }
 
@@ -86,8 +87,7 @@ impl Server {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
         mask.thread_block()?;
-        let signals =
-            SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         let reactor = Reactor::new()?;
         reactor.add(&listener, &Source::Listener, Interest::Read)?;
         reactor.add(&signals, &Source::Signals, Interest::Read)?;
@@ -131,12 +131,8 @@ impl Server {
             }
             Source::Connection(id) => self.read(id),
             Source::Start(id) => self.reports(id),
-            Source::Output(id) => self
-                .outputs
-                .readable(&self.reactor, id, &mut self.containers),
-            Source::Client(id) => self
-                .outputs
-                .client_ready(&self.reactor, id, ready.writable),
+            Source::Output(id) => self.outputs.readable(&self.reactor, id, &mut self.containers),
+            Source::Client(id) => self.outputs.client_ready(&self.reactor, id, ready.writable),
         }
         Ok(())
     }
@@ -148,8 +144,7 @@ impl Server {
                     self.next += 1;
                     let connection = Connection::new(stream)?;
                     let source = Source::Connection(self.next);
-                    self.reactor
-                        .add(&connection.stream, &source, Interest::Read)?;
+                    self.reactor.add(&connection.stream, &source, Interest::Read)?;
                     self.connections.insert(self.next, connection);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -207,11 +202,7 @@ impl Server {
                 }
             };
             let source = Source::Connection(*id);
-            if self
-                .reactor
-                .change(&connection.stream, &source, interest)
-                .is_err()
-            {
+            if self.reactor.change(&connection.stream, &source, interest).is_err() {
                 gone.push(*id);
             }
         }
@@ -235,31 +226,16 @@ impl Server {
                 self.shut_down(connection, id);
                 return;
             }
-            Request::Attach {
-                container,
-                stdin,
-                stdout,
-                stderr,
-            } => self.attach(&container, stdin, [stdout, stderr], fds),
-            Request::Hello { .. } => Ok((
-                Response::Hello {
-                    version: VERSION,
-                    pid: std::process::id() as i32,
-                },
-                Vec::new(),
-            )),
+            Request::Attach { container, stdin, stdout, stderr } => {
+                self.attach(&container, stdin, [stdout, stderr], fds)
+            }
+            Request::Hello { .. } => {
+                Ok((Response::Hello { version: VERSION, pid: std::process::id() as i32 }, Vec::new()))
+            }
             Request::CreateSandbox(plan) => self.create_sandbox(&plan),
-            Request::Kill {
-                container,
-                signal,
-                all,
-            } => self.kill(&container, signal, all),
+            Request::Kill { container, signal, all } => self.kill(&container, signal, all),
             Request::Delete { container } => self.delete(&container),
-            Request::Resize {
-                container,
-                width,
-                height,
-            } => self.resize(&container, width, height),
+            Request::Resize { container, width, height } => self.resize(&container, width, height),
             Request::ReopenLog { container } => self.reopen_log(&container),
             Request::Subscribe => {
                 if let Some(connection) = self.connections.get_mut(&connection) {
@@ -269,9 +245,7 @@ impl Server {
                 Ok((Response::State { containers }, Vec::new()))
             }
         };
-        let (response, fds) = result.unwrap_or_else(|(kind, message)| {
-            (Response::Error { kind, message }, Vec::new())
-        });
+        let (response, fds) = result.unwrap_or_else(|(kind, message)| (Response::Error { kind, message }, Vec::new()));
         self.respond(connection, id, response, fds);
     }
 
@@ -283,16 +257,12 @@ impl Server {
 
     fn start(&mut self, connection: u64, request: u64, plan: ContainerPlan) -> Result<(), Refusal> {
         if self.containers.get(&plan.id).is_some() {
-            return Err((
-                ErrorKind::State,
-                format!("container {} was started already", plan.id),
-            ));
+            return Err((ErrorKind::State, format!("container {} was started already", plan.id)));
         }
         let log = match &plan.log_path {
-            Some(path) => Some(
-                LogFile::open(path.clone())
-                    .map_err(|e| other(format!("open the log {}: {e}", path.display())))?,
-            ),
+            Some(path) => {
+                Some(LogFile::open(path.clone()).map_err(|e| other(format!("open the log {}: {e}", path.display())))?)
+            }
             None => None,
         };
         let mut container = Container::new(&plan, log);
@@ -310,13 +280,13 @@ impl Server {
             };
             theirs = Some([stdin, out, err]);
             for (stream, fd) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
-                self.outputs
-                    .add(&self.reactor, &plan.id, stream, fd)
-                    .map_err(other)?;
+                self.outputs.add(&self.reactor, &plan.id, stream, fd).map_err(other)?;
             }
         }
-        let started = create::spawn(&plan, &self.namespaces, theirs)
-            .and_then(|r| self.watch_start(connection, request, r, Kind::Container(plan.id.clone())));
+        let started = create::spawn(&plan, &self.namespaces, theirs).and_then(|(reports, helper)| {
+            let kind = Kind::Container { name: plan.id.clone(), helper };
+            self.watch_start(connection, request, reports, kind)
+        });
         if let Err(error) = started {
             self.outputs.close(&plan.id);
             return Err(other(error));
@@ -325,39 +295,21 @@ impl Server {
         Ok(())
     }
 
-    fn exec(
-        &mut self,
-        connection: u64,
-        request: u64,
-        plan: &ExecPlan,
-        fds: Vec<OwnedFd>,
-    ) -> Result<(), Refusal> {
+    fn exec(&mut self, connection: u64, request: u64, plan: &ExecPlan, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
         let container = self.running(&plan.container)?;
         let Some(pidfd) = &container.pidfd else {
             return Err((ErrorKind::State, "container is not running".into()));
         };
         let mut fds = fds.into_iter();
-        let stdio = [plan.stdin, plan.stdout, plan.stderr]
-            .map(|announced| if announced { fds.next() } else { None });
-        let target = exec::Target {
-            pidfd: pidfd.as_fd(),
-            cgroup_dirs: &container.cgroup_dirs,
-        };
+        let stdio = [plan.stdin, plan.stdout, plan.stderr].map(|announced| if announced { fds.next() } else { None });
+        let target = exec::Target { pidfd: pidfd.as_fd(), cgroup_dirs: &container.cgroup_dirs };
         let reports = exec::spawn(&target, &plan.process, stdio).map_err(other)?;
-        self.watch_start(connection, request, reports, Kind::Exec)
-            .map_err(other)
+        self.watch_start(connection, request, reports, Kind::Exec).map_err(other)
     }
 
-    fn watch_start(
-        &mut self,
-        connection: u64,
-        request: u64,
-        reports: Reports,
-        kind: Kind,
-    ) -> io::Result<()> {
+    fn watch_start(&mut self, connection: u64, request: u64, reports: Reports, kind: Kind) -> io::Result<()> {
         self.next += 1;
-        self.reactor
-            .add(&reports, &Source::Start(self.next), Interest::Read)?;
+        self.reactor.add(&reports, &Source::Start(self.next), Interest::Read)?;
         self.starts.insert(
             self.next,
             Start {
@@ -385,7 +337,7 @@ impl Server {
                     start.pid = Some(pid);
                     start.exit = self.unclaimed.remove(&pid);
                     // While it isn't reaped the number is its own.
-                    if let Kind::Container(name) = &start.kind
+                    if let Kind::Container { name, .. } = &start.kind
                         && let Some(container) = self.containers.get_mut(name)
                     {
                         container.set_pid(pid);
@@ -411,14 +363,11 @@ impl Server {
     fn started(&mut self, mut start: Start) {
         let result = match (start.failed.take(), start.pid) {
             (Some(message), _) => Err(explain(message, &start.log)),
-            (None, None) => Err(explain(
-                "the process that starts the container died".into(),
-                &start.log,
-            )),
+            (None, None) => Err(explain("the process that starts the container died".into(), &start.log)),
             (None, Some(pid)) => Ok(pid),
         };
         match (&start.kind, result) {
-            (Kind::Container(name), Ok(pid)) => {
+            (Kind::Container { name, .. }, Ok(pid)) => {
                 let name = name.clone();
                 if let Some(terminal) = start.terminal {
                     self.take_terminal(&name, terminal);
@@ -430,10 +379,13 @@ impl Server {
                     self.container_exited(&name, code);
                 }
             }
-            (Kind::Container(name), Err(message)) => {
+            (Kind::Container { name, .. }, Err(mut message)) => {
                 let name = name.clone();
                 self.outputs.close(&name);
                 if let Some(container) = self.containers.remove(&name) {
+                    if container.oom_killed() {
+                        message += ": container init was OOM-killed (memory limit too low?)";
+                    }
                     container.clean_cgroup();
                 }
                 self.refuse(&start, message);
@@ -454,10 +406,7 @@ impl Server {
     }
 
     fn refuse(&mut self, start: &Start, message: String) {
-        let response = Response::Error {
-            kind: ErrorKind::Other,
-            message,
-        };
+        let response = Response::Error { kind: ErrorKind::Other, message };
         self.respond(start.connection, start.request, response, Vec::new());
     }
 
@@ -469,9 +418,7 @@ impl Server {
             container.terminal = Some(copy);
         }
         // Fails only for want of memory; the container then runs without a log.
-        let _ = self
-            .outputs
-            .add(&self.reactor, name, Stream::Stdout, master);
+        let _ = self.outputs.add(&self.reactor, name, Stream::Stdout, master);
     }
 
     /// Learns of every child that has ended; whether any is left.
@@ -506,46 +453,31 @@ impl Server {
     }
 
     fn container_exited(&mut self, name: &str, code: i32) {
-        self.outputs
-            .drain(&self.reactor, name, &mut self.containers);
+        self.outputs.drain(&self.reactor, name, &mut self.containers);
         let Some(container) = self.containers.get_mut(name) else {
             return;
         };
         let exit = container.exited(code);
         for connection in self.connections.values_mut().filter(|c| c.subscribed) {
-            connection.tell(Event::Exited {
-                container: name.to_owned(),
-                exit: exit.clone(),
-            });
+            connection.tell(Event::Exited { container: name.to_owned(), exit: exit.clone() });
         }
     }
 
     fn running(&self, name: &str) -> Result<&Container, Refusal> {
         let container = self.known(name)?;
         if container.exit.is_some() {
-            return Err((
-                ErrorKind::State,
-                format!("container {name} is not running"),
-            ));
+            return Err((ErrorKind::State, format!("container {name} is not running")));
         }
         Ok(container)
     }
 
     fn known(&self, name: &str) -> Result<&Container, Refusal> {
-        self.containers.get(name).ok_or_else(|| {
-            (
-                ErrorKind::NotFound,
-                format!("container {name} is not known to its shim"),
-            )
-        })
+        self.containers
+            .get(name)
+            .ok_or_else(|| (ErrorKind::NotFound, format!("container {name} is not known to its shim")))
     }
 
-    fn kill(
-        &mut self,
-        name: &str,
-        signal: i32,
-        all: bool,
-    ) -> Result<(Response, Vec<OwnedFd>), Refusal> {
+    fn kill(&mut self, name: &str, signal: i32, all: bool) -> Result<(Response, Vec<OwnedFd>), Refusal> {
         let container = self.running(name)?;
         container.kill(signal, all).map_err(other)?;
         Ok((Response::Done, Vec::new()))
@@ -582,9 +514,7 @@ impl Server {
         let mut fds = fds.into_iter();
         for (wanted, stream) in outputs.into_iter().zip([Stream::Stdout, Stream::Stderr]) {
             if let Some(fd) = wanted.then(|| fds.next()).flatten() {
-                self.outputs
-                    .attach(&self.reactor, name, stream, fd)
-                    .map_err(other)?;
+                self.outputs.attach(&self.reactor, name, stream, fd).map_err(other)?;
             }
         }
         if stdin
@@ -594,19 +524,11 @@ impl Server {
             // The client now holds the only one, so that its end is the container's end of input.
             container.stdin = None;
         }
-        let response = Response::Attached {
-            terminal,
-            stdin_once,
-        };
+        let response = Response::Attached { terminal, stdin_once };
         Ok((response, brought))
     }
 
-    fn resize(
-        &mut self,
-        name: &str,
-        width: u16,
-        height: u16,
-    ) -> Result<(Response, Vec<OwnedFd>), Refusal> {
+    fn resize(&mut self, name: &str, width: u16, height: u16) -> Result<(Response, Vec<OwnedFd>), Refusal> {
         let container = self.running(name)?;
         let Some(master) = &container.terminal else {
             return Err((ErrorKind::State, format!("container {name} has no terminal")));
@@ -629,6 +551,12 @@ impl Server {
             if container.exit.is_none() {
                 // What can't be killed now keeps the shim alive, and the server asks again.
                 let _ = container.kill(libc::SIGKILL, true);
+            }
+        }
+        for start in self.starts.values() {
+            if let Kind::Container { helper, .. } = start.kind {
+                // It may hang in a mount, and has usually ended.
+                let _ = kill(Pid::from_raw(helper), Signal::SIGKILL);
             }
         }
         if let Some(pause) = self.namespaces.pause.take() {

@@ -1,9 +1,6 @@
 //! System calls that no crate of ours wraps.
 
-#![allow(
-    unsafe_code,
-    reason = "thin wrappers; every pointer passed lives across its call"
-)]
+#![allow(unsafe_code, reason = "thin wrappers; every pointer passed lives across its call")]
 
 use std::{
     ffi::CString,
@@ -51,11 +48,7 @@ pub(crate) struct MountAttributes {
 }
 
 /// Changes a mount's flags and propagation, also of those below when `recursive`.
-pub(crate) fn mount_setattr(
-    tree: BorrowedFd<'_>,
-    recursive: bool,
-    attributes: MountAttributes,
-) -> io::Result<()> {
+pub(crate) fn mount_setattr(tree: BorrowedFd<'_>, recursive: bool, attributes: MountAttributes) -> io::Result<()> {
     let mut flags = libc::AT_EMPTY_PATH;
     if recursive {
         flags |= libc::AT_RECURSIVE;
@@ -112,10 +105,7 @@ pub(crate) fn move_mount_onto(tree: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::R
 
 /// A descriptor that only stands for the path.
 pub(crate) fn open_path(path: &Path) -> io::Result<OwnedFd> {
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
-        .open(path)?;
+    let file = File::options().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path)?;
     Ok(file.into())
 }
 
@@ -127,11 +117,7 @@ pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: i32) -> io:
         mode: u64,
         resolve: u64,
     }
-    let path = if path.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        path
-    };
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let path = path_string(path)?;
     let how = How {
         flags: (flags | libc::O_CLOEXEC) as u64,
@@ -139,15 +125,8 @@ pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: i32) -> io:
         resolve: libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS,
     };
     // SAFETY: string and structure outlive the call, and the structure's size is passed.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_openat2,
-            root.as_raw_fd(),
-            path.as_ptr(),
-            &raw const how,
-            size_of::<How>(),
-        )
-    };
+    let fd =
+        unsafe { libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), &raw const how, size_of::<How>()) };
     Ok(own(Errno::result(fd)? as RawFd))
 }
 
@@ -166,14 +145,9 @@ pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
 
 /// Closes all descriptors from `first` on, or marks them to be closed on exec.
 pub(crate) fn close_from(first: RawFd, on_exec: bool) -> io::Result<()> {
-    let flags = if on_exec {
-        libc::CLOSE_RANGE_CLOEXEC
-    } else {
-        0
-    };
+    let flags = if on_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
     // SAFETY: the callers no longer use what they close here.
-    let result =
-        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
     Errno::result(result)?;
     Ok(())
 }
@@ -222,22 +196,13 @@ pub(crate) struct CapabilityData {
     pub(crate) inheritable: u32,
 }
 
-static CALLING_PROCESS: CapabilityHeader = CapabilityHeader {
-    version: 0x2008_0522,
-    pid: 0,
-};
+static CALLING_PROCESS: CapabilityHeader = CapabilityHeader { version: 0x2008_0522, pid: 0 };
 
 /// The capability sets of the calling process: low and high half.
 pub(crate) fn get_capabilities() -> io::Result<[CapabilityData; 2]> {
     let mut data = [CapabilityData::default(); 2];
     // SAFETY: version 3 takes a header and fills two data blocks, which is what is passed.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_capget,
-            &raw const CALLING_PROCESS,
-            data.as_mut_ptr(),
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw const CALLING_PROCESS, data.as_mut_ptr()) };
     Errno::result(result)?;
     Ok(data)
 }
@@ -245,8 +210,7 @@ pub(crate) fn get_capabilities() -> io::Result<[CapabilityData; 2]> {
 /// Sets the capability sets of the calling process.
 pub(crate) fn put_capabilities(data: &[CapabilityData; 2]) -> Result<(), Errno> {
     // SAFETY: version 3 takes a header and two data blocks, which is what is passed.
-    let result =
-        unsafe { libc::syscall(libc::SYS_capset, &raw const CALLING_PROCESS, data.as_ptr()) };
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const CALLING_PROCESS, data.as_ptr()) };
     Errno::result(result).map(drop)
 }
 
@@ -255,19 +219,12 @@ pub(crate) fn set_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     // SAFETY: raw calls act on this thread, the only one; the list outlives the call.
     unsafe {
         Errno::result(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0))?;
-        Errno::result(libc::syscall(
-            libc::SYS_setgroups,
-            groups.len(),
-            groups.as_ptr(),
-        ))?;
+        Errno::result(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
         Errno::result(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
         Errno::result(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
         Errno::result(libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0))?;
     }
     // Kept are the permitted ones only; the next steps need them in effect.
-    let kept = get_capabilities()?.map(|half| CapabilityData {
-        effective: half.permitted,
-        ..half
-    });
+    let kept = get_capabilities()?.map(|half| CapabilityData { effective: half.permitted, ..half });
     Ok(put_capabilities(&kept)?)
 }

@@ -25,20 +25,13 @@ pub(crate) struct Devices {
 /// nodes of these.
 fn default_rules() -> Vec<DeviceRule> {
     use DeviceKind::{Block, Char};
-    let make = |kind| DeviceRule {
-        read: false,
-        write: false,
-        ..DeviceRule::any(kind)
-    };
+    let make = |kind| DeviceRule { read: false, write: false, ..DeviceRule::any(kind) };
     let mut rules = vec![make(Char), make(Block)];
     // null, zero, full, random, urandom, tty, console, ptmx
     for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
         rules.push(DeviceRule::full(Char, major, minor));
     }
-    rules.push(DeviceRule {
-        major: Some(136),
-        ..DeviceRule::any(Char)
-    });
+    rules.push(DeviceRule { major: Some(136), ..DeviceRule::any(Char) });
     rules
 }
 
@@ -46,29 +39,21 @@ fn default_rules() -> Vec<DeviceRule> {
 pub(crate) fn plan(asked: &[Device], privileged: bool) -> Result<Devices, SpecError> {
     let mut devices = Devices::default();
     if privileged {
-        devices.rules = vec![
-            DeviceRule::any(DeviceKind::Char),
-            DeviceRule::any(DeviceKind::Block),
-        ];
+        devices.rules = vec![DeviceRule::any(DeviceKind::Char), DeviceRule::any(DeviceKind::Block)];
         walk(Path::new("/dev"), Path::new("/dev"), &mut devices.nodes)
             .map_err(|e| SpecError::Device("/dev".into(), e))?;
     } else {
         devices.rules = default_rules();
     }
     for device in asked {
-        add(device, privileged, &mut devices)
-            .map_err(|e| SpecError::Device(device.host_path.clone(), e))?;
+        add(device, privileged, &mut devices).map_err(|e| SpecError::Device(device.host_path.clone(), e))?;
     }
     Ok(devices)
 }
 
 fn add(device: &Device, privileged: bool, devices: &mut Devices) -> io::Result<()> {
     let host = Path::new(&device.host_path);
-    let container = if device.container_path.is_empty() {
-        host
-    } else {
-        Path::new(&device.container_path)
-    };
+    let container = if device.container_path.is_empty() { host } else { Path::new(&device.container_path) };
     if !container.starts_with("/dev") {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -80,30 +65,18 @@ fn add(device: &Device, privileged: bool, devices: &mut Devices) -> io::Result<(
     if resolved.is_dir() {
         walk(&resolved, container, &mut nodes)?;
     } else {
-        let node = node(&resolved, container)?.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "it is not a device")
-        })?;
+        let node = node(&resolved, container)?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is not a device"))?;
         nodes.push(node);
     }
-    let access = if device.permissions.is_empty() {
-        "rwm"
-    } else {
-        &device.permissions
-    };
+    let access = if device.permissions.is_empty() { "rwm" } else { &device.permissions };
     if let Some(bad) = access.chars().find(|c| !"rwm".contains(*c)) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("permission {bad:?} is none of r, w and m"),
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("permission {bad:?} is none of r, w and m")));
     }
     for node in nodes {
         if !privileged {
             devices.rules.push(DeviceRule {
-                kind: if node.block {
-                    DeviceKind::Block
-                } else {
-                    DeviceKind::Char
-                },
+                kind: if node.block { DeviceKind::Block } else { DeviceKind::Char },
                 major: Some(node.major),
                 minor: Some(node.minor),
                 read: access.contains('r'),
@@ -164,11 +137,7 @@ mod tests {
     use super::*;
 
     fn device(host: &str, container: &str, permissions: &str) -> Device {
-        Device {
-            host_path: host.into(),
-            container_path: container.into(),
-            permissions: permissions.into(),
-        }
+        Device { host_path: host.into(), container_path: container.into(), permissions: permissions.into() }
     }
 
     #[test]

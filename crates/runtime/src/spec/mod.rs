@@ -15,9 +15,8 @@ use std::{
 };
 
 use cri::v1::{
-    Capability, ContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext,
-    NamespaceMode, NamespaceOption, PodSandboxConfig, SecurityProfile, SupplementalGroupsPolicy,
-    security_profile::ProfileType,
+    Capability, ContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, NamespaceMode,
+    NamespaceOption, PodSandboxConfig, SecurityProfile, SupplementalGroupsPolicy, security_profile::ProfileType,
 };
 
 pub(crate) use resources::{convert as convert_resources, merge as merge_resources};
@@ -122,9 +121,7 @@ pub(crate) fn plan(
     let privileged = context.privileged;
     refuse_unsupported(config, &context)?;
     if privileged && !pod_context(pod).privileged {
-        return Err(SpecError::Invalid(
-            "no privileged container allowed in sandbox".into(),
-        ));
+        return Err(SpecError::Invalid("no privileged container allowed in sandbox".into()));
     }
 
     let user = user::resolve(&user_request(&context, around.image), around.users)?;
@@ -194,28 +191,16 @@ fn container_limits(resources: &LinuxContainerResources) -> Resources {
 }
 
 fn pod_context(pod: &PodSandboxConfig) -> cri::v1::LinuxSandboxSecurityContext {
-    pod.linux
-        .as_ref()
-        .and_then(|l| l.security_context.clone())
-        .unwrap_or_default()
+    pod.linux.as_ref().and_then(|l| l.security_context.clone()).unwrap_or_default()
 }
 
 /// The name that processes of a pod see.
 fn hostname<'a>(pod: &'a PodSandboxConfig, node: &'a str) -> &'a str {
-    let own_network = pod_context(pod)
-        .namespace_options
-        .is_none_or(|n| n.network != NamespaceMode::Node as i32);
-    if own_network && !pod.hostname.is_empty() {
-        &pod.hostname
-    } else {
-        node
-    }
+    let own_network = pod_context(pod).namespace_options.is_none_or(|n| n.network != NamespaceMode::Node as i32);
+    if own_network && !pod.hostname.is_empty() { &pod.hostname } else { node }
 }
 
-fn refuse_unsupported(
-    config: &ContainerConfig,
-    context: &LinuxContainerSecurityContext,
-) -> Result<(), SpecError> {
+fn refuse_unsupported(config: &ContainerConfig, context: &LinuxContainerSecurityContext) -> Result<(), SpecError> {
     if let Some(device) = config.cdi_devices.first() {
         return Err(SpecError::Unimplemented(format!(
             "CDI device {:?}: CDI is not supported by this runtime",
@@ -231,13 +216,9 @@ fn refuse_unsupported(
 
 /// User namespaces can't be made; asking for one is refused.
 pub(crate) fn check_userns(namespaces: Option<&NamespaceOption>) -> Result<(), SpecError> {
-    let asked = namespaces
-        .and_then(|n| n.userns_options.as_ref())
-        .is_some_and(|u| u.mode == NamespaceMode::Pod as i32);
+    let asked = namespaces.and_then(|n| n.userns_options.as_ref()).is_some_and(|u| u.mode == NamespaceMode::Pod as i32);
     if asked {
-        return Err(SpecError::Unimplemented(
-            "user namespaces are not supported by this runtime".into(),
-        ));
+        return Err(SpecError::Unimplemented("user namespaces are not supported by this runtime".into()));
     }
     Ok(())
 }
@@ -253,35 +234,24 @@ fn check_apparmor(profile: Option<&SecurityProfile>) -> Result<(), SpecError> {
     Ok(())
 }
 
-fn user_request(
-    context: &LinuxContainerSecurityContext,
-    image: &ImageConfig,
-) -> user::UserRequest {
+fn user_request(context: &LinuxContainerSecurityContext, image: &ImageConfig) -> user::UserRequest {
     user::UserRequest {
         uid: context.run_as_user.as_ref().map(|v| v.value),
         gid: context.run_as_group.as_ref().map(|v| v.value),
         username: context.run_as_username.clone(),
         image_user: image.user.clone(),
         supplemental_groups: context.supplemental_groups.clone(),
-        merge_image_groups: context.supplemental_groups_policy
-            == SupplementalGroupsPolicy::Merge as i32,
+        merge_image_groups: context.supplemental_groups_policy == SupplementalGroupsPolicy::Merge as i32,
     }
 }
 
 fn capability_sets(context: &LinuxContainerSecurityContext) -> Result<Capabilities, SpecError> {
     let all = capabilities::all_available();
     if context.privileged {
-        return Ok(Capabilities {
-            bounding: all,
-            permitted: all,
-            ambient: 0,
-        });
+        return Ok(Capabilities { bounding: all, permitted: all, ambient: 0 });
     }
-    let Capability {
-        add_capabilities,
-        drop_capabilities,
-        add_ambient_capabilities,
-    } = context.capabilities.clone().unwrap_or_default();
+    let Capability { add_capabilities, drop_capabilities, add_ambient_capabilities } =
+        context.capabilities.clone().unwrap_or_default();
     let is_all = |name: &String| name.eq_ignore_ascii_case("ALL");
     let mut set = capabilities::default_mask();
     if add_capabilities.iter().any(is_all) {
@@ -291,9 +261,7 @@ fn capability_sets(context: &LinuxContainerSecurityContext) -> Result<Capabiliti
         set = 0;
     }
     let bit = |name: &String| {
-        capabilities::number(name)
-            .map(|n| 1u64 << n)
-            .ok_or_else(|| SpecError::Capability(name.clone()))
+        capabilities::number(name).map(|n| 1u64 << n).ok_or_else(|| SpecError::Capability(name.clone()))
     };
     let mut ambient = 0;
     for name in add_ambient_capabilities.iter().filter(|n| !is_all(n)) {
@@ -309,17 +277,10 @@ fn capability_sets(context: &LinuxContainerSecurityContext) -> Result<Capabiliti
     }
     // What this process hasn't got it can't give.
     set &= all;
-    Ok(Capabilities {
-        bounding: set,
-        permitted: set,
-        ambient: ambient & set,
-    })
+    Ok(Capabilities { bounding: set, permitted: set, ambient: ambient & set })
 }
 
-fn seccomp_profile(
-    context: &LinuxContainerSecurityContext,
-    bounding: u64,
-) -> Result<Option<Profile>, SpecError> {
+fn seccomp_profile(context: &LinuxContainerSecurityContext, bounding: u64) -> Result<Option<Profile>, SpecError> {
     if context.privileged {
         return Ok(None);
     }
@@ -332,8 +293,7 @@ fn seccomp_profile(
         Ok(ProfileType::Localhost) => {
             let path = profile.localhost_ref.clone();
             let file = path.strip_prefix("localhost/").unwrap_or(&path);
-            let json =
-                std::fs::read(file).map_err(|e| SpecError::SeccompFile(path.clone(), e))?;
+            let json = std::fs::read(file).map_err(|e| SpecError::SeccompFile(path.clone(), e))?;
             let profile = seccomp::parse(&json).map_err(|e| SpecError::Seccomp(path, e))?;
             Ok(Some(profile))
         }
@@ -346,12 +306,9 @@ fn pid_share(namespaces: &NamespaceOption, target: Option<i32>) -> Result<Share,
         Ok(NamespaceMode::Pod) => Ok(Share::Pod),
         Ok(NamespaceMode::Container) => Ok(Share::Container),
         Ok(NamespaceMode::Node) => Ok(Share::Node),
-        Ok(NamespaceMode::Target) => target.map(Share::Target).ok_or_else(|| {
-            SpecError::Invalid(format!(
-                "target container {:?} is not running",
-                namespaces.target_id
-            ))
-        }),
+        Ok(NamespaceMode::Target) => target
+            .map(Share::Target)
+            .ok_or_else(|| SpecError::Invalid(format!("target container {:?} is not running", namespaces.target_id))),
         Err(_) => Err(SpecError::Invalid("unknown pid namespace mode".into())),
     }
 }
@@ -360,9 +317,7 @@ fn pod_share(mode: i32, which: &str) -> Result<Share, SpecError> {
     match NamespaceMode::try_from(mode) {
         Ok(NamespaceMode::Pod) => Ok(Share::Pod),
         Ok(NamespaceMode::Node) => Ok(Share::Node),
-        _ => Err(SpecError::Invalid(format!(
-            "{which} namespace mode must be POD or NODE"
-        ))),
+        _ => Err(SpecError::Invalid(format!("{which} namespace mode must be POD or NODE"))),
     }
 }
 

@@ -28,10 +28,7 @@ pub(crate) struct MountContext<'a> {
 }
 
 /// All mounts, outer ones first.
-pub(crate) fn plan(
-    asked: &[Mount],
-    context: &MountContext<'_>,
-) -> Result<Vec<MountPlan>, SpecError> {
+pub(crate) fn plan(asked: &[Mount], context: &MountContext<'_>) -> Result<Vec<MountPlan>, SpecError> {
     let mut requested = Vec::new();
     for (number, mount) in asked.iter().enumerate() {
         requested.push(convert(mount, context.image_volumes.get(&number))?);
@@ -57,9 +54,9 @@ pub(crate) fn plan(
         .filter(|d| {
             let below_dev = d.destination.starts_with("/dev") && d.destination != Path::new("/dev");
             // A /dev that is asked for covers the default one, which libcontainer fills.
-            let replaced = requested.iter().any(|m| m.destination == d.destination)
-                && d.destination != Path::new("/dev");
-            !replaced && !(own_dev && below_dev)
+            let replaced =
+                requested.iter().any(|m| m.destination == d.destination) && d.destination != Path::new("/dev");
+            !(replaced || own_dev && below_dev)
         })
         .collect();
     mounts.extend(requested);
@@ -77,43 +74,22 @@ fn defaults(context: &MountContext<'_>) -> Vec<MountPlan> {
             options: options.iter().map(|o| (*o).to_owned()).collect(),
         },
     };
-    let sys: &[&str] = if context.privileged {
-        &["nosuid", "noexec", "nodev", "rw"]
-    } else {
-        &["nosuid", "noexec", "nodev", "ro"]
-    };
+    let sys: &[&str] =
+        if context.privileged { &["nosuid", "noexec", "nodev", "rw"] } else { &["nosuid", "noexec", "nodev", "ro"] };
     let cgroup = match context.cgroup_version {
         Version::V1 => MountPlan {
             destination: "/sys/fs/cgroup".into(),
-            kind: MountKind::CgroupV1 {
-                dirs: context.cgroup_dirs.clone(),
-                writable: context.privileged,
-            },
+            kind: MountKind::CgroupV1 { dirs: context.cgroup_dirs.clone(), writable: context.privileged },
         },
         Version::V2 => {
             let access = if context.privileged { "rw" } else { "ro" };
-            fs(
-                "/sys/fs/cgroup",
-                "cgroup",
-                "cgroup",
-                &["nosuid", "noexec", "nodev", "relatime", access],
-            )
+            fs("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access])
         }
     };
     vec![
         fs("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-        fs(
-            "/dev",
-            "tmpfs",
-            "tmpfs",
-            &["nosuid", "strictatime", "mode=755", "size=65536k"],
-        ),
-        fs(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        fs("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        fs("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
         fs("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         fs("/sys", "sysfs", "sysfs", sys),
         cgroup,
@@ -166,16 +142,10 @@ fn convert(mount: &Mount, image: Option<&PathBuf>) -> Result<MountPlan, SpecErro
 }
 
 /// An image as a volume: read-only, nothing in it is executable with more rights.
-fn image_volume(
-    mount: &Mount,
-    destination: PathBuf,
-    root: &Path,
-) -> Result<MountPlan, SpecError> {
+fn image_volume(mount: &Mount, destination: PathBuf, root: &Path) -> Result<MountPlan, SpecError> {
     let bad = |why: &'static str| SpecError::Mount(mount.container_path.clone(), why);
     let below = Path::new(&mount.image_sub_path);
-    let plain = below
-        .components()
-        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    let plain = below.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if !plain {
         return Err(bad("the path inside its image must be relative, without '..'"));
     }
@@ -240,11 +210,7 @@ mod tests {
     }
 
     fn bind(host: &str, container: &str) -> Mount {
-        Mount {
-            host_path: host.into(),
-            container_path: container.into(),
-            ..Default::default()
-        }
+        Mount { host_path: host.into(), container_path: container.into(), ..Default::default() }
     }
 
     fn places(mounts: &[MountPlan]) -> Vec<&str> {
@@ -266,10 +232,7 @@ mod tests {
     fn a_dev_of_its_own_covers_the_default() {
         let asked = [bind("/log", "/dev/termination-log"), bind("/dev", "/dev/")];
         let mounts = plan(&asked, &context()).unwrap();
-        assert_eq!(
-            places(&mounts),
-            ["/proc", "/dev", "/sys", "/dev", "/dev/termination-log", "/sys/fs/cgroup"]
-        );
+        assert_eq!(places(&mounts), ["/proc", "/dev", "/sys", "/dev", "/dev/termination-log", "/sys/fs/cgroup"]);
     }
 
     #[test]
@@ -278,21 +241,13 @@ mod tests {
         std::fs::create_dir(dir.path().join("data")).unwrap();
         std::os::unix::fs::symlink("/etc", dir.path().join("link")).unwrap();
         let volumes = BTreeMap::from([(0, dir.path().to_owned())]);
-        let context = MountContext {
-            image_volumes: &volumes,
-            ..context()
-        };
+        let context = MountContext { image_volumes: &volumes, ..context() };
         let planned = |below: &str| {
-            let mount = Mount {
-                image_sub_path: below.into(),
-                ..bind("", "/volume")
-            };
+            let mount = Mount { image_sub_path: below.into(), ..bind("", "/volume") };
             plan(&[mount], &context)
         };
         let mounts = planned("data").unwrap();
-        let MountKind::Bind(bind) = &mounts[3].kind else {
-            panic!("{mounts:?}")
-        };
+        let MountKind::Bind(bind) = &mounts[3].kind else { panic!("{mounts:?}") };
         assert!(bind.readonly && bind.source == dir.path().join("data"));
         for bad in ["../x", "/etc", "link", "none"] {
             assert!(planned(bad).is_err(), "{bad}");
@@ -301,14 +256,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_applied_is_refused() {
-        let mapped = Mount {
-            uid_mappings: vec![cri::v1::IdMapping::default()],
-            ..bind("/a", "/b")
-        };
-        let recursive = Mount {
-            recursive_read_only: true,
-            ..bind("/a", "/b")
-        };
+        let mapped = Mount { uid_mappings: vec![cri::v1::IdMapping::default()], ..bind("/a", "/b") };
+        let recursive = Mount { recursive_read_only: true, ..bind("/a", "/b") };
         for bad in [mapped, recursive, bind("/a", "b"), bind("a", "/b"), bind("/a", "/x/..")] {
             assert!(plan(std::slice::from_ref(&bad), &context()).is_err(), "{bad:?}");
         }

@@ -7,15 +7,10 @@ use cri::v1::KeyValue;
 use super::{ImageConfig, SpecError};
 
 /// Where executables are looked for when neither image nor request says.
-pub(crate) const DEFAULT_PATH: &str =
-    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The command line: a request's command replaces the image's entrypoint and its default arguments.
-pub(crate) fn args(
-    command: &[String],
-    args: &[String],
-    image: &ImageConfig,
-) -> Result<Vec<String>, SpecError> {
+pub(crate) fn args(command: &[String], args: &[String], image: &ImageConfig) -> Result<Vec<String>, SpecError> {
     let mut line = command.to_vec();
     if command.is_empty() {
         line.extend_from_slice(&image.entrypoint);
@@ -32,13 +27,7 @@ pub(crate) fn args(
 }
 
 /// The environment: later ones replace earlier ones of the same name.
-pub(crate) fn env(
-    hostname: &str,
-    terminal: bool,
-    home: &str,
-    image: &ImageConfig,
-    asked: &[KeyValue],
-) -> Vec<String> {
+pub(crate) fn env(hostname: &str, terminal: bool, home: &str, image: &ImageConfig, asked: &[KeyValue]) -> Vec<String> {
     let mut env = Environment::default();
     env.set("PATH", DEFAULT_PATH);
     if terminal {
@@ -78,11 +67,7 @@ impl Environment {
 
 /// The working directory, always absolute.
 pub(crate) fn cwd(asked: &str, image: &ImageConfig) -> PathBuf {
-    let dir = if asked.is_empty() {
-        &image.working_dir
-    } else {
-        asked
-    };
+    let dir = if asked.is_empty() { &image.working_dir } else { asked };
     PathBuf::from("/").join(dir)
 }
 
@@ -96,32 +81,19 @@ mod tests {
 
     #[test]
     fn command_and_arguments_merge_as_documented() {
-        let image = ImageConfig {
-            entrypoint: strings(&["/ep"]),
-            cmd: strings(&["foo", "bar"]),
-            ..Default::default()
-        };
+        let image = ImageConfig { entrypoint: strings(&["/ep"]), cmd: strings(&["foo", "bar"]), ..Default::default() };
         let merged = |c: &[&str], a: &[&str]| args(&strings(c), &strings(a), &image).unwrap();
         assert_eq!(merged(&[], &[]), ["/ep", "foo", "bar"]);
         assert_eq!(merged(&["/c"], &[]), ["/c"]);
         assert_eq!(merged(&[], &["a"]), ["/ep", "a"]);
         assert_eq!(merged(&["/c"], &["a"]), ["/c", "a"]);
-        assert!(matches!(
-            args(&[], &[], &ImageConfig::default()),
-            Err(SpecError::NoCommand)
-        ));
+        assert!(matches!(args(&[], &[], &ImageConfig::default()), Err(SpecError::NoCommand)));
     }
 
     #[test]
     fn environment_replaces_in_place() {
-        let image = ImageConfig {
-            env: strings(&["PATH=/image", "A=1", "EMPTY"]),
-            ..Default::default()
-        };
-        let asked = [KeyValue {
-            key: "A".into(),
-            value: "x=y".into(),
-        }];
+        let image = ImageConfig { env: strings(&["PATH=/image", "A=1", "EMPTY"]), ..Default::default() };
+        let asked = [KeyValue { key: "A".into(), value: "x=y".into() }];
         assert_eq!(
             env("host", true, "/root", &image, &asked),
             ["PATH=/image", "TERM=xterm", "HOSTNAME=host", "A=x=y", "EMPTY=", "HOME=/root"]
@@ -130,10 +102,7 @@ mod tests {
 
     #[test]
     fn cwd_is_absolute() {
-        let image = ImageConfig {
-            working_dir: "srv".into(),
-            ..Default::default()
-        };
+        let image = ImageConfig { working_dir: "srv".into(), ..Default::default() };
         assert_eq!(cwd("", &image), PathBuf::from("/srv"));
         assert_eq!(cwd("/x", &image), PathBuf::from("/x"));
         assert_eq!(cwd("", &ImageConfig::default()), PathBuf::from("/"));

@@ -19,27 +19,17 @@ pub(crate) fn convert(r: &LinuxContainerResources) -> Resources {
         hugepage_limits: r
             .hugepage_limits
             .iter()
-            .map(|h| HugepageLimit {
-                page_size: h.page_size.clone(),
-                limit: h.limit,
-            })
+            .map(|h| HugepageLimit { page_size: h.page_size.clone(), limit: h.limit })
             .collect(),
         unified: r.unified.clone().into_iter().collect(),
     }
 }
 
 /// What `new` says over what `old` said, for the status of a container.
-pub(crate) fn merge(
-    old: &LinuxContainerResources,
-    new: &LinuxContainerResources,
-) -> LinuxContainerResources {
+pub(crate) fn merge(old: &LinuxContainerResources, new: &LinuxContainerResources) -> LinuxContainerResources {
     let number = |old: i64, new: i64| if new == 0 { old } else { new };
     let text = |old: &str, new: &str| {
-        if new.is_empty() {
-            old.to_owned()
-        } else {
-            new.to_owned()
-        }
+        if new.is_empty() { old.to_owned() } else { new.to_owned() }
     };
     let mut unified = old.unified.clone();
     unified.extend(new.unified.clone());
@@ -58,10 +48,7 @@ pub(crate) fn merge(
             new.hugepage_limits.clone()
         },
         unified,
-        memory_swap_limit_in_bytes: number(
-            old.memory_swap_limit_in_bytes,
-            new.memory_swap_limit_in_bytes,
-        ),
+        memory_swap_limit_in_bytes: number(old.memory_swap_limit_in_bytes, new.memory_swap_limit_in_bytes),
     }
 }
 
@@ -71,10 +58,7 @@ mod tests {
 
     #[test]
     fn nothing_said_changes_nothing() {
-        assert_eq!(
-            convert(&LinuxContainerResources::default()),
-            Resources::default()
-        );
+        assert_eq!(convert(&LinuxContainerResources::default()), Resources::default());
         let old = LinuxContainerResources {
             cpu_shares: 512,
             memory_limit_in_bytes: 1 << 20,
@@ -82,10 +66,7 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(merge(&old, &LinuxContainerResources::default()), old);
-        let new = LinuxContainerResources {
-            memory_limit_in_bytes: 2 << 20,
-            ..Default::default()
-        };
+        let new = LinuxContainerResources { memory_limit_in_bytes: 2 << 20, ..Default::default() };
         let merged = merge(&old, &new);
         assert_eq!((merged.cpu_shares, merged.memory_limit_in_bytes), (512, 2 << 20));
     }

@@ -57,9 +57,7 @@ fn path(name: &str) -> Option<String> {
             })
             .collect()
     };
-    let plain = path
-        .split('/')
-        .all(|part| !part.is_empty() && part != "." && part != "..");
+    let plain = path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     plain.then_some(path)
 }
 
@@ -75,10 +73,7 @@ mod tests {
     #[test]
     fn names_become_paths() {
         assert_eq!(one("net.ipv4.ip_forward", true, true).unwrap(), "net/ipv4/ip_forward");
-        assert_eq!(
-            one("net.ipv4.conf.eth0/1.rp_filter", true, true).unwrap(),
-            "net/ipv4/conf/eth0.1/rp_filter"
-        );
+        assert_eq!(one("net.ipv4.conf.eth0/1.rp_filter", true, true).unwrap(), "net/ipv4/conf/eth0.1/rp_filter");
         assert_eq!(one("kernel/shmmax", true, true).unwrap(), "kernel/shmmax");
     }
 

@@ -4,25 +4,16 @@ use cri::v1::{Int64Value, LinuxContainerConfig, LinuxPodSandboxConfig, LinuxSand
 
 use super::*;
 
-fn plan_with(
-    context: LinuxContainerSecurityContext,
-    pod_privileged: bool,
-) -> Result<ContainerSpec, SpecError> {
+fn plan_with(context: LinuxContainerSecurityContext, pod_privileged: bool) -> Result<ContainerSpec, SpecError> {
     let config = ContainerConfig {
         command: vec!["sh".into()],
-        linux: Some(LinuxContainerConfig {
-            security_context: Some(context),
-            resources: None,
-        }),
+        linux: Some(LinuxContainerConfig { security_context: Some(context), resources: None }),
         ..Default::default()
     };
     let pod = PodSandboxConfig {
         hostname: "pod-1".into(),
         linux: Some(LinuxPodSandboxConfig {
-            security_context: Some(LinuxSandboxSecurityContext {
-                privileged: pod_privileged,
-                ..Default::default()
-            }),
+            security_context: Some(LinuxSandboxSecurityContext { privileged: pod_privileged, ..Default::default() }),
             ..Default::default()
         }),
         ..Default::default()
@@ -67,19 +58,10 @@ fn capabilities_are_added_and_dropped() {
     let default = capabilities::default_mask() & all;
     assert_eq!(capabilities_of(&[], &[]), default);
     assert_eq!(capabilities_of(&[], &["ALL"]), 0);
-    assert_eq!(
-        capabilities_of(&["NET_BIND_SERVICE"], &["all"]),
-        capabilities::mask(["NET_BIND_SERVICE"]) & all
-    );
-    assert_eq!(
-        capabilities_of(&["ALL"], &["CAP_CHOWN", "NO_SUCH"]),
-        all & !capabilities::mask(["CHOWN"])
-    );
+    assert_eq!(capabilities_of(&["NET_BIND_SERVICE"], &["all"]), capabilities::mask(["NET_BIND_SERVICE"]) & all);
+    assert_eq!(capabilities_of(&["ALL"], &["CAP_CHOWN", "NO_SUCH"]), all & !capabilities::mask(["CHOWN"]));
     let unknown = LinuxContainerSecurityContext {
-        capabilities: Some(Capability {
-            add_capabilities: vec!["NO_SUCH".into()],
-            ..Default::default()
-        }),
+        capabilities: Some(Capability { add_capabilities: vec!["NO_SUCH".into()], ..Default::default() }),
         ..Default::default()
     };
     assert!(matches!(plan_with(unknown, false), Err(SpecError::Capability(_))));
@@ -125,10 +107,7 @@ fn what_is_not_supported_is_refused() {
     };
     assert!(matches!(plan_with(userns, false), Err(SpecError::Unimplemented(_))));
     let apparmor = LinuxContainerSecurityContext {
-        apparmor: Some(SecurityProfile {
-            profile_type: ProfileType::Localhost as i32,
-            localhost_ref: "mine".into(),
-        }),
+        apparmor: Some(SecurityProfile { profile_type: ProfileType::Localhost as i32, localhost_ref: "mine".into() }),
         ..Default::default()
     };
     assert!(matches!(plan_with(apparmor, false), Err(SpecError::AppArmor(_))));

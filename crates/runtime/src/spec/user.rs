@@ -75,10 +75,7 @@ impl Databases {
             file.take(MAX_FILE).read_to_end(&mut bytes)?;
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
-        Ok(Self {
-            passwd: read("etc/passwd")?,
-            group: read("etc/group")?,
-        })
+        Ok(Self { passwd: read("etc/passwd")?, group: read("etc/group")? })
     }
 
     fn users(&self) -> impl Iterator<Item = PasswdEntry<'_>> {
@@ -88,12 +85,7 @@ impl Databases {
             let uid = fields.nth(1)?.parse().ok()?;
             let gid = fields.next()?.parse().ok()?;
             let home = fields.nth(1).unwrap_or("");
-            Some(PasswdEntry {
-                name,
-                uid,
-                gid,
-                home,
-            })
+            Some(PasswdEntry { name, uid, gid, home })
         })
     }
 
@@ -122,11 +114,7 @@ struct GroupEntry<'a> {
 }
 
 fn checked(kind: &'static str, id: i64) -> Result<u32, UserError> {
-    if (0..=MAX_ID).contains(&id) {
-        Ok(id as u32)
-    } else {
-        Err(UserError::Range { kind, id })
-    }
+    if (0..=MAX_ID).contains(&id) { Ok(id as u32) } else { Err(UserError::Range { kind, id }) }
 }
 
 /// Finds out who that is.
@@ -162,12 +150,7 @@ pub(crate) fn resolve(request: &UserRequest, files: &Databases) -> Result<User, 
             groups.push(group);
         }
     }
-    Ok(User {
-        uid,
-        gid,
-        groups,
-        home,
-    })
+    Ok(User { uid, gid, groups, home })
 }
 
 fn split_image_user(user: &str) -> (String, Option<String>) {
@@ -179,10 +162,7 @@ fn split_image_user(user: &str) -> (String, Option<String>) {
 }
 
 /// Number, primary group, name in the file, home.
-fn find_user(
-    text: &str,
-    files: &Databases,
-) -> Result<(u32, u32, Option<String>, String), UserError> {
+fn find_user(text: &str, files: &Databases) -> Result<(u32, u32, Option<String>, String), UserError> {
     let text = if text.is_empty() { "0" } else { text };
     let number = text.parse::<i64>().ok();
     let entry = files.users().find(|u| match number {
@@ -193,11 +173,7 @@ fn find_user(
         (Some(entry), _) => {
             let uid = checked("uid", i64::from(entry.uid))?;
             let gid = checked("gid", i64::from(entry.gid))?;
-            let home = if entry.home.is_empty() {
-                "/"
-            } else {
-                entry.home
-            };
+            let home = if entry.home.is_empty() { "/" } else { entry.home };
             Ok((uid, gid, Some(entry.name.to_owned()), home.to_owned()))
         }
         (None, Some(number)) => {
@@ -213,10 +189,7 @@ fn find_group(text: &str, files: &Databases) -> Result<u32, UserError> {
     if let Ok(number) = text.parse::<i64>() {
         return checked("gid", number);
     }
-    let entry = files
-        .groups()
-        .find(|g| g.name == text)
-        .ok_or_else(|| UserError::NoGroup(text.to_owned()))?;
+    let entry = files.groups().find(|g| g.name == text).ok_or_else(|| UserError::NoGroup(text.to_owned()))?;
     checked("gid", i64::from(entry.gid))
 }
 
@@ -239,19 +212,11 @@ mod tests {
 
     #[test]
     fn what_is_asked_wins_over_the_image() {
-        let base = || UserRequest {
-            merge_image_groups: true,
-            image_user: "web".into(),
-            ..Default::default()
-        };
+        let base = || UserRequest { merge_image_groups: true, image_user: "web".into(), ..Default::default() };
         assert_eq!(user(base()).unwrap(), (101, 102, vec![102, 4, 5], "/srv/web".into()));
         let by_uid = UserRequest { uid: Some(0), ..base() };
         assert_eq!(user(by_uid).unwrap(), (0, 0, vec![0, 4], "/root".into()));
-        let strict = UserRequest {
-            merge_image_groups: false,
-            supplemental_groups: vec![2000, 2000],
-            ..base()
-        };
+        let strict = UserRequest { merge_image_groups: false, supplemental_groups: vec![2000, 2000], ..base() };
         assert_eq!(user(strict).unwrap().2, [102, 2000]);
         let unknown = UserRequest { uid: Some(4711), gid: Some(4712), ..base() };
         assert_eq!(user(unknown).unwrap(), (4711, 4712, vec![4712], "/".into()));

@@ -46,8 +46,9 @@ pub(crate) async fn serve(runtime: Arc<Runtime>, listener: TcpListener) {
                 continue;
             }
         };
+        let serving = runtime.clone();
         let runtime = runtime.clone();
-        tokio::spawn(async move {
+        serving.spawn(async move {
             // Keys typed shall be seen at once.
             let _ = stream.set_nodelay(true);
             let service = service_fn(move |request| {
@@ -84,7 +85,7 @@ fn answer(runtime: &Arc<Runtime>, mut request: Request<Incoming>) -> Response<Fu
     };
     let upgraded = hyper::upgrade::on(&mut request);
     let response = accept(&upgrade);
-    tokio::spawn(run(runtime.clone(), ticket, upgrade, upgraded));
+    runtime.spawn(run(runtime.clone(), ticket, upgrade, upgraded));
     response
 }
 
@@ -103,26 +104,16 @@ fn values(headers: &HeaderMap, name: impl header::AsHeaderName) -> Vec<String> {
 const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
 
 /// Finds what both sides speak.
-fn negotiate(
-    headers: &HeaderMap,
-    forwarding: bool,
-) -> Result<Upgrade, (StatusCode, String)> {
+fn negotiate(headers: &HeaderMap, forwarding: bool) -> Result<Upgrade, (StatusCode, String)> {
     let is = |value: &String, expected: &str| value.eq_ignore_ascii_case(expected);
     let upgrades = values(headers, header::UPGRADE);
     let connection = values(headers, header::CONNECTION);
     if !connection.iter().any(|c| is(c, "upgrade")) || upgrades.is_empty() {
-        return Err((
-            StatusCode::BAD_REQUEST,
-            "unable to upgrade: missing upgrade headers in request".into(),
-        ));
+        return Err((StatusCode::BAD_REQUEST, "unable to upgrade: missing upgrade headers in request".into()));
     }
     if upgrades.iter().any(|u| is(u, "SPDY/3.1")) {
         let offered = values(headers, STREAM_PROTOCOL);
-        let known: &[&str] = if forwarding {
-            &port_forward::SPDY_PROTOCOLS
-        } else {
-            &remote_command::SPDY_PROTOCOLS
-        };
+        let known: &[&str] = if forwarding { &port_forward::SPDY_PROTOCOLS } else { &remote_command::SPDY_PROTOCOLS };
         // A client that offers none is the oldest.
         let oldest = known.last().copied().unwrap_or_default().to_owned();
         let chosen = if offered.is_empty() {
@@ -149,57 +140,34 @@ fn negotiate(
     let key = values(headers, header::SEC_WEBSOCKET_KEY).into_iter().next();
     let version = values(headers, header::SEC_WEBSOCKET_VERSION);
     let (Some(key), true) = (key, version.iter().any(|v| v == "13")) else {
-        return Err((
-            StatusCode::BAD_REQUEST,
-            "unable to upgrade: not a WebSocket handshake of version 13".into(),
-        ));
+        return Err((StatusCode::BAD_REQUEST, "unable to upgrade: not a WebSocket handshake of version 13".into()));
     };
     let offered = values(headers, header::SEC_WEBSOCKET_PROTOCOL);
     let known = |protocol: &str| {
         if forwarding {
-            protocol == TUNNEL_PROTOCOL
-                || port_forward::WEBSOCKET_PROTOCOLS.contains(&protocol)
+            protocol == TUNNEL_PROTOCOL || port_forward::WEBSOCKET_PROTOCOLS.contains(&protocol)
         } else {
             remote_command::WEBSOCKET_PROTOCOLS.contains(&protocol)
         }
     };
-    let chosen = if offered.is_empty() {
-        Some(String::new())
-    } else {
-        offered.iter().find(|o| known(o)).cloned()
-    };
-    chosen
-        .map(|protocol| Upgrade::WebSocket { key, protocol })
-        .ok_or_else(|| {
-            (
-                StatusCode::BAD_REQUEST,
-                format!("unable to upgrade: no subprotocol of {offered:?} is supported"),
-            )
-        })
+    let chosen = if offered.is_empty() { Some(String::new()) } else { offered.iter().find(|o| known(o)).cloned() };
+    chosen.map(|protocol| Upgrade::WebSocket { key, protocol }).ok_or_else(|| {
+        (StatusCode::BAD_REQUEST, format!("unable to upgrade: no subprotocol of {offered:?} is supported"))
+    })
 }
 
 fn accept(upgrade: &Upgrade) -> Response<Full<Bytes>> {
-    let builder = Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(header::CONNECTION, "Upgrade");
+    let builder = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(header::CONNECTION, "Upgrade");
     let response = match upgrade {
-        Upgrade::Spdy { protocol } => builder
-            .header(header::UPGRADE, "SPDY/3.1")
-            .header(STREAM_PROTOCOL, protocol),
+        Upgrade::Spdy { protocol } => builder.header(header::UPGRADE, "SPDY/3.1").header(STREAM_PROTOCOL, protocol),
         Upgrade::WebSocket { key, protocol } => {
             let builder = builder
                 .header(header::UPGRADE, "websocket")
                 .header(header::SEC_WEBSOCKET_ACCEPT, websocket::accept_key(key));
-            if protocol.is_empty() {
-                builder
-            } else {
-                builder.header(header::SEC_WEBSOCKET_PROTOCOL, protocol)
-            }
+            if protocol.is_empty() { builder } else { builder.header(header::SEC_WEBSOCKET_PROTOCOL, protocol) }
         }
     };
-    response
-        .body(Full::default())
-        .unwrap_or_else(|error| refuse(StatusCode::BAD_REQUEST, error.to_string()))
+    response.body(Full::default()).unwrap_or_else(|error| refuse(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 async fn run(runtime: Arc<Runtime>, ticket: Ticket, upgrade: Upgrade, upgraded: OnUpgrade) {
@@ -211,22 +179,13 @@ async fn run(runtime: Arc<Runtime>, ticket: Ticket, upgrade: Upgrade, upgraded: 
         }
     };
     match ticket {
-        Ticket::Exec {
-            container,
-            command,
-            terminal,
-            streams,
-        } => {
+        Ticket::Exec { container, command, terminal, streams } => {
             remote(io, &upgrade, streams, terminal, |events, to| {
                 session::exec(runtime, container, command, terminal, streams, events, to)
             })
             .await;
         }
-        Ticket::Attach {
-            container,
-            terminal,
-            streams,
-        } => {
+        Ticket::Attach { container, terminal, streams } => {
             remote(io, &upgrade, streams, terminal, |events, to| {
                 session::attach(runtime, container, streams, events, to)
             })
@@ -282,10 +241,7 @@ async fn carry<P: Protocol, F: Future<Output = ()>>(
 ) {
     let (event_sender, events) = mpsc::channel(4);
     let (to, commands) = mpsc::channel(4);
-    let (driven, ()) = tokio::join!(
-        drive::drive(protocol, io, event_sender, commands),
-        session(events, to)
-    );
+    let (driven, ()) = tokio::join!(drive::drive(protocol, io, event_sender, commands), session(events, to));
     if let Err(error) = driven {
         tracing::debug!(%error, "a stream broke");
     }
@@ -325,10 +281,7 @@ mod tests {
             ("sec-websocket-protocol", "v9, v5.channel.k8s.io, v4.channel.k8s.io"),
         ];
         let (key, protocol) = ("abc".to_owned(), "v5.channel.k8s.io".to_owned());
-        assert_eq!(
-            negotiate(&headers(&websocket), false),
-            Ok(Upgrade::WebSocket { key, protocol })
-        );
+        assert_eq!(negotiate(&headers(&websocket), false), Ok(Upgrade::WebSocket { key, protocol }));
         assert_eq!(negotiate(&headers(&websocket[..3]), false).unwrap_err().0, StatusCode::BAD_REQUEST);
         assert_eq!(negotiate(&headers(&[]), false).unwrap_err().0, StatusCode::BAD_REQUEST);
     }

@@ -17,22 +17,40 @@ pub(crate) type ForwardId = u32;
 /// What the client does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ForwardEvent {
-    Open { id: ForwardId, port: u16 },
-    Data { id: ForwardId, bytes: Bytes },
+    Open {
+        id: ForwardId,
+        port: u16,
+    },
+    Data {
+        id: ForwardId,
+        bytes: Bytes,
+    },
     /// Sends no more.
-    Ended { id: ForwardId },
+    Ended {
+        id: ForwardId,
+    },
     /// Wants no more.
-    Reset { id: ForwardId },
+    Reset {
+        id: ForwardId,
+    },
 }
 
 /// What it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ForwardCommand {
-    Data { id: ForwardId, bytes: Bytes },
+    Data {
+        id: ForwardId,
+        bytes: Bytes,
+    },
     /// The pod has closed the connection.
-    Close { id: ForwardId },
+    Close {
+        id: ForwardId,
+    },
     /// It could not be made, or broke.
-    Fail { id: ForwardId, message: String },
+    Fail {
+        id: ForwardId,
+        message: String,
+    },
 }
 
 /// The protocol over SPDY.
@@ -40,13 +58,8 @@ pub(crate) const SPDY_PROTOCOLS: [&str; 1] = ["portforward.k8s.io"];
 
 /// The protocols over WebSocket; the first carries the SPDY protocol.
 pub(crate) const TUNNEL_PROTOCOL: &str = "SPDY/3.1+portforward.k8s.io";
-pub(crate) const WEBSOCKET_PROTOCOLS: [&str; 5] = [
-    "v4.channel.k8s.io",
-    "v4.base64.channel.k8s.io",
-    "portforward.k8s.io",
-    "v2.channel.k8s.io",
-    "",
-];
+pub(crate) const WEBSOCKET_PROTOCOLS: [&str; 5] =
+    ["v4.channel.k8s.io", "v4.base64.channel.k8s.io", "portforward.k8s.io", "v2.channel.k8s.io", ""];
 
 /// Over SPDY: each connection is an error stream and a data stream with the same request id.
 #[derive(Default)]
@@ -95,11 +108,7 @@ impl ForwardSpdy {
         };
         let pair = self.pairs.entry(request.clone()).or_default();
         pair.port = port;
-        let place = if is_data {
-            &mut pair.data
-        } else {
-            &mut pair.error
-        };
+        let place = if is_data { &mut pair.data } else { &mut pair.error };
         if place.is_some() {
             self.connection.reset(stream);
             return;
@@ -259,10 +268,7 @@ impl Protocol for ForwardWebSocket {
                 let port = port.to_le_bytes();
                 self.encoding.put(channel as u8, &port, &mut self.output);
             }
-            events.push(ForwardEvent::Open {
-                id: number as ForwardId,
-                port: *port,
-            });
+            events.push(ForwardEvent::Open { id: number as ForwardId, port: *port });
         }
         events
     }
@@ -302,8 +308,7 @@ impl Protocol for ForwardWebSocket {
             }
             ForwardCommand::Close { id } => self.close(id),
             ForwardCommand::Fail { id, message } => {
-                self.encoding
-                    .put((2 * id + 1) as u8, message.as_bytes(), &mut self.output);
+                self.encoding.put((2 * id + 1) as u8, message.as_bytes(), &mut self.output);
                 self.close(id);
             }
         }
@@ -325,18 +330,10 @@ mod tests {
     #[test]
     fn channels_start_with_their_port() {
         let mut protocol = ForwardWebSocket::new("v4.channel.k8s.io", &[80, 443]);
-        assert_eq!(
-            protocol.start(),
-            [
-                ForwardEvent::Open { id: 0, port: 80 },
-                ForwardEvent::Open { id: 1, port: 443 }
-            ]
-        );
+        assert_eq!(protocol.start(), [ForwardEvent::Open { id: 0, port: 80 }, ForwardEvent::Open { id: 1, port: 443 }]);
         assert_eq!(
             &protocol.take_output()[..],
-            [
-                0x82, 3, 0, 80, 0, 0x82, 3, 1, 80, 0, 0x82, 3, 2, 0xbb, 1, 0x82, 3, 3, 0xbb, 1
-            ]
+            [0x82, 3, 0, 80, 0, 0x82, 3, 1, 80, 0, 0x82, 3, 2, 0xbb, 1, 0x82, 3, 3, 0xbb, 1]
         );
         let frame = |payload: &[u8]| {
             let mut frame = vec![0x82, 0x80 | payload.len() as u8, 0, 0, 0, 0];
@@ -344,10 +341,7 @@ mod tests {
             frame
         };
         let bytes = Bytes::from_static(b"hi");
-        assert_eq!(
-            protocol.receive(&frame(b"\x02hi")).unwrap(),
-            [ForwardEvent::Data { id: 1, bytes }]
-        );
+        assert_eq!(protocol.receive(&frame(b"\x02hi")).unwrap(), [ForwardEvent::Data { id: 1, bytes }]);
         assert!(protocol.receive(&frame(b"\x03no")).unwrap().is_empty());
         assert!(protocol.receive(&frame(b"\x10no")).unwrap().is_empty());
         protocol.command(ForwardCommand::Fail { id: 0, message: "x".into() });

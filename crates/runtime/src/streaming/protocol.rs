@@ -47,12 +47,7 @@ pub(crate) struct Tunnel<P> {
 
 impl<P> Tunnel<P> {
     pub(crate) fn new(inner: P) -> Self {
-        Self {
-            inner,
-            decoder: websocket::Decoder::default(),
-            output: BytesMut::new(),
-            closed: false,
-        }
+        Self { inner, decoder: websocket::Decoder::default(), output: BytesMut::new(), closed: false }
     }
 }
 

@@ -39,7 +39,10 @@ pub(crate) enum ToClient {
 pub(crate) enum Outcome {
     Success,
     /// The command has ended with another code than 0.
-    ExitCode { code: i32, command: Vec<String> },
+    ExitCode {
+        code: i32,
+        command: Vec<String>,
+    },
     /// It could not be run.
     Failure(String),
 }
@@ -71,10 +74,9 @@ impl Outcome {
     fn text(&self) -> String {
         match self {
             Self::Success => String::new(),
-            Self::ExitCode { code, command } => format!(
-                "error executing command [{}], exit code {code}",
-                command.join(" ")
-            ),
+            Self::ExitCode { code, command } => {
+                format!("error executing command [{}], exit code {code}", command.join(" "))
+            }
             Self::Failure(message) => format!("error executing command in container: {message}"),
         }
     }
@@ -125,12 +127,8 @@ impl Sizes {
 }
 
 /// Versions of the protocol over SPDY, the newest first.
-pub(crate) const SPDY_PROTOCOLS: [&str; 4] = [
-    "v4.channel.k8s.io",
-    "v3.channel.k8s.io",
-    "v2.channel.k8s.io",
-    "channel.k8s.io",
-];
+pub(crate) const SPDY_PROTOCOLS: [&str; 4] =
+    ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 
 /// Over SPDY: a stream each for error, stdin, stdout, stderr and resize, named by a header.
 pub(crate) struct RemoteSpdy {
@@ -185,10 +183,7 @@ impl RemoteSpdy {
     }
 
     fn opened(&mut self, stream: StreamId, headers: &spdy::Headers) -> Option<ClientEvent> {
-        let name = headers
-            .iter()
-            .find(|(n, _)| n == "streamtype")
-            .map_or("", |(_, v)| v.as_str());
+        let name = headers.iter().find(|(n, _)| n == "streamtype").map_or("", |(_, v)| v.as_str());
         let kind = match name {
             "error" => Kind::Error,
             "stdin" => Kind::Stdin,
@@ -200,10 +195,7 @@ impl RemoteSpdy {
                 return None;
             }
         };
-        let entry = self
-            .expected
-            .iter_mut()
-            .find(|(k, id)| *k == kind && id.is_none());
+        let entry = self.expected.iter_mut().find(|(k, id)| *k == kind && id.is_none());
         let Some(entry) = entry else {
             self.connection.reset(stream);
             return None;
@@ -309,11 +301,7 @@ pub(super) enum Encoding {
 
 impl Encoding {
     pub(super) fn of(protocol: &str) -> Self {
-        if protocol.contains("base64") {
-            Self::Base64
-        } else {
-            Self::Binary
-        }
+        if protocol.contains("base64") { Self::Base64 } else { Self::Binary }
     }
 
     /// Channel and payload; `None` when there is no channel or the payload is broken.
@@ -431,8 +419,7 @@ impl Protocol for RemoteWebSocket {
             ToClient::Stderr(bytes) => self.encoding.put(STDERR, &bytes, &mut self.output),
             ToClient::Finish(outcome) => {
                 if let Some(message) = outcome.message(self.with_status) {
-                    self.encoding
-                        .put(ERROR, message.as_bytes(), &mut self.output);
+                    self.encoding.put(ERROR, message.as_bytes(), &mut self.output);
                 }
                 websocket::put_close(&mut self.output);
                 self.finished = true;
@@ -453,11 +440,7 @@ impl Protocol for RemoteWebSocket {
 mod tests {
     use super::*;
 
-    const ALL: Wanted = Wanted {
-        stdin: true,
-        stdout: true,
-        stderr: true,
-    };
+    const ALL: Wanted = Wanted { stdin: true, stdout: true, stderr: true };
 
     fn masked(payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![0x82, 0x80 | payload.len() as u8, 0, 0, 0, 0];
@@ -467,10 +450,7 @@ mod tests {
 
     #[test]
     fn statuses_are_what_clients_parse() {
-        let outcome = Outcome::ExitCode {
-            code: 3,
-            command: vec!["sh".into(), "-c".into(), "exit 3".into()],
-        };
+        let outcome = Outcome::ExitCode { code: 3, command: vec!["sh".into(), "-c".into(), "exit 3".into()] };
         let status: serde_json::Value = serde_json::from_str(&outcome.status()).unwrap();
         assert_eq!(status["details"]["causes"][0], json!({"reason": "ExitCode", "message": "3"}));
         assert_eq!(
@@ -478,10 +458,7 @@ mod tests {
             "command terminated with non-zero exit code: error executing command [sh -c exit 3], exit code 3"
         );
         assert_eq!(Outcome::Success.message(false), None);
-        assert_eq!(
-            Outcome::Success.message(true).unwrap(),
-            r#"{"metadata":{},"status":"Success"}"#
-        );
+        assert_eq!(Outcome::Success.message(true).unwrap(), r#"{"metadata":{},"status":"Success"}"#);
     }
 
     #[test]
@@ -529,10 +506,7 @@ mod tests {
         assert!(sizes.feed(b"{\"Width\":1,\"He").is_empty());
         assert_eq!(
             sizes.feed(b"ight\":2}\n{\"Width\":3,\"Height\":4}\n{"),
-            [
-                ClientEvent::Resize { width: 1, height: 2 },
-                ClientEvent::Resize { width: 3, height: 4 },
-            ]
+            [ClientEvent::Resize { width: 1, height: 2 }, ClientEvent::Resize { width: 3, height: 4 },]
         );
         for _ in 0..1000 {
             sizes.feed(b"xxxxxxxx");

@@ -24,10 +24,7 @@ use super::{
     remote_command::{ClientEvent, Outcome, ToClient},
 };
 use crate::{
-    server::{
-        Attachment, ExecStdio, Execution, Runtime, RuntimeError, Wanted, blocking, input_pipe,
-        output_pipe,
-    },
+    server::{Attachment, ExecStdio, Execution, Runtime, RuntimeError, Wanted, blocking, input_pipe, output_pipe},
     shim::terminal,
 };
 
@@ -54,8 +51,7 @@ impl Input {
                 let mut rest = bytes;
                 while !rest.is_empty() {
                     let mut ready = fd.writable().await?;
-                    let result =
-                        ready.try_io(|fd| Ok(nix::unistd::write(fd.get_ref(), rest)?));
+                    let result = ready.try_io(|fd| Ok(nix::unistd::write(fd.get_ref(), rest)?));
                     match result {
                         Ok(written) => rest = &rest[written?..],
                         Err(_would_block) => {}
@@ -69,11 +65,7 @@ impl Input {
 }
 
 /// Copies a pipe to the client, to its end.
-async fn copy_pipe(
-    mut pipe: pipe::Receiver,
-    to: mpsc::Sender<ToClient>,
-    wrap: fn(Bytes) -> ToClient,
-) {
+async fn copy_pipe(mut pipe: pipe::Receiver, to: mpsc::Sender<ToClient>, wrap: fn(Bytes) -> ToClient) {
     let mut buffer = vec![0; CHUNK];
     // An error is the end, too.
     while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
@@ -160,7 +152,10 @@ pub(crate) async fn exec(
                     drop((input, terminal));
                     execution.close_terminal();
                     // Dropping it now would end the process.
-                    tokio::spawn(async move { execution.wait().await });
+                    runtime.spawn(async move {
+                        // How it ends interests nobody any more.
+                        let _ = execution.wait().await;
+                    });
                     return;
                 }
             },
@@ -209,9 +204,7 @@ async fn start(
             stdio.stderr = Some(theirs);
         }
     }
-    let mut execution = runtime
-        .exec(container, command.to_vec(), with_terminal, stdio)
-        .await?;
+    let mut execution = runtime.exec(container, command.to_vec(), with_terminal, stdio).await?;
     for (pipe, wrap) in readers {
         copies.spawn(copy_pipe(pipe, to.clone(), wrap));
     }
@@ -226,10 +219,7 @@ async fn start(
         }
         terminal = Some(fd);
     }
-    let execution = TerminalExecution {
-        execution,
-        terminal,
-    };
+    let execution = TerminalExecution { execution, terminal };
     Ok((execution, input, copies))
 }
 
@@ -253,9 +243,11 @@ impl TerminalExecution {
     }
 }
 
+#[allow(unsafe_code, reason = "the reactor is told of a descriptor")]
 fn async_terminal(fd: OwnedFd) -> io::Result<Arc<AsyncFd<OwnedFd>>> {
     crate::shim::set_nonblocking(&fd)?;
-    Ok(Arc::new(AsyncFd::new(fd)?))
+    // SAFETY: an owned descriptor stays the same and open until it is dropped with its registration.
+    Ok(Arc::new(unsafe { AsyncFd::register(fd) }?))
 }
 
 /// Connects a client with a container's own streams until the container ends or the client leaves.
@@ -334,9 +326,7 @@ async fn connect_streams(
     };
     let stdout = pipe(wanted.stdout, ToClient::Stdout)?;
     let stderr = pipe(wanted.stderr, ToClient::Stderr)?;
-    let (attachment, stdin) = runtime
-        .attach(container, wanted.stdin, stdout, stderr)
-        .await?;
+    let (attachment, stdin) = runtime.attach(container, wanted.stdin, stdout, stderr).await?;
     let input = match stdin {
         Some(fd) if attachment.terminal => {
             Input::Terminal(async_terminal(fd).map_err(RuntimeError::io("use the terminal"))?)
@@ -438,9 +428,9 @@ async fn dial(netns: Option<PathBuf>, port: u16) -> io::Result<TcpStream> {
     let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
     match connect(netns.clone(), v4).await {
         Ok(stream) => Ok(stream),
-        Err(first) => connect(netns, v6).await.map_err(|second| {
-            io::Error::other(format!("IPv4: {first}, IPv6: {second}"))
-        }),
+        Err(first) => {
+            connect(netns, v6).await.map_err(|second| io::Error::other(format!("IPv4: {first}, IPv6: {second}")))
+        }
     }
 }
 
@@ -450,9 +440,7 @@ async fn connect(netns: Option<PathBuf>, address: SocketAddr) -> io::Result<TcpS
         None => new_socket(address),
         Some(path) => {
             let namespace = network::netns::Namespace::open(&path).map_err(io::Error::other)?;
-            namespace
-                .run(|| new_socket(address))
-                .map_err(io::Error::other)?
+            namespace.run(|| new_socket(address)).map_err(io::Error::other)?
         }
     })
     .await?;
@@ -461,11 +449,7 @@ async fn connect(netns: Option<PathBuf>, address: SocketAddr) -> io::Result<TcpS
 
 fn new_socket(address: SocketAddr) -> io::Result<TcpSocket> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-    let family = if address.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    };
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let fd = socket(family, SockType::Stream, flags, None)?;
     Ok(TcpSocket::from_std_stream(StdTcpStream::from(fd)))

@@ -79,11 +79,7 @@ impl Decoder {
                 continue;
             }
             let whole = whole.freeze();
-            return Ok(Some(if kind == TEXT {
-                Message::Text(whole)
-            } else {
-                Message::Binary(whole)
-            }));
+            return Ok(Some(if kind == TEXT { Message::Text(whole) } else { Message::Binary(whole) }));
         }
     }
 
@@ -261,17 +257,11 @@ mod tests {
         assert_eq!(error(&[0x83, 0x80]), FrameError::Reserved);
         assert_eq!(error(&[0x09, 0x80]), FrameError::Control);
         assert_eq!(error(&client_frame(0x80, [0; 4], b"")), FrameError::Fragment);
-        assert_eq!(
-            error(&[0x82, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0]),
-            FrameError::TooLong
-        );
+        assert_eq!(error(&[0x82, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0]), FrameError::TooLong);
     }
 
     #[test]
     fn the_key_of_the_rfc() {
-        assert_eq!(
-            accept_key("dGhlIHNhbXBsZSBub25jZQ=="),
-            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-        );
+        assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

@@ -18,11 +18,8 @@ pub fn archive() -> Vec<u8> {
         tar.follow_symlinks(false);
         tar.append_dir_all(".", files.path()).unwrap();
     });
-    let digest: String = ring::digest::digest(&ring::digest::SHA256, &layer)
-        .as_ref()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let digest: String =
+        ring::digest::digest(&ring::digest::SHA256, &layer).as_ref().iter().map(|b| format!("{b:02x}")).collect();
     let config = serde_json::json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
@@ -68,11 +65,8 @@ fn tree(root: &Path) {
     for applet in APPLETS.split_whitespace() {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
-    fs::write(
-        root.join("etc/passwd"),
-        "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/home/web:/bin/sh\n",
-    )
-    .unwrap();
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/home/web:/bin/sh\n")
+        .unwrap();
     fs::write(root.join("etc/group"), "root:x:0:\nweb:x:1001:\nlogs:x:2000:web\n").unwrap();
     // As systemd's images have it, dangling.
     symlink("../run/systemd/resolve/stub-resolv.conf", root.join("etc/resolv.conf")).unwrap();

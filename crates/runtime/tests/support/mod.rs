@@ -66,10 +66,8 @@ impl Server {
 
     /// Loads images of an archive.
     pub async fn load(&self, archive: Vec<u8>) {
-        let pieces: Vec<_> = archive
-            .chunks(1 << 20)
-            .map(|c| cri::images::LoadRequest { data: c.to_vec().into() })
-            .collect();
+        let pieces: Vec<_> =
+            archive.chunks(1 << 20).map(|c| cri::images::LoadRequest { data: c.to_vec().into() }).collect();
         self.client.images().load(tokio_stream::iter(pieces)).await.unwrap();
     }
 
@@ -83,11 +81,7 @@ impl Server {
 
     /// Starts the server process, again after a kill.
     pub async fn launch(&mut self) {
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.dir.path().join("server.log"))
-            .unwrap();
+        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("server.log")).unwrap();
         let usual = PathBuf::from(env!("CARGO_BIN_EXE_cri-server"));
         let child = Command::new(self.executable.as_ref().unwrap_or(&usual))
             .args(self.arguments())
@@ -98,10 +92,8 @@ impl Server {
             .unwrap();
         self.process = Some(child);
         let client = self.client.clone();
-        eventually("the start of the server", async || {
-            client.runtime().version(VersionRequest::default()).await.ok()
-        })
-        .await;
+        eventually("the start of the server", async || client.runtime().version(VersionRequest::default()).await.ok())
+            .await;
     }
 
     /// As `kill -9`.
@@ -119,11 +111,8 @@ impl Server {
         if self.process.is_some() {
             self.kill();
         }
-        let status = Command::new(env!("CARGO_BIN_EXE_cri-server"))
-            .arg("--reset")
-            .args(self.arguments())
-            .status()
-            .unwrap();
+        let status =
+            Command::new(env!("CARGO_BIN_EXE_cri-server")).arg("--reset").args(self.arguments()).status().unwrap();
         assert!(status.success(), "reset failed");
     }
 
@@ -157,16 +146,9 @@ impl Server {
     }
 
     pub async fn run_pod(&self, config: PodSandboxConfig) -> Pod {
-        let request = RunPodSandboxRequest {
-            config: Some(config.clone()),
-            runtime_handler: String::new(),
-        };
+        let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
         let response = self.client.runtime().run_pod_sandbox(request).await.unwrap();
-        Pod {
-            id: response.into_inner().pod_sandbox_id,
-            config,
-            client: self.client.clone(),
-        }
+        Pod { id: response.into_inner().pod_sandbox_id, config, client: self.client.clone() }
     }
 }
 
@@ -183,10 +165,7 @@ impl Drop for Server {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let status = Command::new(env!("CARGO_BIN_EXE_cri-server"))
-            .arg("--reset")
-            .args(self.arguments())
-            .status();
+        let status = Command::new(env!("CARGO_BIN_EXE_cri-server")).arg("--reset").args(self.arguments()).status();
         if !std::thread::panicking() {
             assert!(status.unwrap().success(), "reset failed");
         }
@@ -203,23 +182,14 @@ pub struct Pod {
 /// A container that runs a shell command as what an ordinary pod's container is.
 pub fn shell(name: &str, script: &str) -> ContainerConfig {
     ContainerConfig {
-        metadata: Some(ContainerMetadata {
-            name: name.into(),
-            attempt: 0,
-        }),
-        image: Some(ImageSpec {
-            image: "busybox".into(),
-            ..Default::default()
-        }),
+        metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
+        image: Some(ImageSpec { image: "busybox".into(), ..Default::default() }),
         command: vec!["/bin/sh".into(), "-c".into(), script.into()],
         log_path: format!("{name}.log"),
         linux: Some(LinuxContainerConfig {
             resources: None,
             security_context: Some(LinuxContainerSecurityContext {
-                namespace_options: Some(NamespaceOption {
-                    pid: NamespaceMode::Container.into(),
-                    ..Default::default()
-                }),
+                namespace_options: Some(NamespaceOption { pid: NamespaceMode::Container.into(), ..Default::default() }),
                 ..Default::default()
             }),
         }),
@@ -229,13 +199,7 @@ pub fn shell(name: &str, script: &str) -> ContainerConfig {
 
 /// The security context of a container from [`shell`].
 pub fn context(config: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
-    config
-        .linux
-        .as_mut()
-        .unwrap()
-        .security_context
-        .as_mut()
-        .unwrap()
+    config.linux.as_mut().unwrap().security_context.as_mut().unwrap()
 }
 
 impl Pod {
@@ -247,11 +211,7 @@ impl Pod {
             sandbox_config: Some(self.config.clone()),
         };
         let response = self.client.runtime().create_container(request).await?;
-        Ok(Ctr {
-            id: response.into_inner().container_id,
-            log,
-            client: self.client.clone(),
-        })
+        Ok(Ctr { id: response.into_inner().container_id, log, client: self.client.clone() })
     }
 
     /// Creates and starts.
@@ -274,25 +234,18 @@ impl Pod {
     }
 
     pub async fn status(&self) -> PodSandboxStatus {
-        let request = PodSandboxStatusRequest {
-            pod_sandbox_id: self.id.clone(),
-            verbose: false,
-        };
+        let request = PodSandboxStatusRequest { pod_sandbox_id: self.id.clone(), verbose: false };
         let response = self.client.runtime().pod_sandbox_status(request).await;
         response.unwrap().into_inner().status.unwrap()
     }
 
     pub async fn stop(&self) {
-        let request = StopPodSandboxRequest {
-            pod_sandbox_id: self.id.clone(),
-        };
+        let request = StopPodSandboxRequest { pod_sandbox_id: self.id.clone() };
         self.client.runtime().stop_pod_sandbox(request).await.unwrap();
     }
 
     pub async fn remove(&self) {
-        let request = RemovePodSandboxRequest {
-            pod_sandbox_id: self.id.clone(),
-        };
+        let request = RemovePodSandboxRequest { pod_sandbox_id: self.id.clone() };
         self.client.runtime().remove_pod_sandbox(request).await.unwrap();
     }
 }
@@ -306,42 +259,29 @@ pub struct Ctr {
 
 impl Ctr {
     pub async fn start(&self) -> Result<(), tonic::Status> {
-        let request = StartContainerRequest {
-            container_id: self.id.clone(),
-        };
+        let request = StartContainerRequest { container_id: self.id.clone() };
         self.client.runtime().start_container(request).await.map(drop)
     }
 
     pub async fn stop(&self, timeout: i64) {
-        let request = StopContainerRequest {
-            container_id: self.id.clone(),
-            timeout,
-        };
+        let request = StopContainerRequest { container_id: self.id.clone(), timeout };
         self.client.runtime().stop_container(request).await.unwrap();
     }
 
     pub async fn remove(&self) {
-        let request = RemoveContainerRequest {
-            container_id: self.id.clone(),
-        };
+        let request = RemoveContainerRequest { container_id: self.id.clone() };
         self.client.runtime().remove_container(request).await.unwrap();
     }
 
     pub async fn status(&self) -> ContainerStatus {
-        let request = ContainerStatusRequest {
-            container_id: self.id.clone(),
-            verbose: true,
-        };
+        let request = ContainerStatusRequest { container_id: self.id.clone(), verbose: true };
         let response = self.client.runtime().container_status(request).await;
         response.unwrap().into_inner().status.unwrap()
     }
 
     /// Its first process, as the machine sees it.
     pub async fn pid(&self) -> i32 {
-        let request = ContainerStatusRequest {
-            container_id: self.id.clone(),
-            verbose: true,
-        };
+        let request = ContainerStatusRequest { container_id: self.id.clone(), verbose: true };
         let response = self.client.runtime().container_status(request).await;
         let info = response.unwrap().into_inner().info;
         let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
@@ -373,10 +313,7 @@ impl Ctr {
 
     /// Waits until the container has printed this.
     pub async fn prints(&self, text: &str) {
-        eventually(&format!("{text:?} in the log"), async || {
-            self.output().contains(text).then_some(())
-        })
-        .await;
+        eventually(&format!("{text:?} in the log"), async || self.output().contains(text).then_some(())).await;
     }
 
     /// Runs a command in it: stdout, stderr, exit code.
@@ -384,11 +321,7 @@ impl Ctr {
         self.exec_within(command, 20).await
     }
 
-    pub async fn exec_within(
-        &self,
-        command: &[&str],
-        timeout: i64,
-    ) -> Result<(String, String, i32), tonic::Status> {
+    pub async fn exec_within(&self, command: &[&str], timeout: i64) -> Result<(String, String, i32), tonic::Status> {
         let request = ExecSyncRequest {
             container_id: self.id.clone(),
             cmd: command.iter().map(|s| (*s).to_owned()).collect(),

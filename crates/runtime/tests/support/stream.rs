@@ -155,13 +155,7 @@ impl Spdy {
     }
 
     fn over(carrier: Carrier, head: String) -> Self {
-        Self {
-            carrier,
-            head,
-            compress: Compress::new(Compression::default(), true),
-            next: 1,
-            buffer: Vec::new(),
-        }
+        Self { carrier, head, compress: Compress::new(Compression::default(), true), next: 1, buffer: Vec::new() }
     }
 
     async fn write(&mut self, bytes: &[u8]) {

@@ -86,11 +86,7 @@ pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError>
     let mut body = buffer.split_to(length).freeze();
     let fin = flags & FIN != 0;
     if !control {
-        return Ok(Some(Frame::Data {
-            stream: first,
-            fin,
-            bytes: body,
-        }));
+        return Ok(Some(Frame::Data { stream: first, fin, bytes: body }));
     }
     let kind = first as u16;
     let needed = match kind {
@@ -108,21 +104,10 @@ pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError>
             let stream = number() & STREAM_MASK;
             // Associated stream, priority, credential slot.
             body.advance(6);
-            Frame::SynStream {
-                stream,
-                fin,
-                block: body,
-            }
+            Frame::SynStream { stream, fin, block: body }
         }
-        2 => Frame::SynReply {
-            stream: number() & STREAM_MASK,
-            fin,
-            block: body,
-        },
-        3 => Frame::RstStream {
-            stream: number() & STREAM_MASK,
-            status: number(),
-        },
+        2 => Frame::SynReply { stream: number() & STREAM_MASK, fin, block: body },
+        3 => Frame::RstStream { stream: number() & STREAM_MASK, status: number() },
         4 => {
             let count = number() as usize;
             if body.len() != count.saturating_mul(8) {
@@ -137,18 +122,9 @@ pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError>
             Frame::Settings { entries }
         }
         6 => Frame::Ping { id: number() },
-        7 => Frame::GoAway {
-            last: number() & STREAM_MASK,
-        },
-        8 => Frame::Headers {
-            stream: number() & STREAM_MASK,
-            fin,
-            block: body,
-        },
-        9 => Frame::WindowUpdate {
-            stream: number() & STREAM_MASK,
-            delta: number() & STREAM_MASK,
-        },
+        7 => Frame::GoAway { last: number() & STREAM_MASK },
+        8 => Frame::Headers { stream: number() & STREAM_MASK, fin, block: body },
+        9 => Frame::WindowUpdate { stream: number() & STREAM_MASK, delta: number() & STREAM_MASK },
         _ => Frame::Unknown,
     }))
 }
@@ -262,10 +238,7 @@ mod tests {
         out.put_u32(65_536);
         control(99, 0, 3, &mut out);
         out.extend_from_slice(b"abc");
-        assert_eq!(
-            decode(&mut out).unwrap(),
-            Some(Frame::Settings { entries: vec![(7, 65_536)] })
-        );
+        assert_eq!(decode(&mut out).unwrap(), Some(Frame::Settings { entries: vec![(7, 65_536)] }));
         assert_eq!(decode(&mut out).unwrap(), Some(Frame::Unknown));
         let mut other = BytesMut::from(&[0x80, 2, 0, 1, 0, 0, 0, 0][..]);
         assert_eq!(decode(&mut other), Err(FrameError::Version(2)));

@@ -15,16 +15,7 @@ const WORDS: &str = "options head post put delete trace accept accept-charset ac
     expires from host if-match if-modified-since if-none-match if-range if-unmodified-since last-modified \
     location max-forwards pragma proxy-authenticate proxy-authorization range referer retry-after server te \
     trailer transfer-encoding upgrade user-agent vary via warning www-authenticate method get status";
-const MORE_WORDS: [&str; 8] = [
-    "200 OK",
-    "version",
-    "HTTP/1.1",
-    "url",
-    "public",
-    "set-cookie",
-    "keep-alive",
-    "origin",
-];
+const MORE_WORDS: [&str; 8] = ["200 OK", "version", "HTTP/1.1", "url", "public", "set-cookie", "keep-alive", "origin"];
 /// What follows the words.
 const TAIL: &str = "1001012012022052063003023033043053063074024054064074084094104114124134144154164175025045\
     05203 Non-Authoritative Information204 No Content301 Moved Permanently400 Bad Request401 Unauthorized403 \
@@ -78,17 +69,13 @@ impl HeaderReader {
         loop {
             let before = self.0.total_in();
             let produced = out.len();
-            let result = self
-                .0
-                .decompress_vec(rest, &mut out, FlushDecompress::Sync);
+            let result = self.0.decompress_vec(rest, &mut out, FlushDecompress::Sync);
             rest = &rest[(self.0.total_in() - before) as usize..];
             match result {
                 Ok(Status::Ok | Status::BufError) => {}
                 Ok(Status::StreamEnd) => return Err(HeaderError::Compression),
                 Err(error) if error.needs_dictionary().is_some() => {
-                    self.0
-                        .set_dictionary(&DICTIONARY)
-                        .map_err(|_| HeaderError::Compression)?;
+                    self.0.set_dictionary(&DICTIONARY).map_err(|_| HeaderError::Compression)?;
                     continue;
                 }
                 Err(_) => return Err(HeaderError::Compression),

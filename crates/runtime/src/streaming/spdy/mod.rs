@@ -33,12 +33,22 @@ const CANCEL: u32 = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// Opened a stream, which has been accepted.
-    Opened { stream: StreamId, headers: Headers },
-    Data { stream: StreamId, bytes: Bytes },
+    Opened {
+        stream: StreamId,
+        headers: Headers,
+    },
+    Data {
+        stream: StreamId,
+        bytes: Bytes,
+    },
     /// Sends no more on a stream.
-    Ended { stream: StreamId },
+    Ended {
+        stream: StreamId,
+    },
     /// Wants nothing more of a stream.
-    Reset { stream: StreamId },
+    Reset {
+        stream: StreamId,
+    },
     /// Opens no more streams.
     GoingAway,
 }
@@ -166,13 +176,7 @@ impl Connection {
         Ok(())
     }
 
-    fn open(
-        &mut self,
-        stream: StreamId,
-        fin: bool,
-        headers: Headers,
-        events: &mut Vec<Event>,
-    ) {
+    fn open(&mut self, stream: StreamId, fin: bool, headers: Headers, events: &mut Vec<Event>) {
         // Clients open odd ones, always higher.
         if stream.is_multiple_of(2) || stream <= self.last_opened {
             frame::put_rst_stream(stream, PROTOCOL_ERROR, &mut self.output);
@@ -251,9 +255,7 @@ impl Connection {
         };
         let mut rest = bytes;
         while !rest.is_empty() {
-            stream
-                .waiting
-                .push_back(rest.split_to(rest.len().min(MAX_DATA)));
+            stream.waiting.push_back(rest.split_to(rest.len().min(MAX_DATA)));
         }
         self.send_waiting(id);
     }
@@ -284,11 +286,7 @@ impl Connection {
             return;
         };
         while let Some(bytes) = stream.waiting.front_mut() {
-            let leave = if self.flow_control {
-                usize::try_from(stream.window).unwrap_or(0)
-            } else {
-                bytes.len()
-            };
+            let leave = if self.flow_control { usize::try_from(stream.window).unwrap_or(0) } else { bytes.len() };
             let now = bytes.split_to(leave.min(bytes.len()));
             if now.is_empty() {
                 return;
@@ -307,10 +305,7 @@ impl Connection {
     }
 
     fn forget_if_closed(&mut self, id: StreamId) {
-        let closed = self
-            .streams
-            .get(&id)
-            .is_some_and(|s| !s.remote_open && !s.local_open && !s.end_waits);
+        let closed = self.streams.get(&id).is_some_and(|s| !s.remote_open && !s.local_open && !s.end_waits);
         if closed {
             self.streams.remove(&id);
         }
