@@ -97,11 +97,22 @@ async fn call(sender: &mut Sender, method: Method, path: &str, kind: &str, body:
             }
         }
     }
-    if status.is_success() { Ok(size) } else { Err(format!("{path}: {status}: {}", String::from_utf8_lossy(&text)).into()) }
+    if status.is_success() {
+        Ok(size)
+    } else {
+        Err(format!("{path}: {status}: {}", String::from_utf8_lossy(&text)).into())
+    }
 }
 
 /// Runs `count` operations from `clients` at once and prints what they took.
-async fn measure<F>(what: &str, server: &Server, senders: &[Sender], clients: usize, count: usize, make: F) -> Result<(), Failure>
+async fn measure<F>(
+    what: &str,
+    server: &Server,
+    senders: &[Sender],
+    clients: usize,
+    count: usize,
+    make: F,
+) -> Result<(), Failure>
 where
     F: Fn(usize) -> (Method, String, &'static str, Bytes) + Send + Sync + 'static,
 {
@@ -148,7 +159,8 @@ fn report(what: &str, count: usize, elapsed: Duration, p50: Duration, p99: Durat
 }
 
 fn pod(i: usize) -> String {
-    let env: Vec<String> = (0..24).map(|n| format!(r#"{{"name":"VARIABLE_{n}","value":"value number {n} of the pod {i}"}}"#)).collect();
+    let env: Vec<String> =
+        (0..24).map(|n| format!(r#"{{"name":"VARIABLE_{n}","value":"value number {n} of the pod {i}"}}"#)).collect();
     format!(
         r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"pod-{i:06}","namespace":"ns-{}","labels":{{"app":"app-{}","tier":"backend","pod-template-hash":"5d59d67564"}},"annotations":{{"example.com/checksum":"0123456789abcdef0123456789abcdef"}}}},"spec":{{"nodeName":"node-{}","serviceAccountName":"default","containers":[{{"name":"main","image":"registry.example.com/team/application:1.2.3","ports":[{{"containerPort":8080,"name":"http"}}],"resources":{{"limits":{{"cpu":"1","memory":"1Gi"}},"requests":{{"cpu":"250m","memory":"256Mi"}}}},"env":[{}],"livenessProbe":{{"httpGet":{{"path":"/healthz","port":8080}}}},"volumeMounts":[{{"name":"config","mountPath":"/etc/config"}}]}}],"volumes":[{{"name":"config","configMap":{{"name":"config"}}}}],"tolerations":[{{"key":"node.kubernetes.io/not-ready","operator":"Exists","effect":"NoExecute","tolerationSeconds":300}}]}}}}"#,
         i % 10,
@@ -165,7 +177,13 @@ fn path_of(i: usize) -> String {
     format!("/api/v1/namespaces/ns-{}/pods/pod-{i:06}", i % 10)
 }
 
-async fn watchers(target: &Target, server: &Server, senders: &[Sender], watchers: usize, changes: usize) -> Result<(), Failure> {
+async fn watchers(
+    target: &Target,
+    server: &Server,
+    senders: &[Sender],
+    watchers: usize,
+    changes: usize,
+) -> Result<(), Failure> {
     let seen = Arc::new(AtomicU64::new(0));
     let began_at = Arc::new(AtomicU64::new(0));
     let mut connections = Vec::new();
@@ -269,14 +287,20 @@ async fn run(server: &Server, directory: &Path, pods: usize, began: Instant) -> 
     })
     .await?;
     let none = Bytes::new;
-    measure("get pod", server, &senders, CLIENTS, pods * 2, move |i| (Method::GET, path_of(i % pods), JSON, none())).await?;
-    measure("list all, consistent", server, &senders, 2, 20, move |_| (Method::GET, "/api/v1/pods".into(), JSON, none())).await?;
+    measure("get pod", server, &senders, CLIENTS, pods * 2, move |i| (Method::GET, path_of(i % pods), JSON, none()))
+        .await?;
+    measure("list all, consistent", server, &senders, 2, 20, move |_| {
+        (Method::GET, "/api/v1/pods".into(), JSON, none())
+    })
+    .await?;
     measure("list all, resourceVersion=0", server, &senders, 2, 20, move |_| {
         (Method::GET, "/api/v1/pods?resourceVersion=0".into(), JSON, none())
     })
     .await?;
-    measure("list page of 500", server, &senders, 1, 200, move |_| (Method::GET, "/api/v1/pods?limit=500".into(), JSON, none()))
-        .await?;
+    measure("list page of 500", server, &senders, 1, 200, move |_| {
+        (Method::GET, "/api/v1/pods?limit=500".into(), JSON, none())
+    })
+    .await?;
     measure("list the pods of a node", server, &senders, 8, 5_000, move |i| {
         (Method::GET, format!("/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-{}", i % 500), JSON, none())
     })

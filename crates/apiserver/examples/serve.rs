@@ -20,7 +20,11 @@ struct OneToken;
 
 #[async_trait]
 impl Authenticator for OneToken {
-    async fn authenticate(&self, request: &http::request::Parts, _: Option<&Peer>) -> Result<Option<UserInfo>, AuthnError> {
+    async fn authenticate(
+        &self,
+        request: &http::request::Parts,
+        _: Option<&Peer>,
+    ) -> Result<Option<UserInfo>, AuthnError> {
         let said = request.headers.get("authorization").and_then(|value| value.to_str().ok());
         Ok((said == Some("Bearer trial")).then(|| UserInfo::new("trial", ["system:masters", "system:authenticated"])))
     }
@@ -55,7 +59,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     let certificate = key.cert.pem();
-    let identity = Identity { certificate: certificate.clone().into_bytes(), key: key.signing_key.serialize_pem().into_bytes() };
+    let identity =
+        Identity { certificate: certificate.clone().into_bytes(), key: key.signing_key.serialize_pem().into_bytes() };
     let authorities = certificate.clone().into_bytes();
     let tls = ServerTls::new(&TlsSettings { default: identity, by_name: Vec::new(), client_authorities: authorities })?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
@@ -69,7 +74,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ca.display()
     );
     std::fs::write(directory.join("kubeconfig"), kubeconfig)?;
-    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     tracing::info!(%address, ready = ?began.elapsed(), "serving");
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();

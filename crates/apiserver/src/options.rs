@@ -291,7 +291,11 @@ impl DeleteOptions {
 fn propagation(value: &str, errors: &mut Vec<FieldError>) -> Option<Propagation> {
     let parsed = Propagation::parse(value);
     if parsed.is_none() {
-        errors.push(FieldError::not_supported(&"propagationPolicy", value, &["Foreground", "Background", "Orphan", "nil"]));
+        errors.push(FieldError::not_supported(
+            &"propagationPolicy",
+            value,
+            &["Foreground", "Background", "Orphan", "nil"],
+        ));
     }
     parsed
 }

@@ -40,11 +40,8 @@ impl RequestInfo {
     /// # Errors
     /// `/api/v1/watch` and the like without what is watched.
     pub fn parse(method: &str, path: &str, query: &str) -> Result<Self, BadPath> {
-        let mut info = RequestInfo {
-            path: path.to_owned(),
-            verb: method.to_ascii_lowercase(),
-            ..RequestInfo::default()
-        };
+        let mut info =
+            RequestInfo { path: path.to_owned(), verb: method.to_ascii_lowercase(), ..RequestInfo::default() };
         let trimmed = path.trim_matches('/');
         let mut parts: Vec<&str> = if trimmed.is_empty() { Vec::new() } else { trimmed.split('/').collect() };
         if parts.len() < 3 {
@@ -210,7 +207,11 @@ mod tests {
         for (method, target, wanted) in [
             ("GET", "/api/v1/namespaces", ["list", "", "v1", "", "namespaces", "", ""]),
             ("GET", "/api/v1/namespaces/other", ["get", "", "v1", "other", "namespaces", "", "other"]),
-            ("PUT", "/api/v1/namespaces/other/finalize", ["update", "", "v1", "other", "namespaces", "finalize", "other"]),
+            (
+                "PUT",
+                "/api/v1/namespaces/other/finalize",
+                ["update", "", "v1", "other", "namespaces", "finalize", "other"],
+            ),
             ("GET", "/api/v1/namespaces/other/pods", ["list", "", "v1", "other", "pods", "", ""]),
             ("GET", "/api/v1/namespaces/other/pods/foo", ["get", "", "v1", "other", "pods", "", "foo"]),
             ("HEAD", "/api/v1/namespaces/other/pods/foo", ["get", "", "v1", "other", "pods", "", "foo"]),
@@ -219,9 +220,21 @@ mod tests {
             ("GET", "/api/v1/pods?watch=false", ["list", "", "v1", "", "pods", "", ""]),
             ("GET", "/api/v1/pods?watch", ["watch", "", "v1", "", "pods", "", ""]),
             ("GET", "/api/v1/watch/namespaces/other/pods", ["watch", "", "v1", "other", "pods", "", ""]),
-            ("GET", "/api/v1/namespaces/other/pods?fieldSelector=metadata.name%3Dfoo", ["list", "", "v1", "other", "pods", "", "foo"]),
-            ("DELETE", "/apis/apps/v1/namespaces/a/deployments", ["deletecollection", "apps", "v1", "a", "deployments", "", ""]),
-            ("PATCH", "/apis/apps/v1/namespaces/a/deployments/b/scale", ["patch", "apps", "v1", "a", "deployments", "scale", "b"]),
+            (
+                "GET",
+                "/api/v1/namespaces/other/pods?fieldSelector=metadata.name%3Dfoo",
+                ["list", "", "v1", "other", "pods", "", "foo"],
+            ),
+            (
+                "DELETE",
+                "/apis/apps/v1/namespaces/a/deployments",
+                ["deletecollection", "apps", "v1", "a", "deployments", "", ""],
+            ),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/a/deployments/b/scale",
+                ["patch", "apps", "v1", "a", "deployments", "scale", "b"],
+            ),
             ("POST", "/api/v1/namespaces/a/pods/b/proxy/c/d", ["create", "", "v1", "a", "pods", "proxy", "b"]),
         ] {
             let info = parse(method, target);
@@ -232,7 +245,9 @@ mod tests {
 
     #[test]
     fn other_paths_are_not_resources() {
-        for target in ["/", "/healthz", "/api", "/api/v1", "/apis", "/apis/apps/v1", "/openapi/v3/apis/apps/v1", "/logs/a/b/c"] {
+        for target in
+            ["/", "/healthz", "/api", "/api/v1", "/apis", "/apis/apps/v1", "/openapi/v3/apis/apps/v1", "/logs/a/b/c"]
+        {
             let info = parse("GET", target);
             assert!(!info.is_resource, "{target}");
             assert_eq!(info.verb, "get");

@@ -25,11 +25,7 @@ pub const APISERVER: &str = "system:apiserver";
 impl UserInfo {
     /// A user of a name in groups.
     pub fn new(name: impl Into<String>, groups: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        UserInfo {
-            name: name.into(),
-            groups: groups.into_iter().map(Into::into).collect(),
-            ..UserInfo::default()
-        }
+        UserInfo { name: name.into(), groups: groups.into_iter().map(Into::into).collect(), ..UserInfo::default() }
     }
 
     /// `system:anonymous` in `system:unauthenticated`.

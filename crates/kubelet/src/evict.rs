@@ -5,7 +5,10 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use api::quantity::{Format, Quantity};
 use jiff::Timestamp;
-use k8s_openapi::{api::core::v1::PodCondition, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::{
+    api::core::v1::{Container, Pod, PodCondition},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 
 use crate::{
     config::Threshold,
@@ -96,6 +99,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         if let Some(signal) = signals.first() {
             relieve(&shared, *signal).await;
         }
+        enforce_storage_limits(&shared).await;
     }
 }
 
@@ -189,7 +193,86 @@ async fn relieve(shared: &Arc<Shared>, signal: Signal) {
         tracing::warn!("no pod can be evicted");
         return;
     };
-    let message = message(victim, *used, signal);
+    evict(shared, victim, message(victim, *used, signal));
+}
+
+/// Evicts pods that use more local storage than they are allowed: of an emptyDir, by a container,
+/// or all together. Only pods with such limits cost anything.
+async fn enforce_storage_limits(shared: &Arc<Shared>) {
+    for snapshot in shared.pods.all() {
+        if snapshot.finished || !has_storage_limits(&snapshot.pod) {
+            continue;
+        }
+        if let Some(message) = excess(shared, &snapshot).await {
+            evict(shared, &snapshot, message);
+        }
+    }
+}
+
+fn storage_limit(container: &Container) -> Option<u64> {
+    let limit = resources::get(resources::limits(container.resources.as_ref()), EPHEMERAL_STORAGE);
+    u64::try_from(limit.value()).ok().filter(|limit| *limit > 0)
+}
+
+/// Directories on disk with a limit: volume, limit in bytes and as written.
+fn limited_dirs(pod: &Pod) -> impl Iterator<Item = (&str, u64, &str)> {
+    pod.spec().volumes.iter().flatten().filter_map(|volume| {
+        let source = volume.empty_dir.as_ref()?;
+        let limit = source.size_limit.as_ref()?;
+        let on_disk = source.medium.as_deref().unwrap_or_default().is_empty();
+        let bytes = u64::try_from(resources::parse(limit).value()).ok()?;
+        (on_disk && bytes > 0).then_some((volume.name.as_str(), bytes, limit.0.as_str()))
+    })
+}
+
+fn has_storage_limits(pod: &Pod) -> bool {
+    limited_dirs(pod).next().is_some() || pod.containers().iter().any(|c| storage_limit(c).is_some())
+}
+
+/// What a pod uses too much of, in upstream's words.
+async fn excess(shared: &Shared, snapshot: &Snapshot) -> Option<String> {
+    let pod = &snapshot.pod;
+    for (name, limit, text) in limited_dirs(pod) {
+        let dir = shared.cfg.volume_dir(pod.uid(), "kubernetes.io~empty-dir", name);
+        if disk_usage(&dir) > limit {
+            return Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {text:?}. "));
+        }
+    }
+    let limits: Vec<Option<u64>> = pod.containers().iter().map(storage_limit).collect();
+    if limits.iter().all(Option::is_none) {
+        return None;
+    }
+    let logs = shared.cfg.logs_dir(pod.namespace(), pod.name(), pod.uid());
+    let mut total = disk_usage(&shared.cfg.pod_dir(pod.uid()).join("volumes/kubernetes.io~empty-dir"));
+    for (container, limit) in pod.containers().iter().zip(&limits) {
+        let used = disk_usage(&logs.join(&container.name)) + writable_layer(shared, snapshot, &container.name).await;
+        total += used;
+        if limit.is_some_and(|limit| used > limit) {
+            let text = resources::get(resources::limits(container.resources.as_ref()), EPHEMERAL_STORAGE);
+            return Some(format!(
+                "Container {} exceeded its local ephemeral storage limit {:?}. ",
+                container.name,
+                text.to_string()
+            ));
+        }
+    }
+    let sum = resources::pod_limits(pod).get(EPHEMERAL_STORAGE).copied()?;
+    let all_limited = limits.iter().all(Option::is_some);
+    (all_limited && u64::try_from(sum.value()).is_ok_and(|sum| total > sum))
+        .then(|| format!("Pod ephemeral local storage usage exceeds the total limit of containers {sum}. "))
+}
+
+async fn writable_layer(shared: &Shared, snapshot: &Snapshot, name: &str) -> u64 {
+    let Some(container) = snapshot.observed.container(name).filter(|c| c.is_running()) else {
+        return 0;
+    };
+    let request = cri::v1::ContainerStatsRequest { container_id: container.id.clone() };
+    let answer = shared.cri.runtime().container_stats(request).await.ok();
+    let layer = answer.and_then(|answer| answer.into_inner().stats?.writable_layer);
+    layer.and_then(|layer| layer.used_bytes).map_or(0, |bytes| bytes.value)
+}
+
+fn evict(shared: &Shared, victim: &Snapshot, message: String) {
     let pod = &victim.pod;
     tracing::warn!(pod = pod.display(), message, "evicting a pod");
     shared.events.pod(pod, Severity::Warning, "Evicted", message.clone());

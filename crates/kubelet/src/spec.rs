@@ -183,25 +183,36 @@ pub(crate) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
+/// The action of the first of a container's own rules that an exit code matches.
+fn matched_rule(container: &Container, exit_code: i32) -> Option<&str> {
+    container.restart_policy.as_ref()?;
+    let rule = container.restart_policy_rules.iter().flatten().find(|rule| {
+        let Some(codes) = &rule.exit_codes else {
+            return false;
+        };
+        let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+        match codes.operator.as_str() {
+            "In" => listed,
+            "NotIn" => !listed,
+            _ => false,
+        }
+    })?;
+    Some(&rule.action)
+}
+
+/// Whether a container's exit has all containers of its pod start over.
+pub(crate) fn restarts_all(container: &Container, exit_code: i32) -> bool {
+    matched_rule(container, exit_code) == Some("RestartAllContainers")
+}
+
 /// Whether a container that exited with `exit_code` is to be started again, by its own rules and
 /// policy first, and by the pod's policy where it has none.
 pub(crate) fn should_restart(container: &Container, pod: RestartPolicy, exit_code: i32) -> bool {
-    if let Some(own) = container.restart_policy.as_deref() {
-        for rule in container.restart_policy_rules.iter().flatten() {
-            let Some(codes) = &rule.exit_codes else { continue };
-            let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
-            let matched = match codes.operator.as_str() {
-                "In" => listed,
-                "NotIn" => !listed,
-                _ => false,
-            };
-            if matched {
-                return matches!(rule.action.as_str(), "Restart" | "RestartAllContainers");
-            }
-        }
-        return by_policy(RestartPolicy::parse(Some(own)), exit_code);
+    match (matched_rule(container, exit_code), container.restart_policy.as_deref()) {
+        (Some(action), _) => matches!(action, "Restart" | "RestartAllContainers"),
+        (None, Some(own)) => by_policy(RestartPolicy::parse(Some(own)), exit_code),
+        (None, None) => by_policy(pod, exit_code),
     }
-    by_policy(pod, exit_code)
 }
 
 fn by_policy(policy: RestartPolicy, exit_code: i32) -> bool {

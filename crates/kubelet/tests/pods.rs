@@ -380,9 +380,14 @@ async fn a_lost_sandbox_is_made_again() {
     }
     let node = Node::start().await;
     let container = |name: &str| json!({"name": name, "image": "image:1"});
-    let path = node.create_pod("lost", json!({"initContainers": [container("i")], "containers": [container("c")]}));
-    until("init to start", || node.runtime.calls().contains(&"start i 0".to_owned())).await;
-    node.runtime.exit("i", 0, "Completed");
+    let path = node.create_pod(
+        "lost",
+        json!({"initContainers": [container("h"), container("i")], "containers": [container("c")]}),
+    );
+    for name in ["h", "i"] {
+        until("init to start", || node.runtime.calls().contains(&format!("start {name} 0"))).await;
+        node.runtime.exit(name, 0, "Completed");
+    }
     node.wait_running(&path).await;
     node.runtime.kill_sandboxes();
     until("the new sandbox", || node.runtime.calls().contains(&"run lost 1".to_owned())).await;
@@ -488,9 +493,7 @@ async fn containers_are_resized_in_place_or_anew() {
         return;
     }
     let node = Node::start().await;
-    let asks = |cpu: &str, memory: &str| {
-        json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}})
-    };
+    let asks = |cpu: &str, memory: &str| json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}});
     let mut spec = one("c");
     spec["containers"][0]["resources"] = asks("100m", "64Mi");
     spec["containers"][0]["resizePolicy"] = json!([
@@ -506,7 +509,9 @@ async fn containers_are_resized_in_place_or_anew() {
     };
     resize("200m", "64Mi");
     let pod = node
-        .wait_pod(&path, |s| s["containerStatuses"][0]["resources"]["limits"]["cpu"] == "200m" && s["observedGeneration"] == 2)
+        .wait_pod(&path, |s| {
+            s["containerStatuses"][0]["resources"]["limits"]["cpu"] == "200m" && s["observedGeneration"] == 2
+        })
         .await;
     assert_eq!(pod["status"]["containerStatuses"][0]["allocatedResources"]["cpu"], "200m");
     assert!(node.runtime.calls().contains(&format!("update c 20000 {}", 64 << 20)), "{:?}", node.runtime.calls());
@@ -516,16 +521,63 @@ async fn containers_are_resized_in_place_or_anew() {
     node.wait_event("size", "Killing: Container c resize requires restart").await;
     resize("10000", "128Mi");
     let pod = node
-        .wait_pod(&path, |s| {
-            s["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "PodResizePending")
-        })
+        .wait_pod(&path, |s| s["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "PodResizePending"))
         .await;
     let pending = condition(&pod, "PodResizePending");
     assert_eq!(pending["reason"], "Infeasible");
     assert_eq!(pod["status"]["containerStatuses"][0]["allocatedResources"]["cpu"], "200m");
     resize("200m", "128Mi");
-    node.wait_pod(&path, |s| {
-        !s["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "PodResizePending")
-    })
-    .await;
+    node.wait_pod(&path, |s| !s["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "PodResizePending"))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_containers_end_has_all_begin_anew() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start().await;
+    let container = |name: &str| json!({"name": name, "image": "image:1"});
+    let mut cause = container("cause");
+    cause["restartPolicy"] = json!("Always");
+    cause["restartPolicyRules"] =
+        json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let path =
+        node.create_pod("anew", json!({"initContainers": [container("i")], "containers": [cause, container("other")]}));
+    until("init to start", || node.runtime.calls().contains(&"start i 0".to_owned())).await;
+    node.runtime.exit("i", 0, "Completed");
+    node.wait_running(&path).await;
+    node.runtime.exit("cause", 42, "Error");
+    until("init to run again", || node.runtime.calls().iter().filter(|call| call.starts_with("start i")).count() == 2)
+        .await;
+    node.runtime.exit("i", 0, "Completed");
+    let pod = node
+        .wait_pod(&path, |s| {
+            s["containerStatuses"].as_array().unwrap().iter().all(|c| c["restartCount"] == 1 && c["ready"] == true)
+        })
+        .await;
+    assert_eq!(pod["status"]["podIP"], "10.244.0.1", "the sandbox stays");
+    assert_eq!(node.runtime.calls().iter().filter(|call| call.starts_with("run ")).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_fills_its_directory_is_evicted() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start().await;
+    let path = node.create_pod(
+        "full",
+        json!({"containers": [{"name": "c", "image": "image:1", "volumeMounts": [{"name": "e", "mountPath": "/e"}]}],
+            "volumes": [{"name": "e", "emptyDir": {"sizeLimit": "1Mi"}}]}),
+    );
+    node.wait_running(&path).await;
+    let config = node.runtime.config("c");
+    let mount = config.mounts.iter().find(|mount| mount.container_path == "/e").unwrap();
+    fs::write(std::path::Path::new(&mount.host_path).join("big"), vec![1; 2 << 20]).unwrap();
+    let pod = node.wait_pod(&path, |s| s["phase"] == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "Evicted");
+    assert_eq!(pod["status"]["message"], "Usage of EmptyDir volume \"e\" exceeds the limit \"1Mi\". ");
+    assert_eq!(condition(&pod, "DisruptionTarget")["reason"], "TerminationByKubelet");
+    assert!(node.runtime.calls().contains(&"stop c 2".to_owned()), "{:?}", node.runtime.calls());
 }

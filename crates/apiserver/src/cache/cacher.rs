@@ -310,9 +310,7 @@ impl Cacher {
         }
         let gone = stale.range(&super::Scope::All, None).filter(|entry| fresh.get(entry.key()).is_none());
         let mut changes: Vec<Change> = gone
-            .map(|entry| {
-                Change::new(ChangeKind::Deleted, Arc::new(entry.at_revision(revision)), Some(entry.clone()))
-            })
+            .map(|entry| Change::new(ChangeKind::Deleted, Arc::new(entry.at_revision(revision)), Some(entry.clone())))
             .collect();
         for entry in fresh.range(&super::Scope::All, None) {
             let previous = stale.get(entry.key()).cloned();

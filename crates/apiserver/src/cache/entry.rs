@@ -26,7 +26,11 @@ pub struct Entry {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoredError {
     #[error("the stored value of {key} is no object of its kind")]
-    Undecodable { key: String, #[source] source: DecodeError },
+    Undecodable {
+        key: String,
+        #[source]
+        source: DecodeError,
+    },
     #[error("the stored value of {key} has a text that cannot be found again")]
     Unscannable { key: String },
 }
@@ -111,7 +115,11 @@ impl Entry {
         item.extend_from_slice(member.as_bytes());
         item.extend_from_slice(&self.item[end..]);
         let place = |offset: u32| {
-            if offset <= self.version.start { offset } else { offset + member.len() as u32 - (self.version.end - self.version.start) }
+            if offset <= self.version.start {
+                offset
+            } else {
+                offset + member.len() as u32 - (self.version.end - self.version.start)
+            }
         };
         let moved = |span: Span| Span { start: place(span.start), end: place(span.end) };
         Entry {

@@ -304,9 +304,11 @@ impl Feed {
         let prefix = layout.prefix.clone();
         let loaded = caches.read(&prefix).await.map(|(found, revision)| {
             let cacher = Arc::new(Cacher::new(*layout, caches.progress.clone(), revision));
-            let raws = found
-                .into_iter()
-                .map(|(key, at, value)| Raw { key: key[prefix.len()..].to_owned(), revision: at, value: Some(value) });
+            let raws = found.into_iter().map(|(key, at, value)| Raw {
+                key: key[prefix.len()..].to_owned(),
+                revision: at,
+                value: Some(value),
+            });
             cacher.replace(raws.collect(), revision);
             let mut table = caches.table.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(replaced) = table.insert(prefix.clone(), cacher.clone()) {

@@ -138,7 +138,11 @@ impl State {
     }
 
     /// The objects of a scope in the order of their keys, those after a key if one is given.
-    pub fn range<'a>(&'a self, scope: &'a Scope, after: Option<&str>) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + Send + 'a> {
+    pub fn range<'a>(
+        &'a self,
+        scope: &'a Scope,
+        after: Option<&str>,
+    ) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + Send + 'a> {
         let after = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.to_owned()));
         let lower = |floor: Bound<String>| match (&after, floor) {
             (Bound::Excluded(key), Bound::Included(floor)) if *key < floor => Bound::Included(floor),

@@ -25,7 +25,10 @@ fn an_entry_finds_its_texts_again() {
     assert_eq!(field(&entry, "status.phase"), "Running");
     assert_eq!(field(&entry, "spec.hostNetwork"), "false");
     let item = std::str::from_utf8(entry.item()).expect("text");
-    assert!(item.starts_with(r#"{"data":{"#) && item.contains(r#""metadata":{"resourceVersion":"42","annotations""#), "{item}");
+    assert!(
+        item.starts_with(r#"{"data":{"#) && item.contains(r#""metadata":{"resourceVersion":"42","annotations""#),
+        "{item}"
+    );
     let later = entry.at_revision(1_000_000);
     assert_eq!(later.uid(), "u-1");
     assert_eq!(field(&later, "status.phase"), "Running");
@@ -141,10 +144,19 @@ mod model {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Put { key: usize, node: usize, label: usize },
-        Delete { key: usize },
+        Put {
+            key: usize,
+            node: usize,
+            label: usize,
+        },
+        Delete {
+            key: usize,
+        },
         /// Several changes of one revision.
-        Both { put: usize, delete: usize },
+        Both {
+            put: usize,
+            delete: usize,
+        },
         Pin,
     }
 

@@ -43,7 +43,9 @@ pub(super) async fn handle(
     }
     let api_version =
         if row.group.is_empty() { row.version.to_string() } else { format!("{}/{}", row.group, row.version) };
-    let own = (row.group == served.resource.group && row.version == served.resource.version && row.kind == served.resource.kind)
+    let own = (row.group == served.resource.group
+        && row.version == served.resource.version
+        && row.kind == served.resource.kind)
         .then(|| served.resource.schema.root());
     let missing = || Status::internal(format!("{api_version} {} is not in the catalogue", row.kind));
     let Some(hatch) = hatch else {

@@ -25,14 +25,15 @@ const PATCHES: [(&str, Option<PatchKind>); 4] = [
 ];
 
 fn expected(served: &Served) -> Expected<'_> {
-    Expected {
-        ty: served.resource.schema.root(),
-        api_version: served.api_version(),
-        kind: &served.resource.kind,
-    }
+    Expected { ty: served.resource.schema.root(), api_version: served.api_version(), kind: &served.resource.kind }
 }
 
-fn answered(served: &Served, written: &Written, view: View, call_now: jiff::Timestamp) -> Result<Response<Body>, Status> {
+fn answered(
+    served: &Served,
+    written: &Written,
+    view: View,
+    call_now: jiff::Timestamp,
+) -> Result<Response<Body>, Status> {
     let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
     answer::object(code, served, Object::written(written), view, call_now)
 }
@@ -46,7 +47,11 @@ async fn body(call: &mut Call, expected: Expected<'_>, validation: FieldValidati
     Ok(object)
 }
 
-pub(super) async fn create(registry: &Registry, served: &Arc<Served>, mut call: Call) -> Result<Response<Body>, Status> {
+pub(super) async fn create(
+    registry: &Registry,
+    served: &Arc<Served>,
+    mut call: Call,
+) -> Result<Response<Body>, Status> {
     let view = call.view(true, false)?;
     let options = Options::of_query(&call.query, OptionsKind::Create)?;
     let object = body(&mut call, expected(served), options.field_validation).await?;
@@ -131,7 +136,8 @@ impl Patched {
         // What is given twice is judged as in any body; what is unknown can't be owned, whatever is asked.
         receive::decode_as(&call.cx, Format::Yaml, &self.bytes, expected, self.options.field_validation)?;
         let raw = schema::yaml::parse(&self.bytes);
-        let Value::Map(mut config) = raw.map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?
+        let Value::Map(mut config) =
+            raw.map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?
         else {
             return Err(Status::bad_request("error decoding YAML: a configuration must be an object"));
         };
@@ -147,10 +153,14 @@ impl Patched {
             let namespace = call.namespace(served);
             let name = call.name();
             let what = if namespace.is_empty() { format!("/{name}") } else { format!("{namespace}/{name}") };
-            return Err(Status::new(500, api::Reason::Unknown, format!(
-                "failed to create typed patch object ({what}; {}, Kind={}): {why}",
-                expected.api_version, expected.kind
-            )));
+            return Err(Status::new(
+                500,
+                api::Reason::Unknown,
+                format!(
+                    "failed to create typed patch object ({what}; {}, Kind={}): {why}",
+                    expected.api_version, expected.kind
+                ),
+            ));
         }
         config.insert("apiVersion", expected.api_version);
         config.insert("kind", expected.kind);
@@ -177,9 +187,8 @@ impl Patched {
                 defaults: true,
             }));
         };
-        let patch = schema::json::parse(&self.bytes).map_err(|error| {
-            Status::bad_request(format!("error decoding patch: {error}"))
-        })?;
+        let patch = schema::json::parse(&self.bytes)
+            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
         if kind != PatchKind::Json && !matches!(patch, Value::Map(_)) {
             return Err(Status::bad_request("error decoding patch: a merge patch must be an object"));
         }
@@ -289,12 +298,18 @@ async fn delete_options(call: &mut Call) -> Result<Options, Status> {
     let object = decoded.map_err(|error| Status::bad_request(error.to_string()))?.object;
     let kind = object.str_at(&["kind"]);
     if !matches!(kind, "" | "DeleteOptions") {
-        return Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: it is a {kind}")));
+        return Err(Status::bad_request(format!(
+            "decoded object cannot be converted to DeleteOptions: it is a {kind}"
+        )));
     }
     Options::of_delete_body(&object)
 }
 
-pub(super) async fn delete(registry: &Registry, served: &Arc<Served>, mut call: Call) -> Result<Response<Body>, Status> {
+pub(super) async fn delete(
+    registry: &Registry,
+    served: &Arc<Served>,
+    mut call: Call,
+) -> Result<Response<Body>, Status> {
     let view = call.view(true, false)?;
     let options = delete_options(&mut call).await?;
     let (namespace, name) = (call.namespace(served), call.name());

@@ -83,7 +83,13 @@ fn meta_bytes(tree: &Map, format: Format) -> Result<Vec<u8>, Status> {
 ///
 /// # Errors
 /// 500 when what is stored can't be read.
-pub fn object_bytes(served: &Served, object: Object<'_>, view: View, headers: bool, now: Timestamp) -> Result<Bytes, Status> {
+pub fn object_bytes(
+    served: &Served,
+    object: Object<'_>,
+    view: View,
+    headers: bool,
+    now: Timestamp,
+) -> Result<Bytes, Status> {
     match (view.shape, view.format) {
         (Shape::Object, Format::Json) => match object {
             Object::Entry(entry) => served.json(entry),
@@ -167,7 +173,13 @@ fn list_metadata(listed: &Listed) -> Map {
 ///
 /// # Errors
 /// 500 when what is stored can't be read.
-pub fn object(code: StatusCode, served: &Served, object: Object<'_>, view: View, now: Timestamp) -> Result<Response<Body>, Status> {
+pub fn object(
+    code: StatusCode,
+    served: &Served,
+    object: Object<'_>,
+    view: View,
+    now: Timestamp,
+) -> Result<Response<Body>, Status> {
     let bytes = object_bytes(served, object, view, true, now)?;
     Ok(finish(code, bytes, view))
 }
@@ -228,7 +240,13 @@ pub fn list(served: &Arc<Served>, listed: Listed, view: View, now: Timestamp) ->
 ///
 /// # Errors
 /// 500 when one of them does not fit its type.
-pub fn trees(served: &Served, items: &[Map], revision: &str, view: View, now: Timestamp) -> Result<Response<Body>, Status> {
+pub fn trees(
+    served: &Served,
+    items: &[Map],
+    revision: &str,
+    view: View,
+    now: Timestamp,
+) -> Result<Response<Body>, Status> {
     let mut metadata = Map::new();
     if !revision.is_empty() {
         metadata.insert("resourceVersion", revision);
@@ -256,7 +274,8 @@ fn trees_list(served: &Served, items: &[Map], metadata: Map, view: View) -> Resu
         Format::Protobuf => {
             let ty = served.resource.schema.root();
             let failed = |error| Status::internal(format!("the list can't be written as protobuf: {error}"));
-            let messages: Result<Vec<Vec<u8>>, _> = items.iter().map(|item| schema::protobuf::message(ty, item)).collect();
+            let messages: Result<Vec<Vec<u8>>, _> =
+                items.iter().map(|item| schema::protobuf::message(ty, item)).collect();
             let messages = messages.map_err(failed)?;
             let raw = schema::protobuf::list(&metadata, messages.iter().map(Vec::as_slice)).map_err(failed)?;
             let mut out = Vec::with_capacity(raw.len() + 32);
@@ -478,6 +497,9 @@ mod tests {
     #[test]
     fn json_is_indented_as_go_does() {
         let text = String::from_utf8(indented(br#"{"a":[1,{"b":"x,{\""}],"c":{},"d":[]}"#)).expect("text");
-        assert_eq!(text, "{\n  \"a\": [\n    1,\n    {\n      \"b\": \"x,{\\\"\"\n    }\n  ],\n  \"c\": {},\n  \"d\": []\n}");
+        assert_eq!(
+            text,
+            "{\n  \"a\": [\n    1,\n    {\n      \"b\": \"x,{\\\"\"\n    }\n  ],\n  \"c\": {},\n  \"d\": []\n}"
+        );
     }
 }

@@ -216,7 +216,8 @@ mod tests {
         assert_eq!(view("text/html, */*;q=0.1")?.format, Format::Json);
         assert_eq!(view("application/json;q=0.5, application/yaml")?.format, Format::Yaml);
         assert_eq!(view("application/cbor, application/yaml")?.format, Format::Yaml);
-        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+        let metadata =
+            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
         assert_eq!(view(metadata)?.shape, Shape::Metadata(MetaVersion::V1));
         assert_eq!(view("text/html").expect_err("nothing fits").code, 406);
         Ok(())

@@ -19,13 +19,8 @@ pub const MAX_BODY: usize = 3 * 1024 * 1024;
 /// # Errors
 /// 413 for one that is too large, 400 when it can't be read.
 pub async fn read(headers: &HeaderMap, mut body: RequestBody) -> Result<Bytes, Status> {
-    let too_large = || {
-        Status::new(
-            413,
-            Reason::RequestEntityTooLarge,
-            format!("Request entity too large: limit is {MAX_BODY}"),
-        )
-    };
+    let too_large =
+        || Status::new(413, Reason::RequestEntityTooLarge, format!("Request entity too large: limit is {MAX_BODY}"));
     let said = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     if said.is_some_and(|length: usize| length > MAX_BODY) {
         return Err(too_large());
@@ -152,7 +147,8 @@ fn expected_words(expected: &Expected<'_>, why: &str, summary: &str, kind: &str)
 }
 
 fn mismatch(expected: &Expected<'_>, kind: &str, version: &str) -> Status {
-    let why = format!("converting ({version}.{kind}) to ({}.{}): unknown conversion", expected.version(), expected.kind);
+    let why =
+        format!("converting ({version}.{kind}) to ({}.{}): unknown conversion", expected.version(), expected.kind);
     expected.refused(kind, version, &why)
 }
 

@@ -67,13 +67,8 @@ impl WatchBody {
         timeout: Duration,
     ) -> Self {
         let deadline = Instant::now() + timeout;
-        let initial = initial.map(|(state, revision)| Initial {
-            state,
-            filter,
-            after: None,
-            waiting: VecDeque::new(),
-            revision,
-        });
+        let initial =
+            initial.map(|(state, revision)| Initial { state, filter, after: None, waiting: VecDeque::new(), revision });
         let mut body = WatchBody {
             view_id: view_id(&served, view),
             served,

@@ -140,13 +140,17 @@ fn plain(s: &str) -> bool {
         return false;
     }
     // Numbers, dates, infinities and what could be taken for them.
-    if first.is_ascii_digit() || matches!(first, '-' | '+' | '.') && s[1..].starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+    if first.is_ascii_digit()
+        || matches!(first, '-' | '+' | '.') && s[1..].starts_with(|c: char| c.is_ascii_digit() || c == '.')
+    {
         return false;
     }
     if matches!(s.to_ascii_lowercase().trim_start_matches(['-', '+']), ".inf" | ".nan") {
         return false;
     }
-    if "-?:,[]{}#&*!|>'\"%@`".contains(first) && !(matches!(first, '-' | '?' | ':') && s.len() > 1 && !s[1..].starts_with(' ')) {
+    if "-?:,[]{}#&*!|>'\"%@`".contains(first)
+        && !(matches!(first, '-' | '?' | ':') && s.len() > 1 && !s[1..].starts_with(' '))
+    {
         return false;
     }
     !s.starts_with("---")
@@ -174,9 +178,8 @@ mod tests {
         leaf.prop_recursive(3, 24, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::List),
-                prop::collection::btree_map("[a-z0-9/.: -]{1,8}", inner, 0..4).prop_map(|map| {
-                    Value::Map(map.into_iter().map(|(k, v)| (k.into(), v)).collect())
-                }),
+                prop::collection::btree_map("[a-z0-9/.: -]{1,8}", inner, 0..4)
+                    .prop_map(|map| { Value::Map(map.into_iter().map(|(k, v)| (k.into(), v)).collect()) }),
             ]
         })
     }

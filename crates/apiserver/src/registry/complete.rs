@@ -79,7 +79,8 @@ mod tests {
     fn aliases_agree() {
         let secret = completed("Secret", r#"{"data":{"a":"YQ=="},"stringData":{"b":"b"}}"#);
         assert!(secret.contains(r#""data":{"a":"YQ==","b":"Yg=="}"#) && !secret.contains("stringData"), "{secret}");
-        let pod = completed("Pod", r#"{"spec":{"containers":[],"serviceAccountName":"x"},"status":{"podIP":"10.0.0.1"}}"#);
+        let pod =
+            completed("Pod", r#"{"spec":{"containers":[],"serviceAccountName":"x"},"status":{"podIP":"10.0.0.1"}}"#);
         assert!(pod.contains(r#""serviceAccount":"x""#), "{pod}");
         assert!(pod.contains(r#""podIPs":[{"ip":"10.0.0.1"}]"#), "{pod}");
     }

@@ -299,14 +299,19 @@ mod tests {
 
     #[test]
     fn what_nothing_holds_goes_at_once() {
-        assert_eq!(planned(&Standard(Rules::STANDARD), r#"{"metadata":{"name":"a"}}"#, DeleteOptions::default()), Plan::Remove);
+        assert_eq!(
+            planned(&Standard(Rules::STANDARD), r#"{"metadata":{"name":"a"}}"#, DeleteOptions::default()),
+            Plan::Remove
+        );
     }
 
     #[test]
     fn finalizers_hold() {
-        let Plan::Update(held) =
-            planned(&Standard(Rules::STANDARD), r#"{"metadata":{"finalizers":["a/b"],"generation":2}}"#, DeleteOptions::default())
-        else {
+        let Plan::Update(held) = planned(
+            &Standard(Rules::STANDARD),
+            r#"{"metadata":{"finalizers":["a/b"],"generation":2}}"#,
+            DeleteOptions::default(),
+        ) else {
             panic!("it is held")
         };
         assert!(meta::is_deleting(&held));
@@ -318,17 +323,24 @@ mod tests {
     fn propagation_becomes_a_finalizer() {
         for (propagation, name) in [(Propagation::Orphan, "orphan"), (Propagation::Foreground, "foregroundDeletion")] {
             let options = DeleteOptions { propagation: Some(propagation), ..DeleteOptions::default() };
-            let Plan::Update(held) = planned(&Standard(Rules::STANDARD), r#"{"metadata":{}}"#, options) else { panic!("it is held") };
+            let Plan::Update(held) = planned(&Standard(Rules::STANDARD), r#"{"metadata":{}}"#, options) else {
+                panic!("it is held")
+            };
             assert_eq!(meta::finalizers(&held), [Value::from(name)]);
         }
         let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
-        assert_eq!(planned(&Standard(Rules::STANDARD), r#"{"metadata":{"finalizers":["orphan"]}}"#, options), Plan::Remove);
+        assert_eq!(
+            planned(&Standard(Rules::STANDARD), r#"{"metadata":{"finalizers":["orphan"]}}"#, options),
+            Plan::Remove
+        );
     }
 
     #[test]
     fn pods_have_grace_once_they_have_a_node() {
         let running = r#"{"metadata":{},"spec":{"nodeName":"n","terminationGracePeriodSeconds":30}}"#;
-        let Plan::Update(dying) = planned(&Pods(Rules::STANDARD), running, DeleteOptions::default()) else { panic!("it has grace") };
+        let Plan::Update(dying) = planned(&Pods(Rules::STANDARD), running, DeleteOptions::default()) else {
+            panic!("it has grace")
+        };
         assert_eq!(dying.at(&["metadata", "deletionGracePeriodSeconds"]), Some(&Value::Int(30)));
         let json = schema::json::to_string(&dying);
         assert_eq!(planned(&Pods(Rules::STANDARD), &json, DeleteOptions::default()), Plan::Keep);
@@ -336,7 +348,10 @@ mod tests {
         assert_eq!(planned(&Pods(Rules::STANDARD), &json, shorter(60)), Plan::Keep);
         assert!(matches!(planned(&Pods(Rules::STANDARD), &json, shorter(5)), Plan::Update(_)));
         assert_eq!(planned(&Pods(Rules::STANDARD), &json, shorter(0)), Plan::Remove);
-        assert_eq!(planned(&Pods(Rules::STANDARD), r#"{"metadata":{},"spec":{}}"#, DeleteOptions::default()), Plan::Remove);
+        assert_eq!(
+            planned(&Pods(Rules::STANDARD), r#"{"metadata":{},"spec":{}}"#, DeleteOptions::default()),
+            Plan::Remove
+        );
         assert_eq!(planned(&Pods(Rules::STANDARD), running, shorter(0)), Plan::Remove);
     }
 }

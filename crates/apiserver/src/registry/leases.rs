@@ -32,11 +32,12 @@ impl Leases {
     pub(super) async fn lease(&self, time_to_live: Option<Duration>) -> Result<LeaseId, store::Error> {
         let Some(time_to_live) = time_to_live else { return Ok(0) };
         let mut shared = self.shared.lock().await;
-        if let Some(lease) = shared.iter_mut().find(|lease| lease.time_to_live == time_to_live) {
-            if lease.granted.elapsed() < SHARED_FOR && lease.objects < SHARED_BY {
-                lease.objects += 1;
-                return Ok(lease.lease);
-            }
+        let fits = |lease: &&mut Shared| {
+            lease.time_to_live == time_to_live && lease.granted.elapsed() < SHARED_FOR && lease.objects < SHARED_BY
+        };
+        if let Some(lease) = shared.iter_mut().find(fits) {
+            lease.objects += 1;
+            return Ok(lease.lease);
         }
         let lease = self.store.lease_grant(time_to_live + SHARED_FOR).await?;
         shared.retain(|lease| lease.time_to_live != time_to_live);

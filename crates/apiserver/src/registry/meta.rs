@@ -287,8 +287,7 @@ pub fn validate_update(row: &Resource, object: &Map, old: &Map) -> Vec<FieldErro
             old.get("finalizers").and_then(Value::as_list).is_some_and(|list| list.contains(finalizer))
         };
         let list = new.get("finalizers").and_then(Value::as_list).unwrap_or_default();
-        let added: Vec<String> =
-            list.iter().filter(|f| !had(f)).filter_map(Value::as_str).map(go_quote).collect();
+        let added: Vec<String> = list.iter().filter(|f| !had(f)).filter_map(Value::as_str).map(go_quote).collect();
         if !added.is_empty() {
             errors.push(FieldError::forbidden(
                 &METADATA.child("finalizers"),

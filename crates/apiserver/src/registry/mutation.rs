@@ -88,11 +88,14 @@ impl Mutation for Patch<'_> {
                 schema::patch::strategic::apply(self.ty, target, patch.clone()).map_err(refused)?;
             }
         }
-        let decoded = schema::normal::typed(self.ty, value).map_err(|error| {
-            invalid_patch(&self.what, existing.str_at(&["metadata", "name"]), &error.to_string())
-        })?;
+        let decoded = schema::normal::typed(self.ty, value)
+            .map_err(|error| invalid_patch(&self.what, existing.str_at(&["metadata", "name"]), &error.to_string()))?;
         let mut object = judge(cx, decoded, self.validation, |problems| {
-            invalid_patch(&self.what, existing.str_at(&["metadata", "name"]), &format!("strict decoding error: {problems}"))
+            invalid_patch(
+                &self.what,
+                existing.str_at(&["metadata", "name"]),
+                &format!("strict decoding error: {problems}"),
+            )
         })?;
         if self.defaults {
             super::complete::complete(self.ty, &mut object);
@@ -103,7 +106,8 @@ impl Mutation for Patch<'_> {
 
 /// 422 as upstream words what a patch made of an object.
 fn invalid_patch(what: &str, name: &str, why: &str) -> Status {
-    let mut status = Status::new(422, Reason::Invalid, format!("{what} \"{name}\" is invalid: patch: Invalid value: {why}"));
+    let mut status =
+        Status::new(422, Reason::Invalid, format!("{what} \"{name}\" is invalid: patch: Invalid value: {why}"));
     let details = status.details_mut();
     details.name = name.to_owned();
     details.kind = what.to_owned();
@@ -164,7 +168,9 @@ impl Mutation for Apply<'_> {
     fn apply(&self, cx: &Context, existing: Option<&Map>) -> Result<Map, Status> {
         let merged = managed::apply(self, cx, existing)?;
         let typed = schema::normal::typed(self.ty, Value::Map(merged));
-        let mut object = typed.map_err(|error| Status::internal(format!("the merged object does not fit its kind: {error}")))?.object;
+        let mut object = typed
+            .map_err(|error| Status::internal(format!("the merged object does not fit its kind: {error}")))?
+            .object;
         if self.defaults {
             super::complete::complete(self.ty, &mut object);
         }

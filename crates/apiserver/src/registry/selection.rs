@@ -45,7 +45,9 @@ pub fn filter(
     }
     let namespaced = served.resource.namespaced;
     filter.scope = match (exact_name, &exact_namespace) {
-        (Some(name), Some(namespace)) if namespaced => key_scope(&mut filter, &mut indexed, format!("{namespace}/{name}")),
+        (Some(name), Some(namespace)) if namespaced => {
+            key_scope(&mut filter, &mut indexed, format!("{namespace}/{name}"))
+        }
         (Some(name), _) if !namespaced => key_scope(&mut filter, &mut indexed, name),
         (name, namespace) => {
             if let Some(name) = name {

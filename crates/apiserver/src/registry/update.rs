@@ -58,7 +58,8 @@ impl Registry {
         let mut fresh = false;
         let mut sides = 0;
         for _ in 0..TRIES {
-            let settled = match self.attempt(cx, served, cacher, place, &key, current.clone(), mutation, options).await {
+            let settled = match self.attempt(cx, served, cacher, place, &key, current.clone(), mutation, options).await
+            {
                 Ok(Attempt::Done(written)) => return Ok(*written),
                 Ok(Attempt::Unchanged(written)) => Ok(*written),
                 Ok(Attempt::Again(now)) => {
@@ -127,8 +128,18 @@ impl Registry {
         served.to_stored(&mut object);
         check_version(served, &object, &entry, place.name)?;
         let (operation, old) = (Operation::Update, &old);
-        self.admit(cx, served, operation, place.subresource, place.namespace, place.name, &mut object, Some(old), options)
-            .await?;
+        self.admit(
+            cx,
+            served,
+            operation,
+            place.subresource,
+            place.namespace,
+            place.name,
+            &mut object,
+            Some(old),
+            options,
+        )
+        .await?;
 
         meta::keep(&mut object, old);
         served.strategy.prepare_for_update(cx, row, place.subresource, &mut object, old);
@@ -151,7 +162,15 @@ impl Registry {
         served.strategy.canonicalize(&mut object);
         normalise(cacher, &mut object)?;
         self.validate(
-            cx, served, operation, place.subresource, place.namespace, place.name, &mut object, Some(old), options,
+            cx,
+            served,
+            operation,
+            place.subresource,
+            place.namespace,
+            place.name,
+            &mut object,
+            Some(old),
+            options,
         )
         .await?;
 

@@ -125,7 +125,8 @@ impl Health {
         }
         if !excluded.is_empty() {
             let names: Vec<String> = excluded.iter().map(|name| format!("{name:?}")).collect();
-            writeln!(text, "warn: some health checks cannot be excluded: no matches for {}", names.join(", ")).unwrap_or(());
+            writeln!(text, "warn: some health checks cannot be excluded: no matches for {}", names.join(", "))
+                .unwrap_or(());
         }
         if failed.is_empty() {
             if !verbose {

@@ -99,14 +99,27 @@ impl Metrics {
 
     fn render_to(&self, out: &mut String, registry: &Registry) -> std::fmt::Result {
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        head(out, "apiserver_request_total", "counter", "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.")?;
+        head(
+            out,
+            "apiserver_request_total",
+            "counter",
+            "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.",
+        )?;
         for (series, counted) in &requests {
             for (code, count) in &counted.by_code {
                 let labels = labels(series);
-                writeln!(out, "apiserver_request_total{{code=\"{code}\",component=\"apiserver\",dry_run=\"\",{labels}}} {count}")?;
+                writeln!(
+                    out,
+                    "apiserver_request_total{{code=\"{code}\",component=\"apiserver\",dry_run=\"\",{labels}}} {count}"
+                )?;
             }
         }
-        head(out, "apiserver_request_duration_seconds", "histogram", "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.")?;
+        head(
+            out,
+            "apiserver_request_duration_seconds",
+            "histogram",
+            "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
+        )?;
         for (series, counted) in requests.iter().filter(|(_, counted)| counted.count > 0) {
             let labels = format!("component=\"apiserver\",dry_run=\"\",{}", labels(series));
             let mut total = 0;
@@ -118,7 +131,12 @@ impl Metrics {
             writeln!(out, "apiserver_request_duration_seconds_sum{{{labels}}} {}", counted.sum)?;
             writeln!(out, "apiserver_request_duration_seconds_count{{{labels}}} {}", counted.count)?;
         }
-        head(out, "apiserver_storage_objects", "gauge", "Number of stored objects at the time of last check split by kind.")?;
+        head(
+            out,
+            "apiserver_storage_objects",
+            "gauge",
+            "Number of stored objects at the time of last check split by kind.",
+        )?;
         let table = registry.table();
         let mut told: Vec<&str> = Vec::new();
         let mut watchers = String::new();
@@ -128,15 +146,34 @@ impl Metrics {
                 continue;
             }
             told.push(&cacher.layout.prefix);
-            writeln!(out, "apiserver_storage_objects{{resource=\"{}\"}} {}", row.group_resource(), cacher.now().0.len())?;
+            writeln!(
+                out,
+                "apiserver_storage_objects{{resource=\"{}\"}} {}",
+                row.group_resource(),
+                cacher.now().0.len()
+            )?;
             let (count, resource) = (cacher.watchers(), row.group_resource());
             if count > 0 {
-                writeln!(watchers, "apiserver_longrunning_requests{{component=\"apiserver\",group=\"{}\",resource=\"{resource}\",verb=\"WATCH\",version=\"{}\"}} {count}", row.group, row.version)?;
+                writeln!(
+                    watchers,
+                    "apiserver_longrunning_requests{{component=\"apiserver\",group=\"{}\",resource=\"{resource}\",verb=\"WATCH\",version=\"{}\"}} {count}",
+                    row.group, row.version
+                )?;
             }
         }
-        head(out, "apiserver_longrunning_requests", "gauge", "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component.")?;
+        head(
+            out,
+            "apiserver_longrunning_requests",
+            "gauge",
+            "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component.",
+        )?;
         out.push_str(&watchers);
-        head(out, "apiserver_watch_cache_resource_version", "gauge", "Current resource version of watch cache broken by resource type.")?;
+        head(
+            out,
+            "apiserver_watch_cache_resource_version",
+            "gauge",
+            "Current resource version of watch cache broken by resource type.",
+        )?;
         writeln!(out, "apiserver_watch_cache_resource_version {}", registry.caches().progress().revision())
     }
 }

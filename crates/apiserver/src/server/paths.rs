@@ -9,7 +9,9 @@ use crate::registry::Table;
 use crate::request::{RequestInfo, parameter};
 use api::Status;
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, VARY,
+};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use schema::{Map, Resource, Value};
@@ -102,35 +104,37 @@ impl ApiServer {
 
     fn openapi(&self, path: &str, accept: &str, query: &str, gzip: bool) -> Response<Body> {
         let version = self.config.git_version.clone();
-        let made = self.shown(|made| {
-            if let Some(bytes) = made.openapi.get(path) {
-                return Some(bytes.clone());
-            }
-            let rows: Vec<&Resource> = made.table.all().iter().map(|served| served.resource.as_ref()).collect();
-            let bytes = match path {
-                "/openapi/v2" => schema::openapi::v2(&rows, &version),
-                "/openapi/v3" => schema::openapi::v3_index(rows.into_iter(), &version),
-                _ => {
-                    let (group, version_of) = match path.strip_prefix("/openapi/v3/")?.split('/').collect::<Vec<_>>()[..] {
-                        ["api", version] => ("", version),
-                        ["apis", group, version] => (group, version),
-                        _ => return None,
-                    };
-                    let of = rows.into_iter().filter(|row| row.group == group && row.version == version_of);
-                    let of: Vec<&Resource> = of.collect();
-                    if of.is_empty() {
-                        return None;
-                    }
-                    schema::openapi::v3(&of, &version)
+        let made =
+            self.shown(|made| {
+                if let Some(bytes) = made.openapi.get(path) {
+                    return Some(bytes.clone());
                 }
-            };
-            let bytes = Bytes::from(bytes);
-            // The v2 document is megabytes and asked for by old clients only.
-            if path == "/openapi/v3" {
-                made.openapi.insert(path.to_owned(), bytes.clone());
-            }
-            Some(bytes)
-        });
+                let rows: Vec<&Resource> = made.table.all().iter().map(|served| served.resource.as_ref()).collect();
+                let bytes = match path {
+                    "/openapi/v2" => schema::openapi::v2(&rows, &version),
+                    "/openapi/v3" => schema::openapi::v3_index(rows.into_iter(), &version),
+                    _ => {
+                        let (group, version_of) =
+                            match path.strip_prefix("/openapi/v3/")?.split('/').collect::<Vec<_>>()[..] {
+                                ["api", version] => ("", version),
+                                ["apis", group, version] => (group, version),
+                                _ => return None,
+                            };
+                        let of = rows.into_iter().filter(|row| row.group == group && row.version == version_of);
+                        let of: Vec<&Resource> = of.collect();
+                        if of.is_empty() {
+                            return None;
+                        }
+                        schema::openapi::v3(&of, &version)
+                    }
+                };
+                let bytes = Bytes::from(bytes);
+                // The v2 document is megabytes and asked for by old clients only.
+                if path == "/openapi/v3" {
+                    made.openapi.insert(path.to_owned(), bytes.clone());
+                }
+                Some(bytes)
+            });
         let Some(bytes) = made else { return not_found() };
         if accept.contains("proto") && !accept.contains("json") && !accept.contains("*/*") {
             return answer::refusal(&Status::not_acceptable(&[JSON]), crate::http::media::View::default());
@@ -182,7 +186,9 @@ impl ApiServer {
                 paths.push(format!("/apis/{}/{}", row.group, row.version));
             }
         }
-        paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(Into::into));
+        paths.extend(
+            ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(Into::into),
+        );
         paths.extend(self.documents.iter().map(|document| document.path.to_owned()));
         paths.sort();
         paths.dedup();

@@ -66,7 +66,13 @@ impl ApiServer {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, tls: Arc<ServerTls>, shutdown: CancellationToken) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        tls: Arc<ServerTls>,
+        shutdown: CancellationToken,
+    ) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, %address, "no TCP_NODELAY");
         }

@@ -175,10 +175,10 @@ impl Strategy for SigningRequests {
 
 /// Approval and denial are for the approval subresource to make.
 fn keep_decisions(object: &mut Map, old: &Map) {
-    let decided = |condition: &Value| {
-        condition.as_map().is_some_and(|c| matches!(c.str_at(&["type"]), "Approved" | "Denied"))
-    };
-    let conditions = |map: &Map| map.at(&["status", "conditions"]).and_then(Value::as_list).unwrap_or_default().to_vec();
+    let decided =
+        |condition: &Value| condition.as_map().is_some_and(|c| matches!(c.str_at(&["type"]), "Approved" | "Denied"));
+    let conditions =
+        |map: &Map| map.at(&["status", "conditions"]).and_then(Value::as_list).unwrap_or_default().to_vec();
     let mut kept: Vec<Value> = conditions(old).into_iter().filter(decided).collect();
     kept.extend(conditions(object).into_iter().filter(|condition| !decided(condition)));
     if kept.is_empty() {
@@ -204,7 +204,8 @@ pub struct Pods(pub Rules);
 impl Strategy for Pods {
     fn prepare_for_create(&self, _: &Context, _: &Resource, object: &mut Map) {
         let class = qos(object);
-        let gated = object.at(&["spec", "schedulingGates"]).and_then(Value::as_list).is_some_and(|gates| !gates.is_empty());
+        let gated =
+            object.at(&["spec", "schedulingGates"]).and_then(Value::as_list).is_some_and(|gates| !gates.is_empty());
         let mut status = Map::new();
         status.insert("phase", "Pending");
         status.insert("qosClass", class);

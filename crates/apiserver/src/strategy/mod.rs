@@ -47,7 +47,14 @@ pub trait Strategy: Send + Sync + 'static {
     }
 
     /// What is wrong with an update, beside its metadata.
-    fn validate_update(&self, cx: &Context, row: &Resource, subresource: &str, object: &Map, old: &Map) -> Vec<FieldError> {
+    fn validate_update(
+        &self,
+        cx: &Context,
+        row: &Resource,
+        subresource: &str,
+        object: &Map,
+        old: &Map,
+    ) -> Vec<FieldError> {
         let _ = cx;
         validation::update(row, subresource, object, old)
     }

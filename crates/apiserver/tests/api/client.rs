@@ -28,7 +28,11 @@ pub struct Certified;
 
 #[async_trait]
 impl Authenticator for Certified {
-    async fn authenticate(&self, _: &http::request::Parts, peer: Option<&Peer>) -> Result<Option<UserInfo>, AuthnError> {
+    async fn authenticate(
+        &self,
+        _: &http::request::Parts,
+        peer: Option<&Peer>,
+    ) -> Result<Option<UserInfo>, AuthnError> {
         let certified = peer.is_some_and(|peer| !peer.certificates.is_empty());
         Ok(certified.then(|| UserInfo::new("certified", ["system:masters"])))
     }
@@ -49,7 +53,6 @@ impl Authorizer for Everything {
 /// A server on a store in a directory of its own.
 pub struct Server {
     pub api: Arc<ApiServer>,
-    pub registry: Arc<Registry>,
     pub store: Arc<store::Embedded>,
     _directory: tempfile::TempDir,
 }
@@ -63,14 +66,10 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let store = store::Embedded::open(directory.path(), store::embedded::Options::default()).unwrap();
         let registry = Registry::open(store.clone()).await.unwrap();
-        let security = Security {
-            authenticator,
-            authorizer: Arc::new(Everything),
-            audit: None,
-            limit: MaxInFlight::default(),
-        };
-        let api = ApiServer::new(Config::default(), registry.clone(), security, Vec::new());
-        Server { api, registry, store, _directory: directory }
+        let security =
+            Security { authenticator, authorizer: Arc::new(Everything), audit: None, limit: MaxInFlight::default() };
+        let api = ApiServer::new(Config::default(), registry, security, Vec::new());
+        Server { api, store, _directory: directory }
     }
 
     pub fn client(&self) -> Client {
@@ -111,7 +110,13 @@ pub struct Client {
 }
 
 impl Client {
-    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> http::Response<apiserver::http::Body> {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> http::Response<apiserver::http::Body> {
         let mut request = http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);

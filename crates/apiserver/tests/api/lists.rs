@@ -64,10 +64,15 @@ async fn selectors_select() {
     assert_eq!(list("labelSelector=parity+notin+(even)").await, ["c001", "c003", "c005"]);
     assert_eq!(list("labelSelector=!parity").await, [""; 0]);
     assert_eq!(list("fieldSelector=metadata.name%3Dc003").await, ["c003"]);
-    assert_eq!(list("fieldSelector=metadata.name!%3Dc003,metadata.namespace%3Ddefault&labelSelector=parity%3Dodd").await, ["c001", "c005"]);
+    assert_eq!(
+        list("fieldSelector=metadata.name!%3Dc003,metadata.namespace%3Ddefault&labelSelector=parity%3Dodd").await,
+        ["c001", "c005"]
+    );
     assert_eq!(list("fieldSelector=metadata.namespace%3Dother").await, [""; 0]);
     let refused = client.get(&format!("{path}?fieldSelector=data.x%3D1")).await.refused(400);
-    assert!(refused["message"].as_str().is_some_and(|m| m.contains("data.x") && m.contains("not a known field selector")));
+    assert!(
+        refused["message"].as_str().is_some_and(|m| m.contains("data.x") && m.contains("not a known field selector"))
+    );
     let pods = client.get("/api/v1/pods?fieldSelector=spec.foo%3D1").await.refused(400);
     assert_eq!(pods["message"], "field label not supported: spec.foo");
     assert_eq!(client.get(&format!("{path}?labelSelector=a+b")).await.code, 400);
@@ -82,7 +87,11 @@ async fn versions_are_waited_for_or_refused() {
     let future = client.get(&format!("{path}?resourceVersion=999999")).await.refused(504);
     assert_eq!(future["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
     let unversioned = client.get(&format!("{path}?resourceVersionMatch=Exact")).await.refused(422);
-    assert!(unversioned["message"].as_str().is_some_and(|m| m.contains("resourceVersionMatch is forbidden unless resourceVersion is provided")));
+    assert!(
+        unversioned["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("resourceVersionMatch is forbidden unless resourceVersion is provided"))
+    );
     assert_eq!(client.get(&format!("{path}?resourceVersion=0")).await.code, 200);
     assert_eq!(client.get(&format!("{path}?resourceVersion=x")).await.code, 400);
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 async fn put(client: &Client, name: &str, value: u64) -> Value {
-    let object = json!({"metadata": {"name": name, "labels": {"even": (value % 2 == 0).to_string()}}, "data": {"v": value.to_string()}});
+    let object = json!({"metadata": {"name": name, "labels": {"even": value.is_multiple_of(2).to_string()}}, "data": {"v": value.to_string()}});
     let answer = client.post(MAPS, &object).await;
     if answer.code == 201 {
         return answer.json();
@@ -25,7 +25,8 @@ async fn changes_are_told_in_order() {
     assert_eq!((kind.as_str(), name.as_str()), ("ADDED", "a"));
     let mut later = client.watch(&format!("{MAPS}?watch=true&resourceVersion={first}")).await;
     let mut even = client.watch(&format!("{MAPS}?watch=true&labelSelector=even%3Dtrue&resourceVersion={first}")).await;
-    let mut named = client.watch(&format!("{MAPS}?watch=true&fieldSelector=metadata.name%3Db&resourceVersion={first}")).await;
+    let mut named =
+        client.watch(&format!("{MAPS}?watch=true&fieldSelector=metadata.name%3Db&resourceVersion={first}")).await;
     put(&client, "a", 2).await;
     put(&client, "b", 3).await;
     put(&client, "a", 5).await;
@@ -139,7 +140,12 @@ async fn initial_events_end_with_a_bookmark() {
     assert_eq!(bookmark["type"], "BOOKMARK");
     assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
     let refused = client.get(&format!("{MAPS}?watch=true&sendInitialEvents=true")).await.refused(422);
-    assert!(refused["message"].as_str().unwrap().contains("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .contains("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+    );
 }
 
 #[tokio::test]

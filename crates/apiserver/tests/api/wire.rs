@@ -66,7 +66,8 @@ async fn over_tls() -> (Server, kube::Client, CancellationToken, tokio::task::Jo
         "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
     });
     let kubeconfig: kube::config::Kubeconfig = serde_json::from_value(kubeconfig).unwrap();
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await.unwrap();
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await.unwrap();
     (server, kube::Client::try_from(config).unwrap(), shutdown, serving)
 }
 
@@ -92,7 +93,10 @@ async fn exercise(client: kube::Client) {
         false
     });
     assert!(seen.await.unwrap());
-    let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}})).unwrap();
+    let pod: Pod = serde_json::from_value(
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+    )
+    .unwrap();
     let made = pods.create(&PostParams::default(), &pod).await.unwrap();
     assert_eq!(made.spec.unwrap().restart_policy.as_deref(), Some("Always"));
     let apply = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}, "data": {"v": "3"}});
@@ -193,7 +197,8 @@ async fn bodies_come_in_every_format() {
     object.remove_at(&["metadata", "resourceVersion"]);
     let mut body = Vec::new();
     schema::protobuf::encode(row.schema.root(), &object, &mut body).unwrap();
-    let made = client.raw(http::Method::POST, path, &[("content-type", "application/vnd.kubernetes.protobuf")], body).await;
+    let made =
+        client.raw(http::Method::POST, path, &[("content-type", "application/vnd.kubernetes.protobuf")], body).await;
     assert_eq!(made.code, 201, "{}", made.text());
     assert_eq!(made.json()["data"]["k"], "v");
     let list = client.raw(http::Method::GET, path, &accept, "").await.bytes;

@@ -16,7 +16,10 @@ async fn names_are_generated() {
     let name = made["metadata"]["name"].as_str().unwrap();
     assert!(name.starts_with("web-") && name.len() == 9, "{name}");
     let unnamed = client.post(MAPS, &json!({"metadata": {}})).await.refused(422);
-    assert_eq!(unnamed["message"], "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required");
+    assert_eq!(
+        unnamed["message"],
+        "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required"
+    );
     let bad = client.post(MAPS, &json!({"metadata": {"name": "A_b"}})).await.refused(422);
     assert_eq!(bad["details"]["causes"][0]["field"], "metadata.name");
 }
@@ -47,7 +50,10 @@ async fn finalizers_hold_an_object() {
     let held = client.delete(&path).await.ok();
     assert!(held["metadata"]["deletionTimestamp"].is_string());
     assert_eq!(held["metadata"]["deletionGracePeriodSeconds"], 0);
-    let added = client.patch(&path, MERGE, r#"{"metadata":{"finalizers":["example.com/f","example.com/g"]}}"#).await.refused(422);
+    let added = client
+        .patch(&path, MERGE, r#"{"metadata":{"finalizers":["example.com/f","example.com/g"]}}"#)
+        .await
+        .refused(422);
     assert!(added["message"].as_str().unwrap().contains("no new finalizers can be added if the object is being deleted, found new finalizers []string{\"example.com/g\"}"));
     client.patch(&path, MERGE, r#"{"metadata":{"finalizers":null}}"#).await.ok();
     assert_eq!(client.get(&path).await.code, 404);
@@ -62,7 +68,12 @@ async fn deletes_have_preconditions_and_propagation() {
     let json_type = [("content-type", "application/json")];
     let body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": "other"}}).to_string();
     let conflict = client.raw(Method::DELETE, &path, &json_type, body).await.refused(409);
-    assert!(conflict["message"].as_str().unwrap().contains("Precondition failed: UID in precondition: other, UID in object meta: "));
+    assert!(
+        conflict["message"]
+            .as_str()
+            .unwrap()
+            .contains("Precondition failed: UID in precondition: other, UID in object meta: ")
+    );
     let body = json!({"propagationPolicy": "Foreground"}).to_string();
     let held = client.raw(Method::DELETE, &path, &json_type, body).await.ok();
     assert_eq!(held["metadata"]["finalizers"], json!(["foregroundDeletion"]));
@@ -77,7 +88,10 @@ async fn a_collection_is_deleted_by_selector() {
     let server = Server::start().await;
     let client = server.client();
     for i in 0..20 {
-        client.post(MAPS, &json!({"metadata": {"name": format!("c{i}"), "labels": {"k": (i % 4).to_string()}}})).await.ok();
+        client
+            .post(MAPS, &json!({"metadata": {"name": format!("c{i}"), "labels": {"k": (i % 4).to_string()}}}))
+            .await
+            .ok();
     }
     let deleted = client.delete(&format!("{MAPS}?labelSelector=k+in+(1,2)")).await.ok();
     assert_eq!(deleted["items"].as_array().unwrap().len(), 10);
@@ -90,7 +104,8 @@ async fn fields_are_validated_as_asked() {
     let client = server.client();
     let text = r#"{"metadata":{"name":"a"},"spec":{"containers":[{"name":"c","image":"i","imagee":"x"}]}}"#;
     let json_type = [("content-type", "application/json")];
-    let strict = client.raw(Method::POST, &format!("{PODS}?fieldValidation=Strict"), &json_type, text).await.refused(400);
+    let strict =
+        client.raw(Method::POST, &format!("{PODS}?fieldValidation=Strict"), &json_type, text).await.refused(400);
     assert_eq!(
         strict["message"],
         "Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: unknown field \"spec.containers[0].imagee\""
@@ -98,9 +113,19 @@ async fn fields_are_validated_as_asked() {
     let warned = client.raw(Method::POST, PODS, &json_type, text).await;
     assert_eq!(warned.code, 201, "{}", warned.text());
     assert_eq!(warned.headers["warning"], "299 - \"unknown field \\\"spec.containers[0].imagee\\\"\"");
-    let ignored = client.raw(Method::POST, &format!("{PODS}?fieldValidation=Ignore&dryRun=All"), &json_type, text.replace("\"a\"", "\"b\"")).await;
+    let ignored = client
+        .raw(
+            Method::POST,
+            &format!("{PODS}?fieldValidation=Ignore&dryRun=All"),
+            &json_type,
+            text.replace("\"a\"", "\"b\""),
+        )
+        .await;
     assert!(ignored.code == 201 && !ignored.headers.contains_key("warning"));
-    let other = client.raw(Method::POST, PODS, &json_type, r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"a"}}"#).await.refused(400);
+    let other = client
+        .raw(Method::POST, PODS, &json_type, r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"a"}}"#)
+        .await
+        .refused(400);
     assert!(other["message"].as_str().unwrap().starts_with("Service in version \"v1\" cannot be handled as a Pod"));
     assert_eq!(client.raw(Method::POST, PODS, &[("content-type", "text/plain")], text).await.code, 415);
 }
@@ -112,7 +137,10 @@ async fn pods_have_grace() {
     let spec = json!({"containers": [{"name": "c", "image": "i"}], "nodeName": "n"});
     client.post(PODS, &json!({"metadata": {"name": "a"}, "spec": spec})).await.ok();
     let path = format!("{PODS}/a");
-    let status = client.patch(&format!("{path}/status"), MERGE, r#"{"status":{"phase":"Running"},"spec":{"nodeName":"m"}}"#).await.ok();
+    let status = client
+        .patch(&format!("{path}/status"), MERGE, r#"{"status":{"phase":"Running"},"spec":{"nodeName":"m"}}"#)
+        .await
+        .ok();
     assert_eq!((status["status"]["phase"].as_str(), status["spec"]["nodeName"].as_str()), (Some("Running"), Some("n")));
     let ignored = client.patch(&path, MERGE, r#"{"status":{"phase":"Failed"}}"#).await.ok();
     assert_eq!(ignored["status"]["phase"], "Running");
@@ -130,37 +158,52 @@ async fn objects_are_patched_four_ways() {
     let client = server.client();
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let deployments = "/apis/apps/v1/namespaces/default/deployments";
-    let object = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let object =
+        json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
     let made = client.post(deployments, &object).await.ok();
     assert_eq!(made["metadata"]["generation"], 1);
     assert_eq!(made["spec"]["replicas"], 1);
     let path = format!("{deployments}/d");
     let merged = client.patch(&path, MERGE, r#"{"spec":{"replicas":2}}"#).await.ok();
     assert_eq!((merged["spec"]["replicas"].as_i64(), merged["metadata"]["generation"].as_i64()), (Some(2), Some(2)));
-    let json = client.patch(&path, "application/json-patch+json", r#"[{"op":"replace","path":"/spec/replicas","value":3}]"#).await.ok();
+    let json = client
+        .patch(&path, "application/json-patch+json", r#"[{"op":"replace","path":"/spec/replicas","value":3}]"#)
+        .await
+        .ok();
     assert_eq!(json["spec"]["replicas"], 3);
     let strategic = r#"{"spec":{"template":{"spec":{"containers":[{"name":"e","image":"j"}]}}}}"#;
     let strategic = client.patch(&path, "application/strategic-merge-patch+json", strategic).await.ok();
     assert_eq!(strategic["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 2);
     let apply = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: d\nspec:\n  replicas: 5\n";
-    let conflict = client.patch(&format!("{path}?fieldManager=me"), "application/apply-patch+yaml", apply).await.refused(409);
+    let conflict =
+        client.patch(&format!("{path}?fieldManager=me"), "application/apply-patch+yaml", apply).await.refused(409);
     assert_eq!(conflict["details"]["causes"][0]["reason"], "FieldManagerConflict");
-    let applied = client.patch(&format!("{path}?fieldManager=me&force=true"), "application/apply-patch+yaml", apply).await.ok();
+    let applied =
+        client.patch(&format!("{path}?fieldManager=me&force=true"), "application/apply-patch+yaml", apply).await.ok();
     assert_eq!(applied["spec"]["replicas"], 5);
     let managers = applied["metadata"]["managedFields"].as_array().unwrap();
     assert!(managers.iter().any(|m| m["manager"] == "me" && m["operation"] == "Apply"));
     // What a configuration does not say is nobody's.
     let labels = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: d\n  labels: {x: z}\n";
-    let labelled = client.patch(&format!("{path}?fieldManager=other"), "application/apply-patch+yaml", labels).await.ok();
+    let labelled =
+        client.patch(&format!("{path}?fieldManager=other"), "application/apply-patch+yaml", labels).await.ok();
     assert_eq!(labelled["metadata"]["labels"]["x"], "z");
     let unknown = apply.replace("replicas", "replicaas");
-    let unknown = client.patch(&format!("{path}?fieldManager=me&fieldValidation=Ignore"), "application/apply-patch+yaml", &unknown).await.refused(500);
-    assert_eq!(unknown["message"], "failed to create typed patch object (default/d; apps/v1, Kind=Deployment): .spec.replicaas: field not declared in schema");
+    let unknown = client
+        .patch(&format!("{path}?fieldManager=me&fieldValidation=Ignore"), "application/apply-patch+yaml", &unknown)
+        .await
+        .refused(500);
+    assert_eq!(
+        unknown["message"],
+        "failed to create typed patch object (default/d; apps/v1, Kind=Deployment): .spec.replicaas: field not declared in schema"
+    );
     let fresh = apply.replace("name: d", "name: f").replace("replicas: 5", "selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}");
     let made = client.patch(&format!("{deployments}/f?fieldManager=me"), "application/apply-patch+yaml", &fresh).await;
     assert_eq!(made.code, 201, "{}", made.text());
     assert_eq!(client.patch(&path, "text/plain", "x").await.code, 415);
-    let test = client.patch(&path, "application/json-patch+json", r#"[{"op":"test","path":"/spec/replicas","value":9}]"#).await;
+    let test = client
+        .patch(&path, "application/json-patch+json", r#"[{"op":"test","path":"/spec/replicas","value":9}]"#)
+        .await;
     assert_eq!(test.code, 422, "{}", test.text());
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Image {
     /// What the runtime calls it.
     pub(crate) id: String,
     pub(crate) user: ImageUser,
+    /// It was pulled just now.
+    pub(crate) pulled: bool,
 }
 
 /// Why there is no image, as the waiting state of the container shows it.
@@ -54,7 +56,11 @@ fn error(reason: &'static str, message: String) -> ImageError {
 pub(crate) struct Request<'a> {
     pub(crate) pod: &'a Pod,
     pub(crate) role: Role,
+    /// Whose name events carry.
     pub(crate) container: &'a Container,
+    /// The image, as the specification names it.
+    pub(crate) image: &'a str,
+    pub(crate) policy: &'a str,
     pub(crate) secrets: &'a [Arc<Secret>],
     pub(crate) sandbox: &'a v1::PodSandboxConfig,
     pub(crate) cancel: &'a CancellationToken,
@@ -98,7 +104,7 @@ impl Images {
     /// Reason and message of the container's waiting state; the events are sent.
     pub(crate) async fn ensure(&self, request: &Request<'_>) -> Result<Image, ImageError> {
         let Request { pod, container, .. } = *request;
-        let asked = container.image.as_deref().unwrap_or_default();
+        let asked = request.image;
         let tell = |severity, reason, message: String| {
             self.events.container(pod, request.role, &container.name, severity, reason, message);
         };
@@ -112,13 +118,13 @@ impl Images {
             tell(Severity::Warning, "InspectFailed", message.clone());
             error("ImageInspectError", message)
         })?;
-        let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+        let policy = request.policy;
         match present {
             Some(image) if policy != "Always" => {
                 let message =
                     format!("Container image {asked:?} already present on machine and can be accessed by the pod");
                 tell(Severity::Normal, "Pulled", message);
-                return Ok(found(&image));
+                return Ok(found(&image, false));
             }
             None if policy == "Never" => {
                 let message = format!("Container image {asked:?} is not present with pull policy of Never");
@@ -181,7 +187,7 @@ impl Images {
                 duration::go_millis(started.elapsed()),
             ),
         );
-        image.as_ref().map(found).ok_or_else(|| {
+        image.as_ref().map(|image| found(image, true)).ok_or_else(|| {
             error("ImageInspectError", format!("Failed to inspect image {asked:?}: it vanished after it was pulled"))
         })
     }
@@ -232,8 +238,9 @@ fn known_cause(image: &str, status: &tonic::Status) -> Option<(&'static str, Str
     None
 }
 
-fn found(image: &v1::Image) -> Image {
+fn found(image: &v1::Image, pulled: bool) -> Image {
     Image {
+        pulled,
         id: image.id.clone(),
         user: ImageUser { uid: image.uid.as_ref().map(|uid| uid.value), name: image.username.clone() },
     }

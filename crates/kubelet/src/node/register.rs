@@ -108,14 +108,10 @@ fn may_set(label: &str) -> bool {
     let Some((namespace, _)) = label.split_once('/') else {
         return true;
     };
-    let within = |domain: &str| {
-        namespace == domain || namespace.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
-    };
+    let within =
+        |domain: &str| namespace == domain || namespace.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
     let of_kubernetes = within("kubernetes.io") || within("k8s.io");
-    !of_kubernetes
-        || OURS.contains(&label)
-        || within("kubelet.kubernetes.io")
-        || within("node.kubernetes.io")
+    !of_kubernetes || OURS.contains(&label) || within("kubelet.kubernetes.io") || within("node.kubernetes.io")
 }
 
 /// The labels that every node carries.

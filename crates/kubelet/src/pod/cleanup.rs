@@ -101,9 +101,17 @@ async fn remove(shared: &Shared, id: &str) -> bool {
     }
 }
 
-/// Removes a dead container and its log.
-pub(crate) async fn container(shared: &Shared, pod: &Pod, container: &Container) {
-    if !remove(shared, &container.id).await {
+/// What becomes of a removed container's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Logs {
+    /// It stays, and counts as a trace of the run.
+    Keep,
+    Remove,
+}
+
+/// Removes a dead container.
+pub(crate) async fn container(shared: &Shared, pod: &Pod, container: &Container, logs: Logs) {
+    if !remove(shared, &container.id).await || logs == Logs::Keep {
         return;
     }
     remove_link(shared, pod, container);

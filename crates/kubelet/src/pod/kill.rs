@@ -66,8 +66,8 @@ impl Killer<'_> {
         self.stop(container, message, Some(reason), None).await
     }
 
-    /// Stops all containers and then the sandboxes. Returns whether all of it is stopped.
-    pub(crate) async fn pod(&self) -> bool {
+    /// Stops all containers, sidecars last. Returns whether all are stopped.
+    pub(crate) async fn containers(&self) -> bool {
         let alive: Vec<&Container> =
             self.observed.containers.iter().filter(|c| matches!(c.state, State::Running | State::Unknown)).collect();
         let order = Order::new(self.pod, &alive);
@@ -79,7 +79,12 @@ impl Killer<'_> {
                 stopped
             }
         });
-        let mut all = join_all(stops).await.into_iter().all(|stopped| stopped);
+        join_all(stops).await.into_iter().all(|stopped| stopped)
+    }
+
+    /// Stops all containers and then the sandboxes. Returns whether all of it is stopped.
+    pub(crate) async fn pod(&self) -> bool {
+        let mut all = self.containers().await;
         if self.cancel.is_cancelled() {
             return false;
         }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     duration,
     probe::{Kind, Outcome, Results},
-    spec::{PodExt, RestartPolicy, Role, container_hash, is_sidecar, should_restart},
+    spec::{PodExt, RestartPolicy, Role, container_hash, is_sidecar, restarts_all, should_restart},
 };
 
 /// Why a running container is killed.
@@ -57,6 +57,9 @@ pub(crate) struct Plan {
     /// Stop everything, the sandbox too.
     pub(crate) kill_pod: bool,
     pub(crate) create_sandbox: bool,
+    /// Stop and remove all containers, so that the pod begins anew in its sandbox; because of the
+    /// container of this name.
+    pub(crate) restart_all: Option<String>,
     /// The sandbox to use, or the one that is replaced.
     pub(crate) sandbox: Option<String>,
     /// The attempt of the sandbox to use or to make.
@@ -70,7 +73,11 @@ impl Plan {
     /// True if there is nothing to do now.
     pub(crate) fn is_idle(&self, observed: &Observed) -> bool {
         let kill_pod = self.kill_pod && observed.is_alive();
-        !kill_pod && !self.create_sandbox && self.kills.is_empty() && self.starts.is_empty()
+        !kill_pod
+            && !self.create_sandbox
+            && self.restart_all.is_none()
+            && self.kills.is_empty()
+            && self.starts.is_empty()
     }
 
     /// When to look again although nothing happened.
@@ -143,6 +150,9 @@ pub(crate) fn plan(input: &Input<'_>) -> Plan {
     let (pod, observed) = (input.pod, input.observed);
     let (create, attempt, sandbox) = sandbox_changed(pod, observed);
     let mut plan = Plan { kill_pod: create, create_sandbox: create, sandbox, attempt, ..Plan::default() };
+    if !create && restart_all(input, &mut plan) {
+        return plan;
+    }
     let wanted = if create {
         from_the_beginning(input, &mut plan)
     } else {
@@ -168,6 +178,40 @@ pub(crate) fn plan(input: &Input<'_>) -> Plan {
     };
     hold_back(input, wanted, &mut plan);
     plan
+}
+
+/// Whether a container ended in a way that has the whole pod begin anew; at once, or when its
+/// back-off is over.
+fn restart_all(input: &Input<'_>, plan: &mut Plan) -> bool {
+    let pod = input.pod;
+    let inits = pod.init_containers().iter().map(|spec| (Role::Init, spec));
+    let cause = inits.chain(pod.containers().iter().map(|spec| (Role::Regular, spec))).find_map(|(role, spec)| {
+        let container = input.observed.container(&spec.name)?;
+        let ended = container.state == State::Exited && restarts_all(spec, container.exit_code);
+        ended.then_some((role, spec, container))
+    });
+    let Some((role, spec, container)) = cause else {
+        return false;
+    };
+    let until = time(container.finished_at).and_then(|finished| input.restarts.until(&spec.name, finished, input.now));
+    match until {
+        None => plan.restart_all = Some(spec.name.clone()),
+        Some(until) => plan.waits.push(wait(input, role, &spec.name, until)),
+    }
+    true
+}
+
+fn wait(input: &Input<'_>, role: Role, name: &str, until: Timestamp) -> Wait {
+    Wait {
+        role,
+        until,
+        message: format!(
+            "back-off {} restarting failed container={name} pod={}",
+            duration::go(input.restarts.wait(name)),
+            input.pod.display()
+        ),
+        name: name.to_owned(),
+    }
 }
 
 /// What is started in a new sandbox.
@@ -372,17 +416,7 @@ fn hold_back(input: &Input<'_>, wanted: Vec<Start>, plan: &mut Plan) {
             None => plan.starts.push(start),
             Some(until) => {
                 blocked |= start.role == Role::Init && !sidecar;
-                plan.waits.push(Wait {
-                    role: start.role,
-                    until,
-                    message: format!(
-                        "back-off {} restarting failed container={} pod={}",
-                        duration::go(input.restarts.wait(&spec.name)),
-                        spec.name,
-                        input.pod.display()
-                    ),
-                    name: spec.name,
-                });
+                plan.waits.push(wait(input, start.role, &spec.name, until));
             }
         }
     }

@@ -125,6 +125,33 @@ fn a_containers_rules_come_before_its_policy_and_the_pods() {
 }
 
 #[test]
+fn one_containers_end_can_have_all_begin_anew() {
+    let spec = json!({"restartPolicy": "Always", "initContainers": [{"name": "i"}], "containers": [
+        {"name": "a", "restartPolicy": "Always", "restartPolicyRules": [
+            {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]},
+        {"name": "b"},
+    ]});
+    let ended = |code| {
+        World::new(spec.clone()).with([
+            container("i", 0, State::Exited),
+            exited("a", 0, code),
+            container("b", 0, State::Running),
+        ])
+    };
+    assert_eq!(ended(1).starts(), ["a"]);
+    let mut world = ended(42);
+    let plan = world.plan();
+    assert_eq!(plan.restart_all.as_deref(), Some("a"));
+    assert!(plan.starts.is_empty() && plan.kills.is_empty() && !plan.is_idle(&world.observed));
+    world.now = time(world.observed.container("a").unwrap().finished_at).unwrap();
+    world.restarts.next("a", world.now, world.now);
+    let plan = world.plan();
+    assert!(plan.restart_all.is_none() && plan.is_idle(&world.observed) && plan.waits.len() == 1);
+    // With all traces gone it begins at the beginning.
+    assert_eq!(World::new(spec.clone()).starts(), ["i"]);
+}
+
+#[test]
 fn init_containers_run_one_after_the_other() {
     let i = |state| container("i", 0, state);
     let s = |state| container("s", 0, state);

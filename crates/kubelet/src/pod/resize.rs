@@ -211,7 +211,9 @@ mod tests {
         assert_eq!(of("1"), Verdict::Accepted);
         assert_eq!(
             of("1500m"),
-            Verdict::Deferred("Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000".into())
+            Verdict::Deferred(
+                "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000".into()
+            )
         );
         assert_eq!(
             of("3"),

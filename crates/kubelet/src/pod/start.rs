@@ -1,6 +1,7 @@
 //! Starting one container: its image, its configuration, the container, its first hook.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -72,20 +73,12 @@ impl Starter<'_> {
         target: Option<&str>,
     ) -> Result<Option<observed::Container>, Failure> {
         let failed = |why: &str| self.tell(role, spec, Severity::Warning, "Failed", format!("Error: {why}"));
-        let request = image::Request {
-            pod: self.pod,
-            role,
-            container: spec,
-            secrets: &self.pull_secrets(),
-            sandbox: self.sandbox_config,
-            cancel: self.cancel,
-        };
         let began = std::time::Instant::now();
-        let image = self.shared.images.ensure(&request).await.map_err(|error| {
-            failed(error.reason);
-            Failure { retry_at: error.retry_at, ..failure(error.reason, error.message) }
-        })?;
-        let config = self.config(spec, target, &image).await.map_err(|why| {
+        let name = spec.image.as_deref().unwrap_or_default();
+        let policy = spec.image_pull_policy.as_deref();
+        let image = self.image(role, spec, name, policy).await?;
+        let volumes = self.image_volumes(role, spec).await?;
+        let config = self.config(spec, target, &image, &volumes).await.map_err(|why| {
             failed(&why);
             failure("CreateContainerConfigError", why)
         })?;
@@ -160,6 +153,48 @@ impl Starter<'_> {
         }
     }
 
+    /// An image for a container, pulled if it must be.
+    async fn image(&self, role: Role, spec: &Spec, name: &str, policy: Option<&str>) -> Result<image::Image, Failure> {
+        let request = image::Request {
+            pod: self.pod,
+            role,
+            container: spec,
+            image: name,
+            policy: policy.filter(|policy| !policy.is_empty()).unwrap_or("IfNotPresent"),
+            secrets: &self.pull_secrets(),
+            sandbox: self.sandbox_config,
+            cancel: self.cancel,
+        };
+        match self.shared.images.ensure(&request).await {
+            Ok(image) => {
+                if image.pulled {
+                    // The node tells of its images.
+                    self.shared.node.recheck();
+                }
+                Ok(image)
+            }
+            Err(error) => {
+                self.tell(role, spec, Severity::Warning, "Failed", format!("Error: {}", error.reason));
+                Err(Failure { retry_at: error.retry_at, ..failure(error.reason, error.message) })
+            }
+        }
+    }
+
+    /// The images that the container has as volumes, by the volumes' names.
+    async fn image_volumes(&self, role: Role, spec: &Spec) -> Result<BTreeMap<String, String>, Failure> {
+        let mut images = BTreeMap::new();
+        for volume in self.pod.spec().volumes.iter().flatten() {
+            let Some(source) = &volume.image else { continue };
+            if !spec.volume_mounts.iter().flatten().any(|mount| mount.name == volume.name) {
+                continue;
+            }
+            let name = source.reference.as_deref().unwrap_or_default();
+            let image = self.image(role, spec, name, source.pull_policy.as_deref()).await?;
+            images.insert(volume.name.clone(), image.id);
+        }
+        Ok(images)
+    }
+
     fn pull_secrets(&self) -> Vec<Arc<Secret>> {
         let names = self.pod.spec().image_pull_secrets.iter().flatten();
         let found = names.filter(|reference| !reference.name.is_empty()).filter_map(|reference| {
@@ -193,6 +228,7 @@ impl Starter<'_> {
         spec: &Spec,
         target: Option<&str>,
         image: &image::Image,
+        image_volumes: &BTreeMap<String, String>,
     ) -> Result<v1::ContainerConfig, String> {
         let pod = self.pod;
         security::verify_non_root(pod, spec, &image.user)?;
@@ -204,7 +240,7 @@ impl Starter<'_> {
         let context =
             Context { pod, pod_ips: self.pod_ips, host_ips: &self.shared.cfg.node_ips, allocatable: &node.allocatable };
         let env = env::environment(spec, &context, self.objects, &services)?;
-        let mounts = self.mounts(spec, &env)?;
+        let mounts = self.mounts(spec, &env, image_volumes)?;
         let input = config::Input {
             pod,
             container: spec,
@@ -228,14 +264,25 @@ impl Starter<'_> {
         }
     }
 
-    fn mounts(&self, spec: &Spec, env: &[(String, String)]) -> Result<Vec<v1::Mount>, String> {
+    fn mounts(
+        &self,
+        spec: &Spec,
+        env: &[(String, String)],
+        image_volumes: &BTreeMap<String, String>,
+    ) -> Result<Vec<v1::Mount>, String> {
         const ETC_HOSTS: &str = "/etc/hosts";
         let (cfg, pod) = (&self.shared.cfg, self.pod);
         let mut mounts = Vec::new();
         let mut hosts = pod.is_host_network() || !self.pod_ips.is_empty();
         for (index, mount) in spec.volume_mounts.iter().flatten().enumerate() {
             hosts &= mount.mount_path != ETC_HOSTS;
-            mounts.push(self.mount(spec, index, mount, env)?);
+            let mut made = self.mount(spec, index, mount, env)?;
+            if let Some(id) = image_volumes.get(&mount.name) {
+                made.readonly = true;
+                made.image_sub_path = std::mem::take(&mut made.host_path);
+                made.image = Some(v1::ImageSpec { image: id.clone(), ..v1::ImageSpec::default() });
+            }
+            mounts.push(made);
         }
         if hosts {
             let path = self.hosts_file().map_err(|error| format!("cannot write the pod's hosts file: {error}"))?;
@@ -285,20 +332,12 @@ impl Starter<'_> {
             Some("Enabled" | "IfPossible") => true,
             _ => false,
         };
-        let source = pod.spec().volumes.iter().flatten().find(|volume| volume.name == mount.name);
-        if let Some(image) = source.and_then(|volume| volume.image.as_ref()) {
-            return Ok(v1::Mount {
-                container_path,
-                readonly: true,
-                image: Some(v1::ImageSpec {
-                    image: image.reference.clone().unwrap_or_default(),
-                    ..v1::ImageSpec::default()
-                }),
-                image_sub_path: sub,
-                ..v1::Mount::default()
-            });
-        }
-        let host_path = if sub.is_empty() {
+        // An image has no place on the node; what is asked for within it travels in its stead.
+        let mut volumes = pod.spec().volumes.iter().flatten();
+        let of_image = volumes.any(|volume| volume.name == mount.name && volume.image.is_some());
+        let host_path = if of_image {
+            PathBuf::from(&sub)
+        } else if sub.is_empty() {
             ready.path.clone()
         } else {
             volume::sub_path(cfg, pod, &spec.name, index, mount, &ready.path, &sub)?

@@ -27,6 +27,9 @@ use crate::{
 const CONTAINER_CREATING: &str = "ContainerCreating";
 const POD_INITIALIZING: &str = "PodInitializing";
 const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
+/// The reason and message of containers that were removed so that all begin anew.
+pub(crate) const RESTARTING_ALL: &str = "RestartingAllContainers";
+pub(crate) const RESTARTING_ALL_MESSAGE: &str = "The container is removed because RestartAllContainers in place";
 
 /// Why a container could not be started, by its name.
 pub(crate) type Reasons = BTreeMap<String, Reason>;
@@ -198,6 +201,21 @@ fn missing(input: &Input<'_>, spec: &Spec, old: Option<&ContainerStatus>) -> Con
     };
     let Some(old) = old else { return status };
     let old_state = old.state.clone().unwrap_or_default();
+    let anew = input.reasons.get(&spec.name).is_some_and(|reason| reason.reason == RESTARTING_ALL);
+    if anew && old_state.waiting.is_none() {
+        // It was removed to begin anew, which counts as a restart.
+        status.restart_count = old.restart_count + 1;
+        status.last_state = Some(ContainerState {
+            terminated: Some(old_state.terminated.unwrap_or_else(|| ContainerStateTerminated {
+                exit_code: 137,
+                reason: Some(RESTARTING_ALL.to_owned()),
+                message: Some(RESTARTING_ALL_MESSAGE.to_owned()),
+                ..ContainerStateTerminated::default()
+            })),
+            ..ContainerState::default()
+        });
+        return status;
+    }
     if old_state.terminated.is_some() {
         return old.clone();
     }

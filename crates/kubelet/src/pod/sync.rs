@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    cleanup,
+    cleanup::{self, Logs},
     kill::{Killer, Stopped},
     observed::{Observed, Sandbox},
     plan::{Plan, spec_of},
@@ -96,19 +96,32 @@ impl Job {
             hooked: &self.hooked,
             cancel: &self.cancel,
         };
-        if self.plan.kill_pod && self.observed.is_alive() {
-            if self.plan.create_sandbox {
+        if self.plan.kill_pod {
+            let replaced = self.plan.create_sandbox && self.plan.sandbox.is_some();
+            if replaced {
                 let message = "Pod sandbox changed, it will be killed and re-created.";
                 self.shared.events.pod(&self.pod, Severity::Normal, "SandboxChanged", message);
             }
-            if !killer.pod().await {
+            if self.observed.is_alive() {
+                if !killer.pod().await {
+                    outcome.retry = Retry::BackOff;
+                    return outcome;
+                }
+                self.look_again().await;
+            }
+            if replaced {
+                // In a new sandbox the init containers run again, so the traces of those before
+                // must go.
+                self.remove_containers(|pod, name| pod.init_containers().iter().any(|spec| spec.name == name)).await;
+            }
+        } else if self.plan.restart_all.is_some() {
+            if !killer.containers().await {
                 outcome.retry = Retry::BackOff;
                 return outcome;
             }
             self.look_again().await;
-            if self.plan.create_sandbox {
-                self.purge_init_containers().await;
-            }
+            self.remove_containers(|_, _| true).await;
+            return outcome;
         } else {
             for kill in &self.plan.kills {
                 if !killer.container(&kill.id, &kill.message, kill.reason).await {
@@ -141,13 +154,12 @@ impl Job {
         outcome
     }
 
-    /// In a new sandbox the init containers run again, so the traces of those before must go.
-    async fn purge_init_containers(&mut self) {
+    /// Removes containers of some names and tells the worker.
+    async fn remove_containers(&mut self, which: impl Fn(&Pod, &str) -> bool) {
         let mut gone = Vec::new();
         for container in &self.observed.containers {
-            let init = self.pod.init_containers().iter().any(|spec| spec.name == container.name);
-            if init {
-                cleanup::container(&self.shared, &self.pod, container).await;
+            if which(&self.pod, &container.name) {
+                cleanup::container(&self.shared, &self.pod, container, Logs::Keep).await;
                 gone.push(container.id.clone());
             }
         }

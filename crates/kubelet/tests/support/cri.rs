@@ -515,7 +515,7 @@ impl ImageService for Served {
     async fn image_status(&self, request: Request<v1::ImageStatusRequest>) -> Answer<v1::ImageStatusResponse> {
         let name = request.into_inner().image.unwrap().image;
         let there = self.0.state.lock().unwrap().images.contains(&name);
-        let image = there.then(|| v1::Image { id: format!("id of {name}"), size: 1000, ..Default::default() });
+        let image = there.then(|| v1::Image { id: format!("sha256:{name}"), size: 1000, ..Default::default() });
         Ok(Response::new(v1::ImageStatusResponse { image, ..Default::default() }))
     }
 

@@ -17,12 +17,15 @@ use apiserver::tokens::SigningKey;
 use apiserver::tokens::TokenSettings;
 use apiserver::user::UserInfo;
 use futures::FutureExt;
+use http::header::{HeaderValue, USER_AGENT};
 use kube::Client;
+use kube::client::Body;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use store::embedded::{Embedded, Options};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequest;
 
 /// Upstream's defaults.
 const READING: usize = 400;
@@ -132,9 +135,15 @@ impl ControlPlane {
         })
     }
 
-    /// A client within the process, as someone. To be made on the runtime that uses it.
-    pub fn client(&self, user: UserInfo) -> Client {
-        Client::new(self.server.local_service(user), "default")
+    /// A client within the process, as someone, with the name by which its writes are noted. To be made on the runtime
+    /// that uses it.
+    pub fn client(&self, user: UserInfo, agent: &'static str) -> Client {
+        let agent = HeaderValue::from_static(agent);
+        let named = move |mut request: http::Request<Body>| {
+            request.headers_mut().insert(USER_AGENT, agent.clone());
+            request
+        };
+        Client::new(MapRequest::new(self.server.local_service(user), named), "default")
     }
 
     /// Returns when the server has ended.
@@ -182,7 +191,7 @@ impl ControlPlane {
         let request = kube::core::Request::new("/api/v1/namespaces/default/events")
             .create(&PostParams::default(), event.to_string().into_bytes());
         let outcome = match request {
-            Ok(request) => self.client(UserInfo::apiserver()).request_text(request).await.map(drop),
+            Ok(request) => self.client(UserInfo::apiserver(), "pilothouse").request_text(request).await.map(drop),
             Err(e) => Err(kube::Error::BuildRequest(e)),
         };
         if let Err(e) = outcome {
@@ -203,10 +212,10 @@ struct Identities(Arc<ControlPlane>);
 
 impl controllers::Clients for Identities {
     fn manager(&self) -> Client {
-        self.0.client(identity::manager())
+        self.0.client(identity::manager(), "kube-controller-manager")
     }
     fn service_account(&self, name: &str) -> Client {
-        self.0.client(identity::service_account(name))
+        self.0.client(identity::service_account(name), "kube-controller-manager")
     }
 }
 
@@ -233,6 +242,6 @@ pub fn scheduler(settings: &Settings, plane: &Arc<ControlPlane>) -> Component {
     let plane = plane.clone();
     Arc::new(move |shutdown| {
         let (config, plane) = (config.clone(), plane.clone());
-        async move { Ok(scheduler::run(config, plane.client(identity::scheduler()), shutdown).await?) }.boxed()
+        async move { Ok(scheduler::run(config, plane.client(identity::scheduler(), "kube-scheduler"), shutdown).await?) }.boxed()
     })
 }

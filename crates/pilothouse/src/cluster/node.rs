@@ -61,7 +61,7 @@ pub fn kubelet(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) -> Res
     let (plane, name) = (plane.clone(), settings.node_name.clone());
     Ok(Arc::new(move |shutdown| {
         let (config, plane, user) = (config.clone(), plane.clone(), identity::node(&name));
-        async move { Ok(kubelet::run(config, plane.client(user), shutdown).await?) }.boxed()
+        async move { Ok(kubelet::run(config, plane.client(user, "kubelet"), shutdown).await?) }.boxed()
     }))
 }
 
@@ -79,7 +79,7 @@ pub fn service_proxy(settings: &Settings, plane: &Arc<ControlPlane>) -> Result<C
     let plane = plane.clone();
     Ok(Arc::new(move |shutdown| {
         let (config, plane) = (config.clone(), plane.clone());
-        async move { Ok(proxy::run(config, plane.client(identity::proxy()), shutdown).await?) }.boxed()
+        async move { Ok(proxy::run(config, plane.client(identity::proxy(), "kube-proxy"), shutdown).await?) }.boxed()
     }))
 }
 
@@ -88,17 +88,24 @@ pub fn dns(settings: &Settings, plane: &Arc<ControlPlane>, ready: watch::Sender<
     let (plane, domain, ip) = (plane.clone(), settings.args.cluster_domain.clone(), settings.node_ip);
     let remembered = settings.place.data_dir.join("dns-port");
     let node = settings.node_name.clone();
+    let pods = settings.args.pod_cidr;
+    let clients = vec![(pods.address.into(), pods.prefix), (ip, 32), (IpAddr::from([127, 0, 0, 0]), 8)];
     Arc::new(move |shutdown| {
+        let clients = clients.clone();
         let (plane, domain, ready, remembered, node) =
             (plane.clone(), domain.clone(), ready.clone(), remembered.clone(), node.clone());
         async move {
-            allow(&plane.client(UserInfo::apiserver())).await.context("cannot give cluster DNS its rights")?;
+            allow(&plane.client(UserInfo::apiserver(), "pilothouse"))
+                .await
+                .context("cannot give cluster DNS its rights")?;
             // The port of before, so that rules that lead there stay true over a restart.
             let before = std::fs::read_to_string(&remembered).ok().and_then(|t| t.trim().parse::<u16>().ok());
             let port = before.filter(|p| {
                 std::net::UdpSocket::bind((ip, *p)).is_ok() && std::net::TcpListener::bind((ip, *p)).is_ok()
             });
             let mut config = dns::Config::new(vec![SocketAddr::new(ip, port.unwrap_or(0))], domain);
+            // Pods and this node only: no open resolver for the network around.
+            config.clients = dns::server::Clients::Within(clients.clone());
             let (listening, mut told) = watch::channel(None);
             config.ready = Some(listening);
             let tell = async {
@@ -106,14 +113,14 @@ pub fn dns(settings: &Settings, plane: &Arc<ControlPlane>, ready: watch::Sender<
                 let Ok(addresses) = addresses else { return std::future::pending().await };
                 if let Some(port) = addresses.first().map(SocketAddr::port) {
                     crate::pki::write_atomically(&remembered, port.to_string().as_bytes(), 0o644)?;
-                    publish(&plane.client(UserInfo::apiserver()), ip, port, &node)
+                    publish(&plane.client(UserInfo::apiserver(), "pilothouse"), ip, port, &node)
                         .await
                         .context("cannot publish where DNS is")?;
                 }
                 ready.send_replace(Some(addresses));
                 std::future::pending::<Result<()>>().await
             };
-            let client = plane.client(identity::service_account(DNS_ACCOUNT));
+            let client = plane.client(identity::service_account(DNS_ACCOUNT), "coredns");
             tokio::select! {
                 outcome = dns::run(config, client, shutdown) => Ok(outcome?),
                 outcome = tell => outcome,

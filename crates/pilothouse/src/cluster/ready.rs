@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 use apiserver::user::UserInfo;
 use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
+use kube::Api;
 use kube::api::{DynamicObject, WatchEvent, WatchParams};
 use kube::core::ApiResource;
-use kube::Api;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub async fn wait(
     started: Timestamp,
     progress: &Progress,
 ) -> Result<()> {
-    let client = plane.client(UserInfo::apiserver());
+    let client = plane.client(UserInfo::apiserver(), "pilothouse");
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let api = async {
         let request = http::Request::get("/readyz").body(Vec::new())?;

@@ -157,7 +157,7 @@ impl<'a> Writer<'a> {
 pub(crate) fn read(disk: &dyn Disk) -> Result<(Head, Index, u64), Error> {
     let failed = |source| Error::Io { doing: "read", path: disk.path().join(NAME), source };
     let file = disk.open(NAME).map_err(failed)?;
-    let len = file.len().map_err(failed)?;
+    let len = file.size().map_err(failed)?;
     let mut start = [0; START as usize];
     if len < START {
         return Err(corrupt(disk.path(), NAME, 0, "the checkpoint is cut short"));

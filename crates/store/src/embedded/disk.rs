@@ -37,7 +37,7 @@ pub trait Disk: Send + Sync + 'static {
 /// An open file.
 pub trait File: Send + Sync + 'static {
     /// The length in bytes, reserved bytes included.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 
     /// Fills `buffer` from `offset`, waiting for the disk; fails when the file ends before.
     fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
@@ -119,7 +119,7 @@ struct OsFile {
 }
 
 impl File for OsFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 

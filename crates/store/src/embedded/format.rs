@@ -102,7 +102,7 @@ impl SegmentHeader {
     /// Reads it from the start of a file.
     pub(crate) fn read(file: &dyn File) -> io::Result<Result<Self, String>> {
         let mut bytes = [0; SEGMENT_HEADER];
-        if file.len()? < SEGMENT_HEADER as u64 {
+        if file.size()? < SEGMENT_HEADER as u64 {
             return Ok(Err("the segment's header is cut short".into()));
         }
         file.read(&mut bytes, 0)?;

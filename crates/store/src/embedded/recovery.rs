@@ -121,7 +121,7 @@ impl Replay<'_> {
     fn open(&mut self, kind: Kind, id: u32, end: u64) -> Result<Arc<Segment>, Error> {
         let name = segment::name(kind, id);
         let file = self.open_file(&name)?;
-        let len = file.len().map_err(self.failed(&name))?;
+        let len = file.size().map_err(self.failed(&name))?;
         let header = SegmentHeader::read(&*file).map_err(self.failed(&name))?;
         let header = header.map_err(|what| self.corrupt(&name, 0, what))?;
         self.check_identity(&name, &header, kind, id)?;
@@ -195,7 +195,7 @@ impl Replay<'_> {
             }
             Err(what) => {
                 // The header is durable before the first frame is written: a frame means that it was damaged later.
-                let len = file.len().map_err(self.failed(&name))?;
+                let len = file.size().map_err(self.failed(&name))?;
                 let mut reader = FrameReader::new(&*file, self.store, id, len);
                 let used = len > FIRST && reader.later_group(FIRST - 8).map_err(self.failed(&name))?.is_some();
                 if used || !last { Err(self.corrupt(&name, 0, what)) } else { Ok(None) }
@@ -208,7 +208,7 @@ impl Replay<'_> {
         let name = segment::name(Kind::Log, id);
         let segment = self.segments.get(id).ok_or_else(|| self.corrupt(&name, 0, "the segment is missing"))?;
         let failed = self.failed(&name);
-        let len = segment.file.len().map_err(&failed)?;
+        let len = segment.file.size().map_err(&failed)?;
         let limit = end.unwrap_or(len);
         if limit > len || offset > limit {
             return Err(self.corrupt(&name, len, "the segment is cut short"));

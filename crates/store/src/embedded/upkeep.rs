@@ -227,7 +227,7 @@ fn record(segment: &Segment, mark: &Mark) -> SegmentRecord {
 /// Gives back the space that was reserved and not used.
 fn trim(segment: &Segment) -> io::Result<()> {
     let end = segment.end.load(Ordering::Relaxed);
-    if segment.file.len()? > end { segment.file.set_len(end) } else { Ok(()) }
+    if segment.file.size()? > end { segment.file.set_len(end) } else { Ok(()) }
 }
 
 fn request<T>(ask: Ask<'_>, make: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {

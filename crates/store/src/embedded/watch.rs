@@ -356,7 +356,7 @@ impl Follower {
     async fn history(&mut self) -> Result<Option<WatchBatch>, Error> {
         while self.next <= self.joined || !self.found.is_empty() {
             if self.found.is_empty() {
-                if let Some(batch) = self.from_recent() {
+                if let Some(batch) = self.recent_history() {
                     if batch.events.is_empty() {
                         return Ok(None);
                     }
@@ -368,13 +368,13 @@ impl Follower {
                 self.next = until + 1;
                 continue;
             }
-            return self.from_disk().await.map(Some);
+            return self.disk_history().await.map(Some);
         }
         Ok(None)
     }
 
     /// All of the rest of the history if it is among the recent changes.
-    fn from_recent(&mut self) -> Option<WatchBatch> {
+    fn recent_history(&mut self) -> Option<WatchBatch> {
         let recent = self.shared.recent();
         let changes = recent.since(self.next)?;
         let events = changes
@@ -386,7 +386,7 @@ impl Follower {
         Some(WatchBatch { revision: self.joined, events })
     }
 
-    async fn from_disk(&mut self) -> Result<WatchBatch, Error> {
+    async fn disk_history(&mut self) -> Result<WatchBatch, Error> {
         let mut take = self.found.len().min(HISTORY_BATCH);
         while take < self.found.len() && self.found[take].1.mod_revision == self.found[take - 1].1.mod_revision {
             take += 1;

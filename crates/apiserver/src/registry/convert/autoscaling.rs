@@ -37,9 +37,9 @@ fn take(object: &mut Map, key: &str) -> Option<Value> {
 }
 
 fn is_cpu_utilization(metric: &Value) -> bool {
-    metric.as_map().is_some_and(|metric| {
-        metric.str_at(&["type"]) == "Resource" && metric.str_at(&["resource", "name"]) == "cpu"
-    })
+    metric
+        .as_map()
+        .is_some_and(|metric| metric.str_at(&["type"]) == "Resource" && metric.str_at(&["resource", "name"]) == "cpu")
 }
 
 fn to_stored(object: &mut Map) {
@@ -114,8 +114,7 @@ fn from_stored(object: &mut Map) {
             annotate(object, CURRENT, &Value::List(current));
         }
     }
-    match object.remove_at(&["status", "conditions"]) {
-        Some(conditions @ Value::List(_)) => annotate(object, CONDITIONS, &conditions),
-        _ => {}
+    if let Some(conditions @ Value::List(_)) = object.remove_at(&["status", "conditions"]) {
+        annotate(object, CONDITIONS, &conditions);
     }
 }

@@ -59,13 +59,8 @@ impl Worker {
     }
 
     fn judge(&self) -> Verdict {
-        let others: Vec<Snapshot> = self
-            .shared
-            .pods
-            .all()
-            .into_iter()
-            .filter(|other| !other.finished && other.pod.uid() != self.uid)
-            .collect();
+        let others: Vec<Snapshot> =
+            self.shared.pods.all().into_iter().filter(|other| !other.finished && other.pod.uid() != self.uid).collect();
         let others: Vec<&Pod> = others.iter().map(|other| &*other.pod).collect();
         resize::admit(&self.wanted, &self.shared.node.view().allocatable, &others)
     }

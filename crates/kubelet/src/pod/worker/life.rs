@@ -143,11 +143,7 @@ impl Worker {
             host_ips: &self.shared.cfg.node_ips,
             stopping: self.life != Life::Running,
             terminal: self.life == Life::Terminated,
-            resize: &resize::conditions(
-                self.pod.metadata.generation,
-                self.pending.as_ref(),
-                self.resizing.is_some(),
-            ),
+            resize: &resize::conditions(self.pod.metadata.generation, self.pending.as_ref(), self.resizing.is_some()),
             now,
         });
         if let Some(evicted) = &self.evicted {

@@ -15,6 +15,7 @@ use crate::{
         kill::Killer,
         observed::{State, time},
         plan::spec_of,
+        status::{RESTARTING_ALL, RESTARTING_ALL_MESSAGE, Reason},
         sync::{Job, Outcome, Retry},
     },
     spec::PodExt,
@@ -66,7 +67,12 @@ pub(super) async fn finished(step: &mut Option<Step>) -> Option<Done> {
 }
 
 impl Worker {
-    pub(super) fn begin(&mut self, kind: StepKind, task: impl Future<Output = Done> + Send + 'static, cancel: CancellationToken) {
+    pub(super) fn begin(
+        &mut self,
+        kind: StepKind,
+        task: impl Future<Output = Done> + Send + 'static,
+        cancel: CancellationToken,
+    ) {
         self.step_began = Instant::now();
         self.step = Some(Step { task: tokio::spawn(task), cancel, kind });
     }
@@ -96,6 +102,9 @@ impl Worker {
             self.restart_resized(&mut plan);
         }
         if !plan.is_idle(&self.observed) {
+            if let Some(cause) = &plan.restart_all {
+                self.say_restarting_all(cause.clone(), now);
+            }
             for start in &plan.starts {
                 let Some(spec) = spec_of(&self.pod, *start) else { continue };
                 let mut dead = self.observed.containers.iter();
@@ -128,6 +137,19 @@ impl Worker {
         if unknown || ((self.stale_volumes || due) && self.volumes.is_some()) {
             self.stale_volumes = false;
             self.begin_refresh(unknown);
+        }
+    }
+
+    /// All containers wait to begin anew, and the one that was the cause waits longer each time.
+    fn say_restarting_all(&mut self, cause: String, now: Timestamp) {
+        self.restarts.next(&cause, now, now);
+        let inits = self.pod.init_containers().iter();
+        for spec in inits.chain(self.pod.containers()) {
+            let reason = Reason {
+                reason: RESTARTING_ALL.to_owned(),
+                message: RESTARTING_ALL_MESSAGE.to_owned(),
+            };
+            self.reasons.insert(spec.name.clone(), reason);
         }
     }
 
@@ -204,7 +226,7 @@ impl Worker {
         let (shared, pod) = (self.shared.clone(), Arc::clone(&self.pod));
         tokio::spawn(async move {
             for container in old {
-                cleanup::container(&shared, &pod, &container).await;
+                cleanup::container(&shared, &pod, &container, cleanup::Logs::Remove).await;
             }
         });
     }

@@ -99,7 +99,7 @@ impl Disk for Memory {
 }
 
 impl File for MemoryFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.written.lock().unwrap().len() as u64)
     }
 
