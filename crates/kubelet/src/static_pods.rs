@@ -194,8 +194,8 @@ impl Statics {
             keep
         });
         for (name, pod) in wanted {
-            if !self.running.contains_key(&name) {
-                self.running.insert(name, pod.clone());
+            if let std::collections::hash_map::Entry::Vacant(free) = self.running.entry(name) {
+                free.insert(pod.clone());
                 effects.push(Effect::Run(pod));
             }
         }

@@ -241,10 +241,10 @@ impl Job {
         for (reason, message) in warnings {
             self.warn(reason, message);
         }
-        if self.plan.create_sandbox {
-            if let Err(retry) = self.make_sandbox(&config).await {
-                return retry;
-            }
+        if self.plan.create_sandbox
+            && let Err(retry) = self.make_sandbox(&config).await
+        {
+            return retry;
         }
         let Some(sandbox) = self.plan.sandbox.clone() else {
             return Retry::BackOff;

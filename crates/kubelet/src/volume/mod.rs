@@ -95,9 +95,9 @@ pub(crate) async fn set_up(pod: &Arc<Pod>, around: &Surroundings<'_>, refresh: b
     let volumes: Vec<&Volume> = wanted(pod).into_iter().filter(|volume| !refresh || follows(volume)).collect();
     let mut tokens: HashMap<TokenRequest, Result<String, String>> = HashMap::new();
     for request in volumes.iter().flat_map(|volume| payload::tokens(volume)) {
-        if !tokens.contains_key(&request) {
-            let token = around.tokens.get(pod, &request, around.now).await;
-            tokens.insert(request, token);
+        if let std::collections::hash_map::Entry::Vacant(unknown) = tokens.entry(request) {
+            let token = around.tokens.get(pod, unknown.key(), around.now).await;
+            unknown.insert(token);
         }
     }
     let token = |request: &TokenRequest| {

@@ -81,6 +81,12 @@ impl Node {
         config.cgroup_root.clone_from(&self.cgroup_root);
         config.cluster_dns = vec!["10.96.0.10".parse().unwrap()];
         config.resolv_conf = Some("/dev/null".into());
+        // How full this machine is is not the tests' business.
+        config.eviction.memory_available = None;
+        config.eviction.nodefs_available = None;
+        config.eviction.nodefs_inodes_free = None;
+        config.eviction.imagefs_available = None;
+        config.eviction.imagefs_inodes_free = None;
         change(&mut config);
         self.stop = CancellationToken::new();
         self.task = Some(tokio::spawn(kubelet::run(config, self.api.client(), self.stop.clone())));

@@ -145,10 +145,7 @@ impl Worker {
         self.restarts.next(&cause, now, now);
         let inits = self.pod.init_containers().iter();
         for spec in inits.chain(self.pod.containers()) {
-            let reason = Reason {
-                reason: RESTARTING_ALL.to_owned(),
-                message: RESTARTING_ALL_MESSAGE.to_owned(),
-            };
+            let reason = Reason { reason: RESTARTING_ALL.to_owned(), message: RESTARTING_ALL_MESSAGE.to_owned() };
             self.reasons.insert(spec.name.clone(), reason);
         }
     }
