@@ -58,7 +58,7 @@ impl Cluster {
         loop {
             let text = fs::read_to_string(&out)?;
             let lines = text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-            if let Some(ready) = lines.filter(|l| l["ready"] == true).last() {
+            if let Some(ready) = lines.rev().find(|l| l["ready"] == true) {
                 return Ok(ready);
             }
             let ended = self.process.as_mut().map(Child::try_wait).transpose()?.flatten();

@@ -421,6 +421,10 @@ fn restate(input: &Input<'_>, spec: &Spec, init: bool, status: &mut ContainerSta
     let Some(reason) = input.reasons.get(&spec.name) else {
         return;
     };
+    if reason.reason == RESTARTING_ALL && found.is_some() {
+        // It is told when the container is gone.
+        return;
+    }
     if let Some(state) = status.state.take()
         && state.terminated.is_some()
     {

@@ -21,10 +21,7 @@ pub fn node_ip() -> IpAddr {
         socket.connect((to, 9)).ok()?;
         socket.local_addr().ok().map(|a| a.ip()).filter(|ip| !ip.is_unspecified())
     };
-    source("192.0.2.1")
-        .filter(|ip| !ip.is_loopback())
-        .or_else(|| first_address())
-        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    source("192.0.2.1").filter(|ip| !ip.is_loopback()).or_else(first_address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 fn first_address() -> Option<IpAddr> {
