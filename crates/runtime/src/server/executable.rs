@@ -15,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use serde::{Deserialize, Serialize};
 
 use crate::shim::syscalls::{self, MountAttributes};
@@ -31,6 +32,8 @@ pub(crate) struct SealedExecutable {
 
 /// Name of the file in the copy's directory.
 const FILE: &str = "pilothouse";
+
+const PAGE: usize = 4096;
 
 /// Remembers which file has which hash, so that a start need not read the whole executable.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +60,7 @@ impl SealedExecutable {
         let remembered = fs::read(&index).ok().and_then(|json| serde_json::from_slice::<Known>(&json).ok());
         if let Some(remembered) = remembered
             && (Known { hash: remembered.hash.clone(), ..known.clone_without_hash() }) == remembered
-            && bin.join(&remembered.hash).join(FILE).exists()
+            && is_whole(&bin.join(&remembered.hash).join(FILE), remembered.size)
         {
             return Self::open(bin, remembered.hash);
         }
@@ -83,6 +86,11 @@ impl SealedExecutable {
     pub(crate) fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.mount.as_raw_fd()).into()
     }
+}
+
+/// A loss of power may have cut the copy off.
+fn is_whole(copy: &Path, size: u64) -> bool {
+    fs::symlink_metadata(copy).is_ok_and(|m| m.is_file() && m.size() == size)
 }
 
 impl Known {
@@ -129,12 +137,24 @@ fn copy_to(source: &mut File, to: &Path) -> io::Result<String> {
             break;
         }
         context.update(&buffer[..length]);
-        target.write_all(&buffer[..length])?;
+        // The kernel caches a file in pieces as large as it was written in, and recent ones map the whole
+        // piece where a process touches one page. A shim needs few pages, here and there.
+        for page in buffer[..length].chunks(PAGE) {
+            target.write_all(page)?;
+        }
     }
     target.set_permissions(fs::Permissions::from_mode(0o555))?;
-    target.sync_all()?;
     let digest = context.finish();
     Ok(digest.as_ref()[..16].iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// Makes sure that the copy survives a loss of power, and reads it into the kernel's cache page by page if it
+/// isn't there, as after a start of the machine. Blocks.
+pub(crate) fn settle(copy: &Path) -> io::Result<()> {
+    let mut file = File::open(copy)?;
+    file.sync_all()?;
+    posix_fadvise(file.as_raw_fd(), 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM)?;
+    io::copy(&mut file, &mut io::sink()).map(drop)
 }
 
 /// Replaces a file's contents at once.

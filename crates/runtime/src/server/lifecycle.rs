@@ -19,7 +19,7 @@ use super::{
     Runtime, blocking,
     config::{Config, ConfigError},
     events::Events,
-    executable::SealedExecutable,
+    executable::{SealedExecutable, settle},
     images::RootFilesystems,
     layout::Layout,
     names::Names,
@@ -176,6 +176,13 @@ async fn open(config: Config) -> Result<(Arc<Runtime>, ImageServer), ServeError>
     let (network, executable) = tokio::join!(network, executable);
     let network = network.map_err(io_error("open the pod network"))?;
     let (executable, images) = executable?;
+    let copy = executable.file.clone();
+    // Nobody waits for it.
+    drop(tokio::task::spawn_blocking(move || {
+        if let Err(error) = settle(&copy) {
+            tracing::warn!(%error, "the copy of the executable is not safe on disk");
+        }
+    }));
     let ready = network.gateway().is_some();
     let runtime = Arc::new(Runtime {
         layout,

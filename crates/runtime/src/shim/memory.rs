@@ -27,7 +27,7 @@ pub(crate) fn configure() {
     }
 }
 
-/// Unmaps the pages of an object's read-only segments.
+/// Unmaps the pages of an object's read-only segments, and has those that are read again read one by one.
 unsafe extern "C" fn forget_segments(
     info: *mut libc::dl_phdr_info,
     _: libc::size_t,
@@ -51,7 +51,10 @@ unsafe extern "C" fn forget_segments(
             let length = (end - start) as usize;
             // SAFETY: whole pages inside of a private mapping of a file that was never written to; touched
             // again they are read from the file.
-            unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+            unsafe {
+                libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED);
+                libc::madvise(start as *mut libc::c_void, length, libc::MADV_RANDOM);
+            }
         }
     }
     0

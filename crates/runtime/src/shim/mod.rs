@@ -68,6 +68,8 @@ pub(crate) fn main(args: &[std::ffi::OsString]) -> i32 {
 
 fn run(dir: &Path, cgroup: &[PathBuf]) -> io::Result<()> {
     memory::configure();
+    // It was executed by a descriptor, so the kernel took that one's number for its name.
+    process::set_name(c"pilothouse-shim")?;
     let listener = take_listener()?;
     nix::unistd::setsid()?;
     std::env::set_current_dir("/")?;

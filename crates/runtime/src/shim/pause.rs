@@ -13,7 +13,8 @@ use nix::{
 };
 
 use super::{
-    process::{Capabilities, prctl, set_capabilities, set_oom_score},
+    memory,
+    process::{Capabilities, prctl, set_capabilities, set_name, set_oom_score},
     syscalls,
 };
 
@@ -42,8 +43,7 @@ fn prepare(cgroup: &[PathBuf]) -> std::io::Result<()> {
     crate::cgroup::join(cgroup)?;
     set_oom_score(super::OOM_SCORE_ADJ)?;
     prctl(libc::PR_SET_DUMPABLE, 0)?;
-    let name = c"pause";
-    prctl(libc::PR_SET_NAME, name.as_ptr() as libc::c_ulong)?;
+    set_name(c"pause")?;
     empty_root()?;
     syscalls::set_user(USER, USER, &[])?;
     set_capabilities(Capabilities::default())?;
@@ -72,6 +72,7 @@ fn wait_forever() -> ! {
     if signals.thread_set_mask().is_err() {
         syscalls::exit_now(1);
     }
+    memory::trim();
     loop {
         match signals.wait() {
             Ok(Signal::SIGCHLD) => reap(),

@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "capset, prctl, seccomp and execve right before the process image is replaced")]
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     fs, io,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
@@ -179,6 +179,11 @@ pub(crate) fn set_oom_score(score: i32) -> io::Result<()> {
         }
         result => result,
     }
+}
+
+/// Names this process, for those who list processes; at most 15 bytes.
+pub(crate) fn set_name(name: &CStr) -> Result<(), Errno> {
+    prctl(libc::PR_SET_NAME, name.as_ptr() as libc::c_ulong)
 }
 
 pub(crate) fn prctl(option: libc::c_int, value: libc::c_ulong) -> Result<(), Errno> {
