@@ -150,7 +150,7 @@ async fn init_containers_sidecars_and_their_order() {
         "ordered",
         json!({"initContainers": [container("init"), sidecar, container("late")], "containers": [container("main")]}),
     );
-    until("init to start", || node.runtime.calls().contains(&"start init 0".to_owned())).await;
+    node.wait_calls("start init 0", 1).await;
     let pod = node.wait_pod(&path, |s| s["initContainerStatuses"][0]["state"]["running"].is_object()).await;
     assert_eq!(pod["status"]["phase"], "Pending");
     assert_eq!(condition(&pod, "Initialized")["message"], "containers with incomplete status: [init side late]");
@@ -385,15 +385,17 @@ async fn a_lost_sandbox_is_made_again() {
         json!({"initContainers": [container("h"), container("i")], "containers": [container("c")]}),
     );
     for name in ["h", "i"] {
-        until("init to start", || node.runtime.calls().contains(&format!("start {name} 0"))).await;
+        node.wait_calls(&format!("start {name} "), 1).await;
         node.runtime.exit(name, 0, "Completed");
     }
     node.wait_running(&path).await;
     node.runtime.kill_sandboxes();
     until("the new sandbox", || node.runtime.calls().contains(&"run lost 1".to_owned())).await;
-    until("init to run again", || node.runtime.calls().iter().filter(|call| call.starts_with("start i")).count() == 2)
-        .await;
-    node.runtime.exit("i", 0, "Completed");
+    for name in ["h", "i"] {
+        node.wait_calls(&format!("start {name} "), 2).await;
+        node.runtime.exit(name, 0, "Completed");
+    }
+    node.wait_event("lost", "SandboxChanged: Pod sandbox changed, it will be killed and re-created.").await;
     let pod = node.wait_pod(&path, |s| s["containerStatuses"][0]["restartCount"] == 1 && s["phase"] == "Running").await;
     assert_ne!(pod["status"]["podIP"], "10.244.0.1");
 }
@@ -544,12 +546,11 @@ async fn one_containers_end_has_all_begin_anew() {
         json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
     let path =
         node.create_pod("anew", json!({"initContainers": [container("i")], "containers": [cause, container("other")]}));
-    until("init to start", || node.runtime.calls().contains(&"start i 0".to_owned())).await;
+    node.wait_calls("start i 0", 1).await;
     node.runtime.exit("i", 0, "Completed");
     node.wait_running(&path).await;
     node.runtime.exit("cause", 42, "Error");
-    until("init to run again", || node.runtime.calls().iter().filter(|call| call.starts_with("start i")).count() == 2)
-        .await;
+    node.wait_calls("start i ", 2).await;
     node.runtime.exit("i", 0, "Completed");
     let pod = node
         .wait_pod(&path, |s| {

@@ -38,6 +38,19 @@ pub fn is_root() -> bool {
 }
 
 impl Node {
+    /// Waits until the runtime was called like this so often.
+    pub async fn wait_calls(&self, call: &str, times: usize) {
+        let count = || self.runtime.calls().iter().filter(|made| made.starts_with(call)).count();
+        let waiting = async {
+            while count() < times {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+            panic!("timed out waiting for {call:?} × {times}; calls were {:#?}", self.runtime.calls());
+        }
+    }
+
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
     }

@@ -129,7 +129,8 @@ impl Worker {
             }
             return;
         }
-        if self.life == Life::Running {
+        let starting = self.step.as_ref().is_some_and(|step| step.kind == StepKind::Sync);
+        if self.life == Life::Running && !starting {
             self.explain_waits();
         }
         let runtime = self.shared.runtime_name();
