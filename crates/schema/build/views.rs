@@ -69,7 +69,7 @@ fn view(ty: &Ty) -> String {
         Ty::Scalar(code::FLOAT) => "f64".into(),
         Ty::Scalar(code::INT_OR_STRING) => "IntOrString<'a>".into(),
         Ty::Scalar(code::RAW | code::JSON) | Ty::OrBool(_) | Ty::OrList(_) | Ty::OrStrings(_) => "&'a Value".into(),
-        Ty::Scalar(code::FIELDS) => "&'a Map".into(),
+        Ty::Scalar(code::FIELDS) => "&'a Value".into(),
         Ty::Scalar(_) => "&'a str".into(),
         Ty::List(of) => format!("List<'a, {}>", view(of)),
         Ty::Map(of) => format!("Entries<'a, {}>", view(of)),

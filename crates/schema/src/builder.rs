@@ -160,6 +160,35 @@ impl<'s> Builder<'s> {
         Ok(())
     }
 
+    /// Whether a set of owned fields comes next, and is not left out.
+    pub(crate) fn expects_fields(&self) -> bool {
+        let Some(Frame::Struct(frame)) = self.stack.last() else { return false };
+        self.skipped == 0
+            && !self.skip_next
+            && frame.open.is_none()
+            && matches!(frame.ty.field_at(frame.current).ty().kind(), Kind::Fields)
+    }
+
+    /// The set of owned fields that was expected.
+    pub(crate) fn fields(&mut self, text: &str) {
+        self.put(Value::Raw(text.into()));
+    }
+
+    /// The same, where it may come unexpected: out of a tree.
+    pub(crate) fn raw(&mut self, text: Box<str>) -> Result<(), DecodeError> {
+        if self.skipped > 0 || std::mem::take(&mut self.skip_next) {
+            return Ok(());
+        }
+        let ty = self.expected();
+        match ty.kind() {
+            Kind::Fields | Kind::Json | Kind::Raw => {
+                self.put(Value::Raw(text));
+                Ok(())
+            }
+            _ => Err(self.mismatch("object", ty)),
+        }
+    }
+
     /// Ends the container that began last.
     pub(crate) fn end(&mut self) {
         if self.skipped > 0 {
@@ -215,7 +244,7 @@ impl<'s> Builder<'s> {
         }
     }
 
-    fn put(&mut self, value: Value) {
+    fn put(&mut self, mut value: Value) {
         let entries = &mut self.entries;
         let (start, sorted, key) = match self.stack.last_mut() {
             None => {
@@ -228,6 +257,11 @@ impl<'s> Builder<'s> {
             }
             Some(Frame::Struct(frame)) if frame.open.is_none() => {
                 let field = frame.ty.field_at(frame.current);
+                if let Value::Map(map) = &value
+                    && matches!(field.ty().kind(), Kind::Fields)
+                {
+                    value = Value::Raw(crate::json::to_string(map).into());
+                }
                 // Of duplicates the last counts, also when it is empty.
                 if frame.fields.drop(frame.current)
                     && let Some(at) = entries[frame.start..].iter().position(|(key, _)| *key == field.name())

@@ -61,6 +61,7 @@ pub fn encode_value(value: &Value, out: &mut Vec<u8>) {
             out.push(b']');
         }
         Value::Map(map) => encode(map, out),
+        Value::Raw(text) => out.extend_from_slice(text.as_bytes()),
     }
 }
 
@@ -138,6 +139,7 @@ impl<'t> Reader<'t> {
         let mut open: Vec<bool> = Vec::new();
         'value: loop {
             match self.peek("looking for beginning of value")? {
+                b'{' if builder.expects_fields() && self.fields(builder) => {}
                 b'{' => {
                     self.at += 1;
                     builder.begin_map()?;
@@ -205,6 +207,14 @@ impl<'t> Reader<'t> {
                 builder.end();
             }
         }
+    }
+
+    /// A set of owned fields, taken as text; `false` when it is not as they are written, and nothing was taken.
+    fn fields(&mut self, builder: &mut Builder<'_>) -> bool {
+        let Some(length) = crate::fields::length(&self.text[self.at..]) else { return false };
+        builder.fields(&self.text[self.at..self.at + length]);
+        self.at += length;
+        true
     }
 
     fn space(&mut self) {

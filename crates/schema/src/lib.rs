@@ -28,6 +28,7 @@ mod builder;
 pub mod decode;
 pub mod defaults;
 pub mod encoded;
+mod fields;
 pub mod json;
 pub mod normal;
 pub mod openapi;

@@ -38,7 +38,7 @@ pub fn zero(ty: TypeRef<'_>) -> Value {
         Kind::Float => Value::Float(0.0),
         Kind::Quantity => Value::Str("0".into()),
         Kind::Duration => Value::Str("0s".into()),
-        Kind::Fields => Value::Map(Map::new()),
+        Kind::Fields => Value::Raw("{}".into()),
         Kind::Struct(s) => {
             Value::Map(Map::from_sorted(s.fields().filter_map(|field| Some((field.key(), absent(field)?))).collect()))
         }
@@ -86,6 +86,7 @@ pub(crate) fn keep(field: Field<'_>, value: &Value) -> bool {
         Value::Str(s) => s.is_empty(),
         Value::List(l) => l.is_empty(),
         Value::Map(m) => m.is_empty(),
+        Value::Raw(_) => false,
     };
     let dropped = field.omit_empty() && empty() && !struct_like(field.ty().kind())
         || field.omit_zero() && (empty() || *value == zero(field.ty()));
@@ -121,6 +122,7 @@ pub(crate) fn feed(builder: &mut Builder<'_>, value: Value) -> Result<(), Decode
             Some(Value::Int(i)) => builder.scalar(Scalar::Int(i))?,
             Some(Value::Float(f)) => builder.scalar(Scalar::Float(f))?,
             Some(Value::Str(s)) => builder.scalar(Scalar::Owned(s))?,
+            Some(Value::Raw(text)) => builder.raw(text)?,
         }
         match open.last_mut() {
             None => return Ok(()),

@@ -20,6 +20,8 @@ pub enum Value {
     Str(CompactString),
     List(Vec<Value>),
     Map(Map),
+    /// The JSON of an object, as text: a set of owned fields (`metav1.FieldsV1`), which only apply takes apart.
+    Raw(Box<str>),
 }
 
 /// A map sorted by key; keys are unique.

@@ -46,7 +46,7 @@ pub fn track(
 /// What this endpoint does not write, whatever is asked of it.
 fn reset_fields(row: &Resource, subresource: &str) -> Set {
     let mut set = Set::new();
-    let mut without = |field: &str| set.below(Element::Field(field.to_owned())).insert_here();
+    let mut without = |field: &str| set.below(Element::Field(field.into())).insert_here();
     if subresource == "status" {
         for field in row.schema.root().as_struct().into_iter().flat_map(|s| s.fields()) {
             if !matches!(field.name(), "status" | "metadata" | "kind" | "apiVersion") {

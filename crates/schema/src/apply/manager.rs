@@ -92,6 +92,8 @@ struct Entry {
     subresource: String,
     time: String,
     set: Set,
+    /// The set as it was read, while it stays so.
+    text: Option<Value>,
 }
 
 impl Entry {
@@ -106,9 +108,8 @@ impl Entry {
     fn read(value: &Value) -> Option<Entry> {
         let map = value.as_map()?;
         let set = match map.get("fieldsV1") {
-            Some(Value::Map(fields)) => Set::from_fields(fields).ok()?,
             None | Some(Value::Null) => Set::new(),
-            Some(_) => return None,
+            Some(fields) => Set::from_fields(fields).ok()?,
         };
         let operation = map.str_at(&["operation"]);
         if !matches!(operation, "Apply" | "Update") {
@@ -121,7 +122,13 @@ impl Entry {
             subresource: map.str_at(&["subresource"]).to_owned(),
             time: map.str_at(&["time"]).to_owned(),
             set,
+            text: map.get("fieldsV1").filter(|fields| matches!(fields, Value::Raw(_))).cloned(),
         })
+    }
+
+    fn replace(&mut self, set: Set) {
+        self.set = set;
+        self.text = None;
     }
 
     fn write(&self) -> Value {
@@ -130,7 +137,7 @@ impl Entry {
             map.insert("apiVersion", self.api_version.as_str());
         }
         map.insert("fieldsType", "FieldsV1");
-        map.insert("fieldsV1", self.set.to_fields());
+        map.insert("fieldsV1", self.text.clone().unwrap_or_else(|| self.set.to_fields()));
         if !self.manager.is_empty() {
             map.insert("manager", self.manager.as_str());
         }
@@ -204,14 +211,26 @@ pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Ma
         object.remove_at(&["metadata", "managedFields"]);
         return;
     }
-    let before = owned_part(&live.cloned().unwrap_or_else(|| zero(ty)));
-    let change = compare(ty, &before, &owned_part(object));
+    let nothing;
+    let before = match live {
+        Some(live) => live,
+        None => {
+            nothing = zero(ty);
+            &nothing
+        }
+    };
+    let change = compare(ty, before, object, &UNOWNED);
+    if change == Comparison::default() {
+        // Who manages what stays as it is, as far as the client let it.
+        write(object, entries);
+        return;
+    }
     take_from_others(&mut entries, |e| e.is(manager, false), &change);
-    let changed = change.modified.union(&change.added);
+    let changed = change.changed();
     if let Some(entry) = entries.iter_mut().find(|e| e.is(manager, false)) {
         let next = entry.set.difference(&change.removed).union(&changed);
         if next != entry.set {
-            entry.set = next;
+            entry.replace(next);
             entry.time = manager.now.to_owned();
         } else if !changed.is_empty() {
             entry.time = manager.now.to_owned();
@@ -224,6 +243,7 @@ pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Ma
             subresource: manager.subresource.to_owned(),
             time: manager.now.to_owned(),
             set: changed,
+            text: None,
         });
     }
     cap(&mut entries);
@@ -241,16 +261,11 @@ fn zero(ty: TypeRef<'_>) -> Map {
 }
 
 fn take_from_others(entries: &mut [Entry], own: impl Fn(&Entry) -> bool, change: &Comparison) {
-    let changed = change.modified.union(&change.added);
+    let changed = change.changed();
     for entry in entries.iter_mut().filter(|e| !own(e)) {
-        entry.set = entry.set.difference(&changed).recursive_removed(&change.removed);
-    }
-}
-
-impl Set {
-    /// Without what was removed, and what was below it.
-    fn recursive_removed(&self, removed: &Set) -> Set {
-        self.recursive_difference(removed)
+        if entry.set.intersects(&changed) || entry.set.intersects_below(&change.removed) {
+            entry.replace(entry.set.difference(&changed).recursive_difference(&change.removed));
+        }
     }
 }
 
@@ -270,7 +285,7 @@ fn cap(entries: &mut Vec<Entry>) {
         excess -= 1;
         match ancient.iter_mut().find(|a| a.api_version == entry.api_version) {
             Some(a) => {
-                a.set = a.set.union(&entry.set);
+                a.replace(a.set.union(&entry.set));
                 a.time = entry.time.max(std::mem::take(&mut a.time));
             }
             None => ancient.push(Entry { manager: ANCIENT.to_owned(), ..entry }),
@@ -306,6 +321,7 @@ pub fn apply(
             subresource: String::new(),
             time: manager.now.to_owned(),
             set: set_of(ty, &owned_part(live)),
+            text: None,
         });
     }
     let mut config = config.clone();
@@ -325,8 +341,8 @@ pub fn apply(
         let gone = last.difference(&claimed);
         merge::prune(ty, &mut object, &gone, &kept);
     }
-    let change = compare(ty, &owned_part(live_object), &owned_part(&object));
-    let changed = change.modified.union(&change.added).recursive_difference(reset);
+    let change = compare(ty, live_object, &object, &UNOWNED);
+    let changed = change.changed().recursive_difference(reset);
     let mut conflicts = Vec::new();
     for entry in &entries {
         let disputed = entry.set.intersection(&changed);
@@ -358,6 +374,7 @@ pub fn apply(
         subresource: manager.subresource.to_owned(),
         time: if unchanged { last_time.unwrap_or_default() } else { manager.now.to_owned() },
         set: claimed,
+        text: None,
     });
     write(&mut object, entries);
     Ok(object)

@@ -14,7 +14,7 @@ pub fn merged(ty: TypeRef<'_>, live: &Map, config: &Map) -> Map {
 fn merge_maps(shape: Shape<'_>, live: &Map, config: &Map) -> Map {
     let mut result = live.clone();
     for (key, new) in config.iter() {
-        let child = shape.child(&Element::Field(key.to_owned()));
+        let child = shape.child(&Element::Field(key.into()));
         let value = match live.get(key) {
             Some(old) => merge_values(child, old, new),
             None => new.clone(),
@@ -86,7 +86,7 @@ fn holds(kept: Option<&Set>) -> bool {
 
 fn prune_map(shape: Shape<'_>, map: &mut Map, gone: &Set, kept: Option<&Set>) {
     map.retain(|key, value| {
-        let element = Element::Field(key.to_owned());
+        let element = Element::Field(key.into());
         let Some(gone) = gone.get(&element) else { return true };
         let kept = kept.and_then(|k| k.get(&element));
         prune_value(shape.child(&element), value, gone, kept)

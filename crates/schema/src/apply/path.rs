@@ -3,6 +3,7 @@
 use crate::json;
 use crate::tree::{Map, Value};
 use crate::types::{Field, Kind, ListType, Struct, Topology, TypeRef};
+use compact_str::CompactString;
 use std::cmp::Ordering;
 use std::fmt;
 
@@ -10,7 +11,7 @@ use std::fmt;
 #[derive(Clone, Debug)]
 pub enum Element {
     /// `f:name`
-    Field(String),
+    Field(CompactString),
     /// `k:{"name":"x"}`: the keys of an item of an associative list.
     Keys(Map),
     /// `v:"x"`: an item of a set.
@@ -30,9 +31,22 @@ impl Element {
     pub fn spelled(&self) -> String {
         match self {
             Element::Field(name) => format!("f:{name}"),
-            Element::Keys(keys) => format!("k:{}", text(&Value::Map(keys.clone()))),
+            Element::Keys(keys) => format!("k:{}", json::to_string(keys)),
             Element::Value(value) => format!("v:{}", text(value)),
             Element::Index(index) => format!("i:{index}"),
+        }
+    }
+
+    /// Appends [`Element::spelled`] as a JSON string.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        if let Element::Field(name) = self {
+            out.extend_from_slice(b"\"f:");
+            let at = out.len();
+            json::encode_str(name, out);
+            // The opening quote stands before the prefix.
+            out.remove(at);
+        } else {
+            json::encode_str(&self.spelled(), out);
         }
     }
 
@@ -40,7 +54,7 @@ impl Element {
     pub fn parse(spelled: &str) -> Option<Self> {
         let (kind, rest) = spelled.split_once(':')?;
         match kind {
-            "f" => Some(Element::Field(rest.to_owned())),
+            "f" => Some(Element::Field(rest.into())),
             "v" => json::parse(rest.as_bytes()).ok().map(Element::Value),
             "i" => rest.parse().ok().map(Element::Index),
             "k" => match json::parse(rest.as_bytes()) {
@@ -79,6 +93,7 @@ fn rank(value: &Value) -> u8 {
         Value::Str(_) => 4,
         Value::List(_) => 5,
         Value::Map(_) => 6,
+        Value::Raw(_) => 7,
     }
 }
 
@@ -93,6 +108,7 @@ fn compare(a: &Value, b: &Value) -> Ordering {
             pairs.unwrap_or_else(|| a.len().cmp(&b.len()))
         }
         (Value::Map(a), Value::Map(b)) => compare_maps(a, b),
+        (Value::Raw(a), Value::Raw(b)) => a.cmp(b),
         _ => rank(a).cmp(&rank(b)),
     }
 }
@@ -103,14 +119,14 @@ fn compare_maps(a: &Map, b: &Map) -> Ordering {
 }
 
 impl Ord for Element {
-    /// Fields, keys, values, indexes; each by its content.
+    /// Fields, indexes, keys, values, as they are spelled; each by its content.
     fn cmp(&self, other: &Self) -> Ordering {
         fn kind(element: &Element) -> u8 {
             match element {
                 Element::Field(_) => 0,
-                Element::Keys(_) => 1,
-                Element::Value(_) => 2,
-                Element::Index(_) => 3,
+                Element::Index(_) => 1,
+                Element::Keys(_) => 2,
+                Element::Value(_) => 3,
             }
         }
         match (self, other) {
@@ -172,10 +188,17 @@ impl<'s> Shape<'s> {
     /// The shape of a part, and its type.
     pub fn child(self, element: &Element) -> Shape<'s> {
         match (self, element) {
-            (Shape::Struct(s), Element::Field(name)) => {
-                s.field(name).map_or(Shape::Leaf, |f| Shape::of(f.ty(), Some(f)))
-            }
-            (Shape::Map(of), Element::Field(_)) | (Shape::Keyed { of, .. }, Element::Keys(_)) => Shape::of(of, None),
+            (_, Element::Field(name)) => self.field(name),
+            (Shape::Keyed { of, .. }, Element::Keys(_)) => Shape::of(of, None),
+            _ => Shape::Leaf,
+        }
+    }
+
+    /// The shape of the field, or the value of the key, of a name.
+    pub fn field(self, name: &str) -> Shape<'s> {
+        match self {
+            Shape::Struct(s) => s.field(name).map_or(Shape::Leaf, |f| Shape::of(f.ty(), Some(f))),
+            Shape::Map(of) => Shape::of(of, None),
             _ => Shape::Leaf,
         }
     }

@@ -1,14 +1,17 @@
 //! Sets of paths, and their algebra; written as `fieldsV1`.
 
 use super::path::Element;
+use crate::json;
 use crate::tree::{Map, Value};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::cmp::Ordering;
 
 /// A set of paths below one place. The place itself is a member or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
     member: bool,
-    children: BTreeMap<Element, Set>,
+    /// Sorted, each element once.
+    children: Vec<(Element, Set)>,
 }
 
 impl Set {
@@ -16,7 +19,7 @@ impl Set {
         Set::default()
     }
     pub fn is_empty(&self) -> bool {
-        !self.member && self.children.values().all(Set::is_empty)
+        !self.member && self.children.iter().all(|(_, set)| set.is_empty())
     }
     /// Whether the place itself is a member.
     pub fn is_member(&self) -> bool {
@@ -25,53 +28,122 @@ impl Set {
     pub fn insert_here(&mut self) {
         self.member = true;
     }
+    fn find(&self, element: &Element) -> Result<usize, usize> {
+        // Mostly what is added comes in order.
+        match self.children.last() {
+            None => Err(0),
+            Some((last, _)) if last < element => Err(self.children.len()),
+            _ => self.children.binary_search_by(|(e, _)| e.cmp(element)),
+        }
+    }
     /// The set below an element, made when there was none.
     pub fn below(&mut self, element: Element) -> &mut Set {
-        self.children.entry(element).or_default()
+        let at = match self.find(&element) {
+            Ok(at) => at,
+            Err(at) => {
+                self.children.insert(at, (element, Set::default()));
+                at
+            }
+        };
+        &mut self.children[at].1
     }
     /// Puts a set below an element, unless it is empty.
     pub fn put(&mut self, element: Element, set: Set) {
         if !set.is_empty() {
-            self.children.insert(element, set);
+            *self.below(element) = set;
         }
     }
     pub fn get(&self, element: &Element) -> Option<&Set> {
-        self.children.get(element)
+        self.find(element).ok().map(|at| &self.children[at].1)
     }
     pub fn children(&self) -> impl Iterator<Item = (&Element, &Set)> {
-        self.children.iter()
+        self.children.iter().map(|(element, set)| (element, set))
+    }
+
+    /// Goes through the children of both, in order.
+    fn zip<'a>(&'a self, other: &'a Set, mut each: impl FnMut(&'a Element, Option<&'a Set>, Option<&'a Set>)) {
+        let (mut ours, mut theirs) = (self.children.iter().peekable(), other.children.iter().peekable());
+        loop {
+            let order = match (ours.peek(), theirs.peek()) {
+                (None, None) => return,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((a, _)), Some((b, _))) => a.cmp(b),
+            };
+            let our = if order.is_le() { ours.next() } else { None };
+            let their = if order.is_ge() { theirs.next() } else { None };
+            if let Some((element, _)) = our.or(their) {
+                each(element, our.map(|(_, set)| set), their.map(|(_, set)| set));
+            }
+        }
     }
 
     #[must_use]
     pub fn union(&self, other: &Set) -> Set {
-        let mut result = self.clone();
-        result.member |= other.member;
-        for (element, set) in &other.children {
-            let slot = result.children.entry(element.clone()).or_default();
-            *slot = slot.union(set);
+        let member = self.member || other.member;
+        match (self.children.is_empty(), other.children.is_empty()) {
+            (_, true) => return Set { member, children: self.children.clone() },
+            (true, _) => return Set { member, children: other.children.clone() },
+            _ => {}
         }
+        let mut result = Set { member: self.member || other.member, ..Set::default() };
+        result.children.reserve(self.children.len().max(other.children.len()));
+        self.zip(other, |element, ours, theirs| {
+            let set = match (ours, theirs) {
+                (Some(ours), Some(theirs)) => ours.union(theirs),
+                (Some(one), None) | (None, Some(one)) => one.clone(),
+                (None, None) => return,
+            };
+            result.children.push((element.clone(), set));
+        });
         result
     }
 
     #[must_use]
     pub fn intersection(&self, other: &Set) -> Set {
         let mut result = Set { member: self.member && other.member, ..Set::default() };
-        for (element, set) in &self.children {
-            if let Some(theirs) = other.children.get(element) {
-                result.put(element.clone(), set.intersection(theirs));
+        self.zip(other, |element, ours, theirs| {
+            if let (Some(ours), Some(theirs)) = (ours, theirs) {
+                result.put(element.clone(), ours.intersection(theirs));
             }
-        }
+        });
         result
+    }
+
+    /// Whether they have a member in common.
+    pub fn intersects(&self, other: &Set) -> bool {
+        let mut found = self.member && other.member;
+        self.zip(other, |_, ours, theirs| {
+            if let (false, Some(ours), Some(theirs)) = (found, ours, theirs) {
+                found = ours.intersects(theirs);
+            }
+        });
+        found
+    }
+
+    /// Whether a member of it is a member of the other, or below one.
+    pub fn intersects_below(&self, other: &Set) -> bool {
+        if other.member {
+            return !self.is_empty();
+        }
+        let mut found = false;
+        self.zip(other, |_, ours, theirs| {
+            if let (false, Some(ours), Some(theirs)) = (found, ours, theirs) {
+                found = ours.intersects_below(theirs);
+            }
+        });
+        found
     }
 
     /// The members that are no members of the other.
     #[must_use]
     pub fn difference(&self, other: &Set) -> Set {
         let mut result = Set { member: self.member && !other.member, ..Set::default() };
-        for (element, set) in &self.children {
-            let left = other.children.get(element).map_or_else(|| set.clone(), |theirs| set.difference(theirs));
-            result.put(element.clone(), left);
-        }
+        self.zip(other, |element, ours, theirs| {
+            if let Some(ours) = ours {
+                result.put(element.clone(), theirs.map_or_else(|| ours.clone(), |theirs| ours.difference(theirs)));
+            }
+        });
         result
     }
 
@@ -82,11 +154,12 @@ impl Set {
             return Set::default();
         }
         let mut result = Set { member: self.member, ..Set::default() };
-        for (element, set) in &self.children {
-            let left =
-                other.children.get(element).map_or_else(|| set.clone(), |theirs| set.recursive_difference(theirs));
-            result.put(element.clone(), left);
-        }
+        self.zip(other, |element, ours, theirs| {
+            if let Some(ours) = ours {
+                let left = theirs.map_or_else(|| ours.clone(), |theirs| ours.recursive_difference(theirs));
+                result.put(element.clone(), left);
+            }
+        });
         result
     }
 
@@ -106,27 +179,50 @@ impl Set {
     }
 
     /// As `fieldsV1`.
-    pub fn to_fields(&self) -> Map {
-        let mut fields = Map::new();
-        for (element, set) in &self.children {
-            if set.is_empty() {
-                continue;
-            }
-            let mut below = set.to_fields();
-            if set.member && !below.is_empty() {
-                below.insert(".", Value::Map(Map::new()));
-            }
-            fields.insert(element.spelled(), Value::Map(below));
-        }
-        fields
+    pub fn to_fields(&self) -> Value {
+        let mut out = Vec::with_capacity(256);
+        self.write(false, &mut out);
+        // Text of the tree and ASCII.
+        Value::Raw(String::from_utf8(out).unwrap_or_default().into())
     }
 
-    /// Reads `fieldsV1`.
+    fn write(&self, member: bool, out: &mut Vec<u8>) {
+        out.push(b'{');
+        let start = out.len();
+        for (element, set) in self.children.iter().filter(|(_, set)| !set.is_empty()) {
+            if out.len() > start {
+                out.push(b',');
+            } else if member {
+                out.extend_from_slice(b"\".\":{},");
+            }
+            element.write(out);
+            out.push(b':');
+            set.write(set.member, out);
+        }
+        out.push(b'}');
+    }
+
+    /// Reads `fieldsV1`, as text or as a tree.
     ///
     /// # Errors
     /// The key that is no path element.
-    pub fn from_fields(fields: &Map) -> Result<Set, String> {
+    pub fn from_fields(fields: &Value) -> Result<Set, String> {
+        match fields {
+            Value::Map(map) => Set::from_map(map),
+            Value::Raw(text) => {
+                let mut reader = Reader { text, at: 0 };
+                let mut set = reader.set(0)?;
+                // The root has no name of its own, and is no member because it has no parts.
+                set.member &= !set.children.is_empty();
+                Ok(set)
+            }
+            _ => Err("a set of fields must be an object".to_owned()),
+        }
+    }
+
+    fn from_map(fields: &Map) -> Result<Set, String> {
         let mut set = Set::default();
+        set.children.reserve(fields.len());
         for (key, value) in fields.iter() {
             if key == "." {
                 set.member = true;
@@ -135,12 +231,95 @@ impl Set {
             let element = Element::parse(key).ok_or_else(|| format!("{key:?} is no path element"))?;
             let child = match value {
                 Value::Map(map) if map.is_empty() => Set { member: true, ..Set::default() },
-                Value::Map(map) => Set::from_fields(map)?,
+                Value::Map(map) => Set::from_map(map)?,
                 _ => return Err(format!("the value of {key:?} is no object")),
             };
-            set.children.insert(element, child);
+            *set.below(element) = child;
         }
         Ok(set)
+    }
+}
+
+/// No type is as deep.
+const MAX_DEPTH: usize = 256;
+
+/// Reads the text of a set. It was found well-formed when it came in; what is not is refused here, too.
+struct Reader<'t> {
+    text: &'t str,
+    at: usize,
+}
+
+impl<'t> Reader<'t> {
+    fn next(&mut self) -> u8 {
+        let byte = self.text.as_bytes().get(self.at).copied().unwrap_or(0);
+        self.at += 1;
+        byte
+    }
+
+    fn malformed(&self) -> String {
+        format!("the set of fields is malformed at offset {}", self.at)
+    }
+
+    /// An object; an empty one is a member.
+    fn set(&mut self, depth: usize) -> Result<Set, String> {
+        if depth > MAX_DEPTH {
+            return Err(format!("the set of fields is deeper than {MAX_DEPTH}"));
+        }
+        if self.next() != b'{' {
+            return Err(self.malformed());
+        }
+        let mut set = Set::default();
+        if self.text.as_bytes().get(self.at) == Some(&b'}') {
+            self.at += 1;
+            set.member = true;
+            return Ok(set);
+        }
+        loop {
+            let key = self.key()?;
+            if self.next() != b':' {
+                return Err(self.malformed());
+            }
+            let child = self.set(depth + 1)?;
+            if key == "." {
+                set.member = true;
+            } else {
+                let element = Element::parse(&key).ok_or_else(|| format!("{key:?} is no path element"))?;
+                *set.below(element) = child;
+            }
+            match self.next() {
+                b',' => {}
+                b'}' => return Ok(set),
+                _ => return Err(self.malformed()),
+            }
+        }
+    }
+
+    fn key(&mut self) -> Result<Cow<'t, str>, String> {
+        let start = self.at;
+        if self.next() != b'"' {
+            return Err(self.malformed());
+        }
+        let mut escaped = false;
+        loop {
+            match self.next() {
+                b'"' => break,
+                b'\\' => {
+                    escaped = true;
+                    self.at += 1;
+                }
+                0 => return Err(self.malformed()),
+                _ => {}
+            }
+        }
+        let text: &'t str = self.text;
+        let quoted = &text[start..self.at];
+        if !escaped {
+            return Ok(Cow::Borrowed(&quoted[1..quoted.len() - 1]));
+        }
+        match json::parse(quoted.as_bytes()) {
+            Ok(Value::Str(text)) => Ok(Cow::Owned(text.into())),
+            _ => Err(self.malformed()),
+        }
     }
 }
 
@@ -152,8 +331,13 @@ mod tests {
     fn set() -> impl Strategy<Value = Set> {
         let leaf = any::<bool>().prop_map(|member| Set { member, ..Set::default() });
         leaf.prop_recursive(3, 24, 4, |inner| {
-            (any::<bool>(), proptest::collection::btree_map("[a-c]".prop_map(Element::Field), inner, 0..4))
-                .prop_map(|(member, children)| Set { member, children })
+            let element = prop_oneof![
+                "[a-c]".prop_map(|name| Element::Field(name.into())),
+                (0..3_usize).prop_map(Element::Index),
+                "[a-c\"]".prop_map(|text| Element::Value(text.into())),
+            ];
+            (any::<bool>(), proptest::collection::btree_map(element, inner, 0..4))
+                .prop_map(|(member, children)| Set { member, children: children.into_iter().collect() })
         })
     }
 
@@ -168,6 +352,8 @@ mod tests {
             prop_assert_eq!(members(&a.union(&b)), &ma | &mb);
             prop_assert_eq!(members(&a.intersection(&b)), &ma & &mb);
             prop_assert_eq!(members(&a.difference(&b)), &ma - &mb);
+            prop_assert_eq!(a.intersects(&b), !(&ma & &mb).is_empty());
+            prop_assert_eq!(a.intersects_below(&b), members(&a.recursive_difference(&b)) != ma);
         }
 
         #[test]

@@ -4,7 +4,7 @@ use super::path::{Element, Shape};
 use super::set::Set;
 use crate::tree::{Map, Value};
 use crate::types::TypeRef;
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 
 /// The paths that an object has: its leaves, its items, the keys of its maps, its empty maps.
 pub fn set_of(ty: TypeRef<'_>, object: &Map) -> Set {
@@ -31,8 +31,7 @@ fn value(shape: Shape<'_>, value: &Value, set: &mut Set) {
 
 fn fields(shape: Shape<'_>, map: &Map, set: &mut Set) {
     for (key, item) in map.iter() {
-        let element = Element::Field(key.to_owned());
-        let child = shape.child(&element);
+        let child = shape.field(key);
         let mut below = Set::new();
         value(child, item, &mut below);
         let empty = item.is_null() || item.as_map().is_some_and(Map::is_empty);
@@ -40,7 +39,7 @@ fn fields(shape: Shape<'_>, map: &Map, set: &mut Set) {
         if empty || !declared {
             below.insert_here();
         }
-        set.put(element, below);
+        set.put(Element::Field(key.into()), below);
     }
 }
 
@@ -52,10 +51,35 @@ pub struct Comparison {
     pub removed: Set,
 }
 
-/// Compares two objects of one type.
-pub fn compare(ty: TypeRef<'_>, old: &Map, new: &Map) -> Comparison {
+impl Comparison {
+    /// What is other than it was, or new.
+    pub fn changed(&self) -> Set {
+        self.modified.union(&self.added)
+    }
+}
+
+/// Compares two objects of one type, but for their kinds and the metadata of these names.
+pub fn compare(ty: TypeRef<'_>, old: &Map, new: &Map, but: &[&str]) -> Comparison {
     let mut result = Comparison::default();
-    compare_maps(Shape::of(ty, None), Some(old), Some(new), &mut result);
+    let shape = Shape::of(ty, None);
+    each_key(Some(old), Some(new), |key, old, new| {
+        if old == new || matches!(key, "apiVersion" | "kind") {
+            return;
+        }
+        let child = match (key, shape.field(key)) {
+            ("metadata", shape @ Shape::Struct(_)) => {
+                let mut child = Comparison::default();
+                each_key(old.and_then(Value::as_map), new.and_then(Value::as_map), |key, old, new| {
+                    if old != new && !but.contains(&key) {
+                        put(&mut child, &Element::Field(key.into()), compare_values(shape.field(key), old, new));
+                    }
+                });
+                child
+            }
+            (_, shape) => compare_values(shape, old, new),
+        };
+        put(&mut result, &Element::Field(key.into()), child);
+    });
     result
 }
 
@@ -70,13 +94,21 @@ fn is_nothing(value: Option<&Value>) -> bool {
 
 fn compare_values(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) -> Comparison {
     let mut result = Comparison::default();
+    match (old, new) {
+        (None, Some(new)) => {
+            whole(shape, new, &mut result.added);
+            return result;
+        }
+        (Some(old), None) => {
+            whole(shape, old, &mut result.removed);
+            return result;
+        }
+        _ => {}
+    }
     let leaf = matches!(shape, Shape::Leaf) || is_nothing(old) && is_nothing(new);
     if leaf {
-        match (old, new) {
-            (None, Some(_)) => result.added.insert_here(),
-            (Some(_), None) => result.removed.insert_here(),
-            (Some(old), Some(new)) if old != new => result.modified.insert_here(),
-            _ => {}
+        if old != new {
+            result.modified.insert_here();
         }
         return result;
     }
@@ -86,69 +118,112 @@ fn compare_values(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) ->
         }
         _ => compare_maps(shape, old.and_then(Value::as_map), new.and_then(Value::as_map), &mut result),
     }
-    // A container that comes or goes is itself added or removed.
-    match (old, new) {
-        (None, Some(_)) => result.added.insert_here(),
-        (Some(_), None) => result.removed.insert_here(),
-        _ => {}
-    }
     result
 }
 
-fn put(result: &mut Comparison, element: Element, child: Comparison) {
-    result.added.put(element.clone(), child.added);
-    result.modified.put(element.clone(), child.modified);
-    result.removed.put(element, child.removed);
+/// All of a value that comes or goes: its leaves, and every container.
+fn whole(shape: Shape<'_>, value: &Value, set: &mut Set) {
+    set.insert_here();
+    match (shape, value) {
+        (Shape::Leaf, _) => {}
+        (Shape::Keyed { .. } | Shape::Set, Value::List(items)) => {
+            for (i, item) in items.iter().enumerate() {
+                let element = shape.element(i, item);
+                let child = shape.child(&element);
+                let below = set.below(element);
+                // Items that share their keys can't be told apart: they are one.
+                if below.is_member() {
+                    *below = Set::new();
+                    below.insert_here();
+                } else {
+                    whole(child, item, below);
+                }
+            }
+        }
+        (_, Value::Map(map)) => {
+            for (key, value) in map.iter() {
+                whole(shape.field(key), value, set.below(Element::Field(key.into())));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn put(result: &mut Comparison, element: &Element, child: Comparison) {
+    for (into, set) in
+        [(&mut result.added, child.added), (&mut result.modified, child.modified), (&mut result.removed, child.removed)]
+    {
+        if !set.is_empty() {
+            into.put(element.clone(), set);
+        }
+    }
 }
 
 fn compare_maps(shape: Shape<'_>, old: Option<&Map>, new: Option<&Map>, result: &mut Comparison) {
-    let keys_of =
-        |map: Option<&Map>| map.into_iter().flat_map(Map::iter).map(|(k, _)| k.to_owned()).collect::<Vec<_>>();
-    let mut keys = keys_of(old);
-    keys.extend(keys_of(new));
-    keys.sort();
-    keys.dedup();
-    for key in keys {
-        let (old, new) = (old.and_then(|m| m.get(&key)), new.and_then(|m| m.get(&key)));
-        if old == new {
-            continue;
+    each_key(old, new, |key, old, new| {
+        if old != new {
+            put(result, &Element::Field(key.into()), compare_values(shape.field(key), old, new));
         }
-        let element = Element::Field(key);
-        let child = compare_values(shape.child(&element), old, new);
-        put(result, element, child);
+    });
+}
+
+/// Goes through the keys of both maps, in order.
+fn each_key<'m>(
+    old: Option<&'m Map>,
+    new: Option<&'m Map>,
+    mut each: impl FnMut(&'m str, Option<&'m Value>, Option<&'m Value>),
+) {
+    let entries = |map: Option<&'m Map>| map.map(Map::iter).into_iter().flatten().peekable();
+    let (mut old, mut new) = (entries(old), entries(new));
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((a, _)), Some((b, _))) => a.cmp(b),
+        };
+        let before = if order.is_le() { old.next() } else { None };
+        let after = if order.is_ge() { new.next() } else { None };
+        if let Some((key, _)) = before.or(after) {
+            each(key, before.map(|(_, value)| value), after.map(|(_, value)| value));
+        }
     }
 }
 
 fn compare_items(shape: Shape<'_>, old: Option<&[Value]>, new: Option<&[Value]>, result: &mut Comparison) {
-    let by_element = |items: Option<&[Value]>| {
-        let mut map: BTreeMap<Element, Vec<Value>> = BTreeMap::new();
-        for (i, item) in items.into_iter().flatten().enumerate() {
-            map.entry(shape.element(i, item)).or_default().push(item.clone());
+    // The lists' items by element: those of the old one, those of the new one.
+    let mut items: Vec<(Element, Vec<&Value>, Vec<&Value>)> = Vec::new();
+    for (is_new, list) in [(false, old), (true, new)] {
+        for (i, item) in list.into_iter().flatten().enumerate() {
+            let element = shape.element(i, item);
+            // Items mostly stand where they stood.
+            let at = match items.get(i) {
+                Some((there, ..)) if *there == element => Some(i),
+                _ => items.iter().position(|(there, ..)| *there == element),
+            };
+            let at = at.unwrap_or_else(|| {
+                items.push((element, Vec::new(), Vec::new()));
+                items.len() - 1
+            });
+            if is_new { items[at].2.push(item) } else { items[at].1.push(item) }
         }
-        map
-    };
-    let (old, new) = (by_element(old), by_element(new));
-    let mut elements: Vec<&Element> = old.keys().chain(new.keys()).collect();
-    elements.sort();
-    elements.dedup();
-    for element in elements {
-        let (old, new) = (old.get(element), new.get(element));
+    }
+    for (element, old, new) in &items {
         if old == new {
             continue;
         }
-        let several = old.is_some_and(|o| o.len() > 1) || new.is_some_and(|n| n.len() > 1);
-        let child = if several {
+        let child = if old.len() > 1 || new.len() > 1 {
             // Items that share their keys can't be told apart: they are one.
             let mut child = Comparison::default();
-            match (old, new) {
-                (None, _) => child.added.insert_here(),
-                (_, None) => child.removed.insert_here(),
+            match (old.is_empty(), new.is_empty()) {
+                (true, _) => child.added.insert_here(),
+                (_, true) => child.removed.insert_here(),
                 _ => child.modified.insert_here(),
             }
             child
         } else {
-            compare_values(shape.child(element), old.and_then(|o| o.first()), new.and_then(|n| n.first()))
+            compare_values(shape.child(element), old.first().copied(), new.first().copied())
         };
-        put(result, element.clone(), child);
+        put(result, element, child);
     }
 }

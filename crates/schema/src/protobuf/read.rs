@@ -212,6 +212,7 @@ fn special(ty: TypeRef<'_>, kind: Kind<'_>, message: &[u8], depth: usize) -> Res
         Kind::Duration => Value::Str(duration_text(ints[1])),
         Kind::Raw | Kind::Json | Kind::Fields => match texts[1] {
             None | Some([]) => Value::Null,
+            Some(raw) if matches!(kind, Kind::Fields) => crate::fields::value(raw)?,
             Some(raw) if raw.starts_with(MAGIC) => embedded(raw, depth + 1)?,
             Some(raw) => json::parse(raw)?,
         },
