@@ -142,6 +142,29 @@ async fn a_pod_whose_shim_dies_is_over() {
     pod.remove().await;
 }
 
+/// The first process of a shared namespace takes all others along, and nothing can be started there again.
+#[tokio::test]
+async fn a_pod_whose_pause_process_dies_is_over() {
+    let server = Server::start().await;
+    let shared = || Some(NamespaceOption { pid: NamespaceMode::Pod.into(), ..Default::default() });
+    let mut config = server.pod("pause");
+    config.linux.as_mut().unwrap().security_context.as_mut().unwrap().namespace_options = shared();
+    let pod = server.run_pod(config).await;
+    let mut container = shell("c", "sleep 1000");
+    support::context(&mut container).namespace_options = shared();
+    let container = pod.run(container).await;
+    let state = fs::read(server.path("runtime/sandboxes").join(&pod.id).join("state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let pause = nix::unistd::Pid::from_raw(state["pause"].as_i64().unwrap() as i32);
+    nix::sys::signal::kill(pause, nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(container.ended().await.exit_code, 137);
+    eventually("the end of the pod", async || {
+        (pod.status().await.state() == PodSandboxState::SandboxNotready).then_some(())
+    })
+    .await;
+    pod.remove().await;
+}
+
 #[tokio::test]
 async fn reset_leaves_nothing() {
     let mut server = Server::start().await;

@@ -8,6 +8,7 @@ mod attach;
 mod config;
 mod containers;
 mod convert;
+mod creation;
 mod error;
 mod events;
 mod exec;

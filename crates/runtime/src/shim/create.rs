@@ -26,7 +26,7 @@ use libcontainer::{
 use super::{
     control::{self, Report, Reporter, Reports},
     exec::{complain, give_stdio},
-    mounts, oci,
+    image_paths, mounts, oci,
     process::{Filter, Prepared, ProcessSpec, become_process, enter_cwd, set_oom_score},
     protocol::ContainerPlan,
     report_log,
@@ -120,7 +120,7 @@ fn prepare_cwd(plan: &ContainerPlan) -> Result<(), String> {
         return Ok(());
     }
     let root = syscalls::open_path(&plan.rootfs).map_err(|e| format!("open the root: {e}"))?;
-    mounts::make_dirs_in_root(&root, cwd)
+    image_paths::make_dirs(&root, cwd)
         .or_else(|error| match error.raw_os_error() {
             // A file in the way: entering says so in the right words. A read-only image: likewise.
             Some(libc::ENOTDIR | libc::EROFS) => Ok(()),

@@ -11,7 +11,7 @@ use std::{
 
 use nix::{fcntl::OFlag, sys::stat::Mode};
 
-use super::{mounts, syscalls};
+use super::{image_paths, syscalls};
 
 /// `argv[0]` of the hook.
 pub(crate) const NAME: &str = "pilothouse-mount-hook";
@@ -48,10 +48,10 @@ fn mount(root: &OwnedFd, source: &Path, destination: &Path) -> io::Result<()> {
 /// Such as `/dev/termination-log`, which no machine has by itself.
 fn make_target(root: &OwnedFd, path: &Path, dir: bool) -> io::Result<()> {
     if dir {
-        return mounts::make_dirs_in_root(root, path);
+        return image_paths::make_dirs(root, path);
     }
     let parent = path.parent().unwrap_or(Path::new(""));
-    mounts::make_dirs_in_root(root, parent)?;
+    image_paths::make_dirs(root, parent)?;
     let parent = syscalls::open_in_root(root.as_fd(), parent, libc::O_PATH | libc::O_DIRECTORY)?;
     let name = Path::new(path.file_name().unwrap_or_default());
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;

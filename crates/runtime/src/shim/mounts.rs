@@ -9,22 +9,22 @@
 //! `/dev` therefore must not be there yet, it is put in place afterwards by [`super::hook`].
 
 use std::{
-    ffi::CString,
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    os::unix::ffi::OsStrExt,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use nix::{
-    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::stat::Mode,
 };
 use serde::{Deserialize, Serialize};
 
-use super::syscalls::{self, MountAttributes};
+use super::{
+    image_paths,
+    mount_table::{self, MountEntry, mount_of},
+    syscalls::{self, MountAttributes},
+};
 
 /// One mount of a container, in the order in which they are made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +109,7 @@ pub(crate) fn stage(plan: &[MountPlan], rootfs: &Path, staging: &Path) -> Result
     let plan: Vec<MountPlan> = plan.iter().map(|mount| resolve_destination(rootfs, mount)).collect::<Result<_, _>>()?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed(staging, "make a mount namespace"))?;
     let table = fs::read_to_string("/proc/self/mountinfo").map_err(failed(staging, "read mounts"))?;
-    let table = parse_mount_table(&table);
+    let table = mount_table::parse(&table);
 
     // All sources first: making the staging directory's mount private would cut off those that lie on it.
     let mut sources = Vec::new();
@@ -158,9 +158,6 @@ pub(crate) fn stage(plan: &[MountPlan], rootfs: &Path, staging: &Path) -> Result
             staged.deferred.push((bound, mount.destination.clone()));
             continue;
         }
-        if !bound.is_dir() {
-            prepare_file_target(rootfs, &mount.destination)?;
-        }
         staged.mounts.push(StagedMount {
             destination: mount.destination.clone(),
             typ: "bind".into(),
@@ -187,7 +184,8 @@ fn resolve_destination(rootfs: &Path, mount: &MountPlan) -> Result<MountPlan, St
         "/proc/sys/kernel/ns_last_pid",
         "/proc/sys/crypto/fips_enabled",
     ];
-    let destination = resolve_in_image(rootfs, &mount.destination)?;
+    let destination =
+        image_paths::resolve(rootfs, &mount.destination).map_err(failed(&mount.destination, "resolve"))?;
     let proc = Path::new("/proc");
     let refused = match &mount.kind {
         MountKind::Bind(bind) if destination == proc => !is_procfs(&bind.source),
@@ -203,43 +201,6 @@ fn resolve_destination(rootfs: &Path, mount: &MountPlan) -> Result<MountPlan, St
 
 fn is_procfs(path: &Path) -> bool {
     nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC)
-}
-
-/// Where a path of a container leads, as far as its image says. Nobody else changes the image meanwhile.
-fn resolve_in_image(rootfs: &Path, path: &Path) -> Result<PathBuf, StageError> {
-    let mut rest: Vec<PathBuf> = components_reversed(path);
-    let mut done = PathBuf::from("/");
-    let mut links = 0;
-    while let Some(component) = rest.pop() {
-        if component == Path::new("..") {
-            done.pop();
-            continue;
-        }
-        let next = done.join(&component);
-        let inside = next.strip_prefix("/").unwrap_or(&next);
-        let Ok(target) = fs::read_link(rootfs.join(inside)) else {
-            done = next;
-            continue;
-        };
-        links += 1;
-        if links > 40 {
-            let error = io::Error::from_raw_os_error(libc::ELOOP);
-            return Err(failed(path, "resolve")(error));
-        }
-        if target.is_absolute() {
-            done = PathBuf::from("/");
-        }
-        rest.extend(components_reversed(&target));
-    }
-    Ok(done)
-}
-
-fn components_reversed(path: &Path) -> Vec<PathBuf> {
-    path.components()
-        .rev()
-        .filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir))
-        .map(|c| PathBuf::from(c.as_os_str()))
-        .collect()
 }
 
 /// libcontainer makes links and nodes at `rootfs/dev/…` by plain paths before the root is changed: were `dev`
@@ -333,164 +294,17 @@ fn stage_cgroups(dirs: &[(String, PathBuf)], writable: bool, at: &Path) -> Resul
     syscalls::mount_setattr(whole.as_fd(), true, attributes).map_err(failed(at, "set the flags"))
 }
 
-/// libcontainer doesn't mount a file over a dangling link (`/etc/resolv.conf` of many images is one): makes
-/// the file that the link means, inside the image.
-fn prepare_file_target(rootfs: &Path, destination: &Path) -> Result<(), StageError> {
-    let root = syscalls::open_path(rootfs).map_err(failed(rootfs, "open"))?;
-    let inside = destination.strip_prefix("/").unwrap_or(destination);
-    let metadata = match fs::symlink_metadata(rootfs.join(inside)) {
-        Ok(metadata) => metadata,
-        Err(_) => return Ok(()),
-    };
-    if !metadata.is_symlink() {
-        return Ok(());
-    }
-    let mut current = inside.to_owned();
-    // The kernel's own limit on links in a row.
-    for _ in 0..40 {
-        let how = |flags| {
-            OpenHow::new()
-                .flags(flags | OFlag::O_CLOEXEC)
-                .mode(Mode::from_bits_truncate(0o644))
-                .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS)
-        };
-        let open = |flags: OFlag| {
-            let mut how = how(flags);
-            if !flags.contains(OFlag::O_CREAT) {
-                how = how.mode(Mode::empty());
-            }
-            openat2(std::os::fd::AsRawFd::as_raw_fd(&root), &current, how).map(|fd| drop(syscalls::own(fd)))
-        };
-        match open(OFlag::O_PATH) {
-            Ok(()) => return Ok(()),
-            Err(nix::errno::Errno::ENOENT) => {}
-            Err(error) => return Err(failed(destination, "resolve")(error)),
-        }
-        match open(OFlag::O_CREAT | OFlag::O_WRONLY) {
-            Ok(()) => return Ok(()),
-            // A directory on the way is missing too.
-            Err(nix::errno::Errno::ENOENT) => {}
-            Err(error) => return Err(failed(destination, "create the link's target")(error)),
-        }
-        let Ok(target) = fs::read_link(rootfs.join(&current)) else {
-            break;
-        };
-        let next = current.parent().unwrap_or(Path::new("")).join(target);
-        current = lexical(&next);
-        if let Some(parent) = current.parent() {
-            make_dirs_in_root(&root, parent).map_err(failed(destination, "create a directory"))?;
-        }
-    }
-    Ok(())
-}
-
-/// Without `.` and `..`, relative to the root.
-fn lexical(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => out.push(name),
-            Component::ParentDir => {
-                out.pop();
-            }
-            _ => {}
-        }
-    }
-    out
-}
-
-/// `mkdir -p` below `root`, following links only inside of it.
-pub(crate) fn make_dirs_in_root(root: &OwnedFd, path: &Path) -> io::Result<()> {
-    let mut current = PathBuf::new();
-    for component in lexical(path).components() {
-        let parent = syscalls::open_in_root(root.as_fd(), &current, libc::O_PATH | libc::O_DIRECTORY)?;
-        let name = CString::new(component.as_os_str().as_bytes())?;
-        match nix::sys::stat::mkdirat(
-            Some(std::os::fd::AsRawFd::as_raw_fd(&parent)),
-            name.as_c_str(),
-            Mode::from_bits_truncate(0o755),
-        ) {
-            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-        current.push(component);
-    }
-    Ok(())
-}
-
-struct MountEntry {
-    point: PathBuf,
-    shared: bool,
-    slave: bool,
-}
-
-fn parse_mount_table(table: &str) -> Vec<MountEntry> {
-    table
-        .lines()
-        .filter_map(|line| {
-            let (head, _) = line.split_once(" - ")?;
-            let mut fields = head.split(' ').skip(4);
-            let point = PathBuf::from(crate::cgroup::unescape(fields.next()?));
-            let optional: Vec<_> = fields.skip(1).collect();
-            Some(MountEntry {
-                point,
-                shared: optional.iter().any(|o| o.starts_with("shared:")),
-                slave: optional.iter().any(|o| o.starts_with("master:")),
-            })
-        })
-        .collect()
-}
-
-/// The mount that a path is on: the last of the longest, since later ones cover earlier ones.
-fn mount_of<'a>(path: &Path, table: &'a [MountEntry]) -> Option<&'a MountEntry> {
-    table.iter().filter(|m| path.starts_with(&m.point)).max_by_key(|m| m.point.components().count())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_mount_of_a_path() {
-        let table = parse_mount_table(
-            "1 0 8:1 / / rw shared:1 - ext4 /dev/vda rw\n\
-             2 1 8:2 / /data rw master:3 - ext4 /dev/vdb rw\n\
-             3 1 8:2 / /data rw - ext4 /dev/vdc rw\n",
-        );
-        let data = mount_of(Path::new("/data/x"), &table).unwrap();
-        assert!(!data.slave && !data.shared, "the later mount covers the earlier one");
-        assert!(mount_of(Path::new("/database"), &table).unwrap().shared);
-    }
-
-    #[test]
-    fn links_of_an_image_resolve_inside_of_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("root");
-        fs::create_dir_all(root.join("etc")).unwrap();
-        let outside = dir.path().join("outside");
-        std::os::unix::fs::symlink("../../../../run/stub/resolv.conf", root.join("etc/resolv.conf")).unwrap();
-        std::os::unix::fs::symlink(&outside, root.join("etc/hosts")).unwrap();
-        prepare_file_target(&root, Path::new("/etc/resolv.conf")).unwrap();
-        prepare_file_target(&root, Path::new("/etc/hosts")).unwrap();
-        assert!(root.join("run/stub/resolv.conf").is_file());
-        assert!(!outside.exists());
-        assert!(root.join(outside.strip_prefix("/").unwrap()).is_file());
-    }
-
-    #[test]
-    fn destinations_follow_the_images_links() {
+    fn nothing_is_mounted_inside_proc() {
         let dir = tempfile::tempdir().unwrap();
         let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, dir.path().join(at)).unwrap();
         fs::create_dir_all(dir.path().join("var")).unwrap();
         link("/run", "var/run");
         link("../../proc/self", "me");
-        link("dev", "devices");
-        link("loop", "loop");
-        let at = |path: &str| resolve_in_image(dir.path(), Path::new(path));
-        assert_eq!(at("/var/run/secrets").unwrap(), Path::new("/run/secrets"));
-        assert_eq!(at("/devices").unwrap(), Path::new("/dev"));
-        assert_eq!(at("/var/../../x").unwrap(), Path::new("/x"));
-        assert!(at("/loop/x").is_err());
         let bind = |destination: &str| MountPlan {
             destination: destination.into(),
             kind: MountKind::Bind(Bind {
