@@ -125,11 +125,11 @@ fn read(shared: &Shared, images: &std::path::Path) -> Readings {
         readings.memory = (meminfo_bytes(&text, "MemAvailable:"), meminfo_bytes(&text, "MemTotal:"));
     }
     if let Some(fs) = file_system(&shared.cfg.root_dir) {
-        readings.storage = (fs.available, fs.capacity);
+        readings.storage = (fs.available, fs.usable);
         readings.inodes = (fs.inodes_free, fs.inodes);
     }
     if let Some(fs) = file_system(images) {
-        readings.images = (fs.available, fs.capacity);
+        readings.images = (fs.available, fs.usable);
         readings.image_inodes = (fs.inodes_free, fs.inodes);
     }
     readings.pids = pids();

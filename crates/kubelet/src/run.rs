@@ -133,7 +133,7 @@ fn make_dirs(cfg: &Config) -> Result<(), Error> {
 /// their own scores.
 fn protect_self() {
     if let Err(error) = fs::write("/proc/self/oom_score_adj", "-999") {
-        tracing::warn!(%error, "the kubelet cannot be protected from the OOM killer");
+        tracing::info!(%error, "the kubelet cannot be protected from the OOM killer");
     }
 }
 

@@ -43,7 +43,7 @@ async fn collect(shared: &Arc<Shared>, first_seen: &mut HashMap<String, Timestam
         return Ok(());
     };
     let settings = shared.cfg.image_gc;
-    let Some(goal) = to_free(fs.capacity, fs.available, settings.high_percent, settings.low_percent) else {
+    let Some(goal) = to_free(fs.usable, fs.available, settings.high_percent, settings.low_percent) else {
         return Ok(());
     };
     tracing::info!(bytes = goal, "the disk fills; removing unused images");

@@ -127,6 +127,9 @@ fn huge_pages() -> Vec<(String, u64)> {
 pub(crate) struct FileSystem {
     pub(crate) capacity: u64,
     pub(crate) available: u64,
+    /// What is used and what is available together: the capacity without what the file system keeps
+    /// for itself, which can be most of it, and which no removal makes available.
+    pub(crate) usable: u64,
     pub(crate) inodes: u64,
     pub(crate) inodes_free: u64,
     /// Tells file systems apart.
@@ -142,6 +145,7 @@ pub(crate) fn file_system(path: &Path) -> Option<FileSystem> {
     Some(FileSystem {
         capacity: stat.blocks() * unit,
         available: stat.blocks_available() * unit,
+        usable: (stat.blocks() - stat.blocks_free() + stat.blocks_available()) * unit,
         inodes: stat.files(),
         inodes_free: stat.files_free(),
         id: fs::metadata(existing).ok()?.dev(),

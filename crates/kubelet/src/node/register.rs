@@ -398,6 +398,11 @@ impl Keeper {
                 self.reported = node.status;
                 self.reported_at = Instant::now();
             }
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                // Somebody deleted it, and it stays so until the kubelet starts again.
+                tracing::warn!(node = name, "the node is gone from the API; its status is not reported");
+                self.reported_at = Instant::now();
+            }
             Err(error) => {
                 tracing::warn!(%error, "the node's status could not be reported; trying again");
                 self.context.handle.recheck();

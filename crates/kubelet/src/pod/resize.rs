@@ -1,7 +1,7 @@
 //! Changing the resources of containers that run: what is asked for is allocated if the node has
 //! it, and what is allocated is then given, without a restart where the container permits.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use api::quantity::Quantity;
 use cri::v1;
@@ -48,8 +48,11 @@ pub(crate) fn remembered(pod: &Pod, status: &PodStatus) -> Allocation {
 }
 
 /// The pod with what it was allocated in place of what it asks for.
-pub(crate) fn allocated(pod: &Pod, allocation: &Allocation) -> Pod {
-    let mut pod = pod.clone();
+pub(crate) fn allocated(pod: &Arc<Pod>, allocation: &Allocation) -> Arc<Pod> {
+    if asked(pod) == *allocation {
+        return pod.clone();
+    }
+    let mut pod = Pod::clone(pod);
     if let Some(spec) = &mut pod.spec {
         let inits = spec.init_containers.iter_mut().flatten().filter(|c| is_sidecar(c));
         for container in spec.containers.iter_mut().chain(inits) {
@@ -61,7 +64,7 @@ pub(crate) fn allocated(pod: &Pod, allocation: &Allocation) -> Pod {
             }
         }
     }
-    pod
+    pod.into()
 }
 
 /// What becomes of a wish.
@@ -247,6 +250,7 @@ mod tests {
         .unwrap();
         let allocation = remembered(&pod, &status);
         assert_ne!(allocation, asked(&pod));
+        let pod = Arc::new(pod);
         let effective = allocated(&pod, &allocation);
         assert_eq!(resources::pod_requests(&effective)[CPU].milli_value(), 1000);
         assert_eq!(allocated(&pod, &asked(&pod)), pod);

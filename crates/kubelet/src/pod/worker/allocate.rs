@@ -55,7 +55,7 @@ impl Worker {
                 }
             }
         }
-        self.pod = resize::allocated(&self.wanted, &self.allocation).into();
+        self.pod = resize::allocated(&self.wanted, &self.allocation);
     }
 
     fn judge(&self) -> Verdict {

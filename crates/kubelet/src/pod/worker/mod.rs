@@ -33,6 +33,10 @@ use crate::{
     volume::Volumes,
 };
 
+/// The waits between attempts to read the runtime.
+const FIRST_READ_WAIT: Duration = Duration::from_millis(50);
+const LAST_READ_WAIT: Duration = Duration::from_secs(5);
+
 /// What a worker is told.
 pub(crate) enum Message {
     /// The pod as its source has it now.
@@ -114,6 +118,7 @@ pub(crate) struct Worker {
     observed: Observed,
     /// The runtime was asked since the last doubt.
     read: bool,
+    read_wait: Duration,
     /// Containers that were removed; reports about them come late.
     gone: HashSet<String>,
     results: Results,
@@ -170,6 +175,7 @@ impl Worker {
             own,
             observed: Observed::default(),
             read: !beginning.known_to_runtime,
+            read_wait: FIRST_READ_WAIT,
             gone: HashSet::new(),
             results: Results::default(),
             probes: Probes::default(),
@@ -194,7 +200,7 @@ impl Worker {
             cleaned: false,
             deleted: false,
             purged: false,
-            pod: resize::allocated(&pod, &allocation).into(),
+            pod: resize::allocated(&pod, &allocation),
             allocation,
         };
         tokio::spawn(async move {
@@ -265,14 +271,13 @@ impl Worker {
             Ok(observed) => {
                 self.replace(observed);
                 self.read = true;
+                self.read_wait = FIRST_READ_WAIT;
             }
             Err(status) => {
-                tracing::debug!(
-                    pod = self.pod.display(),
-                    status = rpc::text(&status),
-                    "the runtime could not be read; trying again"
-                );
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                let (pod, status) = (self.pod.display(), rpc::text(&status));
+                tracing::debug!(pod, status, "the runtime could not be read; trying again");
+                tokio::time::sleep(self.read_wait).await;
+                self.read_wait = (self.read_wait * 2).min(LAST_READ_WAIT);
             }
         }
     }

@@ -82,6 +82,10 @@ impl Report {
         if self.flight.is_some() || self.gone {
             return;
         }
+        if self.base == *status {
+            self.wake_at = None;
+            return;
+        }
         let Some(body) = patch(target.uid(), &self.base, status) else {
             self.wake_at = None;
             return;
