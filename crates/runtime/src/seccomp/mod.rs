@@ -3,6 +3,7 @@
 //! The server compiles; a container's process only loads the instructions ([`crate::shim::process`]).
 
 mod default_profile;
+mod filters;
 mod profile;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 
 pub(crate) use default_profile::default_profile;
+pub(crate) use filters::Filters;
 pub(crate) use profile::{Profile, ProfileError, parse};
 
 use profile::{Action, Argument, Operator, Rule};
@@ -49,7 +51,7 @@ const X32: u32 = 0x4000_0000;
 ///
 /// Calls that are newer than the profile's names fail with ENOSYS where the default is an error number: a
 /// library then uses an older one, as it does on an older kernel.
-pub(crate) fn compile(profile: &Profile) -> Result<Vec<u8>, ProfileError> {
+fn compile(profile: &Profile) -> Result<Vec<u8>, ProfileError> {
     let mut filter = ScmpFilterContext::new(action(profile.default_action))?;
     filter.set_act_badarch(action(profile.default_action))?;
     // Whether to set it is not the filter's business.

@@ -23,7 +23,6 @@ use super::{
     state::{Container, Sandbox},
 };
 use crate::{
-    seccomp,
     shim::now_nanos,
     spec::{self, Databases, SECCOMP_FILE, Surroundings},
 };
@@ -97,7 +96,9 @@ impl Runtime {
             },
         )?;
         if let Some(profile) = &spec.seccomp {
-            let filter = seccomp::compile(profile)
+            let filter = self
+                .filters
+                .of(profile)
                 .map_err(RuntimeError::other(format!("compile the seccomp filter of container {id}")))?;
             fs::write(dir.join(SECCOMP_FILE), filter).map_err(io("save the seccomp filter"))?;
         }

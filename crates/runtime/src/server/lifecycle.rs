@@ -31,7 +31,7 @@ use crate::{
     cgroup::{CgroupError, Cgroups},
     image::{ImageServer, Images, Options},
     registry::InvalidMirror,
-    streaming,
+    seccomp, streaming,
 };
 
 /// How long requests that are under way may take when the server ends.
@@ -195,6 +195,7 @@ async fn open(config: Config) -> Result<(Arc<Runtime>, ImageServer), ServeError>
         events: Events::default(),
         streams: Streams::default(),
         executable,
+        filters: seccomp::Filters::default(),
         network_ready: AtomicBool::new(ready),
         ending: CancellationToken::new(),
         background: TaskTracker::new(),

@@ -54,7 +54,7 @@ use self::{
     names::Names,
     state::{Container, Sandbox, Table},
 };
-use crate::cgroup::Cgroups;
+use crate::{cgroup::Cgroups, seccomp};
 
 /// Everything that the operations share.
 pub(crate) struct Runtime {
@@ -70,6 +70,7 @@ pub(crate) struct Runtime {
     pub(crate) streams: streams::Streams,
     /// What shims run.
     pub(crate) executable: SealedExecutable,
+    pub(crate) filters: seccomp::Filters,
     network_ready: AtomicBool,
     /// Cancelled when the server ends; whatever goes on in the background ends with it.
     pub(crate) ending: CancellationToken,

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
 use super::{Eviction, Life, Worker, steps::StepKind};
 use crate::{
@@ -198,8 +197,7 @@ impl Worker {
             None => &self.pod,
         };
         let starting = self.step.as_ref().is_some_and(|step| step.kind == StepKind::Sync);
-        let until = self.step_began + GATHER;
-        let hold = (starting && Instant::now() < until).then_some(GATHER);
+        let hold = starting.then(|| GATHER.saturating_sub(self.step_began.elapsed()));
         self.report.send(&self.shared, target, &self.status, hold);
     }
 

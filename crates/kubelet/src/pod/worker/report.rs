@@ -34,7 +34,10 @@ pub(super) struct Report {
     version: u64,
     flight: Option<Flight>,
     wait: Duration,
-    wake_at: Option<Timestamp>,
+    /// After a failure, when to try again.
+    retry_at: Option<Timestamp>,
+    /// Until when a report waits for others that are about to come.
+    held_until: Option<Timestamp>,
     gone: bool,
 }
 
@@ -53,8 +56,15 @@ struct Metadata {
 
 impl Report {
     pub(super) fn new(pod: &Pod) -> Self {
-        let mut report =
-            Self { base: PodStatus::default(), version: 0, flight: None, wait: FIRST_WAIT, wake_at: None, gone: false };
+        let mut report = Self {
+            base: PodStatus::default(),
+            version: 0,
+            flight: None,
+            wait: FIRST_WAIT,
+            retry_at: None,
+            held_until: None,
+            gone: false,
+        };
         if !pod.is_static() {
             report.saw(pod);
         }
@@ -77,40 +87,43 @@ impl Report {
         self.gone || (self.flight.is_none() && patch("", &self.base, status).is_none())
     }
 
-    /// Sends what differs, unless something is on its way, or must wait.
+    /// Sends what differs, unless something is on its way, or must wait: after a failure, or for `hold`, in
+    /// which more to tell is expected.
     pub(super) fn send(&mut self, shared: &Arc<Shared>, target: &Pod, status: &PodStatus, hold: Option<Duration>) {
         if self.flight.is_some() || self.gone {
             return;
         }
-        if self.base == *status {
-            self.wake_at = None;
-            return;
-        }
-        let Some(body) = patch(target.uid(), &self.base, status) else {
-            self.wake_at = None;
+        let body = if self.base == *status { None } else { patch(target.uid(), &self.base, status) };
+        let Some(body) = body else {
+            self.retry_at = None;
+            self.held_until = None;
             return;
         };
-        let now = Timestamp::now();
-        if let Some(at) = self.wake_at
-            && at > now
-        {
+        if !self.is_due(Timestamp::now(), hold) {
             return;
         }
-        // The first word about a pod never waits.
-        if let Some(hold) = hold
-            && self.base.phase.is_some()
-            && self.base.start_time.is_some()
-        {
-            self.wake_at = Some(now + hold);
-            return;
-        }
-        self.wake_at = None;
         let path = format!("/api/v1/namespaces/{}/pods/{}/status", target.namespace(), target.name());
         let client = shared.client.clone();
         self.flight = Some(Flight {
             task: tokio::spawn(async move { request(client, &path, &body).await }),
             status: status.clone(),
         });
+    }
+
+    /// Whether what differs is told now; else it is known when.
+    fn is_due(&mut self, now: Timestamp, hold: Option<Duration>) -> bool {
+        self.held_until = None;
+        if self.retry_at.is_some_and(|at| at > now) {
+            return false;
+        }
+        self.retry_at = None;
+        // The first word about a pod never waits.
+        let first = self.base.phase.is_none() || self.base.start_time.is_none();
+        if let Some(hold) = hold.filter(|hold| !hold.is_zero() && !first) {
+            self.held_until = Some(now + hold);
+            return false;
+        }
+        true
     }
 
     /// Waits for the answer to what was sent; for ever if nothing was.
@@ -136,7 +149,7 @@ impl Report {
                 self.gone = true;
             }
             Answer::Failed => {
-                self.wake_at = Some(Timestamp::now() + self.wait);
+                self.retry_at = Some(Timestamp::now() + self.wait);
                 self.wait = (self.wait * 2).min(LAST_WAIT);
             }
         }
@@ -144,7 +157,7 @@ impl Report {
 
     /// When something that waits is due.
     pub(super) fn wake_at(&self) -> Option<Timestamp> {
-        self.wake_at.filter(|_| self.flight.is_none())
+        self.retry_at.max(self.held_until).filter(|_| self.flight.is_none())
     }
 }
 
@@ -168,5 +181,44 @@ async fn request(client: kube::Client, path: &str, body: &serde_json::Value) -> 
             tracing::debug!(path, %error, "a status could not be sent; trying again");
             Answer::Failed
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    const HOLD: Option<Duration> = Some(Duration::from_millis(150));
+
+    fn told_before() -> Report {
+        let mut report = Report::new(&Pod::default());
+        report.base.phase = Some("Pending".to_owned());
+        report.base.start_time = Some(Time(Timestamp::UNIX_EPOCH));
+        report
+    }
+
+    #[test]
+    fn a_held_report_goes_as_soon_as_nothing_more_is_expected() {
+        let (mut report, now) = (told_before(), Timestamp::now());
+        assert!(!report.is_due(now, HOLD));
+        assert_eq!(report.wake_at(), Some(now + HOLD.unwrap()));
+        assert!(report.is_due(now, None));
+        assert_eq!(report.wake_at(), None);
+    }
+
+    #[test]
+    fn the_first_word_is_not_held() {
+        assert!(Report::new(&Pod::default()).is_due(Timestamp::now(), HOLD));
+    }
+
+    #[test]
+    fn after_a_failure_nothing_goes_before_its_time() {
+        let (mut report, now) = (told_before(), Timestamp::now());
+        report.retry_at = Some(now + FIRST_WAIT);
+        assert!(!report.is_due(now, None));
+        assert_eq!(report.wake_at(), Some(now + FIRST_WAIT));
+        assert!(report.is_due(now + FIRST_WAIT, None));
     }
 }
