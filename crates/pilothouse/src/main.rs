@@ -1,5 +1,6 @@
 //! Pilothouse: Kubernetes in one binary. Flags, certificates and bootstrap, supervisor, composition root.
 
+mod backend;
 mod cli;
 mod cluster;
 mod demo_server;
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     log();
     let outcome = match cli.command {
-        Command::Up(args) => cluster::up(args),
+        Command::Up(args) => cluster::up(*args),
         Command::Down(args) => cluster::down(&args),
         Command::Reset(args) => cluster::reset(&args.place),
         Command::Image(command) => cli::image::run(command),

@@ -36,6 +36,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// Something that an administrator gave can't be used.
+    #[error("{option}: {reason}")]
+    Invalid { option: String, reason: String },
     #[error("the store is closed")]
     Closed,
     #[error("the store cannot be reached: {0}")]

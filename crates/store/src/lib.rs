@@ -5,7 +5,9 @@
 
 pub mod embedded;
 mod error;
+pub mod etcd;
 mod model;
+mod proto;
 /// What `pilothouse store …` does to the embedded engine's directory.
 pub mod tools {
     pub use crate::embedded::tools::{Status, Verification, compact, snapshot, status, verify};
@@ -16,6 +18,7 @@ pub mod suite;
 
 pub use embedded::Embedded;
 pub use error::Error;
+pub use etcd::Etcd;
 pub use model::*;
 
 use async_trait::async_trait;
@@ -45,7 +48,8 @@ pub trait Store: Send + Sync + 'static {
     /// Watches keys from a revision (inclusive); `0` means from now.
     ///
     /// The first batch is empty and tells the store's revision at which the watch was established.
-    /// Fails with [`Error::Compacted`] when the start is below the compaction mark, at the start or in the stream.
+    /// Fails with [`Error::Compacted`] when the start is below the compaction mark, at the start or in the stream; at the
+    /// mark itself, an engine that can't be sure of all that happened there may do the same.
     async fn watch(&self, watch: Watch) -> Result<WatchStream, Error>;
 
     /// Forgets everything but the latest version of each key at `revision`; ranges and watches below it then fail.
@@ -66,4 +70,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The revision, compaction mark, number of keys and size, and whether the engine takes writes.
     async fn status(&self) -> Result<StoreStatus, Error>;
+
+    /// Why writes are refused now, if they are; cheap enough to be asked all the time.
+    async fn health(&self) -> Result<Option<String>, Error> {
+        Ok(self.status().await?.read_only)
+    }
 }

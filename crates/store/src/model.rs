@@ -110,8 +110,8 @@ pub struct Txn {
     pub compares: Vec<Compare>,
     pub success: Vec<Op>,
     pub failure: Vec<Op>,
-    /// Tell the values that puts replace and deletes remove. Without it the `previous` and `deleted`
-    /// of the results have everything but the value, and nothing old is read from the disk.
+    /// Tell the values that puts replace and deletes remove. Without it the `deleted` of the results may lack values and
+    /// `previous` values or all, whatever costs the engine nothing.
     pub previous: bool,
 }
 

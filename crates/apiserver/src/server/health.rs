@@ -46,8 +46,8 @@ impl Health {
                 let registry = store.upgrade();
                 Box::pin(async move {
                     let Some(registry) = registry else { return Err("the server is gone".to_owned()) };
-                    match registry.store().status().await {
-                        Ok(status) => status.read_only.map_or(Ok(()), Err),
+                    match registry.store().health().await {
+                        Ok(read_only) => read_only.map_or(Ok(()), Err),
                         Err(error) => Err(error.to_string()),
                     }
                 })

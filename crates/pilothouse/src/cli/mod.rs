@@ -18,7 +18,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Runs a whole cluster on this machine, in the foreground
-    Up(ClusterArgs),
+    Up(Box<ClusterArgs>),
     /// Stops the pods and the cluster, keeps the data
     Down(PlaceArgs),
     /// Removes every process, mount, namespace, rule, cgroup and file of a cluster
@@ -72,9 +72,11 @@ pub struct ClusterArgs {
     /// Name of this node [default: the host's name]
     #[arg(long, value_parser = domain)]
     pub node_name: Option<String>,
-    /// Where state is kept
-    #[arg(long, default_value = "embedded", value_parser = ["embedded"])]
+    /// Where state is kept: "embedded", or members of an etcd cluster: http(s)://HOST:PORT,…
+    #[arg(long, default_value = "embedded", value_name = "STORE")]
     pub store: String,
+    #[command(flatten)]
+    pub etcd: crate::backend::EtcdArgs,
     /// Socket of another container runtime [default: the embedded one]
     #[arg(long, value_name = "SOCKET")]
     pub runtime_endpoint: Option<String>,

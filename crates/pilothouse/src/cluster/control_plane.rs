@@ -1,6 +1,7 @@
 //! The control plane: store, API server, controllers, scheduler.
 
 use super::{Settings, certificates, identity};
+use crate::backend::Opened;
 use crate::pki::Pki;
 use crate::supervisor::Component;
 use anyhow::{Context, Result};
@@ -22,7 +23,6 @@ use kube::Client;
 use kube::client::Body;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
-use store::embedded::{Embedded, Options};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::util::MapRequest;
@@ -37,7 +37,7 @@ pub struct ControlPlane {
     kubelets: Option<Arc<Kubelets>>,
     serving: Mutex<Option<JoinHandle<()>>>,
     ended: CancellationToken,
-    store: Mutex<Option<Arc<Embedded>>>,
+    store: Mutex<Option<Opened>>,
 }
 
 impl ControlPlane {
@@ -48,11 +48,8 @@ impl ControlPlane {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> Result<Self> {
-        let directory = settings.place.store.clone();
-        let store = tokio::task::spawn_blocking(move || Embedded::open(directory, Options::default()))
-            .await?
-            .context("the store can't be opened")?;
-        let registry = Registry::open(store.clone()).await.context("the store can't be read")?;
+        let opened = settings.backend.open().await?;
+        let registry = Registry::open(opened.store.clone()).await.context("the store can't be read")?;
         let ca = pki.ca_pem()?;
         let kubelet_client = kubelet_client(pki)?;
         let range = settings.args.service_cidr.to_string();
@@ -131,7 +128,7 @@ impl ControlPlane {
             kubelets: secured.kubelets,
             serving: Mutex::new(Some(serving)),
             ended,
-            store: Mutex::new(Some(store)),
+            store: Mutex::new(Some(opened)),
         })
     }
 
@@ -223,8 +220,8 @@ impl controllers::Clients for Identities {
 pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) -> Result<Component> {
     let config = controllers::Config {
         identity: settings.node_name.clone(),
-        // One process, one store: nobody to elect against.
-        leader_elect: false,
+        // With a store of its own there is nobody to elect against.
+        leader_elect: settings.backend.is_shared(),
         root_ca: pki.ca_pem()?,
         cluster_cidr: Some((settings.args.pod_cidr.address, settings.args.pod_cidr.prefix, 24)),
         node_monitor_grace: std::time::Duration::from_secs(50),
@@ -238,7 +235,7 @@ pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) ->
 
 /// The scheduler, as a component.
 pub fn scheduler(settings: &Settings, plane: &Arc<ControlPlane>) -> Component {
-    let config = scheduler::Config { identity: settings.node_name.clone(), leader_elect: false };
+    let config = scheduler::Config { identity: settings.node_name.clone(), leader_elect: settings.backend.is_shared() };
     let plane = plane.clone();
     Arc::new(move |shutdown| {
         let (config, plane) = (config.clone(), plane.clone());

@@ -10,6 +10,7 @@ mod remove;
 
 pub use remove::{down, reset};
 
+use crate::backend::Backend;
 use crate::cli::ClusterArgs;
 use crate::place::Place;
 use crate::progress::Progress;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub place: Place,
     pub node_name: String,
     pub node_ip: IpAddr,
+    /// Where state is kept.
+    pub backend: Backend,
     /// Where the API server listens.
     pub api: SocketAddr,
     /// The tenth address of the service network.
@@ -61,6 +64,7 @@ pub fn up(args: ClusterArgs) -> Result<()> {
     let progress = Progress::start(args.json);
     preflight::check(&args)?;
     let place = Place::new(&args.place.data_dir)?;
+    let backend = Backend::choose(&args.store, &args.etcd, &place.store)?;
     std::fs::create_dir_all(&place.data_dir).with_context(|| format!("cannot create {}", place.data_dir.display()))?;
     std::fs::create_dir_all(&place.run).with_context(|| format!("cannot create {}", place.run.display()))?;
     let _lock = lock::take(&place.lock)?;
@@ -73,6 +77,7 @@ pub fn up(args: ClusterArgs) -> Result<()> {
         node_ip: address::node_ip(),
         api: listener.local_addr()?,
         dns_ip: args.service_cidr.nth(10).into(),
+        backend,
         place,
         args,
     });

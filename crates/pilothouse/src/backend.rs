@@ -1,0 +1,116 @@
+//! Where state is kept: the embedded engine in a directory, or an etcd cluster. Flags, the choice, opening and closing.
+
+use anyhow::{Context, Result};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use store::embedded::Embedded;
+use store::{Etcd, Store, etcd};
+
+/// How etcd is reached; upstream's flags.
+#[derive(Clone, Debug, Args)]
+pub struct EtcdArgs {
+    /// Certificate authority of etcd's servers
+    #[arg(long, value_name = "FILE")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// Certificate shown to etcd
+    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// Prefix of all keys in etcd
+    #[arg(long, value_name = "PREFIX", default_value = "/registry")]
+    pub etcd_prefix: String,
+}
+
+/// An engine that was chosen, not opened yet.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    Embedded(PathBuf),
+    Etcd(etcd::Options),
+}
+
+/// An open engine.
+#[derive(Clone)]
+pub struct Opened {
+    pub store: Arc<dyn Store>,
+    embedded: Option<Arc<Embedded>>,
+}
+
+impl Backend {
+    /// What `--store` says: `embedded`, in `directory`, or endpoints of etcd.
+    pub fn choose(store: &str, args: &EtcdArgs, directory: &Path) -> Result<Self> {
+        match store {
+            "embedded" => Ok(Self::Embedded(directory.to_owned())),
+            servers => Self::etcd(servers, args),
+        }
+    }
+
+    /// What `--etcd-servers` says: `http(s)://host:port`, separated by commas.
+    pub fn etcd(servers: &str, args: &EtcdArgs) -> Result<Self> {
+        let (ca, certificate, key) =
+            (args.etcd_cafile.as_deref(), args.etcd_certfile.as_deref(), args.etcd_keyfile.as_deref());
+        let options = etcd::Options::parse(servers, ca, certificate, key)?;
+        Ok(Self::Etcd(options.with_prefix(&args.etcd_prefix)?))
+    }
+
+    /// Whether other servers may use the same state, so that leaders have to be elected.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Etcd(_))
+    }
+
+    /// Opens the engine, on the runtime that will use it.
+    pub async fn open(&self) -> Result<Opened> {
+        match self {
+            Self::Embedded(directory) => {
+                let directory = directory.clone();
+                let open = move || Embedded::open(directory, store::embedded::Options::default());
+                let store = tokio::task::spawn_blocking(open).await?.context("the store can't be opened")?;
+                Ok(Opened { store: store.clone(), embedded: Some(store) })
+            }
+            Self::Etcd(options) => {
+                let store = Etcd::connect(options.clone()).await.context("etcd can't be used")?;
+                Ok(Opened { store, embedded: None })
+            }
+        }
+    }
+}
+
+impl Opened {
+    /// Lets others open the embedded engine's directory. Waits for the disk.
+    pub fn close(&self) {
+        if let Some(embedded) = &self.embedded {
+            embedded.close();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(prefix: &str) -> EtcdArgs {
+        EtcdArgs { etcd_cafile: None, etcd_certfile: None, etcd_keyfile: None, etcd_prefix: prefix.to_owned() }
+    }
+
+    #[test]
+    fn the_flag_says_which_engine() {
+        let choose = |store: &str, prefix: &str| Backend::choose(store, &args(prefix), Path::new("/data/store"));
+        assert!(
+            matches!(choose("embedded", "/registry").expect("chosen"), Backend::Embedded(path) if path == Path::new("/data/store"))
+        );
+        let chosen = choose("http://127.0.0.1:2379,http://127.0.0.1:2479", "/mine").expect("chosen");
+        assert!(chosen.is_shared());
+        let Backend::Etcd(options) = chosen else { panic!("{chosen:?}") };
+        assert_eq!((options.endpoints.len(), options.prefix.as_str()), (2, "/mine"));
+        for (store, prefix, told) in [
+            ("sqlite", "/registry", "sqlite"),
+            ("https://127.0.0.1:2379", "/registry", "--etcd-cafile"),
+            ("http://127.0.0.1:2379", "mine", "--etcd-prefix"),
+        ] {
+            let error = choose(store, prefix).expect_err("refused").to_string();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+}
