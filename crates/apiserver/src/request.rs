@@ -129,8 +129,24 @@ pub fn parameter(query: &str, name: &str) -> Option<String> {
     parameters(query).find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
-/// The parameters of a query, decoded, in their order.
+/// Parameters that are lists: every value counts.
+const LISTS: [&str; 1] = ["dryRun"];
+
+/// The parameters of a query, decoded, in their order. Of one that is given more than once only the first value is there
+/// (but of lists): whoever decides about a request and whoever carries it out must read the same.
 pub fn parameters(query: &str) -> impl Iterator<Item = (String, String)> {
+    let mut seen: Vec<String> = Vec::new();
+    all_parameters(query).filter(move |(key, _)| {
+        let first = !seen.contains(key);
+        if first {
+            seen.push(key.clone());
+        }
+        first || LISTS.contains(&key.as_str())
+    })
+}
+
+/// Every parameter of a query as it was given, for those who read lists.
+pub fn all_parameters(query: &str) -> impl Iterator<Item = (String, String)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (unescape(key), unescape(value))

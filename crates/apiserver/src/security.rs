@@ -162,7 +162,7 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
         }
         None => None,
     };
-    let mut hooks = Hooks { admission, ..Hooks::default() };
+    let mut hooks = Hooks { admission, authorizer: Some(authorizer.clone()), ..Hooks::default() };
     let allocator =
         ServiceAllocator::new(registry.store().clone(), objects.clone(), settings.service_ranges, settings.node_ports);
     hooks.allocators.push(("", "services", Arc::new(allocator)));

@@ -13,19 +13,26 @@ const EXTRA: &str = "impersonate-extra-";
 const ACCOUNT: &str = "system:serviceaccount:";
 
 /// Whom the headers ask to act as, before it is authorized.
-fn asked(headers: &HeaderMap) -> Option<UserInfo> {
-    let values = |name: &str| -> Vec<String> {
-        headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect()
+///
+/// # Errors
+/// 400 for a header that can't be read: taken for absent, the request would be carried out as the impersonator.
+fn asked(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
+    let read = |name: &str, value| {
+        super::header_text(value).ok_or_else(|| Status::bad_request(format!("the header {name} is not valid UTF-8")))
     };
-    let first = |name: &str| values(name).into_iter().next().unwrap_or_default();
+    let values = |name: &str| -> Result<Vec<String>, Status> {
+        headers.get_all(name).iter().map(|value| read(name, value).map(str::to_owned)).collect()
+    };
+    let first = |name: &str| values(name).map(|values| values.into_iter().next().unwrap_or_default());
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in headers {
-        if let (Some(key), Ok(value)) = (name.as_str().strip_prefix(EXTRA), value.to_str()) {
-            extra.entry(crate::request::unescape_path(key)).or_default().push(value.to_owned());
+        if let Some(key) = name.as_str().strip_prefix(EXTRA) {
+            let value = read(name.as_str(), value)?.to_owned();
+            extra.entry(crate::request::unescape_path(key)).or_default().push(value);
         }
     }
-    let user = UserInfo { name: first(USER), uid: first(UID), groups: values(GROUP), extra };
-    (user != UserInfo::default()).then_some(user)
+    let user = UserInfo { name: first(USER)?, uid: first(UID)?, groups: values(GROUP)?, extra };
+    Ok((user != UserInfo::default()).then_some(user))
 }
 
 /// Namespace and name of the service account that a user name stands for.
@@ -36,13 +43,14 @@ fn account(name: &str) -> Option<(&str, &str)> {
 /// Who the request is to be treated as coming from; `None` when its headers ask for nobody else.
 ///
 /// # Errors
-/// 403 for a part of the identity that `user` may not take on, 500 for headers without `Impersonate-User`.
+/// 403 for a part of the identity that `user` may not take on, 500 for headers without `Impersonate-User`, 400 for one that
+/// can't be read.
 pub async fn impersonate(
     authorizer: &dyn Authorizer,
     user: &UserInfo,
     headers: &HeaderMap,
 ) -> Result<Option<UserInfo>, Status> {
-    let Some(mut wanted) = asked(headers) else { return Ok(None) };
+    let Some(mut wanted) = asked(headers)? else { return Ok(None) };
     if wanted.name.is_empty() {
         return Err(Status::internal("requested groups, uid or extra without impersonating a user"));
     }
@@ -127,9 +135,27 @@ mod tests {
     ) -> Result<Option<UserInfo>, Status> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.append(*name, value.parse().expect("a value"));
+            map.append(*name, http::HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
         }
         impersonate(&May(may), &UserInfo::new("root", ["g"]), &map).await
+    }
+
+    #[tokio::test]
+    async fn names_beyond_ascii_are_names() {
+        let headers = &[("impersonate-user", "jané"), ("impersonate-group", "développeurs")];
+        let user = run(&["users/jané", "groups/développeurs"], headers).await.expect("allowed").expect("another user");
+        assert_eq!((user.name.as_str(), user.groups[0].as_str()), ("jané", "développeurs"));
+        assert_eq!(run(&[], headers).await.expect_err("not allowed").code, 403);
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_header_is_an_error_and_nobody_is_taken_for_the_impersonator() {
+        for name in ["impersonate-user", "impersonate-group", "impersonate-uid", "impersonate-extra-team"] {
+            let mut map = HeaderMap::new();
+            map.append(name, http::HeaderValue::from_bytes(b"jan\xe9").expect("a value"));
+            let refused = impersonate(&May(&[]), &UserInfo::new("root", ["g"]), &map).await.expect_err("unreadable");
+            assert_eq!(refused.code, 400, "{name}");
+        }
     }
 
     #[tokio::test]

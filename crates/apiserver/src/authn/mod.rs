@@ -14,6 +14,11 @@ use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// The text of a header: Go takes its bytes as they are, and names are often beyond ASCII.
+fn header_text(value: &http::HeaderValue) -> Option<&str> {
+    std::str::from_utf8(value.as_bytes()).ok()
+}
+
 /// The other end of a connection. An extension of every request that came over the network.
 #[derive(Clone, Debug)]
 pub struct Peer {

@@ -20,31 +20,45 @@ pub struct RequestHeader {
 }
 
 impl RequestHeader {
-    fn first(&self, headers: &HeaderMap, names: &[String]) -> String {
-        let found = names.iter().filter_map(|n| headers.get(n)).filter_map(|v| v.to_str().ok());
-        found.map(str::trim).find(|v| !v.is_empty()).unwrap_or_default().to_owned()
+    fn first(headers: &HeaderMap, names: &[String]) -> Result<String, AuthnError> {
+        for name in names {
+            if let Some(value) = headers.get(name) {
+                let value = read(name, value)?.trim();
+                if !value.is_empty() {
+                    return Ok(value.to_owned());
+                }
+            }
+        }
+        Ok(String::new())
     }
 
-    fn user_of(&self, headers: &HeaderMap) -> Option<UserInfo> {
-        let name = self.first(headers, &self.user_headers);
+    fn user_of(&self, headers: &HeaderMap) -> Result<Option<UserInfo>, AuthnError> {
+        let name = Self::first(headers, &self.user_headers)?;
         if name.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let mut user = UserInfo { name, uid: self.first(headers, &self.uid_headers), ..UserInfo::default() };
+        let mut user = UserInfo { name, uid: Self::first(headers, &self.uid_headers)?, ..UserInfo::default() };
         for name in &self.group_headers {
-            user.groups.extend(headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned));
+            for value in headers.get_all(name) {
+                user.groups.push(read(name, value)?.to_owned());
+            }
         }
         for prefix in &self.extra_prefixes {
             let prefix = prefix.to_ascii_lowercase();
             for (name, value) in headers {
-                if let (Some(key), Ok(value)) = (name.as_str().strip_prefix(&prefix), value.to_str()) {
-                    let key = crate::request::unescape_path(key);
-                    user.extra.entry(key).or_default().push(value.to_owned());
+                if let Some(key) = name.as_str().strip_prefix(&prefix) {
+                    let value = read(name.as_str(), value)?.to_owned();
+                    user.extra.entry(crate::request::unescape_path(key)).or_default().push(value);
                 }
             }
         }
-        Some(user)
+        Ok(Some(user))
     }
+}
+
+/// The text of a header that is there. One that can't be read is an error: groups that are left out change what is allowed.
+fn read<'v>(name: &str, value: &'v http::HeaderValue) -> Result<&'v str, AuthnError> {
+    super::header_text(value).ok_or_else(|| AuthnError(format!("the header {name} is not valid UTF-8")))
 }
 
 #[async_trait]
@@ -54,13 +68,13 @@ impl Authenticator for RequestHeader {
         request: &http::request::Parts,
         peer: Option<&Peer>,
     ) -> Result<Option<UserInfo>, AuthnError> {
-        let Some(user) = self.user_of(&request.headers) else { return Ok(None) };
         let chain = peer.map(|p| &*p.certificates).unwrap_or_default();
         // A chain that is not a proxy's may still be a client's own: the next authenticator looks at it.
         let proxy = match self.authorities.verify(chain) {
             Ok(Some(proxy)) => proxy,
             Ok(None) | Err(_) => return Ok(None),
         };
+        let Some(user) = self.user_of(&request.headers)? else { return Ok(None) };
         if self.allowed_names.is_empty() || self.allowed_names.contains(&proxy.name) {
             Ok(Some(user))
         } else {

@@ -7,7 +7,7 @@ use crate::http::receive::{self, Expected};
 use crate::http::{Body, Response};
 use crate::options::{FieldValidation, ListOptions, Options, OptionsKind};
 use crate::registry::mutation::{Apply, Mutation, Patch, PatchKind, Replace, Through};
-use crate::registry::{Place, Registry, Served, Written, selection};
+use crate::registry::{Place, Registry, Served, Written, meta, selection};
 use api::Status;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -64,28 +64,6 @@ pub(super) async fn create(
     answered(served, &written, view, call.cx.now)
 }
 
-/// The object of a PUT must be the path's.
-fn check_name(object: &Map, name: &str, namespace: &str) -> Result<(), Status> {
-    let own = object.str_at(&["metadata", "name"]);
-    if own.is_empty() {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        )));
-    }
-    if own != name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({own}) does not match the name on the URL ({name})"
-        )));
-    }
-    let own = object.str_at(&["metadata", "namespace"]);
-    if !namespace.is_empty() && !own.is_empty() && own != namespace {
-        return Err(Status::bad_request(format!(
-            "the namespace of the object ({own}) does not match the namespace on the request ({namespace})"
-        )));
-    }
-    Ok(())
-}
-
 pub(super) async fn update(
     registry: &Registry,
     served: &Arc<Served>,
@@ -96,7 +74,7 @@ pub(super) async fn update(
     let options = Options::of_query(&call.query, OptionsKind::Update)?;
     let object = body(&mut call, expected(served), options.field_validation).await?;
     let (namespace, name) = (call.namespace(served), call.name());
-    check_name(&object, name, namespace)?;
+    meta::check_name(&object, name, namespace)?;
     let place = Place { namespace, name, subresource };
     let written = registry.update(&call.cx, served, place, &Replace(object), &options).await?;
     answered(served, &written, view, call.cx.now)
@@ -248,7 +226,7 @@ pub(super) async fn through(
     } else {
         let options = Options::of_query(&call.query, OptionsKind::Update)?;
         let object = body(&mut call, expected, options.field_validation).await?;
-        check_name(&object, &target.name, &target.namespace)?;
+        meta::check_name(&object, &target.name, &target.namespace)?;
         let inner = Replace(object);
         let mutation = Through { target: &target, subresource: lens.as_ref(), inner: &inner };
         registry.update(&call.cx, served, place, &mutation, &options).await?

@@ -312,6 +312,31 @@ pub fn validate_update(row: &Resource, object: &Map, old: &Map) -> Vec<FieldErro
     errors
 }
 
+/// What is written through a path must be the path's object, in what is sent and in what a patch makes of it.
+///
+/// # Errors
+/// 400 for another name or namespace, or no name.
+pub fn check_name(object: &Map, name: &str, namespace: &str) -> Result<(), Status> {
+    let own = object.str_at(&["metadata", "name"]);
+    if own.is_empty() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    if own != name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({own}) does not match the name on the URL ({name})"
+        )));
+    }
+    let own = object.str_at(&["metadata", "namespace"]);
+    if !namespace.is_empty() && !own.is_empty() && own != namespace {
+        return Err(Status::bad_request(format!(
+            "the namespace of the object ({own}) does not match the namespace on the request ({namespace})"
+        )));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -44,6 +44,7 @@ pub use update::Place;
 pub use virtual_resource::Virtual;
 
 use crate::admission::{Attributes, Chain, Operation};
+use crate::authz::Authorizer;
 use crate::cache::{Caches, Layout, NotReached, Observer, Paths};
 use crate::context::Context;
 use crate::options::Options;
@@ -57,6 +58,8 @@ use store::Store;
 /// What stands behind the seams, given once when all of it is made.
 #[derive(Default)]
 pub struct Hooks {
+    /// Asked when a write of another verb turns out to create; without one everything is allowed.
+    pub authorizer: Option<Arc<dyn Authorizer>>,
     pub admission: Chain,
     /// Group, plural, subresource.
     pub subresources: Vec<(&'static str, &'static str, &'static str, Arc<dyn Subresource>)>,
@@ -72,6 +75,7 @@ pub struct Registry {
     caches: Arc<Caches>,
     table: ArcSwap<Table>,
     admission: OnceLock<Chain>,
+    authorizer: OnceLock<Arc<dyn Authorizer>>,
     leases: leases::Leases,
 }
 
@@ -106,6 +110,7 @@ impl Registry {
             caches,
             table: ArcSwap::from_pointee(table),
             admission: OnceLock::new(),
+            authorizer: OnceLock::new(),
         }))
     }
 
@@ -114,6 +119,10 @@ impl Registry {
         if self.admission.set(hooks.admission).is_err() {
             tracing::error!("admission and hatches were installed before, and stay as they are");
             return;
+        }
+        if let Some(authorizer) = hooks.authorizer {
+            // Set once, as admission above.
+            self.authorizer.get_or_init(|| authorizer);
         }
         let mut table = Table::clone(&self.table.load());
         for (group, plural, name, subresource) in hooks.subresources {

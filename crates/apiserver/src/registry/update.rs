@@ -5,6 +5,7 @@ use super::create::{SIDE_TRIES, Written, fit_namespace, normalise, without_repea
 use super::mutation::Mutation;
 use super::{Registry, Served, Side, check_segments, managed, meta};
 use crate::admission::Operation;
+use crate::authz;
 use crate::cache::{Cacher, Entry};
 use crate::context::Context;
 use crate::options::Options;
@@ -118,6 +119,9 @@ impl Registry {
         }
         let live = shown.as_ref().unwrap_or(&old);
         let mut object = mutation.apply(cx, Some(live))?;
+        if mutation.is_patch() {
+            meta::check_name(&object, place.name, place.namespace)?;
+        }
         fit_namespace(&mut object, place.namespace)?;
         without_repeated_owners(cx, &mut object);
         check_identity(served, &object, &old, place.name)?;
@@ -211,6 +215,7 @@ impl Registry {
         if !place.subresource.is_empty() || !mutation.creates() && !replaces {
             return Err(Status::not_found(&served.group_resource(), place.name));
         }
+        self.authorize_create(cx, served, place).await?;
         let mut object = mutation.apply(cx, None)?;
         if !object.str_at(&["metadata", "uid"]).is_empty() && mutation.tracks() {
             let why = format!(
@@ -219,9 +224,7 @@ impl Registry {
             );
             return Err(Status::conflict(&served.group_resource(), place.name, why));
         }
-        if object.str_at(&["metadata", "name"]).is_empty() {
-            meta::of(&mut object).insert("name", place.name);
-        }
+        meta::check_name(&object, place.name, place.namespace)?;
         fit_namespace(&mut object, place.namespace)?;
         served.stamp(&mut object);
         let version = object.str_at(&["metadata", "resourceVersion"]).to_owned();
@@ -244,6 +247,33 @@ impl Registry {
                 Ok(Attempt::Again(cacher.get(&Cacher::key(place.namespace, place.name))))
             }
             Err(status) => Err(status),
+        }
+    }
+
+    /// A write that creates is a create, whatever its method: it needs that permission too.
+    ///
+    /// # Errors
+    /// 403 without it.
+    async fn authorize_create(&self, cx: &Context, served: &Served, place: Place<'_>) -> Result<(), Status> {
+        let Some(authorizer) = self.authorizer.get() else { return Ok(()) };
+        let row = &served.resource;
+        let attributes = authz::Attributes {
+            user: &cx.user,
+            verb: "create",
+            is_resource: true,
+            group: &row.group,
+            version: &row.version,
+            resource: &row.plural,
+            subresource: "",
+            namespace: place.namespace,
+            name: place.name,
+            path: "",
+            label_selector: "",
+            field_selector: "",
+        };
+        match authorizer.authorize(&attributes).await {
+            authz::Decision::Allow(_) => Ok(()),
+            refused => Err(authz::forbidden(&attributes, refused.reason())),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::chain::plain;
 use crate::http::{Body, Response};
 use crate::registry::Registry;
-use crate::request::parameters;
+use crate::request::all_parameters;
 use futures::future::BoxFuture;
 use http::StatusCode;
 use std::fmt::Write;
@@ -103,8 +103,8 @@ impl Health {
             };
         }
         let mut excluded: Vec<String> =
-            parameters(query).filter(|(key, _)| key == "exclude").map(|(_, value)| value).collect();
-        let verbose = parameters(query).any(|(key, _)| key == "verbose");
+            all_parameters(query).filter(|(key, _)| key == "exclude").map(|(_, value)| value).collect();
+        let verbose = all_parameters(query).any(|(key, _)| key == "verbose");
         let mut text = String::new();
         let mut failed = Vec::new();
         for check in checks {

@@ -1,6 +1,6 @@
 //! Queries: the options of streams, as clients give them and as kubelets take them.
 
-use crate::request::{is_true, parameters};
+use crate::request::{all_parameters, is_true};
 use api::field::FieldError;
 use api::{GroupKind, Status};
 use schema::{Map, Value};
@@ -11,7 +11,7 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     pub fn parse(text: &str) -> Self {
-        Query(parameters(text).collect())
+        Query(all_parameters(text).collect())
     }
     pub fn first(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())

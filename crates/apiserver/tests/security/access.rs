@@ -1,6 +1,6 @@
 //! Who may do what.
 
-use crate::cluster::{pod, start};
+use crate::cluster::{Client, Cluster, pod, start};
 use serde_json::json;
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
@@ -91,6 +91,98 @@ async fn nobody_grants_more_than_they_hold() {
         .code,
         403
     );
+}
+
+/// Lets jane do something with some resources of the default namespace, by name.
+async fn allow(cluster: &Cluster, resource: &str, group: &str, verbs: &[&str], names: &[&str]) {
+    let admin = cluster.admin();
+    let name = format!("jane-{resource}");
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": name},
+        "rules": [{"apiGroups": [group], "resources": [resource], "verbs": verbs, "resourceNames": names}]
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}]
+    });
+    admin.post(&format!("{RBAC}/namespaces/default/roles"), role).await.expect(201);
+    admin.post(&format!("{RBAC}/namespaces/default/rolebindings"), binding).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_selector_that_is_given_twice_selects_what_was_authorized() {
+    let cluster = start().await;
+    let (admin, jane) = (cluster.admin(), cluster.user("jane", &[]));
+    allow(&cluster, "secrets", "", &["list", "watch"], &["allowed"]).await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    for name in ["allowed", "hidden"] {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});
+        admin.post(secrets, secret).await.expect(201);
+    }
+    for second in ["", "metadata.name%3Dhidden", "type%3DOpaque"] {
+        let path = format!("{secrets}?fieldSelector=metadata.name%3Dallowed&fieldSelector={second}");
+        let list = jane.get(&path).await.expect(200);
+        let names: Vec<&str> =
+            list["items"].as_array().unwrap().iter().map(|s| s["metadata"]["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["allowed"], "{second}");
+        let path = format!("{secrets}?fieldSelector={second}&fieldSelector=metadata.name%3Dallowed");
+        assert_eq!(jane.get(&path).await.code, 403, "{second}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_creates_needs_the_permission_to_create() {
+    let cluster = start().await;
+    let jane = cluster.user("jane", &[]);
+    allow(&cluster, "configmaps", "", &["patch", "update", "get"], &["allowed"]).await;
+    allow(&cluster, "leases", "coordination.k8s.io", &["update"], &[]).await;
+    let path = "/api/v1/namespaces/default/configmaps/allowed?fieldManager=t";
+    let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "allowed"}, "data": {"a": "1"}});
+    let apply = async |client: &Client, body: &serde_json::Value| {
+        client.send("PATCH", path, "application/apply-patch+yaml", Some(body.clone())).await
+    };
+    let refused = apply(&jane, &config).await;
+    assert_eq!(refused.code, 403);
+    assert_eq!(
+        refused.message(),
+        "configmaps \"allowed\" is forbidden: User \"jane\" cannot create resource \"configmaps\" in API group \"\" in the namespace \"default\""
+    );
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}, "spec": {}});
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    assert_eq!(jane.put(&format!("{leases}/l"), lease.clone()).await.code, 403);
+    cluster.admin().put(&format!("{leases}/l"), lease).await.expect(201);
+    // What is there, she may change.
+    apply(&cluster.admin(), &config).await.expect(201);
+    let mut changed = config;
+    changed["metadata"]["labels"] = json!({"b": "2"});
+    changed["data"] = json!({"a": "1"});
+    apply(&jane, &changed).await.expect(200);
+}
+
+#[tokio::test]
+async fn an_apply_writes_the_object_of_its_path() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    let path = "/api/v1/namespaces/default/configmaps/allowed?fieldManager=t";
+    for (metadata, why) in [
+        (json!({"name": "evil"}), "the name of the object (evil) does not match the name on the URL (allowed)"),
+        (
+            json!({"name": "allowed", "namespace": "other"}),
+            "the namespace of the object (other) does not match the namespace on the request (default)",
+        ),
+    ] {
+        for there in [false, true] {
+            let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata.clone()});
+            let refused = admin.send("PATCH", path, "application/apply-patch+yaml", Some(config)).await;
+            assert_eq!((refused.code, refused.message()), (400, why), "{there}");
+            if !there {
+                let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "allowed"}});
+                admin.send("PATCH", path, "application/apply-patch+yaml", Some(config)).await;
+            }
+        }
+    }
+    assert_eq!(admin.get("/api/v1/namespaces/default/configmaps/evil").await.code, 404);
 }
 
 #[tokio::test]
