@@ -135,33 +135,37 @@ impl ListOptions {
     fn check(&mut self, version_match: &str, version: &str, token: &str) -> Result<(), Status> {
         let mut errors = Vec::new();
         let field = "resourceVersionMatch";
-        let mut forbid = |why: &str| errors.push(FieldError::forbidden(&field, why));
-        match version_match {
-            "" => {}
-            _ if !self.watch && version.is_empty() => {
-                forbid("resourceVersionMatch is forbidden unless resourceVersion is provided");
-            }
-            _ if !self.watch && !token.is_empty() => {
-                forbid("resourceVersionMatch is forbidden when continue is provided");
-            }
-            _ if self.watch && self.send_initial_events.is_none() => {
-                forbid("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
-            }
-            "NotOlderThan" => self.version_match = Match::NotOlderThan,
-            "Exact" if self.watch => errors.push(FieldError::not_supported(&field, "Exact", &["NotOlderThan"])),
-            "Exact" if version == "0" => {
-                forbid("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
-            }
-            "Exact" => self.version_match = Match::Exact,
-            other => errors.push(FieldError::not_supported(&field, other, &["Exact", "NotOlderThan", ""])),
+        let forbidden = |why: &str| FieldError::forbidden(&field, why);
+        if self.watch && self.send_initial_events.is_some() && version_match != "NotOlderThan" {
+            errors.push(forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
         }
-        if self.send_initial_events.is_some() {
-            if !self.watch {
-                errors.push(FieldError::forbidden(&"sendInitialEvents", "sendInitialEvents is forbidden for list"));
-            } else if version_match != "NotOlderThan" {
-                let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-                errors.push(FieldError::forbidden(&field, why));
+        if !version_match.is_empty() {
+            if self.watch && self.send_initial_events.is_none() {
+                errors.push(forbidden(
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ));
             }
+            if !self.watch && version.is_empty() {
+                errors.push(forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"));
+            }
+            if !self.watch && !token.is_empty() {
+                errors.push(forbidden("resourceVersionMatch is forbidden when continue is provided"));
+            }
+            match version_match {
+                "NotOlderThan" => self.version_match = Match::NotOlderThan,
+                other if self.watch => errors.push(FieldError::not_supported(&field, other, &["NotOlderThan"])),
+                "Exact" => self.version_match = Match::Exact,
+                other => errors.push(FieldError::not_supported(&field, other, &["Exact", "NotOlderThan", ""])),
+            }
+            if self.watch && !token.is_empty() {
+                errors.push(forbidden("resourceVersionMatch is forbidden when continue is provided"));
+            }
+            if !self.watch && version_match == "Exact" && version == "0" {
+                errors.push(forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
+            }
+        }
+        if !self.watch && self.send_initial_events.is_some() {
+            errors.push(FieldError::forbidden(&"sendInitialEvents", "sendInitialEvents is forbidden for list"));
         }
         if errors.is_empty() {
             Ok(())
@@ -172,7 +176,7 @@ impl ListOptions {
 }
 
 const FIELD_MANAGER_MAX: usize = 128;
-const VALIDATIONS: [&str; 3] = ["Ignore", "Strict", "Warn"];
+const VALIDATIONS: [&str; 4] = ["", "Ignore", "Strict", "Warn"];
 
 /// The kind of options that a request takes, which its errors name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,14 +305,14 @@ fn propagation(value: &str, errors: &mut Vec<FieldError>) -> Option<Propagation>
 }
 
 fn check_dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
-    let mut dry_run = false;
-    for value in values {
-        dry_run = true;
-        if value != "All" {
-            errors.push(FieldError::not_supported(&"dryRun", value, &["All"]));
-        }
+    let values: Vec<&str> = values.collect();
+    if values.iter().any(|value| *value != "All") {
+        // The value shown is the whole list.
+        let shown: Vec<String> = values.iter().map(|value| api::field::go_quote(value)).collect();
+        let shown = api::field::Raw(format!("[{}]", shown.join(",")));
+        errors.push(FieldError::not_supported(&"dryRun", shown, &["All"]));
     }
-    dry_run
+    !values.is_empty()
 }
 
 fn check_field_manager(name: &str, errors: &mut Vec<FieldError>) {

@@ -68,6 +68,12 @@ impl<'s> Builder<'s> {
         self.done.ok_or_else(|| DecodeError::syntax("unexpected end of JSON input", 0))
     }
 
+    /// The same with the problems.
+    pub(crate) fn finish_judged(self) -> Result<(Value, Vec<Problem>), DecodeError> {
+        let value = self.done.ok_or_else(|| DecodeError::syntax("unexpected end of JSON input", 0))?;
+        Ok((value, self.problems))
+    }
+
     pub(crate) fn key(&mut self, name: Cow<'_, str>) {
         if self.skipped > 0 {
             return;

@@ -1,7 +1,7 @@
 //! JSON: schema-guided decoding, untyped parsing, encoding.
 
 use crate::builder::Builder;
-use crate::decode::{DecodeError, Decoded};
+use crate::decode::{DecodeError, Decoded, Problem};
 use crate::scalar::{self, Scalar};
 use crate::tree::{Map, Value};
 use crate::types::{TypeRef, any};
@@ -25,6 +25,16 @@ pub fn parse(bytes: &[u8]) -> Result<Value, DecodeError> {
     let mut builder = Builder::new(any());
     read(bytes, &mut builder)?;
     builder.finish_value()
+}
+
+/// The same, and what is given twice.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_strict(bytes: &[u8]) -> Result<(Value, Vec<Problem>), DecodeError> {
+    let mut builder = Builder::new(any());
+    read(bytes, &mut builder)?;
+    builder.finish_judged()
 }
 
 /// Appends the JSON of an object; keys come sorted, so that equal objects give equal bytes.

@@ -88,6 +88,14 @@ pub(crate) fn keep(field: Field<'_>, value: &Value) -> bool {
         Value::Map(m) => m.is_empty(),
         Value::Raw(_) => false,
     };
+    // Protobuf, which is what upstream keeps, can't tell an empty list or map from none: it comes back as `null`.
+    if field.number() > 0
+        && matches!(value, Value::List(_) | Value::Map(_))
+        && matches!(field.ty().kind(), Kind::List(_) | Kind::Map(_))
+        && empty()
+    {
+        return false;
+    }
     let dropped = field.omit_empty() && empty() && !struct_like(field.ty().kind())
         || field.omit_zero() && (empty() || *value == zero(field.ty()));
     !dropped

@@ -5,7 +5,7 @@
 //! a large tree.
 
 use crate::builder::Builder;
-use crate::decode::{DecodeError, Decoded, MAX_DEPTH};
+use crate::decode::{DecodeError, Decoded, MAX_DEPTH, Problem};
 use crate::normal::feed;
 use crate::scalar::{self, Scalar};
 use crate::tree::Value;
@@ -40,6 +40,18 @@ pub fn parse(bytes: &[u8]) -> Result<Value, DecodeError> {
     match Documents::new(&text).next_document(any())? {
         Some(builder) => builder.finish_value(),
         None => Ok(Value::Null),
+    }
+}
+
+/// The same, and what is given twice.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_strict(bytes: &[u8]) -> Result<(Value, Vec<Problem>), DecodeError> {
+    let text = String::from_utf8_lossy(bytes);
+    match Documents::new(&text).next_document(any())? {
+        Some(builder) => builder.finish_judged(),
+        None => Ok((Value::Null, Vec::new())),
     }
 }
 

@@ -48,7 +48,7 @@ fn what_go_drops_is_gone() {
         "securityContext":{},"affinity":null}}"#;
     assert_eq!(
         round_trip("", "v1", "Pod", text),
-        r#"{"metadata":{"deletionGracePeriodSeconds":0},"spec":{"containers":[],"securityContext":{},"terminationGracePeriodSeconds":0},"status":{}}"#
+        r#"{"metadata":{"deletionGracePeriodSeconds":0},"spec":{"containers":null,"securityContext":{},"terminationGracePeriodSeconds":0},"status":{}}"#
     );
 }
 

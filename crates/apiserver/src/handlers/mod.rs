@@ -47,7 +47,7 @@ impl Call {
     }
 }
 
-/// What is answered when nothing is served at a path: upstream's mux says it without a Status.
+/// What is answered when nothing is served at a path: with a `Status` where the version is served, otherwise without.
 pub enum NotServed {
     Path,
     Refused(Status),
@@ -77,6 +77,10 @@ pub async fn handle(registry: &Arc<Registry>, call: Call) -> Result<Response<Bod
     }
     if info.parts.len() > 2 {
         return subresource::handle(registry, &served, call).await;
+    }
+    // To authorization it is a get; but nothing of the API is served so.
+    if call.method == Method::HEAD {
+        return Err(Status::method_not_allowed().into());
     }
     let verb = match info.verb.as_str() {
         "get" => Verbs::GET,

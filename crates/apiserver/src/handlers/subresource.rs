@@ -5,7 +5,7 @@ use crate::http::answer;
 use crate::http::{Body, Request, Response};
 use crate::registry::{Registry, Served};
 use api::{ResourceVersion, Status};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use schema::resource::Verbs;
 use std::sync::Arc;
 
@@ -20,15 +20,18 @@ pub(super) async fn handle(
         return Err(NotServed::Path);
     }
     let hatch = served.subresources.get(&target.subresource).cloned();
+    // What is proxied decides on methods itself.
+    let proxies = target.subresource == "proxy" && hatch.as_ref().is_some_and(|hatch| hatch.connects());
     let verb = match call.info.verb.as_str() {
         "get" => Verbs::GET,
         "create" => Verbs::CREATE,
         "update" => Verbs::UPDATE,
         "patch" => Verbs::PATCH,
         "delete" => Verbs::DELETE,
+        _ if proxies => Verbs::GET,
         _ => return Err(Status::method_not_allowed().into()),
     };
-    if !row.verbs.contains(verb) {
+    if !row.verbs.contains(verb) || call.method == Method::HEAD && !proxies {
         return Err(Status::method_not_allowed().into());
     }
     if let Some(hatch) = hatch.as_ref().filter(|hatch| hatch.connects()) {

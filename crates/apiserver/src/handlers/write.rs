@@ -6,7 +6,7 @@ use crate::http::media::{self, Format, View};
 use crate::http::receive::{self, Expected};
 use crate::http::{Body, Response};
 use crate::options::{FieldValidation, ListOptions, Options, OptionsKind};
-use crate::registry::mutation::{Apply, Mutation, Patch, PatchKind, Replace, Through};
+use crate::registry::mutation::{Apply, Mutation, Patch, PatchKind, Replace, Through, judge};
 use crate::registry::{Place, Registry, Served, Written, meta, selection};
 use api::Status;
 use bytes::Bytes;
@@ -111,14 +111,27 @@ impl Patched {
     /// The configuration of an apply: as it was written, for what was not given is not owned; but only of fields that the
     /// kind has, with values of their types.
     fn configuration(&self, call: &Call, served: &Served, expected: Expected<'_>) -> Result<Map, Status> {
-        // What is given twice is judged as in any body; what is unknown can't be owned, whatever is asked.
-        receive::decode_as(&call.cx, Format::Yaml, &self.bytes, expected, self.options.field_validation)?;
-        let raw = schema::yaml::parse(&self.bytes);
-        let Value::Map(mut config) =
-            raw.map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?
-        else {
-            return Err(Status::bad_request("error decoding YAML: a configuration must be an object"));
+        let bad = |why: &dyn std::fmt::Display| Status::bad_request(format!("error decoding YAML: {why}"));
+        let (raw, twice) = schema::yaml::parse_strict(&self.bytes).map_err(|error| bad(&error))?;
+        let Value::Map(mut config) = raw else {
+            return Err(bad(&"error unmarshaling JSON: a configuration must be an object"));
         };
+        let said = config.str_at(&["apiVersion"]);
+        if !said.is_empty() && said != expected.api_version {
+            return Err(Status::bad_request(format!(
+                "Incorrect version specified in apply patch. Specified patch version: {said}, expected: {}",
+                expected.api_version
+            )));
+        }
+        let kind = config.str_at(&["kind"]);
+        if !kind.is_empty() && kind != expected.kind {
+            return Err(receive::mismatch(&expected, kind, said.rsplit('/').next().unwrap_or(said)));
+        }
+        // What is given twice is judged as asked; what is unknown can't be owned, whatever is asked.
+        let twice: Vec<String> = twice.iter().map(ToString::to_string).collect();
+        judge(&call.cx, &twice, self.options.field_validation, |problems| {
+            Status::bad_request(format!("error strict decoding YAML: {problems}"))
+        })?;
         let typed = schema::normal::typed(expected.ty, Value::Map(config.clone()));
         let why = match typed {
             Ok(decoded) => decoded.problems.into_iter().find_map(|problem| match problem {
@@ -165,24 +178,51 @@ impl Patched {
                 defaults: true,
             }));
         };
-        let patch = schema::json::parse(&self.bytes)
-            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-        if kind != PatchKind::Json && !matches!(patch, Value::Map(_)) {
-            return Err(Status::bad_request("error decoding patch: a merge patch must be an object"));
-        }
+        let (patch, problems) = parsed_patch(kind, &self.bytes)?;
         Ok(Box::new(Patch {
             kind,
             patch,
+            problems,
             ty: expected.ty,
-            what: format_kind(served),
             validation: self.options.field_validation,
             defaults: true,
         }))
     }
 }
 
-fn format_kind(served: &Served) -> String {
-    served.group_kind().to_string()
+/// A patch and what strict validation finds in it, refused in Go's words.
+fn parsed_patch(kind: PatchKind, bytes: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    let prefix = if kind == PatchKind::Strategic { "" } else { "error decoding patch: " };
+    let bad = |why: String| Status::bad_request(format!("{prefix}{why}"));
+    let (patch, twice) = schema::json::parse_strict(bytes).map_err(|error| bad(error.to_string()))?;
+    let wanted = match kind {
+        PatchKind::Json => "[]handlers.jsonPatchOp",
+        PatchKind::Merge | PatchKind::Strategic => "map[string]interface {}",
+    };
+    let got = match (&patch, kind) {
+        (Value::List(_), PatchKind::Json) | (Value::Map(_), PatchKind::Merge | PatchKind::Strategic) => None,
+        (Value::List(_), _) => Some("array"),
+        (Value::Map(_), _) => Some("object"),
+        (Value::Str(_), _) => Some("string"),
+        (Value::Bool(_), _) => Some("bool"),
+        (Value::Null, _) => Some("null"),
+        _ => Some("number"),
+    };
+    if let Some(got) = got {
+        return Err(bad(format!("json: cannot unmarshal {got} into Go value of type {wanted}")));
+    }
+    let mut problems: Vec<String> = twice.iter().map(ToString::to_string).collect();
+    if let Value::List(operations) = &patch {
+        for (n, operation) in operations.iter().enumerate() {
+            for (key, _) in operation.as_map().into_iter().flat_map(Map::iter) {
+                if !matches!(key, "op" | "path" | "from" | "value") {
+                    problems.push(format!("unknown field \"[{n}].{key}\""));
+                }
+            }
+        }
+        problems.iter_mut().for_each(|problem| problem.insert_str(0, "json patch "));
+    }
+    Ok((patch, problems))
 }
 
 pub(super) async fn patch(

@@ -128,9 +128,11 @@ pub fn decode_as(
             expected.api_version
         )));
     }
-    let mut object = judge(cx, decoded, validation, |problems| {
+    let problems: Vec<String> = decoded.problems.iter().map(ToString::to_string).collect();
+    judge(cx, &problems, validation, |problems| {
         expected.refused(expected.kind, expected.version(), &format!("strict decoding error: {problems}"))
     })?;
+    let mut object = decoded.object;
     object.insert("apiVersion", expected.api_version);
     object.insert("kind", expected.kind);
     Ok(object)
@@ -146,7 +148,8 @@ fn expected_words(expected: &Expected<'_>, why: &str, summary: &str, kind: &str)
     expected.refused(kind, expected.version(), why)
 }
 
-fn mismatch(expected: &Expected<'_>, kind: &str, version: &str) -> Status {
+/// 400 for a body of another kind.
+pub(crate) fn mismatch(expected: &Expected<'_>, kind: &str, version: &str) -> Status {
     let why =
         format!("converting ({version}.{kind}) to ({}.{}): unknown conversion", expected.version(), expected.kind);
     expected.refused(kind, version, &why)

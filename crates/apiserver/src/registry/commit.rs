@@ -25,6 +25,14 @@ pub(super) enum Act {
     Delete,
 }
 
+/// What an object may weigh as it is stored: etcd's limit on a request.
+const MAX_OBJECT: usize = 1536 * 1024;
+
+/// 500, as upstream passes on what etcd says.
+fn too_large() -> Status {
+    Status::new(500, Reason::Unknown, "etcdserver: request is too large")
+}
+
 impl Registry {
     /// Does `act` to the object of a key if its revision is `expected` (0: there is none), with what goes along.
     pub(super) async fn commit(
@@ -37,6 +45,7 @@ impl Registry {
     ) -> Result<Committed, Status> {
         let full = Bytes::from(format!("{}{key}", cacher.layout.prefix));
         let op = match act {
+            Act::Put { value, .. } if value.len() + full.len() > MAX_OBJECT => return Err(too_large()),
             Act::Put { value, lease } => Op::Put { key: full.clone(), value, lease },
             Act::Delete => Op::Delete { keys: KeyRange::key(full.clone()) },
         };
@@ -71,7 +80,7 @@ impl Registry {
 /// What a client is told when the store refuses.
 pub(super) fn refused(error: &store::Error) -> Status {
     match error {
-        store::Error::TooLarge { .. } => Status::new(413, Reason::RequestEntityTooLarge, error.to_string()),
+        store::Error::TooLarge { .. } => too_large(),
         store::Error::ReadOnly { .. } | store::Error::Closed | store::Error::Unavailable(_) => {
             let mut status = Status::service_unavailable(error.to_string());
             status.details_mut().retry_after_seconds = 1;

@@ -14,11 +14,14 @@ pub fn complete(ty: TypeRef<'_>, object: &mut Map) {
             account(object.get_mut("spec"));
             pod_ips(object);
         }
+        "apps.v1.StatefulSet" => {
+            account(object.at_mut(&["spec", "template", "spec"]));
+            claims(object);
+        }
         "core.v1.PodTemplate" => account(object.at_mut(&["template", "spec"])),
         "core.v1.ReplicationController"
         | "apps.v1.Deployment"
         | "apps.v1.ReplicaSet"
-        | "apps.v1.StatefulSet"
         | "apps.v1.DaemonSet"
         | "batch.v1.Job" => account(object.at_mut(&["spec", "template", "spec"])),
         "batch.v1.CronJob" => account(object.at_mut(&["spec", "jobTemplate", "spec", "template", "spec"])),
@@ -47,6 +50,15 @@ fn account(spec: Option<&mut Value>) {
     };
     spec.insert("serviceAccount", name.as_str());
     spec.insert("serviceAccountName", name);
+}
+
+/// Claims in a StatefulSet say their kind, whatever they were given with.
+fn claims(set: &mut Map) {
+    let claims = set.at_mut(&["spec", "volumeClaimTemplates"]).and_then(Value::as_list_mut);
+    for claim in claims.into_iter().flatten().filter_map(Value::as_map_mut) {
+        claim.insert("apiVersion", "v1");
+        claim.insert("kind", "PersistentVolumeClaim");
+    }
 }
 
 /// `podIP` is the first of `podIPs`; where they differ, it counts.

@@ -3,9 +3,9 @@
 use super::{Served, Subresource, Target, managed};
 use crate::context::Context;
 use crate::options::{FieldValidation, Options};
-use api::{Reason, Status};
+use api::{FieldError, GroupKind, Reason, Status};
 use schema::patch::PatchError;
-use schema::{Decoded, Map, TypeRef, Value};
+use schema::{Map, TypeRef, Value};
 
 /// Makes the object that is to be from the one that is. It is asked again when the object changed meanwhile.
 pub trait Mutation: Send + Sync {
@@ -66,10 +66,10 @@ pub enum PatchKind {
 pub struct Patch<'a> {
     pub kind: PatchKind,
     pub patch: Value,
+    /// What is wrong with the patch itself, where strict validation looks: fields given twice.
+    pub problems: Vec<String>,
     /// What is patched: the kind of the resource, or of a subresource's lens.
     pub ty: TypeRef<'a>,
-    /// The kind's name, for messages.
-    pub what: String,
     pub validation: FieldValidation,
     pub defaults: bool,
 }
@@ -88,15 +88,27 @@ impl Mutation for Patch<'_> {
                 schema::patch::strategic::apply(self.ty, target, patch.clone()).map_err(refused)?;
             }
         }
-        let decoded = schema::normal::typed(self.ty, value)
-            .map_err(|error| invalid_patch(&self.what, existing.str_at(&["metadata", "name"]), &error.to_string()))?;
-        let mut object = judge(cx, decoded, self.validation, |problems| {
-            invalid_patch(
-                &self.what,
-                existing.str_at(&["metadata", "name"]),
-                &format!("strict decoding error: {problems}"),
-            )
+        // Upstream shows the patched object; of a strategic patch, the patch.
+        let shown = match self.kind {
+            PatchKind::Strategic => None,
+            PatchKind::Json | PatchKind::Merge => Some(value.clone()),
+        };
+        let shown = || match &shown {
+            None => schema::patch::shown(&self.patch).to_string(),
+            Some(value) => {
+                let mut json = Vec::new();
+                schema::json::encode_value(value, &mut json);
+                String::from_utf8_lossy(&json).into_owned()
+            }
+        };
+        let decoded =
+            schema::normal::typed(self.ty, value).map_err(|error| invalid_patch(&shown(), &error.to_string()))?;
+        let found = decoded.problems.iter().map(ToString::to_string);
+        let problems: Vec<String> = self.problems.iter().cloned().chain(found).collect();
+        judge(cx, &problems, self.validation, |problems| {
+            invalid_patch(&shown(), &format!("strict decoding error: {problems}"))
         })?;
+        let mut object = decoded.object;
         if self.defaults {
             super::complete::complete(self.ty, &mut object);
         }
@@ -104,53 +116,46 @@ impl Mutation for Patch<'_> {
     }
 }
 
-/// 422 as upstream words what a patch made of an object.
-fn invalid_patch(what: &str, name: &str, why: &str) -> Status {
-    let mut status =
-        Status::new(422, Reason::Invalid, format!("{what} \"{name}\" is invalid: patch: Invalid value: {why}"));
-    let details = status.details_mut();
-    details.name = name.to_owned();
-    details.kind = what.to_owned();
-    details.causes.push(api::Cause {
-        reason: "FieldValueInvalid".into(),
-        message: format!("Invalid value: {why}"),
-        field: "patch".into(),
-    });
-    status
+/// 422 as upstream words what a patch made of an object: the kind is not named.
+fn invalid_patch(shown: &str, why: &str) -> Status {
+    let error = FieldError::invalid(&"patch", shown, why);
+    Status::invalid(&GroupKind::new("", ""), "", &[error])
 }
 
+/// What upstream's generic answers say, which keep the reason to themselves.
 fn refused(error: PatchError) -> Status {
     match error {
         PatchError::Malformed(why) => Status::bad_request(why),
         PatchError::Rejected(why) => {
-            let message = format!("the server rejected our request due to an error in our request: {why}");
-            Status::new(422, Reason::Invalid, message)
+            tracing::debug!(why, "a patch does not fit its object");
+            let message = "the server rejected our request due to an error in our request";
+            let mut status = Status::new(422, Reason::Invalid, message);
+            status.details_mut();
+            status
         }
-        PatchError::TooMany { .. } => Status::new(413, Reason::RequestEntityTooLarge, error.to_string()),
+        PatchError::TooMany { .. } => {
+            Status::new(413, Reason::RequestEntityTooLarge, format!("Request entity too large: {error}"))
+        }
+        PatchError::Failed(why) => Status::new(500, Reason::Unknown, why),
     }
 }
 
-/// Takes a decoded object, or refuses or warns of what is unknown or twice in it, as `fieldValidation` says.
+/// Refuses or warns of what is unknown or twice in an object, as `fieldValidation` says.
 ///
 /// # Errors
 /// What `strict` makes of the problems.
 pub fn judge(
     cx: &Context,
-    decoded: Decoded,
+    problems: &[String],
     validation: FieldValidation,
     strict: impl FnOnce(&str) -> Status,
-) -> Result<Map, Status> {
-    if !decoded.problems.is_empty() {
-        match validation {
-            FieldValidation::Ignore => {}
-            FieldValidation::Warn => decoded.problems.iter().for_each(|problem| cx.warn(problem.to_string())),
-            FieldValidation::Strict => {
-                let problems: Vec<String> = decoded.problems.iter().map(ToString::to_string).collect();
-                return Err(strict(&problems.join(", ")));
-            }
-        }
+) -> Result<(), Status> {
+    match validation {
+        FieldValidation::Warn => problems.iter().for_each(|problem| cx.warn(problem)),
+        FieldValidation::Strict if !problems.is_empty() => return Err(strict(&problems.join(", "))),
+        FieldValidation::Strict | FieldValidation::Ignore => {}
     }
-    Ok(decoded.object)
+    Ok(())
 }
 
 /// Server-side apply.

@@ -176,6 +176,10 @@ impl ApiServer {
         };
         match handlers::handle(&self.registry, call).await {
             Ok(response) => Ok(response),
+            // Of a version that is served the router says it, of others the mux.
+            Err(NotServed::Path) if self.registry.table().has_version(&info.group, &info.version) => {
+                Err(Status::no_such_path())
+            }
             Err(NotServed::Path) => Ok(super::paths::not_found()),
             Err(NotServed::Refused(status)) => Err(status),
         }

@@ -43,7 +43,7 @@ impl ApiServer {
         let path = info.path.as_str();
         let trimmed = path.trim_end_matches('/');
         let root = trimmed.trim_start_matches('/').split('/').next().unwrap_or("");
-        if !matches!(parts.method, Method::GET | Method::HEAD) {
+        if matches!(root, "api" | "apis" | "version") && parts.method != Method::GET {
             return Err(Status::method_not_allowed());
         }
         let gzip = parts.headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("gzip"));

@@ -73,7 +73,7 @@ impl Server {
     }
 
     pub fn client(&self) -> Client {
-        Client { service: self.api.local_service(UserInfo::new("tester", ["system:masters"])) }
+        Client::of(self.api.local_service(UserInfo::new("tester", ["system:masters"])))
     }
 }
 
@@ -110,6 +110,10 @@ pub struct Client {
 }
 
 impl Client {
+    pub fn of(service: LocalService) -> Self {
+        Client { service }
+    }
+
     pub async fn send(
         &self,
         method: Method,

@@ -5,6 +5,7 @@
 mod client;
 mod crud;
 mod lists;
+mod refusals;
 mod watches;
 mod wire;
 mod writes;

@@ -5,8 +5,8 @@ use crate::tree::{Map, Value};
 
 /// Upstream's limit on the operations of one patch.
 pub const MAX_OPERATIONS: usize = 10_000;
-/// Copies may grow an object; together they may not add more elements than this.
-const MAX_COPIED: usize = 1_000_000;
+/// Copies may grow an object; together they may not add more bytes of JSON than this, as upstream.
+const MAX_COPIED: usize = 3 * 1024 * 1024;
 
 /// One operation, read.
 enum Operation {
@@ -106,7 +106,9 @@ fn run(target: &mut Value, operation: Operation, copied: &mut usize) -> Result<(
             let value = find(target, &from.tokens).ok_or_else(|| missing("copy", &from))?.clone();
             *copied += size(&value);
             if *copied > MAX_COPIED {
-                return Err(PatchError::Rejected(format!("the patch copies more than {MAX_COPIED} values")));
+                return Err(PatchError::Rejected(format!(
+                    "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MAX_COPIED}"
+                )));
             }
             add(target, &to, value, "copy")
         }
@@ -118,11 +120,14 @@ fn run(target: &mut Value, operation: Operation, copied: &mut usize) -> Result<(
     }
 }
 
+/// How long the JSON of a value is, about.
 fn size(value: &Value) -> usize {
     match value {
-        Value::List(list) => 1 + list.iter().map(size).sum::<usize>(),
-        Value::Map(map) => 1 + map.iter().map(|(_, v)| size(v)).sum::<usize>(),
-        _ => 1,
+        Value::List(list) => 2 + list.iter().map(|item| 1 + size(item)).sum::<usize>(),
+        Value::Map(map) => 2 + map.iter().map(|(key, value)| key.len() + 4 + size(value)).sum::<usize>(),
+        Value::Str(text) => text.len() + 2,
+        Value::Raw(text) => text.len(),
+        _ => 5,
     }
 }
 

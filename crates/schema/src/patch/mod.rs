@@ -3,9 +3,12 @@
 //! All work on untyped trees: nulls and unknown fields are kept, and the result is checked against its type by
 //! [`crate::normal::typed`] afterwards.
 
+mod go;
 pub mod json;
 pub mod merge;
 pub mod strategic;
+
+pub use go::shown;
 
 use thiserror::Error;
 
@@ -21,6 +24,9 @@ pub enum PatchError {
     /// More operations than are allowed: 413.
     #[error("The allowed maximum operations in a JSON patch is {limit}, got {got}")]
     TooMany { limit: usize, got: usize },
+    /// What upstream has no better answer for than 500.
+    #[error("{0}")]
+    Failed(String),
 }
 
 #[cfg(test)]

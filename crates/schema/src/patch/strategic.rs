@@ -3,7 +3,7 @@
 //! Directives: `$patch` (replace, delete, merge), `$retainKeys`, `$deleteFromPrimitiveList/FIELD`, `$setElementOrder/FIELD`
 //! (sig-api-machinery, strategic-merge-patch.md).
 
-use super::PatchError;
+use super::{PatchError, shown};
 use crate::tree::{Map, Value};
 use crate::types::{Kind, TypeRef};
 
@@ -32,8 +32,14 @@ pub fn apply(ty: TypeRef<'_>, target: &mut Map, patch: Map) -> Result<(), PatchE
     merge_map(Some(ty), target, patch)
 }
 
-fn malformed(why: String) -> PatchError {
-    PatchError::Malformed(why)
+/// 400, in upstream's words.
+fn malformed(why: &str) -> PatchError {
+    PatchError::Malformed(why.to_owned())
+}
+
+fn unknown_directive(directive: &Value, patch: &Map) -> PatchError {
+    let patch = Value::Map(patch.clone());
+    PatchError::Failed(format!("unknown patch type: {} in map: {}", shown(directive), shown(&patch)))
 }
 
 fn rule<'s>(ty: Option<TypeRef<'s>>, key: &str) -> Rule<'s> {
@@ -72,7 +78,7 @@ fn merge_map(ty: Option<TypeRef<'_>>, target: &mut Map, mut patch: Map) -> Resul
                 return Ok(());
             }
             Some("merge") => {}
-            _ => return Err(malformed(format!("unknown patch type found: {}", shown(&directive)))),
+            _ => return Err(unknown_directive(&directive, &patch)),
         }
     }
     if let Some(keep) = patch.remove(RETAIN_KEYS) {
@@ -84,9 +90,9 @@ fn merge_map(ty: Option<TypeRef<'_>>, target: &mut Map, mut patch: Map) -> Resul
     let mut plain = Vec::with_capacity(entries.len());
     for (key, value) in entries {
         if let Some(field) = key.strip_prefix(SET_ELEMENT_ORDER) {
-            orders.push((field.to_owned(), list(value, &key)?));
+            orders.push((field.to_owned(), list(value, "invalid patch format of setElementOrder list")?));
         } else if let Some(field) = key.strip_prefix(DELETE_FROM_PRIMITIVES) {
-            deletions.push((field.to_owned(), list(value, &key)?));
+            deletions.push((field.to_owned(), list(value, "invalid patch format of primitive list")?));
         } else {
             plain.push((key, value));
         }
@@ -139,10 +145,10 @@ fn merge_map(ty: Option<TypeRef<'_>>, target: &mut Map, mut patch: Map) -> Resul
     Ok(())
 }
 
-fn list(value: Value, directive: &str) -> Result<Vec<Value>, PatchError> {
+fn list(value: Value, otherwise: &str) -> Result<Vec<Value>, PatchError> {
     match value {
         Value::List(list) => Ok(list),
-        other => Err(malformed(format!("expected a list for the directive {directive:?}, got {}", shown(&other)))),
+        _ => Err(malformed(otherwise)),
     }
 }
 
@@ -150,10 +156,10 @@ fn retain_keys(target: &mut Map, keep: &Value, patch: &Map) -> Result<(), PatchE
     let keep = keep
         .as_list()
         .and_then(|l| l.iter().map(Value::as_str).collect::<Option<Vec<_>>>())
-        .ok_or_else(|| malformed("invalid patch format of retainKeys".to_owned()))?;
+        .ok_or_else(|| malformed("invalid patch format of retainKeys"))?;
     for (key, _) in patch.iter() {
         if !key.starts_with('$') && !keep.contains(&key) && !patch.get(key).is_some_and(Value::is_null) {
-            return Err(malformed(format!("{key:?} is in the patch but not in its $retainKeys")));
+            return Err(malformed("invalid patch format of retainKeys"));
         }
     }
     target.retain(|key, _| keep.contains(&key));
@@ -191,27 +197,36 @@ fn merge_maps(field: &str, rule: Rule<'_>, items: &mut Vec<Value>, patch: Vec<Va
     let mut replace = false;
     let mut merged = Vec::with_capacity(patch.len());
     for item in patch {
-        let Value::Map(mut item) = item else {
-            return Err(malformed(format!("the list {field:?} of the patch mixes maps with other values")));
+        let mut item = match item {
+            Value::Map(item) => item,
+            other => {
+                return Err(PatchError::Failed(format!(
+                    "the list {field} of the patch mixes maps with other values: {}",
+                    shown(&other)
+                )));
+            }
         };
-        match item.get(DIRECTIVE).map(|d| (d.as_str().map(str::to_owned), shown(d))) {
+        match item.get(DIRECTIVE).map(|d| d.as_str().unwrap_or("").to_owned()).as_deref() {
             None => merged.push(item),
-            Some((Some(directive), _)) if directive == "merge" => {
+            Some("merge") => {
                 item.remove(DIRECTIVE);
                 merged.push(item);
             }
-            Some((Some(directive), _)) if directive == "replace" => {
+            Some("replace") => {
                 replace = true;
                 item.remove(DIRECTIVE);
                 if !item.is_empty() {
                     merged.push(item);
                 }
             }
-            Some((Some(directive), _)) if directive == "delete" => {
-                let value = item.get(key).ok_or_else(|| no_key(field, key))?;
+            Some("delete") => {
+                let value = item.get(key).ok_or_else(|| no_key(&item, key))?;
                 items.retain(|existing| existing.as_map().and_then(|m| m.get(key)) != Some(value));
             }
-            Some((_, shown)) => return Err(malformed(format!("unknown patch type found: {shown}"))),
+            Some(_) => {
+                let directive = item.remove(DIRECTIVE).unwrap_or_default();
+                return Err(unknown_directive(&directive, &item));
+            }
         }
     }
     if replace {
@@ -224,7 +239,7 @@ fn merge_maps(field: &str, rule: Rule<'_>, items: &mut Vec<Value>, patch: Vec<Va
     }
     let element = element(rule.ty);
     for item in merged {
-        let value = item.get(key).ok_or_else(|| no_key(field, key))?;
+        let value = item.get(key).ok_or_else(|| no_key(&item, key))?;
         let found = items.iter_mut().filter_map(Value::as_map_mut).find(|m| m.get(key) == Some(value));
         match found {
             Some(existing) => merge_map(element, existing, item)?,
@@ -238,8 +253,9 @@ fn merge_maps(field: &str, rule: Rule<'_>, items: &mut Vec<Value>, patch: Vec<Va
     Ok(())
 }
 
-fn no_key(field: &str, key: &str) -> PatchError {
-    PatchError::Rejected(format!("an item of the list {field:?} does not contain declared merge key: {key}"))
+fn no_key(item: &Map, key: &str) -> PatchError {
+    let item = Value::Map(item.clone());
+    PatchError::Failed(format!("map: {} does not contain declared merge key: {key}", shown(&item)))
 }
 
 /// What two items have in common when they are the same item.
@@ -299,12 +315,6 @@ fn strip_value(value: &mut Value) {
     }
 }
 
-fn shown(value: &Value) -> String {
-    let mut out = Vec::new();
-    crate::json::encode_value(value, &mut out);
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -356,8 +366,15 @@ mod tests {
             ),
             Ok(value(r#"{"metadata":{"finalizers":["a","c","d"]}}"#))
         );
-        assert!(matches!(patched(&target, r#"{"$patch":"explode"}"#), Err(PatchError::Malformed(_))));
-        assert!(matches!(patched(&target, &containers(r#"[{"image":"x"}]"#)), Err(PatchError::Rejected(_))));
+        let failed = |patch: &str| match patched(&target, patch) {
+            Err(PatchError::Failed(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(failed(r#"{"$patch":"explode","a":1}"#), "unknown patch type: explode in map: map[a:1]");
+        let no_key = "map: map[image:x] does not contain declared merge key: name";
+        assert_eq!(failed(&containers(r#"[{"image":"x"}]"#)), no_key);
+        let retain = r#"{"spec":{"$retainKeys":["a"],"b":1}}"#;
+        assert_eq!(patched(&target, retain), Err(PatchError::Malformed("invalid patch format of retainKeys".into())));
     }
 
     #[test]

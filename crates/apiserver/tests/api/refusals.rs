@@ -1,0 +1,219 @@
+//! Refusals to the letter: of patches, of options, of what is too large.
+
+use crate::client::Server;
+use http::Method;
+use serde_json::{Value, json};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const JSON: &str = "application/json";
+const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const APPLY: &str = "application/apply-patch+yaml";
+
+#[tokio::test]
+async fn patches_are_refused_in_upstreams_words() {
+    let server = Server::start().await;
+    let client = server.client();
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    client.post(PODS, &pod).await.ok();
+    let generic = "the server rejected our request due to an error in our request";
+    let not_a = |what: &str, wanted: &str| format!("json: cannot unmarshal {what} into Go value of type {wanted}");
+    let map = "map[string]interface {}";
+    for (kind, body, code, message) in [
+        (JSON_PATCH, r#"[{"op":"test","path":"/metadata/name","value":"q"}]"#, 422, generic.to_owned()),
+        (JSON_PATCH, r#"[{"op":"remove","path":"/spec/nope"}]"#, 422, generic.to_owned()),
+        (JSON_PATCH, r#"{}"#, 400, format!("error decoding patch: {}", not_a("object", "[]handlers.jsonPatchOp"))),
+        (MERGE, r#"[]"#, 400, format!("error decoding patch: {}", not_a("array", map))),
+        (STRATEGIC, r#"[]"#, 400, not_a("array", map)),
+        (STRATEGIC, r#"{"spec":{"$retainKeys":"x"}}"#, 400, "invalid patch format of retainKeys".to_owned()),
+        (
+            STRATEGIC,
+            r#"{"spec":{"$setElementOrder/containers":1}}"#,
+            400,
+            "invalid patch format of setElementOrder list".to_owned(),
+        ),
+        (
+            STRATEGIC,
+            r#"{"metadata":{"$deleteFromPrimitiveList/finalizers":1}}"#,
+            400,
+            "invalid patch format of primitive list".to_owned(),
+        ),
+        (
+            STRATEGIC,
+            r#"{"spec":{"containers":[{"image":"x"}]}}"#,
+            500,
+            "map: map[image:x] does not contain declared merge key: name".to_owned(),
+        ),
+        (STRATEGIC, r#"{"spec":{"$patch":"x"}}"#, 500, "unknown patch type: x in map: map[]".to_owned()),
+        (
+            STRATEGIC,
+            r#"{"spec":{"priority":"x"}}"#,
+            422,
+            "\"\" is invalid: patch: Invalid value: \"map[spec:map[priority:x]]\": ".to_owned(),
+        ),
+        (
+            MERGE,
+            r#"{"spec":{"priority":"x"}}"#,
+            422,
+            "\"\" is invalid: patch: Invalid value: \"{\\\"apiVersion\\\":\\\"v1\\\",\\\"kind\\\":\\\"Pod\\\","
+                .to_owned(),
+        ),
+    ] {
+        let refused = client.patch(&format!("{PODS}/p"), kind, body).await.refused(code);
+        let said = refused["message"].as_str().unwrap().trim_start();
+        assert!(said.starts_with(&message), "{kind} {body}: {said}");
+        if code == 422 {
+            assert_eq!(refused["reason"], "Invalid", "{body}");
+            assert!(refused["details"].get("name").is_none(), "{refused}");
+        }
+    }
+    let strict = format!("{PODS}/p?fieldValidation=Strict");
+    for (kind, body, problem) in [
+        (MERGE, r#"{"spec":{"nope":1}}"#, "unknown field \"spec.nope\""),
+        (STRATEGIC, r#"{"spec":{"nope":1}}"#, "unknown field \"spec.nope\""),
+        (MERGE, r#"{"metadata":{"labels":{"a":"1","a":"2"}}}"#, "duplicate field \"metadata.labels.a\""),
+        (STRATEGIC, r#"{"metadata":{"labels":{"a":"1","a":"2"}}}"#, "duplicate field \"metadata.labels.a\""),
+        (JSON_PATCH, r#"[{"op":"add","path":"/spec/nope","value":1}]"#, "unknown field \"spec.nope\""),
+        (
+            JSON_PATCH,
+            r#"[{"op":"test","path":"/metadata/name","value":"p","x":1}]"#,
+            "json patch unknown field \"[0].x\"",
+        ),
+    ] {
+        let refused = client.patch(&strict, kind, body).await.refused(422);
+        let wanted = format!("strict decoding error: {problem}");
+        assert!(refused["message"].as_str().unwrap().ends_with(&wanted), "{refused}");
+        assert_eq!(refused["details"]["causes"][0]["field"], "patch");
+        let warned = client.patch(&format!("{PODS}/p?dryRun=All"), kind, body).await;
+        assert_eq!(warned.code, 200, "{}", warned.text());
+        let warning = format!("299 - \"{}\"", problem.replace('"', "\\\""));
+        assert_eq!(warned.headers["warning"], warning, "{kind}");
+        let ignored = client.patch(&format!("{PODS}/p?dryRun=All&fieldValidation=Ignore"), kind, body).await;
+        assert!(ignored.code == 200 && !ignored.headers.contains_key("warning"), "{}", ignored.text());
+    }
+    let twice = "kind: Pod\napiVersion: v1\nmetadata: {name: p, labels: {a: b, a: c}}\n";
+    let target = format!("{strict}&fieldManager=m");
+    let refused = client.patch(&target, APPLY, twice).await.refused(400);
+    assert!(refused["message"].as_str().unwrap().starts_with("error strict decoding YAML: "), "{refused}");
+    let other = twice.replace("apiVersion: v1", "apiVersion: v2");
+    let refused = client.patch(&target, APPLY, &other).await.refused(400);
+    assert_eq!(
+        refused["message"],
+        "Incorrect version specified in apply patch. Specified patch version: v2, expected: v1"
+    );
+    let untouched = client.get(&format!("{PODS}/p")).await.ok();
+    assert_eq!(untouched["metadata"]["managedFields"].as_array().unwrap().len(), 1, "nothing was changed by any");
+}
+
+#[tokio::test]
+async fn patches_are_limited() {
+    let server = Server::start().await;
+    let client = server.client();
+    client.post(MAPS, &json!({"metadata": {"name": "a"}, "data": {"k": "x".repeat(900_000)}})).await.ok();
+    let path = format!("{MAPS}/a");
+    let many = vec![json!({"op": "test", "path": "/metadata/name", "value": "a"}); 10_001];
+    let refused = client.patch(&path, JSON_PATCH, &Value::from(many).to_string()).await.refused(413);
+    assert_eq!(
+        refused["message"],
+        "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 10001"
+    );
+    assert_eq!(refused["reason"], "RequestEntityTooLarge");
+    // Copies together may not grow the object by more than three MiB, however small the patch.
+    let copies: Vec<Value> =
+        (0..4).map(|n| json!({"op": "copy", "from": "/data/k", "path": format!("/data/k{n}")})).collect();
+    client.patch(&path, JSON_PATCH, &Value::from(copies).to_string()).await.refused(422);
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused() {
+    let server = Server::start().await;
+    let client = server.client();
+    let annotated = |bytes: usize| json!({"metadata": {"name": "a"}, "binaryData": {"k": "A".repeat(bytes / 4 * 4)}});
+    let body = client.post(MAPS, &annotated(3 << 20)).await.refused(413);
+    assert_eq!(body["message"], "Request entity too large: limit is 3145728");
+    assert_eq!(body["reason"], "RequestEntityTooLarge");
+    // A kind whose own rules allow it, as far as etcd's limit.
+    let revisions = "/apis/apps/v1/namespaces/default/controllerrevisions";
+    let revision = |bytes: usize| json!({"metadata": {"name": "r"}, "revision": 1, "data": {"k": "A".repeat(bytes)}});
+    let object = client.post(revisions, &revision(1_600_000)).await.refused(500);
+    assert_eq!(object["message"], "etcdserver: request is too large");
+    assert!(object.get("reason").is_none(), "{object}");
+    assert_eq!(client.get(&format!("{revisions}/r")).await.code, 404);
+    client.post(revisions, &revision(1_500_000)).await.ok();
+    let bomb = {
+        let mut text = String::from("kind: ConfigMap\nmetadata: {name: b}\na0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+        for n in 1..10 {
+            let alias = format!("*a{}, ", n - 1).repeat(9);
+            text.push_str(&format!("a{n}: &a{n} [{}]\n", alias.trim_end_matches(", ")));
+        }
+        text
+    };
+    let bomb = client.raw(Method::POST, MAPS, &[("content-type", "application/yaml")], bomb).await;
+    assert_eq!(bomb.code, 400, "{}", bomb.text());
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let deep =
+            format!("{{\"metadata\":{{\"name\":\"d\"}},\"data\":{}{}}}", open.repeat(100_000), close.repeat(100_000));
+        assert_eq!(client.raw(Method::POST, MAPS, &[("content-type", JSON)], deep.clone()).await.code, 400);
+        assert_eq!(client.raw(Method::POST, MAPS, &[("content-type", "application/yaml")], deep).await.code, 400);
+    }
+}
+
+#[tokio::test]
+async fn options_are_checked() {
+    let server = Server::start().await;
+    let client = server.client();
+    let object = json!({"metadata": {"name": "a"}});
+    for (query, message) in [
+        (
+            "dryRun=Some",
+            "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"Some\"]: supported values: \"All\"",
+        ),
+        (
+            "fieldValidation=Loose",
+            "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: \"Loose\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"",
+        ),
+    ] {
+        assert_eq!(client.post(&format!("{MAPS}?{query}"), &object).await.refused(422)["message"], message);
+    }
+    client.post(MAPS, &object).await.ok();
+    let path = format!("{MAPS}/a");
+    let force = client.patch(&format!("{path}?force=true"), MERGE, "{}").await.refused(422);
+    assert!(force["message"].as_str().unwrap().contains("force: Forbidden: may not be specified for non-apply patch"));
+    let unnamed = client.patch(&path, APPLY, "kind: ConfigMap\napiVersion: v1\n").await.refused(422);
+    assert!(unnamed["message"].as_str().unwrap().contains("fieldManager: Required value: is required for apply patch"));
+    let long = "m".repeat(129);
+    assert_eq!(client.patch(&format!("{path}?fieldManager={long}"), MERGE, "{}").await.code, 422);
+    assert_eq!(client.patch(&format!("{path}?fieldManager=a%07b"), MERGE, "{}").await.code, 422);
+    for (body, code) in [
+        (json!({"propagationPolicy": "Sideways"}), 422),
+        (json!({"propagationPolicy": "Orphan", "orphanDependents": true}), 422),
+        (json!({"kind": "Pod"}), 400),
+        (json!({"gracePeriodSeconds": "x"}), 400),
+    ] {
+        let refused = client.raw(Method::DELETE, &path, &[("content-type", JSON)], body.to_string()).await;
+        assert_eq!(refused.code.as_u16(), code, "{body}: {}", refused.text());
+    }
+    let media = client.raw(Method::DELETE, &path, &[("content-type", "text/plain")], "x").await.refused(415);
+    assert_eq!(media["reason"], "UnsupportedMediaType");
+    assert_eq!(
+        media["message"],
+        "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf"
+    );
+    let patch = client.patch(&path, "text/plain", "x").await.refused(415);
+    assert_eq!(
+        patch["message"],
+        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"
+    );
+    for accept in ["text/html", "application/cbor", "application/json;as=Nothing;v=v1;g=meta.k8s.io"] {
+        let refused = client.raw(Method::GET, &path, &[("accept", accept)], "").await.refused(406);
+        assert_eq!(refused["reason"], "NotAcceptable", "{accept}");
+        assert_eq!(
+            refused["message"],
+            "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"
+        );
+    }
+    let stream = client.raw(Method::GET, &format!("{MAPS}?watch=true"), &[("accept", "application/yaml")], "").await;
+    assert_eq!(stream.code, 406, "{}", stream.text());
+}
