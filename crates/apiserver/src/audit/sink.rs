@@ -84,7 +84,10 @@ impl Writer {
 
     fn write(&mut self, line: &[u8]) -> std::io::Result<()> {
         if self.rotation.max_size > 0 && self.size > 0 && self.size + line.len() as u64 > self.rotation.max_size {
-            self.rotate()?;
+            let rotated = self.rotate();
+            if let Err(error) = rotated {
+                tracing::error!(path = %self.path.display(), %error, "the audit log could not be rotated");
+            }
         }
         match &mut self.file {
             Some(file) => file.write_all(line)?,
@@ -94,9 +97,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Renames the file by the time and begins another.
+    /// Renames the file by the time and begins another. When that fails, the one there is goes on.
     fn rotate(&mut self) -> std::io::Result<()> {
-        if self.file.take().is_none() {
+        if self.file.is_none() {
             return Ok(());
         }
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -104,6 +107,7 @@ impl Writer {
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S.%f").to_string();
         let directory = self.path.parent().map(Path::to_owned).unwrap_or_default();
         std::fs::rename(&self.path, directory.join(format!("{stem}-{now}{extension}")))?;
+        self.open()?;
         if self.rotation.backups > 0 {
             let look = if directory.as_os_str().is_empty() { Path::new(".") } else { &directory };
             let mut old: Vec<PathBuf> = std::fs::read_dir(look)?
@@ -116,10 +120,14 @@ impl Writer {
             old.sort();
             let surplus = old.len().saturating_sub(self.rotation.backups);
             for path in old.drain(..surplus) {
-                std::fs::remove_file(path)?;
+                match std::fs::remove_file(path) {
+                    // Somebody else tidies up too.
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
             }
         }
-        self.open()
+        Ok(())
     }
 }
 
@@ -139,5 +147,19 @@ mod tests {
         }
         assert_eq!(std::fs::read_to_string(&path).expect("the file"), "line number 5\n");
         assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 3);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_put_aside_goes_on() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.log");
+        let mut writer =
+            Writer { path: path.clone(), rotation: Rotation { max_size: 20, backups: 2 }, file: None, size: 0 };
+        writer.open().expect("a file");
+        writer.write(b"line number 0\n").expect("written");
+        let moved = directory.path().join("elsewhere");
+        std::fs::rename(&path, &moved).expect("moved");
+        writer.write(b"line number 1\n").expect("written");
+        assert_eq!(std::fs::read_to_string(&moved).expect("the file"), "line number 0\nline number 1\n");
     }
 }

@@ -10,15 +10,29 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use schema::{Decoded, Map, TypeRef, Value};
+use std::time::Duration;
 
 /// What a request may weigh.
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
 
+/// What sending a body may take: upstream's time for a whole request.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Reads a body.
 ///
 /// # Errors
-/// 413 for one that is too large, 400 when it can't be read.
-pub async fn read(headers: &HeaderMap, mut body: RequestBody) -> Result<Bytes, Status> {
+/// 413 for one that is too large, 400 when it can't be read, 504 when it does not come.
+pub async fn read(headers: &HeaderMap, body: RequestBody) -> Result<Bytes, Status> {
+    match tokio::time::timeout(PATIENCE, read_all(headers, body)).await {
+        Ok(read) => read,
+        Err(_) => {
+            let why = "Timeout: request did not complete within the allotted timeout";
+            Err(Status::new(504, Reason::Timeout, why))
+        }
+    }
+}
+
+async fn read_all(headers: &HeaderMap, mut body: RequestBody) -> Result<Bytes, Status> {
     let too_large =
         || Status::new(413, Reason::RequestEntityTooLarge, format!("Request entity too large: limit is {MAX_BODY}"));
     let said = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());

@@ -140,7 +140,7 @@ impl ApiServer {
         query: String,
         record: Option<&mut Record>,
     ) -> Result<Response<Body>, Status> {
-        let _place = self.security.limit.admit(info, &cx.user)?;
+        let _place = self.security.limit.admit(info, &cx.user).await?;
         let attributes = Attributes::of(&cx.user, info);
         match self.security.authorizer.authorize(&attributes).await {
             Decision::Allow(reason) => {

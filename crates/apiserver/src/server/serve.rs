@@ -10,9 +10,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,11 +22,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long the head of a request may take.
+/// How long the head of a request may take, the first one with what comes before it.
 const HEADERS: Duration = Duration::from_secs(30);
 /// Pause after the system refused a connection (no descriptors left): what is open may end meanwhile.
 const REFUSED: Duration = Duration::from_millis(50);
 const STREAMS: u32 = 1000;
+/// After how long of silence a peer is asked whether it is still there, and how often: as Go's listeners do. Streams over
+/// HTTP/1.1 have nothing else that notices a peer that has vanished.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long open requests may take to end when the server stops.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -76,6 +81,10 @@ impl ApiServer {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, %address, "no TCP_NODELAY");
         }
+        let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
+        if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keep_alive) {
+            tracing::debug!(%error, %address, "no TCP keep-alive");
+        }
         let handshake = tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await;
         let stream = match handshake {
             Ok(Ok(stream)) => stream,
@@ -93,8 +102,12 @@ impl ApiServer {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let address = peer.address;
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let spoken = Arc::new(AtomicBool::new(false));
+        let speaks = spoken.clone();
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            speaks.store(true, Ordering::Relaxed);
             let (server, peer) = (self.clone(), peer.clone());
+            request.extensions_mut().insert(peer.clone());
             async move {
                 let request = request.map(|body| body.map_err(|error| Box::new(error) as BoxError).boxed_unsync());
                 Ok::<Response<Body>, Infallible>(server.answer(request, Origin::Network(peer)).await)
@@ -112,8 +125,10 @@ impl ApiServer {
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(15));
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        tokio::pin!(connection);
+        let silent = tokio::time::sleep(HEADERS);
+        tokio::pin!(connection, silent);
         let mut asked = false;
+        let mut watched = true;
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
@@ -121,6 +136,12 @@ impl ApiServer {
                         tracing::debug!(%error, %address, "a connection ended badly");
                     }
                     return;
+                }
+                () = &mut silent, if watched => {
+                    watched = false;
+                    if !spoken.load(Ordering::Relaxed) {
+                        return tracing::debug!(%address, "a connection never asked for anything");
+                    }
                 }
                 () = shutdown.cancelled(), if !asked => {
                     asked = true;

@@ -10,16 +10,25 @@ mod stats;
 mod streams;
 mod tls;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -112,6 +121,11 @@ impl Query {
     }
 }
 
+/// How long the head of a request may take, the first one with what comes before it.
+const HEADERS: Duration = Duration::from_secs(30);
+/// After how long of silence a peer is asked whether it is still there, and how often.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
 struct Server {
     shared: Arc<Shared>,
     auth: Auth,
@@ -148,7 +162,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, server: Arc<Server
             Err(error) => {
                 tracing::warn!(%error, "a connection to the node API could not be accepted");
                 // Out of descriptors, most likely; others may be freed meanwhile.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
@@ -157,7 +171,11 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, server: Arc<Server
 async fn connection(stream: TcpStream, acceptor: TlsAcceptor, server: Arc<Server>) {
     // A lost optimisation at worst.
     let _ = stream.set_nodelay(true);
-    let handshake = tokio::time::timeout(std::time::Duration::from_secs(10), acceptor.accept(stream));
+    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
+    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keep_alive) {
+        tracing::debug!(%error, "no TCP keep-alive");
+    }
+    let handshake = tokio::time::timeout(Duration::from_secs(10), acceptor.accept(stream));
     let stream = match handshake.await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -168,14 +186,28 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, server: Arc<Server
     };
     let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
     let peer = peer.and_then(|certificate| auth::user_of_certificate(&certificate));
+    let spoken = Arc::new(AtomicBool::new(false));
+    let speaks = spoken.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        speaks.store(true, Ordering::Relaxed);
         let (server, peer) = (server.clone(), peer.clone());
         async move { Ok::<_, Infallible>(server.handle(request, peer.as_ref()).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().half_close(true);
-    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
-        tracing::debug!(%error, "a connection to the node API ended");
+    builder.http1().half_close(true).timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let silent = async {
+        tokio::time::sleep(HEADERS).await;
+        if spoken.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(%error, "a connection to the node API ended");
+        },
+        () = silent => tracing::debug!("a connection to the node API never asked for anything"),
     }
 }
 
