@@ -8,6 +8,7 @@ mod extensions;
 mod gates;
 mod jobs;
 mod kinds;
+mod secrets;
 mod signing;
 mod table;
 pub mod validation;

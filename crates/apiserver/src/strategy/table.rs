@@ -1,6 +1,6 @@
 //! Which kind has which strategy. Most differ from the standard one in data alone: a row of [`RULES`].
 
-use super::{GarbageCollection, Rules, Strategy, devices, extensions, jobs, kinds, signing};
+use super::{GarbageCollection, Rules, Strategy, devices, extensions, jobs, kinds, secrets, signing};
 use schema::Resource;
 use std::sync::Arc;
 
@@ -55,6 +55,7 @@ pub fn of(row: &Resource) -> Arc<dyn Strategy> {
         ("", "Node") => Arc::new(kinds::Nodes),
         ("", "PersistentVolume" | "PersistentVolumeClaim") => Arc::new(kinds::Volumes(rules)),
         ("", "Pod") => Arc::new(kinds::Pods(rules)),
+        ("", "Secret") => Arc::new(secrets::Secrets(rules)),
         ("", "ServiceAccount") => Arc::new(kinds::ServiceAccounts(rules)),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => Arc::new(extensions::Definitions(rules)),
         ("apiregistration.k8s.io", "APIService") => Arc::new(extensions::ApiServices(rules)),

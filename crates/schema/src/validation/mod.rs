@@ -26,6 +26,7 @@ mod rbac;
 mod service;
 mod storage;
 mod volumes;
+mod warnings;
 mod webhook;
 
 use crate::tree::{Map, Value};
@@ -59,10 +60,10 @@ macro_rules! rules {
 fn of(group: &str, kind: &str) -> Option<Rules> {
     Some(match (group, kind) {
         ("", "ConfigMap") => rules!(config::config_map, config::config_map_update),
-        ("", "Endpoints") => rules!(endpoints::endpoints, endpoints::endpoints_update),
+        ("", "Endpoints") => rules!(endpoints::endpoints, endpoints::endpoints_update, warnings::endpoints),
         ("", "Event") => rules!(events::legacy, events::legacy_update),
         ("", "Namespace") => rules!(cluster::namespace, cluster::namespace_update),
-        ("", "Node") => rules!(cluster::node, cluster::node_update),
+        ("", "Node") => rules!(cluster::node, cluster::node_update, warnings::node),
         ("", "PersistentVolume") => rules!(volumes::volume, volumes::volume_update),
         ("", "PersistentVolumeClaim") => rules!(volumes::claim, volumes::claim_update),
         ("", "Pod") => rules!(pod::create, pod::update, pod::warnings),
@@ -96,14 +97,14 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("certificates.k8s.io", "CertificateSigningRequest") => rules!(certificates::create, certificates::update),
         ("coordination.k8s.io", "Lease") => rules!(cluster::lease),
         ("discovery.k8s.io", "EndpointSlice") => {
-            rules!(endpoints::slice, endpoints::slice_update, endpoints::slice_warnings)
+            rules!(endpoints::slice, endpoints::slice_update, warnings::endpoint_slice)
         }
         ("events.k8s.io", "Event") => rules!(events::strict, events::strict_update),
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => rules!(flowcontrol::schema, flowcontrol::schema_update),
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
             rules!(flowcontrol::level, flowcontrol::level_update)
         }
-        ("node.k8s.io", "RuntimeClass") => rules!(classes::runtime, classes::runtime_update),
+        ("node.k8s.io", "RuntimeClass") => rules!(classes::runtime, classes::runtime_update, warnings::runtime_class),
         ("rbac.authorization.k8s.io", "ClusterRole") => rules!(rbac::cluster_role),
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => {
             rules!(rbac::cluster_role_binding, rbac::cluster_role_binding_update)
@@ -117,8 +118,10 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("scheduling.k8s.io", "PriorityClass") => rules!(classes::priority, classes::priority_update),
         ("storage.k8s.io", "CSIDriver") => rules!(storage::driver, storage::driver_update),
         ("storage.k8s.io", "CSINode") => rules!(storage::node, storage::node_update),
-        ("storage.k8s.io", "CSIStorageCapacity") => rules!(storage::capacity, storage::capacity_update),
-        ("storage.k8s.io", "StorageClass") => rules!(storage::class, storage::class_update),
+        ("storage.k8s.io", "CSIStorageCapacity") => {
+            rules!(storage::capacity, storage::capacity_update, warnings::storage_capacity)
+        }
+        ("storage.k8s.io", "StorageClass") => rules!(storage::class, storage::class_update, warnings::storage_class),
         ("storage.k8s.io", "VolumeAttachment") => rules!(storage::attachment, storage::attachment_update),
         ("storage.k8s.io", "VolumeAttributesClass") => {
             rules!(storage::attributes_class, storage::attributes_class_update)

@@ -140,6 +140,43 @@ fn api_services() {
 }
 
 #[test]
+fn endpoint_slices() {
+    let hinted = |hints: &str| {
+        named("s", &format!(r#""addressType":"IPv4","endpoints":[{{"addresses":["10.0.0.1"],"hints":{{{hints}}}}}]"#))
+    };
+    let many = |n: usize| (0..n).map(|i| format!(r#"{{"name":"n{i}"}}"#)).collect::<Vec<_>>().join(",");
+    check_created(
+        "discovery.k8s.io",
+        "EndpointSlice",
+        &[
+            (&hinted(r#""forZones":[{"name":"a"}],"forNodes":[{"name":"n"}]"#), &[]),
+            (
+                &hinted(r#""forZones":[{"name":"a"},{"name":"a"}],"forNodes":[{"name":"n"},{"name":"n"}]"#),
+                &[
+                    r#"endpoints[0].hints.forZones[1].name: Duplicate value: "a""#,
+                    r#"endpoints[0].hints.forNodes[1].name: Duplicate value: "n""#,
+                ],
+            ),
+            (&hinted(&format!(r#""forNodes":[{}]"#, many(8))), &[]),
+            (
+                &hinted(&format!(r#""forNodes":[{}]"#, many(9))),
+                &["endpoints[0].hints.forNodes: Too many: 9: must have at most 8 items"],
+            ),
+            (
+                &hinted(&format!(r#""forZones":[{}],"forNodes":[{}]"#, many(9), many(9))),
+                &["endpoints[0].hints.forZones: Too many: 9: must have at most 8 items"],
+            ),
+            (
+                &hinted(r#""forNodes":[{"name":"A"}]"#),
+                &[
+                    r#"endpoints[0].hints.forNodes[0].name: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"#,
+                ],
+            ),
+        ],
+    );
+}
+
+#[test]
 fn leases() {
     let lease = |spec: &str| named("l", &format!(r#""spec":{{{spec}}}"#));
     check_created(
@@ -163,6 +200,70 @@ fn leases() {
             ),
         ],
     );
+}
+
+#[test]
+fn what_is_old_is_warned_of() {
+    const ARCH: &str = r#"deprecated since v1.14; use "kubernetes.io/arch" instead"#;
+    let created: &[(&str, &str, &str, &[&str])] = &[
+        (
+            "",
+            "Node",
+            r#""spec":{"externalID":"a"}"#,
+            &["spec.externalID: this field is deprecated, and is unused by Kubernetes"],
+        ),
+        (
+            "storage.k8s.io",
+            "StorageClass",
+            r#""allowedTopologies":[{"matchLabelExpressions":[{"key":"a"},{"key":"beta.kubernetes.io/arch"}]}]"#,
+            &[&format!("allowedTopologies[0].matchLabelExpressions[1].key: {ARCH}")],
+        ),
+        (
+            "storage.k8s.io",
+            "CSIStorageCapacity",
+            r#""nodeTopology":{"matchLabels":{"beta.kubernetes.io/arch":"a"},"matchExpressions":[{"key":"beta.kubernetes.io/arch"}]}"#,
+            &[
+                &format!("nodeTopology.matchExpressions[0].key: beta.kubernetes.io/arch is {ARCH}"),
+                &format!("nodeTopology.matchLabels.beta.kubernetes.io/arch: {ARCH}"),
+            ],
+        ),
+        (
+            "node.k8s.io",
+            "RuntimeClass",
+            r#""scheduling":{"nodeSelector":{"beta.kubernetes.io/arch":"a"}}"#,
+            &[&format!("scheduling.nodeSelector: {ARCH}")],
+        ),
+        (
+            "discovery.k8s.io",
+            "EndpointSlice",
+            r#""addressType":"FQDN""#,
+            &["spec.addressType: FQDN endpoints are deprecated"],
+        ),
+        (
+            "discovery.k8s.io",
+            "EndpointSlice",
+            r#""endpoints":[{"addresses":["10.0.0.1","010.0.0.1"]},{"addresses":["::ffff:10.0.0.1","2001:DB8:0::1","2001:db8::1"]}]"#,
+            &[
+                r#"endpoints[0].addresses[1]: non-standard IP address "010.0.0.1" will be considered invalid in a future Kubernetes release: use "10.0.0.1""#,
+                r#"endpoints[1].addresses[0]: non-standard IP address "::ffff:10.0.0.1" will be considered invalid in a future Kubernetes release: use "10.0.0.1""#,
+                r#"endpoints[1].addresses[1]: IPv6 address "2001:DB8:0::1" should be in RFC 5952 canonical format ("2001:db8::1")"#,
+            ],
+        ),
+        (
+            "",
+            "Endpoints",
+            r#""subsets":[{"notReadyAddresses":[{"ip":"01.2.3.4"}]}]"#,
+            &[
+                r#"subsets[0].notReadyAddresses[0].ip: non-standard IP address "01.2.3.4" will be considered invalid in a future Kubernetes release: use "1.2.3.4""#,
+            ],
+        ),
+    ];
+    for (group, kind, rest, expected) in created {
+        let object = object(group, "v1", kind, &named("n", rest));
+        assert_eq!(validation::warnings(group, kind, &object, None), *expected, "{kind} {rest}");
+    }
+    let fqdn = object("discovery.k8s.io", "v1", "EndpointSlice", &named("n", r#""addressType":"FQDN""#));
+    assert!(validation::warnings("discovery.k8s.io", "EndpointSlice", &fqdn, Some(&fqdn)).is_empty());
 }
 
 /// An event in the shape that both groups store.
