@@ -1,5 +1,6 @@
 //! The parts of security put together: from settings to what a server and its registry are given.
 
+use crate::admission::devices::AdminAccess;
 use crate::admission::plugins::{self, Needs, PluginError};
 use crate::admission::quota::QuotaWriter;
 use crate::allocator::ServiceAllocator;
@@ -150,6 +151,7 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     let quotas: Arc<dyn QuotaWriter> = Arc::new(StatusWriter(Arc::downgrade(registry)));
     let needs = Needs { objects: objects.clone(), authorizer: authorizer.clone(), quotas };
     let mut admission = plugins::chain(&needs, &settings.enabled_plugins, &settings.disabled_plugins)?;
+    admission.0.insert(0, Arc::new(AdminAccess { objects: objects.clone() }));
     admission.0.push(Arc::new(Escalation { rbac, authorizer: authorizer.clone() }));
     let kubelets = match settings.kubelets {
         Some(kubelets) => {

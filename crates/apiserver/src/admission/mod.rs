@@ -5,6 +5,7 @@
 
 mod certificates;
 mod classes;
+pub mod devices;
 mod limit_ranger;
 mod namespace;
 mod node_restriction;

@@ -108,6 +108,9 @@ pub fn name_rule(row: &Resource) -> NameRule {
     match (row.group.as_ref(), row.kind.as_ref()) {
         ("", "Namespace") => NameRule::Label,
         ("", "Service") => NameRule::ServiceLabel,
+        // What else their names must be depends on the object, and is for its own rules to say.
+        ("", "Event") | ("apiregistration.k8s.io", "APIService") => NameRule::Segment,
+        ("certificates.k8s.io", "CertificateSigningRequest") => NameRule::Segment,
         ("rbac.authorization.k8s.io", _) => NameRule::Segment,
         _ => NameRule::Subdomain,
     }

@@ -116,78 +116,6 @@ impl Strategy for ServiceAccounts {
     }
 }
 
-/// Requests carry who made them, whatever they say of it themselves.
-#[derive(Debug)]
-pub struct SigningRequests;
-
-impl Strategy for SigningRequests {
-    fn prepare_for_create(&self, cx: &Context, _: &Resource, object: &mut Map) {
-        for key in ["username", "uid", "groups", "extra"] {
-            object.remove_at(&["spec", key]);
-        }
-        let user = &cx.user;
-        object.set_at(&["spec", "username"], user.name.as_str());
-        if !user.uid.is_empty() {
-            object.set_at(&["spec", "uid"], user.uid.as_str());
-        }
-        let list = |texts: &[String]| Value::List(texts.iter().map(|text| Value::from(text.as_str())).collect());
-        if !user.groups.is_empty() {
-            object.set_at(&["spec", "groups"], list(&user.groups));
-        }
-        if !user.extra.is_empty() {
-            let extra: Map = user.extra.iter().map(|(key, values)| (key.clone().into(), list(values))).collect();
-            object.set_at(&["spec", "extra"], extra);
-        }
-    }
-
-    fn prepare_for_update(&self, _: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
-        match subresource {
-            // The approver says what it thinks, and nothing else.
-            "approval" => {
-                let conditions = object.at(&["status", "conditions"]).cloned();
-                let version = object.at(&["metadata", "resourceVersion"]).cloned();
-                let managed = object.at(&["metadata", "managedFields"]).cloned();
-                *object = old.clone();
-                for (path, value) in [
-                    (["status", "conditions"], conditions),
-                    (["metadata", "resourceVersion"], version),
-                    (["metadata", "managedFields"], managed),
-                ] {
-                    match value {
-                        Some(value) => object.set_at(&path, value),
-                        None => {
-                            object.remove_at(&path);
-                        }
-                    }
-                }
-            }
-            "status" => {
-                keep_other_side(row, subresource, object, old);
-                keep_decisions(object, old);
-            }
-            _ => {
-                keep_other_side(row, subresource, object, old);
-                super::keep(object, old, "spec");
-            }
-        }
-    }
-}
-
-/// Approval and denial are for the approval subresource to make.
-fn keep_decisions(object: &mut Map, old: &Map) {
-    let decided =
-        |condition: &Value| condition.as_map().is_some_and(|c| matches!(c.str_at(&["type"]), "Approved" | "Denied"));
-    let conditions =
-        |map: &Map| map.at(&["status", "conditions"]).and_then(Value::as_list).unwrap_or_default().to_vec();
-    let mut kept: Vec<Value> = conditions(old).into_iter().filter(decided).collect();
-    kept.extend(conditions(object).into_iter().filter(|condition| !decided(condition)));
-    if kept.is_empty() {
-        object.remove_at(&["status", "conditions"]);
-    } else {
-        object.set_at(&["status", "conditions"], kept);
-    }
-}
-
 fn keep_at(object: &mut Map, old: &Map, path: &[&'static str]) {
     match old.at(path) {
         Some(value) => object.set_at(path, value.clone()),
@@ -370,5 +298,40 @@ pub struct Nodes;
 impl Strategy for Nodes {
     fn keeps_status_on_create(&self) -> bool {
         true
+    }
+}
+
+/// Labels of a slice tell whose it is, so a change of them counts.
+#[derive(Debug)]
+pub struct EndpointSlices(pub Rules);
+
+impl EndpointSlices {
+    /// What older versions said of an endpoint's place, which is said in fields of its own today.
+    fn drop_topology(object: &mut Map) {
+        let endpoints = object.get_mut("endpoints").and_then(Value::as_list_mut);
+        for endpoint in endpoints.into_iter().flatten().filter_map(Value::as_map_mut) {
+            endpoint.remove("deprecatedTopology");
+        }
+    }
+}
+
+impl Strategy for EndpointSlices {
+    fn prepare_for_create(&self, _: &Context, _: &Resource, object: &mut Map) {
+        Self::drop_topology(object);
+    }
+
+    fn prepare_for_update(&self, _: &Context, _: &Resource, _: &str, object: &mut Map, old: &Map) {
+        if object.get("endpoints") != old.get("endpoints") {
+            Self::drop_topology(object);
+        }
+    }
+
+    fn changes_generation(&self, object: &Map, old: &Map) -> bool {
+        let labels = |map: &Map| map.at(&["metadata", "labels"]).cloned();
+        super::changes_besides_metadata_and_status(object, old) || labels(object) != labels(old)
+    }
+
+    fn rules(&self) -> Rules {
+        self.0
     }
 }

@@ -3,8 +3,13 @@
 //! Everything has a default that follows the flags of the kind's row, so most kinds have no strategy of their own.
 //! All methods are pure: they see objects in the version that is stored, decoded and defaulted.
 
+mod devices;
+mod extensions;
+mod gates;
 mod jobs;
 mod kinds;
+mod secrets;
+mod signing;
 mod table;
 pub mod validation;
 
@@ -21,9 +26,11 @@ use schema::{Map, Resource, Value};
 /// `subresource` is empty for the object itself, otherwise `status`, `approval`, `finalize`, `ephemeralcontainers`, `resize`.
 pub trait Strategy: Send + Sync + 'static {
     /// Changes a new object before it is checked: drops what a client may not set.
-    /// `status` is already gone where the row says that it has its own subresource.
+    /// `status` is already gone where the row says that it has its own subresource. The default drops fields whose
+    /// feature is off.
     fn prepare_for_create(&self, cx: &Context, row: &Resource, object: &mut Map) {
-        let _ = (cx, row, object);
+        let _ = cx;
+        gates::drop_disabled(row, object, None);
     }
 
     /// Changes an updated object before it is checked: keeps from `old` what this (sub)resource may not change.
@@ -33,6 +40,7 @@ pub trait Strategy: Send + Sync + 'static {
     fn prepare_for_update(&self, cx: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
         let _ = cx;
         keep_other_side(row, subresource, object, old);
+        gates::drop_disabled(row, object, Some(old));
     }
 
     /// Whether an update is a change of what the generation counts. Asked only where the row counts it, on the object itself.

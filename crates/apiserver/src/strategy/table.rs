@@ -1,6 +1,6 @@
 //! Which kind has which strategy. Most differ from the standard one in data alone: a row of [`RULES`].
 
-use super::{GarbageCollection, Rules, Strategy, jobs, kinds};
+use super::{GarbageCollection, Rules, Strategy, devices, extensions, jobs, kinds, secrets, signing};
 use schema::Resource;
 use std::sync::Arc;
 
@@ -38,6 +38,7 @@ const RULES: &[(&str, &str, Rules)] = &[
     ("rbac.authorization.k8s.io", "", PUT_CREATES),
     ("storage.k8s.io", "CSIDriver", CONDITIONAL),
     ("storage.k8s.io", "CSINode", CONDITIONAL),
+    ("storage.k8s.io", "CSIStorageCapacity", CONDITIONAL),
     ("storage.k8s.io", "VolumeAttachment", CONDITIONAL),
 ];
 
@@ -54,10 +55,16 @@ pub fn of(row: &Resource) -> Arc<dyn Strategy> {
         ("", "Node") => Arc::new(kinds::Nodes),
         ("", "PersistentVolume" | "PersistentVolumeClaim") => Arc::new(kinds::Volumes(rules)),
         ("", "Pod") => Arc::new(kinds::Pods(rules)),
+        ("", "Secret") => Arc::new(secrets::Secrets(rules)),
         ("", "ServiceAccount") => Arc::new(kinds::ServiceAccounts(rules)),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => Arc::new(extensions::Definitions(rules)),
+        ("apiregistration.k8s.io", "APIService") => Arc::new(extensions::ApiServices(rules)),
         ("batch", "Job") => Arc::new(jobs::Jobs(rules)),
         ("apps", "Deployment") => Arc::new(kinds::Deployments),
-        ("certificates.k8s.io", "CertificateSigningRequest") => Arc::new(kinds::SigningRequests),
+        ("certificates.k8s.io", "CertificateSigningRequest") => Arc::new(signing::SigningRequests),
+        ("discovery.k8s.io", "EndpointSlice") => Arc::new(kinds::EndpointSlices(rules)),
+        ("resource.k8s.io", "ResourceClaim") => Arc::new(devices::Claims),
+        ("resource.k8s.io", "ResourceSlice") => Arc::new(devices::Slices),
         ("scheduling.k8s.io", "PriorityClass") => Arc::new(kinds::PriorityClasses),
         _ => Arc::new(kinds::Standard(rules)),
     }

@@ -1,17 +1,12 @@
-//! The rules of the built-in kinds, which live beside their schemas.
+//! The rules of the built-in kinds, which live beside their schemas. They are those of the kind that is served, for the
+//! object in the shape that is stored: events of the newer group are held to more than those of the older one.
 
 use api::FieldError;
 use schema::{Map, Resource};
 
-/// The group and kind whose objects are stored for a row, which is what the rules are written for.
-fn stored(row: &Resource) -> (&str, &str) {
-    row.storage.as_ref().map_or((&row.group, &row.kind), |storage| (&storage.group, &storage.kind))
-}
-
 /// What is wrong with a new object of a row, beside its metadata.
 pub fn create(row: &Resource, object: &Map) -> Vec<FieldError> {
-    let (group, kind) = stored(row);
-    schema::validation::create(group, kind, object)
+    schema::validation::create(&row.group, &row.kind, object)
 }
 
 /// What is wrong with an update, beside its metadata.
@@ -20,12 +15,10 @@ pub fn update(row: &Resource, subresource: &str, object: &Map, old: &Map) -> Vec
     if subresource == "binding" {
         return Vec::new();
     }
-    let (group, kind) = stored(row);
-    schema::validation::update(group, kind, subresource, object, old)
+    schema::validation::update(&row.group, &row.kind, subresource, object, old)
 }
 
 /// What the client should know.
 pub fn warnings(row: &Resource, object: &Map, old: Option<&Map>) -> Vec<String> {
-    let (group, kind) = stored(row);
-    schema::validation::warnings(group, kind, object, old)
+    schema::validation::warnings(&row.group, &row.kind, object, old)
 }

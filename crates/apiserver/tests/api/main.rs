@@ -6,6 +6,7 @@ mod client;
 mod crud;
 mod lists;
 mod refusals;
+mod validated;
 mod watches;
 mod wire;
 mod writes;

@@ -82,6 +82,26 @@ async fn namespaces_that_end_take_nothing_new_and_some_never_end() {
 }
 
 #[tokio::test]
+async fn admin_access_to_devices_needs_a_labelled_namespace() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    let claim = json!({"metadata": {"name": "c"},
+        "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "c", "adminAccess": true}}]}}});
+    let path = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+    let refused = admin.post(path, claim.clone()).await;
+    assert_eq!(
+        (refused.code, refused.message()),
+        (
+            422,
+            "ResourceClaim.resource.k8s.io \"c\" is invalid: spec.devices.requests[0].adminAccess: Forbidden: admin access to devices requires the `resource.kubernetes.io/admin-access: true` label on the containing namespace"
+        )
+    );
+    let label = json!({"metadata": {"labels": {"resource.kubernetes.io/admin-access": "true"}}});
+    admin.patch("/api/v1/namespaces/default", label).await.expect(200);
+    admin.post(path, claim).await.expect(201);
+}
+
+#[tokio::test]
 async fn limits_and_quotas_hold_under_races() {
     let cluster = ready().await;
     let admin = cluster.admin();

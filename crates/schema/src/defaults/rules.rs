@@ -7,6 +7,10 @@ use Constant::{Bool, Empty, Int, Str};
 const MODE: (&str, Constant) = ("defaultMode", Int(420));
 
 pub(super) const CONSTANTS: Constants = &[
+    (
+        "api.admissionregistration.v1.MatchResources",
+        &[("matchPolicy", Str("Equivalent")), ("namespaceSelector", Empty), ("objectSelector", Empty)],
+    ),
     ("api.admissionregistration.v1.MutatingAdmissionPolicySpec", &[("failurePolicy", Str("Fail"))]),
     (
         "api.admissionregistration.v1.MutatingWebhook",
@@ -19,6 +23,7 @@ pub(super) const CONSTANTS: Constants = &[
             ("timeoutSeconds", Int(10)),
         ],
     ),
+    ("api.admissionregistration.v1.NamedRuleWithOperations", &[("scope", Str("*"))]),
     ("api.admissionregistration.v1.RuleWithOperations", &[("scope", Str("*"))]),
     ("api.admissionregistration.v1.ServiceReference", &[("port", Int(443))]),
     ("api.admissionregistration.v1.ValidatingAdmissionPolicySpec", &[("failurePolicy", Str("Fail"))]),
@@ -141,8 +146,17 @@ pub(super) const CONSTANTS: Constants = &[
     ("api.core.v1.ServicePort", &[("protocol", Str("TCP"))]),
     ("api.core.v1.ServiceSpec", &[("sessionAffinity", Str("None")), ("type", Str("ClusterIP"))]),
     ("api.discovery.v1.EndpointPort", &[("name", Str("")), ("protocol", Str("TCP"))]),
+    (
+        "api.flowcontrol.v1.ExemptPriorityLevelConfiguration",
+        &[("lendablePercent", Int(0)), ("nominalConcurrencyShares", Int(0))],
+    ),
+    (
+        "api.flowcontrol.v1.LimitedPriorityLevelConfiguration",
+        &[("lendablePercent", Int(0)), ("nominalConcurrencyShares", Int(30))],
+    ),
     ("api.networking.v1.NetworkPolicyPort", &[("protocol", Str("TCP"))]),
     ("api.rbac.v1.RoleRef", &[("apiGroup", Str("rbac.authorization.k8s.io"))]),
+    ("api.resource.v1.DeviceToleration", &[("operator", Str("Equal"))]),
     ("api.scheduling.v1.PriorityClass", &[("preemptionPolicy", Str("PreemptLowerPriority"))]),
     (
         "api.storage.v1.CSIDriverSpec",
@@ -173,9 +187,15 @@ pub(super) const COMPUTED: Computed = &[
     ("api.core.v1.ServicePort", service_port),
     ("api.core.v1.ServiceSpec", service),
     ("api.core.v1.Volume", volume),
+    ("api.flowcontrol.v1.FlowSchemaSpec", flow_schema),
+    ("api.flowcontrol.v1.QueuingConfiguration", queuing),
     ("api.networking.v1.NetworkPolicySpec", network_policy),
     ("api.rbac.v1.Subject", subject),
+    ("api.resource.v1.DeviceSubRequest", device_request),
+    ("api.resource.v1.ExactDeviceRequest", device_request),
     ("api.storage.v1.CSIDriverSpec", csi_driver),
+    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition", definition),
+    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec", definition_spec),
 ];
 
 pub(super) const AFTER: Computed = &[("api.core.v1.Pod", pod)];
@@ -371,5 +391,60 @@ fn subject(map: &mut Map) {
 fn csi_driver(map: &mut Map) {
     if map.get("volumeLifecycleModes").and_then(Value::as_list).is_none_or(<[Value]>::is_empty) {
         map.insert("volumeLifecycleModes", vec![Value::from("Persistent")]);
+    }
+}
+
+/// A number that is as good as absent when it is zero.
+fn set_number(map: &mut Map, key: &'static str, value: i64) {
+    if map.get(key).and_then(Value::as_i64).unwrap_or(0) == 0 {
+        map.insert(key, value);
+    }
+}
+
+fn flow_schema(map: &mut Map) {
+    set_number(map, "matchingPrecedence", 1000);
+}
+
+fn queuing(map: &mut Map) {
+    set_number(map, "handSize", 8);
+    set_number(map, "queues", 64);
+    set_number(map, "queueLengthLimit", 50);
+}
+
+fn device_request(map: &mut Map) {
+    if str_of(map, "allocationMode").is_empty() {
+        map.insert("allocationMode", "ExactCount");
+    }
+    if str_of(map, "allocationMode") == "ExactCount" {
+        set_number(map, "count", 1);
+    }
+}
+
+/// The storage version is one that objects are stored in.
+fn definition(map: &mut Map) {
+    let stored = map.at(&["status", "storedVersions"]).and_then(Value::as_list);
+    if stored.is_some_and(|stored| !stored.is_empty()) {
+        return;
+    }
+    let versions = map.at(&["spec", "versions"]).and_then(Value::as_list).unwrap_or_default();
+    let storage = versions
+        .iter()
+        .filter_map(Value::as_map)
+        .find(|version| version.get("storage").and_then(Value::as_bool) == Some(true));
+    if let Some(name) = storage.map(|version| version.str_at(&["name"]).to_owned()) {
+        map.set_at(&["status", "storedVersions"], vec![Value::from(name)]);
+    }
+}
+
+fn definition_spec(map: &mut Map) {
+    let kind = map.str_at(&["names", "kind"]).to_owned();
+    if map.str_at(&["names", "singular"]).is_empty() && !kind.is_empty() {
+        map.set_at(&["names", "singular"], kind.to_lowercase());
+    }
+    if map.str_at(&["names", "listKind"]).is_empty() && !kind.is_empty() {
+        map.set_at(&["names", "listKind"], format!("{kind}List"));
+    }
+    if map.get("conversion").is_none_or(Value::is_null) {
+        map.set_at(&["conversion", "strategy"], "None");
     }
 }

@@ -1,10 +1,10 @@
-//! Namespaces, nodes, leases and events.
+//! Namespaces, nodes and leases.
 
-use super::fields::{Errors, cidr, json_list, non_negative, problems, required, same};
+use super::fields::{Errors, cidr, json_list, non_negative, problems, same};
 use super::pod::{resources, scheduling};
 use crate::tree::{Map, Value};
 use crate::view::coordination_v1::Lease;
-use crate::view::core_v1::{Event, Namespace, Node, NodeSpec};
+use crate::view::core_v1::{Namespace, Node, NodeSpec};
 use api::{FieldError, Path, names};
 use std::collections::BTreeSet;
 
@@ -147,10 +147,10 @@ pub(super) fn lease(object: &Map) -> Errors {
         match parts[..] {
             ["OldestEmulationVersion"] => {}
             [_] => {
-                let why = "must be a qualified name or one of [OldestEmulationVersion]";
-                errors.push(FieldError::invalid(&path, strategy, why));
+                let supported = ["OldestEmulationVersion"];
+                errors.push(FieldError::not_supported(&path.child("strategy"), strategy, &supported));
             }
-            _ => problems(&mut errors, &path, strategy, names::qualified_name(strategy)),
+            _ => problems(&mut errors, &path.child("strategy"), strategy, names::qualified_name(strategy)),
         }
     }
     let preferred = spec.preferred_holder().unwrap_or("");
@@ -158,33 +158,5 @@ pub(super) fn lease(object: &Map) -> Errors {
         let path = SPEC.child("preferredHolder");
         errors.push(FieldError::forbidden(&path, "may only be specified if `strategy` is defined"));
     }
-    errors
-}
-
-pub(super) fn event(object: &Map) -> Errors {
-    let mut errors = Errors::new();
-    let event = Event(object);
-    let namespace = object.str_at(&["metadata", "namespace"]);
-    let about = object.str_at(&["involvedObject", "namespace"]);
-    let involved = Path::root("involvedObject");
-    let path = involved.child("namespace");
-    let mismatch = if event.event_time().unwrap_or("").is_empty() {
-        if about.is_empty() { !matches!(namespace, "" | "default") } else { namespace != about }
-    } else {
-        about.is_empty() && !matches!(namespace, "default" | "kube-system")
-    };
-    if mismatch {
-        errors.push(FieldError::invalid(&path, about, "does not match event.namespace"));
-    }
-    if !event.event_time().unwrap_or("").is_empty() {
-        let path = Path::root("reportingComponent");
-        let controller = event.reporting_component().unwrap_or("");
-        required(&mut errors, &path, Some(controller));
-        problems(&mut errors, &path, controller, names::qualified_name(controller));
-        required(&mut errors, &Path::root("reportingInstance"), event.reporting_instance());
-        required(&mut errors, &Path::root("action"), event.action());
-        required(&mut errors, &Path::root("reason"), event.reason());
-    }
-    problems(&mut errors, &Path::root("namespace"), namespace, names::dns1123_subdomain(namespace));
     errors
 }

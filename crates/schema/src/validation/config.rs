@@ -13,7 +13,7 @@ const SEALED: &str = "field is immutable when `immutable` is set";
 const REDACTED: &str = "<secret contents redacted>";
 
 /// How many bytes a base64 text stands for.
-fn decoded(text: &str) -> usize {
+pub(super) fn decoded(text: &str) -> usize {
     text.len() / 4 * 3 - text.bytes().rev().take_while(|b| *b == b'=').count().min(text.len() / 4 * 3)
 }
 

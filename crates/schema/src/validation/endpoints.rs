@@ -4,7 +4,7 @@ use super::fields::{Errors, immutable, ip, non_special_ip, parse_ip, port_num, p
 use crate::tree::Map;
 use crate::view::List;
 use crate::view::core_v1::{EndpointAddress, EndpointSubset, Endpoints};
-use crate::view::discovery_v1::{Endpoint, EndpointSlice};
+use crate::view::discovery_v1::{Endpoint, EndpointHints, EndpointSlice};
 use api::{FieldError, Path, names};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,8 @@ const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_ADDRESSES: usize = 100;
 const MAX_PORTS: usize = 20000;
-const MAX_ZONE_HINTS: usize = 8;
+/// For zones, and for nodes.
+const MAX_HINTS: usize = 8;
 
 pub(super) fn endpoints(object: &Map) -> Errors {
     let mut errors = Errors::new();
@@ -159,20 +160,30 @@ fn slice_endpoint(errors: &mut Errors, path: &Path<'_>, endpoint: Endpoint<'_>, 
         problems(errors, &path.child("hostname"), host, names::dns1123_label(host));
     }
     if let Some(hints) = endpoint.hints() {
-        let path = path.child("hints");
-        let zones = hints.for_zones();
-        if zones.len() > MAX_ZONE_HINTS {
-            errors.push(FieldError::too_many(&path.child("forZones"), zones.len(), MAX_ZONE_HINTS));
+        slice_hints(errors, &path.child("hints"), hints);
+    }
+}
+
+fn slice_hints(errors: &mut Errors, path: &Path<'_>, hints: EndpointHints<'_>) {
+    let zones: Vec<&str> = hints.for_zones().iter().map(|zone| zone.name().unwrap_or("")).collect();
+    let nodes: Vec<&str> = hints.for_nodes().iter().map(|node| node.name().unwrap_or("")).collect();
+    let lists = [
+        ("forZones", zones, names::label_value as fn(&str) -> names::Problems),
+        ("forNodes", nodes, names::dns1123_subdomain as fn(&str) -> names::Problems),
+    ];
+    for (field, list, check) in lists {
+        let root = path.child(field);
+        if list.len() > MAX_HINTS {
+            errors.push(FieldError::too_many(&root, list.len(), MAX_HINTS));
+            return;
         }
         let mut seen = BTreeSet::new();
-        for (i, zone) in zones.iter().enumerate() {
-            let zones = path.child("forZones");
-            let path = zones.index(i);
-            let name = zone.name().unwrap_or("");
+        for (i, name) in list.into_iter().enumerate() {
+            let path = root.index(i);
             if !seen.insert(name) {
                 errors.push(FieldError::duplicate(&path.child("name"), name));
             }
-            problems(errors, &path.child("name"), name, names::label_value(name));
+            problems(errors, &path.child("name"), name, check(name));
         }
     }
 }
@@ -181,13 +192,4 @@ pub(super) fn slice_update(_: &str, new: &Map, old: &Map) -> Errors {
     let mut errors = slice(new);
     immutable(&mut errors, &Path::root("addressType"), new.get("addressType"), old.get("addressType"));
     errors
-}
-
-/// What a slice's owner should know.
-pub(super) fn slice_warnings(new: &Map, _: Option<&Map>) -> Vec<String> {
-    if EndpointSlice(new).address_type() == Some("FQDN") {
-        vec!["addressType: FQDN endpoints are deprecated".to_owned()]
-    } else {
-        Vec::new()
-    }
 }

@@ -4,17 +4,30 @@
 //! version that is stored, decoded (so every value is of its type) and defaulted.
 //! An object's own metadata is checked where names and namespaces are known, by the registry.
 
+mod admission;
+mod api_service;
 mod apps;
 mod batch;
+mod certificates;
+mod classes;
 mod cluster;
+mod conditions;
 mod config;
+mod crd;
+mod device;
 mod endpoints;
+mod events;
 mod fields;
+mod flowcontrol;
 mod metadata;
 mod pod;
+mod policies;
 mod rbac;
 mod service;
+mod storage;
 mod volumes;
+mod warnings;
+mod webhook;
 
 use crate::tree::{Map, Value};
 use api::{FieldError, Path};
@@ -47,10 +60,10 @@ macro_rules! rules {
 fn of(group: &str, kind: &str) -> Option<Rules> {
     Some(match (group, kind) {
         ("", "ConfigMap") => rules!(config::config_map, config::config_map_update),
-        ("", "Endpoints") => rules!(endpoints::endpoints, endpoints::endpoints_update),
-        ("", "Event") => Rules { create: cluster::event, update: |_, _, _| Vec::new(), warnings: no_warnings },
+        ("", "Endpoints") => rules!(endpoints::endpoints, endpoints::endpoints_update, warnings::endpoints),
+        ("", "Event") => rules!(events::legacy, events::legacy_update),
         ("", "Namespace") => rules!(cluster::namespace, cluster::namespace_update),
-        ("", "Node") => rules!(cluster::node, cluster::node_update),
+        ("", "Node") => rules!(cluster::node, cluster::node_update, warnings::node),
         ("", "PersistentVolume") => rules!(volumes::volume, volumes::volume_update),
         ("", "PersistentVolumeClaim") => rules!(volumes::claim, volumes::claim_update),
         ("", "Pod") => rules!(pod::create, pod::update, pod::warnings),
@@ -59,23 +72,60 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         }
         ("", "Secret") => rules!(config::secret, config::secret_update),
         ("", "Service") => rules!(service::create, service::update, service::warnings),
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => {
+            rules!(policies::mutating, policies::mutating_update)
+        }
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding") => rules!(policies::mutating_binding),
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => {
+            rules!(admission::mutating, admission::mutating_update)
+        }
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {
+            rules!(policies::validating, policies::validating_update)
+        }
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => rules!(policies::validating_binding),
+        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => {
+            rules!(admission::validating, admission::validating_update)
+        }
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => rules!(crd::create, crd::update, crd::warnings),
+        ("apiregistration.k8s.io", "APIService") => rules!(api_service::create, api_service::update),
         ("apps", "DaemonSet") => rules!(apps::daemon_set, apps::daemon_set_update, apps::warnings),
         ("apps", "Deployment") => rules!(apps::deployment, apps::deployment_update, apps::warnings),
         ("apps", "ReplicaSet") => rules!(apps::replica_set, apps::replica_set_update, apps::warnings),
         ("apps", "StatefulSet") => rules!(apps::stateful_set, apps::stateful_set_update, apps::warnings),
         ("batch", "CronJob") => rules!(batch::cron_job, batch::cron_job_update),
         ("batch", "Job") => rules!(batch::job, batch::job_update, batch::warnings),
+        ("certificates.k8s.io", "CertificateSigningRequest") => rules!(certificates::create, certificates::update),
         ("coordination.k8s.io", "Lease") => rules!(cluster::lease),
         ("discovery.k8s.io", "EndpointSlice") => {
-            rules!(endpoints::slice, endpoints::slice_update, endpoints::slice_warnings)
+            rules!(endpoints::slice, endpoints::slice_update, warnings::endpoint_slice)
         }
+        ("events.k8s.io", "Event") => rules!(events::strict, events::strict_update),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => rules!(flowcontrol::schema, flowcontrol::schema_update),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
+            rules!(flowcontrol::level, flowcontrol::level_update)
+        }
+        ("node.k8s.io", "RuntimeClass") => rules!(classes::runtime, classes::runtime_update, warnings::runtime_class),
         ("rbac.authorization.k8s.io", "ClusterRole") => rules!(rbac::cluster_role),
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => {
             rules!(rbac::cluster_role_binding, rbac::cluster_role_binding_update)
         }
         ("rbac.authorization.k8s.io", "Role") => rules!(rbac::role),
         ("rbac.authorization.k8s.io", "RoleBinding") => rules!(rbac::role_binding, rbac::role_binding_update),
-        ("storage.k8s.io", "StorageClass") => rules!(volumes::class, volumes::class_update),
+        ("resource.k8s.io", "DeviceClass") => rules!(device::class, device::class_update),
+        ("resource.k8s.io", "ResourceClaim") => rules!(device::claim, device::claim_update),
+        ("resource.k8s.io", "ResourceClaimTemplate") => rules!(device::template, device::template_update),
+        ("resource.k8s.io", "ResourceSlice") => rules!(device::slice, device::slice_update, device::slice_warnings),
+        ("scheduling.k8s.io", "PriorityClass") => rules!(classes::priority, classes::priority_update),
+        ("storage.k8s.io", "CSIDriver") => rules!(storage::driver, storage::driver_update),
+        ("storage.k8s.io", "CSINode") => rules!(storage::node, storage::node_update),
+        ("storage.k8s.io", "CSIStorageCapacity") => {
+            rules!(storage::capacity, storage::capacity_update, warnings::storage_capacity)
+        }
+        ("storage.k8s.io", "StorageClass") => rules!(storage::class, storage::class_update, warnings::storage_class),
+        ("storage.k8s.io", "VolumeAttachment") => rules!(storage::attachment, storage::attachment_update),
+        ("storage.k8s.io", "VolumeAttributesClass") => {
+            rules!(storage::attributes_class, storage::attributes_class_update)
+        }
         _ => return None,
     })
 }

@@ -1,13 +1,10 @@
 //! PersistentVolumes, claims and storage classes.
 
-use super::fields::{
-    Errors, immutable, json, label_selector, problems, quantity, required, required_of, same, supported_of,
-};
+use super::fields::{Errors, immutable, json, label_selector, problems, quantity, required, same, supported_of};
 use super::pod::{resources, scheduling};
 use crate::tree::{Map, Value};
 use crate::view::List;
 use crate::view::core_v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec};
-use crate::view::storage_v1::StorageClass;
 use api::{FieldError, Path, names};
 
 const SPEC: Path<'static> = Path::root("spec");
@@ -240,34 +237,6 @@ pub(super) fn volume_update(subresource: &str, new: &Map, old: &Map) -> Errors {
     if old.at(&["spec", "nodeAffinity"]).is_some() {
         let root = Path::root("nodeAffinity");
         immutable(&mut errors, &root, new.at(&["spec", "nodeAffinity"]), old.at(&["spec", "nodeAffinity"]));
-    }
-    errors
-}
-
-pub(super) fn class(object: &Map) -> Errors {
-    let mut errors = Errors::new();
-    let class = StorageClass(object);
-    let path = Path::root("provisioner");
-    if required(&mut errors, &path, class.provisioner()) {
-        let name = class.provisioner().unwrap_or("");
-        problems(&mut errors, &path, name, names::qualified_name(&name.to_lowercase()));
-    }
-    supported_of(&mut errors, &Path::root("reclaimPolicy"), class.reclaim_policy(), &["Delete", "Retain"]);
-    let modes = ["Immediate", "WaitForFirstConsumer"];
-    required_of(&mut errors, &Path::root("volumeBindingMode"), class.volume_binding_mode(), &modes);
-    errors
-}
-
-pub(super) fn class_update(_: &str, new: &Map, old: &Map) -> Errors {
-    let mut errors = class(new);
-    for field in ["parameters", "provisioner"] {
-        if !same(new.get(field), old.get(field)) {
-            let why = "updates to ".to_owned() + field + " are forbidden.";
-            errors.push(FieldError::forbidden(&Path::root(field), why));
-        }
-    }
-    for field in ["reclaimPolicy", "volumeBindingMode"] {
-        immutable(&mut errors, &Path::root(field), new.get(field), old.get(field));
     }
     errors
 }

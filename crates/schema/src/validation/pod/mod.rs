@@ -13,7 +13,7 @@ pub(super) mod volume;
 mod warnings;
 
 pub(super) use update::{diff, update};
-pub(super) use warnings::{template_warnings, warnings};
+pub(super) use warnings::{old_label, template_warnings, warnings};
 
 use super::fields::{Errors, labels, problems, required_of, supported_of};
 use super::metadata;

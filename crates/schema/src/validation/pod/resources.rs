@@ -39,7 +39,7 @@ fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-fn is_extended(name: &str) -> bool {
+pub(in crate::validation) fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
@@ -92,7 +92,7 @@ fn huge_page(errors: &mut Errors, path: &Path<'_>, name: &str, value: &str) {
 }
 
 /// Requests and limits of a container; `claims` are the names of the pod's resource claims.
-pub(super) fn requirements(
+pub(in crate::validation) fn requirements(
     errors: &mut Errors,
     path: &Path<'_>,
     resources: Option<ResourceRequirements<'_>>,

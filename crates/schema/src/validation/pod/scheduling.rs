@@ -193,7 +193,7 @@ fn label_keys(
     }
 }
 
-pub(super) fn tolerations(errors: &mut Errors, path: &Path<'_>, tolerations: List<'_, Toleration<'_>>) {
+pub(in crate::validation) fn tolerations(errors: &mut Errors, path: &Path<'_>, tolerations: List<'_, Toleration<'_>>) {
     for (i, toleration) in tolerations.iter().enumerate() {
         let path = path.index(i);
         let key = toleration.key().unwrap_or("");

@@ -30,7 +30,8 @@ const OLD_VOLUMES: [(&str, &str); 9] = [
     ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
 ];
 
-fn old_label(key: &str) -> Option<&'static str> {
+/// Why a label of nodes is a former one.
+pub(in crate::validation) fn old_label(key: &str) -> Option<&'static str> {
     OLD_LABELS.iter().find(|(name, _)| *name == key).map(|(_, why)| *why)
 }
 

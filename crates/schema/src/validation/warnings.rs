@@ -1,0 +1,129 @@
+//! What is allowed but old: labels of nodes by their former names, addresses in odd forms, fields that mean nothing now.
+
+use super::fields::parse_ip;
+use super::pod::old_label;
+use crate::tree::Map;
+use crate::view::StrMap;
+use crate::view::core_v1::{Endpoints, Node};
+use crate::view::discovery_v1::EndpointSlice;
+use crate::view::meta_v1::ObjectMeta;
+use crate::view::node_v1::RuntimeClass;
+use crate::view::storage_v1::{CSIStorageCapacity, StorageClass};
+use api::Path;
+use std::net::IpAddr;
+
+type Warnings = Vec<String>;
+
+pub(super) fn node(new: &Map, _: Option<&Map>) -> Warnings {
+    let mut out = Warnings::new();
+    let Some(spec) = Node(new).spec() else { return out };
+    if spec.config_source().is_some() {
+        out.push("spec.configSource: the feature is removed".to_owned());
+    }
+    if !spec.external_id().unwrap_or("").is_empty() {
+        out.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
+    }
+    out
+}
+
+/// Labels without their names: the path says enough, says upstream.
+fn old_keys(out: &mut Warnings, path: &Path<'_>, labels: StrMap<'_>, named: bool) {
+    for (key, _) in labels.iter() {
+        if let Some(why) = old_label(key) {
+            out.push(if named { format!("{}: {why}", path.child(key)) } else { format!("{path}: {why}") });
+        }
+    }
+}
+
+pub(super) fn storage_class(new: &Map, _: Option<&Map>) -> Warnings {
+    let mut out = Warnings::new();
+    let root = Path::root("allowedTopologies");
+    for (i, term) in StorageClass(new).allowed_topologies().iter().enumerate() {
+        for (j, expression) in term.match_label_expressions().iter().enumerate() {
+            if let Some(why) = old_label(expression.key().unwrap_or("")) {
+                out.push(format!("{}[{j}].key: {why}", root.index(i).child("matchLabelExpressions")));
+            }
+        }
+    }
+    out
+}
+
+pub(super) fn storage_capacity(new: &Map, _: Option<&Map>) -> Warnings {
+    let mut out = Warnings::new();
+    let Some(selector) = CSIStorageCapacity(new).node_topology() else { return out };
+    let root = Path::root("nodeTopology");
+    for (i, expression) in selector.match_expressions().iter().enumerate() {
+        let key = expression.key().unwrap_or("");
+        if let Some(why) = old_label(key) {
+            out.push(format!("{}[{i}].key: {key} is {why}", root.child("matchExpressions")));
+        }
+    }
+    old_keys(&mut out, &root.child("matchLabels"), selector.match_labels(), true);
+    out
+}
+
+pub(super) fn runtime_class(new: &Map, _: Option<&Map>) -> Warnings {
+    let mut out = Warnings::new();
+    if let Some(scheduling) = RuntimeClass(new).scheduling() {
+        old_keys(&mut out, &Path::root("scheduling").child("nodeSelector"), scheduling.node_selector(), false);
+    }
+    out
+}
+
+/// Addresses that are understood today, but written in a form that others do not understand or do not write.
+pub(super) fn address(out: &mut Warnings, path: &Path<'_>, text: &str) {
+    let Some(ip) = parse_ip(text) else { return };
+    let mapped = match ip {
+        IpAddr::V6(ip) => ip.to_ipv4_mapped(),
+        IpAddr::V4(_) => None,
+    };
+    if let Some(ip) = mapped.map(IpAddr::V4).or_else(|| text.parse::<IpAddr>().is_err().then_some(ip)) {
+        out.push(format!(
+            "{path}: non-standard IP address {text:?} will be considered invalid in a future Kubernetes release: use \"{ip}\""
+        ));
+    } else if ip.is_ipv6() && ip.to_string() != text {
+        out.push(format!("{path}: IPv6 address {text:?} should be in RFC 5952 canonical format (\"{ip}\")"));
+    }
+}
+
+fn label<'a>(metadata: Option<ObjectMeta<'a>>, key: &str) -> &'a str {
+    metadata.and_then(|metadata| metadata.labels().get(key)).unwrap_or("")
+}
+
+pub(super) fn endpoints(new: &Map, _: Option<&Map>) -> Warnings {
+    let mut out = Warnings::new();
+    let endpoints = Endpoints(new);
+    if label(endpoints.metadata(), "endpoints.kubernetes.io/managed-by") == "endpoint-controller" {
+        return out;
+    }
+    let root = Path::root("subsets");
+    for (i, subset) in endpoints.subsets().iter().enumerate() {
+        for (field, list) in [("addresses", subset.addresses()), ("notReadyAddresses", subset.not_ready_addresses())] {
+            for (j, entry) in list.iter().enumerate() {
+                let path = root.index(i);
+                address(&mut out, &path.child(field).index(j).child("ip"), entry.ip().unwrap_or(""));
+            }
+        }
+    }
+    out
+}
+
+pub(super) fn endpoint_slice(new: &Map, old: Option<&Map>) -> Warnings {
+    const CONTROLLERS: [&str; 2] = ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
+    let mut out = Warnings::new();
+    let slice = EndpointSlice(new);
+    if old.is_none() && slice.address_type() == Some("FQDN") {
+        out.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+    }
+    if CONTROLLERS.contains(&label(slice.metadata(), "endpointslice.kubernetes.io/managed-by")) {
+        return out;
+    }
+    let root = Path::root("endpoints");
+    for (i, endpoint) in slice.endpoints().iter().enumerate() {
+        for (j, text) in endpoint.addresses().iter().enumerate() {
+            let path = root.index(i);
+            address(&mut out, &path.child("addresses").index(j), text);
+        }
+    }
+    out
+}

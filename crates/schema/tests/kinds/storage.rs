@@ -1,0 +1,303 @@
+use crate::{check_created, check_updated, named};
+
+const GROUP: &str = "storage.k8s.io";
+
+#[test]
+fn storage_classes() {
+    let whole = named(
+        "c",
+        r#""provisioner":"Example.com/p","parameters":{"a":"b"},"allowedTopologies":[{"matchLabelExpressions":[{"key":"zone","values":["a","b"]}]}]"#,
+    );
+    check_created(
+        GROUP,
+        "StorageClass",
+        &[
+            (&whole, &[]),
+            (&named("c", r#""provisioner":"""#), &["provisioner: Required value"]),
+            (
+                &named("c", r#""provisioner":"p","reclaimPolicy":"Recycle""#),
+                &[r#"reclaimPolicy: Unsupported value: "Recycle": supported values: "Delete", "Retain""#],
+            ),
+            (
+                &named("c", r#""provisioner":"p","volumeBindingMode":"x""#),
+                &[
+                    r#"volumeBindingMode: Unsupported value: "x": supported values: "Immediate", "WaitForFirstConsumer""#,
+                ],
+            ),
+            (
+                &named("c", r#""provisioner":"p","parameters":{"":"b"}"#),
+                &[r#"parameters: Invalid value: "": field can not be empty."#],
+            ),
+            (
+                &named(
+                    "c",
+                    r#""provisioner":"p","allowedTopologies":[{"matchLabelExpressions":[{"key":"zone","values":["a","a"]},{"key":"zone","values":[]}]},{"matchLabelExpressions":[{"key":"x","values":["a"]}]},{"matchLabelExpressions":[{"key":"x","values":["a"]}]}]"#,
+                ),
+                &[
+                    r#"allowedTopologies[0].matchLabelExpressions[0].values[1]: Duplicate value: "a""#,
+                    "allowedTopologies[0].matchLabelExpressions[1].values: Required value",
+                    r#"allowedTopologies[0].matchLabelExpressions[1].key: Duplicate value: "zone""#,
+                    r#"allowedTopologies[2].matchLabelExpressions: Duplicate value: """#,
+                ],
+            ),
+        ],
+    );
+    check_updated(
+        GROUP,
+        "StorageClass",
+        "",
+        &whole,
+        &[
+            (r#""a":"b""#, r#""a":"c""#, &["parameters: Forbidden: updates to parameters are forbidden."]),
+            ("Example.com/p", "q", &["provisioner: Forbidden: updates to provisioner are forbidden."]),
+            (
+                r#""parameters""#,
+                r#""reclaimPolicy":"Retain","parameters""#,
+                &["reclaimPolicy: Forbidden: updates to reclaimPolicy are forbidden."],
+            ),
+            (
+                r#""parameters""#,
+                r#""volumeBindingMode":"WaitForFirstConsumer","parameters""#,
+                &[r#"volumeBindingMode: Invalid value: "WaitForFirstConsumer": field is immutable"#],
+            ),
+            (r#""parameters""#, r#""allowVolumeExpansion":true,"mountOptions":["ro"],"parameters""#, &[]),
+        ],
+    );
+}
+
+#[test]
+fn volume_attributes_classes() {
+    let whole = named("c", r#""driverName":"d.example.com","parameters":{"iops":"1"}"#);
+    check_created(
+        GROUP,
+        "VolumeAttributesClass",
+        &[
+            (&whole, &[]),
+            (
+                &named("c", r#""driverName":"d""#),
+                &["parameters: Required value: must contain at least one key/value pair"],
+            ),
+            (&named("c", r#""driverName":"","parameters":{"a":"b"}"#), &["driverName: Required value"]),
+        ],
+    );
+    check_updated(
+        GROUP,
+        "VolumeAttributesClass",
+        "",
+        &whole,
+        &[
+            ("d.example.com", "e", &["driverName: Forbidden: updates to driverName are forbidden."]),
+            (r#""1""#, r#""2""#, &["parameters: Forbidden: updates to parameters are forbidden."]),
+        ],
+    );
+}
+
+#[test]
+fn drivers() {
+    let whole = named(
+        "d",
+        r#""spec":{"attachRequired":true,"tokenRequests":[{"audience":"a"}],"serviceAccountTokenInSecrets":true}"#,
+    );
+    check_created(
+        GROUP,
+        "CSIDriver",
+        &[
+            (&named("d", r#""spec":{}"#), &[]),
+            (&whole, &[]),
+            (
+                &named("d", r#""spec":{"fsGroupPolicy":"x","volumeLifecycleModes":["x"]}"#),
+                &[
+                    r#"spec.fsGroupPolicy: Unsupported value: "x": supported values: "File", "None", "ReadWriteOnceWithFSType""#,
+                    r#"spec.volumeLifecycleModes: Unsupported value: "x": supported values: "Persistent", "Ephemeral""#,
+                ],
+            ),
+            (
+                &named(
+                    "d",
+                    r#""spec":{"tokenRequests":[{"audience":"a","expirationSeconds":1},{"audience":"a"},{"audience":"b","expirationSeconds":4294967297}]}"#,
+                ),
+                &[
+                    "spec.tokenRequests[0].expirationSeconds: Invalid value: 1: may not specify a duration less than 10 minutes",
+                    r#"spec.tokenRequests[1].audience: Duplicate value: "a""#,
+                    "spec.tokenRequests[2].expirationSeconds: Invalid value: 4294967297: may not specify a duration larger than 2^32 seconds",
+                ],
+            ),
+            (
+                &named("d", r#""spec":{"nodeAllocatableUpdatePeriodSeconds":5,"serviceAccountTokenInSecrets":false}"#),
+                &[
+                    "spec.nodeAllocatableUpdatePeriodSeconds: Invalid value: 5: must be greater than or equal to 10 seconds",
+                    "spec.serviceAccountTokenInSecrets: Invalid value: false: serviceAccountTokenInSecrets is set but no tokenRequests are specified",
+                ],
+            ),
+        ],
+    );
+    check_updated(
+        GROUP,
+        "CSIDriver",
+        "",
+        &whole,
+        &[
+            (
+                r#""attachRequired":true"#,
+                r#""attachRequired":false"#,
+                &["spec.attachedRequired: Invalid value: false: field is immutable"],
+            ),
+            (
+                r#""attachRequired":true"#,
+                r#""volumeLifecycleModes":["Ephemeral"]"#,
+                &[r#"spec.volumeLifecycleModes: Invalid value: ["Ephemeral"]: field is immutable"#],
+            ),
+            (r#""attachRequired":true"#, r#""podInfoOnMount":true"#, &[]),
+        ],
+    );
+}
+
+#[test]
+fn nodes() {
+    let long = "i".repeat(257);
+    let whole = named(
+        "n",
+        r#""spec":{"drivers":[{"name":"d","nodeID":"i","topologyKeys":["zone"],"allocatable":{"count":3}}]}"#,
+    );
+    check_created(
+        GROUP,
+        "CSINode",
+        &[
+            (&whole, &[]),
+            (
+                &named(
+                    "n",
+                    r#""spec":{"drivers":[{"name":"d","nodeID":"","topologyKeys":["a","a"],"allocatable":{"count":-1}},{"name":"d","nodeID":"i","topologyKeys":null}]}"#,
+                ),
+                &[
+                    "spec.drivers[0].nodeID: Required value",
+                    "spec.drivers[0].allocatable.count: Invalid value: -1: must be greater than or equal to 0",
+                    r#"spec.drivers[0]: Duplicate value: "a""#,
+                    r#"spec.drivers[1].name: Duplicate value: "d""#,
+                ],
+            ),
+            (
+                &named("n", &format!(r#""spec":{{"drivers":[{{"name":"d","nodeID":"{long}","topologyKeys":null}}]}}"#)),
+                &[&format!(r#"spec.drivers[0].nodeID: Invalid value: "{long}": must be 256 characters or less"#)],
+            ),
+        ],
+    );
+    check_updated(
+        GROUP,
+        "CSINode",
+        "",
+        &whole,
+        &[
+            (r#""count":3"#, r#""count":4"#, &[]),
+            (
+                r#""nodeID":"i""#,
+                r#""nodeID":"j""#,
+                &[
+                    r#"spec.drivers: Invalid value: {"name":"d","nodeID":"j","topologyKeys":["zone"]}: field is immutable"#,
+                ],
+            ),
+            (r#""name":"d""#, r#""name":"e""#, &[]),
+        ],
+    );
+}
+
+#[test]
+fn capacities() {
+    let whole = named("c", r#""storageClassName":"s","capacity":"1Gi","nodeTopology":{"matchLabels":{"a":"b"}}"#);
+    check_created(
+        GROUP,
+        "CSIStorageCapacity",
+        &[
+            (&whole, &[]),
+            (
+                &named("c", r#""storageClassName":"s","capacity":"-1""#),
+                &[r#"capacity: Invalid value: "-1": must be greater than or equal to 0"#],
+            ),
+            (
+                &named(
+                    "c",
+                    r#""storageClassName":"s","nodeTopology":{"matchExpressions":[{"key":"a","operator":"In"}]}"#,
+                ),
+                &[
+                    "nodeTopology.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
+                ],
+            ),
+        ],
+    );
+    check_updated(
+        GROUP,
+        "CSIStorageCapacity",
+        "",
+        &whole,
+        &[
+            (r#""s""#, r#""t""#, &[r#"storageClassName: Invalid value: "t": field is immutable"#]),
+            (r#""1Gi""#, r#""2Gi""#, &[]),
+            (
+                r#""a":"b""#,
+                r#""a":"c""#,
+                &[r#"nodeTopology: Invalid value: {"matchLabels":{"a":"c"}}: field is immutable"#],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn attachments() {
+    const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+    let whole =
+        named("a", r#""spec":{"attacher":"d.example.com","nodeName":"n","source":{"persistentVolumeName":"v"}}"#);
+    let inline = r#""spec":{"attacher":"d","nodeName":"n","source":{"inlineVolumeSpec":{"accessModes":["ReadWriteOnce"],"csi":{"driver":"d","volumeHandle":"h"}}}}"#;
+    check_created(
+        GROUP,
+        "VolumeAttachment",
+        &[
+            (&whole, &[]),
+            (&named("a", inline), &[]),
+            (
+                &named(
+                    "a",
+                    &inline.replace(r#""csi":{"#, r#""storageClassName":"s","capacity":{"storage":"1"},"csi":{"#),
+                ),
+                &[
+                    "spec.source.inlineVolumeSpec.capacity: Forbidden: may not be specified in the context of inline volumes",
+                    "spec.source.inlineVolumeSpec.storageClassName: Forbidden: may not be specified in the context of inline volumes",
+                ],
+            ),
+            (
+                &named("a", r#""spec":{"attacher":"d","nodeName":"n","source":{}}"#),
+                &[&format!("spec.source: Required value: {ONE}")],
+            ),
+            (
+                &named("a", r#""spec":{"attacher":"d","nodeName":"n","source":{"persistentVolumeName":""}}"#)[..],
+                &[
+                    "spec.source.persistentVolumeName: Required value: must specify non empty persistentVolumeName",
+                    "spec.source.persistentVolumeName: Invalid value: \"\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+                ],
+            ),
+        ],
+    );
+    check_updated(
+        GROUP,
+        "VolumeAttachment",
+        "",
+        &whole,
+        &[(
+            r#""n""#,
+            r#""m""#,
+            &[
+                r#"spec: Invalid value: {"attacher":"d.example.com","nodeName":"m","source":{"persistentVolumeName":"v"}}: field is immutable"#,
+            ],
+        )],
+    );
+    check_updated(
+        GROUP,
+        "VolumeAttachment",
+        "status",
+        &whole,
+        &[(
+            r#""spec""#,
+            r#""status":{"attached":true,"attachError":{"errorCode":-1}},"spec""#,
+            &["status.attachError.errorCode: Invalid value: -1: must be between 0 and 2147483647, inclusive"],
+        )],
+    );
+}
