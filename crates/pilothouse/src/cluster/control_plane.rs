@@ -81,6 +81,7 @@ impl ControlPlane {
                 authorization: vec![Mode::Node, Mode::Rbac],
                 enabled_plugins: Vec::new(),
                 disabled_plugins: Vec::new(),
+                admission: apiserver::admission::config::Config::default(),
                 service_ranges: vec![AddressRange::parse(&range).context("the service network")?],
                 node_ports: PortRange::default(),
                 kubelets: Some(KubeletSettings { tls: kubelet_client, preferred: Vec::new(), resolve: None }),
