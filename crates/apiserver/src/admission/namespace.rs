@@ -15,7 +15,8 @@ fn resource() -> GroupResource {
 
 /// Whether the write is in a namespace, and not of one.
 fn is_within(a: &Attributes<'_>) -> bool {
-    !a.namespace.is_empty() && !(a.resource.group.is_empty() && a.resource.plural == "namespaces")
+    let is_one = a.resource.group.is_empty() && a.resource.plural == "namespaces";
+    !a.namespace.is_empty() && !is_one
 }
 
 pub struct NamespaceLifecycle {
