@@ -45,6 +45,22 @@ pub struct PodSpec {
     pub init_containers: Vec<Container>,
     pub tolerations: Vec<core::Toleration>,
     pub termination_grace_period_seconds: Option<i64>,
+    pub volumes: Vec<Volume>,
+}
+
+/// Of a pod's volume: the claim behind it, if there is one.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    pub name: String,
+    pub persistent_volume_claim: Option<ClaimSource>,
+    pub ephemeral: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimSource {
+    pub claim_name: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -94,6 +110,7 @@ impl Object for Pod {
     fn slim(&mut self) {
         self.metadata.managed_fields = None;
         self.metadata.annotations = None;
+        self.spec.volumes.retain(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some());
     }
 }
 
@@ -164,11 +181,24 @@ fn is_zero_long(n: &i64) -> bool {
 
 impl Object for ReplicaSet {}
 
-impl ReplicaSet {
-    /// The replicas asked for (the API server's default is 1).
-    pub fn wanted(&self) -> i32 {
-        self.spec.replicas.unwrap_or(1)
+projection! {
+    /// The same as a ReplicaSet, with a plain map for selector.
+    ReplicationController of k8s_openapi::api::core::v1::ReplicationController {
+        #[serde(default, deserialize_with = "with_plain_selector")]
+        pub spec: ReplicaSetSpec,
+        #[serde(default)]
+        pub status: ReplicaSetStatus,
     }
+}
+
+impl Object for ReplicationController {}
+
+fn with_plain_selector<'de, D: serde::Deserializer<'de>>(from: D) -> Result<ReplicaSetSpec, D::Error> {
+    let mut spec = Value::deserialize(from)?;
+    if let Some(selector) = spec.get_mut("selector") {
+        *selector = serde_json::json!({"matchLabels": selector.take()});
+    }
+    serde_json::from_value(spec).map_err(serde::de::Error::custom)
 }
 
 projection! {
@@ -314,14 +344,44 @@ impl Object for Namespace {
 }
 
 projection! {
-    ServiceAccount of k8s_openapi::api::core::v1::ServiceAccount {}
+    ServiceAccount of k8s_openapi::api::core::v1::ServiceAccount {
+        #[serde(default)]
+        pub secrets: Vec<SecretReference>,
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct SecretReference {
+    pub name: String,
 }
 
 impl Object for ServiceAccount {}
 
 projection! {
+    Secret of k8s_openapi::api::core::v1::Secret {
+        #[serde(default, rename = "type")]
+        pub type_: String,
+        /// Kept only of the types that this crate keeps.
+        #[serde(default)]
+        pub data: BTreeMap<String, k8s_openapi::ByteString>,
+    }
+}
+
+impl Object for Secret {
+    fn slim(&mut self) {
+        self.metadata.managed_fields = None;
+        if !matches!(self.type_.as_str(), crate::service_account_token::TYPE | crate::bootstrap_token::TYPE) {
+            self.data.clear();
+            self.metadata.annotations = None;
+            self.metadata.labels = None;
+        }
+    }
+}
+
+projection! {
     ConfigMap of k8s_openapi::api::core::v1::ConfigMap {
-        /// Kept only for the one that this crate writes.
+        /// Kept only for those that this crate writes.
         #[serde(default)]
         pub data: BTreeMap<String, String>,
     }
@@ -331,7 +391,8 @@ impl Object for ConfigMap {
     fn slim(&mut self) {
         self.metadata.managed_fields = None;
         self.metadata.annotations = None;
-        if self.metadata.name.as_deref() != Some(crate::service_account::ROOT_CA) {
+        let ours = [crate::service_account::ROOT_CA, crate::bootstrap_token::CLUSTER_INFO];
+        if !self.metadata.name.as_deref().is_some_and(|name| ours.contains(&name)) {
             self.data.clear();
         }
     }
@@ -388,3 +449,84 @@ pub struct AggregationRule {
 }
 
 impl Object for ClusterRole {}
+
+projection! {
+    Job of k8s_openapi::api::batch::v1::Job {
+        #[serde(default)]
+        pub spec: JobSpec,
+        #[serde(default)]
+        pub status: k8s_openapi::api::batch::v1::JobStatus,
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JobSpec {
+    pub active_deadline_seconds: Option<i64>,
+    pub backoff_limit: Option<i32>,
+    pub backoff_limit_per_index: Option<i32>,
+    pub completion_mode: String,
+    pub completions: Option<i32>,
+    pub managed_by: Option<String>,
+    pub max_failed_indexes: Option<i32>,
+    pub parallelism: Option<i32>,
+    pub pod_failure_policy: Option<k8s_openapi::api::batch::v1::PodFailurePolicy>,
+    pub pod_replacement_policy: String,
+    pub selector: LabelSelector,
+    pub success_policy: Option<k8s_openapi::api::batch::v1::SuccessPolicy>,
+    pub suspend: bool,
+    pub template: Value,
+    pub ttl_seconds_after_finished: Option<i32>,
+}
+
+impl Object for Job {}
+
+projection! {
+    /// As it is written: the rules of quotas read it.
+    ResourceQuota of k8s_openapi::api::core::v1::ResourceQuota {
+        #[serde(default)]
+        pub spec: Value,
+        #[serde(default)]
+        pub status: Value,
+    }
+}
+
+impl Object for ResourceQuota {}
+
+projection! {
+    PersistentVolumeClaim of k8s_openapi::api::core::v1::PersistentVolumeClaim {}
+}
+
+impl Object for PersistentVolumeClaim {
+    fn slim(&mut self) {
+        self.metadata.managed_fields = None;
+        self.metadata.annotations = None;
+        self.metadata.labels = None;
+    }
+}
+
+projection! {
+    PersistentVolume of k8s_openapi::api::core::v1::PersistentVolume {
+        #[serde(default)]
+        pub status: Phase,
+    }
+}
+
+/// A status of which the phase alone is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Phase {
+    pub phase: String,
+}
+
+impl Object for PersistentVolume {
+    fn slim(&mut self) {
+        self.metadata.managed_fields = None;
+        self.metadata.annotations = None;
+        self.metadata.labels = None;
+    }
+}
+
+impl Object for k8s_openapi::api::certificates::v1::CertificateSigningRequest {}
+
+impl Object for k8s_openapi::api::policy::v1::PodDisruptionBudget {}

@@ -1,8 +1,10 @@
-//! ReplicaSets: as many pods of a template as are asked for.
+//! ReplicaSets and ReplicationControllers: as many pods of a template as are asked for.
+//!
+//! They are one controller: a [`Replicas`] says what the kinds are called.
 
 use crate::events::{Kind, Recorder};
-use crate::informer::{Informer, key};
-use crate::objects::{Condition, Pod, ReplicaSet, ReplicaSetStatus};
+use crate::informer::{Informer, Object, key};
+use crate::objects::{Condition, Pod, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, ReplicationController};
 use crate::pods::{self, Claim};
 use crate::queue::{Key, Queue};
 use crate::{Context, Error, Running, gone_is_fine, write};
@@ -21,9 +23,55 @@ use std::time::Duration;
 /// Pods created or deleted in one reconcile at most (upstream's burst).
 const BURST: usize = 500;
 
-struct Controller {
+/// A kind that keeps a number of pods.
+pub(crate) trait Replicas: Object {
+    const API_VERSION: &'static str;
+    const KIND: &'static str;
+    /// The service account, which is also the source of its events.
+    const ACCOUNT: &'static str;
+    /// Whether its status counts the pods that are on their way out.
+    const COUNTS_TERMINATING: bool;
+
+    fn spec(&self) -> &ReplicaSetSpec;
+    fn status(&self) -> &ReplicaSetStatus;
+
+    /// The replicas asked for (the API server's default is 1).
+    fn wanted(&self) -> i32 {
+        self.spec().replicas.unwrap_or(1)
+    }
+}
+
+impl Replicas for ReplicaSet {
+    const API_VERSION: &'static str = "apps/v1";
+    const KIND: &'static str = "ReplicaSet";
+    const ACCOUNT: &'static str = "replicaset-controller";
+    const COUNTS_TERMINATING: bool = true;
+
+    fn spec(&self) -> &ReplicaSetSpec {
+        &self.spec
+    }
+    fn status(&self) -> &ReplicaSetStatus {
+        &self.status
+    }
+}
+
+impl Replicas for ReplicationController {
+    const API_VERSION: &'static str = "v1";
+    const KIND: &'static str = "ReplicationController";
+    const ACCOUNT: &'static str = "replication-controller";
+    const COUNTS_TERMINATING: bool = false;
+
+    fn spec(&self) -> &ReplicaSetSpec {
+        &self.spec
+    }
+    fn status(&self) -> &ReplicaSetStatus {
+        &self.status
+    }
+}
+
+struct Controller<K> {
     client: Client,
-    sets: Informer<ReplicaSet>,
+    sets: Informer<K>,
     pods: Informer<Pod>,
     recorder: Recorder,
 }
@@ -36,12 +84,12 @@ enum Plan {
     Delete(Vec<Key>),
 }
 
-pub fn controller(context: &Context) -> Running {
-    let client = context.clients.service_account("replicaset-controller");
-    let this = Arc::new(Controller {
+pub(crate) fn controller<K: Replicas>(context: &Context) -> Running {
+    let client = context.clients.service_account(K::ACCOUNT);
+    let this = Arc::new(Controller::<K> {
         sets: context.informers.of(),
         pods: context.informers.of(),
-        recorder: Recorder::new(client.clone(), "replicaset-controller"),
+        recorder: Recorder::new(client.clone(), K::ACCOUNT),
         client,
     });
     let queue = Queue::<Key>::default();
@@ -56,12 +104,12 @@ pub fn controller(context: &Context) -> Running {
         for pod in [old, new].into_iter().flatten() {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
             match pods::controller(&pod.metadata) {
-                Some(owner) if owner.kind == "ReplicaSet" => q.add(Key::new(namespace, &owner.name)),
+                Some(owner) if owner.kind == K::KIND => q.add(Key::new(namespace, &owner.name)),
                 Some(_) => {}
                 // An orphan may be adopted by whoever selects it.
                 None if pod.metadata.deletion_timestamp.is_none() => {
                     for set in sets.in_namespace(namespace) {
-                        if pods::matches(&pods::selector(&set.spec.selector), &pod.metadata) {
+                        if pods::matches(&pods::selector(&set.spec().selector), &pod.metadata) {
                             q.add(key(set.as_ref()));
                         }
                     }
@@ -74,55 +122,55 @@ pub fn controller(context: &Context) -> Running {
     async move {
         this.sets.synced().await;
         this.pods.synced().await;
-        queue.run("replicaset", 5, shutdown, |key| this.clone().reconcile(key)).await;
+        queue.run(K::ACCOUNT, 5, shutdown, |key| this.clone().reconcile(key)).await;
         Ok(())
     }
     .boxed()
 }
 
-impl Controller {
+impl<K: Replicas> Controller<K> {
     async fn reconcile(self: Arc<Self>, key: Key) -> Result<Option<Duration>, Error> {
         let Some(set) = self.sets.by_key(&key) else { return Ok(None) };
         let owned = self.claim(&set).await?;
         let now = Timestamp::now();
         let active: Vec<Arc<Pod>> = owned.iter().filter(|p| pods::is_active(p)).cloned().collect();
         let mut failure = None;
-        if set.metadata.deletion_timestamp.is_none() {
+        if set.meta().deletion_timestamp.is_none() {
             let peers = self.active_by_node(&set);
-            failure = self.apply(&set, plan(&set, &active, &peers, now)).await.err();
+            failure = self.apply(&set, plan(set.as_ref(), &active, &peers, now)).await.err();
         }
         // Again from the informer: what was just written is in it.
         let owned: Vec<Arc<Pod>> = self.owned(&set);
-        let status = status(&set, &owned, failure.as_ref().map(ToString::to_string), now);
+        let status = status(set.as_ref(), &owned, failure.as_ref().map(ToString::to_string), now);
         self.write_status(&set, status).await?;
         match failure {
             Some(e) => Err(e),
-            None => Ok(next_availability(&set, &owned, now)),
+            None => Ok(next_availability(set.as_ref(), &owned, now)),
         }
     }
 
-    fn owned(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
-        let uid = set.metadata.uid.as_ref();
-        let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+    fn owned(&self, set: &K) -> Vec<Arc<Pod>> {
+        let uid = set.meta().uid.as_ref();
+        let namespace = set.meta().namespace.as_deref().unwrap_or("");
         let mut pods = self.pods.in_namespace(namespace);
         pods.retain(|p| pods::controller(&p.metadata).map(|o| &o.uid) == uid);
         pods
     }
 
     /// Adopts and releases, and gives the pods that are the set's afterwards.
-    async fn claim(&self, set: &ReplicaSet) -> Result<Vec<Arc<Pod>>, Error> {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or("");
-        let selector = pods::selector(&set.spec.selector);
+    async fn claim(&self, set: &K) -> Result<Vec<Arc<Pod>>, Error> {
+        let namespace = set.meta().namespace.as_deref().unwrap_or("");
+        let selector = pods::selector(&set.spec().selector);
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let mut ours = Vec::new();
         for pod in self.pods.in_namespace(namespace) {
             let name = pod.metadata.name.as_deref().unwrap_or("");
-            match pods::claim(&set.metadata, pods::matches(&selector, &pod.metadata), &pod.metadata) {
+            match pods::claim(set.meta(), pods::matches(&selector, &pod.metadata), &pod.metadata) {
                 Claim::Ours => ours.push(pod),
                 Claim::Others => {}
                 Claim::Adopt if pods::is_finished(&pod) => {}
                 Claim::Adopt => {
-                    let owner = pods::owner("apps/v1", "ReplicaSet", &set.metadata);
+                    let owner = pods::owner(K::API_VERSION, K::KIND, set.meta());
                     let patch = pods::adoption(&owner, pod.metadata.uid.as_deref());
                     let adopted = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
                     if let Some(pod) = gone_is_fine(adopted)? {
@@ -131,7 +179,7 @@ impl Controller {
                     }
                 }
                 Claim::Release => {
-                    let patch = pods::release(set.metadata.uid.as_deref().unwrap_or(""), pod.metadata.uid.as_deref());
+                    let patch = pods::release(set.meta().uid.as_deref().unwrap_or(""), pod.metadata.uid.as_deref());
                     let released = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
                     if let Some(pod) = gone_is_fine(released)? {
                         self.pods.assume(pod);
@@ -143,18 +191,18 @@ impl Controller {
     }
 
     /// Active pods of this set and its siblings (the sets of one deployment) on each node: the fuller node loses first.
-    fn active_by_node(&self, set: &ReplicaSet) -> HashMap<String, usize> {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or("");
-        let owner = pods::controller(&set.metadata).map(|o| o.uid.clone());
+    fn active_by_node(&self, set: &K) -> HashMap<String, usize> {
+        let namespace = set.meta().namespace.as_deref().unwrap_or("");
+        let owner = pods::controller(set.meta()).map(|o| o.uid.clone());
         let family: Vec<String> = self
             .sets
             .in_namespace(namespace)
             .iter()
             .filter(|s| {
-                s.metadata.uid == set.metadata.uid
-                    || owner.is_some() && pods::controller(&s.metadata).map(|o| &o.uid) == owner.as_ref()
+                s.meta().uid == set.meta().uid
+                    || owner.is_some() && pods::controller(s.meta()).map(|o| &o.uid) == owner.as_ref()
             })
-            .filter_map(|s| s.metadata.uid.clone())
+            .filter_map(|s| s.meta().uid.clone())
             .collect();
         let mut count = HashMap::new();
         for pod in self.pods.in_namespace(namespace) {
@@ -166,7 +214,7 @@ impl Controller {
         count
     }
 
-    async fn apply(&self, set: &ReplicaSet, plan: Plan) -> Result<(), Error> {
+    async fn apply(&self, set: &K, plan: Plan) -> Result<(), Error> {
         match plan {
             Plan::Nothing => Ok(()),
             Plan::Create(count) => self.create(set, count).await,
@@ -175,8 +223,8 @@ impl Controller {
     }
 
     /// Creates pods in batches that double while all goes well, so that a refusal (a quota, say) is met once, not 500 times.
-    async fn create(&self, set: &ReplicaSet, count: usize) -> Result<(), Error> {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+    async fn create(&self, set: &K, count: usize) -> Result<(), Error> {
+        let namespace = set.meta().namespace.as_deref().unwrap_or("");
         let body = pod(set);
         let mut left = count;
         let mut batch = 1;
@@ -216,8 +264,8 @@ impl Controller {
         self.client.request(request).await
     }
 
-    async fn delete(&self, set: &ReplicaSet, keys: Vec<Key>) -> Result<(), Error> {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+    async fn delete(&self, set: &K, keys: Vec<Key>) -> Result<(), Error> {
+        let namespace = set.meta().namespace.as_deref().unwrap_or("");
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let results: Vec<Result<(), kube::Error>> = stream::iter(keys)
             .map(|key| {
@@ -259,26 +307,27 @@ impl Controller {
         Ok(())
     }
 
-    async fn write_status(&self, set: &ReplicaSet, status: ReplicaSetStatus) -> Result<(), Error> {
-        if status == set.status {
+    async fn write_status(&self, set: &K, status: ReplicaSetStatus) -> Result<(), Error> {
+        if status == *set.status() {
             return Ok(());
         }
-        let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+        let namespace = set.meta().namespace.as_deref().unwrap_or("");
         // All members are written, so that those that became zero are set to it.
         let patch = json!({
-            "metadata": {"uid": set.metadata.uid},
+            "metadata": {"uid": set.meta().uid},
             "status": {
                 "replicas": status.replicas,
                 "fullyLabeledReplicas": status.fully_labeled_replicas,
                 "readyReplicas": status.ready_replicas,
                 "availableReplicas": status.available_replicas,
+                // Null where the kind does not have it.
                 "terminatingReplicas": status.terminating_replicas,
                 "observedGeneration": status.observed_generation,
                 "conditions": status.conditions,
             },
         });
-        let name = set.metadata.name.as_deref().unwrap_or("");
-        let written = write::update::<ReplicaSet>(&self.client, namespace, name, Some("status"), patch).await;
+        let name = set.meta().name.as_deref().unwrap_or("");
+        let written = write::update::<K>(&self.client, namespace, name, Some("status"), patch).await;
         if let Some(set) = gone_is_fine(written)? {
             self.sets.assume(set);
         }
@@ -295,24 +344,24 @@ fn message(error: &kube::Error) -> String {
 }
 
 /// The pod of a set, as JSON.
-fn pod(set: &ReplicaSet) -> Vec<u8> {
-    let template = &set.spec.template;
+fn pod<K: Replicas>(set: &K) -> Vec<u8> {
+    let template = &set.spec().template;
     let mut metadata =
         template.get("metadata").cloned().filter(serde_json::Value::is_object).unwrap_or_else(|| json!({}));
     if let Some(metadata) = metadata.as_object_mut() {
         metadata.retain(|k, _| matches!(k.as_str(), "labels" | "annotations" | "finalizers"));
         // A name of at most 63 bytes once the suffix is on it.
-        let mut prefix: String = set.metadata.name.clone().unwrap_or_default();
+        let mut prefix: String = set.meta().name.clone().unwrap_or_default();
         prefix.push('-');
         metadata.insert("generateName".into(), prefix.into());
-        metadata.insert("ownerReferences".into(), json!([pods::owner("apps/v1", "ReplicaSet", &set.metadata)]));
+        metadata.insert("ownerReferences".into(), json!([pods::owner(K::API_VERSION, K::KIND, set.meta())]));
     }
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template.get("spec")})
         .to_string()
         .into_bytes()
 }
 
-fn plan(set: &ReplicaSet, active: &[Arc<Pod>], peers: &HashMap<String, usize>, now: Timestamp) -> Plan {
+fn plan<K: Replicas>(set: &K, active: &[Arc<Pod>], peers: &HashMap<String, usize>, now: Timestamp) -> Plan {
     let wanted = usize::try_from(set.wanted()).unwrap_or(0);
     if active.len() < wanted {
         return Plan::Create((wanted - active.len()).min(BURST));
@@ -350,12 +399,12 @@ fn deletion_rank(pod: &Pod, peers: &HashMap<String, usize>, now: Timestamp) -> i
     )
 }
 
-fn status(set: &ReplicaSet, owned: &[Arc<Pod>], failure: Option<String>, now: Timestamp) -> ReplicaSetStatus {
+fn status<K: Replicas>(set: &K, owned: &[Arc<Pod>], failure: Option<String>, now: Timestamp) -> ReplicaSetStatus {
     let count = |test: &dyn Fn(&Pod) -> bool| {
         let n = owned.iter().filter(|p| pods::is_active(p) && test(p)).count();
         i32::try_from(n).unwrap_or(i32::MAX)
     };
-    let labels = set.spec.template.pointer("/metadata/labels").and_then(serde_json::Value::as_object);
+    let labels = set.spec().template.pointer("/metadata/labels").and_then(serde_json::Value::as_object);
     let fully_labeled = |pod: &Pod| {
         labels.is_none_or(|labels| {
             labels
@@ -368,15 +417,15 @@ fn status(set: &ReplicaSet, owned: &[Arc<Pod>], failure: Option<String>, now: Ti
         replicas: count(&|_| true),
         fully_labeled_replicas: count(&fully_labeled),
         ready_replicas: count(&pods::is_ready),
-        available_replicas: count(&|p| pods::is_available(p, set.spec.min_ready_seconds, now)),
-        terminating_replicas: i32::try_from(terminating).ok(),
-        observed_generation: set.metadata.generation.unwrap_or(0),
+        available_replicas: count(&|p| pods::is_available(p, set.spec().min_ready_seconds, now)),
+        terminating_replicas: i32::try_from(terminating).ok().filter(|_| K::COUNTS_TERMINATING),
+        observed_generation: set.meta().generation.unwrap_or(0),
         conditions: conditions(set, failure, now),
     }
 }
 
-fn conditions(set: &ReplicaSet, failure: Option<String>, now: Timestamp) -> Vec<Condition> {
-    let mut conditions = set.status.conditions.clone();
+fn conditions<K: Replicas>(set: &K, failure: Option<String>, now: Timestamp) -> Vec<Condition> {
+    let mut conditions = set.status().conditions.clone();
     let known = conditions.iter().position(|c| c.type_ == "ReplicaFailure");
     match (failure, known) {
         (Some(message), None) => conditions.push(Condition {
@@ -396,11 +445,11 @@ fn conditions(set: &ReplicaSet, failure: Option<String>, now: Timestamp) -> Vec<
 }
 
 /// When the next ready pod becomes available, if one has yet to.
-fn next_availability(set: &ReplicaSet, owned: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
-    let min_ready = i64::from(set.spec.min_ready_seconds);
+fn next_availability<K: Replicas>(set: &K, owned: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
+    let min_ready = i64::from(set.spec().min_ready_seconds);
     owned
         .iter()
-        .filter(|p| pods::is_active(p) && !pods::is_available(p, set.spec.min_ready_seconds, now))
+        .filter(|p| pods::is_active(p) && !pods::is_available(p, set.spec().min_ready_seconds, now))
         .filter_map(|p| pods::ready_since(p))
         .map(|since| since.as_second() + min_ready - now.as_second())
         .min()

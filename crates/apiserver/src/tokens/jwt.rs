@@ -101,7 +101,7 @@ struct Header {
 }
 
 /// Signs claims into a token in compact form.
-pub fn sign(key: &SigningKey, claims: &Claims) -> Result<String, TokenError> {
+pub fn sign(key: &SigningKey, claims: &impl Serialize) -> Result<String, TokenError> {
     let header = format!(r#"{{"alg":"{}","kid":"{}"}}"#, key.public().algorithm().name(), key.public().id());
     let body = serde_json::to_vec(claims).map_err(|_| TokenError::Signing)?;
     let mut token = URL_SAFE_NO_PAD.encode(header);
@@ -130,7 +130,7 @@ pub fn claimed_issuer(token: &str) -> Option<String> {
 /// Reads a token's claims if one of the keys signed it; times and audiences are the caller's to judge.
 ///
 /// A key is used only with its own algorithm, whatever the token's header says.
-pub fn verify(token: &str, keys: &[VerifyingKey]) -> Result<Claims, TokenError> {
+pub fn verify<C: serde::de::DeserializeOwned>(token: &str, keys: &[VerifyingKey]) -> Result<C, TokenError> {
     let [header, body, signature] = parts(token).ok_or(TokenError::Malformed)?;
     let signed = &token[..header.len() + 1 + body.len()];
     let decode = |part| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed);

@@ -14,6 +14,7 @@ use crate::informer::{Informer, key};
 use crate::objects::{Deployment, Pod, ReplicaSet};
 use crate::pods::{self, Claim};
 use crate::queue::{Key, Queue};
+use crate::replica_set::Replicas as _;
 use crate::{Context, Error, Running, gone_is_fine, write};
 use futures::FutureExt;
 use jiff::Timestamp;

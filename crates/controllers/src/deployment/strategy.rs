@@ -1,6 +1,7 @@
 //! How many pods a rollout may have too many and too few.
 
 use crate::objects::{Deployment, ReplicaSet};
+use crate::replica_set::Replicas as _;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::sync::Arc;
 
