@@ -7,23 +7,29 @@
 pub mod bootstrap_token;
 pub mod certificates;
 pub mod cluster_role_aggregation;
+pub mod cron_job;
+pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
 pub mod events;
 pub mod garbage_collector;
+mod history;
 pub mod informer;
+pub mod job;
 pub mod leader;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod objects;
+mod pod_control;
 pub mod pods;
 pub mod queue;
 pub mod replica_set;
 pub mod resource_quota;
 pub mod service_account;
 pub mod service_account_token;
+pub mod stateful_set;
 pub mod ttl_after_finished;
 pub mod volume_protection;
 mod write;
@@ -107,6 +113,10 @@ pub const CONTROLLERS: &[(&str, fn(&Context) -> Running)] = &[
     ("deployment-controller", deployment::controller),
     ("replicaset-controller", replica_set::controller::<objects::ReplicaSet>),
     ("replicationcontroller-controller", replica_set::controller::<objects::ReplicationController>),
+    ("statefulset-controller", stateful_set::controller),
+    ("daemonset-controller", daemon_set::controller),
+    ("job-controller", job::controller),
+    ("cronjob-controller", cron_job::controller),
     ("namespace-controller", namespace::controller),
     ("serviceaccount-controller", service_account::default_accounts),
     ("root-ca-certificate-publisher-controller", service_account::root_ca_publisher),

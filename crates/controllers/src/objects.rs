@@ -46,6 +46,21 @@ pub struct PodSpec {
     pub tolerations: Vec<core::Toleration>,
     pub termination_grace_period_seconds: Option<i64>,
     pub volumes: Vec<Volume>,
+    /// The one node that the pod's affinity names, as daemons' do.
+    #[serde(rename = "affinity", deserialize_with = "pinned_to")]
+    pub pinned_to: Option<String>,
+}
+
+/// The node that a required node affinity names by its name in every term.
+fn pinned_to<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let affinity = Option::<core::Affinity>::deserialize(from)?;
+    let required = affinity.and_then(|a| a.node_affinity?.required_during_scheduling_ignored_during_execution);
+    let terms = required.map(|r| r.node_selector_terms).unwrap_or_default();
+    let mut names = terms.into_iter().filter_map(|term| {
+        let field = term.match_fields?.into_iter().find(|f| f.key == "metadata.name" && f.operator == "In")?;
+        field.values?.into_iter().next()
+    });
+    Ok(names.next())
 }
 
 /// Of a pod's volume: the claim behind it, if there is one.
@@ -89,6 +104,7 @@ pub struct PodStatus {
     pub pod_ips: Vec<core::PodIP>,
     pub conditions: Vec<PodCondition>,
     pub container_statuses: Vec<ContainerStatus>,
+    pub init_container_statuses: Vec<ContainerStatus>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -103,7 +119,22 @@ pub struct PodCondition {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerStatus {
+    pub name: String,
     pub restart_count: i32,
+    pub state: ContainerState,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerState {
+    pub terminated: Option<Terminated>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Terminated {
+    pub exit_code: i32,
+    pub finished_at: Option<Time>,
 }
 
 impl Object for Pod {
@@ -530,3 +561,130 @@ impl Object for PersistentVolume {
 impl Object for k8s_openapi::api::certificates::v1::CertificateSigningRequest {}
 
 impl Object for k8s_openapi::api::policy::v1::PodDisruptionBudget {}
+
+projection! {
+    CronJob of k8s_openapi::api::batch::v1::CronJob {
+        #[serde(default)]
+        pub spec: CronJobSpec,
+        #[serde(default)]
+        pub status: CronJobStatus,
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CronJobSpec {
+    pub schedule: String,
+    pub time_zone: Option<String>,
+    pub starting_deadline_seconds: Option<i64>,
+    pub concurrency_policy: String,
+    pub suspend: bool,
+    pub successful_jobs_history_limit: Option<i32>,
+    pub failed_jobs_history_limit: Option<i32>,
+    pub job_template: Value,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CronJobStatus {
+    pub active: Vec<core::ObjectReference>,
+    pub last_schedule_time: Option<Time>,
+    pub last_successful_time: Option<Time>,
+}
+
+impl Object for CronJob {}
+
+projection! {
+    StatefulSet of k8s_openapi::api::apps::v1::StatefulSet {
+        #[serde(default)]
+        pub spec: StatefulSetSpec,
+        #[serde(default)]
+        pub status: StatefulSetStatus,
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatefulSetSpec {
+    pub replicas: Option<i32>,
+    pub min_ready_seconds: i32,
+    pub selector: LabelSelector,
+    pub service_name: String,
+    pub template: Value,
+    pub volume_claim_templates: Vec<Value>,
+    pub pod_management_policy: String,
+    pub update_strategy: StatefulSetStrategy,
+    pub revision_history_limit: Option<i32>,
+    pub ordinals: Option<Ordinals>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Ordinals {
+    pub start: i32,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatefulSetStrategy {
+    #[serde(rename = "type")]
+    pub type_: String,
+    pub rolling_update: Option<Partition>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Partition {
+    pub partition: Option<i32>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatefulSetStatus {
+    pub observed_generation: i64,
+    pub replicas: i32,
+    pub ready_replicas: i32,
+    pub available_replicas: i32,
+    pub current_replicas: i32,
+    pub updated_replicas: i32,
+    pub current_revision: String,
+    pub update_revision: String,
+    pub collision_count: Option<i32>,
+}
+
+impl Object for StatefulSet {}
+
+projection! {
+    DaemonSet of k8s_openapi::api::apps::v1::DaemonSet {
+        #[serde(default)]
+        pub spec: DaemonSetSpec,
+        #[serde(default)]
+        pub status: DaemonSetStatus,
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DaemonSetSpec {
+    pub min_ready_seconds: i32,
+    pub selector: LabelSelector,
+    pub template: Value,
+    pub update_strategy: DeploymentStrategy,
+    pub revision_history_limit: Option<i32>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DaemonSetStatus {
+    pub observed_generation: i64,
+    pub desired_number_scheduled: i32,
+    pub current_number_scheduled: i32,
+    pub number_misscheduled: i32,
+    pub number_ready: i32,
+    pub updated_number_scheduled: i32,
+    pub number_available: i32,
+    pub number_unavailable: i32,
+    pub collision_count: Option<i32>,
+}
+
+impl Object for DaemonSet {}

@@ -6,8 +6,8 @@
 mod plan;
 mod revision;
 mod status;
-mod strategy;
-mod template;
+pub(crate) mod strategy;
+pub(crate) mod template;
 
 use crate::events::{Kind, Recorder};
 use crate::informer::{Informer, key};

@@ -9,10 +9,10 @@ use crate::informer::{Informer, key};
 use crate::objects::{Pod, ResourceQuota};
 use crate::pods;
 use crate::queue::{Key, Queue};
-use crate::{Context, Error, Running, gone_is_fine, write};
+use crate::{Context, Error, Running, gone_is_fine};
 use api::quota::usage;
 use futures::FutureExt;
-use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
@@ -113,15 +113,24 @@ impl Controller {
                 return Ok(Some(IN_FLIGHT));
             }
         }
-        let merge =
-            serde_json::json!({"metadata": {"uid": quota.metadata.uid, "resourceVersion": version}, "status": status});
-        let written =
-            write::update::<ResourceQuota>(&self.client, &key.namespace, &key.name, Some("status"), merge).await;
+        let written = self.write(&key, &quota, status).await;
         if let Some(written) = gone_is_fine(written)? {
             self.quotas.assume(written);
         }
         self.sinking.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         Ok(Some(RESYNC))
+    }
+
+    /// Writes the status of the version that was decided on. The controller may not read single quotas, so what it knows is
+    /// written whole.
+    async fn write(&self, key: &Key, quota: &ResourceQuota, status: Value) -> Result<ResourceQuota, kube::Error> {
+        let body = serde_json::json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": quota.metadata,
+            "spec": quota.spec, "status": status});
+        let path = format!("/api/v1/namespaces/{}/resourcequotas", key.namespace);
+        let request = kube::core::Request::new(path)
+            .replace_subresource("status", &key.name, &PostParams::default(), body.to_string().into_bytes())
+            .map_err(kube::Error::BuildRequest)?;
+        self.client.request(request).await
     }
 
     /// How a kind is reached; remembered once it is served.

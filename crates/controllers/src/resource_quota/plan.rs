@@ -24,19 +24,16 @@ pub(super) fn used(quota: &Value, hard: &Amounts, listed: &[Listed<'_>]) -> Amou
     total
 }
 
-/// The status to merge; `None`: it says so already.
+/// The status that the quota is to have; `None`: it says so already.
 pub(super) fn status(quota: &Value, hard: &Amounts, used: &Amounts) -> Option<Value> {
     let (known_hard, known_used) = (amounts(quota, &["status", "hard"]), amounts(quota, &["status", "used"]));
     if known_hard == *hard && known_used == *used {
         return None;
     }
-    Some(serde_json::json!({"hard": replace(&known_hard, hard), "used": replace(&known_used, used)}))
-}
-
-/// The merge that makes a resource list of another.
-fn replace(known: &Amounts, next: &Amounts) -> Map<String, Value> {
-    let dropped = known.keys().filter(|name| !next.contains_key(*name)).map(|name| (name.clone(), Value::Null));
-    dropped.chain(next.iter().map(|(name, value)| (name.clone(), value.to_string().into()))).collect()
+    let list = |amounts: &Amounts| -> Map<String, Value> {
+        amounts.iter().map(|(name, value)| (name.clone(), value.to_string().into())).collect()
+    };
+    Some(serde_json::json!({"hard": list(hard), "used": list(used)}))
 }
 
 /// Whether less is used of something than the status says.
@@ -67,10 +64,7 @@ mod tests {
         assert_eq!(api::quota::shown(&used), "count/jobs.batch=1,pods=1,requests.cpu=500m");
         assert!(sinks(&quota, &used), "there were two pods");
         let status = status(&quota, &hard, &used).expect("a change");
-        assert_eq!(
-            status["used"],
-            json!({"count/jobs.batch": "1", "pods": "1", "requests.cpu": "500m", "secrets": null})
-        );
+        assert_eq!(status["used"], json!({"count/jobs.batch": "1", "pods": "1", "requests.cpu": "500m"}));
         let settled = json!({"status": {"hard": {"pods": "3", "requests.cpu": "2", "count/jobs.batch": "1"},
             "used": {"pods": "1", "requests.cpu": "0.5", "count/jobs.batch": "1"}}});
         assert_eq!(super::status(&settled, &hard, &used), None, "half a core is half a core");
