@@ -1,6 +1,8 @@
 //! The parts of security put together: from settings to what a server and its registry are given.
 
+use crate::admission::config::Config;
 use crate::admission::devices::AdminAccess;
+use crate::admission::namespace::NamespaceMaker;
 use crate::admission::plugins::{self, Needs, PluginError};
 use crate::admission::quota::QuotaWriter;
 use crate::allocator::ServiceAllocator;
@@ -53,6 +55,8 @@ pub struct Settings {
     pub authorization: Vec<Mode>,
     pub enabled_plugins: Vec<String>,
     pub disabled_plugins: Vec<String>,
+    /// What the plugins are told.
+    pub admission: Config,
     /// The default family's first.
     pub service_ranges: Vec<AddressRange>,
     pub node_ports: PortRange,
@@ -149,7 +153,13 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     let authenticator = Arc::new(union::Union { ways, anonymous: settings.anonymous });
 
     let quotas: Arc<dyn QuotaWriter> = Arc::new(StatusWriter(Arc::downgrade(registry)));
-    let needs = Needs { objects: objects.clone(), authorizer: authorizer.clone(), quotas };
+    let needs = Needs {
+        objects: objects.clone(),
+        authorizer: authorizer.clone(),
+        quotas,
+        namespaces: Arc::new(Namespaces(Arc::downgrade(registry))),
+        config: settings.admission,
+    };
     let mut admission = plugins::chain(&needs, &settings.enabled_plugins, &settings.disabled_plugins)?;
     admission.0.insert(0, Arc::new(AdminAccess { objects: objects.clone() }));
     admission.0.push(Arc::new(Escalation { rbac, authorizer: authorizer.clone() }));
@@ -454,5 +464,20 @@ impl QuotaWriter for StatusWriter {
         };
         let replace = mutation::Replace(quota.clone());
         registry.update(&Context::internal(), &served, place, &replace, &Options::default()).await.map(|_| ())
+    }
+}
+
+/// Makes namespaces that are named before they are there.
+struct Namespaces(std::sync::Weak<Registry>);
+
+#[async_trait]
+impl NamespaceMaker for Namespaces {
+    async fn make(&self, name: &str) -> Result<(), Status> {
+        let registry = self.0.upgrade().ok_or_else(|| Status::service_unavailable("the server is shutting down"))?;
+        let resource = GroupResource::new("", "namespaces");
+        let served = registry.preferred("", "namespaces").ok_or_else(|| Status::not_found(&resource, name))?;
+        let mut object = Map::new();
+        object.set_at(&["metadata", "name"], name);
+        registry.create(&Context::internal(), &served, "", object, &Options::default()).await.map(|_| ())
     }
 }

@@ -87,6 +87,14 @@ impl QuotaWriter for Held {
     }
 }
 
+#[async_trait]
+impl crate::admission::namespace::NamespaceMaker for Held {
+    async fn make(&self, name: &str) -> Result<(), Status> {
+        self.put(crate::lookup::NAMESPACES, map(&format!("{{metadata: {{name: {name}}}}}")));
+        Ok(())
+    }
+}
+
 /// A real store in a directory that goes with it, and the registry over it.
 pub(crate) struct Opened {
     pub(crate) store: Arc<dyn store::Store>,

@@ -77,6 +77,16 @@ impl<K: Object> Informer<K> {
         self.inner.handlers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(handler));
     }
 
+    /// Adds the key of every object that changes to a queue.
+    pub fn feed(&self, queue: &crate::queue::Queue<Key>) {
+        let queue = queue.clone();
+        self.on_change(move |old, new| {
+            if let Some(object) = new.or(old) {
+                queue.add(key(object.as_ref()));
+            }
+        });
+    }
+
     /// Returns once everything that was there at the start is known.
     pub async fn synced(&self) {
         let mut synced = self.inner.synced.subscribe();

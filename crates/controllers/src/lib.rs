@@ -4,21 +4,34 @@
 //! it decides purely (a `plan`), then acts. Nothing here is told of events, only of keys, so that a restart or a
 //! missed event changes nothing.
 
+pub mod bootstrap_token;
+pub mod certificates;
 pub mod cluster_role_aggregation;
+pub mod cron_job;
+pub mod daemon_set;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod events;
 pub mod garbage_collector;
+mod history;
 pub mod informer;
+pub mod job;
 pub mod leader;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod objects;
+mod pod_control;
 pub mod pods;
 pub mod queue;
 pub mod replica_set;
+pub mod resource_quota;
 pub mod service_account;
+pub mod service_account_token;
+pub mod stateful_set;
+pub mod ttl_after_finished;
+pub mod volume_protection;
 mod write;
 
 use futures::future::{BoxFuture, FutureExt, select_all};
@@ -48,6 +61,12 @@ pub struct Config {
     pub cluster_cidr: Option<(std::net::Ipv4Addr, u8, u8)>,
     /// How long a node may not renew before it is held unreachable (upstream: 50 s).
     pub node_monitor_grace: std::time::Duration,
+    /// Signs certificates; without it approved requests wait for somebody else.
+    pub authority: Option<Arc<dyn certificates::CertificateAuthority>>,
+    /// How long signed certificates live at most (upstream: a year).
+    pub signing_duration: std::time::Duration,
+    /// Makes the tokens that Secrets hold; without it they stay empty.
+    pub tokens: Option<Arc<dyn service_account_token::TokenIssuer>>,
 }
 
 /// What went wrong in a reconcile; it is tried again with back-off.
@@ -92,7 +111,12 @@ pub type Running = BoxFuture<'static, Result<(), Error>>;
 /// Name → how it is built. The name is upstream's.
 pub const CONTROLLERS: &[(&str, fn(&Context) -> Running)] = &[
     ("deployment-controller", deployment::controller),
-    ("replicaset-controller", replica_set::controller),
+    ("replicaset-controller", replica_set::controller::<objects::ReplicaSet>),
+    ("replicationcontroller-controller", replica_set::controller::<objects::ReplicationController>),
+    ("statefulset-controller", stateful_set::controller),
+    ("daemonset-controller", daemon_set::controller),
+    ("job-controller", job::controller),
+    ("cronjob-controller", cron_job::controller),
     ("namespace-controller", namespace::controller),
     ("serviceaccount-controller", service_account::default_accounts),
     ("root-ca-certificate-publisher-controller", service_account::root_ca_publisher),
@@ -102,6 +126,17 @@ pub const CONTROLLERS: &[(&str, fn(&Context) -> Running)] = &[
     ("node-lifecycle-controller", node_lifecycle::controller),
     ("node-ipam-controller", node_ipam::controller),
     ("clusterrole-aggregation-controller", cluster_role_aggregation::controller),
+    ("resourcequota-controller", resource_quota::controller),
+    ("disruption-controller", disruption::controller),
+    ("certificatesigningrequest-approving-controller", certificates::approver),
+    ("certificatesigningrequest-signing-controller", certificates::signer),
+    ("certificatesigningrequest-cleaner-controller", certificates::cleaner),
+    ("serviceaccount-token-controller", service_account_token::controller),
+    ("bootstrap-signer-controller", bootstrap_token::signer),
+    ("token-cleaner-controller", bootstrap_token::cleaner),
+    ("persistentvolumeclaim-protection-controller", volume_protection::claims_controller),
+    ("persistentvolume-protection-controller", volume_protection::volumes_controller),
+    ("ttl-after-finished-controller", ttl_after_finished::controller),
 ];
 
 /// Runs every controller until shutdown, under the election when asked.

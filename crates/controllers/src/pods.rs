@@ -4,6 +4,9 @@ use crate::objects::Pod;
 use api::selector::{LabelSelector, Operator, Requirement};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector as WireSelector, ObjectMeta, OwnerReference};
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// A condition's status and when it last changed.
 fn condition<'p>(pod: &'p Pod, type_: &str) -> Option<&'p crate::objects::PodCondition> {
@@ -118,6 +121,42 @@ pub fn adoption(owner: &OwnerReference, uid: Option<&str>) -> serde_json::Value 
 /// The strategic merge patch that takes an owner away.
 pub fn release(owner_uid: &str, uid: Option<&str>) -> serde_json::Value {
     serde_json::json!({"metadata": {"ownerReferences": [{"$patch": "delete", "uid": owner_uid}], "uid": uid}})
+}
+
+/// Smaller goes first (upstream's `ActivePodsWithRanks`): unassigned, pending, not ready, on a fuller node,
+/// ready for a shorter time, restarted more, younger. Times count in powers of two, so that nearly equal ones tie.
+pub fn deletion_rank(pod: &Pod, on_its_node: usize, now: Timestamp) -> impl Ord + use<> {
+    let phase = match pod.status.phase.as_str() {
+        "Pending" => 0,
+        "Unknown" => 1,
+        _ => 2,
+    };
+    let age = |t: Option<Timestamp>| {
+        t.map_or(0, |t| u64::try_from(now.as_second() - t.as_second()).unwrap_or(0).max(1).ilog2())
+    };
+    let restarts = pod.status.container_statuses.iter().map(|c| c.restart_count).max().unwrap_or(0);
+    (
+        !pod.spec.node_name.is_empty(),
+        phase,
+        is_ready(pod),
+        Reverse(on_its_node),
+        age(ready_since(pod)),
+        Reverse(restarts),
+        age(pod.metadata.creation_timestamp.as_ref().map(|t| t.0)),
+        pod.metadata.uid.clone(),
+    )
+}
+
+/// When the next ready pod becomes available, if one has yet to.
+pub fn next_availability(owned: &[Arc<Pod>], min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
+    let min_ready = i64::from(min_ready_seconds);
+    owned
+        .iter()
+        .filter(|p| is_active(p) && !is_available(p, min_ready_seconds, now))
+        .filter_map(|p| ready_since(p))
+        .map(|since| since.as_second() + min_ready - now.as_second())
+        .min()
+        .map(|seconds| Duration::from_secs(u64::try_from(seconds.max(1)).unwrap_or(1)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Pilothouse: Kubernetes in one binary. Flags, certificates and bootstrap, supervisor, composition root.
 
+mod authority;
 mod backend;
 mod cli;
 mod cluster;

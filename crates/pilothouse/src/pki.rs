@@ -94,6 +94,11 @@ impl Pki {
         read(&self.path("ca.crt"))
     }
 
+    /// The CA's private key as PEM.
+    pub fn ca_key_pem(&self) -> Result<String> {
+        read(&self.path("ca.key"))
+    }
+
     /// The private key that signs service account tokens, as PEM.
     pub fn token_key_pem(&self) -> Result<String> {
         read(&self.path("sa.key"))
@@ -129,7 +134,7 @@ impl Pki {
     }
 
     fn sign(&self, leaf: &Leaf) -> Result<Pair> {
-        let ca_key = KeyPair::from_pem(&read(&self.path("ca.key"))?).context("the CA's key is damaged")?;
+        let ca_key = KeyPair::from_pem(&self.ca_key_pem()?).context("the CA's key is damaged")?;
         let issuer = Issuer::from_ca_cert_pem(&self.ca_pem()?, ca_key).context("the CA's certificate is damaged")?;
         let key = KeyPair::generate()?;
         let mut params = params(&leaf.common_name, &leaf.organizations, LEAF_LIFE);

@@ -1,4 +1,5 @@
-//! Who may approve and sign certificate requests: CertificateApproval, CertificateSigning, CertificateSubjectRestriction.
+//! Who may approve and sign certificate requests: CertificateApproval, CertificateSigning, CertificateSubjectRestriction;
+//! and who may say whom a signer's certificates are checked against: ClusterTrustBundleAttest.
 
 use super::{Admission, Attributes, Operation};
 use crate::authz::{self, Authorizer};
@@ -91,6 +92,34 @@ impl Admission for CertificateSigning {
             return Ok(());
         }
         Err(a.forbidden(format!("user not permitted to sign requests with signerName {:?}", signer(old))))
+    }
+}
+
+pub struct ClusterTrustBundleAttest {
+    pub authorizer: Arc<dyn Authorizer>,
+}
+
+#[async_trait]
+impl Admission for ClusterTrustBundleAttest {
+    fn name(&self) -> &'static str {
+        "ClusterTrustBundleAttest"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        matches!(operation, Operation::Create | Operation::Update)
+    }
+
+    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        if !a.is(GROUP, "clustertrustbundles") {
+            return Ok(());
+        }
+        let of = |bundle: &Map| bundle.str_at(&["spec", "signerName"]).to_owned();
+        let signer = of(a.object);
+        let unchanged = a.old.is_some_and(|old| old.get("spec") == a.object.get("spec"));
+        if signer.is_empty() || unchanged || may(&*self.authorizer, a, "attest", &signer).await {
+            return Ok(());
+        }
+        Err(a.forbidden(format!("user not permitted to attest for signerName {signer:?}")))
     }
 }
 

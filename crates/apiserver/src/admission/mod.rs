@@ -3,17 +3,24 @@
 //! Mutating plugins run after defaulting and before the strategy; validating ones after the strategy's validation, on what
 //! is about to be stored. Both run again when a write is tried again against a newer object.
 
+mod always;
 mod certificates;
 mod classes;
+pub mod config;
 pub mod devices;
+pub mod event_rate;
 mod limit_ranger;
-mod namespace;
+pub mod namespace;
 mod node_restriction;
+mod owners;
+pub mod placement;
 pub mod plugins;
+pub mod pod_security;
 mod priority;
 mod protection;
 pub mod quota;
 mod service_account;
+mod services;
 mod tolerations;
 mod topology;
 pub(crate) mod walk;

@@ -1,9 +1,10 @@
 //! The plugins by upstream's names and in upstream's order, which of them are on, and the chain they make.
 
+use super::config::Config;
 use super::{Admission, Chain};
 use super::{
-    certificates, classes, limit_ranger, namespace, node_restriction, priority, protection, quota, service_account,
-    tolerations, topology,
+    always, certificates, classes, event_rate, limit_ranger, namespace, node_restriction, owners, placement,
+    pod_security, priority, protection, quota, service_account, services, tolerations, topology,
 };
 use crate::authz::Authorizer;
 use crate::lookup::Lookup;
@@ -17,6 +18,8 @@ pub struct Needs {
     pub authorizer: Arc<dyn Authorizer>,
     /// Writes what quotas have been used.
     pub quotas: Arc<dyn quota::QuotaWriter>,
+    pub namespaces: Arc<dyn namespace::NamespaceMaker>,
+    pub config: Config,
 }
 
 /// A row: a plugin that upstream has.
@@ -32,50 +35,70 @@ const fn here(name: &'static str, make: fn(&Needs) -> Arc<dyn Admission>) -> Plu
     Plugin { name, on: true, make: Some(make) }
 }
 
+/// Off unless it is enabled.
+const fn off(name: &'static str, make: fn(&Needs) -> Arc<dyn Admission>) -> Plugin {
+    Plugin { name, on: false, make: Some(make) }
+}
+
 const fn elsewhere(name: &'static str) -> Plugin {
     Plugin { name, on: false, make: None }
 }
 
 /// Every plugin of upstream, in the order they run in.
 pub const PLUGINS: &[Plugin] = &[
-    elsewhere("AlwaysAdmit"),
-    elsewhere("NamespaceAutoProvision"),
+    off("AlwaysAdmit", |_| Arc::new(always::AlwaysAdmit)),
+    off("NamespaceAutoProvision", |n| {
+        Arc::new(namespace::NamespaceAutoProvision { objects: n.objects.clone(), maker: n.namespaces.clone() })
+    }),
     here("NamespaceLifecycle", |n| Arc::new(namespace::NamespaceLifecycle { objects: n.objects.clone() })),
-    elsewhere("NamespaceExists"),
-    elsewhere("LimitPodHardAntiAffinityTopology"),
+    off("NamespaceExists", |n| Arc::new(namespace::NamespaceExists { objects: n.objects.clone() })),
+    off("LimitPodHardAntiAffinityTopology", |_| Arc::new(placement::LimitPodHardAntiAffinityTopology)),
     here("LimitRanger", |n| Arc::new(limit_ranger::LimitRanger { objects: n.objects.clone() })),
     here("ServiceAccount", |n| Arc::new(service_account::ServiceAccount { objects: n.objects.clone() })),
     here("NodeRestriction", |n| Arc::new(node_restriction::NodeRestriction { objects: n.objects.clone() })),
     here("TaintNodesByCondition", |_| Arc::new(tolerations::TaintNodesByCondition)),
-    elsewhere("AlwaysPullImages"),
+    off("AlwaysPullImages", |_| Arc::new(always::AlwaysPullImages)),
     elsewhere("ImagePolicyWebhook"),
-    elsewhere("PodSecurity"),
-    elsewhere("PodNodeSelector"),
+    here("PodSecurity", |n| {
+        let configuration = n.config.pod_security.clone();
+        Arc::new(pod_security::PodSecurity { objects: n.objects.clone(), configuration })
+    }),
+    off("PodNodeSelector", |n| {
+        let configuration = n.config.node_selectors.clone();
+        Arc::new(placement::PodNodeSelector { objects: n.objects.clone(), configuration })
+    }),
     here("Priority", |n| Arc::new(priority::Priority { objects: n.objects.clone() })),
-    here("DefaultTolerationSeconds", |_| Arc::new(tolerations::DefaultTolerationSeconds::default())),
+    here("DefaultTolerationSeconds", |n| {
+        let (not_ready, unreachable) = (n.config.not_ready_toleration, n.config.unreachable_toleration);
+        Arc::new(tolerations::DefaultTolerationSeconds { not_ready, unreachable })
+    }),
     elsewhere("PodTolerationRestriction"),
-    elsewhere("EventRateLimit"),
-    elsewhere("ExtendedResourceToleration"),
+    off("EventRateLimit", |n| Arc::new(event_rate::EventRateLimit::new(&n.config.event_limits))),
+    off("ExtendedResourceToleration", |_| Arc::new(tolerations::ExtendedResourceToleration)),
     here("DefaultStorageClass", |n| Arc::new(classes::DefaultStorageClass { objects: n.objects.clone() })),
     here("StorageObjectInUseProtection", |_| Arc::new(protection::StorageObjectInUseProtection)),
-    elsewhere("OwnerReferencesPermissionEnforcement"),
+    off("OwnerReferencesPermissionEnforcement", |n| {
+        Arc::new(owners::OwnerReferencesPermissionEnforcement { authorizer: n.authorizer.clone() })
+    }),
     here("PersistentVolumeClaimResize", |n| {
         Arc::new(protection::PersistentVolumeClaimResize { objects: n.objects.clone() })
     }),
     here("RuntimeClass", |n| Arc::new(classes::RuntimeClass { objects: n.objects.clone() })),
     here("CertificateApproval", |n| Arc::new(certificates::CertificateApproval { authorizer: n.authorizer.clone() })),
     here("CertificateSigning", |n| Arc::new(certificates::CertificateSigning { authorizer: n.authorizer.clone() })),
-    elsewhere("ClusterTrustBundleAttest"),
+    here("ClusterTrustBundleAttest", |n| {
+        Arc::new(certificates::ClusterTrustBundleAttest { authorizer: n.authorizer.clone() })
+    }),
     here("CertificateSubjectRestriction", |_| Arc::new(certificates::CertificateSubjectRestriction)),
     here("DefaultIngressClass", |n| Arc::new(classes::DefaultIngressClass { objects: n.objects.clone() })),
-    elsewhere("DenyServiceExternalIPs"),
+    off("DenyServiceExternalIPs", |_| Arc::new(services::DenyServiceExternalIps)),
     here("PodTopologyLabels", |n| Arc::new(topology::PodTopologyLabels { objects: n.objects.clone() })),
     elsewhere("MutatingAdmissionPolicy"),
     elsewhere("MutatingAdmissionWebhook"),
     elsewhere("ValidatingAdmissionPolicy"),
     elsewhere("ValidatingAdmissionWebhook"),
     here("ResourceQuota", |n| Arc::new(quota::ResourceQuota::new(n.objects.clone(), n.quotas.clone()))),
-    elsewhere("AlwaysDeny"),
+    off("AlwaysDeny", |_| Arc::new(always::AlwaysDeny)),
 ];
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -127,6 +150,8 @@ mod tests {
             objects: Arc::new(Held::default()),
             authorizer: Arc::new(MayAll),
             quotas: Arc::new(Held::default()),
+            namespaces: Arc::new(Held::default()),
+            config: Config::default(),
         };
         let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         Ok(chain(&needs, &own(enabled), &own(disabled))?.0.iter().map(|p| p.name()).collect())

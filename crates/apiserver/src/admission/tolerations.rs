@@ -1,10 +1,12 @@
 //! DefaultTolerationSeconds: a pod stays five minutes on a node that is not ready or cannot be reached.
 //! TaintNodesByCondition: a new node takes no pods until its lifecycle controller has seen it ready.
+//! ExtendedResourceToleration: a pod that asks for a device tolerates the taint of nodes that are kept for it.
 
 use super::{Admission, Attributes, Operation, walk};
 use api::Status;
 use async_trait::async_trait;
 use schema::{Map, Value};
+use std::collections::BTreeSet;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -52,12 +54,6 @@ pub struct DefaultTolerationSeconds {
     pub unreachable: i64,
 }
 
-impl Default for DefaultTolerationSeconds {
-    fn default() -> Self {
-        DefaultTolerationSeconds { not_ready: DEFAULT_SECONDS, unreachable: DEFAULT_SECONDS }
-    }
-}
-
 #[async_trait]
 impl Admission for DefaultTolerationSeconds {
     fn name(&self) -> &'static str {
@@ -96,6 +92,61 @@ impl Admission for TaintNodesByCondition {
     }
 }
 
+pub struct ExtendedResourceToleration;
+
+/// Whether a resource is one that somebody else than Kubernetes defines.
+fn is_extended(resource: &str) -> bool {
+    let native = !resource.contains('/') || resource.split_once('/').is_some_and(|(d, _)| d.contains("kubernetes.io"));
+    !native && !resource.starts_with("requests.")
+}
+
+/// Adds a toleration for each extended resource that the pod requests.
+pub(super) fn tolerate_extended(pod: &mut Map) {
+    let mut resources = BTreeSet::new();
+    for list in ["containers", "initContainers"] {
+        for container in walk::items(pod, &["spec", list]) {
+            let requests = container.at(&["resources", "requests"]).and_then(Value::as_map);
+            let names = requests.into_iter().flat_map(Map::iter).map(|(name, _)| name);
+            resources.extend(names.filter(|name| is_extended(name)).map(str::to_owned));
+        }
+    }
+    for resource in resources {
+        let known = walk::items(pod, &["spec", "tolerations"]).any(|t| {
+            t.str_at(&["key"]) == resource
+                && t.str_at(&["operator"]) == "Exists"
+                && t.str_at(&["effect"]) == "NoSchedule"
+        });
+        if known {
+            continue;
+        }
+        let mut toleration = Map::new();
+        toleration.insert("key", resource);
+        toleration.insert("operator", "Exists");
+        toleration.insert("effect", "NoSchedule");
+        if let Some(list) = walk::list_mut(pod, "spec", "tolerations") {
+            list.push(toleration.into());
+        }
+    }
+}
+
+#[async_trait]
+impl Admission for ExtendedResourceToleration {
+    fn name(&self) -> &'static str {
+        "ExtendedResourceToleration"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        matches!(operation, Operation::Create | Operation::Update)
+    }
+
+    async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if a.is("", "pods") {
+            tolerate_extended(a.object);
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +173,15 @@ mod tests {
         let mut other_effect = map("{spec: {tolerations: [{operator: Exists, effect: NoSchedule}]}}");
         apply(&mut other_effect, 300, 300);
         assert_eq!(keys(&other_effect).len(), 3);
+    }
+
+    #[test]
+    fn devices_are_tolerated_once() {
+        let mut pod =
+            map("{spec: {containers: [{resources: {requests: {cpu: 1, example.com/gpu: 1, kubernetes.io/x: 1}}}]}}");
+        tolerate_extended(&mut pod);
+        tolerate_extended(&mut pod);
+        assert_eq!(keys(&pod), ["example.com/gpu"]);
     }
 
     #[test]

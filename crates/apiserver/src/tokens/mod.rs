@@ -6,6 +6,7 @@ mod der;
 mod documents;
 mod jwt;
 mod keys;
+mod legacy;
 mod request;
 mod verify;
 
@@ -65,7 +66,7 @@ impl Tokens {
         self.settings.issuers.first().map_or("", String::as_str)
     }
 
-    fn sign(&self, claims: &Claims) -> Result<String, TokenError> {
+    fn sign(&self, claims: &impl serde::Serialize) -> Result<String, TokenError> {
         jwt::sign(self.settings.signing.as_ref().ok_or(TokenError::Signing)?, claims)
     }
 }

@@ -1,7 +1,7 @@
 //! Whose a service account token is, and whether what it is bound to is still there.
 
-use super::Tokens;
 use super::jwt::{self, Claims, ObjectRef, TokenError};
+use super::{Tokens, legacy};
 use crate::authn::AuthnError;
 use crate::authn::tokens::{TokenAuthenticator, TokenUser};
 use crate::lookup::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS, Stored};
@@ -24,7 +24,7 @@ fn timely(claims: &Claims, now: i64) -> Result<(), TokenError> {
 }
 
 /// Whether an object has been deleted, though it may be waiting for its finalizers.
-fn gone(object: &Map, now: i64) -> bool {
+pub(super) fn gone(object: &Map, now: i64) -> bool {
     let deleted = object.str_at(&["metadata", "deletionTimestamp"]);
     deleted.parse::<Timestamp>().is_ok_and(|at| at.as_second() < now - LEEWAY)
 }
@@ -44,7 +44,7 @@ fn bound(found: Option<Arc<Map>>, reference: &ObjectRef, now: i64, what: &str, c
 }
 
 impl Tokens {
-    async fn find(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, TokenError> {
+    pub(super) async fn find(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, TokenError> {
         self.objects.find(kind, namespace, name).await.map_err(|e| TokenError::Binding(e.message))
     }
 
@@ -100,7 +100,7 @@ impl Tokens {
     }
 
     async fn verify(&self, token: &str, wanted: &[String], now: i64) -> Result<TokenUser, TokenError> {
-        let claims = jwt::verify(token, &self.keys)?;
+        let claims: Claims = jwt::verify(token, &self.keys)?;
         if !self.settings.issuers.contains(&claims.iss) {
             return Err(TokenError::Binding(format!("token issuer {:?} is invalid", claims.iss)));
         }
@@ -119,6 +119,10 @@ impl TokenAuthenticator for Tokens {
     async fn authenticate(&self, token: &str, audiences: &[String]) -> Result<Option<TokenUser>, AuthnError> {
         match jwt::claimed_issuer(token) {
             Some(issuer) if self.settings.issuers.contains(&issuer) => {}
+            Some(issuer) if issuer == legacy::ISSUER => {
+                let verified = self.verify_legacy(token, audiences, Timestamp::now().as_second()).await;
+                return verified.map(Some).map_err(|e| AuthnError(e.to_string()));
+            }
             _ => return Ok(None),
         }
         let verified = self.verify(token, audiences, Timestamp::now().as_second()).await;

@@ -36,6 +36,8 @@ pub struct Options {
     pub service_range: &'static str,
     pub node_ports: &'static str,
     pub token_file: &'static str,
+    pub plugins: &'static [&'static str],
+    pub admission: apiserver::admission::config::Config,
 }
 
 impl Default for Options {
@@ -46,6 +48,8 @@ impl Default for Options {
             service_range: "10.96.0.0/16",
             node_ports: "30000-32767",
             token_file: "",
+            plugins: &[],
+            admission: apiserver::admission::config::Config::default(),
         }
     }
 }
@@ -76,8 +80,9 @@ pub async fn start_with(options: Options) -> Cluster {
         },
         anonymous: Anonymous::health(),
         authorization: vec![Mode::Node, Mode::Rbac],
-        enabled_plugins: Vec::new(),
+        enabled_plugins: options.plugins.iter().map(|p| (*p).to_owned()).collect(),
         disabled_plugins: Vec::new(),
+        admission: options.admission,
         bootstrap: bootstrap::Settings {
             advertised: Some(bootstrap::Advertised {
                 address: "192.0.2.1".parse().expect("an address"),
@@ -105,6 +110,8 @@ pub async fn start_with(options: Options) -> Cluster {
 pub struct Answer {
     pub code: u16,
     pub body: Value,
+    /// The texts of the `Warning` headers.
+    pub warnings: Vec<String>,
 }
 
 impl Answer {
@@ -151,9 +158,15 @@ impl Client {
             .expect("a request");
         let response = self.0.clone().call(request).await.expect("an answer");
         let code = response.status().as_u16();
+        let warnings = response.headers().get_all(http::header::WARNING).iter();
+        let text = |w: &http::HeaderValue| {
+            let quoted = w.to_str().unwrap_or_default().strip_prefix("299 - ").unwrap_or_default();
+            serde_json::from_str(quoted).unwrap_or_else(|_| quoted.to_owned())
+        };
+        let warnings = warnings.map(text).collect();
         let bytes = response.into_body().collect().await.expect("a body").to_bytes();
         let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
-        Answer { code, body: serde_json::from_slice(&bytes).unwrap_or_else(|_| text()) }
+        Answer { code, body: serde_json::from_slice(&bytes).unwrap_or_else(|_| text()), warnings }
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -3,6 +3,7 @@
 mod access;
 mod admission;
 mod cluster;
+mod pod_security;
 mod pods;
 mod services;
 mod tokens;

@@ -6,14 +6,15 @@
 mod plan;
 mod revision;
 mod status;
-mod strategy;
-mod template;
+pub(crate) mod strategy;
+pub(crate) mod template;
 
 use crate::events::{Kind, Recorder};
 use crate::informer::{Informer, key};
 use crate::objects::{Deployment, Pod, ReplicaSet};
 use crate::pods::{self, Claim};
 use crate::queue::{Key, Queue};
+use crate::replica_set::Replicas as _;
 use crate::{Context, Error, Running, gone_is_fine, write};
 use futures::FutureExt;
 use jiff::Timestamp;

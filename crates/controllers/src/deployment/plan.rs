@@ -3,6 +3,7 @@
 use super::{revision, strategy, template};
 use crate::objects::{Deployment, ReplicaSet};
 use crate::pods;
+use crate::replica_set::Replicas as _;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 use super::plan::{Input, is_complete};
 use super::strategy;
 use crate::objects::{Condition, Deployment, DeploymentStatus, ReplicaSet};
+use crate::replica_set::Replicas as _;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! How many pods a rollout may have too many and too few.
 
 use crate::objects::{Deployment, ReplicaSet};
+use crate::replica_set::Replicas as _;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ pub fn is_rolling(deployment: &Deployment) -> bool {
     deployment.spec.strategy.type_ != "Recreate"
 }
 
-fn resolve(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
+/// A number, or a percentage of a total.
+pub fn resolve(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
     match value {
         None => 0,
         Some(IntOrString::Int(n)) => *n,

@@ -15,7 +15,7 @@ use apiserver::server::{ApiServer, Config};
 use apiserver::streams::kubelet::{KubeletTls, Kubelets};
 use apiserver::tls::{Identity, ServerTls, TlsSettings};
 use apiserver::tokens::SigningKey;
-use apiserver::tokens::TokenSettings;
+use apiserver::tokens::{TokenSettings, Tokens};
 use apiserver::user::UserInfo;
 use futures::FutureExt;
 use http::header::{HeaderValue, USER_AGENT};
@@ -35,6 +35,7 @@ const WRITING: usize = 200;
 pub struct ControlPlane {
     server: Arc<ApiServer>,
     kubelets: Option<Arc<Kubelets>>,
+    tokens: Arc<Tokens>,
     serving: Mutex<Option<JoinHandle<()>>>,
     ended: CancellationToken,
     store: Mutex<Option<Opened>>,
@@ -81,6 +82,7 @@ impl ControlPlane {
                 authorization: vec![Mode::Node, Mode::Rbac],
                 enabled_plugins: Vec::new(),
                 disabled_plugins: Vec::new(),
+                admission: apiserver::admission::config::Config::default(),
                 service_ranges: vec![AddressRange::parse(&range).context("the service network")?],
                 node_ports: PortRange::default(),
                 kubelets: Some(KubeletSettings { tls: kubelet_client, preferred: Vec::new(), resolve: None }),
@@ -126,6 +128,7 @@ impl ControlPlane {
         Ok(ControlPlane {
             server,
             kubelets: secured.kubelets,
+            tokens: secured.tokens,
             serving: Mutex::new(Some(serving)),
             ended,
             store: Mutex::new(Some(opened)),
@@ -216,6 +219,21 @@ impl controllers::Clients for Identities {
     }
 }
 
+/// Makes the tokens that Secrets hold, with the API server's own key.
+struct SecretTokens(Arc<Tokens>);
+
+impl std::fmt::Debug for SecretTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretTokens")
+    }
+}
+
+impl controllers::service_account_token::TokenIssuer for SecretTokens {
+    fn issue(&self, namespace: &str, account: &str, uid: &str, secret: &str) -> Result<String, String> {
+        self.0.issue_legacy(namespace, account, uid, secret).map_err(|e| e.to_string())
+    }
+}
+
 /// The controllers, as a component.
 pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) -> Result<Component> {
     let config = controllers::Config {
@@ -225,6 +243,9 @@ pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) ->
         root_ca: pki.ca_pem()?,
         cluster_cidr: Some((settings.args.pod_cidr.address, settings.args.pod_cidr.prefix, 24)),
         node_monitor_grace: std::time::Duration::from_secs(50),
+        authority: Some(Arc::new(pki.clone())),
+        signing_duration: std::time::Duration::from_hours(365 * 24),
+        tokens: Some(Arc::new(SecretTokens(plane.tokens.clone()))),
     };
     let plane = plane.clone();
     Ok(Arc::new(move |shutdown| {

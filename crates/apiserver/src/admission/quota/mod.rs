@@ -6,12 +6,11 @@
 //! refuses anybody. Reservations of this server whose objects are not stored yet are added to what is counted.
 
 pub(crate) mod amounts;
-mod scope;
-mod usage;
 
 use super::{Admission, Attributes, Operation};
 use crate::lookup::{Lookup, RESOURCE_QUOTAS, Stored};
-use amounts::{Amounts, amounts as list};
+use amounts::{Amounts, Node, amounts as list};
+use api::quota::{scope, usage};
 use api::{Quantity, Reason, Status};
 use async_trait::async_trait;
 use schema::{Map, Value};
@@ -82,9 +81,9 @@ impl ResourceQuota {
     fn bounds(&self, a: &Attributes<'_>, quotas: Vec<Arc<Map>>) -> Result<Vec<Bound>, Status> {
         let (group, plural) = (a.resource.group.as_ref(), a.resource.plural.as_ref());
         let is_pod = group.is_empty() && plural == "pods";
-        let mut adds = usage::of(group, plural, a.object);
+        let mut adds = usage::of(group, plural, Node::Object(a.object));
         if let Some(old) = a.old {
-            let before = usage::of(group, plural, old);
+            let before = usage::of(group, plural, Node::Object(old));
             for (name, value) in &mut adds {
                 if let Some(had) = before.get(name) {
                     *value = value.sub(had);
@@ -95,11 +94,13 @@ impl ResourceQuota {
         let mut bounds = Vec::new();
         for quota in quotas {
             let hard = list(&quota, &["spec", "hard"]);
-            if !scope::holds(&quota, is_pod, a.object) || !adds.keys().any(|name| hard.contains_key(name)) {
+            if !scope::holds(Node::Object(&quota), group, plural, Node::Object(a.object))
+                || !adds.keys().any(|name| hard.contains_key(name))
+            {
                 continue;
             }
             if is_pod && a.operation == Operation::Create {
-                usage::check_said(a.object, &hard).map_err(|why| {
+                usage::check_said(Node::Object(a.object), &hard).map_err(|why| {
                     a.forbidden(format!("failed quota: {}: {why}", quota.str_at(&["metadata", "name"])))
                 })?;
             }
@@ -122,8 +123,8 @@ impl ResourceQuota {
             for object in self.objects.list(Stored { group, plural }, Some(namespace)) {
                 let name = object.str_at(&["metadata", "name"]);
                 pending.retain(|(g, p, n, _)| g != group || p != plural || n != name);
-                if scope::holds(quota, group.is_empty() && plural == "pods", &object) {
-                    let mut more = usage::of(group, plural, &object);
+                if scope::holds(Node::Object(quota), group, plural, Node::Object(&object)) {
+                    let mut more = usage::of(group, plural, Node::Object(&object));
                     more.retain(|name, _| hard.contains_key(name));
                     amounts::add(&mut used, &more);
                 }

@@ -1,0 +1,101 @@
+//! Tokens that live in Secrets of the type `kubernetes.io/service-account-token`: they never end by themselves, and die with
+//! their Secret and account.
+
+use super::Tokens;
+use super::jwt::{self, TokenError};
+use super::verify::gone;
+use crate::authn::tokens::TokenUser;
+use crate::lookup::{SECRETS, SERVICE_ACCOUNTS};
+use crate::user::UserInfo;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Who such tokens say has issued them.
+pub(super) const ISSUER: &str = "kubernetes/serviceaccount";
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Claims {
+    iss: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
+    namespace: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name")]
+    secret: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
+    account: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    account_uid: String,
+    sub: String,
+}
+
+fn subject(namespace: &str, account: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{account}")
+}
+
+impl Tokens {
+    /// Makes the token that a Secret is to hold for a service account.
+    ///
+    /// # Errors
+    /// There is no key to sign with.
+    pub fn issue_legacy(
+        &self,
+        namespace: &str,
+        account: &str,
+        account_uid: &str,
+        secret: &str,
+    ) -> Result<String, TokenError> {
+        self.sign(&Claims {
+            iss: ISSUER.to_owned(),
+            namespace: namespace.to_owned(),
+            secret: secret.to_owned(),
+            account: account.to_owned(),
+            account_uid: account_uid.to_owned(),
+            sub: subject(namespace, account),
+        })
+    }
+
+    /// Whose such a token is: its Secret must still hold it, and its account must be the one it was made for.
+    pub(super) async fn verify_legacy(
+        &self,
+        token: &str,
+        wanted: &[String],
+        now: i64,
+    ) -> Result<TokenUser, TokenError> {
+        let claims: Claims = jwt::verify(token, &self.keys)?;
+        let invalid = |why: &str| TokenError::Binding(why.to_owned());
+        if claims.sub.is_empty() || claims.sub != subject(&claims.namespace, &claims.account) {
+            return Err(invalid("sub claim is invalid"));
+        }
+        // It is for the API server and for nobody else.
+        let audiences: Vec<String> = self.audiences.iter().filter(|a| wanted.contains(a)).cloned().collect();
+        if audiences.is_empty() {
+            return Err(TokenError::Audience { token: self.audiences.clone(), wanted: wanted.to_vec() });
+        }
+        let secret = self.find(SECRETS, &claims.namespace, &claims.secret).await?;
+        let secret = secret.filter(|s| !gone(s, now)).ok_or_else(|| invalid("Token has been invalidated"))?;
+        let held = STANDARD.decode(secret.str_at(&["data", "token"])).unwrap_or_default();
+        let label = "kubernetes.io/legacy-token-invalid-since";
+        if held != token.as_bytes() || !secret.str_at(&["metadata", "labels", label]).is_empty() {
+            return Err(invalid("token does not match server's copy"));
+        }
+        let account = self.find(SERVICE_ACCOUNTS, &claims.namespace, &claims.account).await?;
+        let account = account.filter(|a| !gone(a, now));
+        let account = account.ok_or_else(|| invalid("service account has been deleted"))?;
+        let uid = account.str_at(&["metadata", "uid"]);
+        if uid != claims.account_uid {
+            return Err(TokenError::Binding(format!(
+                "service account UID ({uid}) does not match claim ({})",
+                claims.account_uid
+            )));
+        }
+        let user = UserInfo {
+            name: claims.sub,
+            uid: claims.account_uid,
+            groups: vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{}", claims.namespace)],
+            extra: BTreeMap::new(),
+        };
+        Ok(TokenUser { user, audiences })
+    }
+}

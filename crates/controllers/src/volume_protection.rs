@@ -1,0 +1,136 @@
+//! Claims and volumes that are being deleted are let go when nobody uses them any more.
+
+use crate::informer::{Informer, Object};
+use crate::objects::{PersistentVolume, PersistentVolumeClaim, Pod};
+use crate::queue::{Key, Queue};
+use crate::{Context, Error, Running, gone_is_fine, write};
+use futures::FutureExt;
+use kube::Client;
+use std::time::Duration;
+
+const CLAIM: &str = "kubernetes.io/pvc-protection";
+const VOLUME: &str = "kubernetes.io/pv-protection";
+
+/// The claims that a pod uses by name, or has got made for it.
+fn claims(pod: &Pod) -> impl Iterator<Item = String> {
+    let name = pod.metadata.name.as_deref().unwrap_or("");
+    pod.spec.volumes.iter().filter_map(move |volume| match &volume.persistent_volume_claim {
+        Some(source) => Some(source.claim_name.clone()),
+        None => volume.ephemeral.as_ref().map(|_| format!("{name}-{}", volume.name)),
+    })
+}
+
+/// What is to become of the finalizers of an object; `None`: nothing.
+fn plan(object: &impl Object, finalizer: &str, in_use: impl FnOnce() -> bool) -> Option<Vec<String>> {
+    let meta = object.meta();
+    let mut finalizers = meta.finalizers.clone().unwrap_or_default();
+    let has = finalizers.iter().any(|f| f == finalizer);
+    match (meta.deletion_timestamp.is_some(), has) {
+        (true, true) if !in_use() => finalizers.retain(|f| f != finalizer),
+        (false, false) => finalizers.push(finalizer.to_owned()),
+        _ => return None,
+    }
+    Some(finalizers)
+}
+
+/// Writes the finalizers, of the version that was decided on.
+async fn write<K: Object>(client: &Client, object: &K, finalizers: Vec<String>) -> Result<Option<K>, Error> {
+    let meta = object.meta();
+    let merge = serde_json::json!({"metadata": {
+        "uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers,
+    }});
+    let (namespace, name) = (meta.namespace.as_deref().unwrap_or(""), meta.name.as_deref().unwrap_or(""));
+    Ok(gone_is_fine(write::update::<K>(client, namespace, name, None, merge).await)?)
+}
+
+pub fn claims_controller(context: &Context) -> Running {
+    let client = context.clients.service_account("pvc-protection-controller");
+    let all: Informer<PersistentVolumeClaim> = context.informers.of();
+    let pods: Informer<Pod> = context.informers.of();
+    let queue = Queue::<Key>::default();
+    all.feed(&queue);
+    let q = queue.clone();
+    pods.on_change(move |old, new| {
+        // What a pod uses does not change: only its end is of interest.
+        if let (Some(pod), None) = (old, new) {
+            for claim in claims(pod) {
+                q.add(Key::new(pod.metadata.namespace.as_deref().unwrap_or(""), &claim));
+            }
+        }
+    });
+    let shutdown = context.shutdown.clone();
+    async move {
+        all.synced().await;
+        pods.synced().await;
+        let reconcile = |key: Key| {
+            let (client, all, pods) = (client.clone(), all.clone(), pods.clone());
+            async move {
+                let Some(claim) = all.by_key(&key) else { return Ok(None::<Duration>) };
+                // A pod that has no node yet will not get the claim any more.
+                let uses = |pod: &Pod| !pod.spec.node_name.is_empty() && claims(pod).any(|name| name == key.name);
+                let in_use = || pods.in_namespace(&key.namespace).iter().any(|pod| uses(pod));
+                if let Some(finalizers) = plan(claim.as_ref(), CLAIM, in_use)
+                    && let Some(written) = write(&client, claim.as_ref(), finalizers).await?
+                {
+                    all.assume(written);
+                }
+                Ok(None)
+            }
+        };
+        queue.run("pvc-protection", 1, shutdown, reconcile).await;
+        Ok(())
+    }
+    .boxed()
+}
+
+pub fn volumes_controller(context: &Context) -> Running {
+    let client = context.clients.service_account("pv-protection-controller");
+    let all: Informer<PersistentVolume> = context.informers.of();
+    let queue = Queue::<Key>::default();
+    all.feed(&queue);
+    let shutdown = context.shutdown.clone();
+    async move {
+        all.synced().await;
+        let reconcile = |key: Key| {
+            let (client, all) = (client.clone(), all.clone());
+            async move {
+                let Some(volume) = all.by_key(&key) else { return Ok(None::<Duration>) };
+                if let Some(finalizers) = plan(volume.as_ref(), VOLUME, || volume.status.phase == "Bound")
+                    && let Some(written) = write(&client, volume.as_ref(), finalizers).await?
+                {
+                    all.assume(written);
+                }
+                Ok(None)
+            }
+        };
+        queue.run("pv-protection", 1, shutdown, reconcile).await;
+        Ok(())
+    }
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    #[test]
+    fn the_finalizer_stays_as_long_as_the_claim_is_used() {
+        let mut claim = PersistentVolumeClaim::default();
+        assert_eq!(plan(&claim, CLAIM, || true), Some(vec![CLAIM.to_owned()]));
+        claim.metadata.finalizers = Some(vec!["x".into(), CLAIM.into()]);
+        assert_eq!(plan(&claim, CLAIM, || false), None);
+        claim.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        assert_eq!(plan(&claim, CLAIM, || true), None);
+        assert_eq!(plan(&claim, CLAIM, || false), Some(vec!["x".to_owned()]));
+    }
+
+    #[test]
+    fn claims_are_named_or_made_for_the_pod() -> Result<(), serde_json::Error> {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "spec": {"volumes": [
+            {"name": "a", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "b", "ephemeral": {"x": 1}},
+            {"name": "e", "emptyDir": {}}]}}))?;
+        assert_eq!(claims(&pod).collect::<Vec<_>>(), ["c", "p-b"]);
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! Quotas, disruption budgets, replication controllers, protection of volumes, the time that finished Jobs are kept.
+
+use crate::cluster::pod;
+use crate::support::{items, make_ready, running, until, until_gone};
+use serde_json::{Value, json};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn template() -> Value {
+    json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "busybox"}]}})
+}
+
+#[tokio::test]
+async fn a_quota_tells_what_is_used_and_what_goes_makes_room() {
+    let running = running().await;
+    let admin = running.admin();
+    let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+    let maps = "/api/v1/namespaces/default/configmaps";
+    admin.post(maps, map("a")).await.expect(201);
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
+        "spec": {"hard": {"configmaps": "9", "count/deployments.apps": "2", "pods": "5", "requests.cpu": "1"}}});
+    let path = "/api/v1/namespaces/default/resourcequotas/q";
+    admin.post("/api/v1/namespaces/default/resourcequotas", quota).await.expect(201);
+    let used = |wanted: Value| move |q: &Value| q["status"]["used"] == wanted;
+    let first = json!({"configmaps": "2", "count/deployments.apps": "0", "pods": "0", "requests.cpu": "0"});
+    let seen = until(&admin, path, used(first.clone())).await;
+    assert_eq!(seen["status"]["hard"], seen["spec"]["hard"], "the ConfigMap of the CA counts, too");
+    let mut busy = pod("p");
+    busy["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "250m"}});
+    admin.post(PODS, busy).await.expect(201);
+    admin.post(maps, map("b")).await.expect(201);
+    until(
+        &admin,
+        path,
+        used(json!({"configmaps": "3", "count/deployments.apps": "0", "pods": "1", "requests.cpu": "250m"})),
+    )
+    .await;
+    admin.delete(&format!("{maps}/b")).await.expect(200);
+    admin.delete(&format!("{PODS}/p")).await.expect(200);
+    until(&admin, path, used(first)).await;
+    admin.patch(path, json!({"spec": {"hard": {"pods": null, "requests.cpu": null}}})).await.expect(200);
+    until(&admin, path, used(json!({"configmaps": "2", "count/deployments.apps": "0"}))).await;
+}
+
+#[tokio::test]
+async fn a_replication_controller_keeps_its_number_of_pods() {
+    let running = running().await;
+    let admin = running.admin();
+    let mut orphan = pod("orphan");
+    orphan["metadata"]["labels"] = json!({"app": "x"});
+    admin.post(PODS, orphan).await.expect(201);
+    let path = "/api/v1/namespaces/default/replicationcontrollers";
+    let controller = json!({"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "r"},
+        "spec": {"replicas": 3, "selector": {"app": "x"}, "template": template()}});
+    admin.post(path, controller).await.expect(201);
+    let pods = items(&admin, PODS, 3).await;
+    let path = format!("{path}/r");
+    until(&admin, &path, |r| r["status"]["replicas"] == 3 && r["status"]["observedGeneration"] == 1).await;
+    let owner = |pod: &Value| pod["metadata"]["ownerReferences"][0]["kind"] == "ReplicationController";
+    assert!(pods.iter().all(owner), "the orphan is adopted");
+    for pod in &pods {
+        make_ready(&admin, pod).await;
+    }
+    until(&admin, &path, |r| r["status"]["readyReplicas"] == 3 && r["status"]["availableReplicas"] == 3).await;
+    admin.patch(&path, json!({"spec": {"replicas": 1}})).await.expect(200);
+    items(&admin, PODS, 1).await;
+    until(&admin, &path, |r| r["status"]["replicas"] == 1).await;
+    let events = "/api/v1/namespaces/default/events?fieldSelector=reason%3DSuccessfulDelete";
+    assert_eq!(items(&admin, events, 2).await[0]["source"]["component"], "replication-controller");
+}
+
+#[tokio::test]
+async fn a_disruption_budget_counts_what_may_be_evicted() {
+    let running = running().await;
+    let admin = running.admin();
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+        "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "x"}}, "template": template()}});
+    admin.post("/apis/apps/v1/namespaces/default/deployments", deployment).await.expect(201);
+    let pods = items(&admin, PODS, 3).await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"},
+        "spec": {"maxUnavailable": "30%", "selector": {"matchLabels": {"app": "x"}}}});
+    admin.post(budgets, budget).await.expect(201);
+    let path = format!("{budgets}/b");
+    let condition = |b: &Value, reason: &str| b["status"]["conditions"][0]["reason"] == reason;
+    until(&admin, &path, |b| condition(b, "InsufficientPods") && b["status"]["expectedPods"] == 3).await;
+    for pod in &pods {
+        make_ready(&admin, pod).await;
+    }
+    let seen = until(&admin, &path, |b| b["status"]["disruptionsAllowed"] == 1).await;
+    assert_eq!((&seen["status"]["desiredHealthy"], &seen["status"]["currentHealthy"]), (&json!(2), &json!(3)));
+    assert!(condition(&seen, "SufficientPods"), "{seen}");
+    let evict = async |pod: &Value| {
+        let name = pod["metadata"]["name"].as_str().unwrap_or("");
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+        admin.post(&format!("{PODS}/{name}/eviction"), eviction).await.code
+    };
+    assert_eq!(evict(&pods[0]).await, 201);
+    assert_eq!(evict(&pods[1]).await, 429, "one at a time");
+    until(&admin, &path, |b| b["status"]["currentHealthy"] == 2 && b["status"]["disruptedPods"].is_null()).await;
+}
+
+#[tokio::test]
+async fn a_claim_in_use_outlives_its_deletion() {
+    let running = running().await;
+    let admin = running.admin();
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    admin.post(claims, claim).await.expect(201);
+    let mut user = pod("user");
+    user["spec"]["nodeName"] = "n".into();
+    user["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]);
+    admin.post(PODS, user).await.expect(201);
+    let path = format!("{claims}/c");
+    admin.delete(&path).await.expect(200);
+    let held = admin.get(&path).await.expect(200);
+    assert!(held["metadata"]["deletionTimestamp"].is_string());
+    admin.delete(&format!("{PODS}/user?gracePeriodSeconds=0")).await.expect(200);
+    until_gone(&admin, &path).await;
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/v"}}});
+    admin.post("/api/v1/persistentvolumes", volume).await.expect(201);
+    let path = "/api/v1/persistentvolumes/v";
+    admin.patch(&format!("{path}/status"), json!({"status": {"phase": "Bound"}})).await.expect(200);
+    admin.delete(path).await.expect(200);
+    assert!(admin.get(path).await.expect(200)["metadata"]["deletionTimestamp"].is_string());
+    admin.patch(&format!("{path}/status"), json!({"status": {"phase": "Released"}})).await.expect(200);
+    until_gone(&admin, path).await;
+}
