@@ -4,8 +4,10 @@
 
 mod client;
 mod crud;
+mod documents;
 mod lists;
 mod refusals;
+mod versions;
 mod watches;
 mod wire;
 mod writes;
