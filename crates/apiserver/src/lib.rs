@@ -12,6 +12,7 @@
 //! | [`bootstrap`] | the first objects: default roles, namespaces, the Services `kubernetes` and `kube-dns` |
 //! | [`allocator`], [`subresources`], [`streams`] | addresses and ports of Services; binding and eviction; log, exec, attach, port-forward, proxy |
 //! | [`lookup`] | stored objects as decisions read them |
+//! | [`measure`] | counters and histograms, as `/metrics` writes them |
 //! | [`registry`] | every kind's create, get, list, watch, update, patch, delete; the three escape hatches: [`registry::Subresource`], [`registry::Virtual`], [`registry::Allocator`] |
 //! | [`strategy`] | what the data of a kind can't say |
 //! | [`cache`] | the watch cache: the only copy of the objects, encoded once |
@@ -35,6 +36,7 @@ pub mod handlers;
 pub mod http;
 pub mod limit;
 pub mod lookup;
+pub mod measure;
 pub mod options;
 pub mod registry;
 pub mod request;

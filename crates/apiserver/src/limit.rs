@@ -37,6 +37,7 @@ struct Split {
 }
 
 struct Pool {
+    size: usize,
     places: Arc<Semaphore>,
     /// With those that wait.
     asking: Arc<Semaphore>,
@@ -78,6 +79,7 @@ impl Pool {
     fn new(places: usize, share: Option<usize>) -> Arc<Self> {
         let places = places.clamp(1, Semaphore::MAX_PERMITS / (1 + WAITING));
         Arc::new(Pool {
+            size: places,
             places: Arc::new(Semaphore::new(places)),
             asking: Arc::new(Semaphore::new(places * (1 + WAITING))),
             share,
@@ -130,6 +132,15 @@ impl MaxInFlight {
     /// `--max-requests-inflight` and `--max-mutating-requests-inflight`; 0 is no limit.
     pub fn new(reading: usize, writing: usize) -> Self {
         MaxInFlight { reading: Split::new(reading), writing: Split::new(writing) }
+    }
+
+    /// How many requests are in flight: those that read, those that write.
+    pub fn in_flight(&self) -> (usize, usize) {
+        let taken = |split: &Option<Split>| {
+            let pools = split.iter().flat_map(|split| [&split.system, &split.others]);
+            pools.map(|pool| pool.size.saturating_sub(pool.places.available_permits())).sum()
+        };
+        (taken(&self.reading), taken(&self.writing))
     }
 
     /// A place for the request, as soon as there is one.

@@ -9,6 +9,7 @@ use super::watchers::{Delivery, End, Filter, Mailbox, Registration, Watchers};
 use bytes::Bytes;
 use schema::{DecodeError, Map, Schema};
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ const PINS: usize = 64;
 pub struct Layout {
     /// With both slashes: `/registry/pods/`.
     pub prefix: String,
+    /// The plural, for what is measured.
+    pub resource: String,
     pub api_version: String,
     pub kind: String,
     pub schema: Schema,
@@ -62,6 +65,9 @@ pub struct Cacher {
     progress: Arc<Progress>,
     state: RwLock<State>,
     flow: Mutex<Flow>,
+    /// Events sent to watchers, and those of the beginning among them.
+    pub events: AtomicU64,
+    pub initial_events: AtomicU64,
 }
 
 struct Flow {
@@ -98,6 +104,8 @@ impl Cacher {
             layout,
             progress,
             state: RwLock::new(state),
+            events: AtomicU64::new(0),
+            initial_events: AtomicU64::new(0),
             flow: Mutex::new(Flow {
                 log: VecDeque::new(),
                 log_bytes: 0,

@@ -85,6 +85,7 @@ fn cacher() -> Arc<Cacher> {
     let row = row("", "pods");
     let layout = Layout {
         prefix: "/registry/pods/".into(),
+        resource: "configmaps".to_owned(),
         api_version: "v1".into(),
         kind: "Pod".into(),
         schema: row.schema.clone(),

@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
@@ -141,6 +142,9 @@ impl WatchBody {
     }
 
     fn change(&mut self, delivery: &Delivery) -> Result<Bytes, Status> {
+        if let Some(watcher) = &self.watcher {
+            watcher.cacher().events.fetch_add(1, Ordering::Relaxed);
+        }
         self.told = delivery.change.revision();
         let (served, view, headers) = (&self.served, self.view, !self.headers_sent);
         if matches!(view.shape, Shape::Table(_)) {
@@ -169,6 +173,10 @@ impl WatchBody {
     }
 
     fn added(&mut self, entry: &Entry) -> Result<Bytes, Status> {
+        if let Some(watcher) = &self.watcher {
+            watcher.cacher().events.fetch_add(1, Ordering::Relaxed);
+            watcher.cacher().initial_events.fetch_add(1, Ordering::Relaxed);
+        }
         let headers = !self.headers_sent;
         if matches!(self.view.shape, Shape::Table(_)) {
             return self.table_row(ChangeKind::Added.as_str(), entry, headers);

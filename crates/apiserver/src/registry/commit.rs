@@ -1,5 +1,6 @@
 //! The transactions with the store: compare the key with what was seen, put or delete it, and what goes along.
 
+use super::measures::Stored;
 use super::{Registry, Side};
 use crate::cache::Cacher;
 use api::{GroupResource, Reason, Status};
@@ -44,6 +45,11 @@ impl Registry {
         side: Side,
     ) -> Result<Committed, Status> {
         let full = Bytes::from(format!("{}{key}", cacher.layout.prefix));
+        let operation = match &act {
+            Act::Put { .. } if expected == 0 => "create",
+            Act::Put { .. } => "update",
+            Act::Delete => "delete",
+        };
         let op = match act {
             Act::Put { value, .. } if value.len() + full.len() > MAX_OBJECT => return Err(too_large()),
             Act::Put { value, lease } => Op::Put { key: full.clone(), value, lease },
@@ -59,7 +65,12 @@ impl Registry {
         success.extend(side.ops);
         let failure = vec![Op::Range(Range::of(KeyRange::key(full)))];
         let txn = Txn { compares, success, failure, previous: false };
-        let result = self.store.txn(txn).await.map_err(|error| refused(&error))?;
+        let began = std::time::Instant::now();
+        let result = self.store.txn(txn).await;
+        let group = cacher.layout.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let key = Stored { group: group.to_owned(), resource: cacher.layout.resource.clone(), operation };
+        self.measures.store.took(&key, began.elapsed());
+        let result = result.map_err(|error| refused(&error))?;
         if result.succeeded {
             let revision = result.revision.cast_unsigned();
             // A client finds at once what it wrote. When the caches are cut off from the store, it does later.

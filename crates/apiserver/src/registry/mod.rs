@@ -8,6 +8,7 @@
 //! | `mutation` | what an update does: replace, patch, apply, through a subresource's lens |
 //! | `commit` | the transactions with the store |
 //! | `meta`, `managed` | what all objects have |
+//! | `measures` | admission and store, timed |
 //! | `selection`, `token` | selectors and `continue` tokens |
 //! | `scale` | replicas and selector, shown alike of every kind |
 //! | `convert` | kinds that are served in two versions |
@@ -21,6 +22,7 @@ mod create;
 mod delete;
 mod leases;
 pub mod managed;
+pub mod measures;
 pub mod meta;
 pub mod mutation;
 mod read;
@@ -77,6 +79,7 @@ pub struct Registry {
     admission: OnceLock<Chain>,
     authorizer: OnceLock<Arc<dyn Authorizer>>,
     leases: leases::Leases,
+    measures: measures::Measures,
 }
 
 impl Registry {
@@ -110,6 +113,7 @@ impl Registry {
             caches,
             table: ArcSwap::from_pointee(table),
             admission: OnceLock::new(),
+            measures: measures::Measures::default(),
             authorizer: OnceLock::new(),
         }))
     }
@@ -255,9 +259,14 @@ impl Registry {
         virtual_resource.create(cx, served, namespace, object, options).await
     }
 
-    fn admission(&self) -> &Chain {
+    /// What was measured so far.
+    pub fn measures(&self) -> &measures::Measures {
+        &self.measures
+    }
+
+    fn admission(&self) -> measures::Measured<'_> {
         static NONE: Chain = Chain(Vec::new());
-        self.admission.get().unwrap_or(&NONE)
+        measures::Measured { chain: self.admission.get().unwrap_or(&NONE), measures: &self.measures }
     }
 }
 
@@ -282,6 +291,7 @@ fn layout_of(row: &Resource) -> Option<Layout> {
     };
     Some(Layout {
         prefix: storage.prefix.to_string(),
+        resource: row.plural.to_string(),
         api_version,
         kind: storage.kind.to_string(),
         schema,

@@ -199,10 +199,25 @@ pub struct Through<'a> {
 impl Mutation for Through<'_> {
     fn apply(&self, cx: &Context, existing: Option<&Map>) -> Result<Map, Status> {
         let Some(existing) = existing else { return Err(Status::internal("a subresource of nothing")) };
-        let shown = self.subresource.read(self.target, existing)?;
-        let changed = self.inner.apply(cx, Some(&shown))?;
+        let mut shown = self.subresource.read(self.target, existing)?;
+        let window = self.subresource.window().filter(|_| self.inner.tracks());
+        let window = window.map(|(path, shown_version)| schema::apply::Window {
+            path,
+            api_version: self.target.served.api_version(),
+            shown_version,
+        });
+        if let Some(owners) = window.and_then(|window| window.narrow(existing)) {
+            shown.set_at(&["metadata", "managedFields"], owners);
+        }
+        let mut changed = self.inner.apply(cx, Some(&shown))?;
+        let owners = changed.remove_at(&["metadata", "managedFields"]);
         let version = changed.at(&["metadata", "resourceVersion"]).cloned();
         let mut object = existing.clone();
+        if let Some(window) = window {
+            let mut shown = Map::new();
+            shown.set_at(&["metadata", "managedFields"], owners.unwrap_or_default());
+            window.widen(&mut object, &shown);
+        }
         self.subresource.write(self.target, &mut object, changed)?;
         match version {
             Some(version) => object.set_at(&["metadata", "resourceVersion"], version),
@@ -214,6 +229,9 @@ impl Mutation for Through<'_> {
     }
     fn is_patch(&self) -> bool {
         self.inner.is_patch()
+    }
+    fn tracks(&self) -> bool {
+        self.inner.tracks() && self.subresource.window().is_some()
     }
 }
 

@@ -92,8 +92,8 @@ impl Registry {
         let cacher = served.storage("list")?;
         let (state, revision) = self.state(cacher, options).await?;
         let after = options.token.as_ref().map(|token| token.after.as_str());
-        // A limit asks for pages of one consistent state; "any state" has always been given whole.
-        let limit = if options.version == Some(0) { 0 } else { options.limit };
+        // A limit asks for pages of one consistent state; "any state" has always been given whole, unless it goes on.
+        let limit = if options.version == Some(0) && options.token.is_none() { 0 } else { options.limit };
         let selects = filter.selects();
         let mut entries: Vec<Arc<Entry>> = Vec::new();
         let mut more = false;

@@ -44,6 +44,10 @@ fn equal(key: &str, value: &Value) -> Requirement {
 }
 
 impl Subresource for Scale {
+    fn window(&self) -> Option<(&'static [&'static str], &'static str)> {
+        Some((&["spec", "replicas"], "autoscaling/v1"))
+    }
+
     fn read(&self, _: &Target, object: &Map) -> Result<Map, Status> {
         let mut scale = Map::new();
         scale.insert("kind", "Scale");

@@ -54,6 +54,12 @@ pub trait Subresource: Send + Sync + 'static {
         Err(target.unsupported("update"))
     }
 
+    /// Lens: the path of the one field that it shows and writes, and the version it is shown in, so that who applies through
+    /// it owns that field of the object.
+    fn window(&self) -> Option<(&'static [&'static str], &'static str)> {
+        None
+    }
+
     /// POST of what the row says it takes, decoded, defaulted and through mutating and validating admission (as a create of
     /// the subresource). What it returns is answered with 201, or with the code of a `Status`.
     ///

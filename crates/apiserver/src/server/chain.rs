@@ -1,6 +1,7 @@
 //! The filters, in their order, and what stands at their end.
 
 use super::ApiServer;
+use super::metrics::Asked;
 use crate::audit::Record;
 use crate::authn::Peer;
 use crate::authn::impersonation::impersonate;
@@ -46,6 +47,7 @@ impl ApiServer {
         };
         let began = Instant::now();
         let head = parts.method == http::Method::HEAD;
+        let asked = Asked::of(&info, &query, crate::http::media::content_type(&parts.headers));
         let answering = AssertUnwindSafe(self.filtered(parts, body, info.clone(), query, origin)).catch_unwind();
         let response = if info.long_running() {
             answering.await
@@ -68,7 +70,8 @@ impl ApiServer {
         if head {
             *response.body_mut() = Body::empty();
         }
-        self.metrics.request(&info, response.status().as_u16(), began.elapsed());
+        let size = http_body::Body::size_hint(response.body()).exact();
+        self.metrics.request(&info, asked, response.status().as_u16(), began.elapsed(), size);
         response
     }
 

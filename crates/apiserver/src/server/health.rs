@@ -33,25 +33,31 @@ where
     Check { name, live, look: Arc::new(look) }
 }
 
+/// Whether the store answers, and takes writes.
+fn answers(registry: &Arc<Registry>) -> impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync + 'static {
+    let store = Arc::downgrade(registry);
+    move || {
+        let registry = store.upgrade();
+        Box::pin(async move {
+            let Some(registry) = registry else { return Err("the server is gone".to_owned()) };
+            match registry.store().health().await {
+                Ok(read_only) => read_only.map_or(Ok(()), Err),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    }
+}
+
 impl Health {
     pub(super) fn new(registry: &Arc<Registry>) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
-        let store = Arc::downgrade(registry);
         let caches = Arc::downgrade(registry);
         let stops = stopping.clone();
         let checks = vec![
             check("ping", true, || Box::pin(async { Ok(()) })),
             check("log", true, || Box::pin(async { Ok(()) })),
-            check("etcd", false, move || {
-                let registry = store.upgrade();
-                Box::pin(async move {
-                    let Some(registry) = registry else { return Err("the server is gone".to_owned()) };
-                    match registry.store().health().await {
-                        Ok(read_only) => read_only.map_or(Ok(()), Err),
-                        Err(error) => Err(error.to_string()),
-                    }
-                })
-            }),
+            check("etcd", false, answers(registry)),
+            check("etcd-readiness", false, answers(registry)),
             check("informer-sync", false, move || {
                 let following = caches.upgrade().is_some_and(|registry| registry.caches().following());
                 Box::pin(async move {
@@ -92,7 +98,7 @@ impl Health {
         let mut checks = self.checks.read().unwrap_or_else(PoisonError::into_inner).clone();
         match root {
             "livez" => checks.retain(|check| check.live),
-            "healthz" => checks.retain(|check| check.name != "shutdown"),
+            "healthz" => checks.retain(|check| !matches!(check.name, "shutdown" | "etcd-readiness")),
             _ => {}
         }
         if let Some((_, one)) = path.trim_start_matches('/').split_once('/') {

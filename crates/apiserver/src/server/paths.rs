@@ -9,11 +9,10 @@ use crate::registry::Table;
 use crate::request::{RequestInfo, parameter};
 use api::Status;
 use bytes::Bytes;
-use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, VARY,
-};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, VARY};
 use http::request::Parts;
 use http::{Method, StatusCode};
+use jiff::{SignedDuration, Timestamp};
 use schema::{Map, Resource, Value};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +30,38 @@ struct Made {
 /// Upstream's mux says it so.
 pub(super) fn not_found() -> Response<Body> {
     plain(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// What the v2 document is in protobuf, as it is answered; asked for it is with `@` too.
+const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// Whether a document is wanted as protobuf rather than JSON; `None`: as nothing that there is.
+fn wanted_openapi(headers: &http::HeaderMap, path: &str) -> Option<bool> {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).filter(|accept| !accept.is_empty());
+    accept.unwrap_or("*/*").split(',').find_map(|media| match media.split(';').next().unwrap_or("").trim() {
+        JSON | "application/*" | "*/*" => Some(false),
+        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf" | OPENAPI_V2 if path == "/openapi/v2" => {
+            Some(true)
+        }
+        _ => None,
+    })
+}
+
+/// `apis/G/V`, `api/V`.
+fn group_version(path: &str) -> Option<(&str, &str)> {
+    match path.split('/').collect::<Vec<_>>()[..] {
+        ["api", version] => Some(("", version)),
+        ["apis", group, version] => Some((group, version)),
+        _ => None,
+    }
+}
+
+fn moved(to: &str) -> Response<Body> {
+    let mut response = plain(StatusCode::MOVED_PERMANENTLY, "");
+    if let Ok(to) = HeaderValue::from_str(to) {
+        response.headers_mut().insert(http::header::LOCATION, to);
+    }
+    response
 }
 
 impl ApiServer {
@@ -53,7 +84,7 @@ impl ApiServer {
             "healthz" | "livez" | "readyz" => Ok(self.health.answer(root, trimmed, query).await),
             "version" if trimmed == "/version" => Ok(answer::raw(StatusCode::OK, self.version(), JSON, gzip)),
             "metrics" if trimmed == "/metrics" => {
-                let text = self.metrics.render(&self.registry);
+                let text = self.metrics.render(&self.registry, &self.config, self.security.limit.in_flight());
                 Ok(answer::raw(StatusCode::OK, text.into(), "text/plain; version=0.0.4; charset=utf-8", gzip))
             }
             "api" | "apis" => {
@@ -75,9 +106,14 @@ impl ApiServer {
                 }
                 Ok(response)
             }
-            "openapi" => Ok(self.openapi(trimmed, accept, query, gzip)),
+            "openapi" => Ok(self.openapi(parts, trimmed, query, gzip)),
             _ => match self.documents.iter().find(|document| document.path == trimmed) {
-                Some(document) => Ok(answer::raw(StatusCode::OK, (document.make)(), document.content_type, gzip)),
+                Some(document) if parts.method == Method::GET => {
+                    let mut answer = answer::raw(StatusCode::OK, (document.make)(), document.content_type, gzip);
+                    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+                    Ok(answer)
+                }
+                Some(_) => Err(Status::method_not_allowed()),
                 None => Ok(not_found()),
             },
         }
@@ -102,52 +138,86 @@ impl ApiServer {
         self.shown(|made| made.discovery.clone())
     }
 
-    fn openapi(&self, path: &str, accept: &str, query: &str, gzip: bool) -> Response<Body> {
+    /// The documents of OpenAPI, as kube-openapi serves them: under an ETag, those of v3 for ever under their hash.
+    fn openapi(&self, parts: &Parts, path: &str, query: &str, gzip: bool) -> Response<Body> {
         let version = self.config.git_version.clone();
-        let made =
-            self.shown(|made| {
-                if let Some(bytes) = made.openapi.get(path) {
-                    return Some(bytes.clone());
-                }
-                let rows: Vec<&Resource> = made.table.all().iter().map(|served| served.resource.as_ref()).collect();
-                let bytes = match path {
-                    "/openapi/v2" => schema::openapi::v2(&rows, &version),
-                    "/openapi/v3" => schema::openapi::v3_index(rows.into_iter(), &version),
-                    _ => {
-                        let (group, version_of) =
-                            match path.strip_prefix("/openapi/v3/")?.split('/').collect::<Vec<_>>()[..] {
-                                ["api", version] => ("", version),
-                                ["apis", group, version] => (group, version),
-                                _ => return None,
-                            };
-                        let of = rows.into_iter().filter(|row| row.group == group && row.version == version_of);
-                        let of: Vec<&Resource> = of.collect();
-                        if of.is_empty() {
-                            return None;
-                        }
-                        schema::openapi::v3(&of, &version)
-                    }
-                };
-                let bytes = Bytes::from(bytes);
-                // The v2 document is megabytes and asked for by old clients only.
-                if path == "/openapi/v3" {
-                    made.openapi.insert(path.to_owned(), bytes.clone());
-                }
-                Some(bytes)
-            });
-        let Some(bytes) = made else { return not_found() };
-        if accept.contains("proto") && !accept.contains("json") && !accept.contains("*/*") {
-            return answer::refusal(&Status::not_acceptable(&[JSON]), crate::http::media::View::default());
+        let group = path.strip_prefix("/openapi/v3/");
+        let protobuf = match wanted_openapi(&parts.headers, path) {
+            Some(protobuf) => protobuf,
+            None => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
+                return response;
+            }
+        };
+        let etag = schema::openapi::hash(group.unwrap_or(path), &version);
+        if let (Some(group), Some(hash)) = (group, parameter(query, "hash"))
+            && !hash.is_empty()
+            && hash != etag
+            && self.serves_group(group)
+        {
+            return moved(&format!("/openapi/v3/{group}?hash={etag}"));
         }
-        let mut response = answer::raw(StatusCode::OK, bytes, JSON, gzip);
+        let known = parts.headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+        let quoted = format!("\"{etag}\"");
+        let mut response = if known == Some(quoted.as_str()) {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response
+        } else {
+            let Some(bytes) = self.openapi_bytes(path, group, protobuf, &version) else { return not_found() };
+            answer::raw(StatusCode::OK, bytes, if protobuf { OPENAPI_V2 } else { JSON }, gzip)
+        };
         let headers = response.headers_mut();
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
-        if path.starts_with("/openapi/v3/") && parameter(query, "hash").is_some() {
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
-            headers.insert(EXPIRES, HeaderValue::from_static("Fri, 31 Dec 2100 23:59:59 GMT"));
+        if path != "/openapi/v3"
+            && let Ok(etag) = HeaderValue::from_str(&quoted)
+        {
+            headers.insert(ETAG, etag);
         }
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        if group.is_some() && parameter(query, "hash").is_some_and(|hash| !hash.is_empty()) {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+            // A year from now: for ever, as caches see it.
+            let year = Timestamp::now() + SignedDuration::from_hours(24 * 365);
+            if let Ok(expires) = HeaderValue::from_str(&year.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()) {
+                headers.insert(EXPIRES, expires);
+            }
+        }
         response
+    }
+
+    /// Whether anything of `apis/G/V` or `api/V` is served.
+    fn serves_group(&self, group: &str) -> bool {
+        group_version(group).is_some_and(|(group, version)| self.registry.table().has_version(group, version))
+    }
+
+    fn openapi_bytes(&self, path: &str, group: Option<&str>, protobuf: bool, version: &str) -> Option<Bytes> {
+        self.shown(|made| {
+            if let Some(bytes) = made.openapi.get(path) {
+                return Some(bytes.clone());
+            }
+            let rows: Vec<&Resource> = made.table.all().iter().map(|served| served.resource.as_ref()).collect();
+            let bytes = match (path, group) {
+                ("/openapi/v2", _) if protobuf => schema::openapi::v2_protobuf(&rows, version),
+                ("/openapi/v2", _) => schema::openapi::v2(&rows, version),
+                ("/openapi/v3", _) => schema::openapi::v3_index(rows.into_iter(), version),
+                (_, group) => {
+                    let (group, version_of) = group_version(group?)?;
+                    let of = rows.into_iter().filter(|row| row.group == group && row.version == version_of);
+                    let of: Vec<&Resource> = of.collect();
+                    if of.is_empty() {
+                        return None;
+                    }
+                    schema::openapi::v3(&of, version)
+                }
+            };
+            let bytes = Bytes::from(bytes);
+            // The other documents are large and asked for rarely.
+            if path == "/openapi/v3" {
+                made.openapi.insert(path.to_owned(), bytes.clone());
+            }
+            Some(bytes)
+        })
     }
 
     fn version(&self) -> Bytes {
@@ -199,8 +269,8 @@ impl ApiServer {
 }
 
 #[cfg(target_arch = "x86_64")]
-const PLATFORM: &str = "linux/amd64";
+pub(super) const PLATFORM: &str = "linux/amd64";
 #[cfg(target_arch = "aarch64")]
-const PLATFORM: &str = "linux/arm64";
+pub(super) const PLATFORM: &str = "linux/arm64";
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const PLATFORM: &str = "linux/unknown";
+pub(super) const PLATFORM: &str = "linux/unknown";

@@ -4,9 +4,11 @@
 
 mod client;
 mod crud;
+mod documents;
 mod lists;
 mod refusals;
 mod validated;
+mod versions;
 mod watches;
 mod wire;
 mod writes;

@@ -243,3 +243,67 @@ async fn namespaces_end_when_their_finalizer_is_gone() {
     client.put("/api/v1/namespaces/n/finalize", &ending).await.ok();
     assert_eq!(client.get("/api/v1/namespaces/n").await.code, 404);
 }
+
+#[tokio::test]
+async fn a_scale_is_applied_and_its_replicas_have_owners() {
+    let server = Server::start().await;
+    let client = server.client();
+    let apply = "application/apply-patch+yaml";
+    let path = "/apis/apps/v1/namespaces/default/deployments/d";
+    let whole = "kind: Deployment\napiVersion: apps/v1\nmetadata: {name: d}\nspec: {replicas: 1, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}}\n";
+    client.patch(&format!("{path}?fieldManager=owner"), apply, whole).await.ok();
+    let scale = |replicas: u32| {
+        format!(
+            "kind: Scale\napiVersion: autoscaling/v1\nmetadata: {{name: d, namespace: default}}\nspec: {{replicas: {replicas}}}\n"
+        )
+    };
+    let target = format!("{path}/scale?fieldManager=scaler");
+    let conflict = client.patch(&target, apply, &scale(5)).await.refused(409);
+    assert_eq!(conflict["message"], "Apply failed with 1 conflict: conflict with \"owner\": .spec.replicas");
+    let scaled = client.patch(&format!("{target}&force=true"), apply, &scale(5)).await.ok();
+    assert_eq!((&scaled["kind"], &scaled["spec"]["replicas"]), (&json!("Scale"), &json!(5)));
+    let read = client.get(path).await.ok();
+    let managers = read["metadata"]["managedFields"].as_array().unwrap();
+    let of = |name: &str| managers.iter().find(|m| m["manager"] == name).unwrap_or_else(|| panic!("{managers:?}"));
+    assert_eq!(of("scaler")["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
+    assert_eq!(
+        (&of("scaler")["subresource"], &of("scaler")["operation"], &of("scaler")["apiVersion"]),
+        (&json!("scale"), &json!("Apply"), &json!("apps/v1"))
+    );
+    assert!(of("owner")["fieldsV1"]["f:spec"].get("f:replicas").is_none(), "{managers:?}");
+    let updated = client.patch(&format!("{path}/scale?fieldManager=hand"), MERGE, r#"{"spec":{"replicas":7}}"#).await;
+    assert_eq!(updated.ok()["spec"]["replicas"], 7);
+    let read = client.get(path).await.ok();
+    let managers = read["metadata"]["managedFields"].as_array().unwrap();
+    assert!(managers.iter().all(|m| m["manager"] != "scaler"), "{managers:?}");
+    let hand = managers.iter().find(|m| m["manager"] == "hand").unwrap();
+    assert_eq!((&hand["subresource"], &hand["operation"]), (&json!("scale"), &json!("Update")));
+}
+
+#[tokio::test]
+async fn client_side_apply_is_upgraded() {
+    let server = Server::start().await;
+    let client = server.client();
+    let applied =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "1", "l": "1"}});
+    let mut object = applied.clone();
+    object["metadata"]["annotations"] =
+        json!({"kubectl.kubernetes.io/last-applied-configuration": format!("{applied}\n")});
+    client.post(&format!("{MAPS}?fieldManager=kubectl-client-side-apply"), &object).await.ok();
+    client.patch(&format!("{MAPS}/a?fieldManager=other"), MERGE, r#"{"data":{"l":"2"}}"#).await.ok();
+    let apply = "application/apply-patch+yaml";
+    let config = |k: u32, l: u32| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{k: '{k}', l: '{l}'}}\n")
+    };
+    // What was applied and is still so may be changed; what another changed since then may not.
+    let conflict = client.patch(&format!("{MAPS}/a?fieldManager=kubectl"), apply, &config(2, 3)).await.refused(409);
+    assert_eq!(conflict["message"], "Apply failed with 1 conflict: conflict with \"other\" using v1: .data.l");
+    let stranger = client.patch(&format!("{MAPS}/a?fieldManager=me"), apply, &config(2, 2)).await.refused(409);
+    assert_eq!(stranger["details"]["causes"][0]["field"], ".data.k");
+    let upgraded = client.patch(&format!("{MAPS}/a?fieldManager=kubectl"), apply, &config(2, 2)).await.ok();
+    assert_eq!(upgraded["data"], json!({"k": "2", "l": "2"}));
+    let last =
+        upgraded["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"].as_str().unwrap();
+    let last: serde_json::Value = serde_json::from_str(last).unwrap();
+    assert_eq!(last["data"], json!({"k": "2", "l": "2"}), "client-side apply can go on from here");
+}

@@ -1,6 +1,7 @@
 //! `metadata.managedFields`: reading, updating and writing it, with upstream's rules.
 
 use super::merge;
+use super::path::Element;
 use super::set::Set;
 use super::walk::{Comparison, compare, set_of};
 use crate::normal;
@@ -12,6 +13,10 @@ use std::fmt::Write;
 const MAX_UPDATE_MANAGERS: usize = 10;
 const ANCIENT: &str = "ancient-changes";
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+/// The manager whose client-side applies are taken over.
+const KUBECTL: &str = "kubectl";
+/// Where client-side apply keeps what it applied.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Metadata that nobody owns: the server's, and the identity.
 const UNOWNED: [&str; 10] = [
@@ -260,6 +265,80 @@ fn zero(ty: TypeRef<'_>) -> Map {
     map
 }
 
+fn last_applied(object: &Map) -> &str {
+    object.str_at(&["metadata", "annotations", LAST_APPLIED])
+}
+
+/// What client-side apply set of an object, and is still so.
+fn client_side_applied(ty: TypeRef<'_>, live: &Map, api_version: &str) -> Option<Set> {
+    let Ok(Value::Map(applied)) = crate::json::parse(last_applied(live).as_bytes()) else { return None };
+    if applied.str_at(&["apiVersion"]) != api_version {
+        return None;
+    }
+    let applied = owned_part(&applied);
+    let change = compare(ty, &applied, &owned_part(live), &UNOWNED);
+    Some(set_of(ty, &applied).difference(&change.changed()).difference(&change.removed))
+}
+
+/// A field that a subresource shows in a place of its own: the replicas of a scale.
+#[derive(Clone, Copy, Debug)]
+pub struct Window<'a> {
+    /// Where the field is, in the object and in what is shown.
+    pub path: &'a [&'static str],
+    /// The version of the object, and of what is shown.
+    pub api_version: &'a str,
+    pub shown_version: &'a str,
+}
+
+impl Window<'_> {
+    fn only(&self) -> Set {
+        let mut set = Set::new();
+        let mut at = &mut set;
+        for field in self.path {
+            at = at.below(Element::Field((*field).into()));
+        }
+        at.insert_here();
+        set
+    }
+
+    /// The managers of an object as the subresource shows them: those who own the field, of that alone.
+    pub fn narrow(&self, object: &Map) -> Option<Value> {
+        let only = self.only();
+        let owners = read(object)?.into_iter().filter(|entry| entry.set.intersects(&only)).map(|entry| {
+            let shown = Entry { api_version: self.shown_version.to_owned(), set: only.clone(), text: None, ..entry };
+            shown.write()
+        });
+        let owners: Vec<Value> = owners.collect();
+        (!owners.is_empty()).then_some(Value::List(owners))
+    }
+
+    /// Brings what became of the shown managers back to the object's: who owns the field no more loses it, who owns it
+    /// newly is added.
+    pub fn widen(&self, object: &mut Map, shown: &Map) {
+        let only = self.only();
+        let (Some(mut entries), Some(shown)) = (read(object), read(shown)) else { return };
+        let same =
+            |a: &Entry, b: &Entry| a.manager == b.manager && a.apply == b.apply && a.subresource == b.subresource;
+        for entry in entries.iter_mut().filter(|entry| entry.set.intersects(&only)) {
+            if !shown.iter().any(|other| same(entry, other)) {
+                entry.replace(entry.set.difference(&only));
+            }
+        }
+        for other in shown.into_iter().filter(|other| other.set.intersects(&only)) {
+            match entries.iter_mut().find(|entry| same(entry, &other)) {
+                Some(entry) => entry.time = other.time,
+                None => entries.push(Entry {
+                    api_version: self.api_version.to_owned(),
+                    set: only.clone(),
+                    text: None,
+                    ..other
+                }),
+            }
+        }
+        write(object, entries);
+    }
+}
+
 fn take_from_others(entries: &mut [Entry], own: impl Fn(&Entry) -> bool, change: &Comparison) {
     let changed = change.changed();
     for entry in entries.iter_mut().filter(|e| !own(e)) {
@@ -343,9 +422,15 @@ pub fn apply(
     }
     let change = compare(ty, live_object, &object, &UNOWNED);
     let changed = change.changed().recursive_difference(reset);
+    // What kubectl set with client-side apply, it may set with server-side apply too.
+    let upgraded = if manager.name == KUBECTL && !force {
+        live.and_then(|live| client_side_applied(ty, live, manager.api_version)).unwrap_or_default()
+    } else {
+        Set::new()
+    };
     let mut conflicts = Vec::new();
     for entry in &entries {
-        let disputed = entry.set.intersection(&changed);
+        let disputed = entry.set.intersection(&changed).difference(&upgraded);
         if !disputed.is_empty() {
             conflicts.push(Conflict {
                 manager: entry.manager.clone(),
@@ -360,6 +445,12 @@ pub fn apply(
     if !conflicts.is_empty() && !force {
         conflicts.sort_by(|a, b| a.manager.cmp(&b.manager));
         return Err(conflicts);
+    }
+    if manager.name == KUBECTL && live.is_some_and(|live| !last_applied(live).is_empty()) {
+        let mut plain = config.clone();
+        plain.remove_at(&["metadata", "annotations", LAST_APPLIED]);
+        let text = format!("{}\n", crate::json::to_string(&plain));
+        object.set_at(&["metadata", "annotations", LAST_APPLIED], text);
     }
     take_from_others(
         &mut entries,

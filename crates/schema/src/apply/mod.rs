@@ -14,6 +14,6 @@ pub mod path;
 pub mod set;
 pub mod walk;
 
-pub use manager::{Conflict, Manager, apply, track};
+pub use manager::{Conflict, Manager, Window, apply, track};
 pub use path::Element;
 pub use set::Set;

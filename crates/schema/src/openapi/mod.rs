@@ -4,6 +4,7 @@
 //! and group-version-kinds; operations with their query parameters, which clients look at to know what a server can do.
 
 mod definitions;
+mod gnostic;
 mod operations;
 
 use crate::json;
@@ -62,8 +63,8 @@ fn group_path(row: &Resource) -> String {
     if row.group.is_empty() { format!("api/{}", row.version) } else { format!("apis/{}/{}", row.group, row.version) }
 }
 
-/// A stable name for the content of a group's document in one binary.
-fn hash(path: &str, salt: &str) -> String {
+/// A stable name for the content of a document (`api/v1`, `v2`) in one binary, which the address of a v3 document carries.
+pub fn hash(path: &str, salt: &str) -> String {
     // FNV-1a, twice with different starts: 128 bits that need not resist anyone.
     let fnv = |start: u64| {
         path.bytes().chain(salt.bytes()).fold(start, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
@@ -106,6 +107,15 @@ pub fn v2(rows: &[&Resource], version: &str) -> Vec<u8> {
     json::encode(&security(), &mut out);
     out.extend_from_slice(b",\"swagger\":\"2.0\"}");
     out
+}
+
+/// The v2 document of all rows as protobuf (gnostic's `openapi.v2.Document`).
+pub fn v2_protobuf(rows: &[&Resource], version: &str) -> Vec<u8> {
+    match json::parse(&v2(rows, version)) {
+        Ok(Value::Map(document)) => gnostic::encode(&document),
+        // What was just written is an object.
+        _ => Vec::new(),
+    }
 }
 
 fn security() -> Map {

@@ -1,0 +1,113 @@
+//! What is no resource: documents, health, metrics.
+
+use crate::client::Server;
+use http::Method;
+use serde_json::json;
+
+#[tokio::test]
+async fn openapi_is_kept_as_long_as_its_hash() {
+    let server = Server::start().await;
+    let client = server.client();
+    let index = client.get("/openapi/v3").await.ok();
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let document = client.get(&url).await;
+    assert_eq!(document.headers["cache-control"], "public, immutable");
+    assert!(document.headers.contains_key("expires"));
+    let etag = document.headers["etag"].to_str().unwrap().to_owned();
+    assert!(url.ends_with(&format!("?hash={}", etag.trim_matches('"'))), "{url} {etag}");
+    assert!(document.ok()["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
+    let same = client.raw(Method::GET, &url, &[("if-none-match", etag.as_str())], "").await;
+    assert_eq!((same.code.as_u16(), same.bytes.len()), (304, 0));
+    let stale = client.get("/openapi/v3/apis/apps/v1?hash=OLD").await;
+    assert_eq!((stale.code.as_u16(), stale.headers["location"].to_str().unwrap()), (301, url.as_str()));
+    let plain = client.get("/openapi/v3/apis/apps/v1").await;
+    assert_eq!((plain.code.as_u16(), &plain.headers["cache-control"]), (200, &"no-cache, private".parse().unwrap()));
+    assert_eq!(client.get("/openapi/v3/apis/nope/v1?hash=OLD").await.code, 404);
+    assert_eq!(client.raw(Method::GET, "/openapi/v3", &[("accept", "text/html")], "").await.code, 406);
+}
+
+#[tokio::test]
+async fn openapi_comes_in_protobuf_too() {
+    let server = Server::start().await;
+    let client = server.client();
+    for accept in [
+        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+    ] {
+        let document = client.raw(Method::GET, "/openapi/v2", &[("accept", accept)], "").await;
+        assert_eq!(document.code, 200);
+        assert_eq!(document.headers["content-type"], "application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+        // The name of a definition, as the first of a message that is the value of another.
+        let name = b"io.k8s.api.apps.v1.Deployment";
+        assert!(document.bytes.windows(name.len()).any(|window| window == name));
+    }
+}
+
+#[tokio::test]
+async fn discovery_is_known_by_its_etag() {
+    let server = Server::start().await;
+    let client = server.client();
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    for path in ["/api", "/apis"] {
+        let first = client.raw(Method::GET, path, &[("accept", accept)], "").await;
+        assert_eq!(
+            first.headers["content-type"],
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        );
+        let etag = first.headers["etag"].to_str().unwrap().to_owned();
+        let again = client.raw(Method::GET, path, &[("accept", accept), ("if-none-match", etag.as_str())], "").await;
+        assert_eq!((again.code.as_u16(), again.bytes.len()), (304, 0), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn health_is_told_check_by_check() {
+    let server = Server::start().await;
+    let client = server.client();
+    for path in ["/healthz", "/livez", "/readyz", "/readyz/etcd", "/readyz/etcd-readiness", "/healthz/ping"] {
+        let answer = client.get(path).await;
+        assert_eq!((answer.code.as_u16(), answer.text().as_str()), (200, "ok"), "{path}");
+        assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
+    }
+    let verbose = client.get("/readyz?verbose&exclude=etcd&exclude=nope").await.text();
+    assert!(verbose.starts_with("[+]ping ok\n[+]log ok\n[+]etcd excluded: ok\n[+]etcd-readiness ok\n"), "{verbose}");
+    assert!(verbose.contains("warn: some health checks cannot be excluded: no matches for \"nope\"\n"), "{verbose}");
+    assert!(verbose.ends_with("readyz check passed\n"), "{verbose}");
+}
+
+#[tokio::test]
+async fn metrics_have_upstreams_names() {
+    let server = Server::start().await;
+    let client = server.client();
+    let maps = "/api/v1/namespaces/default/configmaps";
+    client.post(&format!("{maps}?dryRun=All"), &json!({"metadata": {"name": "a"}})).await.ok();
+    client.post(maps, &json!({"metadata": {"name": "a"}})).await.ok();
+    let apply = "kind: ConfigMap\napiVersion: v1\nmetadata: {name: a}\ndata: {k: v}\n";
+    client.patch(&format!("{maps}/a?fieldManager=m"), "application/apply-patch+yaml", apply).await.ok();
+    client.get(maps).await.ok();
+    client.get("/api/v1/nothing/of/the/kind").await;
+    let mut events = client.watch(&format!("{maps}?watch=true")).await;
+    events.told().await;
+    let text = client.get("/metrics").await.text();
+    let labels = "component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"configmaps\"";
+    for line in [
+        format!("apiserver_request_total{{code=\"201\",{labels},scope=\"resource\",subresource=\"\",verb=\"POST\",version=\"v1\"}} 1"),
+        format!("apiserver_request_total{{code=\"201\",{},scope=\"resource\",subresource=\"\",verb=\"POST\",version=\"v1\"}} 1", labels.replace("dry_run=\"\"", "dry_run=\"All\"")),
+        format!("apiserver_request_total{{code=\"200\",{labels},scope=\"resource\",subresource=\"\",verb=\"APPLY\",version=\"v1\"}} 1"),
+        format!("apiserver_request_duration_seconds_count{{{labels},scope=\"namespace\",subresource=\"\",verb=\"LIST\",version=\"v1\"}} 1"),
+        "apiserver_response_sizes_count{component=\"apiserver\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"LIST\",version=\"v1\"} 1".to_owned(),
+        "etcd_request_duration_seconds_count{group=\"\",operation=\"create\",resource=\"configmaps\"} 1".to_owned(),
+        "apiserver_admission_step_admission_duration_seconds_count{operation=\"CREATE\",rejected=\"false\",type=\"admit\"} 2".to_owned(),
+        "apiserver_storage_objects{resource=\"configmaps\"} 1".to_owned(),
+        "apiserver_resource_objects{group=\"\",resource=\"configmaps\"} 1".to_owned(),
+        "apiserver_watch_events_total{group=\"\",resource=\"configmaps\",version=\"v1\"} 1".to_owned(),
+        "apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"configmaps\",scope=\"cluster\",subresource=\"\",verb=\"WATCH\",version=\"v1\"} 1".to_owned(),
+        "apiserver_current_inflight_requests{request_kind=\"mutating\"} 0".to_owned(),
+    ] {
+        assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+    }
+    assert!(!text.contains("resource=\"nothing\""), "names that clients invent make no series");
+    for name in ["process_cpu_seconds_total ", "process_resident_memory_bytes ", "kubernetes_build_info{"] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name}");
+    }
+}
