@@ -1,11 +1,12 @@
 //! Where state is kept: the embedded engine in a directory, or an etcd cluster. Flags, the choice, opening and closing.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::embedded::Embedded;
-use store::{Etcd, Store, etcd};
+use store::{Etcd, Store, etcd, face};
+use tokio_util::sync::CancellationToken;
 
 /// How etcd is reached; upstream's flags.
 #[derive(Clone, Debug, Args)]
@@ -22,6 +23,54 @@ pub struct EtcdArgs {
     /// Prefix of all keys in etcd
     #[arg(long, value_name = "PREFIX", default_value = "/registry")]
     pub etcd_prefix: String,
+}
+
+/// Whether the embedded engine is also served as etcd, and where.
+#[derive(Clone, Debug, Args)]
+pub struct FaceArgs {
+    /// Serve the embedded store as etcd's API: unix:///PATH, or https://IP:PORT with client certificates
+    #[arg(long, value_name = "ADDRESS")]
+    pub serve_etcd: Option<face::Address>,
+    /// Certificate of that port
+    #[arg(long, value_name = "FILE", requires = "serve_etcd_keyfile")]
+    pub serve_etcd_certfile: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long, value_name = "FILE", requires = "serve_etcd_cafile")]
+    pub serve_etcd_keyfile: Option<PathBuf>,
+    /// Authority whose certificates may do everything there
+    #[arg(long, value_name = "FILE", requires = "serve_etcd_certfile")]
+    pub serve_etcd_cafile: Option<PathBuf>,
+}
+
+impl FaceArgs {
+    /// Begins to serve, if that was asked, until `shutdown`.
+    pub async fn serve(&self, opened: &Opened, shutdown: CancellationToken) -> Result<()> {
+        let Some(address) = &self.serve_etcd else { return Ok(()) };
+        let Some(store) = opened.embedded.clone() else {
+            bail!("--serve-etcd is for the embedded store: with etcd as the store, ask etcd itself");
+        };
+        let tls = match (&self.serve_etcd_certfile, &self.serve_etcd_keyfile, &self.serve_etcd_cafile) {
+            (Some(certificate), Some(key), Some(authority)) => Some(face::Tls {
+                cert_file: certificate.clone(),
+                key_file: key.clone(),
+                client_ca_file: authority.clone(),
+            }),
+            _ if matches!(address, face::Address::Https(_)) => {
+                bail!(
+                    "--serve-etcd on a port needs --serve-etcd-certfile, --serve-etcd-keyfile and --serve-etcd-cafile"
+                )
+            }
+            _ => None,
+        };
+        let listener = face::Listener::bind(address, tls.as_ref()).await.context("--serve-etcd")?;
+        tracing::info!(url = listener.url(), "the store is served as etcd");
+        tokio::spawn(async move {
+            if let Err(error) = face::serve(store, listener, shutdown.cancelled_owned()).await {
+                tracing::error!("{error:#}");
+            }
+        });
+        Ok(())
+    }
 }
 
 /// An engine that was chosen, not opened yet.

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Command::Down(args) => cluster::down(&args),
         Command::Reset(args) => cluster::reset(&args.place),
         Command::Image(command) => cli::image::run(command),
-        Command::Store(command) => cli::store::run(command),
+        Command::Store(args) => cli::store::run(args),
         Command::DemoServer(args) => demo_server::run(&args),
     };
     match outcome {

@@ -19,6 +19,8 @@ pub enum Error {
     /// The watcher read too slowly for the memory it may hold; resume from the last revision.
     #[error("the watcher fell too far behind and was ended after revision {last}")]
     SlowWatcher { last: i64 },
+    #[error("lease {0} exists already")]
+    LeaseExists(i64),
     #[error("the store takes no writes: {reason}")]
     ReadOnly { reason: String },
     /// The disk failed while the write was under way: it may or may not be there after a restart.

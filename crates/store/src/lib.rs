@@ -6,8 +6,10 @@
 pub mod embedded;
 mod error;
 pub mod etcd;
+pub mod face;
 mod model;
 mod proto;
+pub mod snapshot;
 /// What `pilothouse store …` does to the embedded engine's directory.
 pub mod tools {
     pub use crate::embedded::tools::{Status, Verification, compact, snapshot, status, verify};

@@ -99,9 +99,17 @@ pub struct Compare {
 /// One step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    Put { key: Bytes, value: Bytes, lease: LeaseId },
-    Delete { keys: KeyRange },
+    Put {
+        key: Bytes,
+        value: Bytes,
+        lease: LeaseId,
+    },
+    Delete {
+        keys: KeyRange,
+    },
     Range(Range),
+    /// All compares, also of transactions within, are evaluated before the first operation.
+    Txn(Txn),
 }
 
 /// Compares joined by "and", and what follows from them.
@@ -157,6 +165,10 @@ pub enum OpResult {
         deleted: Vec<KeyValue>,
     },
     Range(RangeResult),
+    Txn {
+        succeeded: bool,
+        results: Vec<OpResult>,
+    },
 }
 
 /// A read.

@@ -193,7 +193,9 @@ impl Caches {
 
     async fn follow(&self, revision: u64) -> Result<WatchStream, store::Error> {
         let start = revision.cast_signed() + 1;
-        let stream = self.store.watch(Watch::of(KeyRange::prefix(ROOT), start)).await?;
+        let mut stream = self.store.watch(Watch::of(KeyRange::prefix(ROOT), start)).await?;
+        // The first batch tells where the store is, but what happened on the way there is told only after it.
+        stream.next().await.unwrap_or(Err(store::Error::Closed))?;
         self.following.store(true, Ordering::Release);
         Ok(stream)
     }

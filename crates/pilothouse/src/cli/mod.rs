@@ -26,9 +26,8 @@ pub enum Command {
     /// Manages images of the embedded runtime
     #[command(subcommand)]
     Image(image::ImageCommand),
-    /// Looks after the embedded store
-    #[command(subcommand)]
-    Store(store::StoreCommand),
+    /// Looks after the store: status, snapshots, verification, compaction
+    Store(store::StoreArgs),
     /// A tiny web server, for a first deployment
     DemoServer(DemoServerArgs),
 }
@@ -77,6 +76,8 @@ pub struct ClusterArgs {
     pub store: String,
     #[command(flatten)]
     pub etcd: crate::backend::EtcdArgs,
+    #[command(flatten)]
+    pub face: crate::backend::FaceArgs,
     /// Socket of another container runtime [default: the embedded one]
     #[arg(long, value_name = "SOCKET")]
     pub runtime_endpoint: Option<String>,

@@ -1,48 +1,195 @@
-//! `pilothouse store`: looking after the embedded store of a cluster that is stopped.
+//! `pilothouse store`: looking after a cluster's state, embedded (while the cluster is stopped, or through its etcd face)
+//! or in etcd.
 
-use super::PlaceArgs;
+use crate::backend::{Backend, EtcdArgs};
 use crate::place::Place;
 use anyhow::{Context, Result, bail};
-use clap::Subcommand;
-use store::Store;
+use clap::{Args, Subcommand};
+use std::path::{Path, PathBuf};
 use store::embedded::{Embedded, Options};
+use store::{Etcd, Store, snapshot, tools};
+
+#[derive(Debug, Args)]
+pub struct StoreArgs {
+    /// Directory of everything the cluster keeps
+    #[arg(long, global = true, default_value = crate::place::DEFAULT_DATA_DIR, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// "embedded", or members of an etcd cluster: http(s)://HOST:PORT,…; a running cluster's face: unix:///PATH
+    #[arg(long, global = true, default_value = "embedded", value_name = "STORE")]
+    store: String,
+    #[command(flatten)]
+    etcd: EtcdArgs,
+    #[command(subcommand)]
+    command: StoreCommand,
+}
 
 #[derive(Debug, Subcommand)]
-pub enum StoreCommand {
+enum StoreCommand {
     /// Tells revision, size and number of keys
-    Status(PlaceArgs),
+    Status,
+    /// Checks everything that is held
+    Verify,
     /// Forgets all history and gives its space back
-    Compact(PlaceArgs),
+    Compact,
+    /// Saves, restores and looks at snapshots, which etcdctl takes too
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum SnapshotCommand {
+    /// Saves the state into a file
+    Save { file: PathBuf },
+    /// Makes the embedded store of a new data directory from a file of either engine
+    Restore {
+        file: PathBuf,
+        /// By how much revisions are raised above the snapshot's: more than were issued since
+        #[arg(long, default_value_t = 1_000_000_000, value_parser = clap::value_parser!(i64).range(1..))]
+        bump_revision: i64,
+        /// Take a file without a checksum, such as a copy of a member's database
+        #[arg(long)]
+        skip_hash_check: bool,
+    },
+    /// Reads a file through and tells what it holds
+    Status { file: PathBuf },
 }
 
 #[allow(clippy::print_stdout, reason = "what a command tells its caller")]
-fn say(text: &str) {
-    println!("{text}");
+fn say(name: &str, value: impl std::fmt::Display) {
+    println!("{name:<11}{value}");
 }
 
-/// Carries out a command on the store of a data directory.
-pub fn run(command: StoreCommand) -> Result<()> {
-    let (StoreCommand::Status(place) | StoreCommand::Compact(place)) = &command;
-    let directory = Place::new(&place.data_dir)?.store;
-    if !directory.exists() {
-        bail!("{} has no store", place.data_dir.display());
+/// Carries out a command on the store of a data directory, or on etcd.
+pub fn run(args: StoreArgs) -> Result<()> {
+    let directory = Place::new(&args.data_dir)?.store;
+    match args.command {
+        // Files alone, whatever the engine.
+        StoreCommand::Snapshot(SnapshotCommand::Status { file }) => {
+            tell_snapshot(&snapshot::status(&file)?);
+            return Ok(());
+        }
+        StoreCommand::Snapshot(SnapshotCommand::Restore { file, bump_revision, skip_hash_check }) => {
+            if args.store != "embedded" {
+                bail!("only an embedded store is restored: for etcd, `etcdctl snapshot restore` takes the file");
+            }
+            let restored = snapshot::restore(&file, &directory, bump_revision, skip_hash_check)
+                .with_context(|| format!("cannot restore into {}", directory.display()))?;
+            say("snapshot", restored.snapshot);
+            say("revision", restored.revision);
+            say("keys", restored.keys);
+            say("leases", restored.leases);
+            return Ok(());
+        }
+        _ => {}
     }
-    let store = Embedded::open(directory, Options::default()).context("stop the cluster first (`pilothouse down`)")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        if matches!(command, StoreCommand::Compact(_)) {
+    match Backend::choose(&args.store, &args.etcd, &directory)? {
+        Backend::Embedded(directory) => {
+            if !directory.exists() {
+                bail!("{} has no store", args.data_dir.display());
+            }
+            runtime.block_on(embedded(&directory, &args.command)).map_err(|error| {
+                match error.downcast_ref::<store::Error>() {
+                    Some(store::Error::Locked { .. }) => error.context(
+                        "the cluster runs: stop it (`pilothouse down`), or run it with --serve-etcd unix:///PATH and give that as --store",
+                    ),
+                    _ => error,
+                }
+            })
+        }
+        Backend::Etcd(mut options) => {
+            // Compacting is left to servers, and to those who ask for it.
+            options.compaction_interval = None;
+            runtime.block_on(async {
+                let store = Etcd::connect(options).await.context("etcd can't be used")?;
+                etcd(&store, &args.command).await
+            })
+        }
+    }
+}
+
+async fn embedded(directory: &Path, command: &StoreCommand) -> Result<()> {
+    match command {
+        StoreCommand::Status => tell_directory(&tools::status(directory)?),
+        StoreCommand::Compact => {
+            let (before, after) = tools::compact(directory).await?;
+            tell_directory(&after);
+            say("freed", before.size.saturating_sub(after.size));
+        }
+        StoreCommand::Verify => {
+            let found = tools::verify(directory)?;
+            tell_directory(&found.status);
+            say("entries", found.entries);
+            for damage in &found.damage {
+                say("damage", damage);
+            }
+            if !found.damage.is_empty() {
+                bail!("{} places are damaged", found.damage.len());
+            }
+        }
+        StoreCommand::Snapshot(SnapshotCommand::Save { file }) => {
+            let store = Embedded::open(directory, Options { retention: None, ..Options::default() })?;
+            snapshot::save(&store.export().await?, file)?;
+            store.close();
+            tell_snapshot(&snapshot::status(file)?);
+        }
+        StoreCommand::Snapshot(_) => {}
+    }
+    Ok(())
+}
+
+async fn etcd(store: &Etcd, command: &StoreCommand) -> Result<()> {
+    match command {
+        StoreCommand::Status => tell(&store.status().await?),
+        StoreCommand::Compact => {
             let revision = store.status().await?.revision;
             match store.compact(revision).await {
                 Ok(()) | Err(store::Error::Compacted { .. }) => {}
-                Err(e) => return Err(e.into()),
+                Err(error) => return Err(error.into()),
             }
-            store.maintain().await?;
+            store.defragment().await?;
+            tell(&store.status().await?);
         }
-        let status = store.status().await?;
-        say(&format!("revision   {}", status.revision));
-        say(&format!("compacted  {}", status.compacted));
-        say(&format!("keys       {}", status.keys));
-        say(&format!("bytes      {}", status.size));
-        Ok(())
-    })
+        StoreCommand::Verify => {
+            let hashes = store.hashes().await?;
+            for (endpoint, hash) in &hashes {
+                say(&format!("{hash:08x}"), endpoint);
+            }
+            if hashes.windows(2).any(|pair| pair[0].1 != pair[1].1) {
+                bail!("members hold different states: one of them is damaged");
+            }
+        }
+        StoreCommand::Snapshot(SnapshotCommand::Save { file }) => tell_snapshot(&store.snapshot(file).await?),
+        StoreCommand::Snapshot(_) => {}
+    }
+    Ok(())
+}
+
+fn tell(status: &store::StoreStatus) {
+    say("revision", status.revision);
+    say("compacted", status.compacted);
+    say("keys", status.keys);
+    say("bytes", status.size);
+    if let Some(reason) = &status.read_only {
+        say("read-only", reason);
+    }
+}
+
+fn tell_directory(status: &tools::Status) {
+    say("revision", status.revision);
+    say("compacted", status.compacted);
+    say("keys", status.keys);
+    say("leases", status.leases);
+    say("bytes", status.size);
+}
+
+fn tell_snapshot(status: &snapshot::Status) {
+    say("hash", format!("{:08x}", status.hash));
+    say("revision", status.revision);
+    say("keys", status.keys);
+    say("entries", status.total_keys);
+    say("bytes", status.size);
+    if !status.verified {
+        say("checksum", "none");
+    }
 }

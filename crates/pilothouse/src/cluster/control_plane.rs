@@ -49,6 +49,7 @@ impl ControlPlane {
         shutdown: CancellationToken,
     ) -> Result<Self> {
         let opened = settings.backend.open().await?;
+        settings.args.face.serve(&opened, shutdown.clone()).await?;
         let registry = Registry::open(opened.store.clone()).await.context("the store can't be read")?;
         let ca = pki.ca_pem()?;
         let kubelet_client = kubelet_client(pki)?;

@@ -19,6 +19,13 @@ pub(crate) struct Lease {
     pub(crate) keys: BTreeSet<Bytes>,
 }
 
+impl Lease {
+    /// What it has left.
+    pub(crate) fn left(&self, now: Duration) -> Duration {
+        self.deadline.saturating_sub(now)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     map: HashMap<LeaseId, Lease>,

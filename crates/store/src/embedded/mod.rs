@@ -16,7 +16,7 @@
 //! | `shared`, `watch` | reading at a revision; who follows what |
 //! | `checkpoint`, `recovery` | a fast start |
 //! | `upkeep`, `pack` | forgetting history, giving space back |
-//! | `tools` | what an administrator asks of a store that is not open |
+//! | `export`, `tools` | all that is held, for snapshots; what an administrator asks of a store that is not open |
 //!
 //! Invariants: nothing is visible to readers before it is durable; no sync runs on a caller's thread; reads of the
 //! disk that may wait run on the runtime's blocking threads; the disk and the clock are touched only through
@@ -25,6 +25,7 @@
 mod checkpoint;
 mod clock;
 mod disk;
+mod export;
 mod format;
 mod index;
 mod lease;
@@ -54,12 +55,14 @@ use tokio::sync::oneshot;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, File, OsDisk};
+pub use export::{Export, Record};
 
 use self::log::Log;
 use self::queue::{Queue, Signal};
 use self::recovery::Recovered;
 use self::shared::{Item, Shared};
 use self::upkeep::Upkeep;
+pub use self::writer::LeaseState;
 use self::writer::{Done, Outcome, Reply, Request, Writer};
 use crate::{
     Error, KeyValue, LeaseId, OpResult, Range, RangeResult, Store, StoreStatus, Txn, TxnResult, Watch, WatchStream,
@@ -195,6 +198,73 @@ impl Embedded {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// Grants a lease under a number that the caller chose.
+    pub async fn lease_grant_as(&self, lease: LeaseId, ttl: Duration) -> Result<LeaseId, Error> {
+        self.ask(|reply| Request::LeaseGrant(ttl, lease, reply)).await
+    }
+
+    /// All leases.
+    pub async fn leases(&self) -> Result<Vec<LeaseId>, Error> {
+        self.ask(Request::Leases).await
+    }
+
+    /// What is known of a lease.
+    pub async fn lease_state(&self, lease: LeaseId) -> Result<LeaseState, Error> {
+        self.ask(|reply| Request::LeaseState(lease, reply)).await
+    }
+
+    /// The latest revision that readers see.
+    pub fn revision(&self) -> i64 {
+        self.shared.visible()
+    }
+
+    /// Where the store is.
+    pub fn directory(&self) -> &Path {
+        self.shared.disk.path()
+    }
+
+    /// All that is held at a moment, with the history since the compaction mark.
+    pub async fn export(&self) -> Result<Export, Error> {
+        let mark = self.ask(Request::Mark).await?;
+        let shared = Arc::clone(&self.shared);
+        blocking(move || Export::new(shared, &mark)).await
+    }
+
+    /// Tells this store from others.
+    pub fn id(&self) -> u64 {
+        self.shared.store_id
+    }
+
+    /// What an operation did, with values.
+    fn result(
+        &self,
+        done: Done,
+        previous: bool,
+        revision: i64,
+    ) -> futures::future::BoxFuture<'_, Result<OpResult, Error>> {
+        Box::pin(async move {
+            Ok(match done {
+                Done::Put(item) => {
+                    OpResult::Put { previous: self.told(item.into_iter().collect(), previous).await?.pop() }
+                }
+                Done::Delete(items) => OpResult::Delete { deleted: self.told(items, previous).await? },
+                Done::Range(range, found) => OpResult::Range(RangeResult {
+                    kvs: self.told(found.items, !range.keys_only).await?,
+                    count: found.count,
+                    more: found.more,
+                    revision,
+                }),
+                Done::Txn(succeeded, within) => {
+                    let mut results = Vec::with_capacity(within.len());
+                    for done in within {
+                        results.push(self.result(done, previous, revision).await?);
+                    }
+                    OpResult::Txn { succeeded, results }
+                }
+            })
+        })
+    }
+
     /// Reads values if they are wanted, on a blocking thread only if the disk may be waited for.
     async fn told(&self, items: Vec<Item>, values: bool) -> Result<Vec<KeyValue>, Error> {
         if !values {
@@ -225,16 +295,11 @@ impl Store for Embedded {
         let mut results = Vec::with_capacity(done.len());
         for done in done {
             results.push(match done {
+                // What most transactions do, without the box that nesting needs.
                 Done::Put(item) => {
                     OpResult::Put { previous: self.told(item.into_iter().collect(), previous).await?.pop() }
                 }
-                Done::Delete(items) => OpResult::Delete { deleted: self.told(items, previous).await? },
-                Done::Range(range, found) => OpResult::Range(RangeResult {
-                    kvs: self.told(found.items, !range.keys_only).await?,
-                    count: found.count,
-                    more: found.more,
-                    revision,
-                }),
+                done => self.result(done, previous, revision).await?,
             });
         }
         drop(pin);
@@ -265,7 +330,7 @@ impl Store for Embedded {
     }
 
     async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, Error> {
-        self.ask(|reply| Request::LeaseGrant(ttl, reply)).await
+        self.ask(|reply| Request::LeaseGrant(ttl, 0, reply)).await
     }
 
     async fn lease_keep_alive(&self, lease: LeaseId) -> Result<Duration, Error> {

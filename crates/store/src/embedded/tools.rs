@@ -6,6 +6,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::checkpoint::{self, Head, SegmentRecord};
 use super::clock::{Clock, SystemClock};
@@ -18,7 +21,7 @@ use super::segment::{self, Segment};
 use super::shared::Shared;
 use super::writer::Mark;
 use super::{Embedded, Options, lock};
-use crate::{Error, KeyRange, Range, Store};
+use crate::{Error, KeyRange, KeyValue, LeaseId, Range, Store};
 
 /// Values of a copy are spread over segments of about this size.
 const COPY_SEGMENT: u64 = 256 << 20;
@@ -162,76 +165,135 @@ pub fn snapshot(directory: &Path, target: &Path) -> Result<i64, Error> {
 
 /// Writes the state at a mark into a new directory, as a store without history.
 pub(crate) fn copy(shared: &Arc<Shared>, mark: &Mark, target: &Path) -> Result<i64, Error> {
-    let failed = |doing: &'static str| {
-        let path = target.to_owned();
-        move |source| Error::Io { doing, path, source }
-    };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(target).map_err(failed("create"))?;
-    if fs::read_dir(target).map_err(failed("list"))?.next().is_some() {
-        let source = io::Error::new(io::ErrorKind::DirectoryNotEmpty, "it is not empty");
-        return Err(failed("make a snapshot in")(source));
-    }
-    let disk = OsDisk::new(target);
-    // The same state may be copied to several places, each of which then goes its own way.
-    let store = shared.store_id ^ (shared.clock.wall_millis() as u64).rotate_left(32) ^ 1;
+    let mut builder = Builder::new(target)?;
     let revision = mark.pin.revision;
-    let mut segments: Vec<SegmentRecord> = Vec::new();
-    let mut keys = Vec::new();
-    let mut writer: Option<PackedWriter> = None;
     let mut range = Range::of(KeyRange::all()).at(revision).limit(COPY_KEYS);
     loop {
         let found = shared.find(&range, revision);
         let more = found.more;
         for kv in shared.values(found.items)? {
-            if writer.as_ref().is_some_and(|writer| writer.offset >= COPY_SEGMENT) {
-                finish(writer.take(), &mut segments).map_err(failed("write"))?;
-            }
-            let id = segments.len() as u32 + 1;
-            let open = match &mut writer {
-                Some(open) => open,
-                none => none.insert(PackedWriter::create(&disk, store, id).map_err(failed("write"))?),
-            };
-            let entry = Entry {
-                kind: EntryKind::Put,
-                mod_revision: kv.mod_revision,
-                create_revision: kv.create_revision,
-                version: kv.version as u64,
-                lease: kv.lease,
-                key: &kv.key,
-                value: &kv.value,
-            };
-            let location = open.add(&entry).map_err(failed("write"))?;
-            let version = Version {
-                mod_revision: kv.mod_revision,
-                create_revision: kv.create_revision,
-                version: kv.version as u64,
-                lease: kv.lease,
-                location,
-            };
             range.keys.start = [&kv.key[..], &[0]].concat().into();
-            keys.push((kv.key, version));
+            builder.add(kv)?;
         }
         if !more {
             break;
         }
     }
-    finish(writer.take(), &mut segments).map_err(failed("write"))?;
-    let head = Head {
-        store,
-        revision,
-        compacted: revision,
-        segment: 0,
-        offset: 0,
-        next_segment: segments.len() as u32 + 1,
-        segments,
-        leases: mark.leases.clone(),
-    };
-    let written = checkpoint::Writer::new(&disk, &head).and_then(|mut writer| {
-        keys.iter().try_for_each(|(key, version)| writer.versions(key, &[version]))?;
-        writer.finish()
-    });
-    written.map_err(failed("write"))?;
+    builder.finish(revision, mark.leases.clone())?;
     Ok(revision)
+}
+
+/// Makes a store of keys that are given one by one. It is there when it is finished.
+pub(crate) struct Builder {
+    disk: OsDisk,
+    /// One of its own: the same state may be copied to several places, each of which then goes its own way.
+    store: u64,
+    writer: Option<PackedWriter>,
+    segments: Vec<SegmentRecord>,
+    keys: Vec<(Bytes, Version)>,
+    finished: bool,
+}
+
+impl Builder {
+    /// Begins in a directory that is empty, or absent and then created for its owner only.
+    pub(crate) fn new(target: &Path) -> Result<Self, Error> {
+        let failed = |doing: &'static str| {
+            let path = target.to_owned();
+            move |source| Error::Io { doing, path, source }
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(target).map_err(failed("create"))?;
+        if fs::read_dir(target).map_err(failed("list"))?.next().is_some() {
+            let source = io::Error::new(io::ErrorKind::DirectoryNotEmpty, "it is not empty");
+            return Err(failed("make a store in")(source));
+        }
+        let store = super::new_store_id(&SystemClock::default());
+        Ok(Self {
+            disk: OsDisk::new(target),
+            store,
+            writer: None,
+            segments: Vec::new(),
+            keys: Vec::new(),
+            finished: false,
+        })
+    }
+
+    fn failed(&self) -> impl Fn(io::Error) -> Error + use<> {
+        let path = self.disk.path().to_owned();
+        move |source| Error::Io { doing: "write", path: path.clone(), source }
+    }
+
+    /// Adds a key, which comes once, in whatever order.
+    pub(crate) fn add(&mut self, kv: KeyValue) -> Result<(), Error> {
+        let failed = self.failed();
+        if self.writer.as_ref().is_some_and(|writer| writer.offset >= COPY_SEGMENT) {
+            finish(self.writer.take(), &mut self.segments).map_err(&failed)?;
+        }
+        let id = self.segments.len() as u32 + 1;
+        let open = match &mut self.writer {
+            Some(open) => open,
+            none => none.insert(PackedWriter::create(&self.disk, self.store, id).map_err(&failed)?),
+        };
+        let entry = Entry {
+            kind: EntryKind::Put,
+            mod_revision: kv.mod_revision,
+            create_revision: kv.create_revision,
+            version: kv.version as u64,
+            lease: kv.lease,
+            key: &kv.key,
+            value: &kv.value,
+        };
+        let location = open.add(&entry).map_err(&failed)?;
+        let version = Version {
+            mod_revision: kv.mod_revision,
+            create_revision: kv.create_revision,
+            version: kv.version as u64,
+            lease: kv.lease,
+            location,
+        };
+        // A copy, as the key may be a slice of something large.
+        self.keys.push((Bytes::copy_from_slice(&kv.key), version));
+        Ok(())
+    }
+
+    /// Writes the index; the store is then at `revision` and has no history.
+    pub(crate) fn finish(
+        mut self,
+        revision: i64,
+        leases: Vec<(LeaseId, Duration, Option<Duration>)>,
+    ) -> Result<(), Error> {
+        let failed = self.failed();
+        finish(self.writer.take(), &mut self.segments).map_err(&failed)?;
+        self.keys.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let head = Head {
+            store: self.store,
+            revision,
+            compacted: revision,
+            segment: 0,
+            offset: 0,
+            next_segment: self.segments.len() as u32 + 1,
+            segments: std::mem::take(&mut self.segments),
+            leases,
+        };
+        let written = checkpoint::Writer::new(&self.disk, &head).and_then(|mut writer| {
+            self.keys.iter().try_for_each(|(key, version)| writer.versions(key, &[version]))?;
+            writer.finish()
+        });
+        written.map_err(failed)?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Builder {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        // What is not finished is no store, and would keep the directory from being used. Why is told by whoever failed.
+        for entry in fs::read_dir(self.disk.path()).into_iter().flatten().flatten() {
+            drop(fs::remove_file(entry.path()));
+        }
+    }
 }
 
 fn finish(writer: Option<PackedWriter>, segments: &mut Vec<SegmentRecord>) -> io::Result<()> {

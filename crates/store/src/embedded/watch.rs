@@ -308,7 +308,8 @@ pub(crate) fn watch(shared: &Arc<Shared>, watch: Watch) -> Result<WatchStream, E
     let watcher = Arc::new(Watcher {
         start,
         progress: watch.progress,
-        queue: Mutex::new(Queue { revision: joined, ..Queue::default() }),
+        // Until history is delivered, progress is still to be told.
+        queue: Mutex::new(Queue { revision: joined.min(start - 1), ..Queue::default() }),
         waker: AtomicWaker::new(),
         gone: AtomicBool::new(false),
     });

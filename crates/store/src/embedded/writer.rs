@@ -30,13 +30,31 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 /// What callers ask of the writer.
 pub(crate) enum Request {
     Txn(Txn, Reply<Outcome>),
-    LeaseGrant(Duration, Reply<LeaseId>),
+    /// With a number that the caller chose, or 0.
+    LeaseGrant(Duration, LeaseId, Reply<LeaseId>),
     LeaseKeepAlive(LeaseId, Reply<Duration>),
     LeaseRevoke(LeaseId, Reply<()>),
     Compact(i64, Reply<()>),
     /// Write down what long leases have left, if that is at least this much less than what is written.
     NoteLeases(Duration, Reply<()>),
     Mark(Reply<Mark>),
+    Leases(Reply<Vec<LeaseId>>),
+    LeaseState(LeaseId, Reply<LeaseState>),
+}
+
+impl Request {
+    /// Whether it only looks at what is durable.
+    fn is_look(&self) -> bool {
+        matches!(self, Self::Mark(_) | Self::Leases(_) | Self::LeaseState(..))
+    }
+}
+
+/// What is known of one lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseState {
+    pub granted: Duration,
+    pub left: Duration,
+    pub keys: Vec<Bytes>,
 }
 
 /// A moment between two groups, from which a checkpoint is made.
@@ -63,6 +81,23 @@ pub(crate) enum Done {
     Put(Option<Item>),
     Delete(Vec<Item>),
     Range(Range, Found),
+    Txn(bool, Vec<Done>),
+}
+
+/// How the results of operations are nested, where transactions are.
+enum Shape {
+    Op,
+    Txn(bool, Vec<Shape>),
+}
+
+impl Shape {
+    fn fold(shapes: Vec<Shape>, flat: &mut impl Iterator<Item = Done>) -> Vec<Done> {
+        let done = |shape| match shape {
+            Self::Op => flat.next(),
+            Self::Txn(succeeded, within) => Some(Done::Txn(succeeded, Self::fold(within, flat))),
+        };
+        shapes.into_iter().filter_map(done).collect()
+    }
 }
 
 /// An answer that waits for its group to be durable.
@@ -137,13 +172,8 @@ impl Writer {
     /// Carries out requests in order, and what time demands. When it returns, all are answered.
     pub(crate) fn step(&mut self, requests: Vec<Request>) {
         // Between groups, where memory has exactly what is durable.
-        let (marks, requests): (Vec<_>, Vec<_>) =
-            requests.into_iter().partition(|request| matches!(request, Request::Mark(_)));
-        for request in marks {
-            if let Request::Mark(reply) = request {
-                answer(reply, Ok(self.mark()));
-            }
-        }
+        let (looks, requests): (Vec<_>, Vec<_>) = requests.into_iter().partition(Request::is_look);
+        looks.into_iter().for_each(|request| self.look(request));
         let mut requests = requests.into_iter().peekable();
         let now = self.shared.clock.monotonic();
         let mut expired = match self.retry_at {
@@ -236,8 +266,11 @@ impl Writer {
                 Ok(outcome) => stage.answers.push(Answer::Txn(reply, outcome)),
                 Err(error) => answer(reply, Err(error)),
             },
-            Request::LeaseGrant(ttl, reply) => {
-                let id = self.new_lease_id();
+            Request::LeaseGrant(_, id, reply) if self.leases.contains(id) => {
+                answer(reply, Err(Error::LeaseExists(id)));
+            }
+            Request::LeaseGrant(ttl, chosen, reply) => {
+                let id = if chosen == 0 { self.new_lease_id() } else { chosen };
                 let millis = ttl.as_millis().min(u128::from(u64::MAX)) as u64;
                 stage.control(&Entry::control(EntryKind::LeaseGrant, 0, millis, id));
                 self.leases.insert(id, ttl, None, stage.now);
@@ -273,7 +306,24 @@ impl Writer {
                 }
                 stage.answers.push(Answer::Unit(reply));
             }
-            Request::Mark(reply) => answer(reply, Err(Error::Closed)),
+            look @ (Request::Mark(_) | Request::Leases(_) | Request::LeaseState(..)) => self.look(look),
+        }
+    }
+
+    fn look(&mut self, request: Request) {
+        match request {
+            Request::Mark(reply) => answer(reply, Ok(self.mark())),
+            Request::Leases(reply) => answer(reply, Ok(self.leases.iter().map(|(id, _)| id).collect())),
+            Request::LeaseState(id, reply) => {
+                let now = self.shared.clock.monotonic();
+                let state = self.leases.get(id).map(|lease| LeaseState {
+                    granted: lease.ttl,
+                    left: lease.left(now),
+                    keys: lease.keys.iter().cloned().collect(),
+                });
+                answer(reply, state.ok_or(Error::LeaseNotFound(id)));
+            }
+            _ => {}
         }
     }
 
@@ -345,7 +395,13 @@ impl Writer {
         for compare in &txn.compares {
             succeeded = succeeded && self.holds(stage, compare)?;
         }
-        let ops = if succeeded { txn.success } else { txn.failure };
+        let mut ops = if succeeded { txn.success } else { txn.failure };
+        let mut shapes = None;
+        if ops.iter().any(|op| matches!(op, Op::Txn(_))) {
+            let mut flat = Vec::new();
+            shapes = Some(self.flatten(stage, ops, &mut flat)?);
+            ops = flat;
+        }
         let writes = self.check(stage, &ops)?;
         let revision = self.revision + 1;
         let first_change = stage.changes.len();
@@ -372,7 +428,12 @@ impl Writer {
                     }
                     Done::Range(range, found)
                 }
+                // None is left by `flatten`.
+                Op::Txn(_) => Done::Txn(false, Vec::new()),
             });
+        }
+        if let Some(shapes) = shapes {
+            results = Shape::fold(shapes, &mut results.into_iter());
         }
         if stage.undo.len() > first_undo {
             // Within a revision, changes are told in key order, as history finds them.
@@ -385,6 +446,25 @@ impl Writer {
         // What was replaced is still needed below this revision.
         let pin = reads.then(|| self.shared.pin(self.revision - 1));
         Ok(Outcome { succeeded, revision: self.revision, results, pin })
+    }
+
+    /// Chooses the branches of transactions within, all by what is there before the first operation.
+    fn flatten(&self, stage: &Stage<'_>, ops: Vec<Op>, flat: &mut Vec<Op>) -> Result<Vec<Shape>, Error> {
+        let mut shapes = Vec::with_capacity(ops.len());
+        for op in ops {
+            let Op::Txn(txn) = op else {
+                flat.push(op);
+                shapes.push(Shape::Op);
+                continue;
+            };
+            let mut succeeded = true;
+            for compare in &txn.compares {
+                succeeded = succeeded && self.holds(stage, compare)?;
+            }
+            let ops = if succeeded { txn.success } else { txn.failure };
+            shapes.push(Shape::Txn(succeeded, self.flatten(stage, ops, flat)?));
+        }
+        Ok(shapes)
     }
 
     /// Refuses operations that can't be applied as a whole; tells whether any of them writes.
@@ -405,6 +485,7 @@ impl Writer {
                     }
                 }
                 Op::Delete { .. } => writes += 1,
+                Op::Txn(_) => {}
                 Op::Range(range) => {
                     let compacted = self.shared.compacted().max(stage.compact);
                     if range.revision > self.revision {
@@ -550,12 +631,14 @@ impl Writer {
         let error = || Error::ReadOnly { reason: reason.clone().unwrap_or_default() };
         match request {
             Request::Txn(_, reply) => answer(reply, Err(error())),
-            Request::LeaseGrant(_, reply) => answer(reply, Err(error())),
+            Request::LeaseGrant(_, _, reply) => answer(reply, Err(error())),
             Request::LeaseKeepAlive(_, reply) => answer(reply, Err(error())),
             Request::LeaseRevoke(_, reply) | Request::Compact(_, reply) | Request::NoteLeases(_, reply) => {
                 answer(reply, Err(error()));
             }
             Request::Mark(reply) => answer(reply, Err(error())),
+            Request::Leases(reply) => answer(reply, Err(error())),
+            Request::LeaseState(_, reply) => answer(reply, Err(error())),
         }
     }
 }

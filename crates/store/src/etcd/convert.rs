@@ -96,7 +96,12 @@ impl Layout {
     }
 
     pub(super) fn txn_request(&self, txn: Txn) -> proto::TxnRequest {
-        let ops = |ops: Vec<Op>| ops.into_iter().map(|op| self.op(op, txn.previous)).collect();
+        self.txn_within(txn, false)
+    }
+
+    fn txn_within(&self, txn: Txn, previous: bool) -> proto::TxnRequest {
+        let previous = previous || txn.previous;
+        let ops = |ops: Vec<Op>| ops.into_iter().map(|op| self.op(op, previous)).collect();
         proto::TxnRequest {
             compare: txn.compares.into_iter().map(|compare| self.compare(compare)).collect(),
             success: ops(txn.success),
@@ -120,6 +125,7 @@ impl Layout {
                 Request::RequestDeleteRange(proto::DeleteRangeRequest { key, range_end, prev_kv: true })
             }
             Op::Range(range) => Request::RequestRange(self.range_request(&range)),
+            Op::Txn(txn) => Request::RequestTxn(self.txn_within(txn, previous)),
         };
         proto::RequestOp { request: Some(request) }
     }
@@ -149,8 +155,13 @@ impl Layout {
     }
 
     pub(super) fn txn_result(&self, response: proto::TxnResponse) -> Result<TxnResult, Error> {
-        use proto::response_op::Response;
         let revision = revision(response.header.as_ref())?;
+        let results = self.results(response.responses, revision)?;
+        Ok(TxnResult { succeeded: response.succeeded, revision, results })
+    }
+
+    fn results(&self, responses: Vec<proto::ResponseOp>, revision: i64) -> Result<Vec<OpResult>, Error> {
+        use proto::response_op::Response;
         let result = |op: proto::ResponseOp| match op.response {
             Some(Response::ResponsePut(put)) => {
                 Ok(OpResult::Put { previous: put.prev_kv.map(|kv| self.key_value(kv)) })
@@ -160,16 +171,18 @@ impl Layout {
                 Ok(OpResult::Delete { deleted })
             }
             Some(Response::ResponseRange(range)) => Ok(OpResult::Range(self.range_result(range, revision))),
-            Some(Response::ResponseTxn(_)) | None => Err(malformed("an operation's answer")),
+            Some(Response::ResponseTxn(txn)) => {
+                Ok(OpResult::Txn { succeeded: txn.succeeded, results: self.results(txn.responses, revision)? })
+            }
+            None => Err(malformed("operation's result")),
         };
-        let results = response.responses.into_iter().map(result).collect::<Result<_, _>>()?;
-        Ok(TxnResult { succeeded: response.succeeded, revision, results })
+        responses.into_iter().map(result).collect()
     }
 }
 
 /// The revision in an answer's header.
 pub(super) fn revision(header: Option<&proto::ResponseHeader>) -> Result<i64, Error> {
-    header.map(|header| header.revision).ok_or_else(|| malformed("a header"))
+    header.map(|header| header.revision).ok_or_else(|| malformed("header"))
 }
 
 fn malformed(what: &str) -> Error {

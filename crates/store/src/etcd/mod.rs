@@ -6,19 +6,21 @@
 //! | `members` | whom to ask, and when another |
 //! | `convert` | the trait's words as messages, and the layout of keys |
 //! | `watch`, `version` | watches that outlive connections; what to rely on in which version |
+//! | `admin` | snapshots, hashes and defragmentation of members |
 //! | `compactor` | forgetting history once for all servers that share an etcd |
 //!
 //! Invariants: a write is sent again only when it is certain that nothing was done, and is otherwise told as
 //! [`Error::Unknown`]; no watch tells a revision as seen because of a progress notification that its member's version
 //! can't be trusted with.
 
+mod admin;
 mod compactor;
 mod convert;
 mod dial;
 mod members;
 mod options;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod version;
 mod watch;
 
@@ -225,7 +227,7 @@ fn told(status: &tonic::Status) -> String {
 
 /// Bytes that a transaction writes, and the keys it writes twice, if any.
 fn outline(txn: &Txn) -> (usize, Option<String>, LeaseId, i64) {
-    let (mut size, mut twice, mut lease, mut asked) = (0, None, 0, 0);
+    let (mut size, mut twice, mut inside, mut lease, mut asked) = (0, None, None, 0, 0);
     for ops in [&txn.success, &txn.failure] {
         let mut puts = std::collections::BTreeSet::new();
         for op in ops {
@@ -238,6 +240,13 @@ fn outline(txn: &Txn) -> (usize, Option<String>, LeaseId, i64) {
                     }
                 }
                 Op::Range(range) => asked = asked.max(range.revision),
+                Op::Txn(within) => {
+                    let (more, also, on, at) = outline(within);
+                    size += more;
+                    inside = inside.or(also);
+                    lease = if on == 0 { lease } else { on };
+                    asked = asked.max(at);
+                }
                 Op::Delete { .. } => {}
             }
         }
@@ -252,7 +261,8 @@ fn outline(txn: &Txn) -> (usize, Option<String>, LeaseId, i64) {
             }
         }
     }
-    (size, twice.map(|key| String::from_utf8_lossy(key).into_owned()), lease, asked)
+    let twice = twice.map(|key| String::from_utf8_lossy(key).into_owned()).or(inside);
+    (size, twice, lease, asked)
 }
 
 fn seconds(seconds: i64) -> Duration {

@@ -41,6 +41,7 @@ macro_rules! suite {
             put_tells_versions, one_revision_for_all, compares_choose_the_branch, compares_of_absent_keys,
             operations_see_those_before, no_effect_keeps_the_revision, the_same_key_twice_is_refused,
             replaced_values_on_request, deletes_of_ranges, guarded_writes,
+            transactions_within,
         ]);
         $crate::suite!(@cases $make, range: [
             order_bounds_and_prefixes, limit_count_and_more, past_revisions, keys_only_and_count_only,
@@ -49,7 +50,7 @@ macro_rules! suite {
         $crate::suite!(@cases $make, watch: [
             first_batch_tells_the_revision, from_now, from_the_past, from_the_future, a_key_is_not_a_prefix,
             a_transaction_is_one_batch, order_across_many_writes, list_then_watch_leaves_no_gap, previous_values,
-            progress_on_request, deletions_are_told, many_watchers_of_different_ranges,
+            progress_on_request, progress_over_a_quiet_past, deletions_are_told, many_watchers_of_different_ranges,
         ]);
         $crate::suite!(@cases $make, lease: [
             keys_end_with_their_lease, revocation_is_one_revision, renewal_keeps_the_keys, a_key_moves_between_leases,

@@ -71,12 +71,27 @@ impl Model {
         }
     }
 
+    /// The operations that a transaction applies, those of transactions within among them.
+    fn chosen<'t>(&self, txn: &'t Txn, chosen: &mut Vec<&'t Op>) -> bool {
+        let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
+        for op in if succeeded { &txn.success } else { &txn.failure } {
+            match op {
+                Op::Txn(within) => {
+                    self.chosen(within, chosen);
+                }
+                plain => chosen.push(plain),
+            }
+        }
+        succeeded
+    }
+
     /// Applies a transaction that touches no key twice; tells whether its compares held.
     pub fn txn(&mut self, txn: &Txn) -> bool {
-        let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
+        let mut ops = Vec::new();
+        let succeeded = self.chosen(txn, &mut ops);
         let revision = self.revision + 1;
         let mut changed = false;
-        for op in if succeeded { &txn.success } else { &txn.failure } {
+        for op in ops {
             match op {
                 Op::Put { key, value, lease } => {
                     let before = self.at(key, i64::MAX);
@@ -97,7 +112,7 @@ impl Model {
                         changed = true;
                     }
                 }
-                Op::Range(Range { .. }) => {}
+                Op::Range(Range { .. }) | Op::Txn(_) => {}
             }
         }
         if changed {

@@ -159,6 +159,31 @@ pub async fn deletes_of_ranges(fixture: &mut dyn Fixture) {
     assert_eq!(list(&*store, KeyRange::all(), result.revision - 1).await.expect("listed").len(), 4);
 }
 
+pub async fn transactions_within(fixture: &mut dyn Fixture) {
+    let store = fixture.store();
+    let first = put(&*store, "/a", "1").await;
+    let within = |version, at: &str| {
+        Op::Txn(Txn {
+            compares: vec![compare("/a", Relation::Equal, Target::Version(version))],
+            success: vec![put_op(&format!("{at}/yes"), "x"), Op::Range(Range::of(KeyRange::key(key("/a"))))],
+            failure: vec![put_op(&format!("{at}/no"), "x")],
+            previous: false,
+        })
+    };
+    // The compare of the second looks at what was before the first put.
+    let result = apply(&*store, vec![put_op("/a", "2"), within(1, "/first"), within(2, "/second")]).await;
+    assert_eq!(result.revision, first + 1, "one revision for all");
+    let OpResult::Txn { succeeded: true, results } = &result.results[1] else { panic!("{result:?}") };
+    assert_eq!(range_result(&results[1]).kvs[0].mod_revision, result.revision, "operations see those before");
+    let OpResult::Txn { succeeded: false, results } = &result.results[2] else { panic!("{result:?}") };
+    assert_eq!(results.len(), 1);
+    let listed = list(&*store, KeyRange::all(), 0).await.expect("listed");
+    let names: Vec<&str> = listed.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(names, ["/a", "/first/yes", "/second/no"]);
+    let twice = store.txn(Txn::of(vec![put_op("/first/yes", "y"), within(2, "/first")])).await;
+    assert!(matches!(twice, Err(Error::DuplicateKey { .. })), "{twice:?}");
+}
+
 pub async fn guarded_writes(fixture: &mut dyn Fixture) {
     let store = fixture.store();
     let created = store.txn(Txn::guarded(key("/a"), 0, put_op("/a", "1"))).await.expect("evaluated");

@@ -179,6 +179,17 @@ pub async fn progress_on_request(fixture: &mut dyn Fixture) {
     assert_eq!(told_until(&mut stream, told).await, [format!("put /quiet/a=1 @{told}")]);
 }
 
+pub async fn progress_over_a_quiet_past(fixture: &mut dyn Fixture) {
+    let store = fixture.store();
+    let start = put(&*store, "/quiet/a", "1").await;
+    let revision = put(&*store, "/elsewhere", "1").await;
+    // History that has nothing of the range: still its end is told, after the first batch.
+    let mut stream = watch(&*store, prefix("/quiet/"), start + 1).await;
+    established(&mut stream).await;
+    assert_eq!(store.request_progress().await.expect("requested"), revision);
+    assert_eq!(told_until(&mut stream, revision).await, [] as [&str; 0]);
+}
+
 pub async fn deletions_are_told(fixture: &mut dyn Fixture) {
     let store = fixture.store();
     for name in ["/d/1", "/d/2"] {

@@ -1,7 +1,7 @@
 //! The suite on real etcd, of one member and of three; members lost and paused; several servers on one etcd.
 
 mod loss;
-mod reach;
+pub(crate) mod reach;
 mod server;
 mod sharing;
 

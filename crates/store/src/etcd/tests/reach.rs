@@ -12,7 +12,7 @@ use crate::suite::{get, put};
 use crate::{Error, Etcd};
 
 /// Writes `ca.crt`, and `server` and `client` certificates with their keys.
-fn certificates(directory: &Path) {
+pub(crate) fn certificates(directory: &Path) {
     let key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -1,0 +1,339 @@
+//! Snapshots: files as etcd makes and takes them, of either engine, and new stores made of them.
+//!
+//! A file is a bbolt database in etcd's layout, followed by the SHA-256 of it. The bucket `key` has every change under
+//! its revision, `lease` the leases, `meta` the compaction mark; the others are there because etcd expects them.
+
+mod bolt;
+mod restore;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+pub use restore::{Restored, restore};
+
+use self::bolt::{Reader, Writer, damaged};
+use crate::embedded::{Export, Record};
+use crate::{Error, KeyValue, proto};
+
+const TRAILER: u64 = 32;
+/// Files of bbolt end with a page, so what is beyond a multiple of this is the trailer.
+const SECTOR: u64 = 512;
+const REVISION: usize = 17;
+const OTHER_BUCKETS: [&[u8]; 7] =
+    [b"alarm", b"auth", b"authRoles", b"authUsers", b"cluster", b"members", b"members_removed"];
+
+/// etcd's record of a lease.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LeaseRecord {
+    #[prost(int64, tag = "1")]
+    id: i64,
+    #[prost(int64, tag = "2")]
+    ttl: i64,
+    #[prost(int64, tag = "3")]
+    remaining_ttl: i64,
+}
+
+/// What a snapshot file holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Of the file, as etcdctl prints it.
+    pub hash: u32,
+    pub revision: i64,
+    /// Entries of all buckets, as etcdctl counts them.
+    pub total_keys: u64,
+    /// Keys that are there at the revision.
+    pub keys: u64,
+    pub size: u64,
+    /// The SHA-256 at the end is there and right; a file copied from a member's directory has none.
+    pub verified: bool,
+}
+
+fn revision_key(revision: i64, sub: i64, deleted: bool) -> Vec<u8> {
+    let mut key = Vec::with_capacity(REVISION + 1);
+    key.extend_from_slice(&revision.to_be_bytes());
+    key.push(b'_');
+    key.extend_from_slice(&sub.to_be_bytes());
+    if deleted {
+        key.push(b't');
+    }
+    key
+}
+
+/// Revision, place within it, and whether it is a deletion.
+fn parse_revision(key: &[u8]) -> io::Result<(i64, i64, bool)> {
+    let number = |bytes: &[u8]| bytes.try_into().map(i64::from_be_bytes).map_err(damaged);
+    if !(REVISION..=REVISION + 1).contains(&key.len()) || key[8] != b'_' {
+        return Err(damaged("a key of the bucket \"key\" is no revision"));
+    }
+    let (revision, sub) = (number(&key[..8])?, number(&key[9..REVISION])?);
+    if revision < 1 || sub < 0 {
+        return Err(damaged(format!("the revision {revision}_{sub} cannot be")));
+    }
+    Ok((revision, sub, key.get(REVISION) == Some(&b't')))
+}
+
+fn stored(record: &Record) -> Vec<u8> {
+    let kv = if record.deleted {
+        proto::KeyValue { key: record.kv.key.clone(), ..Default::default() }
+    } else {
+        let KeyValue { key, value, create_revision, mod_revision, version, lease } = record.kv.clone();
+        proto::KeyValue { key, value, create_revision, mod_revision, version, lease }
+    };
+    kv.encode_to_vec()
+}
+
+/// A checksum of what happened up to a revision, as etcd's HashKV makes it: CRC-32C of the bucket's name and its entries.
+pub(crate) fn hash(export: &Export, until: i64) -> Result<u32, Error> {
+    let mut hash = Crc32c::default();
+    hash.update(b"key");
+    export.visit(|record| {
+        if record.revision <= until {
+            hash.update(&revision_key(record.revision, record.sub, record.deleted));
+            hash.update(&stored(&record));
+        }
+        Ok::<(), Error>(())
+    })?;
+    Ok(hash.sum())
+}
+
+/// CRC-32C (Castagnoli).
+struct Crc32c(u32);
+
+const CASTAGNOLI: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut crc, mut bit) = (byte as u32, 0);
+        while bit < 8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
+
+impl Default for Crc32c {
+    fn default() -> Self {
+        Self(!0)
+    }
+}
+
+impl Crc32c {
+    fn update(&mut self, bytes: &[u8]) {
+        let step = |crc: u32, byte: &u8| (crc >> 8) ^ CASTAGNOLI[usize::from(crc as u8 ^ byte)];
+        self.0 = bytes.iter().fold(self.0, step);
+    }
+
+    fn sum(&self) -> u32 {
+        !self.0
+    }
+}
+
+/// Writes a snapshot into a file that is not there yet; it appears when it is whole and synced.
+pub fn save(export: &Export, path: &Path) -> Result<(), Error> {
+    let failed = |doing: &'static str| {
+        let path = path.to_owned();
+        move |source| Error::Io { doing, path, source }
+    };
+    if path.exists() {
+        return Err(failed("write")(io::Error::new(io::ErrorKind::AlreadyExists, "it is there already")));
+    }
+    let part = part_of(path);
+    let mut options = fs::OpenOptions::new();
+    let opened = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&part);
+    let file = opened.map_err(failed("create"))?;
+    let written = write(export, &file).and_then(|_| file.sync_all().map_err(failed("sync")));
+    let named = written.and_then(|()| fs::rename(&part, path).map_err(failed("name")));
+    if named.is_err() {
+        // What is said is why it failed.
+        drop(fs::remove_file(&part));
+    }
+    named
+}
+
+/// Where a file is written before it is whole.
+pub fn part_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    name.into()
+}
+
+/// A snapshot in a file without a name, below a directory, to be read once; with its size.
+pub(crate) fn unnamed(export: &Export, directory: &Path) -> Result<(File, u64), Error> {
+    use rustix::fs::{Mode, OFlags};
+    let failed = |source: io::Error| Error::Io { doing: "write a snapshot below", path: directory.to_owned(), source };
+    let opened = rustix::fs::open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+    let file = File::from(opened.map_err(|error| failed(error.into()))?);
+    let size = write(export, &file)?;
+    Ok((file, size))
+}
+
+/// Writes a snapshot at the beginning of an empty file; tells its size.
+fn write(export: &Export, file: &File) -> Result<u64, Error> {
+    let failed = |source| Error::Io { doing: "write a snapshot into", path: "its file".into(), source };
+    let mut writer = Writer::new(file);
+    writer.bucket(b"key", |tree| {
+        export.visit(|record| {
+            let key = revision_key(record.revision, record.sub, record.deleted);
+            tree.put(key, stored(&record)).map_err(Wrapped::from)
+        })
+    })?;
+    let mut leases: Vec<_> = export.leases.clone();
+    leases.sort_unstable_by_key(|(id, ..)| *id);
+    let seconds = |duration: Duration| i64::try_from(duration.as_secs().max(1)).unwrap_or(i64::MAX);
+    let filled = writer.bucket(b"lease", |tree| {
+        leases.iter().try_for_each(|(id, ttl, left)| {
+            let record = LeaseRecord { id: *id, ttl: seconds(*ttl), remaining_ttl: left.map_or(0, seconds) };
+            tree.put(id.to_be_bytes().to_vec(), record.encode_to_vec())
+        })
+    });
+    filled.map_err(failed)?;
+    let meta = |tree: &mut bolt::Tree<'_, '_>| {
+        let index = export.revision.to_be_bytes();
+        tree.put(b"consistent_index".to_vec(), index.to_vec())?;
+        if export.compacted > 0 {
+            let mark = revision_key(export.compacted, 0, false);
+            tree.put(b"finishedCompactRev".to_vec(), mark.clone())?;
+            tree.put(b"scheduledCompactRev".to_vec(), mark)?;
+        }
+        tree.put(b"term".to_vec(), 1_u64.to_be_bytes().to_vec())
+    };
+    writer.bucket(b"meta", meta).map_err(failed)?;
+    for name in OTHER_BUCKETS {
+        writer.bucket(name, |_| Ok::<(), io::Error>(())).map_err(failed)?;
+    }
+    let size = writer.finish().map_err(failed)?;
+    let sum = sum(file, size).map_err(failed)?;
+    file.write_all_at(&sum, size).map_err(failed)?;
+    Ok(size + TRAILER)
+}
+
+/// An error of the engine or of the file while one is copied into the other.
+struct Wrapped(Error);
+
+impl From<Error> for Wrapped {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<io::Error> for Wrapped {
+    fn from(source: io::Error) -> Self {
+        Self(Error::Io { doing: "write a snapshot into", path: "its file".into(), source })
+    }
+}
+
+impl From<Wrapped> for Error {
+    fn from(wrapped: Wrapped) -> Self {
+        wrapped.0
+    }
+}
+
+fn sum(file: &File, size: u64) -> io::Result<[u8; 32]> {
+    let mut hasher = Sha256::new();
+    let mut reader = At { file, at: 0, end: size };
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok(hasher.finalize().into()),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+}
+
+/// Reads a part of a file without moving its position.
+struct At<'a> {
+    file: &'a File,
+    at: u64,
+    end: u64,
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let length = into.len().min(usize::try_from(self.end - self.at).unwrap_or(usize::MAX));
+        let read = self.file.read_at(&mut into[..length], self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// A snapshot file whose trailer was looked at.
+struct Source {
+    path: PathBuf,
+    file: File,
+    /// Without the trailer.
+    size: u64,
+    verified: bool,
+}
+
+impl Source {
+    /// Opens a file and checks its SHA-256, if it has one; a wrong one is an error.
+    fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Io { doing: "read", path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let verified = length > TRAILER && length % SECTOR == TRAILER;
+        let size = if verified { length - TRAILER } else { length };
+        if verified {
+            let mut trailer = [0; TRAILER as usize];
+            file.read_exact_at(&mut trailer, size).map_err(failed)?;
+            if sum(&file, size).map_err(failed)? != trailer {
+                let place = path.display().to_string();
+                return Err(Error::Corrupt { what: "the SHA-256 at the end is not that of the rest".into(), place });
+            }
+        }
+        Ok(Self { path: path.to_owned(), file, size, verified })
+    }
+
+    fn reader(&self) -> Result<Reader<'_>, Error> {
+        Reader::new(&self.file, self.size).map_err(|source| self.failed(source))
+    }
+
+    /// Damage is told as such, with the place.
+    fn failed(&self, source: io::Error) -> Error {
+        match source.kind() {
+            io::ErrorKind::InvalidData => {
+                Error::Corrupt { what: source.to_string(), place: self.path.display().to_string() }
+            }
+            _ => Error::Io { doing: "read", path: self.path.clone(), source },
+        }
+    }
+}
+
+/// Reads a snapshot file through and tells what it holds. Changes nothing.
+pub fn status(path: &Path) -> Result<Status, Error> {
+    let source = Source::open(path)?;
+    let reader = source.reader()?;
+    let mut hash = Crc32c::default();
+    let mut total = 0;
+    let names = reader.buckets().map_err(|error| source.failed(error))?;
+    for name in &names {
+        hash.update(name);
+        let counted = reader.bucket(name, |key, value| {
+            hash.update(key);
+            hash.update(value);
+            total += 1;
+            Ok::<(), io::Error>(())
+        });
+        counted.map_err(|error| source.failed(error))?;
+    }
+    let state = restore::read(&source)?;
+    Ok(Status {
+        hash: hash.sum(),
+        revision: state.last,
+        total_keys: total,
+        keys: state.keys.len() as u64,
+        size: source.size + if source.verified { TRAILER } else { 0 },
+        verified: source.verified,
+    })
+}
