@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -18,9 +19,12 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes a namespace that lives until [`delete`], as a file that it is mounted on: `path`, whose
-    /// directory must exist. Nothing is left behind when it fails.
+    /// Makes a namespace that lives until [`delete`], as a file that it is mounted on: `path`. Its directory
+    /// is made when it does not exist, and becomes a shared mount of its own, as `ip netns` and CNI's `NewNS`
+    /// make it: whichever of them came later would else mount the directory over itself, and what was
+    /// mounted in it before could never be unmounted again. [`release`] takes that back.
     pub fn create(path: &Path) -> Result<Self> {
+        let _lock = prepare(path.parent().unwrap_or(Path::new("/")))?;
         File::options().write(true).create_new(true).open(path).map_err(Error::file("create", path))?;
         let made = in_new_namespace(|| {
             mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
@@ -95,17 +99,67 @@ pub fn run_in<T: Send>(fd: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> R
     })
 }
 
+/// Makes `directory` a shared mount of its own; the same again changes nothing. Nobody who asks for the lock
+/// too, as `ip netns` does, mounts anything over it or takes it away while the lock is held.
+fn prepare(directory: &Path) -> Result<Flock<File>> {
+    fs::create_dir_all(directory).map_err(Error::file("make", directory))?;
+    let lock = lock(directory)?;
+    let share = || mount(None::<&str>, directory, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
+    let own = || {
+        mount(Some(directory), directory, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+            .and_then(|()| share())
+    };
+    // EINVAL: it is no mount of its own.
+    let shared = share().or_else(|errno| if errno == nix::Error::EINVAL { own() } else { Err(errno) });
+    shared.map_err(|errno| Error::file("make a shared mount of", directory)(errno.into()))?;
+    Ok(lock)
+}
+
+fn lock(directory: &Path) -> Result<Flock<File>> {
+    let file = File::open(directory).map_err(Error::file("open", directory))?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| Error::file("lock", directory)(errno.into()))
+}
+
+/// Takes back that a directory of namespaces is a mount of its own, once it is empty; else, and when it is
+/// none, changes nothing. For those who removed all that they made.
+pub fn release(directory: &Path) -> Result<()> {
+    if !directory.exists() {
+        return Ok(());
+    }
+    let _lock = lock(directory)?;
+    let is_empty = || Ok(fs::read_dir(directory)?.next().is_none());
+    while is_empty().map_err(Error::file("read", directory))? {
+        // The lock keeps the directory open, so it has to be detached.
+        match umount2(directory, MntFlags::MNT_DETACH) {
+            Ok(()) => {}
+            Err(nix::Error::EINVAL) => break,
+            Err(errno) => return Err(Error::file("unmount", directory)(errno.into())),
+        }
+    }
+    Ok(())
+}
+
 /// Deletes the namespace mounted on `path`, and the file. What still runs inside keeps the namespace itself
 /// alive. Deleting what is not there succeeds.
 pub fn delete(path: &Path) -> Result<()> {
-    match umount2(path, MntFlags::MNT_DETACH) {
-        // EINVAL: a file that nothing is mounted on.
-        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
-        Err(errno) => {
-            return Err(Error::File { operation: "unmount", path: PathBuf::from(path), source: errno.into() });
+    // Somebody may have mounted the directory over itself, and with it another mount on the file.
+    loop {
+        match umount2(path, MntFlags::MNT_DETACH) {
+            Ok(()) => {}
+            // EINVAL: a file that nothing is mounted on.
+            Err(nix::Error::EINVAL | nix::Error::ENOENT) => break,
+            Err(errno) => {
+                return Err(Error::File { operation: "unmount", path: PathBuf::from(path), source: errno.into() });
+            }
         }
     }
     match fs::remove_file(path) {
+        // A mount below one over the directory: not reachable, so the namespace stays until that one goes.
+        Err(source) if source.raw_os_error() == Some(libc::EBUSY) => {
+            let path = path.display();
+            tracing::warn!(%path, "a mount over the directory hides the namespace's own; its file stays");
+            Ok(())
+        }
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(Error::File { operation: "remove", path: path.into(), source })
         }
@@ -126,4 +180,73 @@ fn in_new_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
 
 fn current_fd() -> io::Result<OwnedFd> {
     File::open("/proc/thread-self/ns/net").map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a test where its mounts are nobody else's.
+    fn in_own_mounts(test: impl FnOnce(&Path) + Send) {
+        thread::scope(|scope| {
+            let body = || {
+                unshare(CloneFlags::CLONE_NEWNS).unwrap();
+                let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+                mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+                let place = tempfile::tempdir().unwrap();
+                test(&place.path().join("netns"));
+            };
+            if let Err(panic) = scope.spawn(body).join() {
+                std::panic::resume_unwind(panic);
+            }
+        });
+    }
+
+    /// What `ip netns add` does to the directory.
+    fn as_ip_netns_does(directory: &Path) {
+        let share = || mount(None::<&str>, directory, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
+        if share().is_err() {
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some(directory), directory, None::<&str>, flags, None::<&str>).unwrap();
+            share().unwrap();
+        }
+    }
+
+    fn mounts_at(path: &Path) -> usize {
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        table.lines().filter(|line| line.split(' ').nth(4) == path.to_str()).count()
+    }
+
+    #[test]
+    fn namespaces_of_others_in_the_directory_keep_none_from_being_deleted() {
+        in_own_mounts(|directory| {
+            let (ours, later) = (directory.join("ours"), directory.join("later"));
+            Namespace::create(&ours).unwrap();
+            as_ip_netns_does(directory);
+            assert_eq!((mounts_at(directory), mounts_at(&ours)), (1, 1));
+            Namespace::create(&later).unwrap();
+            delete(&ours).unwrap();
+            assert!(!ours.exists() && mounts_at(&ours) == 0);
+            // Not while another namespace is there.
+            release(directory).unwrap();
+            assert_eq!(mounts_at(directory), 1);
+            delete(&later).unwrap();
+            release(directory).unwrap();
+            assert_eq!(mounts_at(directory), 0);
+            release(directory).unwrap();
+        });
+    }
+
+    #[test]
+    fn stacked_mounts_are_deleted_all() {
+        in_own_mounts(|directory| {
+            let path = directory.join("ours");
+            Namespace::create(&path).unwrap();
+            mount(Some(&path), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+            assert_eq!(mounts_at(&path), 2);
+            delete(&path).unwrap();
+            assert!(!path.exists() && mounts_at(&path) == 0);
+            release(directory).unwrap();
+        });
+    }
 }

@@ -74,6 +74,11 @@ impl KernelTable {
         Ok(self.nft.tables()?.iter().any(|(table, _)| *table == self.layout.table))
     }
 
+    /// Whether the table is there, with its rules: not once somebody deleted or flushed it.
+    pub fn is_intact(&mut self) -> network::Result<bool> {
+        self.nft.is_intact(&self.layout.table)
+    }
+
     /// Deletes the table, if there is one.
     pub fn remove(&mut self) -> network::Result<()> {
         let mut t = Transaction::new();

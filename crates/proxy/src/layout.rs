@@ -240,8 +240,9 @@ impl Layout {
             (
                 Chain::regular("services"),
                 vec![
-                    self.dispatch(Rule::new(), SetName::Services, false),
+                    // First, so that no external IP that is the node's own takes a node port.
                     self.dispatch(self.to_node_port(), SetName::NodePorts, true),
+                    self.dispatch(Rule::new(), SetName::Services, false),
                 ],
             ),
             (Chain::regular("refusals"), self.refusals()),
@@ -294,8 +295,8 @@ impl Layout {
         vec![
             // What was translated is not what was asked for.
             Rule::new().ct_status(CtKey::DESTINATION_NAT).verdict(Verdict::Return),
-            self.dispatch(Rule::new(), SetName::NoEndpoints, false),
             self.dispatch(self.to_node_port(), SetName::NoEndpointNodePorts, true),
+            self.dispatch(Rule::new(), SetName::NoEndpoints, false),
             Rule::new().destination_in(self.family(), SetName::ClusterIps.name(), true).goto(REJECT),
         ]
     }

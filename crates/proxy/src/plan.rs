@@ -59,11 +59,25 @@ pub enum Refusal {
     Drop,
 }
 
+/// By what right a Service has an entry, the strongest first: its own by the API's allocators, its load
+/// balancer's, or one that anybody may write into a Service.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Right {
+    /// Its cluster IP or node port, which no other has.
+    Own,
+    /// An address of its load balancer.
+    LoadBalancer,
+    /// An external IP.
+    External,
+}
+
 /// One way to a port.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Way {
     /// Where packets arrive.
     pub entry: Entry,
+    /// By what right.
+    pub right: Right,
     /// Where they go, if anywhere.
     pub policy: Option<Policy>,
     /// What happens to those that go nowhere.
@@ -87,6 +101,8 @@ pub struct PortRules {
     pub ways: Vec<Way>,
     /// Addresses that only some may use.
     pub firewall: Option<Firewall>,
+    /// When its Service was made, in seconds: of two with the same right the older has an entry.
+    pub since: Option<i64>,
 }
 
 /// Load balancer addresses that only some may use.
@@ -131,15 +147,17 @@ fn plan_port(service: &Service, port: &ServicePort, slices: &[&Slice], node: &No
     let mut ways = Vec::new();
     for ip in &cluster_ips {
         let (policy, refusal) = chosen.internal(service.internal_policy);
-        ways.push(Way { entry: Entry::Address(*ip, port.port), policy, refusal });
+        ways.push(Way { entry: Entry::Address(*ip, port.port), right: Right::Own, policy, refusal });
     }
     let (policy, refusal) = chosen.external(service.external_policy);
-    let outside = of_family(&service.external_ips).into_iter().chain(load_balancers.iter().copied());
-    let outside = outside.map(|ip| Entry::Address(ip, port.port)).chain(port.node_port.map(Entry::NodePort));
-    for entry in outside {
+    let with = |right: Right| move |ip: &IpAddr| (Entry::Address(*ip, port.port), right);
+    let external_ips = of_family(&service.external_ips);
+    let outside = load_balancers.iter().map(with(Right::LoadBalancer));
+    let outside = outside.chain(external_ips.iter().map(with(Right::External)));
+    for (entry, right) in outside.chain(port.node_port.map(|port| (Entry::NodePort(port), Right::Own))) {
         // An address can be listed twice, and a cluster IP wins over the others.
         if !ways.iter().any(|way| way.entry == entry) {
-            ways.push(Way { entry, policy, refusal });
+            ways.push(Way { entry, right, policy, refusal });
         }
     }
     PortRules {
@@ -150,6 +168,7 @@ fn plan_port(service: &Service, port: &ServicePort, slices: &[&Slice], node: &No
         cluster_ips,
         ways,
         firewall: firewall(service, port, load_balancers, node),
+        since: service.since,
     }
 }
 

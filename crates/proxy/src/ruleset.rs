@@ -1,7 +1,9 @@
 //! What the table should hold, and what of it changes when a service does.
 //!
-//! An entry (an address with a port, or a node port) can be claimed by several services; the one whose name
-//! comes first has it. Addresses that several ports mention are counted.
+//! An entry (an address with a port, or a node port) can be claimed by several services; the one with the best
+//! right has it, of those the oldest, and of those the one whose name comes first. So an external IP, which
+//! anybody may write into a Service, never takes what is another's own. Addresses that several ports mention
+//! are counted.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -12,7 +14,7 @@ use network::nft::{Element, ElementData, Family, Verdict, protocol};
 
 use crate::class::{Affinity, Class, Scope, remember_chain};
 use crate::layout::{self, REJECT, SetName};
-use crate::plan::{Entry, Firewall, Policy, PortName, PortRules, Refusal, Way};
+use crate::plan::{Entry, Firewall, Policy, PortName, PortRules, Refusal, Right, Way};
 use crate::state::ServiceName;
 
 /// The place of an element: its set and its key.
@@ -21,13 +23,21 @@ type Place = (SetName, Vec<u8>);
 /// An entry with its protocol.
 type Door = (Entry, Protocol);
 
+/// What a port says for having an entry; the least has it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Claim {
+    right: Right,
+    since: Option<i64>,
+    name: PortName,
+}
+
 /// What the table of one family should hold.
 #[derive(Debug)]
 pub struct RuleSet {
     family: Family,
     services: BTreeMap<ServiceName, BTreeMap<PortName, PortRules>>,
-    /// Who claims an entry, in the order of their names.
-    claims: HashMap<Door, Vec<PortName>>,
+    /// Who claims an entry, the one who has it first.
+    claims: HashMap<Door, Vec<Claim>>,
     /// How many ports mention an address.
     mentions: HashMap<Place, usize>,
     classes: BTreeSet<Class>,
@@ -168,7 +178,7 @@ impl RuleSet {
         for (name, rules) in old {
             for door in doors(name, rules) {
                 if let Some(claims) = self.claims.get_mut(&door) {
-                    claims.retain(|other| other != name);
+                    claims.retain(|other| other.name != *name);
                     if claims.is_empty() {
                         self.claims.remove(&door);
                     }
@@ -176,9 +186,9 @@ impl RuleSet {
             }
         }
         for (name, rules) in &new {
-            for door in doors(name, rules) {
-                let claims = self.claims.entry(door).or_default();
-                claims.push(name.clone());
+            for way in &rules.ways {
+                let claims = self.claims.entry((way.entry, name.protocol)).or_default();
+                claims.push(Claim { right: way.right, since: rules.since, name: name.clone() });
                 claims.sort();
             }
         }
@@ -206,7 +216,7 @@ impl RuleSet {
 
     /// Who has an entry, and what it asks for there.
     fn holder(&self, door: Door) -> Option<(&PortName, &PortRules, Way)> {
-        let name = self.claims.get(&door)?.first()?;
+        let name = &self.claims.get(&door)?.first()?.name;
         let rules = self.services.get(&name.service)?.get(name)?;
         let way = rules.ways.iter().find(|way| way.entry == door.0)?;
         Some((name, rules, *way))
@@ -234,6 +244,9 @@ impl RuleSet {
                     add(SetName::endpoints(node_port, scope), numbered, ElementData::Value(target));
                 }
             }
+        } else if node_port {
+            // Whoever has that address and port otherwise does not get what is for the node port.
+            add(SetName::NodePorts, key.clone(), ElementData::Verdict(Verdict::Return));
         }
         let no_endpoints = of_kind(SetName::NoEndpoints, SetName::NoEndpointNodePorts);
         match way.refusal {
@@ -295,7 +308,9 @@ impl RuleSet {
         let is_service = |set: SetName| matches!(set, SetName::Services | SetName::NodePorts);
         let vanished: BTreeSet<&[u8]> = delta
             .changes()
-            .filter(|((set, _), (_, new))| is_service(*set) && new.is_none())
+            .filter(|((set, _), (_, new))| {
+                is_service(*set) && !matches!(new, Some(ElementData::Verdict(Verdict::Goto(_))))
+            })
             .map(|((_, key), _)| key.as_slice())
             .collect();
         flows.iter().filter(|flow| self.is_stale(flow, &vanished)).copied().collect()
@@ -305,19 +320,19 @@ impl RuleSet {
         let asked = flow.original;
         let to = SocketAddr::new(flow.reply.source, flow.reply.source_port);
         let translated = to.ip() != asked.destination || to.port() != asked.destination_port;
-        for entry in
-            [Entry::Address(asked.destination, asked.destination_port), Entry::NodePort(asked.destination_port)]
-        {
-            if translated && vanished.contains(layout::entry_key(entry, Protocol::Udp).as_slice()) {
-                return true;
-            }
-            if let Some((_, rules, way)) = self.holder((entry, Protocol::Udp))
-                && class(way, rules).is_some()
-            {
-                return !rules.cluster.contains(&to) && !rules.local.contains(&to);
-            }
+        // Which of the two a packet was for depends on the node's addresses, which are not known here.
+        let entries =
+            [Entry::Address(asked.destination, asked.destination_port), Entry::NodePort(asked.destination_port)];
+        let mut leads = entries.into_iter().filter_map(|entry| {
+            let (_, rules, way) = self.holder((entry, Protocol::Udp))?;
+            class(way, rules)?;
+            Some(rules.cluster.contains(&to) || rules.local.contains(&to))
+        });
+        let gone = |entry| translated && vanished.contains(layout::entry_key(entry, Protocol::Udp).as_slice());
+        match leads.next() {
+            Some(first) => !first && !leads.any(|leads| leads),
+            None => entries.into_iter().any(gone),
         }
-        false
     }
 
     /// Whether a client is kept with an endpoint that it would not get if it came now.
@@ -325,11 +340,11 @@ impl RuleSet {
         let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
         let Some(protocol) = protocols.into_iter().find(|p| p.number() == affinity.protocol) else { return true };
         let entries = [Entry::Address(affinity.asked, affinity.port), Entry::NodePort(affinity.port)];
-        let door = entries.map(|entry| (entry, protocol)).into_iter().find(|door| self.claims.contains_key(door));
-        let Some((door, (_, _, endpoints))) = door.and_then(|door| Some((door, self.stickiness(door)?))) else {
-            return true;
-        };
-        delta.forgotten.contains(&door) || !endpoints.contains(&affinity.endpoint)
+        // Which of the two the client was for depends on the node's addresses, which are not known here.
+        !entries.map(|entry| (entry, protocol)).into_iter().any(|door| {
+            let leads = self.stickiness(door).is_some_and(|(_, _, now)| now.contains(&affinity.endpoint));
+            leads && !delta.forgotten.contains(&door)
+        })
     }
 
     /// Whether no service asks for anything.

@@ -29,7 +29,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 
 /// How often to look whether the tables are still there. Firewall services flush all tables when they are
 /// reloaded; the kernel could tell, but only together with each of the many changes of our own.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// At which addresses of the node node ports are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub struct Config {
     pub masquerade_all: bool,
     /// At which addresses node ports are.
     pub node_port_addresses: NodePortAddresses,
-    /// How often to look whether somebody deleted the tables; every minute when not given.
+    /// How often to look whether somebody deleted the tables; every five seconds when not given.
     pub look_every: Option<Duration>,
     /// Set to true once all services of the first lists answer.
     pub ready: Option<watch::Sender<bool>>,
@@ -95,7 +95,10 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
                 None => return Ok(()),
             },
             () = retry => {}
-            _ = look.tick() => proxy.look_for_tables().await?,
+            _ = look.tick() => {
+                proxy.look_for_tables().await?;
+                proxy.listen_again().await;
+            }
         }
         // Whatever else is there already is part of the same transaction; nothing is waited for.
         while let Some(Some(event)) = events.next().now_or_never() {
@@ -203,6 +206,8 @@ struct Proxy {
     tables: Vec<Managed>,
     health: HealthServers,
     health_ports: BTreeMap<u16, (ServiceName, usize)>,
+    /// The errors of ports that could not be listened on, as they were told.
+    deaf: Vec<String>,
     /// How long to wait before the next attempt, after an error.
     retry: Option<Duration>,
 }
@@ -275,6 +280,7 @@ impl Proxy {
             tables: tokio::task::spawn_blocking(open).await??,
             health: HealthServers::default(),
             health_ports: BTreeMap::new(),
+            deaf: Vec::new(),
             retry: None,
         })
     }
@@ -284,7 +290,7 @@ impl Proxy {
         let mut tables = std::mem::take(&mut self.tables);
         let work = move || {
             for table in tables.iter_mut().filter(|table| table.written == Written::Whole) {
-                match table.kernel.exists() {
+                match table.kernel.is_intact() {
                     Ok(true) => {}
                     Ok(false) => {
                         tracing::warn!("somebody deleted the rules of the service proxy; writing them anew");
@@ -346,9 +352,24 @@ impl Proxy {
             }
         }
         if before != self.health_ports {
-            for error in self.health.serve(self.health_ports.clone()).await {
-                tracing::warn!("{error}");
-            }
+            self.listen().await;
+        }
+    }
+
+    /// Serves the health check node ports. What fails again as it did before is not told again.
+    async fn listen(&mut self) {
+        let errors = self.health.serve(self.health_ports.clone()).await;
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        for error in errors.iter().filter(|error| !self.deaf.contains(error)) {
+            tracing::warn!("{error}; it is tried again");
+        }
+        self.deaf = errors;
+    }
+
+    /// Tries the ports again that others used.
+    async fn listen_again(&mut self) {
+        if !self.deaf.is_empty() {
+            self.listen().await;
         }
     }
 }

@@ -47,6 +47,8 @@ impl TrafficPolicy {
 /// What counts of a Service.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Service {
+    /// When it was made, in seconds.
+    pub since: Option<i64>,
     /// The addresses of its own.
     pub cluster_ips: Vec<IpAddr>,
     /// Addresses outside that lead to it.
@@ -283,6 +285,7 @@ impl Service {
         };
         let external_policy = TrafficPolicy::parse(spec.external_traffic_policy.as_deref());
         Some(Self {
+            since: object.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second()),
             cluster_ips,
             external_ips: addresses(&spec.external_ips),
             load_balancer_ips: addresses(vips.map(|i| &i.ip)),

@@ -223,3 +223,42 @@ fn of_two_services_with_one_address_the_other_takes_over() {
     }
     assert_eq!(kernel, Image::default());
 }
+
+/// Whatever the names and the order of events, and also when everything is written anew.
+#[test]
+fn an_external_ip_takes_nothing_that_is_anothers() {
+    let dated = |name: &str, second: u8, spec: Value| {
+        let mut object = service(name, spec);
+        object["metadata"]["creationTimestamp"] = json!(format!("2026-01-01T00:00:{second:02}Z"));
+        object
+    };
+    let mut victim = dated("victim", 5, json!({"clusterIP": "10.96.0.1", "ports": [{"port": 443}]}));
+    victim["status"] = json!({"loadBalancer": {"ingress": [{"ip": "198.51.100.7"}]}});
+    let external = json!(["10.96.0.1", "198.51.100.7", "198.51.100.1"]);
+    let evil = |ip: &str| json!({"clusterIP": ip, "externalIPs": external, "ports": [{"port": 443}]});
+    let objects = [dated("evil", 1, evil("10.96.0.3")), victim, dated("a-later-one", 2, evil("10.96.0.2"))];
+    let key = |ip: [u8; 4], number: u32| {
+        let entry = Element::fields(&[&ip, &[6], &443u16.to_be_bytes()]);
+        [&entry[..], &number.to_ne_bytes()].concat()
+    };
+    for order in [[0, 1, 2], [1, 2, 0], [2, 0, 1]] {
+        let (mut state, mut rules, mut kernel) =
+            (State::new(cluster::NODE), RuleSet::new(Family::Ip), Image::default());
+        for index in order {
+            let name = objects[index]["metadata"]["name"].as_str().unwrap();
+            let pod = json!([endpoint(&format!("10.1.0.{index}"), "here")]);
+            apply(&mut state, &objects[index]);
+            apply(&mut state, &slice(name, name, pod, json!([{"port": 80}])));
+            kernel.apply(&update(&mut rules, &mut state));
+        }
+        let mut whole = Image::default();
+        whole.apply(&rules.full());
+        for image in [&kernel, &whole] {
+            for (ip, owner) in [([10, 96, 0, 1], 1u8), ([198, 51, 100, 7], 1), ([198, 51, 100, 1], 0)] {
+                let place = (SetName::Endpoints, key(ip, 0));
+                let endpoint = Element::fields(&[&[10, 1, 0, owner], &80u16.to_be_bytes()]);
+                assert_eq!(image.0.get(&place), Some(&ElementData::Value(endpoint)), "{ip:?} in order {order:?}");
+            }
+        }
+    }
+}

@@ -190,6 +190,23 @@ fn external_and_load_balancer_addresses_lead_in() {
 }
 
 #[test]
+fn an_external_ip_that_is_the_nodes_takes_no_node_port() {
+    on_a_machine(|machine| {
+        let (one, two) = (machine.web_pod("one"), machine.web_pod("two"));
+        let mut proxy = machine.proxy();
+        let spec =
+            json!({"clusterIP": "10.96.0.4", "externalIPs": [NODE], "ports": [{"port": 30008}, {"port": 30009}]});
+        let endpoints = json!([endpoint(&two.ip.to_string(), cluster::NODE)]);
+        let evil = slice("evil-1", "evil", endpoints, json!([{"port": 8080}]));
+        proxy.apply(&[service("evil", spec), evil, web_service(json!({})), web_slice(&[&one])]);
+        assert_eq!(ask(&machine.outside, at(NODE, 30008)).unwrap().0, "one");
+        // Nor while the other has no endpoints.
+        proxy.apply(&[web_slice(&[])]);
+        assert_eq!(ask(&machine.outside, at(NODE, 30008)), Err(ErrorKind::ConnectionRefused));
+    });
+}
+
+#[test]
 fn udp_clients_are_moved_from_endpoints_that_are_gone() {
     on_a_machine(|machine| {
         let [one, two, client] = ["one", "two", "client"].map(|name| machine.pod(name));

@@ -98,8 +98,8 @@ fn every_way_in_is_planned() {
         "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.4"}]}});
     let expected = "default/web:http/TCP: [10.1.0.2:8080] here [10.1.0.2:8080] sticky 60\n\
         \x20 10.96.0.5 80: Internal\n\
-        \x20 198.51.100.1 80: External\n\
         \x20 198.51.100.7 80: External\n\
+        \x20 198.51.100.1 80: External\n\
         \x20 node 30080: External\n\
         \x20 only from 192.0.2.0/24 198.51.100.7/32 203.0.113.0/24\n";
     assert_eq!(plan_of(&[web.clone(), slice.clone(), node]), expected);

@@ -94,6 +94,27 @@ fn services_follow_the_api() {
 }
 
 #[test]
+fn a_health_check_port_that_was_in_use_is_listened_on_later() {
+    on_a_machine(|machine| {
+        let one = machine.web_pod("one");
+        // On the machine that the proxy runs on, before it does.
+        let taken = std::net::TcpListener::bind("0.0.0.0:30777").unwrap();
+        let spec = json!({
+            "type": "LoadBalancer", "clusterIP": "10.96.0.5", "ports": [{"port": 80}],
+            "externalTrafficPolicy": "Local", "healthCheckNodePort": 30777
+        });
+        let api = Api::new(&[service("web", spec), web(&[&one])]);
+        with_proxy(&api, async |mut is_ready| {
+            is_ready.wait_for(|ready| *ready).await.unwrap();
+            drop(taken);
+            while tokio::net::TcpStream::connect("127.0.0.1:30777").await.is_err() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    });
+}
+
+#[test]
 fn a_table_that_somebody_deleted_comes_back() {
     on_a_machine(|machine| {
         let one = machine.web_pod("one");
@@ -102,10 +123,17 @@ fn a_table_that_somebody_deleted_comes_back() {
         let api = Api::new(&[web_service, web(&[&one])]);
         with_proxy(&api, async |mut is_ready| {
             is_ready.wait_for(|ready| *ready).await.unwrap();
-            let mut t = Transaction::new();
-            t.delete_table(&proxy::kernel::table(CLUSTER, Family::Ip));
-            Nft::open().unwrap().commit(t).unwrap();
-            until(&client, Ok("one")).await;
+            let table = proxy::kernel::table(CLUSTER, Family::Ip);
+            let mut deleted = Transaction::new();
+            deleted.delete_table(&table);
+            let mut flushed = Transaction::new();
+            for chain in Nft::open().unwrap().chains(&table).unwrap() {
+                flushed.flush_chain(&table, &chain);
+            }
+            for harm in [deleted, flushed] {
+                Nft::open().unwrap().commit(harm).unwrap();
+                until(&client, Ok("one")).await;
+            }
         });
     });
 }

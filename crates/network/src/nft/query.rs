@@ -33,6 +33,8 @@ pub struct BaseChain {
     pub hook: u32,
     /// Whether what reaches its end is dropped.
     pub drops: bool,
+    /// How many rules it has.
+    pub rules: u32,
 }
 
 impl Nft {
@@ -97,8 +99,18 @@ impl Nft {
                 name: read_string(attributes.get(3)?),
                 hook: read_be32(hook.get(1)?)?,
                 drops: attributes.get(5).and_then(read_be32) == Some(0),
+                // Its uses; nothing can lead to a base chain, so these are its rules.
+                rules: attributes.get(6).and_then(read_be32)?,
             })
         })
+    }
+
+    /// Whether a table has base chains, and rules in each: not once somebody deleted or flushed it, as
+    /// firewall services do to all tables when they are reloaded.
+    pub fn is_intact(&mut self, table: &Table) -> Result<bool> {
+        let mut chains = self.base_chains()?;
+        chains.retain(|chain| chain.table == *table);
+        Ok(!chains.is_empty() && chains.iter().all(|chain| chain.rules > 0))
     }
 
     /// The names of the chains of a table.

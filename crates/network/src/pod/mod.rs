@@ -303,14 +303,15 @@ impl PodNetwork {
         if state.ipam.is_some() { self.install(&state) } else { Ok(()) }
     }
 
-    /// Writes the rules anew if somebody deleted them, as firewall services do when they are reloaded. Worth
-    /// a call now and then; costs little when all is well.
-    pub fn repair(&self) -> Result<()> {
+    /// Writes the rules anew if somebody deleted or flushed them, as firewall services do when they are
+    /// reloaded. Whether it had to. Worth a call now and then; costs little when all is well.
+    pub fn repair(&self) -> Result<bool> {
         let state = self.lock();
-        if Nft::open()?.tables()?.iter().any(|(table, _)| *table == self.names.table) {
-            return Ok(());
+        if state.ipam.is_none() || Nft::open()?.is_intact(&self.names.table)? {
+            return Ok(false);
         }
-        self.install(&state)
+        self.install(&state)?;
+        Ok(true)
     }
 
     /// Removes all that the cluster's pod network made: interfaces, addresses, rules and state; gives

@@ -240,6 +240,7 @@ mod tests {
             name: "FORWARD".into(),
             hook,
             drops,
+            rules: 1,
         };
         let cidrs = ["10.244.0.0/16".parse().unwrap()];
         assert!(forwarding_warnings(&[chain(2, false, Family::Ip), chain(1, true, Family::Ip)], &cidrs).is_empty());

@@ -87,12 +87,20 @@ fn rules_that_somebody_deleted_are_written_anew() {
         let network = machine.network();
         let web = start_pod(&network, "web", &[tcp(None, 8080, 80)]);
         serve(&web.namespace, "0.0.0.0:80", "web");
-        let mut t = Transaction::new();
-        t.delete_table(&Table::new(Family::Ip, format!("{CLUSTER}-pods")));
-        Nft::open().unwrap().commit(t).unwrap();
-        assert!(ask(&machine.outside, at(NODE, 8080)).is_err());
-        network.repair().unwrap();
-        assert_eq!(ask(&machine.outside, at(NODE, 8080)).unwrap(), format!("web {OUTSIDE}"));
+        assert!(!network.repair().unwrap());
+        let table = Table::new(Family::Ip, format!("{CLUSTER}-pods"));
+        let mut deleted = Transaction::new();
+        deleted.delete_table(&table);
+        let mut flushed = Transaction::new();
+        for chain in Nft::open().unwrap().chains(&table).unwrap() {
+            flushed.flush_chain(&table, &chain);
+        }
+        for harm in [deleted, flushed] {
+            Nft::open().unwrap().commit(harm).unwrap();
+            assert!(ask(&machine.outside, at(NODE, 8080)).is_err());
+            assert!(network.repair().unwrap());
+            assert_eq!(ask(&machine.outside, at(NODE, 8080)).unwrap(), format!("web {OUTSIDE}"));
+        }
     });
 }
 
@@ -180,4 +188,5 @@ fn namespaces_have_names_that_outlive_their_maker() {
     network::netns::delete(&path).unwrap();
     assert!(!path.exists());
     network::netns::delete(&path).unwrap();
+    network::netns::release(directory.path()).unwrap();
 }
