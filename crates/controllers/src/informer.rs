@@ -13,9 +13,10 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use std::any::{Any, TypeId};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -35,10 +36,37 @@ pub struct Informer<K> {
 }
 
 struct Inner<K> {
-    /// By namespace, then name.
-    objects: RwLock<BTreeMap<String, BTreeMap<String, Arc<K>>>>,
+    objects: RwLock<Known<K>>,
     handlers: Mutex<Vec<Handler<K>>>,
     synced: watch::Sender<bool>,
+}
+
+struct Known<K> {
+    /// By namespace, then name.
+    objects: BTreeMap<String, BTreeMap<String, Arc<K>>>,
+    /// The uids of the objects that went last, with when: answers to our own writes may come after the watch
+    /// told that they are gone.
+    gone: HashMap<String, Instant>,
+    /// The order in which they went.
+    order: VecDeque<(Instant, String)>,
+}
+
+/// How long an answer to a write may be on its way at most; the client gives a request up before.
+const LATE: Duration = Duration::from_secs(60);
+
+impl<K> Known<K> {
+    fn bury(&mut self, uid: Option<String>, now: Instant) {
+        while let Some((at, uid)) = self.order.front().filter(|(at, _)| now.duration_since(*at) > LATE) {
+            if self.gone.get(uid) == Some(at) {
+                self.gone.remove(uid);
+            }
+            self.order.pop_front();
+        }
+        if let Some(uid) = uid {
+            self.gone.insert(uid.clone(), now);
+            self.order.push_back((now, uid));
+        }
+    }
 }
 
 impl<K> Clone for Informer<K> {
@@ -64,7 +92,7 @@ impl<K: Object> Informer<K> {
     fn new() -> Self {
         Informer {
             inner: Arc::new(Inner {
-                objects: RwLock::default(),
+                objects: RwLock::new(Known { objects: BTreeMap::new(), gone: HashMap::new(), order: VecDeque::new() }),
                 handlers: Mutex::default(),
                 synced: watch::Sender::new(false),
             }),
@@ -115,10 +143,11 @@ impl<K: Object> Informer<K> {
     }
 
     fn read<T>(&self, read: impl FnOnce(&BTreeMap<String, BTreeMap<String, Arc<K>>>) -> T) -> T {
-        read(&self.inner.objects.read().unwrap_or_else(PoisonError::into_inner))
+        read(&self.inner.objects.read().unwrap_or_else(PoisonError::into_inner).objects)
     }
 
-    /// Takes an object that the API server just answered with, unless something newer is known.
+    /// Takes an object that the API server just answered with, unless something newer is known, or that it is
+    /// gone by now.
     pub fn assume(&self, object: K) {
         self.put(object);
     }
@@ -136,8 +165,11 @@ impl<K: Object> Informer<K> {
         let Key { namespace, name } = key(&object);
         let object = Arc::new(object);
         let old = {
-            let mut objects = self.inner.objects.write().unwrap_or_else(PoisonError::into_inner);
-            let slot = objects.entry(namespace).or_default();
+            let mut known = self.inner.objects.write().unwrap_or_else(PoisonError::into_inner);
+            if object.meta().uid.as_ref().is_some_and(|uid| known.gone.contains_key(uid)) {
+                return;
+            }
+            let slot = known.objects.entry(namespace).or_default();
             if let Some(known) = slot.get(&name) {
                 let newer = version(object.as_ref()) > version(known.as_ref());
                 if !newer {
@@ -151,17 +183,30 @@ impl<K: Object> Informer<K> {
 
     fn remove(&self, key: &Key) {
         let old = {
-            let mut objects = self.inner.objects.write().unwrap_or_else(PoisonError::into_inner);
-            let Some(of_namespace) = objects.get_mut(&key.namespace) else { return };
+            let mut known = self.inner.objects.write().unwrap_or_else(PoisonError::into_inner);
+            let Some(of_namespace) = known.objects.get_mut(&key.namespace) else { return };
             let old = of_namespace.remove(&key.name);
             if of_namespace.is_empty() {
-                objects.remove(&key.namespace);
+                known.objects.remove(&key.namespace);
             }
+            known.bury(old.as_ref().and_then(|old| old.meta().uid.clone()), Instant::now());
             old
         };
         if old.is_some() {
             self.tell(old.as_ref(), None);
         }
+    }
+
+    /// An object is listed that was taken for gone: the list is right.
+    fn exhume(&self, object: &K) {
+        if let Some(uid) = &object.meta().uid {
+            self.inner.objects.write().unwrap_or_else(PoisonError::into_inner).gone.remove(uid);
+        }
+    }
+
+    /// Remembers that an object is gone that was not known.
+    fn bury(&self, uid: Option<String>) {
+        self.inner.objects.write().unwrap_or_else(PoisonError::into_inner).bury(uid, Instant::now());
     }
 
     fn tell(&self, old: Option<&Arc<K>>, new: Option<&Arc<K>>) {
@@ -183,6 +228,7 @@ impl<K: Object> Informer<K> {
                         keys.insert(key(&object));
                         *newest = (*newest).max(version(&object));
                     }
+                    self.exhume(&object);
                     self.put(object);
                 }
                 Ok(Event::InitDone) => {
@@ -201,6 +247,8 @@ impl<K: Object> Informer<K> {
                     let same = self.by_key(&key).is_some_and(|o| o.meta().uid == object.meta().uid);
                     if same {
                         self.remove(&key);
+                    } else {
+                        self.bury(object.meta().uid.clone());
                     }
                 }
                 Err(e) => tracing::warn!(kind = %K::kind(&()), "the watch failed and is tried again: {e}"),
@@ -249,5 +297,39 @@ impl Informers {
                 (first, _, _) = futures::future::select_all(all) => first,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::Pod;
+    use serde_json::json;
+
+    fn pod(uid: &str, version: u64) -> Pod {
+        let metadata = json!({"name": "p", "namespace": "n", "uid": uid, "resourceVersion": version.to_string()});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    /// The answer to a write may come after the watch told that the object is gone.
+    #[test]
+    fn what_is_gone_is_not_assumed_to_be_there() {
+        let informer = Informer::<Pod>::new();
+        let key = key(&pod("a", 1));
+        informer.assume(pod("a", 1));
+        informer.remove(&key);
+        informer.assume(pod("a", 2));
+        assert!(informer.by_key(&key).is_none());
+        // Also one that was never seen.
+        informer.bury(Some("b".into()));
+        informer.assume(pod("b", 3));
+        assert!(informer.by_key(&key).is_none());
+        // Another of the same name is another.
+        informer.assume(pod("c", 4));
+        assert_eq!(informer.by_key(&key).unwrap().metadata.uid.as_deref(), Some("c"));
+        // And what is gone for long is forgotten.
+        let mut known = informer.inner.objects.write().unwrap();
+        known.bury(None, Instant::now() + LATE * 2);
+        assert!(known.gone.is_empty() && known.order.is_empty());
     }
 }

@@ -54,6 +54,8 @@ pub struct Queue {
     pods: HashMap<Box<str>, Queued>,
     active: BTreeMap<Order, Box<str>>,
     back_off: BTreeMap<(Instant, u64), Box<str>>,
+    /// The unschedulable, by since when they are.
+    waiting: BTreeMap<(Instant, u64), Box<str>>,
     next_arrival: u64,
 }
 
@@ -114,7 +116,8 @@ impl Queue {
         match queued.place {
             Place::Active(order) => drop(self.active.remove(&order)),
             Place::BackOff(at, arrival) => drop(self.back_off.remove(&(at, arrival))),
-            Place::Unschedulable(_) | Place::Gated | Place::InFlight => {}
+            Place::Unschedulable(since) => drop(self.waiting.remove(&(since, queued.arrival))),
+            Place::Gated | Place::InFlight => {}
         }
     }
 
@@ -157,24 +160,19 @@ impl Queue {
                 self.activate(&uid);
             }
         }
-        let waited_long: Vec<Box<str>> = self
-            .pods
-            .iter()
-            .filter(|(_, q)| matches!(q.place, Place::Unschedulable(since) if since + LONGEST_WAIT <= now))
-            .map(|(uid, _)| uid.clone())
-            .collect();
-        for uid in waited_long {
-            self.requeue(&uid, now);
+        while let Some((&(since, arrival), _)) =
+            self.waiting.first_key_value().filter(|((since, _), _)| *since + LONGEST_WAIT <= now)
+        {
+            if let Some(uid) = self.waiting.remove(&(since, arrival)) {
+                self.requeue(&uid, now);
+            }
         }
     }
 
     /// When [`Queue::pop`] may give something that it doesn't give now.
     pub fn next_due(&self) -> Option<Instant> {
         let back_off = self.back_off.first_key_value().map(|((due, _), _)| *due);
-        let waiting = self.pods.values().filter_map(|q| match q.place {
-            Place::Unschedulable(since) => Some(since + LONGEST_WAIT),
-            _ => None,
-        });
+        let waiting = self.waiting.first_key_value().map(|((since, _), _)| *since + LONGEST_WAIT);
         back_off.into_iter().chain(waiting).min()
     }
 
@@ -185,6 +183,7 @@ impl Queue {
             queued.rejected_by = rejected_by;
             queued.last_failure = Some(now);
             queued.place = Place::Unschedulable(now);
+            self.waiting.insert((now, queued.arrival), uid.into());
         }
     }
 
@@ -270,6 +269,10 @@ mod tests {
         queue.changed(&Change::PodRemoved(&gone), later + LONGEST_BACK_OFF);
         assert_eq!(next(&mut queue, later + LONGEST_BACK_OFF), None, "that change can't help");
         assert_eq!(next(&mut queue, later + LONGEST_WAIT).as_deref(), Some("a"), "tried again after long all the same");
+        // However a pod stops waiting, nothing of its waiting stays.
+        queue.unschedulable("a", vec!["NodeAffinity"], later);
+        queue.remove("a");
+        assert!(queue.waiting.is_empty() && queue.next_due().is_none());
     }
 
     #[tokio::test(start_paused = true)]
