@@ -12,6 +12,7 @@ use k8s_openapi::{
 
 use crate::{
     config::Threshold,
+    disk,
     events::Severity,
     kubelet::Shared,
     node::{
@@ -97,7 +98,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         shared.node.set_pressure(Pressure { memory: is[0], disk: is[1], pids: is[2] });
         if let Some(signal) = signals.first() {
-            relieve(&shared, *signal).await;
+            relieve(&shared, *signal, &images).await;
         }
         enforce_storage_limits(&shared).await;
     }
@@ -167,27 +168,31 @@ fn signals(readings: &Readings, settings: &crate::config::Eviction) -> Vec<Signa
         .collect()
 }
 
-async fn relieve(shared: &Arc<Shared>, signal: Signal) {
+/// What is still short after something was reclaimed.
+fn still_short(signal: Signal, readings: &Readings, settings: &crate::config::Eviction) -> Option<Signal> {
+    signals(readings, settings).into_iter().find(|now| now.short == signal.short)
+}
+
+async fn relieve(shared: &Arc<Shared>, mut signal: Signal, images: &std::path::Path) {
     tracing::warn!(?signal, "the node runs short");
     let name = shared.cfg.node_name.clone();
     let reclaim = format!("Attempting to reclaim {}", signal.short.resource());
     shared.events.node(&name, Severity::Warning, "EvictionThresholdMet", reclaim);
     if matches!(signal.short, Short::Images | Short::Storage | Short::Inodes) {
-        let freed = crate::image::gc::free_all(shared).await;
-        if freed > 0 && signal.short == Short::Images {
-            return;
+        // No pod has to go for what this frees.
+        crate::image::gc::free_all(shared).await;
+        match still_short(signal, &read(shared, images), &shared.cfg.eviction) {
+            Some(now) => signal = now,
+            None => return,
         }
     }
-    let mut candidates: Vec<(Snapshot, u64)> = shared
-        .pods
-        .all()
-        .into_iter()
-        .filter(|snapshot| !snapshot.finished && !is_critical(&snapshot.pod))
-        .map(|snapshot| {
-            let used = usage(shared, &snapshot, signal.short);
-            (snapshot, used)
-        })
-        .collect();
+    let mut candidates: Vec<(Snapshot, u64)> = Vec::new();
+    for snapshot in shared.pods.all() {
+        if !snapshot.finished && !is_critical(&snapshot.pod) {
+            let used = usage(shared, &snapshot, signal.short).await;
+            candidates.push((snapshot, used));
+        }
+    }
     candidates.sort_by_key(|(snapshot, used)| rank(snapshot, *used, signal.short));
     let Some((victim, used)) = candidates.first() else {
         tracing::warn!("no pod can be evicted");
@@ -234,7 +239,7 @@ async fn excess(shared: &Shared, snapshot: &Snapshot) -> Option<String> {
     let pod = &snapshot.pod;
     for (name, limit, text) in limited_dirs(pod) {
         let dir = shared.cfg.volume_dir(pod.uid(), "kubernetes.io~empty-dir", name);
-        if disk_usage(&dir) > limit {
+        if disk::usage(vec![dir]).await > limit {
             return Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {text:?}. "));
         }
     }
@@ -243,9 +248,10 @@ async fn excess(shared: &Shared, snapshot: &Snapshot) -> Option<String> {
         return None;
     }
     let logs = shared.cfg.logs_dir(pod.namespace(), pod.name(), pod.uid());
-    let mut total = disk_usage(&shared.cfg.pod_dir(pod.uid()).join("volumes/kubernetes.io~empty-dir"));
+    let mut total = disk::usage(vec![shared.cfg.pod_dir(pod.uid()).join("volumes/kubernetes.io~empty-dir")]).await;
     for (container, limit) in pod.containers().iter().zip(&limits) {
-        let used = disk_usage(&logs.join(&container.name)) + writable_layer(shared, snapshot, &container.name).await;
+        let of_logs = disk::usage(vec![logs.join(&container.name)]).await;
+        let used = of_logs + writable_layer(shared, snapshot, &container.name).await;
         total += used;
         if limit.is_some_and(|limit| used > limit) {
             let text = resources::get(resources::limits(container.resources.as_ref()), EPHEMERAL_STORAGE);
@@ -293,7 +299,7 @@ fn evict(shared: &Shared, victim: &Snapshot, message: String) {
     shared.pods.tell(pod.uid(), Message::Evict(eviction));
 }
 
-fn usage(shared: &Shared, snapshot: &Snapshot, short: Short) -> u64 {
+async fn usage(shared: &Shared, snapshot: &Snapshot, short: Short) -> u64 {
     let pod = &snapshot.pod;
     match short {
         Short::Memory => {
@@ -303,31 +309,10 @@ fn usage(shared: &Shared, snapshot: &Snapshot, short: Short) -> u64 {
         Short::Storage | Short::Images | Short::Inodes => {
             let logs = shared.cfg.logs_dir(pod.namespace(), pod.name(), pod.uid());
             let volumes = shared.cfg.pod_dir(pod.uid()).join("volumes/kubernetes.io~empty-dir");
-            disk_usage(&logs) + disk_usage(&volumes)
+            disk::usage(vec![logs, volumes]).await
         }
         Short::Pids => 0,
     }
-}
-
-/// Bytes of the files below a directory, on its own file system.
-fn disk_usage(dir: &std::path::Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    let Ok(root) = fs::symlink_metadata(dir) else { return 0 };
-    let mut total = 0;
-    let mut pending = vec![dir.to_owned()];
-    while let Some(next) = pending.pop() {
-        for entry in fs::read_dir(next).into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.dev() != root.dev() {
-                continue;
-            }
-            total += metadata.blocks() * 512;
-            if metadata.is_dir() {
-                pending.push(entry.path());
-            }
-        }
-    }
-    total
 }
 
 fn request(snapshot: &Snapshot, short: Short) -> u64 {
@@ -392,5 +377,23 @@ mod tests {
         assert_eq!(found[0], Signal { short: Short::Memory, threshold: 100 << 20, available: 99 << 20 });
         assert_eq!(found[1], Signal { short: Short::Images, threshold: 15, available: 14 });
         assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn no_pod_goes_for_what_images_gave_back() {
+        let settings = crate::config::Eviction::default();
+        let fine = Readings {
+            memory: (200 << 20, 1 << 30),
+            storage: (20, 100),
+            inodes: (20, 100),
+            images: (20, 100),
+            image_inodes: (20, 100),
+            pids: (90, 100),
+        };
+        let short = Readings { storage: (5, 100), inodes: (1, 100), ..fine };
+        for signal in signals(&short, &settings) {
+            assert_eq!(still_short(signal, &fine, &settings), None);
+            assert_eq!(still_short(signal, &short, &settings), Some(signal));
+        }
     }
 }

@@ -8,6 +8,7 @@
 mod cgroup;
 mod config;
 mod container;
+mod disk;
 mod duration;
 mod error;
 mod events;

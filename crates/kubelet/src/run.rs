@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -104,7 +105,8 @@ async fn prepare(cfg: Config, client: Client, stop: CancellationToken) -> Result
         objects: Objects::new(&client),
         services: Services::new(),
         tokens: Tokens::new(client.clone()),
-        images: Images::new(cri.clone(), events.clone(), cfg.max_parallel_image_pulls),
+        images: Images::open(cri.clone(), events.clone(), cfg.max_parallel_image_pulls, &cfg.root_dir)
+            .map_err(|source| Error::Directory { path: cfg.root_dir.join("image_manager"), source })?,
         limits: Limits { memory: machine.memory, huge_pages: cgroups.huge_pages(), cgroup_v2: cgroups.is_v2() },
         host_dns: dns::parse(&fs::read_to_string(resolv_conf(&cfg)).unwrap_or_default()),
         pods: Pods::default(),
@@ -126,6 +128,10 @@ fn make_dirs(cfg: &Config) -> Result<(), Error> {
     for path in of_root.into_iter().chain(others) {
         fs::create_dir_all(&path).map_err(|source| Error::Directory { path, source })?;
     }
+    // Pods' volumes are writable for everybody who gets there; pods themselves see mounts, not paths.
+    let path = cfg.pods_dir();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o750))
+        .map_err(|source| Error::Directory { path, source })?;
     Ok(())
 }
 

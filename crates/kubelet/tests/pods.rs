@@ -250,6 +250,41 @@ async fn images_are_pulled_by_policy_with_credentials() {
     .await;
 }
 
+/// Naming another's private image must not be enough to have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_pulled_with_credentials_is_for_those_who_have_them() {
+    if !is_root() {
+        return;
+    }
+    let node = Node::start().await;
+    let image = "registry.example/secret:1";
+    node.runtime.make_pullable(image);
+    use base64::Engine as _;
+    let config = json!({"auths": {"registry.example": {"username": "me", "password": "x"}}}).to_string();
+    let encoded = base64::engine::general_purpose::STANDARD.encode(config);
+    node.api.put(
+        "/api/v1/namespaces/default/secrets/creds",
+        json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": encoded}}),
+    );
+    let of = |policy: &str, secrets: Value| json!({"containers": [{"name": "c", "image": image, "imagePullPolicy": policy}], "imagePullSecrets": secrets});
+    let creds = json!([{"name": "creds"}]);
+    let running = |s: &Value| s["containerStatuses"][0]["state"]["running"].is_object();
+    node.wait_pod(&node.create_pod("owner", of("IfNotPresent", creds.clone())), running).await;
+    let pulls = || node.runtime.calls().into_iter().filter(|call| call.starts_with("pull")).collect::<Vec<_>>();
+    assert_eq!(pulls(), ["pull registry.example/secret:1 me"]);
+    // Others have no right to it without pulling it.
+    let waits = |s: &Value| s["containerStatuses"][0]["state"]["waiting"]["reason"] == "ErrImageNeverPull";
+    node.wait_pod(&node.create_pod("never", of("Never", json!([]))), waits).await;
+    // The same credentials are enough.
+    node.wait_pod(&node.create_pod("friend", of("Never", creds)), running).await;
+    assert_eq!(pulls().len(), 1);
+    // Who pulls it without any shows that it is everybody's.
+    node.wait_pod(&node.create_pod("stranger", of("IfNotPresent", json!([]))), running).await;
+    assert_eq!(pulls()[1..], ["pull registry.example/secret:1 "]);
+    node.wait_pod(&node.create_pod("another", of("Never", json!([]))), running).await;
+    assert_eq!(pulls().len(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_object_holds_a_pod_back_until_it_is_there_and_its_changes_show() {
     if !is_root() {

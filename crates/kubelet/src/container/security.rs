@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cri::v1;
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext,
+    AppArmorProfile, Capabilities, Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext,
 };
 
 use crate::spec::PodExt;
@@ -97,6 +97,19 @@ fn seccomp(profile: Option<&SeccompProfile>, privileged: bool, default: bool, ro
         None if default => of(ProfileType::RuntimeDefault, String::new()),
         _ => of(ProfileType::Unconfined, String::new()),
     }
+}
+
+/// The AppArmor profile, where one is asked for: what it means is the runtime's business.
+fn apparmor(profile: Option<&AppArmorProfile>) -> Option<v1::SecurityProfile> {
+    use v1::security_profile::ProfileType;
+    let profile = profile?;
+    let kind = match profile.type_.as_str() {
+        "Localhost" => ProfileType::Localhost,
+        "RuntimeDefault" => ProfileType::RuntimeDefault,
+        _ => ProfileType::Unconfined,
+    };
+    let name = profile.localhost_profile.clone().filter(|_| kind == ProfileType::Localhost);
+    Some(v1::SecurityProfile { profile_type: kind as i32, localhost_ref: name.unwrap_or_default() })
 }
 
 fn selinux(options: Option<&SELinuxOptions>) -> Option<v1::SeLinuxOption> {
@@ -202,6 +215,7 @@ pub(crate) fn of_container(
         masked_paths: if unmasked { Vec::new() } else { paths(&[&MASKED[..], &MASKED_SYS[..]].concat()) },
         readonly_paths: if unmasked { Vec::new() } else { paths(&READ_ONLY) },
         seccomp: Some(seccomp(context.seccomp_profile.as_ref(), privileged, defaults.seccomp, defaults.root)),
+        apparmor: apparmor(context.app_armor_profile.as_ref()),
         ..v1::LinuxContainerSecurityContext::default()
     }
 }
@@ -287,6 +301,21 @@ mod tests {
         assert_eq!(profile(local).localhost_ref, "/var/lib/kubelet/seccomp/a/b.json");
         let user = context(json!({"containers": [{"name": "c"}]}), &ImageUser { uid: None, name: "www".into() });
         assert_eq!((user.run_as_user, user.run_as_username.as_str()), (None, "www"));
+    }
+
+    /// A profile that got lost on the way would leave the container unconfined without a word.
+    #[test]
+    fn the_runtime_is_told_of_apparmor_profiles() {
+        let of = |own: Value| {
+            let of_pod = json!({"type": "Localhost", "localhostProfile": "k8s-deny-write"});
+            let spec = json!({"securityContext": {"appArmorProfile": of_pod},
+                "containers": [{"name": "c", "securityContext": own}]});
+            context(spec, &ImageUser::default()).apparmor.map(|profile| (profile.profile_type, profile.localhost_ref))
+        };
+        assert_eq!(of(json!({})), Some((2, "k8s-deny-write".into())));
+        assert_eq!(of(json!({"appArmorProfile": {"type": "Unconfined"}})), Some((1, String::new())));
+        assert_eq!(of(json!({"appArmorProfile": {"type": "RuntimeDefault"}})), Some((0, String::new())));
+        assert_eq!(context(json!({"containers": [{"name": "c"}]}), &ImageUser::default()).apparmor, None);
     }
 
     #[test]

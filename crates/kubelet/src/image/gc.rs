@@ -30,6 +30,7 @@ async fn collect(shared: &Arc<Shared>, first_seen: &mut HashMap<String, Timestam
     let now = Timestamp::now();
     let images = list(shared).await?;
     first_seen.retain(|id, _| images.iter().any(|image| image.id == *id));
+    shared.images.forget_gone(&images, now).await;
     for image in &images {
         first_seen.entry(image.id.clone()).or_insert(now);
     }

@@ -1,13 +1,17 @@
-//! Credentials for registries, from pull secrets.
+//! Credentials for registries, from pull secrets and from the node's own files.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use base64::{Engine as _, engine::general_purpose};
 use cri::v1::AuthConfig;
 use k8s_openapi::api::core::v1::Secret;
 use serde::Deserialize;
 
-use super::name;
+use super::{name, records::ImagePullSecret};
 
 const DEFAULT_REGISTRY: &str = "index.docker.io";
 
@@ -56,11 +60,20 @@ fn decode(auth: &str) -> Option<(String, String)> {
     Some((user.to_owned(), password.to_owned()))
 }
 
+/// Whose credentials they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The node's, or none at all: what can be pulled so is for all pods of the node.
+    Everybody,
+    /// A pull secret's.
+    Secret(ImagePullSecret),
+}
+
 /// Credentials by the registries and paths they are for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Keyring {
     /// The more specific first.
-    entries: Vec<(String, AuthConfig)>,
+    entries: Vec<(String, AuthConfig, Source)>,
 }
 
 impl Keyring {
@@ -69,15 +82,35 @@ impl Keyring {
         let mut entries = Vec::new();
         for secret in secrets {
             for (location, entry) in read(secret) {
-                entries.push((key(&location), entry.into_auth()));
+                let auth = entry.into_auth();
+                let source = Source::Secret(ImagePullSecret {
+                    uid: secret.metadata.uid.clone().unwrap_or_default(),
+                    namespace: secret.metadata.namespace.clone().unwrap_or_default(),
+                    name: secret.metadata.name.clone().unwrap_or_default(),
+                    credential_hash: hash(&auth),
+                });
+                entries.push((key(&location), auth, source));
             }
         }
-        entries.sort_by(|(a, _), (b, _)| b.cmp(a));
+        entries.sort_by(|(a, ..), (b, ..)| b.cmp(a));
         Self { entries }
     }
 
-    /// The credentials to try for an image, in order.
-    pub(crate) fn lookup(&self, image: &str) -> Vec<AuthConfig> {
+    /// Adds the node's own, which come after those of pull secrets. A file that says nothing is skipped.
+    pub(crate) fn with_files(mut self, files: &[PathBuf]) -> Self {
+        let mut entries = Vec::new();
+        for file in files {
+            for (location, entry) in read_file(file) {
+                entries.push((key(&location), entry.into_auth(), Source::Everybody));
+            }
+        }
+        entries.sort_by(|(a, ..), (b, ..)| b.cmp(a));
+        self.entries.extend(entries);
+        self
+    }
+
+    /// The credentials to try for an image, in order, with whose they are.
+    pub(crate) fn lookup(&self, image: &str) -> Vec<(AuthConfig, Source)> {
         let Ok(parsed) = name::parse(image) else {
             return Vec::new();
         };
@@ -89,10 +122,41 @@ impl Keyring {
         };
         self.entries
             .iter()
-            .filter(|(key, _)| matches(key, &target) || (default && key == DEFAULT_REGISTRY))
-            .map(|(_, auth)| auth.clone())
+            .filter(|(key, ..)| matches(key, &target) || (default && key == DEFAULT_REGISTRY))
+            .map(|(_, auth, source)| (auth.clone(), source.clone()))
             .collect()
     }
+}
+
+/// Where the node's own credentials are, the first that says something counting alone as upstream has it:
+/// beside the kubelet's directory, in root's home, and at the root.
+pub(crate) fn node_files(root_dir: &Path) -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker/config.json"));
+    let places = [Some(root_dir.join("config.json")), home, Some("/.docker/config.json".into())];
+    places.into_iter().flatten().find(|file| !read_file(file).is_empty()).into_iter().collect()
+}
+
+fn read_file(file: &Path) -> BTreeMap<String, Entry> {
+    let Ok(text) = std::fs::read(file) else { return BTreeMap::new() };
+    match serde_json::from_slice::<DockerConfigJson>(&text) {
+        Ok(config) => config.auths,
+        Err(error) => {
+            // Its text may be in the error; the place says enough.
+            let (line, column) = (error.line(), error.column());
+            tracing::warn!(file = %file.display(), line, column, "the registry credentials cannot be read");
+            BTreeMap::new()
+        }
+    }
+}
+
+/// Tells whether credentials are the same without telling them.
+fn hash(auth: &AuthConfig) -> String {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    for part in [&auth.username, &auth.password, &auth.identity_token, &auth.registry_token] {
+        context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read(secret: &Secret) -> BTreeMap<String, Entry> {
@@ -157,7 +221,21 @@ mod tests {
     }
 
     fn users(keyring: &Keyring, image: &str) -> Vec<String> {
-        keyring.lookup(image).into_iter().map(|auth| auth.username).collect()
+        keyring.lookup(image).into_iter().map(|(auth, _)| auth.username).collect()
+    }
+
+    #[test]
+    fn the_nodes_own_come_last_and_are_everybodys() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.json");
+        let own = json!({"auths": {"r.example/team": {"username": "node", "password": "x"}}});
+        std::fs::write(&file, own.to_string()).unwrap();
+        assert_eq!(node_files(dir.path()), [file.clone()]);
+        let ring = keyring(json!({"r.example": {"username": "secret", "password": "x"}})).with_files(&[file]);
+        let found = ring.lookup("r.example/team/app:1");
+        assert_eq!(found.iter().map(|(auth, _)| auth.username.as_str()).collect::<Vec<_>>(), ["secret", "node"]);
+        assert!(matches!(found[0].1, Source::Secret(_)));
+        assert_eq!(found[1].1, Source::Everybody);
     }
 
     #[test]
@@ -170,7 +248,7 @@ mod tests {
             "localhost:5000": {"username": "port", "password": "x"},
         }));
         assert_eq!(users(&ring, "nginx"), ["hub"]);
-        assert_eq!(ring.lookup("nginx")[0].password, "p:w");
+        assert_eq!(ring.lookup("nginx")[0].0.password, "p:w");
         assert_eq!(users(&ring, "docker.io/library/nginx:1"), ["hub"]);
         assert_eq!(users(&ring, "registry.example.com/team/app:v1"), ["team", "whole"]);
         assert_eq!(users(&ring, "registry.example.com/other/app"), ["whole"]);

@@ -3,9 +3,12 @@
 pub(crate) mod gc;
 mod keyring;
 mod name;
+mod records;
 
 use std::{
     collections::HashMap,
+    io,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -16,7 +19,10 @@ use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::keyring::Keyring;
+use self::{
+    keyring::{Keyring, Source},
+    records::Records,
+};
 use crate::{
     container::security::ImageUser,
     duration,
@@ -73,17 +79,51 @@ pub(crate) struct Images {
     backoff: Mutex<BackOff>,
     last_errors: Mutex<HashMap<String, String>>,
     slots: Semaphore,
+    records: Arc<Records>,
+    root_dir: PathBuf,
 }
 
 impl Images {
-    pub(crate) fn new(cri: cri::Client, events: Recorder, parallel: usize) -> Self {
-        Self {
+    /// Reads who may have which image; what is written of that is below `root_dir`.
+    pub(crate) fn open(cri: cri::Client, events: Recorder, parallel: usize, root_dir: &Path) -> io::Result<Self> {
+        Ok(Self {
             cri,
             events,
             backoff: Mutex::new(BackOff::new(RESTARTS)),
             last_errors: Mutex::default(),
             slots: Semaphore::new(parallel.max(1)),
+            records: Arc::new(Records::open(root_dir.join("image_manager"))?),
+            root_dir: root_dir.to_owned(),
+        })
+    }
+
+    /// The pod is gone: its failures count no longer.
+    pub(crate) fn forget_pod(&self, uid: &str) {
+        let prefix = format!("{uid}_");
+        lock(&self.last_errors).retain(|key, _| !key.starts_with(&prefix));
+        lock(&self.backoff).forget_all(&prefix);
+    }
+
+    /// Forgets who may have images that were not among those that were there at a time.
+    pub(crate) async fn forget_gone(&self, present: &[v1::Image], at: Timestamp) {
+        let present: Vec<String> = present.iter().map(|image| image.id.clone()).collect();
+        let gone = move |records: &Records| records.retain(&present.iter().map(String::as_str).collect(), at);
+        if let Err(why) = self.record(gone).await {
+            tracing::warn!(why, "records of images that are gone stay");
         }
+    }
+
+    /// Changes the records where that may block.
+    async fn record(&self, change: impl FnOnce(&Records) -> io::Result<()> + Send + 'static) -> Result<(), String> {
+        let records = self.records.clone();
+        match tokio::task::spawn_blocking(move || change(&records)).await {
+            Ok(result) => result.map_err(|error| format!("cannot write down who may have the image: {error}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn credentials(&self, secrets: &[Arc<Secret>], image: &str) -> Vec<(v1::AuthConfig, Source)> {
+        Keyring::new(secrets).with_files(&keyring::node_files(&self.root_dir)).lookup(image)
     }
 
     async fn inspect(&self, image: &str, verbose: bool) -> Result<Option<v1::Image>, tonic::Status> {
@@ -120,13 +160,14 @@ impl Images {
         })?;
         let policy = request.policy;
         match present {
-            Some(image) if policy != "Always" => {
+            Some(image) if policy != "Always" && !self.must_pull(request, &full, &image.id) => {
                 let message =
                     format!("Container image {asked:?} already present on machine and can be accessed by the pod");
                 tell(Severity::Normal, "Pulled", message);
                 return Ok(found(&image, false));
             }
-            None if policy == "Never" => {
+            // For this pod one that it has no right to is not there.
+            _ if policy == "Never" => {
                 let message = format!("Container image {asked:?} is not present with pull policy of Never");
                 tell(Severity::Warning, "ErrImageNeverPull", message.clone());
                 return Err(error("ErrImageNeverPull", message));
@@ -134,6 +175,12 @@ impl Images {
             _ => {}
         }
         self.pull(request, asked, &full, &tell).await
+    }
+
+    fn must_pull(&self, request: &Request<'_>, full: &str, id: &str) -> bool {
+        let sources: Vec<Source> =
+            Keyring::new(request.secrets).lookup(full).into_iter().map(|(_, source)| source).collect();
+        self.records.must_pull(full, id, &sources)
     }
 
     async fn pull(
@@ -202,11 +249,19 @@ impl Images {
             return (Err(tonic::Status::cancelled("the kubelet stops")), std::time::Duration::ZERO);
         };
         let started = Instant::now();
-        let credentials = Keyring::new(request.secrets).lookup(full);
-        let tries: Vec<Option<v1::AuthConfig>> =
-            if credentials.is_empty() { vec![None] } else { credentials.into_iter().map(Some).collect() };
+        let credentials = self.credentials(request.secrets, full);
+        let tries: Vec<(Option<v1::AuthConfig>, Source)> = if credentials.is_empty() {
+            vec![(None, Source::Everybody)]
+        } else {
+            credentials.into_iter().map(|(auth, source)| (Some(auth), source)).collect()
+        };
+        let image = full.to_owned();
+        if let Err(why) = self.record(move |records| records.begin(&image)).await {
+            return (Err(tonic::Status::internal(why)), started.elapsed());
+        }
+        let mut pull_of = Pull { records: self.records.clone(), image: full.to_owned(), ended: false };
         let mut last = tonic::Status::unknown("no credentials");
-        for auth in tries {
+        for (auth, source) in tries {
             let pull = v1::PullImageRequest {
                 image: Some(v1::ImageSpec {
                     image: full.to_owned(),
@@ -217,11 +272,44 @@ impl Images {
                 sandbox_config: Some(request.sandbox.clone()),
             };
             match self.cri.image().pull_image(pull).await {
-                Ok(answer) => return (Ok(answer.into_inner().image_ref), started.elapsed()),
+                Ok(answer) => {
+                    let image_ref = answer.into_inner().image_ref;
+                    pull_of.ended = true;
+                    // The name under which it is found again.
+                    let id = self.inspect(full, false).await.ok().flatten().map_or(image_ref.clone(), |image| image.id);
+                    let image = full.to_owned();
+                    let recorded = self.record(move |records| records.pulled(&image, &id, &source)).await;
+                    let result = recorded.map(|()| image_ref).map_err(tonic::Status::internal);
+                    return (result, started.elapsed());
+                }
                 Err(status) => last = status,
             }
         }
+        pull_of.ended = true;
+        // Then the runtime may go on with it, or have done it.
+        let unknown = [tonic::Code::Cancelled, tonic::Code::DeadlineExceeded, tonic::Code::Unavailable];
+        let (image, broke_off) = (full.to_owned(), unknown.contains(&last.code()));
+        if let Err(why) = self.record(move |records| records.failed(&image, broke_off)).await {
+            tracing::warn!(image = full, why, "a failed pull stays written down as begun");
+        }
         (Err(last), started.elapsed())
+    }
+}
+
+/// A pull under way. When it is given up, nobody knows how it ends: the runtime may go on with it.
+struct Pull {
+    records: Arc<Records>,
+    image: String,
+    ended: bool,
+}
+
+impl Drop for Pull {
+    fn drop(&mut self) {
+        if !self.ended
+            && let Err(error) = self.records.failed(&self.image, true)
+        {
+            tracing::warn!(image = self.image, %error, "a pull that was given up");
+        }
     }
 }
 

@@ -23,13 +23,40 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         for snapshot in shared.pods.all() {
             for container in snapshot.observed.running() {
                 let path = Path::new(&container.log_path);
-                let large = fs::metadata(path).is_ok_and(|log| log.len() > shared.cfg.container_logs.max_size);
-                if large && let Err(error) = rotate(&shared, &container.id, path).await {
+                let done = match due(path, shared.cfg.container_logs.max_size) {
+                    Due::Nothing => Ok(()),
+                    Due::Rotation => rotate(&shared, &container.id, path).await,
+                    Due::Reopening => reopen(&shared, &container.id).await,
+                };
+                if let Err(error) = done {
                     tracing::warn!(container = container.id, %error, "a log could not be rotated");
                 }
             }
         }
     }
+}
+
+/// What a running container's log needs.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    Nothing,
+    Rotation,
+    /// It has another name: a rotation broke off before the runtime began the new one.
+    Reopening,
+}
+
+fn due(log: &Path, max_size: u64) -> Due {
+    match fs::metadata(log) {
+        Ok(metadata) if metadata.len() > max_size => Due::Rotation,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !log.as_os_str().is_empty() => Due::Reopening,
+        _ => Due::Nothing,
+    }
+}
+
+async fn reopen(shared: &Shared, container: &str) -> io::Result<()> {
+    let request = cri::v1::ReopenContainerLogRequest { container_id: container.to_owned() };
+    let answer = shared.cri.runtime().reopen_container_log(request).await;
+    answer.map(drop).map_err(|status| io::Error::other(rpc::text(&status)))
 }
 
 async fn rotate(shared: &Shared, container: &str, log: &Path) -> io::Result<()> {
@@ -39,11 +66,10 @@ async fn rotate(shared: &Shared, container: &str, log: &Path) -> io::Result<()> 
     tokio::task::spawn_blocking(blocking).await.map_err(io::Error::other)??;
     let rotated = with_suffix(log, &Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string());
     fs::rename(log, &rotated)?;
-    let request = cri::v1::ReopenContainerLogRequest { container_id: container.to_owned() };
-    if let Err(status) = shared.cri.runtime().reopen_container_log(request).await {
+    if let Err(error) = reopen(shared, container).await {
         // The runtime still writes to the old file; give it its name back.
         fs::rename(&rotated, log)?;
-        return Err(io::Error::other(rpc::text(&status)));
+        return Err(error);
     }
     Ok(())
 }
@@ -107,6 +133,17 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
+
+    #[test]
+    fn a_log_without_its_name_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("0.log");
+        fs::write(&log, "12345").unwrap();
+        assert_eq!((due(&log, 5), due(&log, 4)), (Due::Nothing, Due::Rotation));
+        fs::rename(&log, with_suffix(&log, "20240101-000000")).unwrap();
+        assert_eq!(due(&log, 5), Due::Reopening);
+        assert_eq!(due(Path::new(""), 5), Due::Nothing);
+    }
 
     #[test]
     fn old_logs_are_compressed_and_the_oldest_removed() {

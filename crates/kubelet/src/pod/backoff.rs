@@ -72,6 +72,11 @@ impl BackOff {
     pub(crate) fn forget(&mut self, key: &str) {
         self.entries.remove(key);
     }
+
+    /// Forgets every key that begins so.
+    pub(crate) fn forget_all(&mut self, prefix: &str) {
+        self.entries.retain(|key, _| !key.starts_with(prefix));
+    }
 }
 
 #[cfg(test)]

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{Method, Request};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::http::dial;
 use crate::{container::service_env::host_port, duration};
 
 const SERVING: u64 = 1;
+/// The largest answer that is read, as gRPC's Go client has it.
+const LARGEST: usize = 4 << 20;
 const UNIMPLEMENTED: &str = "12";
 
 /// Asks a service for its health.
@@ -32,11 +35,11 @@ async fn ask(host: &str, port: u16, service: &str, agent: &str) -> Result<(), St
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
         .map_err(|error| failed(error.to_string()))?;
-    let connection = tokio::spawn(async move {
+    let _connection = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::trace!(%error, "a probe's connection ended");
         }
-    });
+    }));
     let request = Request::builder()
         .method(Method::POST)
         .uri(format!("http://{address}/grpc.health.v1.Health/Check"))
@@ -47,8 +50,13 @@ async fn ask(host: &str, port: u16, service: &str, agent: &str) -> Result<(), St
         .map_err(|error| failed(error.to_string()))?;
     let response = sender.send_request(request).await.map_err(|error| failed(error.to_string()))?;
     let mut head = response.headers().clone();
-    let body = response.into_body().collect().await.map_err(|error| failed(error.to_string()))?;
-    connection.abort();
+    let body = Limited::new(response.into_body(), LARGEST).collect().await.map_err(|error| {
+        if error.is::<http_body_util::LengthLimitError>() {
+            let why = format!("grpc: received message larger than max ({LARGEST})");
+            return failed(format!("rpc error: code = ResourceExhausted desc = {why}"));
+        }
+        failed(error.to_string())
+    })?;
     if let Some(trailers) = body.trailers() {
         head.extend(trailers.clone());
     }
@@ -123,6 +131,31 @@ fn name(status: Option<u64>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A container that answers without end must not fill the kubelet's memory while the probe's time lasts.
+    #[tokio::test]
+    async fn an_answer_without_end_is_not_read() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let answer = |_| async {
+                let piece = Bytes::from(vec![0; 64 << 10]);
+                let frames = futures::stream::repeat_with(move || {
+                    Ok::<_, std::io::Error>(http_body::Frame::data(piece.clone()))
+                });
+                Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::StreamBody::new(frames)))
+            };
+            let service = hyper::service::service_fn(answer);
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await
+        });
+        let why = check("127.0.0.1", port, "", "kube-probe/1.36", Duration::from_secs(3600)).await.unwrap_err();
+        assert!(why.contains("ResourceExhausted"), "{why}");
+        // Its connection ends too.
+        let _ = server.await.unwrap();
+    }
 
     #[test]
     fn messages_are_framed() {

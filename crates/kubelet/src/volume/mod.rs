@@ -282,19 +282,39 @@ fn empty(dir: &Path, medium: &Medium, group: Option<u32>) -> io::Result<()> {
         // Its content is the pod's.
         return Ok(());
     }
-    make_dir(dir, 0o777)?;
+    // It gets its name once it is as it should be: after a crash nobody could tell what is still to be done.
+    let unready = unready(dir)?;
+    mount::unmount(&unready)?;
+    match fs::remove_dir(&unready) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    make_dir(&unready, 0o777)?;
     match medium {
         Medium::Disk => {}
-        Medium::Memory { size } => mount::tmpfs(dir, *size)?,
-        Medium::HugePages { page_size, size } => mount::hugetlbfs(dir, *page_size, *size)?,
+        Medium::Memory { size } => mount::tmpfs(&unready, *size)?,
+        Medium::HugePages { page_size, size } => mount::hugetlbfs(&unready, *page_size, *size)?,
     }
     if !matches!(medium, Medium::Disk) {
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o777))?;
+        fs::set_permissions(&unready, fs::Permissions::from_mode(0o777))?;
     }
-    match group {
-        Some(group) => ownership::set_group(dir, group, false),
-        None => Ok(()),
+    if let Some(group) = group {
+        ownership::set_group(&unready, group, false)?;
     }
+    if matches!(medium, Medium::Disk) {
+        return fs::rename(&unready, dir);
+    }
+    make_dir(dir, 0o777)?;
+    mount::relocate(&unready, dir)?;
+    fs::remove_dir(&unready)
+}
+
+/// Where a volume is made: beside its place, under a name that no volume can have.
+fn unready(dir: &Path) -> io::Result<PathBuf> {
+    let name = dir.file_name().ok_or_else(|| io::Error::other("a volume without a name"))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    Ok(dir.with_file_name(hidden))
 }
 
 /// The directory or file that is mounted for a `subPath`, made ready. Blocks.
@@ -347,4 +367,36 @@ pub(crate) fn tear_down(cfg: &Config, uid: &str) -> io::Result<()> {
 pub(crate) fn known_pods(cfg: &Config) -> Vec<String> {
     let entries = fs::read_dir(cfg.pods_dir()).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    /// A kubelet that is killed in between leaves no directory under the volume's name that only looks ready.
+    #[test]
+    fn an_empty_directory_has_its_name_once_it_has_its_group() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path().canonicalize().unwrap();
+        for (name, medium) in [("disk", Medium::Disk), ("memory", Medium::Memory { size: Some(1 << 20) })] {
+            let dir = place.join(name);
+            // As after a crash, with the mount or before it.
+            fs::create_dir(unready(&dir).unwrap()).unwrap();
+            empty(&dir, &medium, Some(4711)).unwrap();
+            let metadata = fs::metadata(&dir).unwrap();
+            assert_eq!((metadata.gid(), metadata.mode() & 0o7777), (4711, 0o2777), "{name}");
+            assert!(!unready(&dir).unwrap().exists());
+            assert_eq!(mount::is_mounted(&dir).unwrap(), name == "memory");
+            // Again, as for the next container: its content is the pod's.
+            fs::write(dir.join("f"), "x").unwrap();
+            empty(&dir, &medium, Some(4712)).unwrap();
+            assert_eq!((fs::metadata(&dir).unwrap().gid(), dir.join("f").exists()), (4711, true));
+        }
+        mount::unmount_below(&place).unwrap();
+    }
 }

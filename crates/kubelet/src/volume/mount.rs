@@ -28,6 +28,18 @@ pub(crate) fn hugetlbfs(target: &Path, page_size: u64, size: Option<u64>) -> io:
     Ok(())
 }
 
+/// Mounts at `target` what is mounted at `source`, and there no longer.
+pub(crate) fn relocate(source: &Path, target: &Path) -> io::Result<()> {
+    match mount(Some(source), target, None::<&str>, MsFlags::MS_MOVE, None::<&str>) {
+        // The kernel moves nothing out of a shared mount.
+        Err(nix::errno::Errno::EINVAL) => {
+            bind(source, target)?;
+            unmount(source)
+        }
+        result => Ok(result?),
+    }
+}
+
 /// Mounts `source` at `target` too.
 pub(crate) fn bind(source: &Path, target: &Path) -> io::Result<()> {
     mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;

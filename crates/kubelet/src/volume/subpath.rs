@@ -45,6 +45,17 @@ fn open_root(path: &Path) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// Gives what was opened a mode, whatever the process's mask, and whatever its name leads to by now.
+fn set_mode(fd: &OwnedFd, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    // A descriptor that was opened as a path has no fchmod.
+    fs::set_permissions(by_descriptor(fd), fs::Permissions::from_mode(mode))
+}
+
+fn by_descriptor(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
 /// Makes the missing directories of `path`, one after the other, each below the last.
 fn make_dirs(root: &OwnedFd, path: &Path, mode: u32) -> io::Result<()> {
     let mut done = PathBuf::new();
@@ -56,16 +67,11 @@ fn make_dirs(root: &OwnedFd, path: &Path, mode: u32) -> io::Result<()> {
         match open_beneath(root, &done, flags) {
             Ok(next) => parent = next,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mode = nix::sys::stat::Mode::from_bits_truncate(mode);
-                nix::sys::stat::mkdirat(Some(parent.as_raw_fd()), name, mode)?;
-                let next = open_beneath(root, &done, flags)?;
-                // Whatever the process's mask.
-                nix::sys::stat::fchmodat(
-                    Some(parent.as_raw_fd()),
-                    name,
-                    mode,
-                    nix::sys::stat::FchmodatFlags::FollowSymlink,
-                )?;
+                let bits = nix::sys::stat::Mode::from_bits_truncate(mode);
+                nix::sys::stat::mkdirat(Some(parent.as_raw_fd()), name, bits)?;
+                // Who has the volume may have put a link in its place by now, which is not followed.
+                let next = open_beneath(&parent, Path::new(name), flags | libc::O_NOFOLLOW)?;
+                set_mode(&next, mode)?;
                 parent = next;
             }
             Err(error) => return Err(error),
@@ -89,7 +95,7 @@ pub(crate) fn prepare(volume: &Path, sub: &str, target: &Path) -> io::Result<()>
         }
         result => result?,
     };
-    let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd()));
+    let by_descriptor = by_descriptor(&source);
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -156,6 +162,43 @@ mod tests {
         assert_eq!(fs::read_to_string(volume.join("new/deep/f")).unwrap(), "x");
         // Again, as for a container that restarts.
         assert_eq!(room.prepare("key").unwrap(), room.path("targets/key"));
+    }
+
+    /// While another container swaps what is made for links to a file of the node.
+    #[test]
+    fn no_file_of_the_node_gets_another_mode() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let Some(room) = Room::new() else { return };
+        let (volume, secret) = (room.path("volume"), room.path("outside/secret"));
+        fs::set_permissions(&volume, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let root = open_root(&volume).unwrap();
+        fs::create_dir(volume.join("made")).unwrap();
+        let made = open_beneath(&root, Path::new("made"), libc::O_PATH | libc::O_DIRECTORY).unwrap();
+        fs::rename(volume.join("made"), volume.join("moved")).unwrap();
+        symlink(&secret, volume.join("made")).unwrap();
+        set_mode(&made, 0o777).unwrap();
+        assert_eq!((mode(&secret), mode(&volume.join("moved"))), (0o600, 0o777));
+        fs::remove_file(volume.join("made")).unwrap();
+
+        let ended = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    if fs::remove_dir(volume.join("raced")).is_ok() {
+                        let _ = symlink(&secret, volume.join("raced"));
+                        let _ = fs::remove_file(volume.join("raced"));
+                    }
+                }
+            });
+            for _ in 0..500 {
+                // Either of the two may be faster.
+                let _ = make_dirs(&root, Path::new("raced"), 0o777);
+            }
+            ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(mode(&secret), 0o600);
     }
 
     #[test]

@@ -6,7 +6,11 @@ mod life;
 mod report;
 mod steps;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use cri::v1;
 use jiff::Timestamp;
@@ -36,6 +40,8 @@ use crate::{
 /// The waits between attempts to read the runtime.
 const FIRST_READ_WAIT: Duration = Duration::from_millis(50);
 const LAST_READ_WAIT: Duration = Duration::from_secs(5);
+/// How many removed containers are remembered: a pod that restarts for months removes many.
+const MOST_GONE: usize = 64;
 
 /// What a worker is told.
 pub(crate) enum Message {
@@ -119,8 +125,8 @@ pub(crate) struct Worker {
     /// The runtime was asked since the last doubt.
     read: bool,
     read_wait: Duration,
-    /// Containers that were removed; reports about them come late.
-    gone: HashSet<String>,
+    /// Containers that were removed last; reports about them come late.
+    gone: VecDeque<String>,
     results: Results,
     probes: Probes,
     reasons: Reasons,
@@ -176,7 +182,7 @@ impl Worker {
             observed: Observed::default(),
             read: !beginning.known_to_runtime,
             read_wait: FIRST_READ_WAIT,
-            gone: HashSet::new(),
+            gone: VecDeque::new(),
             results: Results::default(),
             probes: Probes::default(),
             reasons: Reasons::new(),
@@ -245,6 +251,7 @@ impl Worker {
         }
         self.shared.objects.release(&self.uid);
         self.shared.tokens.forget(&self.uid);
+        self.shared.images.forget_pod(&self.uid);
         if let Some(step) = self.step.take() {
             // What the runtime was asked to do, it does; we just don't wait for it.
             step.cancel.cancel();
@@ -300,7 +307,7 @@ impl Worker {
     }
 
     fn see(&mut self, mut container: Container) {
-        if self.gone.contains(&container.id) {
+        if self.gone.iter().any(|gone| *gone == container.id) {
             return;
         }
         if self.observed.by_id(&container.id).is_none_or(|old| old.state != container.state) {
@@ -413,7 +420,11 @@ impl Worker {
     }
 
     fn forget(&mut self, id: &str) {
-        self.gone.insert(id.to_owned());
+        if self.gone.len() == MOST_GONE {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(id.to_owned());
+        self.hooked.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         self.observed.remove_container(id);
         self.observed.sandboxes.retain(|sandbox| sandbox.id != id);
     }
