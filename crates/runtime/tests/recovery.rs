@@ -165,6 +165,54 @@ async fn a_pod_whose_pause_process_dies_is_over() {
     pod.remove().await;
 }
 
+/// As a reload of the machine's firewall does it.
+#[tokio::test]
+async fn rules_of_the_pod_network_that_somebody_deleted_come_back() {
+    use network::nft::{Family, Nft, Table, Transaction};
+    let server = Server::start().await;
+    let table = Table::new(Family::Ip, format!("{}-pods", server.cluster));
+    let intact = || Nft::open().unwrap().is_intact(&table).unwrap();
+    assert!(intact());
+    let mut t = Transaction::new();
+    t.delete_table(&table);
+    Nft::open().unwrap().commit(t).unwrap();
+    eventually("the rules", async || intact().then_some(())).await;
+}
+
+/// What containers write, and setuid executables of images, are nobody's but theirs and root's.
+#[tokio::test]
+async fn nobody_but_root_gets_to_the_files_of_containers() {
+    use std::os::unix::fs::PermissionsExt;
+    let server = Server::start().await;
+    let pod = server.run_pod(server.pod("private")).await;
+    let mut config = shell("user", "echo secret > /tmp/file; cat /tmp/file /bin/sh | head -c 7; sleep 1000");
+    support::context(&mut config).run_as_user = Some(Int64Value { value: 1000 });
+    let container = pod.run(config).await;
+    // They see their own root all the same.
+    container.prints("secret\n").await;
+    let mut found = 0;
+    for name in ["images", "runtime"] {
+        let path = server.path(name);
+        let mut at = vec![path.clone()];
+        while let Some(path) = at.pop() {
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            if mode & 0o077 == 0 {
+                found += 1;
+                continue;
+            }
+            // What others may enter holds nothing of containers.
+            for entry in fs::read_dir(&path).unwrap() {
+                let path = entry.unwrap().path();
+                assert!(path.file_name().is_none_or(|n| n != "fs" && n != "snapshots" && n != "layers"), "{path:?}");
+                if path.is_dir() {
+                    at.push(path);
+                }
+            }
+        }
+    }
+    assert!(found >= 2, "{found}");
+}
+
 #[tokio::test]
 async fn reset_leaves_nothing() {
     let mut server = Server::start().await;

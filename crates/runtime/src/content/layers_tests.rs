@@ -137,3 +137,48 @@ fn hard_links_reach_the_layers_below() {
     assert!(error.to_string().contains("in no layer"), "{error}");
     assert!(layers.get(&digest("bad")).is_none());
 }
+
+/// As kaniko and others write them, for whom a parent directory is what the image has there.
+#[test]
+fn what_is_written_through_a_link_below_goes_where_it_leads() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let layers = Layers::open(dir.path()).unwrap();
+    let base = [
+        Member::dir("usr").mode(0o711).owner(1, 2),
+        Member::dir("usr/lib").mode(0o750).owner(3, 4),
+        Member::file("usr/lib/libc", "c"),
+        Member::dir("usr/lib/deep"),
+        Member::symlink("lib", "usr/lib"),
+        Member::symlink("alias", "/lib/../lib/deep"),
+        Member::symlink("dangling", "nowhere"),
+    ];
+    add(&layers, "base", &base, &[]);
+    let top = [
+        Member::file("lib/new/x", "x"),
+        Member::file("lib/.wh.libc", ""),
+        Member::file("alias/y", "y"),
+        Member::hard_link("lib/z", "lib/new/x"),
+        Member::hard_link("lib/of-below", "lib/libd"),
+        Member::file("dangling/w", "w"),
+    ];
+    add(&layers, "middle", &[Member::file("usr/lib/libd", "d")], &["base"]);
+    let tree = add(&layers, "top", &top, &["middle", "base"]);
+    assert!(!tree.join("lib").exists() && !tree.join("alias").exists(), "the links show");
+    for (path, content) in [
+        ("usr/lib/new/x", "x"),
+        ("usr/lib/deep/y", "y"),
+        ("usr/lib/z", "x"),
+        ("usr/lib/of-below", "d"),
+        ("dangling/w", "w"),
+    ] {
+        assert_eq!(fs::read_to_string(tree.join(path)).unwrap(), content, "{path}");
+    }
+    let whiteout = fs::symlink_metadata(tree.join("usr/lib/libc")).unwrap();
+    assert_eq!((whiteout.mode() & 0o170_000, whiteout.rdev()), (0o020_000, 0));
+    for (path, wanted) in [("usr", (0o711, 1, 2)), ("usr/lib", (0o750, 3, 4))] {
+        let meta = fs::metadata(tree.join(path)).unwrap();
+        assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), wanted, "{path}");
+        assert_eq!(meta.mtime(), 1_600_000_000, "{path}");
+    }
+}

@@ -34,6 +34,10 @@ use crate::{
     seccomp, streaming,
 };
 
+/// How often to look whether the pod network's rules are still there. Firewall services flush all tables when
+/// they are reloaded; the kernel could tell, but only together with every change that anybody makes.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// How long requests that are under way may take when the server ends.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -129,6 +133,7 @@ async fn serve_on(
     let (runtime, images) = open(config).await?;
     runtime.recover().await.map_err(|e| ServeError::Recovery(e.chain()))?;
     runtime.serve_streams().await.map_err(io_error("listen for streams"))?;
+    runtime.spawn(look_after_network(runtime.clone()));
     let listener = tokio::net::UnixListener::from_std(listener).map_err(io_error("listen on the CRI socket"))?;
     let service = Service::new(runtime.clone());
     let ending = runtime.ending.clone();
@@ -159,9 +164,14 @@ async fn open(config: Config) -> Result<(Arc<Runtime>, ImageServer), ServeError>
     for dir in [layout.sandboxes(), layout.containers(), layout.network()] {
         fs::create_dir_all(&dir).map_err(io_error(format!("make {}", dir.display())))?;
     }
-    // Nobody but root looks at containers' files; containers themselves see mounts, not paths.
-    fs::set_permissions(layout.root(), fs::Permissions::from_mode(0o700))
-        .map_err(io_error("protect the runtime's directory"))?;
+    // Nobody but root looks at containers' and images' files, among which are keys and setuid executables;
+    // containers themselves see mounts, not paths.
+    let images = config.images_dir();
+    fs::create_dir_all(&images).map_err(io_error(format!("make {}", images.display())))?;
+    for dir in [layout.root(), &images] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+            .map_err(io_error(format!("protect {}", dir.display())))?;
+    }
     let cgroups = Cgroups::detect().map_err(|e: CgroupError| ServeError::Cgroups(e.to_string()))?;
     let network_config = config.clone();
     let network = blocking(move || {
@@ -218,6 +228,21 @@ fn open_images(config: &Config, bin: &Path) -> Result<(SealedExecutable, Images)
     let images =
         Images::open(&config.images_dir(), options).map_err(|e| ServeError::Images(crate::registry::chain(&e)))?;
     Ok((executable, images))
+}
+
+/// Writes the pod network's rules anew when somebody deleted them: without them pods reach services bound to
+/// the node's loopback, and nothing outside.
+async fn look_after_network(runtime: Arc<Runtime>) {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while runtime.ending.run_until_cancelled(look.tick()).await.is_some() {
+        let owner = runtime.clone();
+        match blocking(move || owner.network.repair()).await {
+            Ok(true) => tracing::warn!("somebody deleted the rules of the pod network; they are written anew"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "cannot look for the rules of the pod network"),
+        }
+    }
 }
 
 fn lock_data_dir(config: &Config) -> Result<fs::File, ServeError> {

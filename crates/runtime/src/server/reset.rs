@@ -57,6 +57,8 @@ pub fn reset(config: &Config) -> Result<(), ResetError> {
             attempt(format!("network namespace {name}"), deleted);
         }
     }
+    let released = network::netns::release(Path::new(NETNS_DIR)).map_err(io::Error::other);
+    attempt(NETNS_DIR.to_owned(), released);
     attempt(
         "pod network".into(),
         super::lifecycle::open_network(config).and_then(|network| network.reset().map_err(io::Error::other)),

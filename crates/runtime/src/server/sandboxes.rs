@@ -13,7 +13,6 @@ use network::{
 use super::{
     Runtime, blocking,
     error::{Result, RuntimeError},
-    layout::NETNS_DIR,
     names::{new_id, sandbox_name},
     pod_files, record,
     record::SandboxRecord,
@@ -192,7 +191,6 @@ impl Runtime {
         let path = self.layout.netns(id);
         let runtime = Arc::clone(self);
         blocking(move || {
-            fs::create_dir_all(NETNS_DIR).map_err(RuntimeError::io(format!("make {NETNS_DIR}")))?;
             let netns = netns::Namespace::create(&path).map_err(RuntimeError::network("make a network namespace"))?;
             let attachment = runtime
                 .network

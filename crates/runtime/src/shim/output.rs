@@ -1,12 +1,13 @@
 //! The outputs of containers: each is read once, written to the log and copied to attached clients.
 //!
-//! A client that doesn't read holds its output up, as a terminal that is paused does; the container then
-//! blocks when its pipe is full.
+//! A client that reads slowly holds its output up, so that it gets everything; one that takes nothing for a
+//! while is dropped, since the container blocks once its pipe is full.
 
 use std::{
     collections::HashMap,
     io,
     os::fd::{AsRawFd, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -21,6 +22,9 @@ use super::{
 
 /// Size of one read: as much as one log entry holds.
 const CHUNK: usize = 16 << 10;
+
+/// How long a client may take nothing while there is something for it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// All outputs and clients of a shim.
 #[derive(Default)]
@@ -42,6 +46,8 @@ struct Client {
     fd: OwnedFd,
     output: u64,
     pending: Vec<u8>,
+    /// When it last took something, or first had something waiting.
+    progress: Instant,
 }
 
 /// Where the entries of a container's outputs go.
@@ -79,7 +85,7 @@ impl Outputs {
         self.next += 1;
         reactor.add(&fd, &Source::Client(self.next), Interest::None)?;
         output.clients.push(self.next);
-        self.clients.insert(self.next, Client { fd, output: *number, pending: Vec::new() });
+        self.clients.insert(self.next, Client { fd, output: *number, pending: Vec::new(), progress: Instant::now() });
         Ok(())
     }
 
@@ -113,6 +119,25 @@ impl Outputs {
             return;
         }
         self.resume(reactor, output);
+    }
+
+    /// When the next client is to be dropped, unless it takes something before.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.clients.values().filter(|c| !c.pending.is_empty()).map(|c| c.progress + PATIENCE).min()
+    }
+
+    /// Drops the clients that took nothing for too long.
+    pub(crate) fn drop_stalled(&mut self, reactor: &Reactor, now: Instant) {
+        let stalled: Vec<u64> = self
+            .clients
+            .iter()
+            .filter(|(_, c)| !c.pending.is_empty() && c.progress + PATIENCE <= now)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in stalled {
+            // As if it were gone.
+            self.client_ready(reactor, number, false);
+        }
     }
 
     /// Reads on when no client holds the output up any more.
@@ -195,6 +220,9 @@ impl Outputs {
             return;
         };
         let was_idle = client.pending.is_empty();
+        if was_idle {
+            client.progress = Instant::now();
+        }
         client.pending.extend_from_slice(bytes);
         if write_pending(client).is_err() {
             let output = client.output;
@@ -223,6 +251,9 @@ fn write_pending(client: &mut Client) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
+    if written > 0 {
+        client.progress = Instant::now();
+    }
     if written == client.pending.len() {
         client.pending = Vec::new();
     } else {
@@ -235,4 +266,51 @@ pub(crate) fn set_nonblocking(fd: &impl AsRawFd) -> io::Result<()> {
     let flags = OFlag::from_bits_truncate(fcntl(fd.as_raw_fd(), FcntlArg::F_GETFL)?);
     fcntl(fd.as_raw_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, io::Write as _};
+
+    use super::*;
+
+    struct NoLogs;
+
+    impl Logs for NoLogs {
+        fn log(&mut self, _: &str) -> Option<&mut LogFile> {
+            None
+        }
+    }
+
+    /// Somebody who may attach must not be able to stop the container for longer than that.
+    #[test]
+    fn a_client_that_does_not_read_is_dropped() {
+        let reactor = Reactor::new().unwrap();
+        let mut outputs = Outputs::default();
+        let (of_container, into_output) = nix::unistd::pipe().unwrap();
+        let (reader, of_client) = nix::unistd::pipe().unwrap();
+        outputs.add(&reactor, "c", Stream::Stdout, of_container).unwrap();
+        outputs.attach(&reactor, "c", Stream::Stdout, of_client).unwrap();
+        set_nonblocking(&into_output).unwrap();
+        let mut container = std::fs::File::from(into_output);
+        let sources = |reactor: &Reactor| -> HashSet<Source> {
+            reactor.wait(|| {}, Some(Instant::now())).unwrap().into_iter().map(|ready| ready.source).collect()
+        };
+        // Until nothing more is read.
+        loop {
+            while container.write(&[b'x'; CHUNK]).is_ok() {}
+            let ready = sources(&reactor);
+            if !ready.contains(&Source::Output(1)) {
+                break;
+            }
+            outputs.readable(&reactor, 1, &mut NoLogs);
+        }
+        let deadline = outputs.deadline().unwrap();
+        outputs.drop_stalled(&reactor, deadline - Duration::from_millis(1));
+        assert_eq!(outputs.clients.len(), 1);
+        outputs.drop_stalled(&reactor, deadline);
+        assert!(outputs.clients.is_empty() && outputs.deadline().is_none());
+        assert!(sources(&reactor).contains(&Source::Output(1)), "the container's output is read on");
+        drop(reader);
+    }
 }

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsRawFd, BorrowedFd},
+    time::Instant,
 };
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -108,13 +109,17 @@ impl Reactor {
         Ok(self.epoll.modify(borrow(fd), &mut event)?)
     }
 
-    /// Sleeps until something is ready. `before_sleep` runs when nothing was for a while, once.
-    pub(crate) fn wait(&self, before_sleep: fn()) -> io::Result<Vec<Ready>> {
+    /// Sleeps until something is ready, or until `deadline` if there is one. `before_sleep` runs when nothing
+    /// was for a while, once.
+    pub(crate) fn wait(&self, before_sleep: fn(), deadline: Option<Instant>) -> io::Result<Vec<Ready>> {
         let mut events = [EpollEvent::empty(); 16];
-        let mut count = self.wait_for(&mut events, QUIET)?;
-        if count == 0 {
+        let left = || deadline.map(|at| at.saturating_duration_since(Instant::now()).as_millis().saturating_add(1));
+        let bounded = |most: u16| left().map_or(most, |left| u16::try_from(left).map_or(most, |left| left.min(most)));
+        let mut count = self.wait_for(&mut events, bounded(QUIET))?;
+        if count == 0 && left().is_none_or(|left| left > 1) {
             before_sleep();
-            count = self.wait_for(&mut events, EpollTimeout::NONE)?;
+            let timeout = deadline.map_or(EpollTimeout::NONE, |_| EpollTimeout::from(bounded(u16::MAX)));
+            count = self.wait_for(&mut events, timeout)?;
         }
         Ok(events[..count]
             .iter()

@@ -63,7 +63,7 @@ pub(crate) enum SpecError {
     Seccomp(String, ProfileError),
     #[error("seccomp profile {0:?} cannot be read: {1}")]
     SeccompFile(String, std::io::Error),
-    #[error("AppArmor profile {0:?} is asked for, but AppArmor is not enabled on this node")]
+    #[error("AppArmor profile {0:?} is asked for, but this runtime applies no AppArmor profiles")]
     AppArmor(String),
     #[error("sysctl {0:?}: {1}")]
     Sysctl(String, &'static str),

@@ -11,13 +11,14 @@ mod session;
 mod spdy;
 mod websocket;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn, upgrade::OnUpgrade};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpListener, sync::mpsc};
 
 use self::{
@@ -26,6 +27,12 @@ use self::{
     remote_command::{ClientEvent, RemoteSpdy, RemoteWebSocket, ToClient},
 };
 use crate::server::{Runtime, Ticket, Wanted};
+
+/// How long a client may take to ask for something.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a silent client is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// What a connection is upgraded to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +49,7 @@ pub(crate) async fn serve(runtime: Arc<Runtime>, listener: TcpListener) {
             Err(error) => {
                 tracing::warn!(%error, "a stream's connection could not be accepted");
                 // Descriptors are short: some have to be closed first.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
@@ -51,11 +58,18 @@ pub(crate) async fn serve(runtime: Arc<Runtime>, listener: TcpListener) {
         serving.spawn(async move {
             // Keys typed shall be seen at once.
             let _ = stream.set_nodelay(true);
+            // As Go does: nothing else notices a client that vanished while neither side has anything to say.
+            let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE);
+            if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keep_alive) {
+                tracing::debug!(%error, "a stream is not watched for a client that vanished");
+            }
             let service = service_fn(move |request| {
                 let runtime = runtime.clone();
                 async move { Ok::<_, Infallible>(answer(&runtime, request)) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(PATIENCE)
                 .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades();
             if let Err(error) = connection.await {

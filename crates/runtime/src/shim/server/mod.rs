@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     io,
     os::{fd::OwnedFd, unix::net::UnixListener},
+    time::Instant,
 };
 
 use nix::{
@@ -80,10 +81,11 @@ impl Server {
     /// Serves until told to shut down.
     pub(crate) fn run(mut self) -> io::Result<()> {
         loop {
-            let ready = self.reactor.wait(memory::trim)?;
+            let ready = self.reactor.wait(memory::trim, self.outputs.deadline())?;
             for ready in ready {
                 self.handle(&ready)?;
             }
+            self.outputs.drop_stalled(&self.reactor, Instant::now());
             self.outputs.collect_finished();
             self.flush();
             if self.finished_shutting_down() {
