@@ -443,7 +443,7 @@ pub fn status_bytes(tree: &Map, format: Format) -> Option<Vec<u8>> {
 }
 
 /// JSON with two spaces of indentation, as Go's `json.Indent` writes it.
-fn indented(json: &[u8]) -> Vec<u8> {
+pub fn indented(json: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(json.len() * 2);
     let mut depth = 0_usize;
     let mut at = 0;

@@ -3,7 +3,7 @@
 use super::ApiServer;
 use super::chain::plain;
 use crate::discovery::Discovery;
-use crate::http::media::JSON;
+use crate::http::media::{Format, JSON, View};
 use crate::http::{Body, Response, answer};
 use crate::registry::Table;
 use crate::request::{RequestInfo, parameter};
@@ -30,6 +30,20 @@ struct Made {
 /// Upstream's mux says it so.
 pub(super) fn not_found() -> Response<Body> {
     plain(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// A discovery document in another format than plain JSON; `None`: as it is.
+fn negotiated(json: &[u8], view: View) -> Option<Result<Response<Body>, Status>> {
+    if view.format == Format::Json && !view.pretty {
+        return None;
+    }
+    let Ok(Value::Map(document)) = schema::json::parse(json) else { return None };
+    let name = format!("io.k8s.apimachinery.pkg.apis.meta.v1.{}", document.str_at(&["kind"]));
+    let mut answer = answer::tree(StatusCode::OK, schema::types::find(&name)?, &document, view);
+    if let Ok(answer) = &mut answer {
+        answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    }
+    Some(answer)
 }
 
 /// What the v2 document is in protobuf, as it is answered; asked for it is with `@` too.
@@ -89,6 +103,13 @@ impl ApiServer {
             }
             "api" | "apis" => {
                 let Some(document) = self.discovery().document(trimmed, accept) else { return Ok(not_found()) };
+                // Aggregated documents are JSON alone; the others come in every format.
+                let view = View::of(&parts.headers, query, false, false);
+                if document.content_type == JSON
+                    && let Some(shown) = negotiated(&document.body, view?)
+                {
+                    return shown;
+                }
                 let known = parts.headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
                 let same = known == Some(document.etag.as_str());
                 let mut response = if same {
@@ -240,7 +261,8 @@ impl ApiServer {
         ] {
             map.insert(key, value);
         }
-        schema::json::to_string(&map).into()
+        // Indented for everybody, as upstream's.
+        answer::indented(schema::json::to_string(&map).as_bytes()).into()
     }
 
     /// The paths that are served, for people who look around.

@@ -111,3 +111,34 @@ async fn metrics_have_upstreams_names() {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name}");
     }
 }
+
+#[tokio::test]
+async fn discovery_comes_in_every_format() {
+    let server = Server::start().await;
+    let client = server.client();
+    for (path, kind) in [
+        ("/api", "APIVersions"),
+        ("/apis", "APIGroupList"),
+        ("/apis/apps", "APIGroup"),
+        ("/api/v1", "APIResourceList"),
+        ("/apis/apps/v1", "APIResourceList"),
+    ] {
+        let json = client.get(path).await.ok();
+        assert_eq!(json["kind"], kind);
+        let yaml = client.raw(Method::GET, path, &[("accept", "application/yaml")], "").await;
+        assert_eq!(yaml.headers["content-type"], "application/yaml", "{path}");
+        assert!(yaml.text().contains(&format!("kind: {kind}\n")), "{path}: {}", yaml.text());
+        let protobuf = "application/vnd.kubernetes.protobuf";
+        let bytes = client.raw(Method::GET, path, &[("accept", protobuf)], "").await;
+        assert_eq!(bytes.headers["content-type"], protobuf, "{path}");
+        let ty = schema::types::find(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}")).unwrap();
+        let decoded = schema::protobuf::decode(ty, &bytes.bytes).unwrap().object;
+        let decoded: serde_json::Value = serde_json::from_str(&schema::json::to_string(&decoded)).unwrap();
+        for list in ["versions", "groups", "resources"] {
+            let length = |document: &serde_json::Value| document[list].as_array().map(Vec::len);
+            assert_eq!(length(&decoded), length(&json), "{path}");
+        }
+        assert_eq!(client.raw(Method::GET, path, &[("accept", "text/html")], "").await.code, 406, "{path}");
+    }
+    assert!(client.get("/version").await.text().starts_with("{\n  \"buildDate\": "));
+}
