@@ -30,8 +30,9 @@ fix: install-build ## Mends formatting and what clippy can mend
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	cargo fmt --all
 
-bench: release ## Measures, and prints the peers' figures beside ours
+bench: release install-test ## Measures, and prints the peers' figures beside ours
 	scripts/bench dist/pilothouse
+	RUSTFLAGS="$(STATIC)" cargo bench --locked -p pilothouse-store --bench face --target $(TARGET)
 
 release: install-build ## Writes dist/pilothouse: one static executable, stripped, and its systemd unit
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked -p pilothouse --target $(TARGET)
