@@ -187,7 +187,7 @@ mod tests {
         let key = key();
         let token = sign(&key, &claims()).expect("a token");
         assert_eq!(claimed_issuer(&token).as_deref(), Some("https://kubernetes.default.svc"));
-        assert_eq!(verify(&token, &[key.public().clone()]), Ok(claims()));
+        assert_eq!(verify::<Claims>(&token, &[key.public().clone()]), Ok(claims()));
     }
 
     #[test]

@@ -93,8 +93,12 @@ impl Controller {
             ..DeleteParams::background()
         };
         match gone_is_fine(api.delete(name, &params).await) {
-            Ok(_) => {
-                self.jobs.assume_deleted(&key(job), job.metadata.uid.as_deref().unwrap_or(""));
+            Ok(answer) => {
+                match answer {
+                    // A finalizer may still hold it.
+                    Some(either::Either::Left(leaving)) => self.jobs.assume(leaving),
+                    _ => self.jobs.assume_deleted(&key(job), job.metadata.uid.as_deref().unwrap_or("")),
+                }
                 self.recorder.event(cron, Kind::Normal, "SuccessfulDelete", format!("Deleted job {name}"));
                 Ok(())
             }

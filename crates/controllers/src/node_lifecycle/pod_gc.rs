@@ -109,8 +109,11 @@ impl Controller {
             preconditions: Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
             ..DeleteParams::default()
         };
-        gone_is_fine(api.delete(&key.name, &params).await)?;
-        self.pods.assume_deleted(key, pod.metadata.uid.as_deref().unwrap_or(""));
+        match gone_is_fine(api.delete(&key.name, &params).await)? {
+            // A finalizer may still hold it, and somebody needs to see that.
+            Some(either::Either::Left(leaving)) => self.pods.assume(leaving),
+            _ => self.pods.assume_deleted(key, pod.metadata.uid.as_deref().unwrap_or("")),
+        }
         Ok(())
     }
 }

@@ -139,8 +139,10 @@ async fn a_daemon_set_has_a_pod_on_every_node_it_is_for() {
     let node = |name: &str, kind: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"kind": kind}}});
     for (name, kind) in [("a", "x"), ("b", "x"), ("c", "y")] {
         admin.post("/api/v1/nodes", node(name, kind)).await.expect(201);
-        // No kubelet answers here.
-        admin.patch(&format!("/api/v1/nodes/{name}"), json!({"spec": {"taints": null}})).await.expect(200);
+        // No kubelet says so here.
+        let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        admin.patch(&format!("/api/v1/nodes/{name}/status"), ready).await.expect(200);
+        until(&admin, &format!("/api/v1/nodes/{name}"), |n| n["spec"]["taints"].is_null()).await;
     }
     let sets = "/apis/apps/v1/namespaces/default/daemonsets";
     let mut pods = template("Always");
