@@ -1,8 +1,9 @@
 //! Where the pod is in its life, what is said about it, and when to look again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 
 use super::{Eviction, Life, Worker, steps::StepKind};
 use crate::{
@@ -190,15 +191,20 @@ impl Worker {
         });
     }
 
+    /// The pod in the API that the status is told of, if there is one.
+    fn told(&self) -> Option<&Arc<Pod>> {
+        match &self.mirror {
+            Some(mirror) => Some(mirror),
+            None if self.pod.is_static() || self.removed => None,
+            None => Some(&self.pod),
+        }
+    }
+
     fn tell_api(&mut self) {
-        let target = match &self.mirror {
-            Some(mirror) => mirror,
-            None if self.pod.is_static() || self.removed => return,
-            None => &self.pod,
-        };
+        let Some(target) = self.told().cloned() else { return };
         let starting = self.step.as_ref().is_some_and(|step| step.kind == StepKind::Sync);
         let hold = starting.then(|| GATHER.saturating_sub(self.step_began.elapsed()));
-        self.report.send(&self.shared, target, &self.status, hold);
+        self.report.send(&self.shared, &target, &self.status, hold);
     }
 
     /// When to look again although nothing happens.
@@ -215,7 +221,8 @@ impl Worker {
         if self.life == Life::Running {
             wakes.extend(self.deadline());
         }
-        wakes.extend(self.report.wake_at());
+        // A report that nobody is to have any more must not wake us: it would for ever.
+        wakes.extend(self.report.wake_at().filter(|_| self.told().is_some()));
         wakes.into_iter().min()
     }
 }
