@@ -198,7 +198,8 @@ impl Controller {
                 let patch = json!({"metadata": {"uid": deployment.metadata.uid,
                     "annotations": {revision::REVISION: revision}}});
                 let name = deployment.metadata.name.as_deref().unwrap_or("");
-                let written = write::update::<Deployment>(&self.client, namespace, name, None, patch).await?;
+                // Through the status, where a changed annotation is no new generation.
+                let written = write::update::<Deployment>(&self.client, namespace, name, Some("status"), patch).await?;
                 self.deployments.assume(written);
                 Ok(())
             }
