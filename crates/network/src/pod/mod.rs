@@ -10,7 +10,7 @@
 //!
 //! What a sandbox was given is on disk before the kernel is changed. So a crash loses no address, and
 //! [`PodNetwork::detach`] works when the sandbox's namespace is long gone. Interfaces carry an alias and
-//! nftables a table of the cluster's name; that is how [`PodNetwork::reset`] finds what is the cluster's.
+//! nftables a table of the cluster's name; that is how [`PodNetwork::remove`] finds what is the cluster's.
 
 mod ipam;
 mod record;
@@ -163,6 +163,22 @@ impl Names {
     fn interface(&self, sandbox: &str) -> String {
         format!("{}{:08x}", self.interface_prefix, short_hash(sandbox) as u32)
     }
+
+    /// Deletes the cluster's interfaces of these names.
+    fn delete_links(&self, doomed: impl Fn(&str) -> bool) -> Result<()> {
+        let mut rtnl = Rtnl::open()?;
+        let mut changes = Changes::new();
+        for link in rtnl.links()? {
+            if link.alias.starts_with(&self.alias_prefix) && doomed(&link.name) {
+                changes.delete_link(link.index, &link.name);
+            }
+        }
+        for answer in rtnl.apply_each(&changes)? {
+            // A namespace that ends meanwhile takes its interface with it.
+            answer.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
+        }
+        Ok(())
+    }
 }
 
 /// FNV-1a: the same on every machine and in every version, as names must be.
@@ -299,7 +315,7 @@ impl PodNetwork {
         }
         let state = self.lock();
         let known: BTreeSet<&str> = state.records.all().map(|sandbox| sandbox.interface.as_str()).collect();
-        self.delete_links(|name| !known.contains(name))?;
+        self.names.delete_links(|name| !known.contains(name))?;
         if state.ipam.is_some() { self.install(&state) } else { Ok(()) }
     }
 
@@ -314,31 +330,25 @@ impl PodNetwork {
         Ok(true)
     }
 
-    /// Removes all that the cluster's pod network made: interfaces, addresses, rules and state; gives
-    /// `ip_forward` back unless another cluster still needs it. Needs no earlier state.
-    pub fn reset(&self) -> Result<()> {
-        let mut state = self.lock();
-        self.delete_links(|_| true)?;
+    /// Removes all that a cluster's pod network made: interfaces, addresses, the routes that go with them, rules
+    /// and state. Needs no earlier state, and writes nothing: the disk may be full. No other may use the state
+    /// directory meanwhile.
+    pub fn remove(config: &PodNetworkConfig) -> Result<()> {
+        let names = Names::new(&config.cluster);
+        names.delete_links(|_| true)?;
         let mut rtnl = Rtnl::open()?;
         let mut changes = Changes::new();
         for address in rtnl.addresses()? {
-            if address.label == self.names.label {
+            if address.label == names.label {
+                // A route goes with its source address.
                 changes.delete_address(address.link, address.address);
             }
         }
-        let loopback = rtnl.index("lo")?;
-        for route in rtnl.routes()? {
-            if route.link == Some(loopback) && self.config.service_cidrs.contains(&route.destination) {
-                changes.delete_link_route(route.destination, loopback);
-            }
-        }
         for answer in rtnl.apply_each(&changes)? {
-            // A route goes with its source address.
             answer.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
         }
-        rules::uninstall(&mut Nft::open()?, &self.names.table)?;
-        state.ipam = None;
-        state.records.clear()
+        rules::uninstall(&mut Nft::open()?, &names.table)?;
+        record::clear(&config.state_dir)
     }
 
     /// What on this machine may keep the pod network from working, in words for its owner.
@@ -362,21 +372,6 @@ impl PodNetwork {
             sandboxes: state.records.all().collect(),
         };
         rules::install(&mut Nft::open()?, &plan)
-    }
-
-    fn delete_links(&self, doomed: impl Fn(&str) -> bool) -> Result<()> {
-        let mut rtnl = Rtnl::open()?;
-        let mut changes = Changes::new();
-        for link in rtnl.links()? {
-            if link.alias.starts_with(&self.names.alias_prefix) && doomed(&link.name) {
-                changes.delete_link(link.index, &link.name);
-            }
-        }
-        for answer in rtnl.apply_each(&changes)? {
-            // A namespace that ends meanwhile takes its interface with it.
-            answer.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
-        }
-        Ok(())
     }
 
     /// A name that no other sandbox's interface has.

@@ -131,17 +131,6 @@ impl Records {
         self.write(&self.directory.join(POD_CIDR), cidr.to_string().as_bytes())
     }
 
-    /// Forgets everything and removes the directory.
-    pub(super) fn clear(&mut self) -> Result<()> {
-        self.sandboxes.clear();
-        match fs::remove_dir_all(&self.directory) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(Error::File { operation: "remove", path: self.directory.clone(), source })
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn path(&self, sandbox: &str) -> PathBuf {
         self.directory.join(SANDBOXES).join(sandbox)
     }
@@ -150,6 +139,16 @@ impl Records {
         let temporary = self.directory.join(TEMPORARY);
         fs::write(&temporary, text).map_err(Error::file("write", &temporary))?;
         fs::rename(&temporary, path).map_err(Error::file("replace", path))
+    }
+}
+
+/// Removes the directory with all that is in it.
+pub(super) fn clear(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::File { operation: "remove", path: directory.into(), source })
+        }
+        _ => Ok(()),
     }
 }
 

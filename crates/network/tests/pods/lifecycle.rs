@@ -127,34 +127,36 @@ fn reset_leaves_the_machine_as_it_was() {
         drop(network);
         // Even when all state is lost.
         std::fs::remove_dir_all(&machine.state).unwrap();
-        machine.open().reset().unwrap();
+        PodNetwork::remove(&machine.config()).unwrap();
         assert_eq!(traces(), before);
         assert!(!machine.state.exists());
         drop(kept);
-        machine.open().reset().unwrap();
+        PodNetwork::remove(&machine.config()).unwrap();
     });
 }
 
 #[test]
 fn the_last_cluster_gives_forwarding_back() {
     on_a_machine(|machine| {
-        let other = PodNetwork::new(PodNetworkConfig {
+        let of_other = PodNetworkConfig {
             cluster: "other".into(),
             state_dir: machine.state.with_file_name("other"),
             cluster_cidrs: vec![],
             service_cidrs: vec![],
             mtu: None,
-        })
-        .unwrap();
+        };
+        let other = PodNetwork::new(of_other.clone()).unwrap();
         let before = traces();
         let first = machine.network();
         other.set_pod_cidr("10.88.0.0/24").unwrap();
         let pod = start_pod(&other, "one", &[]);
-        first.reset().unwrap();
+        drop(first);
+        PodNetwork::remove(&machine.config()).unwrap();
         assert_eq!(sysctl::read("ipv4/ip_forward").unwrap(), "1");
         let server = serve(&machine.outside, "0.0.0.0:0", "outside");
         assert_eq!(ask(&pod.namespace, at(OUTSIDE, server.port())).unwrap(), format!("outside {NODE}"));
-        other.reset().unwrap();
+        drop(other);
+        PodNetwork::remove(&of_other).unwrap();
         assert_eq!(traces(), before);
     });
 }

@@ -42,14 +42,17 @@ pub(crate) struct Machine {
 impl Machine {
     /// The pod network, without a pod CIDR unless an earlier run was told one.
     pub(crate) fn open(&self) -> PodNetwork {
-        PodNetwork::new(PodNetworkConfig {
+        PodNetwork::new(self.config()).unwrap()
+    }
+
+    pub(crate) fn config(&self) -> PodNetworkConfig {
+        PodNetworkConfig {
             cluster: CLUSTER.into(),
             state_dir: self.state.clone(),
             cluster_cidrs: vec!["10.77.0.0/16".parse().unwrap()],
             service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
             mtu: Some(1400),
-        })
-        .unwrap()
+        }
     }
 
     pub(crate) fn network(&self) -> PodNetwork {

@@ -94,10 +94,11 @@ async fn stop_pods(runtime: &Runtime) -> Result<usize> {
             .await?;
         }
         let pods = cri.list_pod_sandbox(cri::v1::ListPodSandboxRequest::default()).await?.into_inner().items;
+        let ready = pods.iter().filter(|p| p.state() == cri::v1::PodSandboxState::SandboxReady).count();
         for pod in &pods {
             cri.stop_pod_sandbox(cri::v1::StopPodSandboxRequest { pod_sandbox_id: pod.id.clone() }).await?;
         }
-        Ok(pods.len())
+        Ok(ready)
     };
     let (served, worked) = tokio::join!(serving, work);
     served?;
@@ -148,11 +149,13 @@ pub fn reset(args: &PlaceArgs) -> Result<()> {
     bail!("not everything could be removed:\n  {}", left.join("\n  "))
 }
 
-/// Mount points at or below a directory, the deepest first.
+/// Mount points below a directory, the deepest first. The directory itself may be one: whoever gave us a file system
+/// of its own keeps it.
 fn mounts_below(directory: &Path) -> Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
     let point = |line: &str| line.split(' ').nth(4).map(|p| PathBuf::from(unescape(p)));
-    let mut found: Vec<PathBuf> = table.lines().filter_map(point).filter(|p| p.starts_with(directory)).collect();
+    let below = |p: &PathBuf| p != directory && p.starts_with(directory);
+    let mut found: Vec<PathBuf> = table.lines().filter_map(point).filter(below).collect();
     found.reverse();
     Ok(found)
 }
@@ -190,11 +193,17 @@ fn remove_directory(directory: &Path) -> Result<()> {
         bail!("{} is still mounted", mount.display());
     }
     match fs::remove_dir_all(directory) {
+        // A mount point, emptied.
+        Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy && is_empty(directory) => Ok(()),
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(e).with_context(|| format!("cannot remove {}", directory.display()))
         }
         _ => Ok(()),
     }
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Removes the cluster's groups in every hierarchy; whatever still runs in them is killed.

@@ -87,22 +87,21 @@ fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> ServeError {
     move |source| ServeError::Io { doing, source }
 }
 
-/// Opens the pod network's state.
-pub(crate) fn open_network(config: &Config) -> io::Result<PodNetwork> {
+/// How the pod network is set up.
+pub(crate) fn network_config(config: &Config) -> io::Result<PodNetworkConfig> {
     let layout = Layout::new(config);
     let parse = |cidrs: &[String]| -> io::Result<Vec<network::Cidr>> {
         let one =
             |cidr: &String| cidr.parse().map_err(|e: network::CidrError| io::Error::other(format!("{cidr}: {e}")));
         cidrs.iter().map(one).collect()
     };
-    PodNetwork::new(PodNetworkConfig {
+    Ok(PodNetworkConfig {
         cluster: config.cluster.clone(),
         state_dir: layout.network(),
         cluster_cidrs: parse(&config.cluster_cidrs)?,
         service_cidrs: parse(&config.service_cidrs)?,
         mtu: None,
     })
-    .map_err(io::Error::other)
 }
 
 /// Serves the CRI until `shutdown` resolves. Containers go on running after that, and a later call takes them
@@ -173,10 +172,10 @@ async fn open(config: Config) -> Result<(Arc<Runtime>, ImageServer), ServeError>
             .map_err(io_error(format!("protect {}", dir.display())))?;
     }
     let cgroups = Cgroups::detect().map_err(|e: CgroupError| ServeError::Cgroups(e.to_string()))?;
-    let network_config = config.clone();
+    let of_network = config.clone();
     let network = blocking(move || {
-        let network = open_network(&network_config)?;
-        if let Some(cidr) = &network_config.pod_cidr {
+        let network = PodNetwork::new(network_config(&of_network)?).map_err(io::Error::other)?;
+        if let Some(cidr) = &of_network.pod_cidr {
             network.set_pod_cidr(cidr).map_err(io::Error::other)?;
         }
         Ok(network)

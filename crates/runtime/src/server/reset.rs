@@ -2,11 +2,13 @@
 
 use std::{fs, io, path::Path};
 
+use network::pod::PodNetwork;
 use nix::mount::{MntFlags, umount2};
 
 use super::{
     config::{Config, ConfigError},
     layout::{Layout, NETNS_DIR},
+    lifecycle::network_config,
     record,
     recovery::{kill_and_remove_cgroup, kill_shim, list, remove_dir},
 };
@@ -61,7 +63,7 @@ pub fn reset(config: &Config) -> Result<(), ResetError> {
     attempt(NETNS_DIR.to_owned(), released);
     attempt(
         "pod network".into(),
-        super::lifecycle::open_network(config).and_then(|network| network.reset().map_err(io::Error::other)),
+        network_config(config).and_then(|network| PodNetwork::remove(&network).map_err(io::Error::other)),
     );
     for dir in [layout.root(), layout.bin(), &images] {
         attempt(dir.display().to_string(), remove_dir(dir));
