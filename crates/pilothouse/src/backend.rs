@@ -115,7 +115,12 @@ impl Backend {
             Self::Embedded(directory) => {
                 let directory = directory.clone();
                 let open = move || Embedded::open(directory, store::embedded::Options::default());
-                let store = tokio::task::spawn_blocking(open).await?.context("the store can't be opened")?;
+                let store = tokio::task::spawn_blocking(open).await?.map_err(|e| match e {
+                    store::Error::Corrupt { .. } => anyhow::anyhow!(
+                        "the store is damaged: {e}; restore the data directory from a backup, or start anew after `pilothouse reset`"
+                    ),
+                    e => anyhow::Error::new(e).context("the store can't be opened"),
+                })?;
                 Ok(Opened { store: store.clone(), embedded: Some(store) })
             }
             Self::Etcd(options) => {

@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, bail};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, PublicKeyData, SanType,
 };
 use std::fs;
 use std::io::Write;
@@ -74,7 +74,30 @@ impl Pki {
             write_atomically(&pki.path("sa.pub"), key.public_key_pem().as_bytes(), 0o644)?;
             write_atomically(&pki.path("sa.key"), key.serialize_pem().as_bytes(), 0o600)?;
         }
+        pki.check()?;
         Ok(pki)
+    }
+
+    /// What can't be made anew must be whole: everyone who holds a certificate or a token trusts it.
+    fn check(&self) -> Result<()> {
+        let damaged = |file: &str, why: &str| {
+            anyhow::anyhow!(
+                "{} is damaged ({why}): restore it from a backup, or start anew after `pilothouse reset`",
+                self.path(file).display()
+            )
+        };
+        let key = |file: &str| {
+            KeyPair::from_pem(&read(&self.path(file))?).map_err(|e| damaged(file, &format!("no private key: {e}")))
+        };
+        let ca = self.ca_pem()?;
+        let public = public_key(&ca).ok_or_else(|| damaged("ca.crt", "no certificate"))?;
+        if public != key("ca.key")?.subject_public_key_info() {
+            return Err(damaged("ca.key", "not the key of the certificate in ca.crt"));
+        }
+        // Of any kind that tokens are signed with: somebody may have brought their own.
+        apiserver::tokens::SigningKey::from_pem(self.token_key_pem()?.as_bytes())
+            .map(drop)
+            .map_err(|e| damaged("sa.key", &format!("no private key: {e}")))
     }
 
     pub fn path(&self, file: &str) -> PathBuf {
@@ -134,8 +157,9 @@ impl Pki {
     }
 
     fn sign(&self, leaf: &Leaf) -> Result<Pair> {
-        let ca_key = KeyPair::from_pem(&self.ca_key_pem()?).context("the CA's key is damaged")?;
-        let issuer = Issuer::from_ca_cert_pem(&self.ca_pem()?, ca_key).context("the CA's certificate is damaged")?;
+        let damaged = |file: &str| format!("{} is damaged", self.path(file).display());
+        let ca_key = KeyPair::from_pem(&self.ca_key_pem()?).with_context(|| damaged("ca.key"))?;
+        let issuer = Issuer::from_ca_cert_pem(&self.ca_pem()?, ca_key).with_context(|| damaged("ca.crt"))?;
         let key = KeyPair::generate()?;
         let mut params = params(&leaf.common_name, &leaf.organizations, LEAF_LIFE);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -155,11 +179,22 @@ impl Pki {
         Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 
-    /// Whether the certificate on disk can be used as it is: readable, for these names, with enough life left, of this CA.
+    /// Whether the certificate on disk can be used as it is: readable, for these names, with enough life left, of this
+    /// CA, with its key.
     fn is_fresh(&self, leaf: &Leaf) -> bool {
         let (Ok(pair), Ok(ca)) = (self.pair(leaf.file), self.ca_pem()) else { return false };
-        facts(&pair.certificate, &ca).is_some_and(|facts| facts.serves(leaf, SystemTime::now()))
+        let Ok(key) = KeyPair::from_pem(&pair.key) else { return false };
+        public_key(&pair.certificate).is_some_and(|public| public == key.subject_public_key_info())
+            && facts(&pair.certificate, &ca).is_some_and(|facts| facts.serves(leaf, SystemTime::now()))
     }
+}
+
+/// The public key in a certificate (SubjectPublicKeyInfo).
+fn public_key(certificate: &str) -> Option<Vec<u8>> {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).ok()?;
+    let (_, x509) = X509Certificate::from_der(&pem.contents).ok()?;
+    Some(x509.public_key().raw.to_vec())
 }
 
 /// What a certificate says.
@@ -308,6 +343,31 @@ mod tests {
         fs::remove_file(dir.path().join("ca.key"))?;
         let error = Pki::open(dir.path().into()).err().context("must be refused")?;
         assert!(error.to_string().contains("ca.key"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn damage_is_named_or_mended() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let pki = Pki::open(dir.path().into())?;
+        pki.ensure(&server(&["a"]))?;
+        for file in ["ca.crt", "ca.key", "sa.key"] {
+            let good = fs::read(pki.path(file))?;
+            fs::write(pki.path(file), &good[..good.len() / 2])?;
+            let error = Pki::open(dir.path().into()).err().context("must be refused")?.to_string();
+            assert!(error.contains(&format!("{file} is damaged")) && error.contains("pilothouse reset"), "{error}");
+            fs::write(pki.path(file), good)?;
+        }
+        // The key of another CA is no better.
+        let good = fs::read(pki.path("ca.key"))?;
+        fs::write(pki.path("ca.key"), KeyPair::generate()?.serialize_pem())?;
+        assert!(Pki::open(dir.path().into()).is_err());
+        fs::write(pki.path("ca.key"), good)?;
+        // What the CA signs is made anew.
+        for file in ["server.key", "server.crt"] {
+            fs::write(pki.path(file), "nothing")?;
+            assert!(pki.ensure(&server(&["a"]))?, "{file}");
+        }
         Ok(())
     }
 }

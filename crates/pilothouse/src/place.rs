@@ -3,6 +3,7 @@
 //! The default cluster keeps upstream's places, because CSI drivers and log shippers mount them;
 //! a cluster in another data directory has all of them below it.
 
+use anyhow::Context;
 use std::path::{Path, PathBuf};
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/pilothouse";
@@ -61,6 +62,29 @@ impl Place {
             data_dir,
             default,
         })
+    }
+
+    /// Makes the directories that a start needs at once.
+    ///
+    /// # Errors
+    /// When one can't be made, or is none.
+    pub fn make(&self) -> anyhow::Result<()> {
+        for directory in [&self.data_dir, &self.run] {
+            if directory.exists() && !directory.is_dir() {
+                anyhow::bail!("{} is not a directory: choose another with --data-dir", directory.display());
+            }
+            std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Undoes [`Place::make`] and the lock, when nothing else was begun. What others have put there stays.
+    pub fn discard(&self) {
+        let removed =
+            [std::fs::remove_file(&self.lock), std::fs::remove_dir(&self.run), std::fs::remove_dir(&self.data_dir)];
+        for e in removed.into_iter().filter_map(Result::err) {
+            tracing::debug!("left of what was begun: {e}");
+        }
     }
 }
 

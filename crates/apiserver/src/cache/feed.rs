@@ -256,7 +256,12 @@ impl Feed {
             };
             let Some(caches) = self.caches.upgrade() else { return };
             caches.following.store(false, Ordering::Release);
-            tracing::warn!(error = %Chain(&ended), revision = self.revision, "the store's watch ended; following anew");
+            if matches!(ended, store::Error::Closed) {
+                // As when the server ends.
+                tracing::debug!(revision = self.revision, "the store's watch ended; following anew");
+            } else {
+                tracing::warn!(error = %Chain(&ended), revision = self.revision, "the store's watch ended; following anew");
+            }
             drop(caches);
             match self.resume(ended).await {
                 Some(resumed) => stream = resumed,

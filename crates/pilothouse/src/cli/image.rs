@@ -74,7 +74,8 @@ async fn load(args: LoadArgs) -> Result<()> {
     }
     let client = connect(&args.place).await?;
     let archive = tokio::fs::File::open(&file).await.with_context(|| format!("cannot open {}", file.display()))?;
-    let loaded = client.load_images(archive, |_| {}).await.context("the archive was not loaded")?;
+    let loaded =
+        client.load_images(archive, |_| {}).await.with_context(|| format!("{} was not loaded", file.display()))?;
     for image in loaded {
         let names = if image.names.is_empty() { image.id } else { image.names.join(", ") };
         say(&format!("loaded {names}"));

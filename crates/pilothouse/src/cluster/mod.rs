@@ -19,7 +19,7 @@ use crate::{kubeconfig, lock, preflight, systemd};
 use anyhow::{Context, Result};
 use control_plane::ControlPlane;
 use futures::FutureExt;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -65,15 +65,13 @@ pub fn up(args: ClusterArgs) -> Result<()> {
     preflight::check(&args)?;
     let place = Place::new(&args.place.data_dir)?;
     let backend = Backend::choose(&args.store, &args.etcd, &place.store)?;
-    std::fs::create_dir_all(&place.data_dir).with_context(|| format!("cannot create {}", place.data_dir.display()))?;
-    std::fs::create_dir_all(&place.run).with_context(|| format!("cannot create {}", place.run.display()))?;
-    let _lock = lock::take(&place.lock)?;
-    let listener = listen(SocketAddr::new(args.bind_address, args.port))?;
+    let node_name = match &args.node_name {
+        Some(name) => name.clone(),
+        None => address::host_name()?,
+    };
+    let (_lock, listener) = begin(&args, &place)?;
     let settings = Arc::new(Settings {
-        node_name: match &args.node_name {
-            Some(name) => name.clone(),
-            None => address::host_name()?,
-        },
+        node_name,
         node_ip: address::node_ip(),
         api: listener.local_addr()?,
         dns_ip: args.service_cidr.nth(10).into(),
@@ -92,10 +90,31 @@ pub fn up(args: ClusterArgs) -> Result<()> {
     outcome
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener> {
+/// Takes the data directory and the port, or leaves nothing behind.
+fn begin(args: &ClusterArgs, place: &Place) -> Result<(lock::Lock, TcpListener)> {
+    let fresh = !place.data_dir.exists();
+    place.make()?;
+    let lock = lock::take(&place.lock)?;
+    let listening = listen(SocketAddr::new(args.bind_address, args.port), "--port").and_then(|listener| {
+        // The kubelet listens later; that it can't is better known now.
+        let kubelet = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), node::kubelet_port(args, place));
+        listen(kubelet, "--kubelet-port").map(|_| listener)
+    });
+    match listening {
+        Ok(listener) => Ok((lock, listener)),
+        Err(e) => {
+            if fresh {
+                place.discard();
+            }
+            Err(e)
+        }
+    }
+}
+
+fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).map_err(|e| match e.kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "{address} is taken by another program: stop that, or choose another port with --port (0 picks a free one)"
+            "{address} is taken by another program: stop that, or choose another port with {flag} (0 picks a free one)"
         ),
         std::io::ErrorKind::AddrNotAvailable => {
             anyhow::anyhow!("{} is no address of this machine: choose another with --bind-address", address.ip())

@@ -2,7 +2,9 @@
 
 use super::control_plane::ControlPlane;
 use super::{Settings, certificates, identity};
+use crate::cli::ClusterArgs;
 use crate::pki::Pki;
+use crate::place::Place;
 use crate::supervisor::Component;
 use anyhow::{Context, Result};
 use apiserver::user::UserInfo;
@@ -41,6 +43,11 @@ pub fn container_runtime(settings: &Settings) -> Component {
     })
 }
 
+/// Where the node's own API listens; 0 for a free port.
+pub fn kubelet_port(args: &ClusterArgs, place: &Place) -> u16 {
+    args.kubelet_port.unwrap_or(if place.default { 10250 } else { 0 })
+}
+
 /// The kubelet, as a component.
 pub fn kubelet(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) -> Result<Component> {
     let mut config = kubelet::Config::new(settings.node_name.clone(), settings.node_ip, settings.cri_endpoint());
@@ -50,7 +57,7 @@ pub fn kubelet(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) -> Res
     config.container_log_dir = settings.place.container_logs.clone();
     config.cluster_dns = vec![settings.dns_ip];
     config.cluster_domain = settings.args.cluster_domain.clone();
-    config.port = settings.args.kubelet_port.unwrap_or(if settings.place.default { 10250 } else { 0 });
+    config.port = kubelet_port(&settings.args, &settings.place);
     config.serving = kubelet::Serving::Files {
         cert: pki.certificate_path(certificates::KUBELET),
         key: pki.key_path(certificates::KUBELET),
