@@ -1,0 +1,17 @@
+//! A whole cluster as its user sees it: the built binary, an unmodified kubectl, images from a real registry.
+//!
+//! One file a scenario. Each cluster runs in network namespaces of its own, so that ports, addresses and rules
+//! are nobody else's and scenarios run at the same time. Needs root.
+
+mod bad_input;
+mod built_in_image;
+mod crash;
+mod healing;
+mod hostile;
+mod kubectl_node;
+mod kubectl_read;
+mod kubectl_streams;
+mod kubectl_write;
+mod pods;
+mod services;
+mod support;
