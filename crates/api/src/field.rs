@@ -194,6 +194,10 @@ impl FieldError {
     pub fn invalid(field: &dyn fmt::Display, value: impl Shown, detail: impl Into<String>) -> Self {
         Self::new(FieldErrorKind::Invalid, field, value.shown(), detail)
     }
+    /// `spec.x: Invalid value: detail`, where the value would say nothing.
+    pub fn invalid_unshown(field: &dyn fmt::Display, detail: impl Into<String>) -> Self {
+        Self::new(FieldErrorKind::Invalid, field, String::new(), detail)
+    }
     /// `spec.x: Invalid value: "v": detail`, of the wrong type.
     pub fn type_invalid(field: &dyn fmt::Display, value: impl Shown, detail: impl Into<String>) -> Self {
         Self::new(FieldErrorKind::TypeInvalid, field, value.shown(), detail)
@@ -241,7 +245,7 @@ impl FieldError {
             self.kind,
             FieldErrorKind::Required | FieldErrorKind::Forbidden | FieldErrorKind::TooLong | FieldErrorKind::Internal
         );
-        if shows_value {
+        if shows_value && !self.value.is_empty() {
             text.push_str(": ");
             text.push_str(&self.value);
         }
@@ -288,5 +292,6 @@ mod tests {
             FieldError::too_long(&meta.child("name"), 63).to_string(),
             "metadata.name: Too long: may not be more than 63 bytes"
         );
+        assert_eq!(FieldError::invalid_unshown(&spec, "no").to_string(), "spec: Invalid value: no");
     }
 }

@@ -18,6 +18,7 @@
 //! | [`openapi`] | OpenAPI v2 and v3 documents: `openapi::v3_index(rows, salt)`, `openapi::v3(rows, version)`, `openapi::v2(rows, version)` |
 //! | [`encoded`] | [`Encoded`]: an object encoded before its revision is known: `Encoded::new(&map).item(revision)`, `.stored(api_version, kind)`; `encoded::head(api_version, kind)`, `encoded::object(&head, &item)` |
 //! | [`validation`] | what is wrong with an object: `validation::create(group, kind, &map)`, `update(group, kind, subresource, new, old)`, `warnings(…)` |
+//! | [`qos`] | `qos::of(&map)`: a pod's quality of service, from its requests and limits |
 //! | [`view`] | typed read accessors over `&Map`: `view::core_v1::Pod(&map).spec()?.node_name()` |
 //! | [`types::Docs`] | the documentation of types and fields, unpacked on demand |
 //!
@@ -34,6 +35,7 @@ pub mod normal;
 pub mod openapi;
 pub mod patch;
 pub mod protobuf;
+pub mod qos;
 pub mod resource;
 mod scalar;
 pub mod tree;

@@ -170,8 +170,7 @@ const FULL: &str = r#""nodeName":"n","serviceAccountName":"default","priorityCla
 "initContainers":[{"name":"side","image":"i","restartPolicy":"Always","startupProbe":{"exec":{"command":["true"]}}}],
 "containers":[{"name":"a","image":"i","ports":[{"name":"http","containerPort":80}],"env":[{"name":"N","valueFrom":{"fieldRef":{"fieldPath":"metadata.labels['x']"}}},{"name":"M","valueFrom":{"resourceFieldRef":{"resource":"limits.memory","divisor":"1Mi"}}}],
 "resources":{"limits":{"cpu":"1","memory":"4Gi"},"requests":{"cpu":"500m","memory":"500Mi"}},"livenessProbe":{"grpc":{"port":1}},"readinessProbe":{"httpGet":{"port":"http"}},"lifecycle":{"preStop":{"sleep":{"seconds":3}}},
-"volumeMounts":[{"name":"e","mountPath":"/e","subPath":"x/y"},{"name":"t","mountPath":"/t","readOnly":true,"recursiveReadOnly":"IfPossible"}],"securityContext":{"privileged":true,"capabilities":{"add":["NET_ADMIN"]}}}],
-"ephemeralContainers":[{"name":"debug","image":"busybox","targetContainerName":"a"}]"#;
+"volumeMounts":[{"name":"e","mountPath":"/e","subPath":"x/y"},{"name":"t","mountPath":"/t","readOnly":true,"recursiveReadOnly":"IfPossible"}],"securityContext":{"privileged":true,"capabilities":{"add":["NET_ADMIN"]}}}]"#;
 
 #[test]
 fn whole_objects_pass() {
@@ -269,7 +268,10 @@ fn pods_change_little() {
         ["spec.containers: Forbidden: pod updates may not add or remove containers"]
     );
     let resized = old.replace(r#""image":"i""#, r#""image":"i","resources":{"requests":{"cpu":"2"}}"#);
-    assert_eq!(updated("", "v1", "Pod", "resize", &resized, &old), Vec::<String>::new());
+    assert_eq!(
+        updated("", "v1", "Pod", "resize", &resized, &old),
+        [r#"spec: Invalid value: "": Pod QOS Class may not change as a result of resizing"#]
+    );
     assert_eq!(updated("", "v1", "Pod", "", &resized, &old).len(), 1);
     let debugged =
         old.replace(r#""terminationGrace"#, r#""ephemeralContainers":[{"name":"d","image":"i"}],"terminationGrace"#);

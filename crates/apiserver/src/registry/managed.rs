@@ -79,6 +79,22 @@ pub fn apply(apply: &Apply<'_>, cx: &Context, existing: Option<&Map>) -> Result<
         .map_err(|conflicts| conflict(&conflicts))
 }
 
+/// What an apply changes only until defaults are filled in again, it does not change: the times stay too.
+pub fn keep_times(live: &Map, object: &mut Map) {
+    let timeless = |map: &Map| {
+        let mut map = map.clone();
+        let metadata = map.get_mut("metadata").and_then(Value::as_map_mut);
+        let entries = metadata.and_then(|metadata| metadata.get_mut("managedFields")).and_then(Value::as_list_mut);
+        for entry in entries.into_iter().flatten().filter_map(Value::as_map_mut) {
+            entry.remove("time");
+        }
+        map
+    };
+    if timeless(live) == timeless(object) {
+        object.clone_from(live);
+    }
+}
+
 fn conflict(conflicts: &[Conflict]) -> Status {
     let mut status = Status::new(409, Reason::Conflict, conflict_message(conflicts));
     let causes = conflicts.iter().flat_map(|conflict| {

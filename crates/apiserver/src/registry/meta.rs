@@ -101,12 +101,15 @@ pub enum NameRule {
     ServiceLabel,
     /// Anything that can be a part of a path.
     Segment,
+    /// An IP address in its canonical form.
+    Address,
 }
 
 /// The rule of a row.
 pub fn name_rule(row: &Resource) -> NameRule {
     match (row.group.as_ref(), row.kind.as_ref()) {
-        ("", "Namespace") => NameRule::Label,
+        ("", "Namespace") | ("apps", "StatefulSet") => NameRule::Label,
+        ("networking.k8s.io", "IPAddress") => NameRule::Address,
         ("", "Service") => NameRule::ServiceLabel,
         // What else their names must be depends on the object, and is for its own rules to say.
         ("", "Event") | ("apiregistration.k8s.io", "APIService") => NameRule::Segment,
@@ -125,6 +128,11 @@ fn name_problems(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
         NameRule::Label => names::dns1123_label(name),
         NameRule::ServiceLabel => names::dns1035_label(name),
         NameRule::Segment => segment_problems(name, prefix),
+        NameRule::Address => match name.parse::<std::net::IpAddr>() {
+            Ok(address) if address.to_string() == name => Vec::new(),
+            Ok(address) => vec![format!("must be in canonical form (\"{address}\")")],
+            Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
+        },
     }
 }
 

@@ -178,6 +178,9 @@ impl Mutation for Apply<'_> {
             .object;
         if self.defaults {
             super::complete::complete(self.ty, &mut object);
+            if let Some(existing) = existing {
+                managed::keep_times(existing, &mut object);
+            }
         }
         Ok(object)
     }

@@ -1,6 +1,6 @@
 //! Devices: claims forget what drivers told of devices that they gave back, slices know since when a device is tainted.
 
-use super::{Strategy, gates, keep_other_side};
+use super::{Strategy, keep_other_side};
 use crate::context::Context;
 use schema::{Map, Resource, Value};
 
@@ -52,14 +52,12 @@ fn date_taints(cx: &Context, object: &mut Map) {
 }
 
 impl Strategy for Slices {
-    fn prepare_for_create(&self, cx: &Context, row: &Resource, object: &mut Map) {
-        gates::drop_disabled(row, object, None);
+    fn prepare_for_create(&self, cx: &Context, _: &Resource, object: &mut Map) {
         date_taints(cx, object);
     }
 
     fn prepare_for_update(&self, cx: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
         keep_other_side(row, subresource, object, old);
-        gates::drop_disabled(row, object, Some(old));
         date_taints(cx, object);
     }
 }

@@ -5,9 +5,26 @@ use schema::{Map, Resource, Value};
 /// Where a field is; `*` is any element of a list or value of a map.
 type At = &'static [&'static str];
 
+const GROUP: &str = "schedulingGroup";
+
 /// Group, kind, the gate, and the fields that go with it.
 const OFF: &[(&str, &str, &str, &[At])] = &[
     ("", "Node", "DynamicKubeletConfig", &[&["spec", "configSource"]]),
+    ("", "Pod", "GenericWorkload", &[&["spec", GROUP]]),
+    ("", "PodTemplate", "GenericWorkload", &[&["template", "spec", GROUP]]),
+    ("", "ReplicationController", "GenericWorkload", &[&["spec", "template", "spec", GROUP]]),
+    ("apps", "DaemonSet", "GenericWorkload", &[&["spec", "template", "spec", GROUP]]),
+    ("apps", "Deployment", "GenericWorkload", &[&["spec", "template", "spec", GROUP]]),
+    ("apps", "ReplicaSet", "GenericWorkload", &[&["spec", "template", "spec", GROUP]]),
+    ("apps", "StatefulSet", "GenericWorkload", &[&["spec", "template", "spec", GROUP]]),
+    (
+        "apps",
+        "StatefulSet",
+        "MaxUnavailableStatefulSet",
+        &[&["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]],
+    ),
+    ("batch", "CronJob", "GenericWorkload", &[&["spec", "jobTemplate", "spec", "template", "spec", GROUP]]),
+    ("batch", "Job", "GenericWorkload", &[&["spec", "template", "spec", GROUP]]),
     (
         "coordination.k8s.io",
         "Lease",
@@ -35,7 +52,7 @@ const OFF: &[(&str, &str, &str, &[At])] = &[
 ];
 
 /// Drops from a new or updated object what belongs to features that are off and that the old one does not use.
-pub(super) fn drop_disabled(row: &Resource, object: &mut Map, old: Option<&Map>) {
+pub fn drop_disabled(row: &Resource, object: &mut Map, old: Option<&Map>) {
     let of_kind = |(group, kind, ..): &&(&str, &str, &str, &[At])| *group == row.group && *kind == row.kind;
     for (.., fields) in OFF.iter().filter(of_kind) {
         if !old.is_some_and(|old| fields.iter().any(|at| uses(old, at))) {

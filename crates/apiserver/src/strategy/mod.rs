@@ -3,17 +3,22 @@
 //! Everything has a default that follows the flags of the kind's row, so most kinds have no strategy of their own.
 //! All methods are pure: they see objects in the version that is stored, decoded and defaulted.
 
+mod daemon_sets;
 mod devices;
 mod extensions;
 mod gates;
 mod jobs;
 mod kinds;
+mod pods;
 mod secrets;
 mod signing;
 mod table;
 pub mod validation;
+mod volumes;
 
+pub use gates::drop_disabled;
 pub use kinds::*;
+pub use pods::Pods;
 pub use table::of;
 
 use crate::context::Context;
@@ -26,11 +31,10 @@ use schema::{Map, Resource, Value};
 /// `subresource` is empty for the object itself, otherwise `status`, `approval`, `finalize`, `ephemeralcontainers`, `resize`.
 pub trait Strategy: Send + Sync + 'static {
     /// Changes a new object before it is checked: drops what a client may not set.
-    /// `status` is already gone where the row says that it has its own subresource. The default drops fields whose
-    /// feature is off.
+    /// `status` is already gone where the row says that it has its own subresource. What belongs to features
+    /// that are off is gone too.
     fn prepare_for_create(&self, cx: &Context, row: &Resource, object: &mut Map) {
-        let _ = cx;
-        gates::drop_disabled(row, object, None);
+        let _ = (cx, row, object);
     }
 
     /// Changes an updated object before it is checked: keeps from `old` what this (sub)resource may not change.
@@ -40,7 +44,6 @@ pub trait Strategy: Send + Sync + 'static {
     fn prepare_for_update(&self, cx: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
         let _ = cx;
         keep_other_side(row, subresource, object, old);
-        gates::drop_disabled(row, object, Some(old));
     }
 
     /// Whether an update is a change of what the generation counts. Asked only where the row counts it, on the object itself.
@@ -190,6 +193,16 @@ pub fn keep(object: &mut Map, old: &Map, field: &'static str) {
         Some(value) => object.insert(field, value.clone()),
         None => object.remove(field),
     };
+}
+
+/// Gives `object` what `old` has at a path.
+pub fn keep_at(object: &mut Map, old: &Map, path: &[&'static str]) {
+    match old.at(path) {
+        Some(value) => object.set_at(path, value.clone()),
+        None => {
+            object.remove_at(path);
+        }
+    }
 }
 
 /// Whether anything but metadata and status differs.

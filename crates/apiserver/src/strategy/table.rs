@@ -1,6 +1,8 @@
 //! Which kind has which strategy. Most differ from the standard one in data alone: a row of [`RULES`].
 
-use super::{GarbageCollection, Rules, Strategy, devices, extensions, jobs, kinds, secrets, signing};
+use super::{
+    GarbageCollection, Rules, Strategy, daemon_sets, devices, extensions, jobs, kinds, pods, secrets, signing, volumes,
+};
 use schema::Resource;
 use std::sync::Arc;
 
@@ -53,13 +55,15 @@ pub fn of(row: &Resource) -> Arc<dyn Strategy> {
         ("", "Event") => Arc::new(kinds::Events { rules, ..kinds::Events::default() }),
         ("", "Namespace") => Arc::new(kinds::Namespaces),
         ("", "Node") => Arc::new(kinds::Nodes),
-        ("", "PersistentVolume" | "PersistentVolumeClaim") => Arc::new(kinds::Volumes(rules)),
-        ("", "Pod") => Arc::new(kinds::Pods(rules)),
+        ("", "PersistentVolume") => Arc::new(volumes::Volumes(rules)),
+        ("", "PersistentVolumeClaim") => Arc::new(volumes::Claims(rules)),
+        ("", "Pod") => Arc::new(pods::Pods(rules)),
         ("", "Secret") => Arc::new(secrets::Secrets(rules)),
         ("", "ServiceAccount") => Arc::new(kinds::ServiceAccounts(rules)),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => Arc::new(extensions::Definitions(rules)),
         ("apiregistration.k8s.io", "APIService") => Arc::new(extensions::ApiServices(rules)),
         ("batch", "Job") => Arc::new(jobs::Jobs(rules)),
+        ("apps", "DaemonSet") => Arc::new(daemon_sets::DaemonSets),
         ("apps", "Deployment") => Arc::new(kinds::Deployments),
         ("certificates.k8s.io", "CertificateSigningRequest") => Arc::new(signing::SigningRequests),
         ("discovery.k8s.io", "EndpointSlice") => Arc::new(kinds::EndpointSlices(rules)),

@@ -7,6 +7,7 @@ mod crud;
 mod documents;
 mod lists;
 mod refusals;
+mod rules;
 mod validated;
 mod versions;
 mod watches;

@@ -4,6 +4,7 @@
 //! function in [`COMPUTED`]. A struct's own constants come first, then its computed ones, then its parts, then what its
 //! parts decide ([`AFTER`]).
 
+mod kinds;
 mod rules;
 
 use crate::tree::{Map, Value};
@@ -162,7 +163,62 @@ mod tests {
             r#"{"spec":{"strategy":{"type":"Recreate"},"template":{"spec":{"containers":[]}}}}"#,
         );
         assert_eq!(recreate.at(&["spec", "strategy"]), Some(&value(r#"{"type":"Recreate"}"#)));
+        let job = defaulted("batch", "v1", "Job", r#"{"spec":{"template":{"metadata":{"labels":{"a":"b"}}}}}"#);
+        assert_eq!(job.str_at(&["metadata", "labels", "a"]), "b");
+        assert_eq!(
+            job.get("spec"),
+            Some(&value(
+                r#"{"backoffLimit":6,"completionMode":"NonIndexed","completions":1,"manualSelector":false,"parallelism":1,
+                "podReplacementPolicy":"TerminatingOrFailed","suspend":false,"template":{"metadata":{"labels":{"a":"b"}}}}"#
+            ))
+        );
+        // The template of a CronJob is no job yet.
+        let cron = defaulted("batch", "v1", "CronJob", r#"{"spec":{"jobTemplate":{"spec":{"completions":2}}}}"#);
+        assert_eq!(cron.at(&["spec", "jobTemplate"]), Some(&value(r#"{"spec":{"completions":2}}"#)));
         // Only pods, not templates.
         assert_eq!(recreate.at(&["spec", "template", "spec", "enableServiceLinks"]), None);
+    }
+
+    #[test]
+    fn limits_claims_and_autoscalers() {
+        let limits = defaulted(
+            "",
+            "v1",
+            "LimitRange",
+            r#"{"spec":{"limits":[{"type":"Container","max":{"cpu":"2"},"min":{"cpu":"1","memory":"1Gi"}},{"type":"Pod","max":{"cpu":"4"}}]}}"#,
+        );
+        assert_eq!(
+            limits.get("spec"),
+            Some(&value(
+                r#"{"limits":[{"type":"Container","max":{"cpu":"2"},"min":{"cpu":"1","memory":"1Gi"},"default":{"cpu":"2"},
+                "defaultRequest":{"cpu":"2","memory":"1Gi"}},{"type":"Pod","max":{"cpu":"4"}}]}"#
+            ))
+        );
+        let set = defaulted("apps", "v1", "StatefulSet", r#"{"spec":{"volumeClaimTemplates":[{"spec":{}}]}}"#);
+        assert_eq!(
+            set.at(&["spec", "volumeClaimTemplates"]),
+            Some(&value(
+                r#"[{"apiVersion":"v1","kind":"PersistentVolumeClaim","spec":{"volumeMode":"Filesystem"},"status":{"phase":"Pending"}}]"#
+            ))
+        );
+        let scaler = defaulted(
+            "autoscaling",
+            "v2",
+            "HorizontalPodAutoscaler",
+            r#"{"spec":{"behavior":{"scaleUp":{"selectPolicy":"Min"}}}}"#,
+        );
+        assert_eq!(
+            scaler.get("spec"),
+            Some(&value(
+                r#"{"minReplicas":1,"metrics":[{"type":"Resource","resource":{"name":"cpu","target":{"type":"Utilization","averageUtilization":80}}}],
+                "behavior":{"scaleUp":{"selectPolicy":"Min","stabilizationWindowSeconds":0,"policies":[
+                {"type":"Pods","value":4,"periodSeconds":15},{"type":"Percent","value":100,"periodSeconds":15}]},
+                "scaleDown":{"selectPolicy":"Max","policies":[{"type":"Percent","value":100,"periodSeconds":15}]}}}"#
+            ))
+        );
+        let controller =
+            defaulted("", "v1", "ReplicationController", r#"{"spec":{"template":{"metadata":{"labels":{"a":"b"}}}}}"#);
+        assert_eq!(controller.str_at(&["spec", "selector", "a"]), "b");
+        assert_eq!(controller.str_at(&["metadata", "labels", "a"]), "b");
     }
 }

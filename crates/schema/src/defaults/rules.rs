@@ -1,6 +1,6 @@
 //! The defaults of every GA kind (upstream's `pkg/apis/*/v1/defaults.go`).
 
-use super::{Computed, Constant, Constants};
+use super::{Computed, Constant, Constants, kinds};
 use crate::tree::{Map, Value};
 use Constant::{Bool, Empty, Int, Str};
 
@@ -73,7 +73,6 @@ pub(super) const CONSTANTS: Constants = &[
             ("suspend", Bool(false)),
         ],
     ),
-    ("api.batch.v1.JobSpec", &[("completionMode", Str("NonIndexed")), ("suspend", Bool(false))]),
     (
         "api.core.v1.AzureDiskVolumeSource",
         &[
@@ -154,6 +153,7 @@ pub(super) const CONSTANTS: Constants = &[
         "api.flowcontrol.v1.LimitedPriorityLevelConfiguration",
         &[("lendablePercent", Int(0)), ("nominalConcurrencyShares", Int(30))],
     ),
+    ("api.networking.v1.IngressClassParametersReference", &[("scope", Str("Cluster"))]),
     ("api.networking.v1.NetworkPolicyPort", &[("protocol", Str("TCP"))]),
     ("api.rbac.v1.RoleRef", &[("apiGroup", Str("rbac.authorization.k8s.io"))]),
     ("api.resource.v1.DeviceToleration", &[("operator", Str("Equal"))]),
@@ -177,13 +177,19 @@ pub(super) const CONSTANTS: Constants = &[
 pub(super) const COMPUTED: Computed = &[
     ("api.apps.v1.DaemonSetUpdateStrategy", daemon_set_strategy),
     ("api.apps.v1.DeploymentStrategy", deployment_strategy),
+    ("api.apps.v1.StatefulSetSpec", kinds::stateful_set),
     ("api.apps.v1.StatefulSetUpdateStrategy", stateful_set_strategy),
-    ("api.batch.v1.JobSpec", job),
+    ("api.autoscaling.v2.HorizontalPodAutoscalerSpec", kinds::autoscaler),
+    ("api.batch.v1.Job", kinds::job),
     ("api.core.v1.Container", container),
     ("api.core.v1.EphemeralContainer", container),
+    ("api.core.v1.LimitRangeItem", kinds::limit_range_item),
     ("api.core.v1.Namespace", namespace),
     ("api.core.v1.NodeStatus", node_status),
+    ("api.core.v1.PersistentVolume", kinds::pending),
+    ("api.core.v1.PersistentVolumeClaim", kinds::pending),
     ("api.core.v1.PodSpec", pod_spec),
+    ("api.core.v1.ReplicationController", kinds::replication_controller),
     ("api.core.v1.ServicePort", service_port),
     ("api.core.v1.ServiceSpec", service),
     ("api.core.v1.Volume", volume),
@@ -200,7 +206,7 @@ pub(super) const COMPUTED: Computed = &[
 
 pub(super) const AFTER: Computed = &[("api.core.v1.Pod", pod)];
 
-fn set(map: &mut Map, key: &'static str, value: impl Into<Value>) {
+pub(super) fn set(map: &mut Map, key: &'static str, value: impl Into<Value>) {
     if map.get(key).is_none_or(Value::is_null) {
         map.insert(key, value);
     }
@@ -243,17 +249,6 @@ fn stateful_set_strategy(map: &mut Map) {
     {
         set(rolling, "partition", 0);
     }
-}
-
-fn job(map: &mut Map) {
-    if !map.contains_key("completions") && !map.contains_key("parallelism") {
-        map.insert("completions", 1);
-    }
-    set(map, "parallelism", 1);
-    let per_index = map.contains_key("backoffLimitPerIndex");
-    set(map, "backoffLimit", if per_index { i64::from(i32::MAX) } else { 6 });
-    let policy = if map.contains_key("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
-    set(map, "podReplacementPolicy", policy);
 }
 
 /// Whether an image has the tag `latest`, said or implied.

@@ -1,6 +1,6 @@
 //! Scalars: what a leaf of any format becomes as a value of its type, in canonical form.
 
-mod duration;
+pub(crate) mod duration;
 mod time;
 
 pub(crate) use duration::{duration_nanos, duration_text};

@@ -26,6 +26,12 @@ pub(super) fn json_map(map: &Map) -> Raw {
     Raw(String::from_utf8_lossy(&out).into_owned())
 }
 
+/// How Go's json writes a struct of its internal types: every field, by its Go name.
+pub(super) fn shape(fields: &[(&str, Raw)]) -> Raw {
+    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{}", value.0)).collect();
+    Raw(format!("{{{}}}", fields.join(",")))
+}
+
 /// What Go prints for a list of strings that a message shows.
 pub(super) fn json_list(list: List<'_, &str>) -> Raw {
     let items: Vec<String> = list.iter().map(api::field::go_quote).collect();
@@ -190,26 +196,52 @@ pub(super) fn parse_ip(text: &str) -> Option<IpAddr> {
     parts.next().is_none().then(|| IpAddr::V4(Ipv4Addr::from(octets)))
 }
 
+/// An address, without the forms that tools read differently.
 pub(super) fn ip(errors: &mut Errors, path: &Path<'_>, text: &str) -> Option<IpAddr> {
     let parsed = parse_ip(text);
-    if parsed.is_none() {
-        errors.push(FieldError::invalid(path, text, BAD_IP));
-    }
+    let problem = match parsed {
+        None => BAD_IP,
+        Some(_) if text.parse::<IpAddr>().is_err() => "must not have leading 0s",
+        Some(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => "must not be an IPv4-mapped IPv6 address",
+        Some(_) => return parsed,
+    };
+    errors.push(FieldError::invalid(path, text, problem));
     parsed
 }
 
 pub(super) fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = text.split_once('/')?;
     let address = parse_ip(address)?;
-    let bits: u8 = bits.parse().ok()?;
+    let bits: u8 = bits.bytes().all(|b| b.is_ascii_digit()).then(|| bits.parse().ok()).flatten()?;
     (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, bits))
 }
 
+/// The first address of a range.
+pub(super) fn network((address, bits): (IpAddr, u8)) -> IpAddr {
+    match address {
+        IpAddr::V4(ip) => {
+            IpAddr::V4((u32::from(ip) & u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0)).into())
+        }
+        IpAddr::V6(ip) => {
+            IpAddr::V6((u128::from(ip) & u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0)).into())
+        }
+    }
+}
+
+/// A range, without the forms that tools read differently.
 pub(super) fn cidr(errors: &mut Errors, path: &Path<'_>, text: &str) -> Option<(IpAddr, u8)> {
     let parsed = parse_cidr(text);
-    if parsed.is_none() {
-        errors.push(FieldError::invalid(path, text, BAD_CIDR));
-    }
+    let (address, bits) = text.split_once('/').unwrap_or((text, ""));
+    let problem = match parsed {
+        None => BAD_CIDR,
+        Some(_) if address.parse::<IpAddr>().is_err() || bits.len() > 1 && bits.starts_with('0') => {
+            "must not have leading 0s in IP or prefix length"
+        }
+        Some((IpAddr::V6(ip), _)) if ip.to_ipv4_mapped().is_some() => "must not have an IPv4-mapped IPv6 address",
+        Some(range) if network(range) != range.0 => "must not have bits set beyond the prefix length",
+        Some(_) => return parsed,
+    };
+    errors.push(FieldError::invalid(path, text, problem));
     parsed
 }
 
@@ -235,6 +267,25 @@ pub(super) fn non_special_ip(errors: &mut Errors, path: &Path<'_>, text: &str) {
     }
     if link_local_multicast {
         refuse("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
+    }
+}
+
+/// A path below a domain, as `acme.io/foo`.
+pub(super) fn domain_prefixed_path(errors: &mut Errors, path: &Path<'_>, text: &str) {
+    const BAD_PATH: &str = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+    if text.is_empty() {
+        errors.push(FieldError::required(path, ""));
+        return;
+    }
+    let (host, rest) = text.split_once('/').unwrap_or((text, ""));
+    if host.is_empty() || rest.is_empty() {
+        let why = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        errors.push(FieldError::invalid(path, text, why));
+        return;
+    }
+    problems(errors, path, host, names::dns1123_subdomain(host));
+    if !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
+        errors.push(FieldError::invalid(path, rest, BAD_PATH));
     }
 }
 

@@ -7,25 +7,32 @@
 mod admission;
 mod api_service;
 mod apps;
+mod autoscaling;
 mod batch;
 mod certificates;
+mod claim;
 mod classes;
 mod cluster;
 mod conditions;
 mod config;
 mod crd;
 mod device;
+mod disruption;
 mod endpoints;
 mod events;
 mod fields;
 mod flowcontrol;
+mod limits;
 mod metadata;
+mod networking;
 mod pod;
 mod policies;
+mod quota;
 mod rbac;
 mod service;
 mod storage;
-mod volumes;
+mod volume;
+mod volume_source;
 mod warnings;
 mod webhook;
 
@@ -62,14 +69,17 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("", "ConfigMap") => rules!(config::config_map, config::config_map_update),
         ("", "Endpoints") => rules!(endpoints::endpoints, endpoints::endpoints_update, warnings::endpoints),
         ("", "Event") => rules!(events::legacy, events::legacy_update),
+        ("", "LimitRange") => rules!(limits::create),
         ("", "Namespace") => rules!(cluster::namespace, cluster::namespace_update),
         ("", "Node") => rules!(cluster::node, cluster::node_update, warnings::node),
-        ("", "PersistentVolume") => rules!(volumes::volume, volumes::volume_update),
-        ("", "PersistentVolumeClaim") => rules!(volumes::claim, volumes::claim_update),
+        ("", "PersistentVolume") => rules!(volume::create, volume::update, volume::warnings),
+        ("", "PersistentVolumeClaim") => rules!(claim::create, claim::update, claim::warnings),
         ("", "Pod") => rules!(pod::create, pod::update, pod::warnings),
+        ("", "PodTemplate") => rules!(pod::pod_template, pod::pod_template_update, pod::pod_template_warnings),
         ("", "ReplicationController") => {
             rules!(apps::replication_controller, apps::replication_controller_update, apps::warnings)
         }
+        ("", "ResourceQuota") => rules!(quota::create, quota::update),
         ("", "Secret") => rules!(config::secret, config::secret_update),
         ("", "Service") => rules!(service::create, service::update, service::warnings),
         ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => {
@@ -88,11 +98,15 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => rules!(crd::create, crd::update, crd::warnings),
         ("apiregistration.k8s.io", "APIService") => rules!(api_service::create, api_service::update),
-        ("apps", "DaemonSet") => rules!(apps::daemon_set, apps::daemon_set_update, apps::warnings),
+        ("apps", "ControllerRevision") => rules!(apps::revision, apps::revision_update),
+        ("apps", "DaemonSet") => rules!(apps::daemon_set, apps::daemon_set_update, apps::daemon_set_warnings),
         ("apps", "Deployment") => rules!(apps::deployment, apps::deployment_update, apps::warnings),
         ("apps", "ReplicaSet") => rules!(apps::replica_set, apps::replica_set_update, apps::warnings),
-        ("apps", "StatefulSet") => rules!(apps::stateful_set, apps::stateful_set_update, apps::warnings),
-        ("batch", "CronJob") => rules!(batch::cron_job, batch::cron_job_update),
+        ("apps", "StatefulSet") => {
+            rules!(apps::stateful_set, apps::stateful_set_update, apps::stateful_set_warnings)
+        }
+        ("autoscaling", "HorizontalPodAutoscaler") => rules!(autoscaling::create, autoscaling::update),
+        ("batch", "CronJob") => rules!(batch::cron_job, batch::cron_job_update, batch::cron_job_warnings),
         ("batch", "Job") => rules!(batch::job, batch::job_update, batch::warnings),
         ("certificates.k8s.io", "CertificateSigningRequest") => rules!(certificates::create, certificates::update),
         ("coordination.k8s.io", "Lease") => rules!(cluster::lease),
@@ -104,7 +118,17 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
             rules!(flowcontrol::level, flowcontrol::level_update)
         }
+        ("networking.k8s.io", "IPAddress") => rules!(networking::address, networking::address_update),
+        ("networking.k8s.io", "Ingress") => {
+            rules!(networking::ingress, networking::ingress_update, networking::ingress_warnings)
+        }
+        ("networking.k8s.io", "IngressClass") => rules!(networking::class, networking::class_update),
+        ("networking.k8s.io", "NetworkPolicy") => {
+            rules!(networking::policy, networking::policy_update, networking::policy_warnings)
+        }
+        ("networking.k8s.io", "ServiceCIDR") => rules!(networking::service_cidr, networking::service_cidr_update),
         ("node.k8s.io", "RuntimeClass") => rules!(classes::runtime, classes::runtime_update, warnings::runtime_class),
+        ("policy", "PodDisruptionBudget") => rules!(disruption::create, disruption::update),
         ("rbac.authorization.k8s.io", "ClusterRole") => rules!(rbac::cluster_role),
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => {
             rules!(rbac::cluster_role_binding, rbac::cluster_role_binding_update)

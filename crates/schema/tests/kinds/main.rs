@@ -5,10 +5,17 @@ mod certificates;
 mod definitions;
 mod devices;
 mod flow;
+mod jobs;
+mod networks;
 mod others;
+mod pods;
+mod quotas;
 #[path = "../support/rules.rs"]
 mod rules;
+mod scaling;
 mod storage;
+mod volumes;
+mod workloads;
 
 /// An object with a name and these further fields.
 fn named(name: &str, rest: &str) -> String {

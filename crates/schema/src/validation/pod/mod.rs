@@ -5,21 +5,23 @@ mod env;
 mod mount;
 mod network;
 mod probe;
+mod resize;
 pub(super) mod resources;
 pub(super) mod scheduling;
 mod security;
+mod status;
 mod update;
 pub(super) mod volume;
 mod warnings;
 
 pub(super) use update::{diff, update};
-pub(super) use warnings::{old_label, template_warnings, warnings};
+pub(super) use warnings::{final_label, node_selector_warnings, old_label, template_warnings, warnings};
 
 use super::fields::{Errors, labels, problems, required_of, supported_of};
 use super::metadata;
 use crate::tree::Map;
 use crate::view::List;
-use crate::view::core_v1::{Pod, PodSpec, PodTemplateSpec, Volume};
+use crate::view::core_v1::{Pod, PodSpec, PodTemplate, PodTemplateSpec, Volume};
 use crate::view::meta_v1::ObjectMeta;
 use api::{FieldError, Path, names};
 use std::collections::BTreeMap;
@@ -32,7 +34,34 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 pub(super) fn create(object: &Map) -> Errors {
     let mut errors = Errors::new();
     pod(&mut errors, Pod(object));
+    let Some(spec) = Pod(object).spec() else { return errors };
+    let path = Path::root("spec");
+    if !spec.ephemeral_containers().is_empty() {
+        errors.push(FieldError::forbidden(&path.child("ephemeralContainers"), "cannot be set on create"));
+    }
+    if !spec.scheduling_gates().is_empty() && !spec.node_name().unwrap_or("").is_empty() {
+        let why = "cannot be set until all schedulingGates have been cleared";
+        errors.push(FieldError::forbidden(&path.child("nodeName"), why));
+    }
     errors
+}
+
+pub(super) fn pod_template(object: &Map) -> Errors {
+    let mut errors = Errors::new();
+    template(&mut errors, &Path::root("template"), PodTemplate(object).template());
+    errors
+}
+
+pub(super) fn pod_template_update(_: &str, new: &Map, _: &Map) -> Errors {
+    pod_template(new)
+}
+
+pub(super) fn pod_template_warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
+    let mut out = Vec::new();
+    if old.is_none_or(|old| old.get("template") != new.get("template")) {
+        template_warnings(&mut out, &Path::root("template"), PodTemplate(new).template());
+    }
+    out
 }
 
 fn pod(errors: &mut Errors, pod: Pod<'_>) {
@@ -67,10 +96,6 @@ fn pod(errors: &mut Errors, pod: Pod<'_>) {
     }
     container::only_for_pods(errors, &path.child("containers"), spec.containers());
     container::only_for_pods(errors, &path.child("initContainers"), spec.init_containers());
-    if !spec.scheduling_gates().is_empty() && !spec.node_name().unwrap_or("").is_empty() {
-        let why = "cannot be set until all schedulingGates have been cleared";
-        errors.push(FieldError::forbidden(&path.child("nodeName"), why));
-    }
 }
 
 /// A template: the pods of a controller.

@@ -8,7 +8,7 @@ use api::{FieldError, Path, names};
 use std::collections::BTreeSet;
 
 /// Resources that need no domain in their name.
-const STANDARD: [&str; 18] = [
+const STANDARD: [&str; 20] = [
     "cpu",
     "memory",
     "ephemeral-storage",
@@ -27,15 +27,26 @@ const STANDARD: [&str; 18] = [
     "persistentvolumeclaims",
     "storage",
     "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
 ];
-const INTEGERS: [&str; 7] =
-    ["pods", "resourcequotas", "services", "replicationcontrollers", "secrets", "configmaps", "persistentvolumeclaims"];
+const INTEGERS: [&str; 9] = [
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
+    "services.loadbalancers",
+];
 
 pub(in crate::validation) fn is_huge_page(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
-fn is_native(name: &str) -> bool {
+pub(in crate::validation) fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
@@ -43,7 +54,7 @@ pub(in crate::validation) fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-fn overcommit_allowed(name: &str) -> bool {
+pub(in crate::validation) fn overcommit_allowed(name: &str) -> bool {
     is_native(name) && !is_huge_page(name)
 }
 
@@ -65,13 +76,14 @@ pub(in crate::validation) fn resource_name(errors: &mut Errors, path: &Path<'_>,
         problems(errors, path, name, bad);
         return;
     }
-    if !name.contains('/') && !STANDARD.contains(&name) && !is_huge_page(name) {
+    let huge = is_huge_page(name) || name.starts_with("requests.hugepages-");
+    if !name.contains('/') && !STANDARD.contains(&name) && !huge {
         let why = "must be a standard resource type or fully qualified";
         errors.push(FieldError::invalid(path, name, why));
     }
 }
 
-fn container_resource_name(errors: &mut Errors, path: &Path<'_>, name: &str) {
+pub(in crate::validation) fn container_resource_name(errors: &mut Errors, path: &Path<'_>, name: &str) {
     resource_name(errors, path, name);
     if !name.contains('/') {
         if !matches!(name, "cpu" | "memory" | "ephemeral-storage") && !is_huge_page(name) {

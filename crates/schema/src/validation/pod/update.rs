@@ -1,10 +1,10 @@
 //! What may change of a pod, on itself and through its subresources.
 
-use super::super::fields::{Errors, MAX_INT32, inclusive, problems, same};
+use super::super::fields::{Errors, MAX_INT32, inclusive, same};
 use crate::tree::{Map, Value};
 use crate::view::List;
 use crate::view::core_v1::{Container, Pod, PodSpec};
-use api::{FieldError, Path, names};
+use api::{FieldError, Path};
 use std::collections::BTreeSet;
 
 const SPEC: Path<'static> = Path::root("spec");
@@ -16,14 +16,19 @@ pub(in crate::validation) fn update(subresource: &str, new: &Map, old: &Map) -> 
     let mut errors = Errors::new();
     let (Some(new_spec), Some(old_spec)) = (Pod(new).spec(), Pod(old).spec()) else { return super::create(new) };
     match subresource {
-        "status" => status(&mut errors, Pod(new), Pod(old)),
+        "status" => super::status::status(&mut errors, Pod(new), Pod(old)),
         "ephemeralcontainers" => {
             super::pod(&mut errors, Pod(new));
+            annotations(&mut errors, Pod(new), Pod(old));
+            if old.at(&["metadata", "annotations", MIRROR]).is_some() {
+                let why = "static pods do not support ephemeral containers";
+                return vec![FieldError::forbidden(&Path::root(""), why)];
+            }
             ephemeral(&mut errors, new_spec, old_spec);
         }
         "resize" => {
             super::pod(&mut errors, Pod(new));
-            resize(&mut errors, Pod(old), new_spec, old_spec);
+            super::resize::resize(&mut errors, new, old);
         }
         _ => {
             super::pod(&mut errors, Pod(new));
@@ -34,7 +39,7 @@ pub(in crate::validation) fn update(subresource: &str, new: &Map, old: &Map) -> 
     errors
 }
 
-fn annotations(errors: &mut Errors, new: Pod<'_>, old: Pod<'_>) {
+pub(super) fn annotations(errors: &mut Errors, new: Pod<'_>, old: Pod<'_>) {
     let get = |pod: Pod<'_>| pod.metadata().and_then(|metadata| metadata.annotations().get(MIRROR).map(str::to_owned));
     let (new, old) = (get(new), get(old));
     if new != old {
@@ -94,10 +99,60 @@ fn spec(errors: &mut Errors, new: PodSpec<'_>, old: PodSpec<'_>) {
             errors.push(FieldError::invalid(&SPEC.child("nodeSelector"), shown, why));
         }
         take_old(&mut munged, old.0, "nodeSelector");
+        node_affinity(errors, &mut munged, old.0);
     }
     if !same(Some(&Value::Map(munged.clone())), Some(&Value::Map(old.0.clone()))) {
         errors.push(FieldError::forbidden(&SPEC, format!("{MAY_CHANGE}\n{}", diff("PodSpec", old.0, &munged))));
     }
+}
+
+/// Which nodes a gated pod may go to can be narrowed, not widened.
+fn node_affinity(errors: &mut Errors, munged: &mut Map, old: &Map) {
+    const NODE: [&str; 2] = ["affinity", "nodeAffinity"];
+    const TERMS: [&str; 4] =
+        ["affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"];
+    if same(munged.at(&NODE), old.at(&NODE)) {
+        return;
+    }
+    let list = |map: &Map| map.at(&TERMS).and_then(Value::as_list).unwrap_or_default().to_vec();
+    let (now, was) = (list(munged), list(old));
+    let affinity = SPEC.child("affinity");
+    let node = affinity.child("nodeAffinity");
+    let required = node.child("requiredDuringSchedulingIgnoredDuringExecution");
+    let path = required.child("nodeSelectorTerms");
+    if !was.is_empty() && was.len() != now.len() {
+        let why = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        errors.push(FieldError::invalid(&path, super::super::fields::json(munged.at(&TERMS)), why));
+    } else {
+        for (i, (now, _)) in now.iter().zip(&was).enumerate().filter(|(_, (now, was))| !narrows(now, was)) {
+            let why = "only additions are allowed (no mutations or deletions)";
+            errors.push(FieldError::invalid(&path.index(i), super::super::fields::json(Some(now)), why));
+        }
+    }
+    match old.at(&NODE) {
+        Some(value) => munged.set_at(&NODE, value.clone()),
+        None => {
+            munged.remove_at(&NODE);
+        }
+    }
+    let nothing = munged.get("affinity").and_then(Value::as_map).is_some_and(Map::is_empty);
+    if nothing && !old.contains_key("affinity") {
+        munged.remove("affinity");
+    }
+}
+
+/// Whether a term asks for all that the old one did, and perhaps for more.
+fn narrows(now: &Value, was: &Value) -> bool {
+    let list = |term: &Value, field: &str| {
+        let list = term.as_map().and_then(|term| term.get(field)).and_then(Value::as_list);
+        list.unwrap_or_default().to_vec()
+    };
+    let fields = ["matchExpressions", "matchFields"];
+    let empty = |term: &Value| fields.iter().all(|field| list(term, field).is_empty());
+    if empty(was) {
+        return empty(now);
+    }
+    fields.iter().all(|field| list(now, field).starts_with(&list(was, field)))
 }
 
 fn containers<'a>(spec: &'a Map, field: &str) -> impl Iterator<Item = &'a Map> {
@@ -139,7 +194,15 @@ fn images(errors: &mut Errors, path: &Path<'_>, new: List<'_, Container<'_>>, ol
         errors.push(FieldError::forbidden(path, "pod updates may not add or remove containers"));
         return false;
     }
-    // What the image itself must be has been said by the rules of the pod.
+    // That an image must be there has been said by the rules of the pod.
+    for (i, container) in new.iter().enumerate() {
+        let image = container.image().unwrap_or("");
+        if image.trim() != image {
+            let path = path.index(i);
+            let why = "must not have leading or trailing whitespace";
+            errors.push(FieldError::invalid(&path.child("image"), image, why));
+        }
+    }
     true
 }
 
@@ -201,117 +264,6 @@ fn ephemeral(errors: &mut Errors, new: PodSpec<'_>, old: PodSpec<'_>) {
                 errors.push(FieldError::forbidden(&path, why));
             }
             Some(_) => {}
-        }
-    }
-}
-
-fn resize(errors: &mut Errors, old_pod: Pod<'_>, new: PodSpec<'_>, old: PodSpec<'_>) {
-    if old_pod.metadata().is_some_and(|metadata| metadata.annotations().contains_key(MIRROR)) {
-        errors.push(FieldError::forbidden(&Path::root(""), "static pods cannot be resized"));
-        return;
-    }
-    if old.os().and_then(|os| os.name()) == Some("windows") {
-        errors.push(FieldError::forbidden(&Path::root(""), "windows pods cannot be resized"));
-        return;
-    }
-    let mut munged = new.0.clone();
-    for field in ["containers", "initContainers"] {
-        let before: Vec<&Map> = containers(old.0, field).collect();
-        let list = munged.get_mut(field).and_then(Value::as_list_mut);
-        for (i, (now, was)) in list.into_iter().flatten().zip(before).enumerate() {
-            let Some(now) = now.as_map_mut() else { continue };
-            for kind in ["limits", "requests"] {
-                for name in ["cpu", "memory"] {
-                    let had = was.at(&["resources", kind, name]);
-                    if had.is_some() && now.at(&["resources", kind, name]).is_none() {
-                        let path = SPEC.child(field);
-                        let path = path.index(i);
-                        let resources = path.child("resources");
-                        let why = format!("resource {kind} cannot be removed");
-                        errors.push(FieldError::forbidden(&resources.child(kind), why));
-                    }
-                    match had {
-                        Some(value) => {
-                            let path: [&'static str; 4] = ["resources", kind, name, ""];
-                            now.set_at(&path[..3], value.clone());
-                        }
-                        None => {
-                            now.remove_at(&["resources", kind, name]);
-                        }
-                    }
-                }
-            }
-        }
-    }
-    if !same(Some(&Value::Map(munged.clone())), Some(&Value::Map(old.0.clone()))) {
-        let why = format!("only cpu and memory resources are mutable\n{}", diff("PodSpec", old.0, &munged));
-        errors.push(FieldError::forbidden(&SPEC, why));
-    }
-}
-
-fn status(errors: &mut Errors, new: Pod<'_>, old: Pod<'_>) {
-    annotations(errors, new, old);
-    let path = Path::root("status");
-    let (spec, old_spec) = (new.spec(), old.spec());
-    if spec.and_then(|spec| spec.node_name()) != old_spec.and_then(|spec| spec.node_name()) {
-        errors.push(FieldError::forbidden(&path.child("nodeName"), "may not be changed directly"));
-    }
-    let (Some(status), Some(old_status)) = (new.status(), old.status()) else { return };
-    let nominated = status.nominated_node_name().unwrap_or("");
-    if !nominated.is_empty() && old_status.nominated_node_name() != Some(nominated) {
-        problems(errors, &path.child("nominatedNodeName"), nominated, names::dns1123_subdomain(nominated));
-    }
-    for (i, condition) in status.conditions().iter().enumerate() {
-        let kind = condition.type_().unwrap_or("");
-        if kind.is_empty() {
-            errors.push(FieldError::required(&path.child("conditions").index(i).child("type"), ""));
-        }
-    }
-    for (field, new, old) in [
-        ("containerStatuses", status.0.get("containerStatuses"), old_status.0.get("containerStatuses")),
-        ("initContainerStatuses", status.0.get("initContainerStatuses"), old_status.0.get("initContainerStatuses")),
-    ] {
-        transitions(errors, &path.child(field), new, old, old_spec, field == "initContainerStatuses");
-    }
-}
-
-/// Containers that are over and may not start again stay over.
-fn transitions(
-    errors: &mut Errors,
-    path: &Path<'_>,
-    new: Option<&Value>,
-    old: Option<&Value>,
-    spec: Option<PodSpec<'_>>,
-    init: bool,
-) {
-    let Some(spec) = spec else { return };
-    let list = |value: Option<&Value>| value.and_then(Value::as_list).unwrap_or_default().to_vec();
-    let restart = spec.restart_policy().unwrap_or("");
-    if restart == "Always" && !init {
-        return;
-    }
-    let new = list(new);
-    for (i, was) in list(old).iter().filter_map(Value::as_map).enumerate() {
-        let name = was.str_at(&["name"]);
-        let Some(over) = was.at(&["state", "terminated"]).and_then(Value::as_map) else { continue };
-        let failed = over.get("exitCode").and_then(Value::as_i64).unwrap_or(0) != 0;
-        let own = if init { spec.init_containers() } else { spec.containers() };
-        let container = own.iter().find(|container| container.name() == Some(name));
-        let may_restart = container.is_some_and(|container| {
-            !container.restart_policy_rules().is_empty()
-                || match container.restart_policy() {
-                    Some("Always") => true,
-                    Some("OnFailure") => failed,
-                    _ => false,
-                }
-        });
-        if may_restart || (failed && restart != "Never") || (init && restart == "Always") {
-            continue;
-        }
-        let now = new.iter().filter_map(Value::as_map).find(|now| now.str_at(&["name"]) == name);
-        if now.is_some_and(|now| now.at(&["state", "terminated"]).is_none()) {
-            let why = "may not be transitioned to non-terminated state";
-            errors.push(FieldError::forbidden(&path.index(i).child("state"), why));
         }
     }
 }

@@ -1,16 +1,17 @@
 //! Volumes: names, and exactly one source each.
 
 use super::super::fields::{
-    Errors, inclusive, local_descending_path, local_non_reserved_path, no_backsteps, problems, quantity, required,
-    supported_of,
+    Errors, local_descending_path, local_non_reserved_path, problems, quantity, required, supported_of,
+};
+use super::super::volume_source::{
+    Check, aws, azure_disk, fc, flex, flocker, gce, host_path, iscsi, monitors, need, nfs, quobyte, rbd, storage_os,
 };
 use super::Volumes;
 use super::env::{field_ref, resource_ref};
 use crate::tree::{Map, Value};
 use crate::view::core_v1::{
-    AWSElasticBlockStoreVolumeSource, CSIVolumeSource, ClusterTrustBundleProjection, DownwardAPIVolumeFile,
-    GCEPersistentDiskVolumeSource, KeyToPath, NFSVolumeSource, PodCertificateProjection, ProjectedVolumeSource,
-    ServiceAccountTokenProjection, Volume,
+    CSIVolumeSource, ClusterTrustBundleProjection, DownwardAPIVolumeFile, KeyToPath, PodCertificateProjection,
+    ProjectedVolumeSource, ServiceAccountTokenProjection, Volume,
 };
 use crate::view::{List, View};
 use api::{FieldError, Path, names};
@@ -18,8 +19,6 @@ use std::collections::BTreeSet;
 
 const ONE_TYPE: &str = "may not specify more than 1 volume type";
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
-
-type Check = fn(&mut Errors, &Path<'_>, &Map);
 
 /// Sources in the order in which upstream looks at them, which decides who is the second one.
 const SOURCES: &[(&str, Check)] = &[
@@ -34,23 +33,25 @@ const SOURCES: &[(&str, Check)] = &[
     ("glusterfs", |errors, path, map| need(errors, path, map, &["endpoints", "path"])),
     ("flocker", flocker),
     ("persistentVolumeClaim", |errors, path, map| need(errors, path, map, &["claimName"])),
-    ("rbd", |errors, path, map| {
-        monitors(errors, path, map);
-        need(errors, path, map, &["image"]);
+    ("rbd", rbd),
+    ("cinder", |errors, path, map| {
+        need(errors, path, map, &["volumeID"]);
+        if let Some(secret) = map.get("secretRef").and_then(Value::as_map) {
+            need(errors, &path.child("secretRef"), secret, &["name"]);
+        }
     }),
-    ("cinder", |errors, path, map| need(errors, path, map, &["volumeID"])),
     ("cephfs", monitors),
-    ("quobyte", |errors, path, map| need(errors, path, map, &["registry", "volume"])),
+    ("quobyte", quobyte),
     ("downwardAPI", downward),
-    ("fc", |_, _, _| {}),
-    ("flexVolume", |errors, path, map| need(errors, path, map, &["driver"])),
+    ("fc", fc),
+    ("flexVolume", flex),
     ("configMap", config_map),
     ("azureFile", |errors, path, map| need(errors, path, map, &["secretName", "shareName"])),
     ("vsphereVolume", |errors, path, map| need(errors, path, map, &["volumePath"])),
     ("photonPersistentDisk", |errors, path, map| need(errors, path, map, &["pdID"])),
     ("portworxVolume", |errors, path, map| need(errors, path, map, &["volumeID"])),
-    ("azureDisk", |errors, path, map| need(errors, path, map, &["diskName", "diskURI"])),
-    ("storageos", |_, _, _| {}),
+    ("azureDisk", azure_disk),
+    ("storageos", |errors, path, map| storage_os(errors, path, map, &["name"])),
     ("projected", |errors, path, map| projected(errors, path, ProjectedVolumeSource::of(map))),
     ("scaleIO", |errors, path, map| need(errors, path, map, &["gateway", "system", "volumeName"])),
     ("csi", |errors, path, map| csi(errors, path, CSIVolumeSource::of(map))),
@@ -104,18 +105,6 @@ fn source(errors: &mut Errors, path: &Path<'_>, volume: Volume<'_>) {
     }
 }
 
-fn need(errors: &mut Errors, path: &Path<'_>, map: &Map, fields: &[&str]) {
-    for field in fields {
-        required(errors, &path.child(field), Some(map.str_at(&[field])));
-    }
-}
-
-fn monitors(errors: &mut Errors, path: &Path<'_>, map: &Map) {
-    if map.get("monitors").and_then(Value::as_list).is_none_or(<[Value]>::is_empty) {
-        errors.push(FieldError::required(&path.child("monitors"), ""));
-    }
-}
-
 fn empty_dir(errors: &mut Errors, path: &Path<'_>, map: &Map) {
     if quantity(map.str_at(&["sizeLimit"])).signum() < 0 {
         let why = "SizeLimit field must be a valid resource quantity";
@@ -123,36 +112,9 @@ fn empty_dir(errors: &mut Errors, path: &Path<'_>, map: &Map) {
     }
 }
 
-fn host_path(errors: &mut Errors, path: &Path<'_>, map: &Map) {
-    const TYPES: [&str; 8] =
-        ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
-    let target = map.str_at(&["path"]);
-    if !required(errors, &path.child("path"), Some(target)) {
-        return;
-    }
-    no_backsteps(errors, &path.child("path"), target);
-    supported_of(errors, &path.child("type"), map.get("type").and_then(Value::as_str), &TYPES);
-}
-
 fn git_repo(errors: &mut Errors, path: &Path<'_>, map: &Map) {
     need(errors, path, map, &["repository"]);
     local_descending_path(errors, &path.child("directory"), map.str_at(&["directory"]));
-}
-
-fn partition(errors: &mut Errors, path: &Path<'_>, value: Option<i64>) {
-    if let Some(value) = value.filter(|value| !(0..=255).contains(value)) {
-        errors.push(FieldError::invalid(&path.child("partition"), value, inclusive(1, 255)));
-    }
-}
-
-fn gce(errors: &mut Errors, path: &Path<'_>, map: &Map) {
-    need(errors, path, map, &["pdName"]);
-    partition(errors, path, GCEPersistentDiskVolumeSource::of(map).partition());
-}
-
-fn aws(errors: &mut Errors, path: &Path<'_>, map: &Map) {
-    need(errors, path, map, &["volumeID"]);
-    partition(errors, path, AWSElasticBlockStoreVolumeSource::of(map).partition());
 }
 
 fn mode(errors: &mut Errors, path: &Path<'_>, value: Option<i64>) {
@@ -184,40 +146,6 @@ fn key_to_path(errors: &mut Errors, path: &Path<'_>, item: KeyToPath<'_>) {
     required(errors, &path.child("path"), item.path());
     local_non_reserved_path(errors, &path.child("path"), item.path().unwrap_or(""));
     mode(errors, &path.child("mode"), item.mode());
-}
-
-fn nfs(errors: &mut Errors, path: &Path<'_>, map: &Map) {
-    let nfs = NFSVolumeSource(map);
-    required(errors, &path.child("server"), nfs.server());
-    let target = nfs.path().unwrap_or("");
-    required(errors, &path.child("path"), Some(target));
-    if !target.starts_with('/') {
-        errors.push(FieldError::invalid(&path.child("path"), target, "must be an absolute path"));
-    }
-}
-
-fn iscsi(errors: &mut Errors, path: &Path<'_>, map: &Map) {
-    need(errors, path, map, &["targetPortal"]);
-    let iqn = map.str_at(&["iqn"]);
-    if required(errors, &path.child("iqn"), Some(iqn)) && !["iqn", "eui", "naa"].iter().any(|p| iqn.starts_with(p)) {
-        let why = "must be valid format starting with iqn, eui, or naa";
-        errors.push(FieldError::invalid(&path.child("iqn"), iqn, why));
-    }
-    let lun = map.get("lun").and_then(Value::as_i64).unwrap_or(0);
-    if !(0..=255).contains(&lun) {
-        errors.push(FieldError::invalid(&path.child("lun"), lun, inclusive(0, 255)));
-    }
-}
-
-fn flocker(errors: &mut Errors, path: &Path<'_>, map: &Map) {
-    let (name, id) = (map.str_at(&["datasetName"]), map.str_at(&["datasetUUID"]));
-    if name.is_empty() && id.is_empty() {
-        errors.push(FieldError::required(path, "one of datasetName and datasetUUID is required"));
-    }
-    if !name.is_empty() && !id.is_empty() {
-        let why = "resource";
-        errors.push(FieldError::invalid(path, why, "datasetName and datasetUUID can not be specified simultaneously"));
-    }
 }
 
 fn downward(errors: &mut Errors, path: &Path<'_>, map: &Map) {
@@ -379,7 +307,7 @@ fn ephemeral(errors: &mut Errors, path: &Path<'_>, map: &Map) {
     let path = path.child("volumeClaimTemplate");
     let claim = crate::view::core_v1::PersistentVolumeClaimTemplate(template);
     super::super::metadata::template(errors, &path.child("metadata"), claim.metadata());
-    super::super::volumes::claim_spec(errors, &path.child("spec"), claim.spec());
+    super::super::claim::claim_spec(errors, &path.child("spec"), claim.spec());
 }
 
 fn image(errors: &mut Errors, path: &Path<'_>, map: &Map) {

@@ -2,7 +2,7 @@
 
 use super::super::fields::quantity;
 use crate::tree::{Map, Value};
-use crate::view::core_v1::{Container, Pod, PodSpec, PodTemplateSpec};
+use crate::view::core_v1::{Container, NodeSelector, Pod, PodSpec, PodTemplateSpec};
 use crate::view::meta_v1::ObjectMeta;
 use api::{Path, names};
 use std::collections::BTreeMap;
@@ -29,6 +29,37 @@ const OLD_VOLUMES: [(&str, &str); 9] = [
     ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
     ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
 ];
+
+/// Labels of old, and the names that they have got for good.
+const FINAL_LABELS: [(&str, &str); 5] = [
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+];
+
+/// The final name of a label of old.
+pub(in crate::validation) fn final_label(key: &str) -> Option<&'static str> {
+    FINAL_LABELS.iter().find(|(old, _)| *old == key).map(|(_, name)| *name)
+}
+
+/// Labels of old in the terms of a node selector.
+pub(in crate::validation) fn node_selector_warnings(
+    out: &mut Vec<String>,
+    path: &Path<'_>,
+    selector: NodeSelector<'_>,
+) {
+    for (t, term) in selector.node_selector_terms().iter().enumerate() {
+        for (e, expression) in term.match_expressions().iter().enumerate() {
+            let key = expression.key().unwrap_or("");
+            if let Some(why) = old_label(key) {
+                let place = format!("nodeSelectorTerms[{t}].matchExpressions[{e}].key");
+                out.push(format!("{}: {key} is {why}", path.child(&place)));
+            }
+        }
+    }
+}
 
 /// Why a label of nodes is a former one.
 pub(in crate::validation) fn old_label(key: &str) -> Option<&'static str> {
@@ -88,17 +119,8 @@ fn of_spec(
         .and_then(|affinity| affinity.node_affinity())
         .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution())
     {
-        for (t, term) in selector.node_selector_terms().iter().enumerate() {
-            for (e, expression) in term.match_expressions().iter().enumerate() {
-                let key = expression.key().unwrap_or("");
-                if let Some(why) = old_label(key) {
-                    let place = format!(
-                        "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[{t}].matchExpressions[{e}].key"
-                    );
-                    out.push(format!("{}: {key} is {why}", path.child(&place)));
-                }
-            }
-        }
+        let place = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution";
+        node_selector_warnings(out, &path.child(place), selector);
     }
     for (i, constraint) in spec.topology_spread_constraints().iter().enumerate() {
         let key = constraint.topology_key().unwrap_or("");

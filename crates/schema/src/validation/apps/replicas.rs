@@ -1,0 +1,74 @@
+//! ReplicaSets and ReplicationControllers.
+
+use super::{EMPTY, SPEC, at_most, counts, matches, mismatch, replicated, selector};
+use crate::tree::Map;
+use crate::validation::fields::{Errors, immutable, non_negative};
+use crate::view::apps_v1::{ReplicaSet, ReplicaSetSpec};
+use crate::view::core_v1::{ReplicationController, ReplicationControllerSpec};
+use api::FieldError;
+
+pub(in crate::validation) fn replica_set(object: &Map) -> Errors {
+    let mut errors = Errors::new();
+    let spec = ReplicaSet(object).spec().unwrap_or(ReplicaSetSpec(&EMPTY));
+    non_negative(&mut errors, &SPEC.child("replicas"), spec.replicas());
+    non_negative(&mut errors, &SPEC.child("minReadySeconds"), spec.min_ready_seconds());
+    if selector(&mut errors, "deployment", "invalid label selector", spec.selector()) {
+        matches(&mut errors, spec.selector(), spec.template());
+        replicated(&mut errors, "ReplicaSet", spec.template());
+    }
+    errors
+}
+
+pub(in crate::validation) fn replica_set_update(subresource: &str, new: &Map, old: &Map) -> Errors {
+    if subresource == "status" {
+        return status(new);
+    }
+    let mut errors = replica_set(new);
+    immutable(&mut errors, &SPEC.child("selector"), new.at(&["spec", "selector"]), old.at(&["spec", "selector"]));
+    errors
+}
+
+pub(in crate::validation) fn replication_controller(object: &Map) -> Errors {
+    let mut errors = Errors::new();
+    let spec = ReplicationController(object).spec().unwrap_or(ReplicationControllerSpec(&EMPTY));
+    non_negative(&mut errors, &SPEC.child("minReadySeconds"), spec.min_ready_seconds());
+    let picks = spec.selector();
+    if picks.is_empty() {
+        errors.push(FieldError::required(&SPEC.child("selector"), ""));
+    }
+    if spec.replicas().is_none() {
+        errors.push(FieldError::required(&SPEC.child("replicas"), ""));
+    }
+    non_negative(&mut errors, &SPEC.child("replicas"), spec.replicas());
+    let Some(template) = spec.template() else {
+        errors.push(FieldError::required(&SPEC.child("template"), ""));
+        return errors;
+    };
+    let labels = template.metadata().map(|metadata| metadata.labels());
+    if picks.iter().any(|(key, value)| labels.and_then(|labels| labels.get(key)) != Some(value)) {
+        mismatch(&mut errors, &SPEC.child("template"), Some(template));
+    }
+    replicated(&mut errors, "ReplicationController", Some(template));
+    errors
+}
+
+pub(in crate::validation) fn replication_controller_update(subresource: &str, new: &Map, _: &Map) -> Errors {
+    if subresource == "status" { status(new) } else { replication_controller(new) }
+}
+
+fn status(new: &Map) -> Errors {
+    const COUNTS: [&str; 6] = [
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "terminatingReplicas",
+        "observedGeneration",
+    ];
+    let mut errors = Errors::new();
+    counts(&mut errors, new, &COUNTS);
+    let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+    at_most(&mut errors, new, &parts, "replicas", "status.replicas");
+    at_most(&mut errors, new, &["availableReplicas"], "readyReplicas", "readyReplicas");
+    errors
+}

@@ -1,0 +1,265 @@
+//! Ingresses, network policies, addresses and ranges.
+
+use crate::{check_created, check_updated, named, rules};
+use schema::validation;
+
+const GROUP: &str = "networking.k8s.io";
+
+fn ingress(path: &str) -> String {
+    named("i", &format!(r#""spec":{{"rules":[{{"host":"a.b","http":{{"paths":[{{{path}}}]}}}}]}}"#))
+}
+
+#[test]
+fn ingresses() {
+    const BACKEND: &str = r#""backend":{"service":{"name":"s","port":{"number":80}}}"#;
+    let spec = |spec: &str| named("i", &format!(r#""spec":{{{spec}}}"#));
+    let path = |kind: &str, text: &str| ingress(&format!(r#""pathType":"{kind}","path":"{text}",{BACKEND}"#));
+    let at = |why: &str| format!("spec.rules[0].http.paths[0].{why}");
+    for (object, expected) in [
+        (path("Prefix", "/"), vec![]),
+        (path("ImplementationSpecific", ""), vec![]),
+        (
+            path("Exact", "a//b"),
+            vec![
+                at(r#"path: Invalid value: "a//b": must be an absolute path"#),
+                at(r#"path: Invalid value: "a//b": must not contain '//'"#),
+            ],
+        ),
+        (path("Prefix", "/a/.."), vec![at(r#"path: Invalid value: "/a/..": cannot end with '/..'"#)]),
+        (
+            path("x", "/"),
+            vec![at(
+                r#"pathType: Unsupported value: "x": supported values: "Exact", "ImplementationSpecific", "Prefix""#,
+            )],
+        ),
+        (ingress(BACKEND), vec![at("pathType: Required value: pathType must be specified")]),
+        (
+            ingress(r#""pathType":"Exact","path":"/","backend":{}"#),
+            vec![at(r#"backend: Invalid value: "": resource or service backend is required"#)],
+        ),
+        (
+            ingress(r#""pathType":"Exact","path":"/","backend":{"service":{"name":"s","port":{}}}"#),
+            vec![at("backend: Required value: port name or number is required")],
+        ),
+        (
+            ingress(
+                r#""pathType":"Exact","path":"/","backend":{"service":{"name":"s","port":{"name":"http","number":80}}}"#,
+            ),
+            vec![at(r#"backend: Invalid value: "": cannot set both port name & port number"#)],
+        ),
+        (
+            ingress(r#""pathType":"Exact","path":"/","backend":{"resource":{"kind":"","name":"a/b"}}"#),
+            vec![
+                at("backend.resource.kind: Required value"),
+                at(r#"backend.resource.name: Invalid value: "a/b": may not contain '/'"#),
+            ],
+        ),
+        (
+            spec(r#""tls":[]"#),
+            vec!["spec: Invalid value: null: either `defaultBackend` or `rules` must be specified".to_owned()],
+        ),
+        (spec(r#""rules":[{"http":{"paths":[]}}]"#), vec!["spec.rules[0].http.paths: Required value".to_owned()]),
+        (
+            spec(r#""rules":[{"host":"10.0.0.1"}]"#),
+            vec![r#"spec.rules[0].host: Invalid value: "10.0.0.1": must be a DNS name, not an IP address"#.to_owned()],
+        ),
+    ] {
+        assert_eq!(rules::created(GROUP, "v1", "Ingress", &object), expected, "{object}");
+    }
+    let classed =
+        path("Prefix", "/").replace(r#""name":"i""#, r#""name":"i","annotations":{"kubernetes.io/ingress.class":"a"}"#);
+    let both = classed.replace(r#"{"rules""#, r#"{"ingressClassName":"b","rules""#);
+    check_created(
+        GROUP,
+        "Ingress",
+        &[(
+            &both,
+            &[
+                r#"annotations.kubernetes.io/ingress.class: Invalid value: "a": must match `ingressClassName` when both are specified"#,
+            ],
+        )],
+    );
+    let object = rules::object(GROUP, "v1", "Ingress", &classed);
+    assert_eq!(
+        validation::warnings(GROUP, "Ingress", &object, None),
+        ["annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead"]
+    );
+    let status = named("i", r#""status":{"loadBalancer":{"ingress":[{"ip":"010.0.0.1"}]}}"#);
+    check_updated(
+        GROUP,
+        "Ingress",
+        "status",
+        &status,
+        &[
+            (r#"{"ip""#, r#"{"hostname":"a.b"},{"ip""#, &[]),
+            (
+                "010.0.0.1",
+                "10.0.0.01",
+                &[r#"status.loadBalancer.ingress[0].ip: Invalid value: "10.0.0.01": must not have leading 0s"#],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn ingress_classes() {
+    let class = |spec: &str| named("c", &format!(r#""spec":{{{spec}}}"#));
+    let with =
+        |reference: &str| class(&format!(r#""controller":"a.b/c","parameters":{{"kind":"K","name":"n"{reference}}}"#));
+    check_created(
+        GROUP,
+        "IngressClass",
+        &[
+            (&with(""), &[]),
+            (&class(""), &["spec.controller: Required value"]),
+            (
+                &class(r#""controller":"x""#),
+                &[r#"spec.controller: Invalid value: "x": must be a domain-prefixed path (such as "acme.io/foo")"#],
+            ),
+            (
+                &with(r#","scope":"Namespace""#),
+                &["spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'"],
+            ),
+            (
+                &with(r#","scope":"Cluster","namespace":"n""#),
+                &["spec.parameters.namespace: Forbidden: `parameters.scope` is set to 'Cluster'"],
+            ),
+            (
+                &with(r#","scope":"x""#),
+                &[r#"spec.parameters.scope: Unsupported value: "x": supported values: "Cluster", "Namespace""#],
+            ),
+        ],
+    );
+    let cases: &[(&str, &str, &[&str])] =
+        &[("a.b/c", "a.b/d", &[r#"spec.controller: Invalid value: "a.b/d": field is immutable"#])];
+    check_updated(GROUP, "IngressClass", "", &with(""), cases);
+}
+
+#[test]
+fn network_policies() {
+    let policy = |spec: &str| named("p", &format!(r#""spec":{{"podSelector":{{}},{spec}}}"#));
+    let from = |peer: &str| policy(&format!(r#""ingress":[{{"from":[{peer}]}}]"#));
+    let port = |port: &str| policy(&format!(r#""egress":[{{"ports":[{{{port}}}]}}]"#));
+    let at = "spec.ingress[0].from[0]";
+    for (object, expected) in [
+        (from(r#"{"ipBlock":{"cidr":"10.0.0.0/8","except":["10.1.0.0/16"]}}"#), vec![]),
+        (port(r#""port":1,"endPort":5"#), vec![]),
+        (from("{}"), vec![format!("{at}: Required value: must specify a peer")]),
+        (
+            from(r#"{"podSelector":{},"ipBlock":{"cidr":"10.0.0.0/8"}}"#),
+            vec![format!("{at}: Forbidden: may not specify both ipBlock and another peer")],
+        ),
+        (from(r#"{"ipBlock":{"cidr":""}}"#), vec![format!("{at}.ipBlock.cidr: Required value")]),
+        (
+            from(r#"{"ipBlock":{"cidr":"10.0.0.1/8"}}"#),
+            vec![format!(
+                r#"{at}.ipBlock.cidr: Invalid value: "10.0.0.1/8": must not have bits set beyond the prefix length"#
+            )],
+        ),
+        (
+            from(r#"{"ipBlock":{"cidr":"10.0.0.0/8","except":["10.0.0.0/8","11.0.0.0/16","x"]}}"#),
+            vec![
+                format!(r#"{at}.ipBlock.except[0]: Invalid value: "10.0.0.0/8": must be a strict subset of `cidr`"#),
+                format!(r#"{at}.ipBlock.except[1]: Invalid value: "11.0.0.0/16": must be a strict subset of `cidr`"#),
+                format!(
+                    r#"{at}.ipBlock.except[2]: Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"#
+                ),
+            ],
+        ),
+        (
+            port(r#""port":5,"endPort":1"#),
+            vec![
+                "spec.egress[0].ports[0].endPort: Invalid value: 1: must be greater than or equal to `port`".to_owned(),
+            ],
+        ),
+        (
+            port(r#""port":"http","endPort":1"#),
+            vec![
+                "spec.egress[0].ports[0].endPort: Invalid value: 1: may not be specified when `port` is non-numeric"
+                    .to_owned(),
+            ],
+        ),
+        (
+            port(r#""endPort":1,"protocol":"x""#),
+            vec![
+                r#"spec.egress[0].ports[0].protocol: Unsupported value: "x": supported values: "TCP", "UDP", "SCTP""#
+                    .to_owned(),
+                "spec.egress[0].ports[0].endPort: Invalid value: 1: may not be specified when `port` is not specified"
+                    .to_owned(),
+            ],
+        ),
+        (
+            policy(r#""policyTypes":["Sideways"]"#),
+            vec![
+                r#"spec.policyTypes[0]: Unsupported value: "Sideways": supported values: "Ingress", "Egress""#
+                    .to_owned(),
+            ],
+        ),
+    ] {
+        assert_eq!(rules::created(GROUP, "v1", "NetworkPolicy", &object), expected, "{object}");
+    }
+    // A range that was there stays, wherever it goes.
+    let old = from(r#"{"ipBlock":{"cidr":"010.0.0.0/8"}}"#);
+    assert_eq!(rules::updated(GROUP, "v1", "NetworkPolicy", "", &old, &old), Vec::<String>::new());
+    let object = rules::object(GROUP, "v1", "NetworkPolicy", &from(r#"{"ipBlock":{"cidr":"2001:DB8::/64"}}"#));
+    assert_eq!(
+        validation::warnings(GROUP, "NetworkPolicy", &object, None),
+        [
+            r#"spec.ingress[0].from[0].ipBlock.cidr: IPv6 CIDR value "2001:DB8::/64" should be in RFC 5952 canonical format (suggestion: "2001:db8::/64")"#
+        ]
+    );
+}
+
+#[test]
+fn addresses_and_ranges() {
+    let address = named("10.0.0.1", r#""spec":{"parentRef":{"resource":"services","name":"s","namespace":"n"}}"#);
+    check_created(
+        GROUP,
+        "IPAddress",
+        &[
+            (&address, &[]),
+            (&named("10.0.0.1", r#""spec":{}"#), &["spec.parentRef: Required value"]),
+            (
+                &named("10.0.0.1", r#""spec":{"parentRef":{"group":"A","name":"a/b"}}"#),
+                &[
+                    "spec.parentRef.group: Invalid value: \"A\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+                    "spec.parentRef.resource: Required value",
+                    r#"spec.parentRef.name: Invalid value: "a/b": may not contain '/'"#,
+                ],
+            ),
+        ],
+    );
+    let other =
+        r#"spec.parentRef: Invalid value: {"name":"t","namespace":"n","resource":"services"}: field is immutable"#;
+    check_updated(GROUP, "IPAddress", "", &address, &[(r#""s""#, r#""t""#, &[other])]);
+    let range = |list: &str| named("r", &format!(r#""spec":{{"cidrs":{list}}}"#));
+    check_created(
+        GROUP,
+        "ServiceCIDR",
+        &[
+            (&range(r#"["10.0.0.0/24","2001:db8::/64"]"#), &[]),
+            (&range("[]"), &["spec.cidrs: Required value: at least one CIDR required"]),
+            (
+                &range(r#"["10.0.0.0/24","10.1.0.0/24"]"#),
+                &[
+                    r#"spec.cidrs: Invalid value: ["10.0.0.0/24","10.1.0.0/24"]: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"#,
+                ],
+            ),
+            (
+                &range(r#"["2001:DB8::/64"]"#),
+                &[r#"spec.cidrs[0]: Invalid value: "2001:DB8::/64": must be in canonical form ("2001:db8::/64")"#],
+            ),
+        ],
+    );
+    check_updated(
+        GROUP,
+        "ServiceCIDR",
+        "",
+        &range(r#"["10.0.0.0/24"]"#),
+        &[
+            (r#"24"]"#, r#"24","2001:db8::/64"]"#, &[]),
+            ("10.0", "10.1", &[r#"spec.cidrs[0]: Invalid value: "10.1.0.0/24": field is immutable"#]),
+            (r#"["10.0.0.0/24"]"#, "[]", &["spec.cidrs: Invalid value: null: field is immutable"]),
+        ],
+    );
+}

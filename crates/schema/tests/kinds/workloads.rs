@@ -1,0 +1,271 @@
+//! Controllers of pods.
+
+use crate::{check_created, check_updated, named, rules};
+use schema::validation;
+
+const SELECTOR: &str = r#""selector":{"matchLabels":{"a":"b"}}"#;
+const TEMPLATE: &str =
+    r#""template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}"#;
+const MISMATCH: &str =
+    r#"spec.template.metadata.labels: Invalid value: {"a":"b"}: `selector` does not match template `labels`"#;
+
+fn spec(rest: &str) -> String {
+    named("x", &format!(r#""spec":{{{SELECTOR},{TEMPLATE}{rest}}}"#))
+}
+
+/// What a kind says of a spec with these further fields.
+fn check(kind: &str, cases: &[(&str, &[&str])]) {
+    for (rest, expected) in cases {
+        check_created("apps", kind, &[(&spec(rest), expected)]);
+    }
+}
+
+#[test]
+fn all_of_them() {
+    for kind in ["Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"] {
+        check(kind, &[("", &[])]);
+        let other = spec("").replace(r#""matchLabels":{"a":"b"}"#, r#""matchLabels":{"a":"c"}"#);
+        check_created("apps", kind, &[(&other, &[MISMATCH])]);
+        let never =
+            spec("").replace(r#""containers""#, r#""restartPolicy":"Never","activeDeadlineSeconds":5,"containers""#);
+        let whose = if kind == "Deployment" { "ReplicaSet" } else { kind };
+        let expected = [
+            r#"spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always""#.to_owned(),
+            format!(
+                "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in {whose} is not Supported"
+            ),
+        ];
+        assert_eq!(rules::created("apps", "v1", kind, &never), expected, "{kind}");
+    }
+    let without = named("x", &format!(r#""spec":{{{TEMPLATE}}}"#));
+    for kind in ["Deployment", "ReplicaSet", "StatefulSet"] {
+        check_created("apps", kind, &[(&without, &["spec.selector: Required value", MISMATCH])]);
+        let empty = spec("").replace(r#"{"matchLabels":{"a":"b"}}"#, "{}");
+        let name = if kind == "StatefulSet" { "statefulset" } else { "deployment" };
+        let why = format!("spec.selector: Invalid value: {{}}: empty selector is invalid for {name}");
+        check_created("apps", kind, &[(&empty, &[&why])]);
+    }
+    check_created("apps", "DaemonSet", &[(&without, &[MISMATCH])]);
+    let bad = spec("").replace(r#""matchLabels":{"a":"b"}"#, r#""matchExpressions":[{"key":"a","operator":"Is"}]"#);
+    check_created(
+        "apps",
+        "Deployment",
+        &[(
+            &bad,
+            &[
+                r#"spec.selector.matchExpressions[0].operator: Invalid value: "Is": not a valid selector operator"#,
+                r#"spec.selector: Invalid value: {"matchExpressions":[{"key":"a","operator":"Is"}]}: invalid label selector"#,
+            ],
+        )],
+    );
+}
+
+#[test]
+fn deployments() {
+    check(
+        "Deployment",
+        &[
+            (r#","replicas":-1"#, &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]),
+            (
+                r#","strategy":{"type":"x"}"#,
+                &[
+                    r#"spec.strategy: Unsupported value: {"Type":"x","RollingUpdate":null}: supported values: "Recreate", "RollingUpdate""#,
+                ],
+            ),
+            (
+                r#","strategy":{"rollingUpdate":{"maxUnavailable":0,"maxSurge":"0%"}}"#,
+                &["spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"],
+            ),
+            (
+                r#","strategy":{"type":"Recreate","rollingUpdate":{"maxSurge":1}}"#,
+                &["spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"],
+            ),
+            (
+                r#","minReadySeconds":600"#,
+                &["spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"],
+            ),
+        ],
+    );
+    let old = named("x", r#""status":{"replicas":3,"readyReplicas":2,"availableReplicas":1,"collisionCount":2}"#);
+    check_updated(
+        "apps",
+        "Deployment",
+        "status",
+        &old,
+        &[
+            (
+                r#""readyReplicas":2"#,
+                r#""readyReplicas":4"#,
+                &["status.readyReplicas: Invalid value: 4: cannot be greater than status.replicas"],
+            ),
+            (
+                r#""availableReplicas":1"#,
+                r#""availableReplicas":3"#,
+                &["status.availableReplicas: Invalid value: 3: cannot be greater than readyReplicas"],
+            ),
+            (
+                r#""replicas":3"#,
+                r#""replicas":3,"terminatingReplicas":-1"#,
+                &["status.terminatingReplicas: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+            (
+                r#""collisionCount":2"#,
+                r#""collisionCount":1"#,
+                &["status.collisionCount: Invalid value: 1: cannot be decremented"],
+            ),
+            (r#","collisionCount":2"#, "", &["status.collisionCount: Invalid value: 0: cannot be decremented"]),
+        ],
+    );
+}
+
+#[test]
+fn selectors_stay() {
+    for kind in ["Deployment", "ReplicaSet", "DaemonSet"] {
+        let old = spec("");
+        let new = old.replace(r#""a":"b""#, r#""a":"c""#);
+        assert_eq!(
+            rules::updated("apps", "v1", kind, "", &new, &old),
+            [r#"spec.selector: Invalid value: {"matchLabels":{"a":"c"}}: field is immutable"#],
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn stateful_sets() {
+    check(
+        "StatefulSet",
+        &[
+            (
+                r#","podManagementPolicy":"x""#,
+                &[r#"spec.podManagementPolicy: Invalid value: "x": must be 'OrderedReady' or 'Parallel'"#],
+            ),
+            (
+                r#","updateStrategy":{"type":"x"}"#,
+                &[
+                    r#"spec.updateStrategy: Invalid value: {"Type":"x","RollingUpdate":null}: must be 'RollingUpdate' or 'OnDelete'"#,
+                ],
+            ),
+            (
+                r#","updateStrategy":{"type":"OnDelete","rollingUpdate":{"partition":1}}"#,
+                &[
+                    r#"spec.updateStrategy.rollingUpdate: Invalid value: {"Partition":1,"MaxUnavailable":null}: only allowed for updateStrategy 'RollingUpdate'"#,
+                ],
+            ),
+            (
+                r#","updateStrategy":{"rollingUpdate":{"partition":-1,"maxUnavailable":0}}"#,
+                &[
+                    "spec.updateStrategy.rollingUpdate.partition: Invalid value: -1: must be greater than or equal to 0",
+                    "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0",
+                ],
+            ),
+            (
+                r#","persistentVolumeClaimRetentionPolicy":{"whenDeleted":"x"}"#,
+                &[
+                    r#"spec.persistentVolumeClaimRetentionPolicy.whenDeleted: Unsupported value: "x": supported values: "Retain", "Delete""#,
+                ],
+            ),
+            (
+                r#","ordinals":{"start":-1}"#,
+                &["spec.ordinals.start: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+            // Volumes that claims will make are not there yet, and how much is kept is a matter of a warning.
+            (r#","revisionHistoryLimit":-1"#, &[]),
+        ],
+    );
+    let mounts = spec("").replace(r#""image":"i""#, r#""image":"i","volumeMounts":[{"name":"data","mountPath":"/d"}]"#);
+    check_created("apps", "StatefulSet", &[(&mounts, &[])]);
+    let why = "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+    check_updated(
+        "apps",
+        "StatefulSet",
+        "",
+        &spec(r#","serviceName":"s""#),
+        &[
+            (r#""serviceName":"s""#, r#""serviceName":"t""#, &[why]),
+            (r#""serviceName":"s""#, r#""serviceName":"s","podManagementPolicy":"Parallel""#, &[why]),
+            (r#""serviceName":"s""#, r#""serviceName":"s","replicas":5,"minReadySeconds":3"#, &[]),
+            (r#""image":"i""#, r#""image":"j""#, &[]),
+        ],
+    );
+    let warned = rules::object("apps", "v1", "StatefulSet", &spec(r#","revisionHistoryLimit":-1"#));
+    assert_eq!(
+        validation::warnings("apps", "StatefulSet", &warned, None),
+        ["spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"]
+    );
+}
+
+#[test]
+fn daemon_sets() {
+    check(
+        "DaemonSet",
+        &[
+            (
+                r#","updateStrategy":{"type":"x"}"#,
+                &[
+                    r#"spec.updateStrategy: Unsupported value: {"Type":"x","RollingUpdate":null}: supported values: "RollingUpdate", "OnDelete""#,
+                ],
+            ),
+            (
+                r#","updateStrategy":{"rollingUpdate":{"maxUnavailable":0,"maxSurge":0}}"#,
+                &["spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0"],
+            ),
+            (
+                r#","updateStrategy":{"rollingUpdate":{"maxUnavailable":1,"maxSurge":"101%"}}"#,
+                &[
+                    r#"spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: "101%": must not be greater than 100%"#,
+                    r#"spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: "101%": may not be set when maxUnavailable is non-zero"#,
+                ],
+            ),
+        ],
+    );
+    let old = named("x", r#""status":{"numberReady":1}"#);
+    let why = "status.numberReady: Invalid value: -1: must be greater than or equal to 0";
+    check_updated("apps", "DaemonSet", "status", &old, &[(":1", ":-1", &[why])]);
+}
+
+#[test]
+fn replication_controllers() {
+    let spec = |selector: &str| named("x", &format!(r#""spec":{{"selector":{selector},{TEMPLATE}}}"#));
+    check_created(
+        "",
+        "ReplicationController",
+        &[
+            (&spec(r#"{"a":"b"}"#), &[]),
+            (&spec("{}"), &[]),
+            (&spec(r#"{"a":"c"}"#), &[MISMATCH]),
+            (
+                &named("x", r#""spec":{"replicas":-1}"#),
+                &[
+                    "spec.selector: Required value",
+                    "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+                    "spec.template: Required value",
+                ],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn controller_revisions() {
+    let whole = named("x", r#""revision":1,"data":{"a":1}"#);
+    check_created(
+        "apps",
+        "ControllerRevision",
+        &[
+            (&whole, &[]),
+            (
+                &named("x", r#""revision":-1"#),
+                &[
+                    "data: Required value: data is mandatory",
+                    "revision: Invalid value: -1: must be greater than or equal to 0",
+                ],
+            ),
+        ],
+    );
+    let cases: &[(&str, &str, &[&str])] = &[
+        (r#""a":1"#, r#""a":2"#, &[r#"data: Invalid value: {"a":2}: field is immutable"#]),
+        (r#""revision":1"#, r#""revision":2"#, &[]),
+    ];
+    check_updated("apps", "ControllerRevision", "", &whole, cases);
+}
