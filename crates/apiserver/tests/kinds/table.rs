@@ -194,7 +194,7 @@ pub const ROWS: &[Row] = &[
     row("networking.k8s.io/v1", "NetworkPolicy", "x$N",
         "{spec: {podSelector: {}}}",
         "{spec: {policyTypes: [Ingress, Egress], ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}, {podSelector: {matchLabels: {a: b}}, namespaceSelector: {matchLabels: {a: b}}}], ports: [{port: 80, endPort: 90, protocol: TCP}]}], egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}], ports: [{port: dns, protocol: UDP}]}]}}",
-        25),
+        20),
     row("networking.k8s.io/v1", "ServiceCIDR", "x$N",
         "{spec: {cidrs: [10.11$N.0.0/24]}}",
         "{}",
