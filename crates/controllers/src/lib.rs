@@ -51,10 +51,10 @@ pub trait Clients: Send + Sync {
 /// What the controllers are told at start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Names this process in the election.
-    pub identity: String,
-    /// Whether to hold the Lease `kube-system/kube-controller-manager` before acting.
-    pub leader_elect: bool,
+    /// The Lease to hold before acting; `None`: there is nobody to elect against.
+    pub election: Option<leader::Election>,
+    /// Which controllers run, as upstream's `--controllers` says it: [`is_enabled`].
+    pub controllers: Vec<String>,
     /// The cluster's CA, published in every namespace.
     pub root_ca: String,
     /// The network that nodes' pod networks are cut from, and the prefix of each.
@@ -139,28 +139,53 @@ pub const CONTROLLERS: &[(&str, fn(&Context) -> Running)] = &[
     ("ttl-after-finished-controller", ttl_after_finished::controller),
 ];
 
-/// Runs every controller until shutdown, under the election when asked.
+/// Whether a list such as `*,-node-ipam-controller` wants a controller: by its name or not, else when everything is.
+pub fn is_enabled(list: &[String], name: &str) -> bool {
+    for entry in list {
+        if entry == name {
+            return true;
+        }
+        if entry.strip_prefix('-') == Some(name) {
+            return false;
+        }
+    }
+    list.iter().any(|entry| entry == "*")
+}
+
+/// Runs every controller that is wanted until shutdown, under the election when asked.
 ///
 /// # Errors
 /// The first failure of a controller or an informer; and the loss of the Lease, as nothing may act without it.
 pub async fn run(config: Config, clients: Arc<dyn Clients>, shutdown: CancellationToken) -> Result<(), Error> {
     let config = Arc::new(config);
     let client = clients.manager();
-    if !config.leader_elect {
-        return run_all(config, clients, shutdown).await;
-    }
-    let election = leader::Election::new("kube-system", "kube-controller-manager", &config.identity);
+    let Some(election) = config.election.clone() else { return run_all(config, clients, shutdown).await };
     leader::lead(client, election, shutdown, move |leading| run_all(config, clients, leading)).await
 }
 
 async fn run_all(config: Arc<Config>, clients: Arc<dyn Clients>, shutdown: CancellationToken) -> Result<(), Error> {
     let context = Context { informers: Informers::new(clients.manager()), clients, config, shutdown: shutdown.clone() };
     let mut running: Vec<Running> = Vec::with_capacity(CONTROLLERS.len() + 1);
-    for (name, build) in CONTROLLERS {
+    let wanted = context.config.clone();
+    for (name, build) in CONTROLLERS.iter().filter(|(name, _)| is_enabled(&wanted.controllers, name)) {
         let controller = build(&context);
         running.push(async move { controller.await.map_err(|e| Error::Other(format!("{name} failed: {e}"))) }.boxed());
     }
     running.push(context.informers.run(shutdown.clone()).boxed());
     let (first, _, _) = select_all(running).await;
     if shutdown.is_cancelled() { Ok(()) } else { first }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn controllers_are_chosen_as_upstream_chooses() {
+        let enabled =
+            |list: &[&str], name| super::is_enabled(&list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(), name);
+        assert!(enabled(&["*"], "a"));
+        assert!(!enabled(&["*", "-a"], "a"));
+        assert!(enabled(&["*", "-a"], "b"));
+        assert!(enabled(&["a"], "a") && !enabled(&["a"], "b"));
+        assert!(!enabled(&["-a"], "b"), "nothing but what is named");
+    }
 }

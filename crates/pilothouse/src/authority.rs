@@ -5,6 +5,7 @@ use controllers::certificates::CertificateAuthority;
 use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls_pki_types::CertificateSigningRequestDer;
 use rustls_pki_types::pem::PemObject as _;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
@@ -14,24 +15,41 @@ const BACK: Duration = Duration::from_mins(5);
 
 impl CertificateAuthority for Pki {
     fn sign(&self, request: &[u8], usages: &[String], valid: Duration) -> Result<String, String> {
-        let der = CertificateSigningRequestDer::from_pem_slice(request).map_err(|e| e.to_string())?;
-        one_of_each(&der)?;
-        let mut csr = CertificateSigningRequestParams::from_der(&der).map_err(|e| e.to_string())?;
-        let (purposes, extended) = named(usages)?;
-        let params = &mut csr.params;
-        params.key_usages = purposes;
-        params.extended_key_usages = extended;
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.use_authority_key_identifier_extension = true;
-        let now = SystemTime::now();
-        params.not_before = (now - BACK).into();
-        params.not_after = (now + valid).into();
         let (certificate, key) = (self.ca_pem(), self.ca_key_pem());
-        let (certificate, key) = (certificate.map_err(|e| e.to_string())?, key.map_err(|e| e.to_string())?);
-        let key = KeyPair::from_pem(&key).map_err(|e| e.to_string())?;
-        let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(|e| e.to_string())?;
-        Ok(csr.signed_by(&issuer).map_err(|e| e.to_string())?.pem())
+        sign(&certificate.map_err(|e| e.to_string())?, &key.map_err(|e| e.to_string())?, request, usages, valid)
     }
+}
+
+/// An authority that an administrator keeps in files, read at each signature.
+#[derive(Clone, Debug)]
+pub struct CaFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl CertificateAuthority for CaFiles {
+    fn sign(&self, request: &[u8], usages: &[String], valid: Duration) -> Result<String, String> {
+        let read = |file: &PathBuf| std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()));
+        sign(&read(&self.certificate)?, &read(&self.key)?, request, usages, valid)
+    }
+}
+
+fn sign(certificate: &str, key: &str, request: &[u8], usages: &[String], valid: Duration) -> Result<String, String> {
+    let der = CertificateSigningRequestDer::from_pem_slice(request).map_err(|e| e.to_string())?;
+    one_of_each(&der)?;
+    let mut csr = CertificateSigningRequestParams::from_der(&der).map_err(|e| e.to_string())?;
+    let (purposes, extended) = named(usages)?;
+    let params = &mut csr.params;
+    params.key_usages = purposes;
+    params.extended_key_usages = extended;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.use_authority_key_identifier_extension = true;
+    let now = SystemTime::now();
+    params.not_before = (now - BACK).into();
+    params.not_after = (now + valid).into();
+    let key = KeyPair::from_pem(key).map_err(|e| e.to_string())?;
+    let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(|e| e.to_string())?;
+    Ok(csr.signed_by(&issuer).map_err(|e| e.to_string())?.pem())
 }
 
 /// A subject is written with one attribute of each type: more would be lost silently.

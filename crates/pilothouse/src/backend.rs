@@ -104,11 +104,6 @@ impl Backend {
         Ok(Self::Etcd(options.with_prefix(&args.etcd_prefix)?))
     }
 
-    /// Whether other servers may use the same state, so that leaders have to be elected.
-    pub fn is_shared(&self) -> bool {
-        matches!(self, Self::Etcd(_))
-    }
-
     /// Opens the engine, on the runtime that will use it.
     pub async fn open(&self) -> Result<Opened> {
         match self {
@@ -155,7 +150,6 @@ mod tests {
             matches!(choose("embedded", "/registry").expect("chosen"), Backend::Embedded(path) if path == Path::new("/data/store"))
         );
         let chosen = choose("http://127.0.0.1:2379,http://127.0.0.1:2479", "/mine").expect("chosen");
-        assert!(chosen.is_shared());
         let Backend::Etcd(options) = chosen else { panic!("{chosen:?}") };
         assert_eq!((options.endpoints.len(), options.prefix.as_str()), (2, "/mine"));
         for (store, prefix, told) in [

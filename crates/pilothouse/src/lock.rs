@@ -1,4 +1,4 @@
-//! One process at a time per data directory; the lock tells which.
+//! One process at a time has the control plane of a data directory, and one its node; the lock tells which.
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};

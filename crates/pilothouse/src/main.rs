@@ -4,6 +4,7 @@ mod authority;
 mod backend;
 mod cli;
 mod cluster;
+mod components;
 mod demo_server;
 mod kubeconfig;
 mod lock;
@@ -14,7 +15,6 @@ mod progress;
 mod supervisor;
 mod systemd;
 
-use clap::Parser;
 use cli::{Cli, Command};
 use std::process::ExitCode;
 
@@ -26,15 +26,14 @@ pub const KUBERNETES_VERSION: &str = concat!("v1.36.0+pilothouse.", env!("CARGO_
 fn main() -> ExitCode {
     // A shim's process becomes one here, before any thread exists.
     runtime::dispatch();
-    let cli = Cli::parse();
-    log();
-    let outcome = match cli.command {
-        Command::Up(args) => cluster::up(*args),
-        Command::Down(args) => cluster::down(&args),
-        Command::Reset(args) => cluster::reset(&args.place),
-        Command::Image(command) => cli::image::run(command),
-        Command::Store(args) => cli::store::run(args),
-        Command::DemoServer(args) => demo_server::run(&args),
+    let (cli, findings) = Cli::read();
+    log(cli.verbosity());
+    for warning in &findings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let outcome = match findings.refusals.first() {
+        Some(refusal) => Err(anyhow::anyhow!("{refusal}")),
+        None => run(cli.command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -48,10 +47,35 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs to standard error; `RUST_LOG` says what.
-fn log() {
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(args) => cluster::up(*args),
+        Command::Server(args) => cluster::server(*args),
+        Command::Agent(args) => cluster::agent::run(*args),
+        Command::Apiserver(args) => components::apiserver::run(*args),
+        Command::Scheduler(args) => components::scheduler::run(*args),
+        Command::ControllerManager(args) => components::controller_manager::run(*args),
+        Command::Kubelet(args) => components::kubelet::run(*args),
+        Command::Proxy(args) => components::proxy::run(*args),
+        Command::Dns(args) => components::dns::run(*args),
+        Command::Down(args) => cluster::down(&args),
+        Command::Reset(args) => cluster::reset(&args.place),
+        Command::Image(command) => cli::image::run(command),
+        Command::Store(args) => cli::store::run(args),
+        Command::DemoServer(args) => demo_server::run(&args),
+    }
+}
+
+/// Logs to standard error; `RUST_LOG` says what, else the `-v` of components.
+fn log(verbosity: Option<u8>) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let usual = match verbosity {
+        None | Some(0) => "warn",
+        Some(1..=3) => "info",
+        Some(4..=7) => "debug",
+        Some(_) => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -175,8 +175,12 @@ impl Pki {
                 params.subject_alt_names.extend(addresses.iter().map(|a| SanType::IpAddress(*a)));
             }
         }
-        let certificate = params.signed_by(&key, &issuer)?;
-        Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+        let mut certificate = params.signed_by(&key, &issuer)?.pem();
+        if matches!(leaf.usage, Usage::Server { .. }) {
+            // Shown with its CA, so that a new node can know the CA by its hash.
+            certificate += &self.ca_pem()?;
+        }
+        Ok(Pair { certificate, key: key.serialize_pem() })
     }
 
     /// Whether the certificate on disk can be used as it is: readable, for these names, with enough life left, of this
@@ -184,7 +188,10 @@ impl Pki {
     fn is_fresh(&self, leaf: &Leaf) -> bool {
         let (Ok(pair), Ok(ca)) = (self.pair(leaf.file), self.ca_pem()) else { return false };
         let Ok(key) = KeyPair::from_pem(&pair.key) else { return false };
-        public_key(&pair.certificate).is_some_and(|public| public == key.subject_public_key_info())
+        // A server's is shown with its CA.
+        let whole = matches!(leaf.usage, Usage::Client) || pair.certificate.ends_with(&ca);
+        whole
+            && public_key(&pair.certificate).is_some_and(|public| public == key.subject_public_key_info())
             && facts(&pair.certificate, &ca).is_some_and(|facts| facts.serves(leaf, SystemTime::now()))
     }
 }

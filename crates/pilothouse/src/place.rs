@@ -25,8 +25,10 @@ pub struct Place {
     /// Directory of sockets and other things that do not outlive a boot.
     pub run: PathBuf,
     pub admin_kubeconfig: PathBuf,
-    /// Held by the running process; tells its id.
+    /// Held by the process that has the control plane; tells its id.
     pub lock: PathBuf,
+    /// Held by the process that has the node.
+    pub node_lock: PathBuf,
     /// Whether this is the machine's default cluster.
     pub default: bool,
 }
@@ -57,6 +59,7 @@ impl Place {
             container_logs: if default { "/var/log/containers".into() } else { below("log/containers") },
             admin_kubeconfig: below("admin.kubeconfig"),
             lock: below("pilothouse.lock"),
+            node_lock: below("node.lock"),
             run,
             cri_socket,
             data_dir,

@@ -1,6 +1,6 @@
 //! What a machine must have before anything is begun: each lack is one message that says what to do.
 
-use crate::cli::ClusterArgs;
+use crate::cli::PlaneArgs;
 use anyhow::{Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,11 @@ use std::path::{Path, PathBuf};
 /// Controllers without which limits can't be kept.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
-/// Checks everything that can be checked without changing anything.
+/// Checks that the networks of a control plane fit together.
 ///
 /// # Errors
-/// The first lack.
-pub fn check(args: &ClusterArgs) -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        bail!("running containers needs root: run it again with sudo");
-    }
+/// The first flag that does not fit.
+pub fn networks(args: &PlaneArgs) -> Result<()> {
     if args.service_cidr.overlaps(&args.pod_cidr) {
         bail!(
             "--service-cidr {} and --pod-cidr {} overlap: choose networks that have no address in common",
@@ -28,6 +25,17 @@ pub fn check(args: &ClusterArgs) -> Result<()> {
     }
     if args.pod_cidr.prefix > 24 {
         bail!("--pod-cidr {} is too small: every node gets a /24 of it", args.pod_cidr);
+    }
+    Ok(())
+}
+
+/// Checks what a node needs of its machine, without changing anything.
+///
+/// # Errors
+/// The first lack.
+pub fn node() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("running containers needs root: run it again with sudo");
     }
     let kernel = Kernel::this()?;
     kernel.cgroups()?;

@@ -45,6 +45,12 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Stops every component and waits for it.
+    pub fn stop(self) {
+        self.shutdown.cancel();
+        self.join();
+    }
+
     /// Waits for every component after the shutdown was asked for, the last started first.
     pub fn join(self) {
         for (name, thread) in self.threads.into_iter().rev() {

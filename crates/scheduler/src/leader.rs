@@ -8,20 +8,25 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use std::future::Future;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Upstream's defaults.
-const LEASE_DURATION: Duration = Duration::from_secs(15);
-const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-const RETRY_PERIOD: Duration = Duration::from_secs(2);
-
-/// Which Lease, and as whom.
+/// Which Lease, as whom, and how patiently.
 #[derive(Clone, Debug)]
 pub struct Election {
-    namespace: String,
-    name: String,
-    identity: String,
+    pub namespace: String,
+    pub name: String,
+    /// Must name one process at a time: whoever finds it in the Lease goes on at once.
+    pub identity: String,
+    /// How long others wait for a holder that does not renew.
+    pub lease_duration: Duration,
+    /// How long the holder tries to renew before it stops acting.
+    pub renew_deadline: Duration,
+    /// The wait between attempts.
+    pub retry_period: Duration,
+    /// Told whether the Lease is held.
+    pub leading: Option<watch::Sender<bool>>,
 }
 
 /// What is to be done about the Lease as it was read.
@@ -42,14 +47,23 @@ struct Observed {
 }
 
 impl Election {
+    /// An election with upstream's times.
     pub fn new(namespace: &str, name: &str, identity: &str) -> Self {
-        Election { namespace: namespace.into(), name: name.into(), identity: identity.into() }
+        Election {
+            namespace: namespace.into(),
+            name: name.into(),
+            identity: identity.into(),
+            lease_duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry_period: Duration::from_secs(2),
+            leading: None,
+        }
     }
 
     fn plan(&self, lease: Option<&LeaseSpec>, observed: &mut Observed, now: Instant, clock: Timestamp) -> Plan {
         let ours = |acquired: Option<MicroTime>, transitions: i32| LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(self.lease_duration.as_secs()).ok(),
             acquire_time: acquired.or(Some(MicroTime(clock))),
             renew_time: Some(MicroTime(clock)),
             lease_transitions: Some(transitions),
@@ -89,10 +103,11 @@ where
         }
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(RETRY_PERIOD) => {}
+            () = tokio::time::sleep(election.retry_period) => {}
         }
     }
     tracing::info!(lease = %election.name, "became leader");
+    let told = Told::new(election.leading.clone());
     let leading = shutdown.child_token();
     let outcome = tokio::select! {
         outcome = act(leading.clone()) => outcome,
@@ -100,22 +115,43 @@ where
             return Err(Error::Other(format!("lost the lease {}/{}", election.namespace, election.name)));
         }
     };
+    drop(told);
     release(&leases, &election).await;
     outcome
+}
+
+/// Tells that the Lease is held for as long as it lives.
+struct Told(Option<watch::Sender<bool>>);
+
+impl Told {
+    fn new(leading: Option<watch::Sender<bool>>) -> Self {
+        if let Some(leading) = &leading {
+            leading.send_replace(true);
+        }
+        Told(leading)
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if let Some(leading) = &self.0 {
+            leading.send_replace(false);
+        }
+    }
 }
 
 /// Renews until that has failed for too long or someone else holds the Lease.
 async fn renew(leases: &Api<Lease>, election: &Election, observed: &mut Observed) {
     let mut last = Instant::now();
     loop {
-        tokio::time::sleep(RETRY_PERIOD).await;
-        match tokio::time::timeout(RENEW_DEADLINE, attempt(leases, election, observed)).await {
+        tokio::time::sleep(election.retry_period).await;
+        match tokio::time::timeout(election.renew_deadline, attempt(leases, election, observed)).await {
             Ok(Ok(true)) => last = Instant::now(),
             Ok(Ok(false)) => return,
             Ok(Err(e)) => tracing::warn!(lease = %election.name, "cannot renew the lease: {e}"),
             Err(_) => {}
         }
-        if last.elapsed() >= RENEW_DEADLINE {
+        if last.elapsed() >= election.renew_deadline {
             return;
         }
     }

@@ -21,5 +21,6 @@ mod resources;
 mod run;
 pub mod snapshot;
 
+pub use leader::Election;
 pub use objects::{Node, Pod, PodInfo};
 pub use run::{Config, Error, run};

@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 /// What the scheduler is told at start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Names this process in the election and in events.
+    /// Names this process in events.
     pub identity: String,
-    /// Whether to hold the Lease `kube-system/kube-scheduler` before placing anything.
-    pub leader_elect: bool,
+    /// The Lease to hold before placing anything; `None`: there is nobody to elect against.
+    pub election: Option<leader::Election>,
 }
 
 /// Why it ended.
@@ -51,10 +51,7 @@ pub(crate) fn code(error: &kube::Error) -> u16 {
 /// # Errors
 /// The end of a watch, or the loss of the Lease.
 pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
-    if !config.leader_elect {
-        return Loop::new(&config, client).run(shutdown).await;
-    }
-    let election = leader::Election::new("kube-system", "kube-scheduler", &config.identity);
+    let Some(election) = config.election.clone() else { return Loop::new(&config, client).run(shutdown).await };
     leader::lead(client.clone(), election, shutdown, |leading| Loop::new(&config, client).run(leading)).await
 }
 

@@ -2,8 +2,11 @@
 
 pub mod image;
 pub mod store;
+pub mod upstream;
+pub mod values;
 
-use clap::{Args, Parser, Subcommand};
+use crate::components;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -19,6 +22,22 @@ pub struct Cli {
 pub enum Command {
     /// Runs a whole cluster on this machine, in the foreground
     Up(Box<ClusterArgs>),
+    /// Runs a control plane without a node, and tells how nodes join it
+    Server(Box<ServerArgs>),
+    /// Runs a node of another machine's cluster
+    Agent(Box<AgentArgs>),
+    /// Runs the API server alone, with its store
+    Apiserver(Box<components::apiserver::ApiserverArgs>),
+    /// Runs the scheduler alone
+    Scheduler(Box<components::scheduler::SchedulerArgs>),
+    /// Runs the controllers alone
+    ControllerManager(Box<components::controller_manager::ManagerArgs>),
+    /// Runs the kubelet alone
+    Kubelet(Box<components::kubelet::KubeletArgs>),
+    /// Runs the service proxy alone
+    Proxy(Box<components::proxy::ProxyArgs>),
+    /// Runs cluster DNS alone
+    Dns(Box<components::dns::DnsArgs>),
     /// Stops the pods and the cluster, keeps the data
     Down(PlaceArgs),
     /// Removes every process, mount, namespace, rule, cgroup and file of a cluster
@@ -32,6 +51,31 @@ pub enum Command {
     DemoServer(DemoServerArgs),
 }
 
+impl Cli {
+    /// Reads the command line, with what is to be said of flags that have no meaning here. Ends the process with a message
+    /// when it is wrong.
+    pub fn read() -> (Self, upstream::Findings) {
+        let mut command = upstream::extend(Cli::command());
+        let matches = command.get_matches_mut();
+        let findings = upstream::look(&matches);
+        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.format(&mut command).exit());
+        (cli, findings)
+    }
+
+    /// The detail of the log that the command line asks for.
+    pub fn verbosity(&self) -> Option<u8> {
+        match &self.command {
+            Command::Apiserver(args) => args.log.verbosity,
+            Command::Scheduler(args) => args.log.verbosity,
+            Command::ControllerManager(args) => args.log.verbosity,
+            Command::Kubelet(args) => args.log.verbosity,
+            Command::Proxy(args) => args.log.verbosity,
+            Command::Dns(args) => args.log.verbosity,
+            _ => None,
+        }
+    }
+}
+
 /// Where a cluster lives and what it is called.
 #[derive(Clone, Debug, Args)]
 pub struct PlaceArgs {
@@ -43,8 +87,18 @@ pub struct PlaceArgs {
     pub name: String,
 }
 
+/// A control plane and this machine's node.
 #[derive(Clone, Debug, Args)]
 pub struct ClusterArgs {
+    #[command(flatten)]
+    pub plane: PlaneArgs,
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// A control plane.
+#[derive(Clone, Debug, Args)]
+pub struct PlaneArgs {
     #[command(flatten)]
     pub place: PlaceArgs,
     /// Where to write the cluster's own kubeconfig [default: DATA/admin.kubeconfig]
@@ -68,9 +122,6 @@ pub struct ClusterArgs {
     /// Domain of cluster names
     #[arg(long, default_value = "cluster.local", value_parser = domain)]
     pub cluster_domain: String,
-    /// Name of this node [default: the host's name]
-    #[arg(long, value_parser = domain)]
-    pub node_name: Option<String>,
     /// Where state is kept: "embedded", or members of an etcd cluster: http(s)://HOST:PORT,…
     #[arg(long, default_value = "embedded", value_name = "STORE")]
     pub store: String,
@@ -78,6 +129,17 @@ pub struct ClusterArgs {
     pub etcd: crate::backend::EtcdArgs,
     #[command(flatten)]
     pub face: crate::backend::FaceArgs,
+    /// Progress as lines of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// This machine's node.
+#[derive(Clone, Debug, Args)]
+pub struct NodeArgs {
+    /// Name of this node [default: the host's name]
+    #[arg(long, value_parser = domain)]
+    pub node_name: Option<String>,
     /// Socket of another container runtime [default: the embedded one]
     #[arg(long, value_name = "SOCKET")]
     pub runtime_endpoint: Option<String>,
@@ -87,6 +149,35 @@ pub struct ClusterArgs {
     /// Port of the node's own API [default: 10250, or a free one for another data directory]
     #[arg(long)]
     pub kubelet_port: Option<u16>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ServerArgs {
+    #[command(flatten)]
+    pub plane: PlaneArgs,
+    /// Address that nodes reach this machine at [default: that of its default route]
+    #[arg(long, value_name = "IP")]
+    pub advertise_address: Option<IpAddr>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct AgentArgs {
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// The control plane, as `pilothouse server` prints it: https://HOST:PORT
+    #[arg(long, value_name = "URL", value_parser = server_url)]
+    pub server: String,
+    /// The bootstrap token that `pilothouse server` prints; not needed once this node has joined
+    #[arg(long, value_name = "TOKEN", env = "PILOTHOUSE_TOKEN", hide_env_values = true, value_parser = token)]
+    pub token: Option<String>,
+    /// SHA-256 of the public key of the cluster's CA, as `pilothouse server` prints it: sha256:HEX
+    #[arg(long, value_name = "HASH", value_parser = ca_hash)]
+    pub discovery_token_ca_cert_hash: Option<String>,
+    /// Address of this node [default: that of the default route]
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+    #[command(flatten)]
+    pub node: NodeArgs,
     /// Progress as lines of JSON
     #[arg(long)]
     pub json: bool,
@@ -153,7 +244,7 @@ fn mask(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
 }
 
-fn cluster_name(text: &str) -> Result<String, String> {
+pub fn cluster_name(text: &str) -> Result<String, String> {
     match api::names::dns1123_label(text).into_iter().next() {
         None if text.len() <= 40 => Ok(text.to_owned()),
         None => Err("must be no more than 40 bytes".to_owned()),
@@ -161,20 +252,46 @@ fn cluster_name(text: &str) -> Result<String, String> {
     }
 }
 
-fn domain(text: &str) -> Result<String, String> {
+pub fn domain(text: &str) -> Result<String, String> {
     match api::names::dns1123_subdomain(text).into_iter().next() {
         None => Ok(text.to_owned()),
         Some(problem) => Err(problem),
     }
 }
 
-fn mirror(text: &str) -> Result<(String, String), String> {
+pub fn mirror(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((host, url)) if !host.is_empty() && (url.starts_with("http://") || url.starts_with("https://")) => {
             Ok((host.to_owned(), url.trim_end_matches('/').to_owned()))
         }
         _ => Err(format!("{text:?} is not HOST=URL, such as docker.io=http://127.0.0.1:5000")),
     }
+}
+
+fn server_url(text: &str) -> Result<String, String> {
+    let wrong = || format!("{text:?} is not https://HOST:PORT");
+    let url: http::Uri = text.parse().map_err(|_| wrong())?;
+    match (url.scheme_str(), url.host(), url.path()) {
+        (Some("https"), Some(_), "" | "/") => Ok(text.trim_end_matches('/').to_owned()),
+        _ => Err(wrong()),
+    }
+}
+
+fn token(text: &str) -> Result<String, String> {
+    let plain = |s: &str| s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    match text.split_once('.') {
+        Some((id, secret)) if id.len() == 6 && secret.len() == 16 && plain(id) && plain(secret) => Ok(text.to_owned()),
+        // The token itself is a secret, even a mistyped one.
+        _ => Err("it must be of the form abcdef.0123456789abcdef".to_owned()),
+    }
+}
+
+fn ca_hash(text: &str) -> Result<String, String> {
+    let hex = text.strip_prefix("sha256:").unwrap_or_default();
+    if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!("{text:?} is not sha256: and 64 hexadecimal digits"))
 }
 
 #[cfg(test)]

@@ -31,3 +31,16 @@ fn first_address() -> Option<IpAddr> {
         .filter_map(|a| a.address?.as_sockaddr_in().map(|s| IpAddr::V4(s.ip())))
         .find(|ip| !ip.is_loopback() && !matches!(ip, IpAddr::V4(v4) if v4.is_link_local()))
 }
+
+/// The network that this machine has an address in, with its prefix.
+pub fn network_of(ip: IpAddr) -> Option<(IpAddr, u8)> {
+    let IpAddr::V4(ip) = ip else { return None };
+    let addresses = nix::ifaddrs::getifaddrs().ok()?;
+    let mask = addresses.filter_map(|a| {
+        let own = a.address?.as_sockaddr_in()?.ip();
+        let mask = a.netmask?.as_sockaddr_in()?.ip();
+        (own == ip).then_some(u32::from(mask))
+    });
+    let mask = mask.max()?;
+    Some((Ipv4Addr::from(u32::from(ip) & mask).into(), u8::try_from(mask.leading_ones()).ok()?))
+}

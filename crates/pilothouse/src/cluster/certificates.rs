@@ -14,38 +14,54 @@ pub const KUBELET_CLIENT: &str = "apiserver-kubelet-client";
 pub const KUBELET: &str = "kubelet";
 pub const ADMIN: &str = "admin";
 
-const LOOK: Duration = Duration::from_secs(3600);
+/// How often certificates are looked at.
+pub const LOOK: Duration = Duration::from_secs(3600);
 
-fn leaves(settings: &Settings) -> Vec<Leaf> {
-    let mut addresses: Vec<IpAddr> =
-        vec![IpAddr::from([127, 0, 0, 1]), settings.args.service_cidr.nth(1).into(), settings.node_ip];
-    if !settings.api.ip().is_unspecified() {
-        addresses.push(settings.api.ip());
-    }
-    addresses.sort();
-    addresses.dedup();
-    let domain = &settings.args.cluster_domain;
-    let mut names: Vec<String> =
-        ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).to_vec();
-    names.push(format!("kubernetes.default.svc.{domain}"));
-    names.push(settings.node_name.clone());
-    let leaf = |file, name: &str, organizations: &[&str], usage| Leaf {
+fn leaf(file: &'static str, name: &str, organizations: &[&str], usage: Usage) -> Leaf {
+    Leaf {
         file,
         common_name: name.to_owned(),
         organizations: organizations.iter().map(|o| (*o).to_owned()).collect(),
         usage,
-    };
-    vec![
-        leaf(API_SERVER, "kube-apiserver", &[], Usage::Server { names, addresses }),
-        leaf(KUBELET_CLIENT, "kube-apiserver-kubelet-client", &["system:masters"], Usage::Client),
-        leaf(
+    }
+}
+
+/// What the API server serves with: its Service's names, this machine's, and the addresses it is reached at.
+pub fn api_server(domain: &str, addresses: &[IpAddr], host: Option<&str>) -> Leaf {
+    let mut addresses: Vec<IpAddr> = addresses.iter().copied().filter(|ip| !ip.is_unspecified()).collect();
+    addresses.push(IpAddr::from([127, 0, 0, 1]));
+    addresses.sort();
+    addresses.dedup();
+    let mut names: Vec<String> =
+        ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).to_vec();
+    names.push(format!("kubernetes.default.svc.{domain}"));
+    names.extend(host.map(str::to_owned));
+    leaf(API_SERVER, "kube-apiserver", &[], Usage::Server { names, addresses })
+}
+
+/// What the API server shows to kubelets.
+pub fn kubelet_client() -> Leaf {
+    leaf(KUBELET_CLIENT, "kube-apiserver-kubelet-client", &["system:masters"], Usage::Client)
+}
+
+/// The administrator's.
+pub fn admin() -> Leaf {
+    leaf(ADMIN, "kubernetes-admin", &["system:masters"], Usage::Client)
+}
+
+fn leaves(settings: &Settings) -> Vec<Leaf> {
+    let addresses = [settings.args.service_cidr.nth(1).into(), settings.node_ip, settings.api.ip()];
+    let server = api_server(&settings.args.cluster_domain, &addresses, Some(&settings.node_name));
+    let mut leaves = vec![server, kubelet_client(), admin()];
+    if settings.node.is_some() {
+        leaves.push(leaf(
             KUBELET,
             &format!("system:node:{}", settings.node_name),
             &["system:nodes"],
             Usage::Server { names: vec![settings.node_name.clone()], addresses: vec![settings.node_ip] },
-        ),
-        leaf(ADMIN, "kubernetes-admin", &["system:masters"], Usage::Client),
-    ]
+        ));
+    }
+    leaves
 }
 
 /// Makes what is missing or nearly over.

@@ -1,7 +1,8 @@
 //! The control plane: store, API server, controllers, scheduler.
 
+use super::node::Connect;
 use super::{Settings, certificates, identity};
-use crate::backend::Opened;
+use crate::backend::{Backend, FaceArgs, Opened};
 use crate::pki::Pki;
 use crate::supervisor::Component;
 use anyhow::{Context, Result};
@@ -22,6 +23,7 @@ use http::header::{HeaderValue, USER_AGENT};
 use kube::Client;
 use kube::client::Body;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -31,94 +33,105 @@ use tower::util::MapRequest;
 const READING: usize = 400;
 const WRITING: usize = 200;
 
+/// What an API server is started with.
+pub struct Plan {
+    pub backend: Backend,
+    /// Whether the store is also served as etcd.
+    pub face: FaceArgs,
+    pub security: security::Settings,
+    pub config: Config,
+    pub tls: TlsSettings,
+    /// Certificate and key of `tls`, when they are files that are followed.
+    pub files: Option<(PathBuf, PathBuf)>,
+}
+
 /// The running API server and its store.
 pub struct ControlPlane {
     server: Arc<ApiServer>,
     kubelets: Option<Arc<Kubelets>>,
     tokens: Arc<Tokens>,
+    /// PEM of the authorities that kubelets' certificates are of.
+    kubelet_authorities: Vec<u8>,
     serving: Mutex<Option<JoinHandle<()>>>,
     ended: CancellationToken,
     store: Mutex<Option<Opened>>,
 }
 
-impl ControlPlane {
-    /// Opens the store, makes the first objects, and serves.
-    pub async fn start(
-        settings: &Settings,
-        pki: &Pki,
-        listener: TcpListener,
-        shutdown: CancellationToken,
-    ) -> Result<Self> {
-        let opened = settings.backend.open().await?;
-        settings.args.face.serve(&opened, shutdown.clone()).await?;
-        let registry = Registry::open(opened.store.clone()).await.context("the store can't be read")?;
-        let ca = pki.ca_pem()?;
-        let kubelet_client = kubelet_client(pki)?;
-        let range = settings.args.service_cidr.to_string();
-        let issuer = format!("https://kubernetes.default.svc.{}", settings.args.cluster_domain);
-        let advertised = Advertised {
-            address: settings.node_ip,
-            port: settings.api.port(),
-            cluster_ip: settings.args.service_cidr.nth(1).into(),
-        };
-        let secured = security::secure(
-            &registry,
-            security::Settings {
-                client_ca: ca.clone().into_bytes(),
-                front_proxy: None,
-                token_file: None,
-                bootstrap_tokens: true,
-                tokens: TokenSettings {
-                    signing: Some(
-                        SigningKey::from_pem(pki.token_key_pem()?.as_bytes()).context("the token key is damaged")?,
-                    ),
-                    verifying: Vec::new(),
-                    issuers: vec![issuer.clone()],
-                    audiences: Vec::new(),
-                    jwks_uri: format!("https://{}:{}/openid/v1/jwks", settings.node_ip, settings.api.port()),
-                    max_seconds: None,
-                    extend: true,
-                },
-                anonymous: Anonymous::health(),
-                authorization: vec![Mode::Node, Mode::Rbac],
-                enabled_plugins: Vec::new(),
-                disabled_plugins: Vec::new(),
-                admission: apiserver::admission::config::Config::default(),
-                service_ranges: vec![AddressRange::parse(&range).context("the service network")?],
-                node_ports: PortRange::default(),
-                kubelets: Some(KubeletSettings { tls: kubelet_client, preferred: Vec::new(), resolve: None }),
-                audit: None,
-                limit: MaxInFlight::new(READING, WRITING),
-                bootstrap: bootstrap::Settings {
-                    advertised: Some(advertised),
-                    service_ranges: vec![range],
-                    dns: Some(settings.dns_ip),
-                    client_ca: ca.clone(),
-                    front_proxy: None,
-                },
-            },
-        )
-        .await
-        .context("the first objects can't be made")?;
-        let config = Config {
+/// The API server of a cluster that makes its own certificates.
+pub fn plan(settings: &Settings, pki: &Pki) -> Result<Plan> {
+    let ca = pki.ca_pem()?;
+    let range = settings.args.service_cidr.to_string();
+    let issuer = format!("https://kubernetes.default.svc.{}", settings.args.cluster_domain);
+    let advertised = Advertised {
+        address: settings.node_ip,
+        port: settings.api.port(),
+        cluster_ip: settings.args.service_cidr.nth(1).into(),
+    };
+    let security = security::Settings {
+        client_ca: ca.clone().into_bytes(),
+        front_proxy: None,
+        token_file: None,
+        bootstrap_tokens: true,
+        tokens: TokenSettings {
+            signing: Some(SigningKey::from_pem(pki.token_key_pem()?.as_bytes()).context("the token key is damaged")?),
+            verifying: Vec::new(),
+            issuers: vec![issuer],
+            audiences: Vec::new(),
+            jwks_uri: format!("https://{}:{}/openid/v1/jwks", settings.node_ip, settings.api.port()),
+            max_seconds: None,
+            extend: true,
+        },
+        anonymous: Anonymous::health(),
+        authorization: vec![Mode::Node, Mode::Rbac],
+        enabled_plugins: Vec::new(),
+        disabled_plugins: Vec::new(),
+        admission: apiserver::admission::config::Config::default(),
+        service_ranges: vec![AddressRange::parse(&range).context("the service network")?],
+        node_ports: PortRange::default(),
+        kubelets: Some(KubeletSettings { tls: kubelet_client(pki)?, preferred: Vec::new(), resolve: None }),
+        audit: None,
+        limit: MaxInFlight::new(READING, WRITING),
+        bootstrap: bootstrap::Settings {
+            advertised: Some(advertised),
+            service_ranges: vec![range],
+            dns: Some(settings.dns_ip),
+            client_ca: ca.clone(),
+            front_proxy: None,
+        },
+    };
+    let pair = pki.pair(certificates::API_SERVER)?;
+    Ok(Plan {
+        backend: settings.backend.clone(),
+        face: settings.args.face.clone(),
+        security,
+        config: Config {
             git_version: crate::KUBERNETES_VERSION.to_owned(),
             advertised: format!("{}:{}", settings.node_ip, settings.api.port()),
             ..Config::default()
-        };
-        let server = ApiServer::new(config, registry, secured.security, secured.documents);
-        let pair = pki.pair(certificates::API_SERVER)?;
-        let tls = TlsSettings {
+        },
+        tls: TlsSettings {
             default: Identity { certificate: pair.certificate.into_bytes(), key: pair.key.into_bytes() },
             by_name: Vec::new(),
             client_authorities: ca.into_bytes(),
-        };
-        let serving = ServerTls::new(&tls).context("the API server's certificate")?;
-        let follow = serving.clone().follow(
-            tls,
-            pki.certificate_path(certificates::API_SERVER),
-            pki.key_path(certificates::API_SERVER),
-        );
-        tokio::spawn(follow);
+        },
+        files: Some((pki.certificate_path(certificates::API_SERVER), pki.key_path(certificates::API_SERVER))),
+    })
+}
+
+impl ControlPlane {
+    /// Opens the store, makes the first objects, and serves.
+    pub async fn start(plan: Plan, listener: TcpListener, shutdown: CancellationToken) -> Result<Self> {
+        let kubelets = plan.security.kubelets.as_ref();
+        let kubelet_authorities = kubelets.map(|k| k.tls.authorities.clone()).unwrap_or_default();
+        let opened = plan.backend.open().await?;
+        plan.face.serve(&opened, shutdown.clone()).await?;
+        let registry = Registry::open(opened.store.clone()).await.context("the store can't be read")?;
+        let secured = security::secure(&registry, plan.security).await.context("the first objects can't be made")?;
+        let server = ApiServer::new(plan.config, registry, secured.security, secured.documents);
+        let serving = ServerTls::new(&plan.tls).context("the API server's certificate")?;
+        if let Some((certificate, key)) = plan.files {
+            tokio::spawn(serving.clone().follow(plan.tls, certificate, key));
+        }
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let ended = CancellationToken::new();
         let (told, handle) = (ended.clone(), server.clone());
@@ -130,6 +143,7 @@ impl ControlPlane {
             server,
             kubelets: secured.kubelets,
             tokens: secured.tokens,
+            kubelet_authorities,
             serving: Mutex::new(Some(serving)),
             ended,
             store: Mutex::new(Some(opened)),
@@ -145,6 +159,15 @@ impl ControlPlane {
             request
         };
         Client::new(MapRequest::new(self.server.local_service(user), named), "default")
+    }
+
+    /// Makes such clients.
+    pub fn connect(self: &Arc<Self>, user: UserInfo, agent: &'static str) -> Connect {
+        let plane = self.clone();
+        Arc::new(move || {
+            let client = plane.client(user.clone(), agent);
+            async move { Ok(client) }.boxed()
+        })
     }
 
     /// Returns when the server has ended.
@@ -166,13 +189,11 @@ impl ControlPlane {
         }
     }
 
+    /// Shows kubelets the renewed certificate.
     pub fn replace_kubelet_client(&self, pki: &Pki) -> Result<()> {
-        match &self.kubelets {
-            Some(kubelets) => {
-                kubelets.replace(&kubelet_client(pki)?).context("the renewed client certificate for kubelets")
-            }
-            None => Ok(()),
-        }
+        let Some(kubelets) = &self.kubelets else { return Ok(()) };
+        let tls = KubeletTls { authorities: self.kubelet_authorities.clone(), ..kubelet_client(pki)? };
+        kubelets.replace(&tls).context("the renewed client certificate for kubelets")
     }
 
     /// Tells in an event about the node that a component failed and is started again.
@@ -238,9 +259,12 @@ impl controllers::service_account_token::TokenIssuer for SecretTokens {
 /// The controllers, as a component.
 pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) -> Result<Component> {
     let config = controllers::Config {
-        identity: settings.node_name.clone(),
-        // With a store of its own there is nobody to elect against.
-        leader_elect: settings.backend.is_shared(),
+        election: Some(controllers::leader::Election::new(
+            "kube-system",
+            "kube-controller-manager",
+            &settings.instance,
+        )),
+        controllers: vec!["*".to_owned()],
         root_ca: pki.ca_pem()?,
         cluster_cidr: Some((settings.args.pod_cidr.address, settings.args.pod_cidr.prefix, 24)),
         node_monitor_grace: std::time::Duration::from_secs(50),
@@ -257,7 +281,10 @@ pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) ->
 
 /// The scheduler, as a component.
 pub fn scheduler(settings: &Settings, plane: &Arc<ControlPlane>) -> Component {
-    let config = scheduler::Config { identity: settings.node_name.clone(), leader_elect: settings.backend.is_shared() };
+    let config = scheduler::Config {
+        identity: settings.node_name.clone(),
+        election: Some(scheduler::Election::new("kube-system", "kube-scheduler", &settings.instance)),
+    };
     let plane = plane.clone();
     Arc::new(move |shutdown| {
         let (config, plane) = (config.clone(), plane.clone());

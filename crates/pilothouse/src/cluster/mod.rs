@@ -1,17 +1,20 @@
 //! The whole cluster on this machine: starting it, stopping it, removing it.
 
-mod address;
-mod certificates;
-mod control_plane;
+pub mod address;
+pub mod agent;
+pub mod certificates;
+pub mod control_plane;
 mod identity;
-mod node;
+pub mod join;
+pub mod node;
 mod ready;
 mod remove;
+mod serving;
 
 pub use remove::{down, reset};
 
 use crate::backend::Backend;
-use crate::cli::ClusterArgs;
+use crate::cli::{ClusterArgs, NodeArgs, PlaneArgs, ServerArgs};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::supervisor::{OnFailure, Supervisor};
@@ -20,88 +23,109 @@ use anyhow::{Context, Result};
 use control_plane::ControlPlane;
 use futures::FutureExt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// What all parts of one cluster are told.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub args: ClusterArgs,
-    pub place: Place,
-    pub node_name: String,
-    pub node_ip: IpAddr,
+    pub args: PlaneArgs,
     /// Where state is kept.
     pub backend: Backend,
+    pub place: Place,
+    /// This machine's node; `None`: a control plane alone.
+    pub node: Option<NodeArgs>,
+    pub node_name: String,
+    pub node_ip: IpAddr,
     /// Where the API server listens.
     pub api: SocketAddr,
     /// The tenth address of the service network.
     pub dns_ip: IpAddr,
+    /// Names this data directory's process in elections. Only one at a time holds the directory's lock, so whoever finds it
+    /// in a Lease is its own successor and need not wait for the Lease to run out.
+    pub instance: String,
 }
 
 impl Settings {
-    /// The cgroup that everything of this cluster is below.
-    pub fn cgroup_root(&self) -> String {
-        format!("/{}", self.args.place.name)
-    }
-
     fn server_url(&self) -> String {
         let host = if self.api.ip().is_unspecified() { "127.0.0.1".to_owned() } else { self.api.ip().to_string() };
         format!("https://{host}:{}", self.api.port())
     }
 
-    /// What the CRI is reached at: the embedded runtime's socket or the one given.
-    pub fn cri_endpoint(&self) -> PathBuf {
-        match &self.args.runtime_endpoint {
-            Some(endpoint) => endpoint.strip_prefix("unix://").unwrap_or(endpoint).into(),
-            None => self.place.cri_socket.clone(),
-        }
+    /// What this machine's node is told, if there is one.
+    fn node(&self) -> Option<node::Node> {
+        Some(node::Node {
+            cluster: self.args.place.name.clone(),
+            place: self.place.clone(),
+            name: self.node_name.clone(),
+            ip: self.node_ip,
+            dns: self.dns_ip,
+            cluster_domain: self.args.cluster_domain.clone(),
+            pod_cidr: self.args.pod_cidr,
+            service_cidr: self.args.service_cidr,
+            args: self.node.clone()?,
+        })
     }
 }
 
 /// Runs a whole cluster in the foreground until it is told to stop; pods go on running then.
 pub fn up(args: ClusterArgs) -> Result<()> {
-    let progress = Progress::start(args.json);
-    preflight::check(&args)?;
+    let progress = Progress::start(args.plane.json);
+    preflight::networks(&args.plane)?;
+    preflight::node()?;
+    start(args.plane, Some(args.node), None, progress)
+}
+
+/// Runs a control plane in the foreground until it is told to stop.
+pub fn server(args: ServerArgs) -> Result<()> {
+    let progress = Progress::start(args.plane.json);
+    preflight::networks(&args.plane)?;
+    start(args.plane, None, args.advertise_address, progress)
+}
+
+fn start(args: PlaneArgs, node: Option<NodeArgs>, advertise: Option<IpAddr>, progress: Progress) -> Result<()> {
     let place = Place::new(&args.place.data_dir)?;
     let backend = Backend::choose(&args.store, &args.etcd, &place.store)?;
-    let node_name = match &args.node_name {
-        Some(name) => name.clone(),
+    let node_name = match node.as_ref().and_then(|n| n.node_name.clone()) {
+        Some(name) => name,
         None => address::host_name()?,
     };
-    let (_lock, listener) = begin(&args, &place)?;
+    let (_locks, listener) = begin(&args, node.as_ref(), &place)?;
     let settings = Arc::new(Settings {
+        instance: format!("{node_name}_{}", instance(&place.data_dir.join("instance-id"))?),
         node_name,
-        node_ip: address::node_ip(),
+        node_ip: advertise.unwrap_or_else(address::node_ip),
         api: listener.local_addr()?,
         dns_ip: args.service_cidr.nth(10).into(),
         backend,
+        node,
         place,
         args,
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8))
-        .thread_name("apiserver")
-        .enable_all()
-        .build()
-        .context("cannot start a runtime")?;
+    let runtime = runtime()?;
     let outcome = runtime.block_on(run(settings, listener, progress));
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     outcome
 }
 
 /// Takes the data directory and the port, or leaves nothing behind.
-fn begin(args: &ClusterArgs, place: &Place) -> Result<(lock::Lock, TcpListener)> {
+fn begin(args: &PlaneArgs, node: Option<&NodeArgs>, place: &Place) -> Result<(Vec<lock::Lock>, TcpListener)> {
     let fresh = !place.data_dir.exists();
     place.make()?;
-    let lock = lock::take(&place.lock)?;
-    let listening = listen(SocketAddr::new(args.bind_address, args.port), "--port").and_then(|listener| {
+    let mut locks = vec![lock::take(&place.lock)?];
+    if node.is_some() {
+        locks.push(lock::take(&place.node_lock)?);
+    }
+    let listening = listen(SocketAddr::new(args.bind_address, args.port), "port").and_then(|listener| match node {
         // The kubelet listens later; that it can't is better known now.
-        let kubelet = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), node::kubelet_port(args, place));
-        listen(kubelet, "--kubelet-port").map(|_| listener)
+        Some(node) => {
+            let kubelet = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), node::kubelet_port(node, place));
+            listen(kubelet, "kubelet-port").map(|_| listener)
+        }
+        None => Ok(listener),
     });
     match listening {
-        Ok(listener) => Ok((lock, listener)),
+        Ok(listener) => Ok((locks, listener)),
         Err(e) => {
             if fresh {
                 place.discard();
@@ -111,10 +135,37 @@ fn begin(args: &ClusterArgs, place: &Place) -> Result<(lock::Lock, TcpListener)>
     }
 }
 
-fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener> {
+/// The data directory's own name, made on the first start.
+fn instance(file: &std::path::Path) -> Result<String> {
+    if let Ok(text) = std::fs::read_to_string(file)
+        && text.trim().parse::<uuid::Uuid>().is_ok()
+    {
+        return Ok(text.trim().to_owned());
+    }
+    let made = uuid::Uuid::new_v4().to_string();
+    crate::pki::write_atomically(file, made.as_bytes(), 0o644)?;
+    Ok(made)
+}
+
+/// The API server's threads.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads())
+        .thread_name("apiserver")
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")
+}
+
+/// Listens for the API, on the port that a flag names.
+pub fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).map_err(|e| match e.kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "{address} is taken by another program: stop that, or choose another port with {flag} (0 picks a free one)"
+            "{address} is taken by another program: stop that, or choose another port with --{flag} (0 picks a free one)"
         ),
         std::io::ErrorKind::AddrNotAvailable => {
             anyhow::anyhow!("{} is no address of this machine: choose another with --bind-address", address.ip())
@@ -134,10 +185,12 @@ async fn run(settings: Arc<Settings>, listener: TcpListener, progress: Progress)
     let (dns_ready, dns_listening) = tokio::sync::watch::channel(None);
     // The node's runtime needs nothing of the control plane: both start at once.
     let mut early = Supervisor::new(shutdown.clone(), Arc::new(|_, _| {}));
-    if settings.args.runtime_endpoint.is_none() {
-        early.start("runtime", node::container_runtime(&settings))?;
+    let node = settings.node();
+    if let Some(node) = node.as_ref().filter(|node| node.args.runtime_endpoint.is_none()) {
+        early.start("runtime", node::container_runtime(node))?;
     }
-    let plane = Arc::new(ControlPlane::start(&settings, &pki, listener, shutdown.clone()).await?);
+    let plan = control_plane::plan(&settings, &pki)?;
+    let plane = Arc::new(ControlPlane::start(plan, listener, shutdown.clone()).await?);
     progress.done("API server", &settings.server_url());
 
     let told = plane.clone();
@@ -150,9 +203,17 @@ async fn run(settings: Arc<Settings>, listener: TcpListener, progress: Progress)
     let mut supervisor = Supervisor::new(shutdown.clone(), on_failure);
     supervisor.start("controllers", control_plane::controllers(&settings, &plane, &pki)?)?;
     supervisor.start("scheduler", control_plane::scheduler(&settings, &plane))?;
-    supervisor.start("proxy", node::service_proxy(&settings, &plane)?)?;
+    if node.is_none() {
+        supervisor.start("approver", serving::approver(&plane))?;
+    }
+    if let Some(node) = &node {
+        supervisor.start("proxy", node::service_proxy(node, plane.connect(identity::proxy(), "kube-proxy"))?)?;
+    }
     supervisor.start("dns", node::dns(&settings, &plane, dns_ready))?;
-    supervisor.start("kubelet", node::kubelet(&settings, &plane, &pki)?)?;
+    if let Some(node) = &node {
+        let connect = plane.connect(identity::node(&settings.node_name), "kubelet");
+        supervisor.start("kubelet", node::kubelet(node, connect, &pki)?)?;
+    }
 
     let entry = pki.pair(certificates::ADMIN)?;
     let ca = pki.ca_pem()?;
@@ -176,8 +237,12 @@ async fn run(settings: Arc<Settings>, listener: TcpListener, progress: Progress)
         name = &mut signal => { shutdown.cancel(); Err(anyhow::anyhow!("stopped by {name} before the cluster was ready")) }
     };
     if outcome.is_ok() {
+        let join = match &node {
+            Some(_) => None,
+            None => Some(join::prepare(&settings, &plane, &pki).await.context("how nodes join can't be published")?),
+        };
         systemd::notify("READY=1");
-        announce(&settings, &progress, &file, merged);
+        announce(&settings, &progress, &file, merged, join.as_ref());
         let renewal = certificates::renew(&settings, &pki, &plane, file.clone());
         tokio::select! {
             name = &mut signal => tracing::info!("stopping: {name}"),
@@ -197,9 +262,12 @@ async fn run(settings: Arc<Settings>, listener: TcpListener, progress: Progress)
     }
     plane.stop().await;
     if outcome.is_ok() {
-        progress.note(
-            "\nStopped. Your pods go on running; `pilothouse up` takes them up again, `pilothouse down` stops them.",
-        );
+        progress.note(match node {
+            Some(_) => {
+                "\nStopped. Your pods go on running; `pilothouse up` takes them up again, `pilothouse down` stops them."
+            }
+            None => "\nStopped. Pods of the nodes go on running.",
+        });
     }
     outcome
 }
@@ -219,25 +287,43 @@ fn merge(settings: &Settings, entry: &kubeconfig::Entry<'_>, progress: &Progress
     }
 }
 
-fn announce(settings: &Settings, progress: &Progress, kubeconfig: &std::path::Path, merged: bool) {
+fn announce(
+    settings: &Settings,
+    progress: &Progress,
+    kubeconfig: &std::path::Path,
+    merged: bool,
+    join: Option<&join::Invitation>,
+) {
     let option = if merged { String::new() } else { format!("--kubeconfig {} ", kubeconfig.display()) };
     let seconds = progress.elapsed().as_secs_f64();
-    let text = format!(
-        "\nThe cluster {:?} is ready after {seconds:.2} s.\n\n  kubectl {option}get nodes\n  kubectl {option}create deployment hello --image=pilothouse.local/pilothouse --replicas=2\n\nPress ^C to stop it; your pods go on running.",
-        settings.args.place.name
-    );
-    let fields = serde_json::json!({
+    let (name, what) = (&settings.args.place.name, if join.is_some() { "control plane of" } else { "cluster" });
+    let mut text = format!("\nThe {what} {name:?} is ready after {seconds:.2} s.\n\n  kubectl {option}get nodes\n");
+    let mut fields = serde_json::json!({
         "name": settings.args.place.name,
         "server": settings.server_url(),
         "kubeconfig": kubeconfig,
         "node": settings.node_name,
         "nodeIP": settings.node_ip,
     });
+    match join {
+        None => {
+            text += &format!(
+                "  kubectl {option}create deployment hello --image=pilothouse.local/pilothouse --replicas=2\n\nPress ^C to stop it; your pods go on running."
+            );
+        }
+        Some(join) => {
+            text += &format!(
+                "\nA node joins with (as root, on its machine):\n\n  {}\n\nPress ^C to stop it; pods of the nodes go on running.",
+                join.command()
+            );
+            fields["join"] = join.command().into();
+        }
+    }
     progress.ready(&fields, &text);
 }
 
 /// The name of the first signal that asks to stop.
-async fn stop_signal() -> &'static str {
+pub async fn stop_signal() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
     let wait = |kind: SignalKind, name: &'static str| async move {
         match signal(kind) {

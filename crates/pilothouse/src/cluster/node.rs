@@ -2,17 +2,19 @@
 
 use super::control_plane::ControlPlane;
 use super::{Settings, certificates, identity};
-use crate::cli::ClusterArgs;
+use crate::cli::{Cidr, NodeArgs};
 use crate::pki::Pki;
 use crate::place::Place;
 use crate::supervisor::Component;
 use anyhow::{Context, Result};
 use apiserver::user::UserInfo;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use kube::Client;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::core::ApiResource;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -20,8 +22,59 @@ use tokio::sync::watch;
 const DNS_ACCOUNT: &str = "coredns";
 const DNS_ROLE: &str = "system:coredns";
 
+/// Makes a component's client, on the runtime that uses it.
+pub type Connect = Arc<dyn Fn() -> BoxFuture<'static, Result<Client>> + Send + Sync>;
+
+/// What the runtime of a cluster is found by.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    pub name: String,
+    pub place: Place,
+}
+
+/// What a node is told.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The cluster's.
+    pub cluster: String,
+    pub place: Place,
+    pub name: String,
+    pub ip: IpAddr,
+    pub dns: IpAddr,
+    pub cluster_domain: String,
+    pub pod_cidr: Cidr,
+    pub service_cidr: Cidr,
+    pub args: NodeArgs,
+}
+
+impl Node {
+    /// What the CRI is reached at: the embedded runtime's socket or the one given.
+    fn cri_endpoint(&self) -> PathBuf {
+        match &self.args.runtime_endpoint {
+            Some(endpoint) => endpoint.strip_prefix("unix://").unwrap_or(endpoint).into(),
+            None => self.place.cri_socket.clone(),
+        }
+    }
+
+    /// How the kubelet is set up, but for its certificates.
+    pub fn kubelet_config(&self) -> kubelet::Config {
+        let mut config = kubelet::Config::new(self.name.clone(), self.ip, self.cri_endpoint());
+        config.cluster_name = self.cluster.clone();
+        config.root_dir = self.place.kubelet.clone();
+        config.pod_log_dir = self.place.pod_logs.clone();
+        config.container_log_dir = self.place.container_logs.clone();
+        config.cluster_dns = vec![self.dns];
+        config.cluster_domain = self.cluster_domain.clone();
+        config.port = kubelet_port(&self.args, &self.place);
+        config.version = crate::KUBERNETES_VERSION.to_owned();
+        // Everything of this cluster is below it.
+        config.cgroup_root = format!("/{}", self.cluster);
+        config
+    }
+}
+
 /// How the embedded runtime is set up; also what `down` and `reset` work on.
-pub fn runtime_config(settings: &crate::cluster::remove::Runtime) -> runtime::Config {
+pub fn runtime_config(settings: &Runtime) -> runtime::Config {
     let mut config = runtime::Config::new(settings.name.clone(), settings.place.runtime.clone());
     config.socket = settings.place.cri_socket.clone();
     config.cgroup_root = Some(format!("/{}", settings.name));
@@ -29,14 +82,17 @@ pub fn runtime_config(settings: &crate::cluster::remove::Runtime) -> runtime::Co
     config
 }
 
+/// The embedded runtime of a node, as a component.
+pub fn container_runtime(node: &Node) -> Component {
+    let mut config = runtime_config(&Runtime { name: node.cluster.clone(), place: node.place.clone() });
+    config.registry_mirrors = node.args.registry_mirror.iter().map(|(host, url)| format!("{host}={url}")).collect();
+    config.cluster_cidrs = vec![node.pod_cidr.to_string()];
+    config.service_cidrs = vec![node.service_cidr.to_string()];
+    runtime_component(config)
+}
+
 /// The embedded runtime, as a component.
-pub fn container_runtime(settings: &Settings) -> Component {
-    let base =
-        crate::cluster::remove::Runtime { name: settings.args.place.name.clone(), place: settings.place.clone() };
-    let mut config = runtime_config(&base);
-    config.registry_mirrors = settings.args.registry_mirror.iter().map(|(host, url)| format!("{host}={url}")).collect();
-    config.cluster_cidrs = vec![settings.args.pod_cidr.to_string()];
-    config.service_cidrs = vec![settings.args.service_cidr.to_string()];
+pub fn runtime_component(config: runtime::Config) -> Component {
     Arc::new(move |shutdown| {
         let config = config.clone();
         async move { Ok(runtime::serve(config, async move { shutdown.cancelled().await }).await?) }.boxed()
@@ -44,49 +100,38 @@ pub fn container_runtime(settings: &Settings) -> Component {
 }
 
 /// Where the node's own API listens; 0 for a free port.
-pub fn kubelet_port(args: &ClusterArgs, place: &Place) -> u16 {
+pub fn kubelet_port(args: &NodeArgs, place: &Place) -> u16 {
     args.kubelet_port.unwrap_or(if place.default { 10250 } else { 0 })
 }
 
 /// The kubelet, as a component.
-pub fn kubelet(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) -> Result<Component> {
-    let mut config = kubelet::Config::new(settings.node_name.clone(), settings.node_ip, settings.cri_endpoint());
-    config.cluster_name = settings.args.place.name.clone();
-    config.root_dir = settings.place.kubelet.clone();
-    config.pod_log_dir = settings.place.pod_logs.clone();
-    config.container_log_dir = settings.place.container_logs.clone();
-    config.cluster_dns = vec![settings.dns_ip];
-    config.cluster_domain = settings.args.cluster_domain.clone();
-    config.port = kubelet_port(&settings.args, &settings.place);
+pub fn kubelet(node: &Node, connect: Connect, pki: &Pki) -> Result<Component> {
+    let mut config = node.kubelet_config();
     config.serving = kubelet::Serving::Files {
         cert: pki.certificate_path(certificates::KUBELET),
         key: pki.key_path(certificates::KUBELET),
     };
     config.client_ca = Some(kubelet::ClientCa::Pem(pki.ca_pem()?.into_bytes()));
-    config.version = crate::KUBERNETES_VERSION.to_owned();
-    config.cgroup_root = settings.cgroup_root();
-    let (plane, name) = (plane.clone(), settings.node_name.clone());
     Ok(Arc::new(move |shutdown| {
-        let (config, plane, user) = (config.clone(), plane.clone(), identity::node(&name));
-        async move { Ok(kubelet::run(config, plane.client(user, "kubelet"), shutdown).await?) }.boxed()
+        let (config, connect) = (config.clone(), connect.clone());
+        async move { Ok(kubelet::run(config, connect().await?, shutdown).await?) }.boxed()
     }))
 }
 
 /// The service proxy, as a component.
-pub fn service_proxy(settings: &Settings, plane: &Arc<ControlPlane>) -> Result<Component> {
+pub fn service_proxy(node: &Node, connect: Connect) -> Result<Component> {
     let config = proxy::Config {
-        cluster: settings.args.place.name.clone(),
-        node_name: settings.node_name.clone(),
-        cluster_cidrs: vec![settings.args.pod_cidr.to_string().parse().context("the pod network")?],
+        cluster: node.cluster.clone(),
+        node_name: node.name.clone(),
+        cluster_cidrs: vec![node.pod_cidr.to_string().parse().context("the pod network")?],
         masquerade_all: false,
         node_port_addresses: proxy::NodePortAddresses::All,
         look_every: None,
         ready: None,
     };
-    let plane = plane.clone();
     Ok(Arc::new(move |shutdown| {
-        let (config, plane) = (config.clone(), plane.clone());
-        async move { Ok(proxy::run(config, plane.client(identity::proxy(), "kube-proxy"), shutdown).await?) }.boxed()
+        let (config, connect) = (config.clone(), connect.clone());
+        async move { Ok(proxy::run(config, connect().await?, shutdown).await?) }.boxed()
     }))
 }
 
@@ -94,9 +139,13 @@ pub fn service_proxy(settings: &Settings, plane: &Arc<ControlPlane>) -> Result<C
 pub fn dns(settings: &Settings, plane: &Arc<ControlPlane>, ready: watch::Sender<Option<Vec<SocketAddr>>>) -> Component {
     let (plane, domain, ip) = (plane.clone(), settings.args.cluster_domain.clone(), settings.node_ip);
     let remembered = settings.place.data_dir.join("dns-port");
-    let node = settings.node_name.clone();
+    let node = settings.node.is_some().then(|| settings.node_name.clone());
     let pods = settings.args.pod_cidr;
-    let clients = vec![(pods.address.into(), pods.prefix), (ip, 32), (IpAddr::from([127, 0, 0, 0]), 8)];
+    let mut clients = vec![(pods.address.into(), pods.prefix), (ip, 32), (IpAddr::from([127, 0, 0, 0]), 8)];
+    if settings.node.is_none() {
+        // Pods of other machines ask with their machine's address.
+        clients.extend(super::address::network_of(ip));
+    }
     Arc::new(move |shutdown| {
         let clients = clients.clone();
         let (plane, domain, ready, remembered, node) =
@@ -120,7 +169,7 @@ pub fn dns(settings: &Settings, plane: &Arc<ControlPlane>, ready: watch::Sender<
                 let Ok(addresses) = addresses else { return std::future::pending().await };
                 if let Some(port) = addresses.first().map(SocketAddr::port) {
                     crate::pki::write_atomically(&remembered, port.to_string().as_bytes(), 0o644)?;
-                    publish(&plane.client(UserInfo::apiserver(), "pilothouse"), ip, port, &node)
+                    publish(&plane.client(UserInfo::apiserver(), "pilothouse"), ip, port, node.as_deref())
                         .await
                         .context("cannot publish where DNS is")?;
                 }
@@ -137,7 +186,7 @@ pub fn dns(settings: &Settings, plane: &Arc<ControlPlane>, ready: watch::Sender<
     })
 }
 
-async fn apply(
+pub async fn apply(
     client: &Client,
     resource: &ApiResource,
     namespace: Option<&str>,
@@ -152,7 +201,7 @@ async fn apply(
     Ok(())
 }
 
-fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+pub fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
     ApiResource {
         group: group.to_owned(),
         version: version.to_owned(),
@@ -183,8 +232,8 @@ async fn allow(client: &Client) -> Result<()> {
 }
 
 /// Says where the Service `kube-dns` leads.
-async fn publish(client: &Client, ip: IpAddr, port: u16, node: &str) -> Result<()> {
-    let slice = apiserver::bootstrap::dns_endpoint_slice(&[ip], port, Some(node));
+async fn publish(client: &Client, ip: IpAddr, port: u16, node: Option<&str>) -> Result<()> {
+    let slice = apiserver::bootstrap::dns_endpoint_slice(&[ip], port, node);
     let object: serde_json::Value = serde_json::from_str(&schema::json::to_string(&slice))?;
     let name = object["metadata"]["name"].as_str().context("the slice has a name")?.to_owned();
     apply(

@@ -74,13 +74,20 @@ pub async fn wait(
         Ok(())
     };
     let names = async {
-        answers(settings, dns).await?;
-        progress.done("DNS answers", &settings.dns_ip.to_string());
+        let server = answers(settings, dns).await?;
+        progress.done("DNS answers", &server.to_string());
         Ok(())
     };
+    let of_node = async {
+        if settings.node.is_none() {
+            return Ok(());
+        }
+        let (a, b) = tokio::join!(lease, ready);
+        a.and(b)
+    };
     let all = async {
-        let (a, b, c, d) = tokio::join!(api, lease, ready, names);
-        a.and(b).and(c).and(d)
+        let (a, b, c) = tokio::join!(api, of_node, names);
+        a.and(b).and(c)
     };
     match tokio::time::timeout_at(deadline, all).await {
         Ok(outcome) => outcome,
@@ -123,12 +130,16 @@ fn skip_broken(
     events.inspect_err(|e| tracing::debug!("a watch failed: {e}")).filter_map(|e| async { e.ok() })
 }
 
-/// Asks for the API's own name, through the Service as a pod would, until it is answered.
-async fn answers(settings: &Settings, mut dns: watch::Receiver<Option<Vec<SocketAddr>>>) -> Result<()> {
-    dns.wait_for(Option::is_some).await.context("cluster DNS never listened")?;
+/// Asks for the API's own name, through the Service as a pod would if this machine is a node, until it is answered.
+async fn answers(settings: &Settings, mut dns: watch::Receiver<Option<Vec<SocketAddr>>>) -> Result<SocketAddr> {
+    let listening = dns.wait_for(Option::is_some).await.context("cluster DNS never listened")?.clone();
     let query = query(&format!("kubernetes.default.svc.{}", settings.args.cluster_domain));
     let wanted = settings.args.service_cidr.nth(1).octets();
-    let server = SocketAddr::new(settings.dns_ip, 53);
+    let service = SocketAddr::new(settings.dns_ip, 53);
+    let server = match settings.node {
+        Some(_) => service,
+        None => listening.and_then(|l| l.first().copied()).unwrap_or(service),
+    };
     loop {
         let ask = async {
             let socket = UdpSocket::bind(("0.0.0.0", 0)).await?;
@@ -139,7 +150,7 @@ async fn answers(settings: &Settings, mut dns: watch::Receiver<Option<Vec<Socket
             Ok::<bool, std::io::Error>(answer[..len].windows(4).any(|w| w == wanted))
         };
         match tokio::time::timeout(DNS_TRY, ask).await {
-            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(true)) => return Ok(server),
             Ok(Ok(false)) => tracing::debug!("DNS doesn't know the API's name yet"),
             Ok(Err(e)) => tracing::debug!("DNS isn't reached yet: {e}"),
             Err(_) => continue,

@@ -1,6 +1,6 @@
 //! Stopping a cluster's pods, and removing a cluster with all it made.
 
-use super::node::runtime_config;
+use super::node::{Runtime, runtime_config};
 use crate::cli::PlaceArgs;
 use crate::place::Place;
 use crate::{kubeconfig, lock};
@@ -18,13 +18,6 @@ const STOP: Duration = Duration::from_secs(30);
 /// What pods are given to end by themselves.
 const GRACE_SECONDS: i64 = 30;
 
-/// What the runtime of a cluster is found by.
-#[derive(Clone, Debug)]
-pub struct Runtime {
-    pub name: String,
-    pub place: Place,
-}
-
 #[allow(clippy::print_stdout, reason = "what a command tells its caller")]
 fn say(text: &str) {
     println!("{text}");
@@ -37,32 +30,36 @@ fn need_root() -> Result<()> {
     Ok(())
 }
 
-/// Stops the process that runs a cluster, if one does; gives the lock.
-fn stop_process(place: &Place) -> Result<Option<lock::Lock>> {
+/// Stops the processes that run a cluster, control plane and node, if there are any; gives the locks.
+fn stop_processes(place: &Place) -> Result<Option<[lock::Lock; 2]>> {
     if !place.data_dir.exists() {
         return Ok(None);
     }
-    if let Some(id) = lock::holder(&place.lock)? {
-        kill(Pid::from_raw(id), Signal::SIGTERM).with_context(|| format!("cannot stop process {id}"))?;
-        let deadline = Instant::now() + STOP;
-        while lock::holder(&place.lock)?.is_some() {
-            if Instant::now() > deadline {
-                bail!(
-                    "process {id} did not stop in {} s: end it with `kill -9 {id}`, then run this again",
-                    STOP.as_secs()
-                );
-            }
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
+    // The node first: its last words are for the control plane.
+    for lock in [&place.node_lock, &place.lock] {
+        stop_process(lock)?;
     }
-    lock::take(&place.lock).map(Some)
+    Ok(Some([lock::take(&place.node_lock)?, lock::take(&place.lock)?]))
+}
+
+fn stop_process(lock: &Path) -> Result<()> {
+    let Some(id) = lock::holder(lock)? else { return Ok(()) };
+    kill(Pid::from_raw(id), Signal::SIGTERM).with_context(|| format!("cannot stop process {id}"))?;
+    let deadline = Instant::now() + STOP;
+    while lock::holder(lock)?.is_some() {
+        if Instant::now() > deadline {
+            bail!("process {id} did not stop in {} s: end it with `kill -9 {id}`, then run this again", STOP.as_secs());
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// Stops the pods and the cluster, keeps the data.
 pub fn down(args: &PlaceArgs) -> Result<()> {
     need_root()?;
     let place = Place::new(&args.data_dir)?;
-    let Some(_lock) = stop_process(&place)? else {
+    let Some(_locks) = stop_processes(&place)? else {
         say("There is no cluster here.");
         return Ok(());
     };
@@ -120,7 +117,7 @@ async fn connect(socket: &Path) -> Result<cri::Client> {
 pub fn reset(args: &PlaceArgs) -> Result<()> {
     need_root()?;
     let place = Place::new(&args.data_dir)?;
-    let held = stop_process(&place)?;
+    let held = stop_processes(&place)?;
     let mut left: Vec<String> = Vec::new();
     let mut attempt = |what: &str, outcome: Result<()>| {
         if let Err(e) = outcome {

@@ -79,8 +79,8 @@ pub async fn running() -> Running {
     let authority =
         CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA of the test's own");
     let config = controllers::Config {
-        identity: "test".into(),
-        leader_elect: false,
+        election: None,
+        controllers: vec!["*".into()],
         root_ca: ROOT_CA.into(),
         cluster_cidr: None,
         node_monitor_grace: Duration::from_secs(50),

@@ -15,9 +15,17 @@ use hyper_util::client::legacy::connect::dns::Name;
 
 /// Resolves as `/etc/hosts` and `/etc/resolv.conf` say at the first lookup.
 #[derive(Clone, Default)]
-pub(super) struct Dns(Arc<OnceLock<TokioResolver>>);
+pub struct Dns(Arc<OnceLock<TokioResolver>>);
 
 impl Dns {
+    /// The addresses of a host; their port is 0.
+    ///
+    /// # Errors
+    /// It has none, or nobody could be asked.
+    pub async fn resolve(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
+        self.clone().lookup(host.to_owned()).await
+    }
+
     async fn lookup(self, host: String) -> io::Result<Vec<SocketAddr>> {
         let fail = |reason: String| io::Error::new(io::ErrorKind::NotFound, format!("lookup {host}: {reason}"));
         let plain = host.trim_end_matches('.');

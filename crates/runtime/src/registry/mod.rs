@@ -16,6 +16,7 @@ mod transport;
 
 pub use auth::Credentials;
 pub use blob::Blob;
+pub use dns::Dns;
 pub use error::{Error, chain};
 pub use host::{Hosts, InvalidMirror, Mirror};
 pub use proxy::Proxies;
