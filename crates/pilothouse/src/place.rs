@@ -83,8 +83,12 @@ impl Place {
 
     /// Undoes [`Place::make`] and the lock, when nothing else was begun. What others have put there stays.
     pub fn discard(&self) {
-        let removed =
-            [std::fs::remove_file(&self.lock), std::fs::remove_dir(&self.run), std::fs::remove_dir(&self.data_dir)];
+        let removed = [
+            std::fs::remove_file(&self.lock),
+            std::fs::remove_file(&self.node_lock),
+            std::fs::remove_dir(&self.run),
+            std::fs::remove_dir(&self.data_dir),
+        ];
         for e in removed.into_iter().filter_map(Result::err) {
             tracing::debug!("left of what was begun: {e}");
         }

@@ -230,7 +230,7 @@ mod tests {
         let file = dir.path().join("config.json");
         let own = json!({"auths": {"r.example/team": {"username": "node", "password": "x"}}});
         std::fs::write(&file, own.to_string()).unwrap();
-        assert_eq!(node_files(dir.path()), [file.clone()]);
+        assert_eq!(node_files(dir.path()), std::slice::from_ref(&file));
         let ring = keyring(json!({"r.example": {"username": "secret", "password": "x"}})).with_files(&[file]);
         let found = ring.lookup("r.example/team/app:1");
         assert_eq!(found.iter().map(|(auth, _)| auth.username.as_str()).collect::<Vec<_>>(), ["secret", "node"]);

@@ -82,9 +82,16 @@ pub struct PlaceArgs {
     /// Directory of everything the cluster keeps
     #[arg(long, default_value = crate::place::DEFAULT_DATA_DIR, value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Name of the cluster, and of its kubeconfig context
-    #[arg(long, default_value = "pilothouse", value_parser = cluster_name)]
-    pub name: String,
+    /// Name of the cluster, and of its kubeconfig context [default: what the data directory says, else "pilothouse"]
+    #[arg(long, value_parser = cluster_name)]
+    pub name: Option<String>,
+}
+
+impl PlaceArgs {
+    /// The cluster's name, once its claim to the data directory has been asked.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(crate::cluster::claim::DEFAULT_NAME)
+    }
 }
 
 /// A control plane and this machine's node.

@@ -52,15 +52,20 @@ impl Files {
 }
 
 /// Runs a node in the foreground until it is told to stop; its pods go on running then.
-pub fn run(args: AgentArgs) -> Result<()> {
+pub fn run(mut args: AgentArgs) -> Result<()> {
     let progress = Progress::start(args.json);
     preflight::node()?;
     let place = Place::new(&args.place.data_dir)?;
     let files = Files::of(&place);
-    for directory in [&place.data_dir, &place.run, &files.kept.dir] {
-        std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    }
+    let create = |directory: &std::path::Path| {
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))
+    };
+    super::claim::Claim::check(&place, args.place.name.as_deref())?;
+    create(&place.data_dir)?;
     let _lock = lock::take(&place.node_lock)?;
+    args.place.name = Some(super::claim::Claim::take(&place, args.place.name.as_deref())?.name);
+    create(&place.run)?;
+    create(&files.kept.dir)?;
     let name = match &args.node.node_name {
         Some(name) => name.clone(),
         None => address::host_name()?,
@@ -88,7 +93,7 @@ async fn serve(args: &AgentArgs, place: &Place, files: &Files, name: &str, progr
     join(args, files, name, progress).await?;
     let told = told(files).await?;
     let node = Node {
-        cluster: args.place.name.clone(),
+        cluster: args.place.name().to_owned(),
         place: place.clone(),
         name: name.to_owned(),
         ip: args.node_ip.unwrap_or_else(address::node_ip),

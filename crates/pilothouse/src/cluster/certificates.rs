@@ -96,7 +96,7 @@ fn renewed(settings: &Settings, pki: &Pki, plane: &ControlPlane, admin: &std::pa
         ADMIN => {
             let (pair, ca) = (pki.pair(ADMIN)?, pki.ca_pem()?);
             let entry = kubeconfig::Entry {
-                name: &settings.args.place.name,
+                name: settings.args.place.name(),
                 server: settings.server_url(),
                 ca_pem: &ca,
                 certificate_pem: &pair.certificate,

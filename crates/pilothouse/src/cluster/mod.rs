@@ -3,6 +3,7 @@
 pub mod address;
 pub mod agent;
 pub mod certificates;
+pub mod claim;
 pub mod control_plane;
 mod identity;
 pub mod join;
@@ -20,6 +21,7 @@ use crate::progress::Progress;
 use crate::supervisor::{OnFailure, Supervisor};
 use crate::{kubeconfig, lock, preflight, systemd};
 use anyhow::{Context, Result};
+use claim::Claim;
 use control_plane::ControlPlane;
 use futures::FutureExt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -55,7 +57,7 @@ impl Settings {
     /// What this machine's node is told, if there is one.
     fn node(&self) -> Option<node::Node> {
         Some(node::Node {
-            cluster: self.args.place.name.clone(),
+            cluster: self.args.place.name().to_owned(),
             place: self.place.clone(),
             name: self.node_name.clone(),
             ip: self.node_ip,
@@ -83,14 +85,14 @@ pub fn server(args: ServerArgs) -> Result<()> {
     start(args.plane, None, args.advertise_address, progress)
 }
 
-fn start(args: PlaneArgs, node: Option<NodeArgs>, advertise: Option<IpAddr>, progress: Progress) -> Result<()> {
+fn start(mut args: PlaneArgs, node: Option<NodeArgs>, advertise: Option<IpAddr>, progress: Progress) -> Result<()> {
     let place = Place::new(&args.place.data_dir)?;
     let backend = Backend::choose(&args.store, &args.etcd, &place.store)?;
     let node_name = match node.as_ref().and_then(|n| n.node_name.clone()) {
         Some(name) => name,
         None => address::host_name()?,
     };
-    let (_locks, listener) = begin(&args, node.as_ref(), &place)?;
+    let (_locks, listener) = begin(&mut args, node.as_ref(), &place)?;
     let settings = Arc::new(Settings {
         instance: format!("{node_name}_{}", instance(&place.data_dir.join("instance-id"))?),
         node_name,
@@ -109,7 +111,8 @@ fn start(args: PlaneArgs, node: Option<NodeArgs>, advertise: Option<IpAddr>, pro
 }
 
 /// Takes the data directory and the port, or leaves nothing behind.
-fn begin(args: &PlaneArgs, node: Option<&NodeArgs>, place: &Place) -> Result<(Vec<lock::Lock>, TcpListener)> {
+fn begin(args: &mut PlaneArgs, node: Option<&NodeArgs>, place: &Place) -> Result<(Vec<lock::Lock>, TcpListener)> {
+    Claim::check(place, args.place.name.as_deref())?;
     let fresh = !place.data_dir.exists();
     place.make()?;
     let mut locks = vec![lock::take(&place.lock)?];
@@ -124,8 +127,12 @@ fn begin(args: &PlaneArgs, node: Option<&NodeArgs>, place: &Place) -> Result<(Ve
         }
         None => Ok(listener),
     });
-    match listening {
-        Ok(listener) => Ok((locks, listener)),
+    let claimed = listening.and_then(|listener| Ok((listener, Claim::take(place, args.place.name.as_deref())?)));
+    match claimed {
+        Ok((listener, claim)) => {
+            args.place.name = Some(claim.name);
+            Ok((locks, listener))
+        }
         Err(e) => {
             if fresh {
                 place.discard();
@@ -218,7 +225,7 @@ async fn run(settings: Arc<Settings>, listener: TcpListener, progress: Progress)
     let entry = pki.pair(certificates::ADMIN)?;
     let ca = pki.ca_pem()?;
     let entry = kubeconfig::Entry {
-        name: &settings.args.place.name,
+        name: settings.args.place.name(),
         server: settings.server_url(),
         ca_pem: &ca,
         certificate_pem: &entry.certificate,
@@ -296,10 +303,10 @@ fn announce(
 ) {
     let option = if merged { String::new() } else { format!("--kubeconfig {} ", kubeconfig.display()) };
     let seconds = progress.elapsed().as_secs_f64();
-    let (name, what) = (&settings.args.place.name, if join.is_some() { "control plane of" } else { "cluster" });
+    let (name, what) = (settings.args.place.name(), if join.is_some() { "control plane of" } else { "cluster" });
     let mut text = format!("\nThe {what} {name:?} is ready after {seconds:.2} s.\n\n  kubectl {option}get nodes\n");
     let mut fields = serde_json::json!({
-        "name": settings.args.place.name,
+        "name": settings.args.place.name(),
         "server": settings.server_url(),
         "kubeconfig": kubeconfig,
         "node": settings.node_name,

@@ -1,5 +1,6 @@
 //! Stopping a cluster's pods, and removing a cluster with all it made.
 
+use super::claim::Claim;
 use super::node::{Runtime, runtime_config};
 use crate::cli::PlaceArgs;
 use crate::place::Place;
@@ -59,11 +60,12 @@ fn stop_process(lock: &Path) -> Result<()> {
 pub fn down(args: &PlaceArgs) -> Result<()> {
     need_root()?;
     let place = Place::new(&args.data_dir)?;
-    let Some(_locks) = stop_processes(&place)? else {
+    let Some(claim) = Claim::of(&place, args.name.as_deref())? else {
         say("There is no cluster here.");
         return Ok(());
     };
-    let runtime = Runtime { name: args.name.clone(), place };
+    let _locks = stop_processes(&place)?;
+    let runtime = Runtime { name: claim.name, place };
     let stopped = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
@@ -117,6 +119,10 @@ async fn connect(socket: &Path) -> Result<cri::Client> {
 pub fn reset(args: &PlaceArgs) -> Result<()> {
     need_root()?;
     let place = Place::new(&args.data_dir)?;
+    let Some(Claim { name, found }) = Claim::of(&place, args.name.as_deref())? else {
+        say("There is no cluster here.");
+        return Ok(());
+    };
     let held = stop_processes(&place)?;
     let mut left: Vec<String> = Vec::new();
     let mut attempt = |what: &str, outcome: Result<()>| {
@@ -124,23 +130,31 @@ pub fn reset(args: &PlaceArgs) -> Result<()> {
             left.push(format!("{what}: {e:#}"));
         }
     };
-    let runtime = Runtime { name: args.name.clone(), place: place.clone() };
+    let runtime = Runtime { name: name.clone(), place: place.clone() };
     attempt("containers", runtime::reset(&runtime_config(&runtime)).map_err(Into::into));
-    attempt("service rules", proxy::kernel::reset(&args.name).map_err(Into::into));
-    let directories = [&place.kubelet, &place.pod_logs, &place.container_logs, &place.run, &place.data_dir];
-    for directory in directories {
+    attempt("service rules", proxy::kernel::reset(&name).map_err(Into::into));
+    // Of what was there before, only the pods go.
+    let pods = place.kubelet.join("pods");
+    let kubelet = if found.contains(&place.kubelet) { &pods } else { &place.kubelet };
+    let logs = [&place.pod_logs, &place.container_logs].into_iter().filter(|directory| !found.contains(directory));
+    let directories: Vec<&PathBuf> = [kubelet, &place.run].into_iter().chain(logs).collect();
+    for directory in directories.iter().copied().chain([&place.data_dir]) {
         attempt("mounts", unmount_below(directory));
     }
-    attempt("cgroups", remove_cgroups(&args.name));
+    attempt("cgroups", remove_cgroups(&name));
     for directory in directories {
         attempt("files", remove_directory(directory));
     }
+    attempt("files", remove_data(&place.data_dir));
     if let Some(person) = kubeconfig::Person::find() {
-        attempt("kubeconfig", kubeconfig::remove_from(&person, &args.name));
+        attempt("kubeconfig", kubeconfig::remove_from(&person, &name));
     }
     drop(held);
     if left.is_empty() {
-        say(&format!("The cluster {:?} is removed.", args.name));
+        say(&format!("The cluster {name:?} is removed."));
+        for kept in &found {
+            say(&format!("{} was there before the cluster and stays.", kept.display()));
+        }
         return Ok(());
     }
     bail!("not everything could be removed:\n  {}", left.join("\n  "))
@@ -201,6 +215,13 @@ fn remove_directory(directory: &Path) -> Result<()> {
 
 fn is_empty(directory: &Path) -> bool {
     fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn remove_data(directory: &Path) -> Result<()> {
+    if let Some(mount) = mounts_below(directory)?.first() {
+        bail!("{} is still mounted", mount.display());
+    }
+    Claim::remove_directory(directory).with_context(|| format!("cannot remove {}", directory.display()))
 }
 
 /// Removes the cluster's groups in every hierarchy; whatever still runs in them is killed.

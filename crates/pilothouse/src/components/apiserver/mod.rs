@@ -31,6 +31,7 @@ pub fn run(args: ApiserverArgs) -> Result<()> {
     }
     std::fs::create_dir_all(&place.data_dir).with_context(|| format!("cannot create {}", place.data_dir.display()))?;
     let _lock = lock::take(&place.lock)?;
+    crate::cluster::claim::Claim::take_for(&place, None)?;
     let listener = crate::cluster::listen(SocketAddr::new(args.bind_address, args.secure_port), "secure-port")?;
     let address = listener.local_addr()?;
     let made = args.make(&place, address.port())?;

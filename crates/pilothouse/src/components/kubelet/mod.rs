@@ -8,6 +8,7 @@ pub use flags::KubeletArgs;
 use super::client;
 use super::serving::{self, About};
 use super::tls_bootstrap::{self, Kept};
+use crate::cluster::claim::Claim;
 use crate::cluster::node::{Runtime, runtime_config};
 use crate::lock;
 use crate::place::Place;
@@ -34,6 +35,7 @@ pub fn run(args: KubeletArgs) -> Result<()> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     }
     let _lock = lock::take(&place.node_lock)?;
+    Claim::take_for(&place, Some(&args.name))?;
     let config = args.kubelet_config(&place, pod_logs)?;
     let mut early = crate::supervisor::Supervisor::new(CancellationToken::new(), std::sync::Arc::new(|_, _| {}));
     if args.container_runtime_endpoint.is_none() {
