@@ -37,7 +37,7 @@ bench: release install-test ## Measures, and prints the peers' figures beside ou
 release: install-build ## Writes dist/pilothouse: one static executable, stripped, and its systemd unit
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked -p pilothouse --target $(TARGET)
 	mkdir -p dist
-	install -m 0755 target/$(TARGET)/release/pilothouse dist/pilothouse
+	install -s -m 0755 target/$(TARGET)/release/pilothouse dist/pilothouse
 	install -m 0644 packaging/pilothouse.service dist/pilothouse.service
 
 install-build: ## Installs what building needs and this machine lacks
