@@ -17,6 +17,8 @@ pub mod tools {
 
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
+#[cfg(any(test, feature = "suite"))]
+pub mod testing;
 
 pub use embedded::Embedded;
 pub use error::Error;

@@ -1,0 +1,3 @@
+//! What tests of any crate use to judge a store.
+
+pub mod history;
