@@ -38,10 +38,12 @@ const RULES: &[(&str, &str, Rules)] = &[
     ("node.k8s.io", "RuntimeClass", CONDITIONAL),
     ("policy", "PodDisruptionBudget", CONDITIONAL),
     ("rbac.authorization.k8s.io", "", PUT_CREATES),
-    ("storage.k8s.io", "CSIDriver", CONDITIONAL),
-    ("storage.k8s.io", "CSINode", CONDITIONAL),
+    ("resource.k8s.io", "", RETURNED),
+    ("storage.k8s.io", "CSIDriver", Rules { unconditional_update: false, ..RETURNED }),
+    ("storage.k8s.io", "CSINode", Rules { unconditional_update: false, ..RETURNED }),
     ("storage.k8s.io", "CSIStorageCapacity", CONDITIONAL),
-    ("storage.k8s.io", "VolumeAttachment", CONDITIONAL),
+    ("storage.k8s.io", "VolumeAttachment", Rules { unconditional_update: false, ..RETURNED }),
+    ("storage.k8s.io", "", RETURNED),
 ];
 
 /// The strategy of a row.

@@ -245,7 +245,7 @@ pub const ROWS: &[Row] = &[
         2),
     row("storage.k8s.io/v1", "CSIDriver", "x$N",
         "{}",
-        "{}",
+        "{spec: {}}",
         7),
     row("storage.k8s.io/v1", "CSINode", "x$N",
         "{spec: {drivers: null}}",

@@ -248,15 +248,26 @@ impl<'d> Definitions<'d> {
                 map([("additionalProperties", values.into()), ("type", "object".into())])
             }
             Kind::Struct(s) => self.struct_reference(s),
-            // Either of two: any value, as upstream publishes them.
-            Kind::OrBool(of) | Kind::OrList(of) | Kind::OrStrings(of) => {
-                if let Kind::Struct(s) = of.kind() {
-                    // The alternatives refer to it all the same.
-                    self.struct_reference(s);
-                }
-                Map::new()
+            // Either of two: definitions without a type, as upstream publishes them.
+            Kind::OrBool(of) => {
+                self.alternative("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool", of)
             }
+            Kind::OrList(of) => {
+                self.alternative("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray", of)
+            }
+            Kind::OrStrings(of) => self.alternative(
+                "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray",
+                of,
+            ),
         }
+    }
+
+    fn alternative(&mut self, name: &'static str, of: TypeRef<'d>) -> Map {
+        if let Kind::Struct(s) = of.kind() {
+            // The alternatives refer to it all the same.
+            self.struct_reference(s);
+        }
+        self.scalar(name)
     }
 }
 

@@ -77,7 +77,6 @@ fn merge_map(ty: Option<TypeRef<'_>>, target: &mut Map, mut patch: Map) -> Resul
                 *target = Map::new();
                 return Ok(());
             }
-            Some("merge") => {}
             _ => return Err(unknown_directive(&directive, &patch)),
         }
     }
@@ -174,16 +173,23 @@ fn merge_list(
     order: Option<Vec<Value>>,
 ) -> Result<(), PatchError> {
     let before = order.is_some().then(|| items.clone());
+    if let Some(order) = &order {
+        agrees(&patch, order, rule.merge_key)?;
+    }
     if patch.iter().any(|p| p.as_map().is_some()) {
         merge_maps(field, rule, items, patch)?;
     } else {
-        for value in patch {
-            if value.as_list().is_some() {
-                return Err(PatchError::Rejected("lists of lists are not supported".to_owned()));
+        if patch.iter().any(|value| value.as_list().is_some()) {
+            return Err(PatchError::Rejected("lists of lists are not supported".to_owned()));
+        }
+        let before = (!in_order(items, &patch, "")).then(|| items.clone());
+        for value in &patch {
+            if !items.contains(value) {
+                items.push(value.clone());
             }
-            if !items.contains(&value) {
-                items.push(value);
-            }
+        }
+        if let Some(before) = before {
+            reorder(items, &before, &patch, "");
         }
     }
     if let (Some(order), Some(before)) = (order, before) {
@@ -207,16 +213,15 @@ fn merge_maps(field: &str, rule: Rule<'_>, items: &mut Vec<Value>, patch: Vec<Va
             }
         };
         match item.get(DIRECTIVE).map(|d| d.as_str().unwrap_or("").to_owned()).as_deref() {
-            None => merged.push(item),
+            None => merged.push(Value::Map(item)),
             Some("merge") => {
-                item.remove(DIRECTIVE);
-                merged.push(item);
+                return Err(PatchError::Failed("merging lists cannot yet be specified in the patch".to_owned()));
             }
             Some("replace") => {
                 replace = true;
                 item.remove(DIRECTIVE);
                 if !item.is_empty() {
-                    merged.push(item);
+                    merged.push(Value::Map(item));
                 }
             }
             Some("delete") => {
@@ -232,13 +237,15 @@ fn merge_maps(field: &str, rule: Rule<'_>, items: &mut Vec<Value>, patch: Vec<Va
     if replace {
         items.clear();
         for mut item in merged {
-            strip(&mut item);
-            items.push(Value::Map(item));
+            strip_value(&mut item);
+            items.push(item);
         }
         return Ok(());
     }
+    let order = (!in_order(items, &merged, key)).then(|| (identities(items, key), identities(&merged, key)));
     let element = element(rule.ty);
     for item in merged {
+        let Value::Map(item) = item else { continue };
         let value = item.get(key).ok_or_else(|| no_key(&item, key))?;
         let found = items.iter_mut().filter_map(Value::as_map_mut).find(|m| m.get(key) == Some(value));
         match found {
@@ -249,6 +256,9 @@ fn merge_maps(field: &str, rule: Rule<'_>, items: &mut Vec<Value>, patch: Vec<Va
                 items.push(Value::Map(fresh));
             }
         }
+    }
+    if let Some((before, patch)) = order {
+        reorder(items, &before, &patch, key);
     }
     Ok(())
 }
@@ -269,6 +279,32 @@ fn identity<'v>(item: &'v Value, key: &str) -> Option<&'v Value> {
 fn position(list: &[Value], item: &Value, key: &str) -> Option<usize> {
     let wanted = identity(item, key)?;
     list.iter().position(|other| identity(other, key) == Some(wanted))
+}
+
+/// What the items of a list are the same by: as good as the list itself to tell positions from.
+fn identities(list: &[Value], key: &str) -> Vec<Value> {
+    list.iter().map(|item| identity(item, key).cloned().unwrap_or_default()).collect()
+}
+
+/// Whether a list that a patch is merged into needs no new order: the patch only has items of the list, as they stand there.
+fn in_order(items: &[Value], patch: &[Value], key: &str) -> bool {
+    let positions = || patch.iter().map(|item| position(items, item, key));
+    items.is_empty() || positions().all(|p| p.is_some()) && positions().is_sorted()
+}
+
+/// Refuses a patch whose own items are not in the order that it asks for.
+fn agrees(patch: &[Value], order: &[Value], key: &str) -> Result<(), PatchError> {
+    let mut left = order.iter();
+    let mut own = patch.iter().filter(|item| item.as_map().is_none_or(|map| !map.contains_key(DIRECTIVE)));
+    let found = |item: &Value| left.any(|other| identity(other, key) == identity(item, key));
+    if order.is_empty() || own.all(found) {
+        return Ok(());
+    }
+    let (patch, order) = (Value::List(patch.to_vec()), Value::List(order.to_vec()));
+    let (patch, order) = (shown(&patch), shown(&order));
+    Err(PatchError::Failed(format!(
+        "The order in patch list:\n{patch}\n doesn't match $setElementOrder list:\n{order}\n"
+    )))
 }
 
 /// Puts the items that the order names into that order, and the server's own items where they stood relative to them.
@@ -341,7 +377,7 @@ mod tests {
             containers(r#"[{"name":"a","image":"x","env":[{"name":"E","value":"1"}]},{"name":"b","image":"y"}]"#);
         let patch = containers(r#"[{"name":"a","image":"z","env":[{"name":"F","value":"2"}]},{"name":"c"}]"#);
         let expect = containers(
-            r#"[{"name":"a","image":"z","env":[{"name":"E","value":"1"},{"name":"F","value":"2"}]},{"name":"b","image":"y"},{"name":"c"}]"#,
+            r#"[{"name":"a","image":"z","env":[{"name":"F","value":"2"},{"name":"E","value":"1"}]},{"name":"c"},{"name":"b","image":"y"}]"#,
         );
         assert_eq!(patched(&target, &patch), Ok(value(&expect)));
     }
@@ -352,7 +388,7 @@ mod tests {
         for (patch, expect) in [
             (r#"[{"name":"a","$patch":"delete"}]"#, r#"[{"name":"b"}]"#),
             (r#"[{"name":"z"},{"$patch":"replace"}]"#, r#"[{"name":"z"}]"#),
-            (r#"[{"name":"a","$patch":"merge","image":null}]"#, r#"[{"name":"a"},{"name":"b"}]"#),
+            (r#"[{"name":"a","image":null}]"#, r#"[{"name":"a"},{"name":"b"}]"#),
         ] {
             assert_eq!(patched(&target, &containers(patch)), Ok(value(&containers(expect))), "{patch}");
         }
@@ -364,13 +400,18 @@ mod tests {
                 r#"{"metadata":{"finalizers":["a","b","c"]}}"#,
                 r#"{"metadata":{"$deleteFromPrimitiveList/finalizers":["b"],"finalizers":["d"]}}"#
             ),
-            Ok(value(r#"{"metadata":{"finalizers":["a","c","d"]}}"#))
+            Ok(value(r#"{"metadata":{"finalizers":["d","a","c"]}}"#))
         );
         let failed = |patch: &str| match patched(&target, patch) {
             Err(PatchError::Failed(why)) => why,
             other => panic!("{other:?}"),
         };
         assert_eq!(failed(r#"{"$patch":"explode","a":1}"#), "unknown patch type: explode in map: map[a:1]");
+        assert_eq!(
+            failed(&containers(r#"[{"name":"a","$patch":"merge"}]"#)),
+            "merging lists cannot yet be specified in the patch"
+        );
+        assert_eq!(failed(r#"{"$patch":"merge","a":1}"#), "unknown patch type: merge in map: map[a:1]");
         let no_key = "map: map[image:x] does not contain declared merge key: name";
         assert_eq!(failed(&containers(r#"[{"image":"x"}]"#)), no_key);
         let retain = r#"{"spec":{"$retainKeys":["a"],"b":1}}"#;
@@ -383,6 +424,24 @@ mod tests {
         let patch = with_order(r#"[{"name":"c"}]"#, r#"[{"name":"b"},{"name":"c"},{"name":"a"}]"#);
         let expect = containers(r#"[{"name":"own"},{"name":"b"},{"name":"c"},{"name":"a"}]"#);
         assert_eq!(patched(&target, &patch), Ok(value(&expect)));
+    }
+
+    #[test]
+    fn without_an_order_asked_for_the_patchs_own_is_kept() {
+        let target = containers(r#"[{"name":"a"},{"name":"own"},{"name":"b"}]"#);
+        for (patch, expect) in [
+            (r#"[{"name":"new"}]"#, r#"[{"name":"new"},{"name":"a"},{"name":"own"},{"name":"b"}]"#),
+            (r#"[{"name":"b"},{"name":"a"}]"#, r#"[{"name":"own"},{"name":"b"},{"name":"a"}]"#),
+            (r#"[{"name":"a"},{"name":"b"}]"#, r#"[{"name":"a"},{"name":"own"},{"name":"b"}]"#),
+        ] {
+            assert_eq!(patched(&target, &containers(patch)), Ok(value(&containers(expect))), "{patch}");
+        }
+        let disordered = with_order(r#"[{"name":"a"},{"name":"b"}]"#, r#"[{"name":"b"},{"name":"a"}]"#);
+        let PatchError::Failed(why) = patched(&target, &disordered).unwrap_err() else { panic!("another error") };
+        assert_eq!(
+            why,
+            "The order in patch list:\n[map[name:a] map[name:b]]\n doesn't match $setElementOrder list:\n[map[name:b] map[name:a]]\n"
+        );
     }
 
     #[test]
