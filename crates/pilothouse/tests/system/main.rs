@@ -5,13 +5,19 @@
 
 mod bad_input;
 mod built_in_image;
+mod clients;
 mod crash;
 mod healing;
+mod helm;
 mod hostile;
 mod kubectl_node;
 mod kubectl_read;
 mod kubectl_streams;
+mod kubectl_versions;
 mod kubectl_write;
 mod pods;
 mod services;
 mod support;
+#[path = "../../../apiserver/tests/kinds/table.rs"]
+#[allow(dead_code, reason = "shared with other tests, which use more of it")]
+mod table;
