@@ -148,7 +148,10 @@ impl Registry {
         meta::keep(&mut object, old);
         crate::strategy::drop_disabled(row, &mut object, Some(old));
         served.strategy.prepare_for_update(cx, row, place.subresource, &mut object, old);
-        if row.flags.generation && place.subresource.is_empty() && served.strategy.changes_generation(&object, old) {
+        if row.flags.generation
+            && matches!(place.subresource, "" | "scale")
+            && served.strategy.changes_generation(&object, old)
+        {
             let generation = old.at(&["metadata", "generation"]).and_then(Value::as_i64).unwrap_or(0);
             object.set_at(&["metadata", "generation"], generation + 1);
         }

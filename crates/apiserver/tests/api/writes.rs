@@ -271,7 +271,11 @@ async fn a_scale_is_applied_and_its_replicas_have_owners() {
         (&json!("scale"), &json!("Apply"), &json!("apps/v1"))
     );
     assert!(of("owner")["fieldsV1"]["f:spec"].get("f:replicas").is_none(), "{managers:?}");
+    let generation = |object: &serde_json::Value| object["metadata"]["generation"].as_i64();
+    let before = generation(&client.get(path).await.json());
     let updated = client.patch(&format!("{path}/scale?fieldManager=hand"), MERGE, r#"{"spec":{"replicas":7}}"#).await;
+    // It is a change of the spec, of which controllers say which one they have seen.
+    assert_eq!(generation(&client.get(path).await.json()), before.map(|g| g + 1));
     assert_eq!(updated.ok()["spec"]["replicas"], 7);
     let read = client.get(path).await.ok();
     let managers = read["metadata"]["managedFields"].as_array().unwrap();
