@@ -585,7 +585,10 @@ fn a_node_joins_a_control_plane() -> Fallible<()> {
         Ok(machine.run(ask)??.then_some(()))
     })?;
     // Logs come over the node's own API, whose certificate the API server verifies.
-    kubectl.until(&["logs", "web"], |t| t.contains("listening on port 8080"))?;
+    kubectl.until(&["logs", "web"], |t| t.contains("listening on port 8080")).map_err(|e| {
+        let pod = kubectl.get(&["describe", "pod", "web"]).unwrap_or_default();
+        format!("{e}\n{pod}\n{}", fs::read_to_string(&node.log).unwrap_or_default())
+    })?;
 
     // Once joined, a node needs no token any more; its pods run on meanwhile, without the control plane too.
     node.kill()?;

@@ -309,3 +309,31 @@ async fn host_ports_lead_to_the_pod() {
     })
     .await;
 }
+
+/// A container may be started before the server has heard from the pod's new shim what that runs, which is nothing: it is
+/// not lost then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn containers_started_at_once_are_not_lost() {
+    let server = Server::start().await;
+    for round in 0..4 {
+        let pods = (0..12).map(|n| {
+            let name = format!("pod{round}-{n}");
+            let server = &server;
+            async move {
+                let pod = server.run_pod(server.pod(&name)).await;
+                let container = pod.run(shell("main", "sleep 1000")).await;
+                (pod, container)
+            }
+        });
+        let pods = futures::future::join_all(pods).await;
+        // Whatever the server had still to do for them is done when another pod is.
+        let last = server.run_pod(server.pod(&format!("last{round}"))).await;
+        last.script("main", "true").await;
+        for (_, container) in &pods {
+            let status = container.status().await;
+            assert_eq!(status.state(), ContainerState::ContainerRunning, "{status:?}");
+        }
+        futures::future::join_all(pods.iter().map(|(pod, _)| pod.remove())).await;
+        last.remove().await;
+    }
+}

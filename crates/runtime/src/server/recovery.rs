@@ -124,11 +124,13 @@ impl Runtime {
     pub(crate) fn follow_shim(self: &Arc<Self>, sandbox: Arc<Sandbox>) -> oneshot::Receiver<()> {
         let runtime = Arc::clone(self);
         let (synchronized, receiver) = oneshot::channel();
+        // Those that are made from now on may be made, and even started, after the shim says what it has.
+        let known = self.containers_of(&sandbox.id);
         self.spawn(async move {
             let client = runtime.shim(&sandbox.id);
             let mut synchronized = Some(synchronized);
             let error = match client.connect().await {
-                Ok(channel) => runtime.listen(&sandbox, channel, &mut synchronized).await,
+                Ok(channel) => runtime.listen(&known, channel, &mut synchronized).await,
                 Err(error) => error,
             };
             // A stop ends the shim on purpose, and waits for this lock to be free or holds it.
@@ -144,7 +146,7 @@ impl Runtime {
 
     async fn listen(
         &self,
-        sandbox: &Sandbox,
+        known: &[Arc<Container>],
         mut channel: Channel,
         synchronized: &mut Option<oneshot::Sender<()>>,
     ) -> ShimError {
@@ -160,10 +162,10 @@ impl Runtime {
                     }
                 }
                 // What the shim doesn't know any more has ended, or never ran.
-                for container in self.containers_of(&sandbox.id) {
+                for container in known {
                     if !states.iter().any(|s| s.id == container.id) {
-                        self.take_exit_record(&container);
-                        self.lose_container(&container);
+                        self.take_exit_record(container);
+                        self.lose_container(container);
                     }
                 }
             }
