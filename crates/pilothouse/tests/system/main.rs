@@ -10,6 +10,7 @@ mod crash;
 mod healing;
 mod helm;
 mod hostile;
+mod kube_rs;
 mod kubectl_node;
 mod kubectl_read;
 mod kubectl_streams;
