@@ -16,10 +16,16 @@ use tokio::sync::{mpsc, oneshot};
 /// Everything is stored below this.
 const ROOT: &str = "/registry/";
 const PAGE: usize = 4_000;
+/// How many of the store's last revisions are replayed at a start, so that watches that the restart cut off go on where they
+/// were, as they do within one life of the server.
+const REPLAY: i64 = 10_000;
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long a read waits for the caches to catch up before it says that they can't.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The revision by which the store means the last.
+const PRESENT: i64 = 0;
 
 type Table = BTreeMap<String, Arc<Cacher>>;
 
@@ -47,7 +53,7 @@ pub enum NotReached {
 }
 
 impl Caches {
-    /// Loads all storages and follows the store from there.
+    /// Loads all storages as they were a little while ago, and follows the store from there to the present and on.
     ///
     /// # Errors
     /// Those of the store.
@@ -65,10 +71,30 @@ impl Caches {
             following: AtomicBool::new(false),
             commands,
         });
-        let (revision, stream) = caches.load().await?;
+        let status = caches.store.status().await?;
+        let past = status.compacted.max(status.revision - REPLAY).max(1);
+        let (revision, stream) = match caches.load(past).await {
+            // Another server compacts just now.
+            Err(store::Error::Compacted { .. }) => caches.load(PRESENT).await?,
+            loaded => loaded?,
+        };
         let feed = Feed { caches: Arc::downgrade(&caches), inbox, revision };
         tokio::spawn(feed.run(stream));
+        caches.replayed().await?;
         Ok(caches)
+    }
+
+    /// Waits until the present is reached, however long it takes.
+    async fn replayed(&self) -> Result<(), store::Error> {
+        loop {
+            match self.consistent().await {
+                Ok(_) => return Ok(()),
+                Err(NotReached::Behind { asked, current }) => {
+                    tracing::info!(asked, current, "replaying what was written")
+                }
+                Err(NotReached::Store(error)) => return Err(error),
+            }
+        }
     }
 
     /// The storage of a prefix.
@@ -143,15 +169,15 @@ impl Caches {
     }
 
     /// Reads keys below a prefix at one revision.
-    async fn read(&self, prefix: &str) -> Result<(Vec<(String, u64, Bytes)>, u64), store::Error> {
+    async fn read(&self, prefix: &str, at: i64) -> Result<(Vec<(String, u64, Bytes)>, u64), store::Error> {
         let mut found = Vec::new();
-        let mut revision = 0;
+        let mut revision = at;
         let whole = KeyRange::prefix(prefix.to_owned());
         let mut start = whole.start.clone();
         loop {
             let keys = KeyRange { start, end: whole.end.clone() };
             let page = self.store.range(Range::of(keys).at(revision).limit(PAGE)).await?;
-            if revision == 0 {
+            if revision == PRESENT {
                 revision = page.revision;
             }
             let last = page.kvs.last().map(|kv| kv.key.clone());
@@ -172,9 +198,9 @@ impl Caches {
         }
     }
 
-    /// Loads every storage anew and begins to follow from there.
-    async fn load(&self) -> Result<(u64, WatchStream), store::Error> {
-        let (found, revision) = self.read(ROOT).await?;
+    /// Loads every storage anew, as of a revision, and begins to follow from there.
+    async fn load(&self, at: i64) -> Result<(u64, WatchStream), store::Error> {
+        let (found, revision) = self.read(ROOT, at).await?;
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut raws: BTreeMap<&str, Vec<Raw>> = BTreeMap::new();
         for (key, at, value) in found {
@@ -276,7 +302,7 @@ impl Feed {
         loop {
             let caches = self.caches.upgrade()?;
             let resumed = if matches!(ended, store::Error::Compacted { .. }) {
-                caches.load().await.map(|(revision, stream)| {
+                caches.load(PRESENT).await.map(|(revision, stream)| {
                     self.revision = revision;
                     stream
                 })
@@ -309,7 +335,7 @@ impl Feed {
             return;
         }
         let prefix = layout.prefix.clone();
-        let loaded = caches.read(&prefix).await.map(|(found, revision)| {
+        let loaded = caches.read(&prefix, PRESENT).await.map(|(found, revision)| {
             let cacher = Arc::new(Cacher::new(*layout, caches.progress.clone(), revision));
             let raws = found.into_iter().map(|(key, at, value)| Raw {
                 key: key[prefix.len()..].to_owned(),

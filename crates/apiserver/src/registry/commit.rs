@@ -107,6 +107,12 @@ pub(super) fn refused(error: &store::Error) -> Status {
     }
 }
 
+/// Whether a failed write must not be tried again, though what memory had of the object was old: it was not refused because
+/// of that, and may have happened. Tried again it would refuse itself, or be done twice.
+pub(super) fn is_final(status: &Status) -> bool {
+    status.code >= 500
+}
+
 /// 409 when a write was tried again too often.
 pub(super) fn contended(resource: &GroupResource, name: &str) -> Status {
     Status::conflict(resource, name, "the object changes faster than the write can be tried again")

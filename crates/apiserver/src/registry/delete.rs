@@ -66,7 +66,7 @@ impl Registry {
                         break;
                     }
                 }
-                Err(status) if fresh => return Err(status),
+                Err(status) if fresh || super::commit::is_final(&status) => return Err(status),
                 Err(status) => {
                     self.caches.consistent().await?;
                     let now = cacher.get(&key);

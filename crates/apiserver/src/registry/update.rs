@@ -77,7 +77,7 @@ impl Registry {
                 }
                 Err(status) => Err(status),
             };
-            if fresh {
+            if fresh || settled.as_ref().is_err_and(super::commit::is_final) {
                 return settled;
             }
             self.caches.consistent().await?;

@@ -72,9 +72,22 @@ impl Server {
         Server { api, store, _directory: directory }
     }
 
-    /// A client of another server on the same store, which begins now: it knows no past.
+    /// A client of another server on the same store, which begins when the past is compacted: it knows none.
+    pub async fn forgetful(&self) -> Client {
+        use store::Store as _;
+        let now = self.store.status().await.unwrap().revision;
+        self.store.compact(now).await.unwrap();
+        self.restarted().await
+    }
+
+    /// A client of another server on the same store, which begins now.
     pub async fn restarted(&self) -> Client {
-        let registry = Registry::open(self.store.clone()).await.unwrap();
+        Self::client_on(self.store.clone()).await
+    }
+
+    /// A client of a server on some store, which begins now.
+    pub async fn client_on(store: Arc<dyn store::Store>) -> Client {
+        let registry = Registry::open(store).await.unwrap();
         let security = Security {
             authenticator: Arc::new(Nobody),
             authorizer: Arc::new(Everything),

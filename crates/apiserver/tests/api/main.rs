@@ -6,6 +6,7 @@ mod client;
 mod crud;
 mod documents;
 mod lists;
+mod lost;
 mod refusals;
 mod rules;
 mod validated;

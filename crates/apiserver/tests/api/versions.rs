@@ -109,7 +109,7 @@ async fn a_list_goes_on_where_it_can() {
     assert_eq!(names(&same), ["b", "c"], "the state is the one that the list began with");
     assert_eq!(same["metadata"]["remainingItemCount"], 1);
     // Who does not know that state any more says so, and how to go on without it.
-    let forgetful = server.restarted().await;
+    let forgetful = server.forgetful().await;
     let expired = forgetful.get(&format!("{MAPS}?limit=2&continue={token}")).await.refused(410);
     assert_eq!(expired["reason"], "Expired");
     assert!(expired["message"].as_str().unwrap().starts_with("The provided continue parameter is too old"));
@@ -166,7 +166,7 @@ async fn watches_begin_where_they_are_asked_to() {
     client.get(&format!("{MAPS}?watch=true&resourceVersion=x")).await.refused(400);
     client.get(&format!("{MAPS}?watch=true&{initial}&resourceVersion={}", old + 1000)).await.refused(504);
     // Too old: told in the stream, which then ends.
-    let forgetful = server.restarted().await;
+    let forgetful = server.forgetful().await;
     let mut events = forgetful.watch(&format!("{MAPS}?watch=true&resourceVersion={old}")).await;
     let event = events.next().await.unwrap();
     assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)));

@@ -153,14 +153,41 @@ async fn a_start_that_is_too_old_is_told_in_the_stream() {
     let server = Server::start().await;
     let client = server.client();
     put(&client, "a", 1).await;
-    let directory = server.store.clone();
-    // A server that starts now has no past.
-    let registry = apiserver::registry::Registry::open(directory).await.unwrap();
+    let store = server.store.clone();
+    // A server that starts when the past is compacted has none.
+    let now = store::Store::status(&*store).await.unwrap().revision;
+    store::Store::compact(&*store, now).await.unwrap();
+    let registry = apiserver::registry::Registry::open(store).await.unwrap();
     let oldest = registry.caches().progress().revision();
     assert!(oldest > 1);
     let cacher = registry.preferred("", "configmaps").unwrap().cacher.clone().unwrap();
     let start = apiserver::cache::Start::After(1);
     assert!(cacher.watch(apiserver::cache::Filter::everything(), start).is_err());
+}
+
+#[tokio::test]
+async fn a_watch_and_a_list_go_on_over_a_restart() {
+    let server = Server::start().await;
+    let client = server.client();
+    for value in 1..4 {
+        put(&client, "a", value).await;
+    }
+    let page = client.get(&format!("{MAPS}?limit=1")).await.ok();
+    let first = put(&client, "b", 1).await["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    put(&client, "b", 2).await;
+    client.delete(&format!("{MAPS}/a")).await.ok();
+    put(&client, "b", 3).await;
+    let restarted = server.restarted().await;
+    put(&restarted, "c", 1).await;
+    let mut events = restarted.watch(&format!("{MAPS}?watch=true&resourceVersion={first}")).await;
+    for wanted in [("MODIFIED", "b"), ("DELETED", "a"), ("MODIFIED", "b"), ("ADDED", "c")] {
+        let (kind, name, _) = events.told().await;
+        assert_eq!((kind.as_str(), name.as_str()), wanted);
+    }
+    let version = page["metadata"]["resourceVersion"].as_str().unwrap();
+    let then = restarted.get(&format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact")).await.ok();
+    let items = then["items"].as_array().unwrap();
+    assert_eq!((items.len(), &items[0]["data"]["v"]), (1, &json!("3")), "the state of that revision: {then}");
 }
 
 #[tokio::test]
