@@ -12,7 +12,7 @@ use rcgen::{
 use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -61,7 +61,8 @@ impl Pki {
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let pki = Pki { dir };
         if !pki.path("ca.crt").exists() || !pki.path("ca.key").exists() {
-            if pki.path("ca.crt").exists() || pki.path("ca.key").exists() {
+            // The key is written first: alone, and with nothing signed by it, it is of a first start that was cut short.
+            if pki.path("ca.crt").exists() || pki.path("ca.key").exists() && pki.has_certificates()? {
                 bail!(
                     "{} has one of ca.crt and ca.key but not the other: restore the missing file, or run `pilothouse reset`",
                     pki.dir.display()
@@ -98,6 +99,11 @@ impl Pki {
         apiserver::tokens::SigningKey::from_pem(self.token_key_pem()?.as_bytes())
             .map(drop)
             .map_err(|e| damaged("sa.key", &format!("no private key: {e}")))
+    }
+
+    fn has_certificates(&self) -> Result<bool> {
+        let entries = fs::read_dir(&self.dir).with_context(|| format!("cannot read {}", self.dir.display()))?;
+        Ok(entries.flatten().any(|entry| entry.path().extension().is_some_and(|end| end == "crt")))
     }
 
     pub fn path(&self, file: &str) -> PathBuf {
@@ -290,8 +296,13 @@ fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Writes a file so that a reader sees the old or the new content, never a part, and so that it survives a crash.
+/// Writes a file so that a reader sees the old or the new content, never a part, and so that it survives a crash. What is
+/// there as it shall be is left alone, so that a start on a full disk needs no space.
 pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let same_mode = |metadata: fs::Metadata| metadata.is_file() && metadata.permissions().mode() & 0o7777 == mode;
+    if fs::symlink_metadata(path).is_ok_and(same_mode) && fs::read(path).is_ok_and(|there| there == content) {
+        return Ok(());
+    }
     let name = path.file_name().and_then(|n| n.to_str()).context("a file path has a name")?;
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let write = || -> std::io::Result<()> {
@@ -302,7 +313,12 @@ pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<()> {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
-        fs::rename(&temporary, path)
+        fs::rename(&temporary, path)?;
+        // The name too, or a loss of power takes the file back.
+        match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => fs::File::open(parent)?.sync_all(),
+            None => Ok(()),
+        }
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }
@@ -350,6 +366,21 @@ mod tests {
         fs::remove_file(dir.path().join("ca.key"))?;
         let error = Pki::open(dir.path().into()).err().context("must be refused")?;
         assert!(error.to_string().contains("ca.key"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_short_is_taken_up() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let pki = Pki::open(dir.path().into())?;
+        fs::remove_file(dir.path().join("ca.crt"))?;
+        fs::remove_file(dir.path().join("sa.key"))?;
+        Pki::open(dir.path().into())?;
+        // With something signed, a CA that is lost is told instead.
+        pki.ensure(&server(&["a"]))?;
+        fs::remove_file(dir.path().join("ca.crt"))?;
+        let error = Pki::open(dir.path().into()).err().context("must be refused")?;
+        assert!(error.to_string().contains("ca.crt"), "{error}");
         Ok(())
     }
 

@@ -136,6 +136,8 @@ pub struct PlaneArgs {
     pub etcd: crate::backend::EtcdArgs,
     #[command(flatten)]
     pub face: crate::backend::FaceArgs,
+    #[command(flatten)]
+    pub peers: crate::cluster::peers::PeerArgs,
     /// Progress as lines of JSON
     #[arg(long)]
     pub json: bool,

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 
 pub const DEFAULT_NAME: &str = "pilothouse";
 const FILE: &str = "cluster.json";
+/// The claim until it is whole.
+const UNFINISHED: &str = ".cluster.json.new";
 /// What may lie in a directory that is empty otherwise: a file system's own, and what a start makes before it claims.
-const NOTHING: [&str; 4] = ["lost+found", "pilothouse.lock", "node.lock", "run"];
+const NOTHING: [&str; 5] = ["lost+found", "pilothouse.lock", "node.lock", "run", UNFINISHED];
 /// What may be given to a cluster before its first start: a restored store, and authorities of one's own.
 const GIVEN: [&str; 2] = ["store", "pki"];
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -137,7 +139,7 @@ impl Claim {
     }
 
     fn write(&self, data_dir: &Path) -> std::io::Result<()> {
-        let new = data_dir.join(".cluster.json.new");
+        let new = data_dir.join(UNFINISHED);
         let mut file = fs::File::create(&new)?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
         file.sync_all()?;
@@ -240,6 +242,14 @@ mod tests {
         assert!(Claim::of(&place, None).expect_err("refused").to_string().contains("holds no cluster"));
         assert!(Claim::take(&place, None).expect_err("refused").to_string().contains("choose another --data-dir"));
         assert!(directory.path().join("precious").exists());
+    }
+
+    #[test]
+    fn a_claim_that_was_cut_short_is_made_anew() {
+        let (directory, place) = place();
+        fs::write(directory.path().join(UNFINISHED), "{").expect("written");
+        let made = Claim::take(&place, Some("dev-of-a-test")).expect("claimed");
+        assert_eq!(Claim::of(&place, None).expect("readable"), Some(made));
     }
 
     #[test]

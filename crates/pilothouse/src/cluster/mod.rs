@@ -8,6 +8,7 @@ pub mod control_plane;
 mod identity;
 pub mod join;
 pub mod node;
+pub mod peers;
 mod ready;
 mod remove;
 mod serving;
@@ -185,6 +186,7 @@ pub fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener> {
 
 async fn run(settings: Arc<Settings>, listener: TcpListener, progress: Progress) -> Result<()> {
     let started = jiff::Timestamp::now();
+    peers::agree(&settings.backend, &settings.place.pki, &settings.args.peers).await?;
     let pki = certificates::ensure(&settings)?;
     progress.done("certificates", &settings.place.pki.display().to_string());
 
@@ -325,6 +327,12 @@ fn announce(
             );
             fields["join"] = join.command().into();
         }
+    }
+    if matches!(settings.backend, Backend::Etcd(_)) {
+        text += &format!(
+            "\nAnother server joins on the same etcd with the certificate key in {}.",
+            settings.place.pki.join(peers::KEY_FILE).display()
+        );
     }
     progress.ready(&fields, &text);
 }

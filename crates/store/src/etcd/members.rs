@@ -47,7 +47,7 @@ pub(super) enum Failure {
     Unknown(Status),
 }
 
-pub(super) struct Member {
+pub(crate) struct Member {
     pub(super) endpoint: Endpoint,
     channel: Channel,
     healthy: watch::Sender<bool>,
@@ -71,7 +71,7 @@ impl Member {
     }
 
     /// What the member says of itself. Not to be waited for longer than a moment.
-    pub(super) async fn status(&self) -> Result<StatusResponse, Status> {
+    pub(crate) async fn status(&self) -> Result<StatusResponse, Status> {
         let mut client = MaintenanceClient::new(self.channel());
         let asked = tokio::time::timeout(CHECK_TIMEOUT, client.status(StatusRequest {})).await;
         Ok(asked.map_err(|_| Status::deadline_exceeded("no answer"))??.into_inner())
@@ -102,13 +102,13 @@ impl Member {
     }
 }
 
-pub(super) struct Members {
+pub(crate) struct Members {
     all: Vec<Arc<Member>>,
     next: AtomicUsize,
 }
 
 impl Members {
-    pub(super) fn new(options: &Options) -> Arc<Self> {
+    pub(crate) fn new(options: &Options) -> Arc<Self> {
         let member = |endpoint: &Endpoint| {
             let channel = dial::channel(endpoint, options.tls.as_ref());
             Arc::new(Member { endpoint: endpoint.clone(), channel, healthy: watch::Sender::new(true) })
@@ -122,7 +122,7 @@ impl Members {
         members
     }
 
-    pub(super) fn all(&self) -> &[Arc<Member>] {
+    pub(crate) fn all(&self) -> &[Arc<Member>] {
         &self.all
     }
 

@@ -17,7 +17,7 @@ mod admin;
 mod compactor;
 mod convert;
 mod dial;
-mod members;
+pub(crate) mod members;
 mod options;
 #[cfg(test)]
 pub(crate) mod tests;

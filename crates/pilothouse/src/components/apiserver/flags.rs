@@ -5,6 +5,7 @@ use super::super::serving::FrontProxyArgs;
 use crate::backend::{Backend, EtcdArgs, FaceArgs};
 use crate::cli::values::GoDuration;
 use crate::cluster::control_plane::Plan;
+use crate::cluster::peers::{self, PeerArgs};
 use crate::cluster::{address, certificates};
 use crate::pki::Pki;
 use crate::place::Place;
@@ -49,6 +50,8 @@ pub struct ApiserverArgs {
     etcd: EtcdArgs,
     #[command(flatten)]
     face: FaceArgs,
+    #[command(flatten)]
+    peers: PeerArgs,
     /// The kind of store
     #[arg(long, value_parser = ["etcd3"], value_name = "KIND")]
     storage_backend: Option<String>,
@@ -339,12 +342,33 @@ impl ApiserverArgs {
             || (self.client_ca_file.is_none() && self.kubelet_client_certificate.is_none())
     }
 
+    /// Where state is kept.
+    fn backend(&self, place: &Place) -> Result<Backend> {
+        match &self.etcd_servers {
+            Some(servers) => Backend::etcd(servers, &self.etcd),
+            None => Backend::choose("embedded", &self.etcd, &place.store),
+        }
+    }
+
+    /// Where what no flag gives is kept.
+    fn pki_dir(&self, place: &Place) -> PathBuf {
+        self.cert_dir.clone().unwrap_or_else(|| place.pki.clone())
+    }
+
+    /// Has the same authority as other servers on the same etcd, as far as it is not given by flags.
+    pub(super) async fn agree(&self, place: &Place) -> Result<()> {
+        if self.needs_own() {
+            peers::agree(&self.backend(place)?, &self.pki_dir(place), &self.peers).await?;
+        }
+        Ok(())
+    }
+
     pub(super) fn make(&self, place: &Place, port: u16) -> Result<Made> {
         let advertised = self.advertised();
         let ranges = self.service_ranges()?;
         let first = ranges.first().and_then(|r| r.nth(1)).context("--service-cluster-ip-range has no first address")?;
         let own = if self.needs_own() {
-            let pki = Pki::open(self.cert_dir.clone().unwrap_or_else(|| place.pki.clone()))?;
+            let pki = Pki::open(self.pki_dir(place))?;
             let host = address::host_name().ok();
             let mut leaves = vec![
                 certificates::api_server("cluster.local", &[first, advertised, self.bind_address], host.as_deref()),
@@ -393,10 +417,7 @@ impl ApiserverArgs {
             cluster_ip: first,
         });
         let plan = Plan {
-            backend: match &self.etcd_servers {
-                Some(servers) => Backend::etcd(servers, &self.etcd)?,
-                None => Backend::choose("embedded", &self.etcd, &place.store)?,
-            },
+            backend: self.backend(place)?,
             face: self.face.clone(),
             security: security::Settings {
                 client_ca,

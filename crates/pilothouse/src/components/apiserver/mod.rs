@@ -34,8 +34,9 @@ pub fn run(args: ApiserverArgs) -> Result<()> {
     crate::cluster::claim::Claim::take_for(&place, None)?;
     let listener = crate::cluster::listen(SocketAddr::new(args.bind_address, args.secure_port), "secure-port")?;
     let address = listener.local_addr()?;
-    let made = args.make(&place, address.port())?;
     super::run_alone(crate::cluster::threads(), |shutdown| async move {
+        args.agree(&place).await?;
+        let made = args.make(&place, address.port())?;
         let end = CancellationToken::new();
         let plane = ControlPlane::start(made.plan, listener, end.clone()).await?;
         let mut told = format!("{NAME} is running at https://{address}");

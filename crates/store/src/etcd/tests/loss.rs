@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-
 use super::Remote;
 use crate::suite::{PATIENCE, established, get, key, put, put_op, text, told_until};
 use crate::{Error, KeyRange, Store, Txn, Watch};
@@ -81,7 +79,7 @@ async fn the_leader_is_paused() {
     let mut remote = Remote::start(3).await;
     is_survived(&mut remote, async |remote: &mut Remote| {
         let leader = remote.cluster.leader().await;
-        remote.cluster.signal(leader, Signal::SIGSTOP);
+        remote.cluster.pause(leader);
         // Longer than the others need to elect another.
         let deadline = std::time::Instant::now() + PATIENCE;
         let others: Vec<usize> = (0..3).filter(|member| *member != leader).collect();
@@ -90,7 +88,7 @@ async fn the_leader_is_paused() {
             assert!(std::time::Instant::now() < deadline, "the others go on");
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
-        remote.cluster.signal(leader, Signal::SIGCONT);
+        remote.cluster.resume(leader);
     })
     .await;
 }
