@@ -16,6 +16,7 @@
 //! | [`registry`] | every kind's create, get, list, watch, update, patch, delete; the three escape hatches: [`registry::Subresource`], [`registry::Virtual`], [`registry::Allocator`] |
 //! | [`strategy`] | what the data of a kind can't say |
 //! | [`cache`] | the watch cache: the only copy of the objects, encoded once |
+//! | [`encryption`] | what of the state is encrypted where it is stored, and how |
 //! | [`http`], [`handlers`] | bodies, formats, shapes, streams; from a request to the registry and back |
 //! | [`server`] | [`server::ApiServer`]: filters, connections, the service for clients within the process, health, metrics |
 //! | [`table`], [`discovery`] | what is shown of kinds |
@@ -32,6 +33,7 @@ pub mod bootstrap;
 pub mod cache;
 pub mod context;
 pub mod discovery;
+pub mod encryption;
 pub mod handlers;
 pub mod http;
 pub mod limit;

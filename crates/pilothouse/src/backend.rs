@@ -1,6 +1,7 @@
 //! Where state is kept: the embedded engine in a directory, or an etcd cluster. Flags, the choice, opening and closing.
 
 use anyhow::{Context, Result, bail};
+use apiserver::encryption::{Encryption, Sealed};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,6 +74,33 @@ impl FaceArgs {
     }
 }
 
+/// What of the state is encrypted where it is stored; upstream's flags.
+#[derive(Clone, Debug, Args)]
+pub struct EncryptionArgs {
+    /// How values are encrypted in the store: a file with an EncryptionConfiguration
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// Read that file again when it changes
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", value_name = "BOOL")]
+    pub encryption_provider_config_automatic_reload: bool,
+}
+
+impl EncryptionArgs {
+    /// The store with its values encrypted, if that is asked.
+    pub async fn seal(&self, store: Arc<dyn Store>, prefix: &str) -> Result<Option<Arc<Sealed>>> {
+        let reload = self.encryption_provider_config_automatic_reload;
+        let Some(file) = &self.encryption_provider_config else {
+            if reload {
+                bail!("--encryption-provider-config-automatic-reload must be set with --encryption-provider-config");
+            }
+            return Ok(None);
+        };
+        let encryption = Encryption::open(file.clone(), reload, prefix).await;
+        let encryption = encryption.with_context(|| format!("--encryption-provider-config {}", file.display()))?;
+        Ok(Some(Sealed::new(store, encryption)))
+    }
+}
+
 /// An engine that was chosen, not opened yet.
 #[derive(Clone, Debug)]
 pub enum Backend {
@@ -102,6 +130,14 @@ impl Backend {
             (args.etcd_cafile.as_deref(), args.etcd_certfile.as_deref(), args.etcd_keyfile.as_deref());
         let options = etcd::Options::parse(servers, ca, certificate, key)?;
         Ok(Self::Etcd(options.with_prefix(&args.etcd_prefix)?))
+    }
+
+    /// What all keys begin with where they are stored.
+    pub fn prefix(&self) -> &str {
+        match self {
+            Self::Embedded(_) => "/registry",
+            Self::Etcd(options) => &options.prefix,
+        }
     }
 
     /// Opens the engine, on the runtime that will use it.

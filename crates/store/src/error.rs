@@ -41,6 +41,9 @@ pub enum Error {
     /// Something that an administrator gave can't be used.
     #[error("{option}: {reason}")]
     Invalid { option: String, reason: String },
+    /// A value can't be brought into the form in which it is stored.
+    #[error("{0}")]
+    Transform(String),
     #[error("the store is closed")]
     Closed,
     #[error("the store cannot be reached: {0}")]

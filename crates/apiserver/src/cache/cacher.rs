@@ -8,8 +8,8 @@ use super::state::State;
 use super::watchers::{Delivery, End, Filter, Mailbox, Registration, Watchers};
 use bytes::Bytes;
 use schema::{DecodeError, Map, Schema};
-use std::collections::VecDeque;
-use std::sync::atomic::AtomicU64;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -58,6 +58,9 @@ pub(super) struct Raw {
     pub(super) value: Option<Bytes>,
 }
 
+/// What became of a version: the entry, none of a removed key, or why it cannot be read.
+type Parsed = (Raw, Result<Option<Arc<Entry>>, String>);
+
 /// The objects of one storage.
 pub struct Cacher {
     pub layout: Layout,
@@ -65,6 +68,10 @@ pub struct Cacher {
     progress: Arc<Progress>,
     state: RwLock<State>,
     flow: Mutex<Flow>,
+    /// Keys whose values cannot be read, and why. They are not in the state, but must not pass for absent.
+    unreadable: RwLock<BTreeMap<String, String>>,
+    /// Whether there are any, for those who read all the time.
+    has_unreadable: AtomicBool,
     /// Events sent to watchers, and those of the beginning among them.
     pub events: AtomicU64,
     pub initial_events: AtomicU64,
@@ -104,6 +111,8 @@ impl Cacher {
             layout,
             progress,
             state: RwLock::new(state),
+            unreadable: RwLock::default(),
+            has_unreadable: AtomicBool::new(false),
             events: AtomicU64::new(0),
             initial_events: AtomicU64::new(0),
             flow: Mutex::new(Flow {
@@ -146,6 +155,78 @@ impl Cacher {
     /// The object of a key, as far as the cache has followed.
     pub fn get(&self, key: &str) -> Option<Arc<Entry>> {
         self.state.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Why the value of a key cannot be read, if so.
+    pub fn unreadable(&self, key: &str) -> Option<String> {
+        if !self.has_unreadable() {
+            return None;
+        }
+        self.unreadable.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    pub(super) fn has_unreadable(&self) -> bool {
+        self.has_unreadable.load(Ordering::Acquire)
+    }
+
+    /// The first key of a scope whose value cannot be read, and why; in doubt, any.
+    pub fn first_unreadable(&self, scope: &super::Scope) -> Option<(String, String)> {
+        if !self.has_unreadable() {
+            return None;
+        }
+        let unreadable = self.unreadable.read().unwrap_or_else(PoisonError::into_inner);
+        let in_scope = |key: &str| match scope {
+            super::Scope::Namespace(namespace) => key.split_once('/').is_some_and(|(own, _)| own == namespace),
+            super::Scope::Key(one) => key == one,
+            super::Scope::All | super::Scope::Field(..) => true,
+        };
+        let first = unreadable.iter().find(|(key, _)| in_scope(key));
+        first.map(|(key, why)| (format!("{}{key}", self.layout.prefix), why.clone()))
+    }
+
+    /// Takes note of what can be read and what can't. Tells whether something can't that could, or is new.
+    fn note_unreadable(&self, raws: &[Parsed]) -> bool {
+        let broken = raws.iter().any(|(_, parsed)| parsed.is_err());
+        if !broken && !self.has_unreadable() {
+            return false;
+        }
+        let mut unreadable = self.unreadable.write().unwrap_or_else(PoisonError::into_inner);
+        for (raw, parsed) in raws {
+            match parsed {
+                Ok(_) => unreadable.remove(&raw.key),
+                Err(why) => unreadable.insert(raw.key.clone(), why.clone()),
+            };
+        }
+        self.has_unreadable.store(!unreadable.is_empty(), Ordering::Release);
+        broken
+    }
+
+    /// Takes in what could not be read before, from a reading of the whole storage at the revision that it has reached.
+    pub(super) fn mend(&self, raws: Vec<Raw>) {
+        let wanted = |raw: &Raw| self.unreadable(&raw.key).is_some();
+        let parsed: Vec<Parsed> = raws.into_iter().filter(wanted).map(|raw| self.parse(raw)).collect();
+        let mut flow = self.flow();
+        self.note_unreadable(&parsed);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut added = Vec::new();
+        for (_, parsed) in parsed {
+            if let Ok(Some(entry)) = parsed {
+                state.insert(entry.clone(), &self.layout.paths);
+                added.push(Change::new(ChangeKind::Added, entry, None));
+            }
+        }
+        let now = state.revision();
+        drop(state);
+        if added.is_empty() {
+            return;
+        }
+        tracing::info!(prefix = self.layout.prefix, mended = added.len(), "stored objects can be read again");
+        flow.forget(now);
+        for change in &added {
+            for observer in &flow.observers {
+                observer.changed(self, change);
+            }
+        }
     }
 
     /// All objects, and the revision that this is the state of.
@@ -261,18 +342,20 @@ impl Cacher {
 
     /// Brings changes in. They are in the order of their revisions, and no revision is split over two calls.
     pub(super) fn apply(&self, raws: Vec<Raw>) {
-        let parsed: Vec<(Raw, Option<Arc<Entry>>)> = raws.into_iter().filter_map(|raw| self.parse(raw)).collect();
+        // A storage that was added while the feed runs is ahead of it.
+        let seen = self.state.read().unwrap_or_else(PoisonError::into_inner).revision();
+        let news = raws.into_iter().filter(|raw| raw.revision > seen);
+        let parsed: Vec<Parsed> = news.map(|raw| self.parse(raw)).collect();
         let mut flow = self.flow();
+        let broken = self.note_unreadable(&parsed);
         let mut changes = Vec::with_capacity(parsed.len());
+        let mut last = 0;
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            // A storage that was added while the feed runs is ahead of it.
-            let seen = state.revision();
             for (raw, entry) in parsed {
-                if raw.revision <= seen {
-                    continue;
-                }
-                let change = match entry {
+                last = raw.revision;
+                // Whom observers still have is gone for them; watchers are ended below.
+                let change = match entry.unwrap_or_default() {
                     Some(entry) => {
                         let previous = state.insert(entry.clone(), &self.layout.paths);
                         let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
@@ -291,16 +374,23 @@ impl Cacher {
         for change in changes {
             flow.tell(self, change, now);
         }
+        if broken {
+            // Whoever watches would have to be told of an object that nobody can read: they list again, and are told why not.
+            flow.watchers.end_all(End::Expired);
+            flow.forget(last);
+        }
         flow.trim(now);
     }
 
     /// Takes over what a storage holds at a revision, after the changes up to it were missed.
     pub(super) fn replace(&self, raws: Vec<Raw>, revision: u64) {
-        let parsed: Vec<(Raw, Option<Arc<Entry>>)> = raws.into_iter().filter_map(|raw| self.parse(raw)).collect();
+        let parsed: Vec<Parsed> = raws.into_iter().map(|raw| self.parse(raw)).collect();
         let mut flow = self.flow();
+        self.unreadable.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.note_unreadable(&parsed);
         let mut fresh = State::new(revision, &self.layout.paths);
         for (_, entry) in parsed {
-            if let Some(entry) = entry {
+            if let Ok(Some(entry)) = entry {
                 fresh.insert(entry, &self.layout.paths);
             }
         }
@@ -310,9 +400,7 @@ impl Cacher {
             std::mem::replace(&mut *state, fresh.clone())
         };
         flow.watchers.end_all(End::Expired);
-        flow.log.clear();
-        flow.log_bytes = 0;
-        flow.floor = revision;
+        flow.forget(revision);
         if flow.observers.is_empty() {
             return;
         }
@@ -334,14 +422,15 @@ impl Cacher {
         }
     }
 
-    /// An entry of what the store has. What can't be read is told in the log and held to be absent.
-    fn parse(&self, raw: Raw) -> Option<(Raw, Option<Arc<Entry>>)> {
-        let Some(value) = &raw.value else { return Some((raw, None)) };
+    /// An entry of what the store has. What can't be read is told in the log.
+    fn parse(&self, raw: Raw) -> Parsed {
+        let Some(value) = &raw.value else { return (raw, Ok(None)) };
         match self.entry(&raw.key, raw.revision, value) {
-            Ok(entry) => Some((raw, Some(Arc::new(entry)))),
+            Ok(entry) => (raw, Ok(Some(Arc::new(entry)))),
             Err(error) => {
-                tracing::error!(prefix = self.layout.prefix, error = %Chain(&error), "a stored object cannot be read");
-                Some((Raw { value: None, ..raw }, None))
+                let (prefix, key, why) = (&self.layout.prefix, &raw.key, Chain(&error).to_string());
+                tracing::error!(prefix, key, why, "a stored object cannot be read");
+                (raw, Err(why))
             }
         }
     }
@@ -356,6 +445,13 @@ impl Cacher {
 }
 
 impl Flow {
+    /// Forgets all changes up to a revision.
+    fn forget(&mut self, revision: u64) {
+        self.log.clear();
+        self.log_bytes = 0;
+        self.floor = revision;
+    }
+
     fn tell(&mut self, cacher: &Cacher, change: Arc<Change>, now: Instant) {
         for observer in &self.observers {
             observer.changed(cacher, &change);

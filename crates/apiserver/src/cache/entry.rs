@@ -33,6 +33,9 @@ pub enum StoredError {
     },
     #[error("the stored value of {key} has a text that cannot be found again")]
     Unscannable { key: String },
+    /// Upstream's words alone, to which it adds the key in lists.
+    #[error("{0}")]
+    Encrypted(String),
 }
 
 impl Entry {
@@ -52,6 +55,12 @@ impl Entry {
             && let Some(entry) = Self::build(key, revision, stored, head.len(), paths)
         {
             return Ok(entry);
+        }
+        if let Some(why) = crate::encryption::unreadable(stored) {
+            return Err(StoredError::Encrypted(why));
+        }
+        if stored.starts_with(crate::encryption::ENCRYPTED) {
+            return Err(StoredError::Encrypted("identity transformer tried to read encrypted data".to_owned()));
         }
         let undecodable = |source| StoredError::Undecodable { key: key.to_owned(), source };
         let decoded = if stored.starts_with(b"k8s\0") {

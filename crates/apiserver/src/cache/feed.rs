@@ -23,6 +23,8 @@ const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long a read waits for the caches to catch up before it says that they can't.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How often what could not be read is read again: a key, or the plugin that has it, may be there now.
+const MEND: Duration = Duration::from_secs(2);
 
 /// The revision by which the store means the last.
 const PRESENT: i64 = 0;
@@ -169,6 +171,8 @@ impl Caches {
     }
 
     /// Reads keys below a prefix at one revision.
+    ///
+    /// `at`: the revision, or [`PRESENT`].
     async fn read(&self, prefix: &str, at: i64) -> Result<(Vec<(String, u64, Bytes)>, u64), store::Error> {
         let mut found = Vec::new();
         let mut revision = at;
@@ -259,6 +263,8 @@ struct Feed {
 
 impl Feed {
     async fn run(mut self, mut stream: WatchStream) {
+        let mut mend = tokio::time::interval(MEND);
+        mend.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let ended = loop {
                 tokio::select! {
@@ -278,6 +284,7 @@ impl Feed {
                         Some(Err(error)) => break error,
                         None => break store::Error::Closed,
                     },
+                    _ = mend.tick() => self.mend().await,
                 }
             };
             let Some(caches) = self.caches.upgrade() else { return };
@@ -292,6 +299,20 @@ impl Feed {
             match self.resume(ended).await {
                 Some(resumed) => stream = resumed,
                 None => return,
+            }
+        }
+    }
+
+    /// Reads again what could not be read. The caches are touched by this task only, so that they stand still meanwhile.
+    async fn mend(&self) {
+        let Some(caches) = self.caches.upgrade() else { return };
+        for cacher in caches.all().iter().filter(|cacher| cacher.has_unreadable()) {
+            let prefix = cacher.layout.prefix.as_str();
+            match caches.read(prefix, self.revision.cast_signed()).await {
+                Ok((found, _)) => cacher.mend(below(prefix, found)),
+                Err(error) => {
+                    tracing::warn!(prefix, error = %Chain(&error), "what cannot be read is not read again yet")
+                }
             }
         }
     }
@@ -337,12 +358,7 @@ impl Feed {
         let prefix = layout.prefix.clone();
         let loaded = caches.read(&prefix, PRESENT).await.map(|(found, revision)| {
             let cacher = Arc::new(Cacher::new(*layout, caches.progress.clone(), revision));
-            let raws = found.into_iter().map(|(key, at, value)| Raw {
-                key: key[prefix.len()..].to_owned(),
-                revision: at,
-                value: Some(value),
-            });
-            cacher.replace(raws.collect(), revision);
+            cacher.replace(below(&prefix, found), revision);
             let mut table = caches.table.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(replaced) = table.insert(prefix.clone(), cacher.clone()) {
                 replaced.end_watches(End::Expired);
@@ -352,6 +368,16 @@ impl Feed {
         // Who asked may have gone meanwhile; the storage stays.
         let _ = answer.send(loaded);
     }
+}
+
+/// What was read below a prefix.
+fn below(prefix: &str, found: Vec<(String, u64, Bytes)>) -> Vec<Raw> {
+    let raw = |(key, revision, value): (String, u64, Bytes)| Raw {
+        key: key[prefix.len()..].to_owned(),
+        revision,
+        value: Some(value),
+    };
+    found.into_iter().map(raw).collect()
 }
 
 impl std::fmt::Debug for Caches {

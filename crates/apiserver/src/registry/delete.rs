@@ -92,7 +92,10 @@ impl Registry {
     ) -> Result<Tried, Status> {
         let resource = served.group_resource();
         let (namespace, name) = key.split_once('/').unwrap_or(("", key));
-        let Some(entry) = current else { return Err(Status::not_found(&resource, name)) };
+        let Some(entry) = current else {
+            super::check_readable(cacher, key)?;
+            return Err(Status::not_found(&resource, name));
+        };
         let old = cacher
             .decode(&entry)
             .map_err(|error| Status::internal(format!("the stored {resource} {name:?} cannot be read: {error}")))?;

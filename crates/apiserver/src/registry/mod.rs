@@ -47,8 +47,9 @@ pub use virtual_resource::Virtual;
 
 use crate::admission::{Attributes, Chain, Operation};
 use crate::authz::Authorizer;
-use crate::cache::{Caches, Layout, NotReached, Observer, Paths};
+use crate::cache::{Cacher, Caches, Layout, NotReached, Observer, Paths, Scope};
 use crate::context::Context;
+use crate::encryption::{Encryption, Sealed};
 use crate::options::Options;
 use crate::strategy;
 use api::Status;
@@ -74,6 +75,8 @@ pub struct Hooks {
 /// Serves every kind.
 pub struct Registry {
     store: Arc<dyn Store>,
+    /// The same store, when it encrypts.
+    sealed: Option<Arc<Sealed>>,
     caches: Arc<Caches>,
     table: ArcSwap<Table>,
     admission: OnceLock<Chain>,
@@ -88,6 +91,18 @@ impl Registry {
     /// # Errors
     /// Those of the store.
     pub async fn open(store: Arc<dyn Store>) -> Result<Arc<Self>, store::Error> {
+        Self::open_with(store, None).await
+    }
+
+    /// The same over a store whose values are encrypted.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn open_sealed(sealed: Arc<Sealed>) -> Result<Arc<Self>, store::Error> {
+        Self::open_with(sealed.clone(), Some(sealed)).await
+    }
+
+    async fn open_with(store: Arc<dyn Store>, sealed: Option<Arc<Sealed>>) -> Result<Arc<Self>, store::Error> {
         let mut layouts: Vec<Layout> = Vec::new();
         for row in schema::resource::all() {
             if let Some(layout) = layout_of(row)
@@ -110,6 +125,7 @@ impl Registry {
         Ok(Arc::new(Registry {
             leases: leases::Leases::new(store.clone()),
             store,
+            sealed,
             caches,
             table: ArcSwap::from_pointee(table),
             admission: OnceLock::new(),
@@ -164,6 +180,18 @@ impl Registry {
 
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// The encryption of the state, if there is any.
+    pub fn encryption(&self) -> Option<&Arc<Encryption>> {
+        self.sealed.as_ref().map(|sealed| sealed.encryption())
+    }
+
+    /// Whether an object as it is stored would be encrypted otherwise now.
+    async fn stale(&self, cacher: &Cacher, key: &str) -> Result<bool, Status> {
+        let Some(sealed) = &self.sealed else { return Ok(false) };
+        let full = format!("{}{key}", cacher.layout.prefix);
+        sealed.stale(full.as_bytes()).await.map_err(|error| commit::refused(&error))
     }
 
     /// Has an observer told of all objects of a resource (as added), then of every change, in order and before any reader.
@@ -307,6 +335,17 @@ impl From<NotReached> for Status {
             NotReached::Store(error) => commit::refused(&error),
         }
     }
+}
+
+/// 500 for an object that is there but cannot be read.
+fn check_readable(cacher: &Cacher, key: &str) -> Result<(), Status> {
+    cacher.unreadable(key).map_or(Ok(()), |why| Err(Status::internal(why)))
+}
+
+/// 500 when an object of a scope cannot be read: a list without it would be a lie.
+fn check_all_readable(cacher: &Cacher, scope: &Scope) -> Result<(), Status> {
+    let Some((key, why)) = cacher.first_unreadable(scope) else { return Ok(()) };
+    Err(Status::internal(format!("unable to transform key {}: {why}", api::field::go_quote(&key))))
 }
 
 /// 400 for names that can't be parts of a key, wherever they come from.

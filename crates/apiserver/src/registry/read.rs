@@ -1,7 +1,7 @@
 //! Get, list and watch, from memory.
 
 use super::token::Token;
-use super::{Registry, Served, check_segments};
+use super::{Registry, Served, check_all_readable, check_readable, check_segments};
 use crate::cache::{Cacher, Entry, Filter, Scope, Start, State, Watcher};
 use crate::options::{ListOptions, Match};
 use api::Status;
@@ -39,8 +39,12 @@ impl Registry {
             }
             Some(version) => self.caches.reached(version).await?,
         }
-        let found = cacher.get(&Cacher::key(namespace, name));
-        found.ok_or_else(|| Status::not_found(&served.group_resource(), name))
+        let key = Cacher::key(namespace, name);
+        if let Some(found) = cacher.get(&key) {
+            return Ok(found);
+        }
+        check_readable(cacher, &key)?;
+        Err(Status::not_found(&served.group_resource(), name))
     }
 
     /// The state to list from, and the revision that the list has.
@@ -91,6 +95,7 @@ impl Registry {
     pub async fn list(&self, served: &Served, filter: &Filter, options: &ListOptions) -> Result<Listed, Status> {
         let cacher = served.storage("list")?;
         let (state, revision) = self.state(cacher, options).await?;
+        check_all_readable(cacher, &filter.scope)?;
         let after = options.token.as_ref().map(|token| token.after.as_str());
         // A limit asks for pages of one consistent state; "any state" has always been given whole, unless it goes on.
         let limit = if options.version == Some(0) && options.token.is_none() { 0 } else { options.limit };
@@ -138,6 +143,7 @@ impl Registry {
             Some(version) if options.send_initial_events == Some(true) => self.caches.reached(version).await?,
             Some(_) => {}
         }
+        check_all_readable(cacher, &filter.scope)?;
         let start = match options.version {
             _ if initial => Start::Initial,
             None | Some(0) => Start::After(cacher.now().1),

@@ -3,7 +3,7 @@
 use super::commit::{Act, Committed, contended};
 use super::create::{SIDE_TRIES, Written, fit_namespace, normalise, without_repeated_owners, written};
 use super::mutation::Mutation;
-use super::{Registry, Served, Side, check_segments, managed, meta};
+use super::{Registry, Served, Side, check_readable, check_segments, managed, meta};
 use crate::admission::Operation;
 use crate::authz;
 use crate::cache::{Cacher, Entry};
@@ -104,6 +104,7 @@ impl Registry {
         options: &Options,
     ) -> Result<Attempt, Status> {
         let Some(entry) = current else {
+            check_readable(cacher, key)?;
             return self.attempt_create(cx, served, place, mutation, options).await;
         };
         let row = &served.resource;
@@ -184,7 +185,9 @@ impl Registry {
 
         let encoded = Encoded::new(&object);
         let removed = self.removable(served, &object);
-        if options.dry_run || !removed && encoded.item(entry.revision()) == entry.item() {
+        let unchanged = !removed && encoded.item(entry.revision()) == entry.item();
+        // What is encrypted with a key of yesterday is written again: so keys are rotated.
+        if options.dry_run || unchanged && !self.stale(cacher, key).await? {
             return Ok(Attempt::Unchanged(Box::new(written(served, object, Some(entry.revision()), &encoded, false))));
         }
         let (act, side) = if removed {

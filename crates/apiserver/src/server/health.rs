@@ -53,7 +53,7 @@ impl Health {
         let stopping = Arc::new(AtomicBool::new(false));
         let caches = Arc::downgrade(registry);
         let stops = stopping.clone();
-        let checks = vec![
+        let mut checks = vec![
             check("ping", true, || Box::pin(async { Ok(()) })),
             check("log", true, || Box::pin(async { Ok(()) })),
             check("etcd", false, answers(registry)),
@@ -69,6 +69,7 @@ impl Health {
                 Box::pin(async move { if stopping { Err("process is shutting down".to_owned()) } else { Ok(()) } })
             }),
         ];
+        checks.extend(registry.encryption().and_then(|encryption| encryption.check()));
         Health { checks: RwLock::new(checks), stopping }
     }
 

@@ -138,6 +138,8 @@ pub struct PlaneArgs {
     pub face: crate::backend::FaceArgs,
     #[command(flatten)]
     pub peers: crate::cluster::peers::PeerArgs,
+    #[command(flatten)]
+    pub encryption: crate::backend::EncryptionArgs,
     /// Progress as lines of JSON
     #[arg(long)]
     pub json: bool,

@@ -113,12 +113,6 @@ const TABLE: &[Row] = &[
     row(APISERVER, Value, Warn, "is not understood yet: the GA versions of v1.36 are served, whatever is asked", &[
         "runtime-config",
     ]),
-    row(APISERVER, Value, Refuse, "is not supported yet: Secrets would be stored unencrypted", &[
-        "encryption-provider-config",
-    ]),
-    row(APISERVER, Bool, Warn, "has no meaning without --encryption-provider-config", &[
-        "encryption-provider-config-automatic-reload",
-    ]),
     row(APISERVER, Value, Refuse, "is not supported yet: use client certificates, tokens and RBAC", &[
         "authentication-config", "authorization-config", "authentication-token-webhook-config-file",
         "authorization-webhook-config-file", "authorization-policy-file", "oidc-issuer-url", "oidc-client-id",
@@ -382,8 +376,8 @@ mod tests {
         assert_eq!(told.refusals, Vec::<String>::new());
         assert_eq!(told.warnings.len(), 2, "{told:?}");
         assert!(told.warnings[0].starts_with("--profiling "), "{told:?}");
-        let refused = found(&["pilothouse", "apiserver", "--encryption-provider-config=x.yaml"]).expect("parsed");
-        assert!(refused.refusals[0].starts_with("--encryption-provider-config "), "{refused:?}");
+        let refused = found(&["pilothouse", "apiserver", "--authorization-config=x.yaml"]).expect("parsed");
+        assert!(refused.refusals[0].starts_with("--authorization-config "), "{refused:?}");
     }
 
     #[test]

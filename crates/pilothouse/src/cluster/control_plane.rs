@@ -2,7 +2,7 @@
 
 use super::node::Connect;
 use super::{Settings, certificates, identity};
-use crate::backend::{Backend, FaceArgs, Opened};
+use crate::backend::{Backend, EncryptionArgs, FaceArgs, Opened};
 use crate::pki::Pki;
 use crate::supervisor::Component;
 use anyhow::{Context, Result};
@@ -38,6 +38,7 @@ pub struct Plan {
     pub backend: Backend,
     /// Whether the store is also served as etcd.
     pub face: FaceArgs,
+    pub encryption: EncryptionArgs,
     pub security: security::Settings,
     pub config: Config,
     pub tls: TlsSettings,
@@ -103,6 +104,7 @@ pub fn plan(settings: &Settings, pki: &Pki) -> Result<Plan> {
     Ok(Plan {
         backend: settings.backend.clone(),
         face: settings.args.face.clone(),
+        encryption: settings.args.encryption.clone(),
         security,
         config: Config {
             git_version: crate::KUBERNETES_VERSION.to_owned(),
@@ -125,7 +127,11 @@ impl ControlPlane {
         let kubelet_authorities = kubelets.map(|k| k.tls.authorities.clone()).unwrap_or_default();
         let opened = plan.backend.open().await?;
         plan.face.serve(&opened, shutdown.clone()).await?;
-        let registry = Registry::open(opened.store.clone()).await.context("the store can't be read")?;
+        let registry = match plan.encryption.seal(opened.store.clone(), plan.backend.prefix()).await? {
+            Some(sealed) => Registry::open_sealed(sealed).await,
+            None => Registry::open(opened.store.clone()).await,
+        };
+        let registry = registry.context("the store can't be read")?;
         let secured = security::secure(&registry, plan.security).await.context("the first objects can't be made")?;
         let server = ApiServer::new(plan.config, registry, secured.security, secured.documents);
         let serving = ServerTls::new(&plan.tls).context("the API server's certificate")?;

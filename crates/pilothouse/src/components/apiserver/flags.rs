@@ -2,7 +2,7 @@
 
 use super::super::LogArgs;
 use super::super::serving::FrontProxyArgs;
-use crate::backend::{Backend, EtcdArgs, FaceArgs};
+use crate::backend::{Backend, EncryptionArgs, EtcdArgs, FaceArgs};
 use crate::cli::values::GoDuration;
 use crate::cluster::control_plane::Plan;
 use crate::cluster::peers::{self, PeerArgs};
@@ -52,6 +52,8 @@ pub struct ApiserverArgs {
     face: FaceArgs,
     #[command(flatten)]
     peers: PeerArgs,
+    #[command(flatten)]
+    encryption: EncryptionArgs,
     /// The kind of store
     #[arg(long, value_parser = ["etcd3"], value_name = "KIND")]
     storage_backend: Option<String>,
@@ -419,6 +421,7 @@ impl ApiserverArgs {
         let plan = Plan {
             backend: self.backend(place)?,
             face: self.face.clone(),
+            encryption: self.encryption.clone(),
             security: security::Settings {
                 client_ca,
                 front_proxy: front_proxy.clone(),

@@ -1,6 +1,4 @@
-//! `pilothouse store` through the built binary: a state moved from a real etcd into an embedded store, and looked after.
-//!
-//! Needs Debian's `etcd-server` and `etcd-client`.
+//! A state moved from a real etcd into an embedded store, and looked after.
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};

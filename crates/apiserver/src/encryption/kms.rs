@@ -1,0 +1,408 @@
+//! A KMS v2 plugin: gRPC over a unix socket. It encrypts the seed from which the keys of values are derived, and says by its
+//! key id when there is to be a new one. A plugin that is away is no obstacle to what was read or written with its seed
+//! before, for a while.
+
+use super::cipher::DataKey;
+use super::transformer::aggregate;
+use bytes::Bytes;
+use hyper_util::rt::TokioIo;
+use prost::Message;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use v2::key_management_service_client::KeyManagementServiceClient;
+use v2::{DecryptRequest, EncryptRequest, EncryptedDekSourceType, EncryptedObject, StatusRequest, StatusResponse};
+
+/// The messages of `proto/kms.proto`.
+pub(super) mod v2 {
+    #![allow(clippy::all, missing_docs, unused_qualifications, reason = "generated")]
+    tonic::include_proto!("v2");
+}
+
+/// How often plugins are asked how they are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// How long a good answer holds, and a bad one.
+    pub(super) healthy: Duration,
+    pub(super) unhealthy: Duration,
+    /// How often it is asked anyway, when it was well and when not.
+    pub(super) look: Duration,
+    pub(super) look_again: Duration,
+}
+
+impl Default for Pace {
+    /// Upstream's.
+    fn default() -> Self {
+        Pace {
+            healthy: Duration::from_secs(20),
+            unhealthy: Duration::from_secs(3),
+            look: Duration::from_secs(60),
+            look_again: Duration::from_secs(10),
+        }
+    }
+}
+
+// Upstream's times and sizes.
+/// How long a seed is written with after the plugin was last well.
+const WRITES: Duration = Duration::from_secs(180);
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+const MOST_KEY_ID: usize = 1024;
+const MOST_SOURCE: usize = 1024;
+const MOST_ANNOTATIONS: usize = 32 * 1024;
+/// After a plugin did not answer, the next values fail at once: thousands may wait.
+const BREATH: Duration = Duration::from_secs(1);
+
+/// What values are written with now.
+struct Current {
+    key: Arc<DataKey>,
+    /// Without its data.
+    envelope: EncryptedObject,
+    /// Writing ends then, unless the plugin is well again.
+    until: Instant,
+}
+
+struct Health {
+    at: Option<Instant>,
+    holds: Duration,
+    last: Result<(), String>,
+}
+
+/// One configured plugin.
+pub(super) struct Plugin {
+    name: String,
+    timeout: Duration,
+    pace: Pace,
+    client: KeyManagementServiceClient<Channel>,
+    current: RwLock<Option<Current>>,
+    /// By the hash of their encrypted form.
+    keys: Mutex<HashMap<[u8; 32], (Instant, Arc<DataKey>)>>,
+    failed: Mutex<Option<(Instant, String)>>,
+    health: tokio::sync::Mutex<Health>,
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plugin({})", self.name)
+    }
+}
+
+/// As Go's gRPC words it.
+fn told(status: &tonic::Status) -> String {
+    format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
+}
+
+fn hash(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    if text.is_empty() { String::new() } else { format!("sha256:{}", super::hex(&digest)) }
+}
+
+fn check_key_id(id: &str) -> Result<(), String> {
+    match id.len() {
+        0 => Err("keyID is empty".to_owned()),
+        length if length > MOST_KEY_ID => {
+            Err(format!("keyID is {length} bytes, which exceeds the max size of {MOST_KEY_ID}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What an envelope must have, but for its data.
+fn check(envelope: &EncryptedObject) -> Result<(), String> {
+    if EncryptedDekSourceType::try_from(envelope.encrypted_dek_source_type).is_err() {
+        return Err(format!("unknown encryptedDEKSourceType: {}", envelope.encrypted_dek_source_type));
+    }
+    let wrong = "failed to validate encrypted DEK source";
+    match envelope.encrypted_dek_source.len() {
+        0 => return Err(format!("{wrong}: encrypted DEK source is empty")),
+        length if length > MOST_SOURCE => {
+            return Err(format!(
+                "{wrong}: encrypted DEK source is {length} bytes, which exceeds the max size of {MOST_SOURCE}"
+            ));
+        }
+        _ => {}
+    }
+    check_key_id(&envelope.key_id).map_err(|why| format!("failed to validate key id: {why}"))?;
+    let mut errors = Vec::new();
+    for name in envelope.annotations.keys() {
+        let labels = name.trim_end_matches('.').split('.');
+        if labels.clone().count() < 2 || !api::names::dns1123_subdomain(name.trim_end_matches('.')).is_empty() {
+            errors.push(format!(
+                "annotations: Invalid value: {}: should be a domain with at least two segments separated by dots",
+                api::field::go_quote(name)
+            ));
+        }
+    }
+    let size: usize = envelope.annotations.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if size > MOST_ANNOTATIONS {
+        errors.push(format!("total size of annotations is {size}, which exceeds the max size of {MOST_ANNOTATIONS}"));
+    }
+    aggregate(errors).map_or(Ok(()), |why| Err(format!("failed to validate annotations: {why}")))
+}
+
+fn decode(data: &[u8]) -> Result<EncryptedObject, String> {
+    let envelope = EncryptedObject::decode(data).map_err(|error| format!("proto: {error}"))?;
+    check(&envelope)?;
+    if envelope.encrypted_data.is_empty() {
+        return Err("encrypted data is empty".to_owned());
+    }
+    Ok(envelope)
+}
+
+/// Tells the key of values apart by all that the plugin gave with it.
+fn fingerprint(envelope: &EncryptedObject) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        digest.update((bytes.len() as u64).to_le_bytes());
+        digest.update(bytes);
+    };
+    part(&envelope.encrypted_dek_source_type.to_le_bytes());
+    part(&envelope.encrypted_dek_source);
+    part(envelope.key_id.as_bytes());
+    let mut annotations: Vec<_> = envelope.annotations.iter().collect();
+    annotations.sort();
+    for (name, value) in annotations {
+        part(name.as_bytes());
+        part(value);
+    }
+    digest.finalize().into()
+}
+
+impl Plugin {
+    /// Of a socket that need not be there yet. It is looked after on the runtime until the last handle is gone.
+    pub(super) fn new(name: &str, socket: PathBuf, timeout: Duration, pace: Pace) -> Arc<Self> {
+        let connector = tower::service_fn(move |_: Uri| {
+            let socket = socket.clone();
+            async move {
+                let stream = UnixStream::connect(&socket).await.map_err(|error| {
+                    std::io::Error::new(error.kind(), format!("dial unix {}: {error}", socket.display()))
+                })?;
+                Ok::<_, std::io::Error>(TokioIo::new(stream))
+            }
+        });
+        // The connector ignores the address.
+        let channel = Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
+        Arc::new(Plugin {
+            name: name.to_owned(),
+            timeout,
+            pace,
+            client: KeyManagementServiceClient::new(channel),
+            current: RwLock::new(None),
+            keys: Mutex::default(),
+            failed: Mutex::new(None),
+            health: tokio::sync::Mutex::new(Health { at: None, holds: pace.unhealthy, last: Ok(()) }),
+        })
+    }
+
+    /// Keeps the seed in step with the plugin's key. The first look has been made when this returns.
+    pub(super) async fn look_after(self: &Arc<Self>) {
+        if let Err(error) = self.check().await {
+            tracing::warn!(plugin = self.name, error, "a KMS plugin is not well yet, and is asked again");
+        }
+        tokio::spawn(Self::watch_over(Arc::downgrade(self), self.pace.look_again));
+    }
+
+    async fn watch_over(plugin: Weak<Self>, mut pause: Duration) {
+        loop {
+            tokio::time::sleep(pause).await;
+            let Some(plugin) = plugin.upgrade() else { return };
+            pause = match plugin.check().await {
+                Ok(()) => plugin.pace.look,
+                Err(error) => {
+                    tracing::warn!(plugin = plugin.name, error, "a KMS plugin is not well");
+                    plugin.pace.look_again
+                }
+            };
+        }
+    }
+
+    /// How the plugin is, asked again when the last answer is old; a new key id brings a new seed.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) async fn check(&self) -> Result<(), String> {
+        let mut health = self.health.lock().await;
+        if health.at.is_some_and(|at| at.elapsed() < health.holds) {
+            return health.last.clone();
+        }
+        // What is remembered is the bare error, as upstream does.
+        let (shown, last) = match self.ask(self.client.clone().status(StatusRequest {})).await {
+            Err(error) => {
+                let shown = format!(
+                    "failed to perform status section of the healthz check for KMS Provider {}, error: {error}",
+                    self.name
+                );
+                (Err(shown), Err(error))
+            }
+            Ok(status) => {
+                let judged = self.judge(status).await;
+                (judged.clone(), judged)
+            }
+        };
+        health.holds = if last.is_ok() { self.pace.healthy } else { self.pace.unhealthy };
+        health.at = Some(Instant::now());
+        health.last = last;
+        shown
+    }
+
+    async fn judge(&self, status: StatusResponse) -> Result<(), String> {
+        let mut errors = Vec::new();
+        if status.healthz != "ok" {
+            errors.push(format!("got unexpected healthz status: {}", status.healthz));
+        }
+        if status.version != "v2" && status.version != "v2beta1" {
+            errors.push(format!("expected KMSv2 API version v2, got {}", status.version));
+        }
+        match check_key_id(&status.key_id) {
+            Err(why) => errors.push(format!("got invalid KMSv2 KeyID hash {:?}: {why}", hash(&status.key_id))),
+            Ok(()) => errors.extend(self.rotate(&status.key_id).await.err()),
+        }
+        let wrong = aggregate(errors);
+        wrong.map_or(Ok(()), |why| Err(format!("kmsv2 Provider {} is not healthy, error: {why}", self.name)))
+    }
+
+    fn current_key_id(&self) -> Option<String> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().map(|current| current.envelope.key_id.clone())
+    }
+
+    /// Makes a new seed if the plugin's key is another; else the present one may be written with for longer.
+    async fn rotate(&self, key_id: &str) -> Result<(), String> {
+        let until = Instant::now() + WRITES;
+        let present = self.current_key_id();
+        if present.as_deref() == Some(key_id) {
+            if let Some(current) = &mut *self.current.write().unwrap_or_else(PoisonError::into_inner) {
+                current.until = until;
+            }
+            return Ok(());
+        }
+        let uid = uuid::Uuid::new_v4().to_string();
+        let (given, why) = match self.generate(&uid).await {
+            Ok((key, envelope)) if envelope.key_id == key_id => {
+                self.keep(fingerprint(&envelope), key.clone());
+                let current = Current { key, envelope, until };
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(current);
+                tracing::info!(plugin = self.name, key_id_hash = hash(key_id), "values are written with a new seed");
+                return Ok(());
+            }
+            Ok((_, envelope)) => (envelope.key_id, "<nil>".to_owned()),
+            Err(why) => (String::new(), why),
+        };
+        Err(format!(
+            "failed to rotate DEK uid={uid:?}, errGen={why}, statusKeyIDHash={:?}, encryptKeyIDHash={:?}, stateKeyIDHash={:?}",
+            hash(key_id),
+            hash(&given),
+            hash(&present.unwrap_or_default()),
+        ))
+    }
+
+    async fn generate(&self, uid: &str) -> Result<(Arc<DataKey>, EncryptedObject), String> {
+        let (key, seed) = DataKey::generate()?;
+        let request = EncryptRequest { plaintext: Bytes::copy_from_slice(&seed), uid: uid.to_owned() };
+        let encrypted = self.ask(self.client.clone().encrypt(request)).await;
+        let encrypted = encrypted.map_err(|error| format!("failed to encrypt DEK, error: {error}"))?;
+        let envelope = EncryptedObject {
+            encrypted_data: Bytes::new(),
+            key_id: encrypted.key_id,
+            encrypted_dek_source: encrypted.ciphertext,
+            annotations: encrypted.annotations,
+            encrypted_dek_source_type: EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed.into(),
+        };
+        check(&envelope)?;
+        Ok((Arc::new(key), envelope))
+    }
+
+    async fn ask<T>(&self, call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, String> {
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(told(&status)),
+            Err(_) => Err("rpc error: code = DeadlineExceeded desc = context deadline exceeded".to_owned()),
+        }
+    }
+
+    fn keep(&self, fingerprint: [u8; 32], key: Arc<DataKey>) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        keys.retain(|_, (at, _)| now.duration_since(*at) < KEPT);
+        keys.insert(fingerprint, (now, key));
+    }
+
+    /// The key of a stored value, from memory or from the plugin.
+    async fn key_of(&self, envelope: &EncryptedObject) -> Result<Arc<DataKey>, String> {
+        let fingerprint = fingerprint(envelope);
+        let kept = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&fingerprint).cloned();
+        if let Some((_, key)) = kept {
+            return Ok(key);
+        }
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((at, error)) = failed
+            && at.elapsed() < BREATH
+        {
+            return Err(error);
+        }
+        let request = DecryptRequest {
+            ciphertext: envelope.encrypted_dek_source.clone(),
+            uid: uuid::Uuid::new_v4().to_string(),
+            key_id: envelope.key_id.clone(),
+            annotations: envelope.annotations.clone(),
+        };
+        let decrypted = match self.ask(self.client.clone().decrypt(request)).await {
+            Ok(decrypted) => decrypted,
+            Err(error) => {
+                let away = error.contains("code = Unavailable") || error.contains("code = DeadlineExceeded");
+                let error = format!("failed to decrypt DEK, error: {error}");
+                if away {
+                    let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    *failed = Some((Instant::now(), error.clone()));
+                }
+                return Err(error);
+            }
+        };
+        let seed = EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed;
+        let key = DataKey::new(&decrypted.plaintext, envelope.encrypted_dek_source_type == i32::from(seed))?;
+        let key = Arc::new(key);
+        self.keep(fingerprint, key.clone());
+        Ok(key)
+    }
+
+    /// Encrypts a value into its envelope.
+    ///
+    /// # Errors
+    /// The plugin has given no seed yet, or has not been well for too long.
+    pub(super) fn seal(&self, data: &[u8], context: &[u8]) -> Result<Vec<u8>, String> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = current.as_ref().ok_or("got unexpected nil transformer")?;
+        let late = Instant::now().saturating_duration_since(current.until);
+        if !late.is_zero() {
+            return Err(format!(
+                "encryptedDEKSource with keyID hash {:?} expired {} seconds ago",
+                hash(&current.envelope.key_id),
+                late.as_secs()
+            ));
+        }
+        let encrypted_data = current.key.seal(data, context)?.into();
+        Ok(EncryptedObject { encrypted_data, ..current.envelope.clone() }.encode_to_vec())
+    }
+
+    /// Decrypts a value from its envelope.
+    ///
+    /// # Errors
+    /// It is damaged, or the plugin does not give its key.
+    pub(super) async fn open(&self, data: &[u8], context: &[u8]) -> Result<Vec<u8>, String> {
+        let envelope = decode(data)?;
+        self.key_of(&envelope).await?.open(&envelope.encrypted_data, context)
+    }
+
+    /// Whether a value is of another key than the plugin's present one.
+    pub(super) fn stale(&self, data: &[u8]) -> bool {
+        let current = self.current_key_id();
+        let seed = i32::from(EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed);
+        match (decode(data), current) {
+            (Ok(envelope), Some(key_id)) => envelope.key_id != key_id || envelope.encrypted_dek_source_type != seed,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Through the registry, over a real store, and with a plugin behind a real socket.
+
+use super::kms::{Pace, v2};
+use super::{Encryption, Sealed};
+use crate::cache::{Filter, Scope};
+use crate::context::Context;
+use crate::options::{ListOptions, Options};
+use crate::registry::mutation::Replace;
+use crate::registry::{Place, Registry, Written};
+use crate::test_support::map;
+use api::Status;
+use bytes::Bytes;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use store::{Embedded, KeyRange, Range, Store};
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use v2::key_management_service_server::{KeyManagementService, KeyManagementServiceServer};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const KEY: &str = "/registry/secrets/default/s";
+const FIRST: &str = "aescbc: {keys: [{name: key1, secret: MDEyMzQ1Njc4OWFiY2RlZg==}]}";
+const SECOND: &str = "aesgcm: {keys: [{name: key2, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=}]}";
+const THIRD: &str = "secretbox: {keys: [{name: key3, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=}]}";
+
+/// A directory with a store and a configuration.
+struct Home {
+    directory: tempfile::TempDir,
+    engine: Arc<Embedded>,
+}
+
+impl Home {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let engine = Embedded::open(directory.path().join("store"), store::embedded::Options::default());
+        Home { engine: engine.expect("a store"), directory }
+    }
+
+    fn configure(&self, providers: &[&str]) {
+        let providers: Vec<String> = providers.iter().map(|provider| format!("{{{provider}}}")).collect();
+        let text = format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers: [{}]\n",
+            providers.join(", ")
+        );
+        let (path, new) = (self.file(), self.directory.path().join("new"));
+        std::fs::write(&new, text).expect("written");
+        std::fs::rename(new, path).expect("renamed");
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.directory.path().join("encryption.yaml")
+    }
+
+    /// A server over the store, as it starts.
+    async fn start(&self, reload: bool) -> Arc<Registry> {
+        let soon = Duration::from_millis(200);
+        let pace = Pace { healthy: soon, unhealthy: soon, look: soon, look_again: soon };
+        let encryption = Encryption::open_paced(self.file(), reload, "/registry", pace).await.expect("configured");
+        let registry = Registry::open_sealed(Sealed::new(self.engine.clone(), encryption)).await;
+        registry.expect("a registry")
+    }
+
+    async fn with(&self, providers: &[&str]) -> Arc<Registry> {
+        self.configure(providers);
+        self.start(false).await
+    }
+
+    /// What the engine has.
+    async fn stored(&self) -> Bytes {
+        let read = self.engine.range(Range::of(KeyRange::key(KEY))).await.expect("read");
+        read.kvs.into_iter().next().map(|kv| kv.value).expect("the key")
+    }
+}
+
+fn context() -> Context {
+    Context::internal()
+}
+
+fn options() -> Options {
+    Options { field_manager: "test".to_owned(), ..Options::default() }
+}
+
+fn secret(name: &str) -> schema::Map {
+    map(&format!(
+        "{{apiVersion: v1, kind: Secret, metadata: {{name: {name}, namespace: default}}, data: {{a: c2VjcmV0}}}}"
+    ))
+}
+
+async fn create(registry: &Arc<Registry>, name: &str) -> Result<Written, Status> {
+    let served = registry.preferred("", "secrets").expect("served");
+    let mut object = secret(name);
+    crate::registry::complete::complete(served.resource.schema.root(), &mut object);
+    registry.create(&context(), &served, "default", object, &options()).await
+}
+
+async fn get(registry: &Registry) -> Result<schema::Map, Status> {
+    let served = registry.preferred("", "secrets").expect("served");
+    let entry = registry.get(&served, "default", "s", None).await?;
+    Ok(served.cacher.as_ref().expect("stored").decode(&entry).expect("an object"))
+}
+
+async fn list(registry: &Registry) -> Result<usize, Status> {
+    let served = registry.preferred("", "secrets").expect("served");
+    let filter = Filter::of(Scope::All);
+    registry.list(&served, &filter, &ListOptions::default()).await.map(|listed| listed.entries.len())
+}
+
+/// `kubectl get -o json | kubectl replace -f -`; tells the resourceVersion.
+async fn rewrite(registry: &Arc<Registry>) -> Result<String, Status> {
+    let served = registry.preferred("", "secrets").expect("served");
+    let object = get(registry).await?;
+    let place = Place { namespace: "default", name: "s", subresource: "" };
+    let written = registry.update(&context(), &served, place, &Replace(object), &options()).await?;
+    Ok(written.object.str_at(&["metadata", "resourceVersion"]).to_owned())
+}
+
+fn starts(stored: &[u8], prefix: &str) {
+    assert!(stored.starts_with(prefix.as_bytes()), "{prefix}: {:?}", String::from_utf8_lossy(stored));
+    let plain = String::from_utf8_lossy(stored).contains("c2VjcmV0");
+    assert_eq!(plain, prefix.starts_with('{'), "{prefix}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_rotated_by_writing_again() {
+    let home = Home::new();
+    let plain = home.with(&["identity: {}"]).await;
+    create(&plain, "s").await.expect("created");
+    starts(&home.stored().await, "{");
+    let rotation: [(&[&str], &str); 5] = [
+        (&[FIRST, "identity: {}"], "k8s:enc:aescbc:v1:key1:"),
+        (&[SECOND, FIRST], "k8s:enc:aesgcm:v1:key2:"),
+        (&[THIRD, SECOND], "k8s:enc:secretbox:v1:key3:"),
+        (
+            &[
+                "aescbc: {keys: [{name: key4, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3}, {name: key1, secret: MDEyMzQ1Njc4OWFiY2RlZg==}]}",
+                THIRD,
+            ],
+            "k8s:enc:aescbc:v1:key4:",
+        ),
+        (&["identity: {}", "aescbc: {keys: [{name: key4, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3}]}"], "{"),
+    ];
+    let mut last = String::new();
+    for (providers, prefix) in rotation {
+        let registry = home.with(providers).await;
+        // What was written with the key before is read, and written with the new one though nothing changed.
+        let version = rewrite(&registry).await.expect("written");
+        assert_ne!(version, last);
+        starts(&home.stored().await, prefix);
+        // Then it is as it should be: no write without a change.
+        assert_eq!(rewrite(&registry).await.expect("written"), version);
+        last = version;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_an_error_never_absent() {
+    let home = Home::new();
+    create(&home.with(&[FIRST]).await, "s").await.expect("created");
+    let told = |status: Status| (status.code, status.message);
+    let wrong = "aescbc: {keys: [{name: key1, secret: ZmVkY2JhOTg3NjU0MzIxMA==}]}";
+    for (providers, why) in [
+        (&[SECOND][..], "no matching prefix found"),
+        (&["identity: {}"], "no matching prefix found"),
+        (
+            &["aescbc: {keys: [{name: other, secret: MDEyMzQ1Njc4OWFiY2RlZg==}]}"],
+            "no matching key was found for the provided AES transformer",
+        ),
+        (&[wrong], "invalid P"),
+    ] {
+        let registry = home.with(providers).await;
+        let (code, message) = told(get(&registry).await.expect_err("unreadable"));
+        assert_eq!(code, 500);
+        // A wrong key mostly shows in the padding; once in 256 it may show later.
+        let padding = ["invalid PKCS7", "invalid padding", "is no object"].iter().any(|text| message.contains(text));
+        assert!(
+            message.starts_with(&format!("Internal error occurred: {why}")) || why == "invalid P" && padding,
+            "{message}"
+        );
+        let (code, message) = told(list(&registry).await.expect_err("unreadable"));
+        assert_eq!(code, 500);
+        assert!(
+            message.starts_with("Internal error occurred: unable to transform key \"/registry/secrets/default/s\": "),
+            "{message}"
+        );
+        assert_eq!(create(&registry, "s").await.expect_err("there").code, 409, "it is there all the same");
+        let served = registry.preferred("", "secrets").expect("served");
+        let deleted = registry.delete(&context(), &served, "default", "s", &options()).await;
+        assert_eq!(deleted.expect_err("unreadable").code, 500);
+        let watched = registry.watch(&served, Filter::of(Scope::All), &ListOptions::default()).await;
+        assert_eq!(watched.map(|_| ()).expect_err("unreadable").code, 500);
+        create(&registry, "another").await.expect("others go on");
+        let options = options();
+        registry.delete(&context(), &served, "default", "another", &options).await.expect("deleted");
+    }
+    // Without any configuration, too.
+    let registry = Registry::open(home.engine.clone()).await.expect("a registry");
+    let (_, message) = told(get(&registry).await.expect_err("unreadable"));
+    assert_eq!(message, "Internal error occurred: identity transformer tried to read encrypted data");
+    // With the right key all is well again.
+    assert_eq!(list(&*home.with(&[SECOND, FIRST]).await).await.expect("readable"), 1);
+}
+
+/// Encrypts by XOR with its key, which is enough to see who decrypted what.
+struct Fake {
+    key: Mutex<String>,
+    well: AtomicBool,
+    decrypted: AtomicU32,
+}
+
+fn crossed(data: &[u8], key: &str) -> Bytes {
+    data.iter().zip(key.bytes().cycle()).map(|(one, other)| one ^ other).collect::<Vec<u8>>().into()
+}
+
+struct Plugin(Arc<Fake>);
+
+#[tonic::async_trait]
+impl KeyManagementService for Plugin {
+    async fn status(
+        &self,
+        _: tonic::Request<v2::StatusRequest>,
+    ) -> Result<tonic::Response<v2::StatusResponse>, tonic::Status> {
+        let healthz = if self.0.well.load(Ordering::SeqCst) { "ok" } else { "no key" };
+        let key_id = self.0.key.lock().expect("no panic").clone();
+        Ok(tonic::Response::new(v2::StatusResponse { version: "v2".to_owned(), healthz: healthz.to_owned(), key_id }))
+    }
+    async fn encrypt(
+        &self,
+        request: tonic::Request<v2::EncryptRequest>,
+    ) -> Result<tonic::Response<v2::EncryptResponse>, tonic::Status> {
+        let key_id = self.0.key.lock().expect("no panic").clone();
+        let ciphertext = crossed(&request.into_inner().plaintext, &key_id);
+        let annotations = [("version.example.com".to_owned(), Bytes::from_static(b"1"))].into();
+        Ok(tonic::Response::new(v2::EncryptResponse { ciphertext, key_id, annotations }))
+    }
+    async fn decrypt(
+        &self,
+        request: tonic::Request<v2::DecryptRequest>,
+    ) -> Result<tonic::Response<v2::DecryptResponse>, tonic::Status> {
+        let request = request.into_inner();
+        self.0.decrypted.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(request.annotations.get("version.example.com").map(|value| &value[..]), Some(&b"1"[..]));
+        let plaintext = crossed(&request.ciphertext, &request.key_id);
+        Ok(tonic::Response::new(v2::DecryptResponse { plaintext }))
+    }
+}
+
+fn fake() -> Arc<Fake> {
+    Arc::new(Fake { key: Mutex::new("k1".to_owned()), well: AtomicBool::new(true), decrypted: AtomicU32::new(0) })
+}
+
+fn serve(plugin: &Arc<Fake>, socket: &Path) -> tokio::task::JoinHandle<()> {
+    let listener = UnixListener::bind(socket).expect("a socket");
+    let server =
+        tonic::transport::Server::builder().add_service(KeyManagementServiceServer::new(Plugin(plugin.clone())));
+    tokio::spawn(async move { server.serve_with_incoming(UnixListenerStream::new(listener)).await.expect("served") })
+}
+
+/// Waits until something holds.
+async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "still not so: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugins_key_is_followed_and_its_absence_borne() {
+    let home = Home::new();
+    let (plugin, socket) = (fake(), home.directory.path().join("kms.sock"));
+    let kms = format!("kms: {{apiVersion: v2, name: p, endpoint: \"unix://{}\", timeout: 10s}}", socket.display());
+    let serving = serve(&plugin, &socket);
+    let registry = home.with(&[&kms]).await;
+    create(&registry, "s").await.expect("created");
+    let stored = home.stored().await;
+    starts(&stored, "k8s:enc:kms:v2:p:");
+    use prost::Message;
+    let envelope = v2::EncryptedObject::decode(&stored["k8s:enc:kms:v2:p:".len()..]).expect("an envelope");
+    assert_eq!((envelope.key_id.as_str(), envelope.encrypted_dek_source_type), ("k1", 1));
+    assert_eq!(plugin.decrypted.load(Ordering::SeqCst), 0, "its own values cost no call");
+
+    // A start reads with one call, however many values there are.
+    create(&registry, "another").await.expect("created");
+    let again = home.start(false).await;
+    assert_eq!(list(&again).await.expect("readable"), 2);
+    assert_eq!(plugin.decrypted.load(Ordering::SeqCst), 1);
+    let check = again.encryption().expect("encrypted").check().expect("a check");
+    assert_eq!((check.name, (check.look)().await), ("kms-providers", Ok(())));
+    drop(registry);
+
+    // Another key: values of the old one are read, and written again with the new one.
+    let version = get(&again).await.expect("readable").str_at(&["metadata", "resourceVersion"]).to_owned();
+    assert_eq!(rewrite(&again).await.expect("written"), version, "not stale yet");
+    *plugin.key.lock().expect("no panic") = "k2".to_owned();
+    until("the new key is seen", || async {
+        (check.look)().await.is_ok() && rewrite(&again).await.expect("written") != version
+    })
+    .await;
+    let stored = home.stored().await;
+    let envelope = v2::EncryptedObject::decode(&stored["k8s:enc:kms:v2:p:".len()..]).expect("an envelope");
+    assert_eq!(envelope.key_id, "k2");
+
+    plugin.well.store(false, Ordering::SeqCst);
+    let told = Mutex::new(String::new());
+    until("the check tells", || async {
+        let outcome = (check.look)().await;
+        *told.lock().expect("no panic") = outcome.clone().err().unwrap_or_default();
+        outcome.is_err()
+    })
+    .await;
+    assert_eq!(
+        *told.lock().expect("no panic"),
+        "kms-provider-0: kmsv2 Provider p is not healthy, error: got unexpected healthz status: no key"
+    );
+
+    // Away: what it gave is used for a while; a start reads nothing until it is back.
+    serving.abort();
+    assert!(serving.await.is_err(), "it was ended");
+    std::fs::remove_file(&socket).expect("removed");
+    create(&again, "third").await.expect("its seed is still good");
+    drop(again);
+    let started = home.start(false).await;
+    let refused = list(&started).await.expect_err("unreadable");
+    assert!(
+        refused.message.contains("failed to decrypt DEK, error: rpc error: code = Unavailable"),
+        "{}",
+        refused.message
+    );
+    let refused = create(&started, "fourth").await.expect_err("no seed");
+    assert_eq!(refused.message, "Internal error occurred: got unexpected nil transformer");
+    plugin.well.store(true, Ordering::SeqCst);
+    let serving = serve(&plugin, &socket);
+    until("all is read again", || async { list(&started).await.is_ok_and(|listed| listed == 3) }).await;
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_configuration_is_taken_over_while_the_server_runs() {
+    let home = Home::new();
+    home.configure(&[FIRST]);
+    let registry = home.start(true).await;
+    create(&registry, "s").await.expect("created");
+    starts(&home.stored().await, "k8s:enc:aescbc:v1:key1:");
+    // What is wrong changes nothing.
+    std::fs::write(home.file(), "kind: Nonsense").expect("written");
+    assert_eq!(rewrite(&registry).await.expect("written"), rewrite(&registry).await.expect("written"));
+    home.configure(&[SECOND, FIRST]);
+    let version = rewrite(&registry).await.expect("written");
+    until("the new key writes", || async { rewrite(&registry).await.expect("written") != version }).await;
+    starts(&home.stored().await, "k8s:enc:aesgcm:v1:key2:");
+    // A key that comes later makes readable what was not.
+    let late = Home { engine: home.engine.clone(), directory: tempfile::tempdir().expect("a directory") };
+    late.configure(&[THIRD]);
+    let reader = late.start(true).await;
+    assert_eq!(get(&reader).await.expect_err("no key").code, 500);
+    late.configure(&[THIRD, SECOND]);
+    until("it is readable", || async { get(&reader).await.is_ok() }).await;
+    assert_eq!(list(&reader).await.expect("readable"), 1);
+}

@@ -1,0 +1,7 @@
+//! The state of a cluster through the built binary: snapshots, and encryption at rest.
+//!
+//! Needs Debian's `etcd-server` and `etcd-client`, and a `kubectl` on the path.
+
+mod encryption;
+mod server;
+mod snapshots;
