@@ -8,6 +8,8 @@ use k8s_openapi::api::batch::v1::PodFailurePolicyOnExitCodesRequirement as OnExi
 pub(super) enum Verdict {
     Count,
     Ignore,
+    /// The pod's index is given up.
+    FailIndex,
     /// The whole Job fails, for this reason.
     FailJob(String),
 }
@@ -47,6 +49,7 @@ pub(super) fn judge(job: &Job, pod: &Pod) -> Verdict {
         let Some(why) = why else { continue };
         return match rule.action.as_str() {
             "Ignore" => Verdict::Ignore,
+            "FailIndex" => Verdict::FailIndex,
             "FailJob" => Verdict::FailJob(why),
             _ => Verdict::Count,
         };

@@ -6,6 +6,7 @@
 mod accounting;
 mod failure_policy;
 mod indexes;
+mod per_index;
 mod plan;
 
 use crate::informer::{Informer, key};
@@ -77,7 +78,11 @@ impl Controller {
         let plan = plan::plan(&job, &owned, now);
         let mut failure = self.control.delete(job.as_ref(), plan.delete).await.err();
         if failure.is_none() && !plan.create.is_empty() {
-            let bodies: Vec<Value> = plan.create.iter().map(|index| plan::pod(&job, *index)).collect();
+            let bodies: Vec<Value> = plan
+                .create
+                .iter()
+                .map(|index| plan::pod(&job, *index, index.and_then(|index| plan.failures.get(&index))))
+                .collect();
             failure = self.control.create(job.as_ref(), bodies).await.err();
         }
         let job = self.write(&job, plan.status).await?;

@@ -2,7 +2,7 @@
 
 use super::accounting::{self, Counts, active, has_failed, index, is_indexed, number};
 use super::failure_policy::{Verdict, judge};
-use super::{FINALIZER, INDEX, indexes};
+use super::{FINALIZER, INDEX, indexes, per_index};
 use crate::events::Kind;
 use crate::objects::{Job, Pod};
 use crate::pod_control::{self, BURST};
@@ -22,6 +22,8 @@ const LONGEST_BACK_OFF: i64 = 600;
 #[derive(Default)]
 pub(super) struct Plan {
     pub(super) create: Vec<Option<u32>>,
+    /// How often indexes have failed before: counted, and not.
+    pub(super) failures: BTreeMap<u32, (i32, i32)>,
     pub(super) delete: Vec<Arc<Pod>>,
     /// Pods whose ends are noted in the status that is to be written before.
     pub(super) release: Vec<Arc<Pod>>,
@@ -49,7 +51,14 @@ fn announced(job: &Job) -> Option<End> {
     find("FailureTarget").map(|c| of("Failed", c)).or_else(|| find("SuccessCriteriaMet").map(|c| of("Complete", c)))
 }
 
-fn judge_end(job: &Job, owned: &[Arc<Pod>], active: &[Arc<Pod>], counts: &Counts, now: Timestamp) -> Option<End> {
+fn judge_end(
+    job: &Job,
+    owned: &[Arc<Pod>],
+    active: &[Arc<Pod>],
+    counts: &Counts,
+    given_up: &BTreeSet<u32>,
+    now: Timestamp,
+) -> Option<End> {
     if let Some(end) = announced(job) {
         return Some(end);
     }
@@ -77,6 +86,12 @@ fn judge_end(job: &Job, owned: &[Arc<Pod>], active: &[Arc<Pod>], counts: &Counts
     {
         return failed("DeadlineExceeded", "Job was active longer than specified deadline".to_owned());
     }
+    if let Some((reason, message)) = per_index::failure(job, counts.completed.len(), given_up.len()) {
+        return failed(reason, message.to_owned());
+    }
+    if let Some(message) = per_index::success(job, &counts.completed) {
+        return Some(("Complete", "SuccessPolicy".to_owned(), message));
+    }
     let succeeded = counts.total_succeeded();
     let complete = match job.spec.completions {
         Some(completions) => succeeded >= completions,
@@ -92,9 +107,15 @@ fn restart_counts(pod: &Pod) -> impl Iterator<Item = i32> {
 }
 
 pub(super) fn plan(job: &Job, owned: &[Arc<Pod>], now: Timestamp) -> Plan {
-    let (counts, release) = accounting::account(job, owned, |pod| judge(job, pod) == Verdict::Ignore);
+    let (counts, mut release) = accounting::account(job, owned, |pod| judge(job, pod) == Verdict::Ignore);
     let active = active(job, owned);
-    let end = judge_end(job, owned, &active, &counts, now);
+    let given_up = per_index::given_up(job, owned);
+    let end = judge_end(job, owned, &active, &counts, &given_up, now);
+    let replaced = per_index::to_replace(job, owned, &counts.completed, &given_up);
+    if end.is_none() {
+        let waits = |pod: &Arc<Pod>| replaced.values().any(|last| last.metadata.uid == pod.metadata.uid);
+        release.retain(|pod| !waits(pod));
+    }
     let mut plan = Plan { release, ..Plan::default() };
     let mut conditions = job.status.conditions.clone().unwrap_or_default();
     let mut start = job.status.start_time.clone();
@@ -125,14 +146,15 @@ pub(super) fn plan(job: &Job, owned: &[Arc<Pod>], now: Timestamp) -> Plan {
             plan.events.push((Kind::Normal, "Resumed", "Job resumed".to_owned()));
         }
         start = start.or(Some(Time(now)));
-        made = manage(job, owned, &active, &counts, now, &mut plan);
+        let known = Known { counts: &counts, given_up: &given_up, replaced: &replaced };
+        made = manage(job, owned, &active, &known, now, &mut plan);
     }
     if let (Some(deadline), Some(start), None) = (job.spec.active_deadline_seconds, &start, &end) {
         let left = start.0.as_second() + deadline - now.as_second();
         sooner(&mut plan.look_again, Duration::from_secs(u64::try_from(left).unwrap_or(0)));
     }
-    plan.status =
-        status(job, owned, &counts, active.len() + made - plan.delete.len().min(active.len()), conditions, start, now);
+    let active = active.len() + made - plan.delete.len().min(active.len());
+    plan.status = status(job, owned, &counts, &given_up, active, conditions, start, now);
     plan
 }
 
@@ -142,10 +164,18 @@ fn sooner(known: &mut Option<Duration>, wait: Duration) {
 
 /// The reasons that events are known for.
 fn reason_of(reason: &str) -> &'static str {
-    ["BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy"]
+    ["BackoffLimitExceeded", "DeadlineExceeded", "FailedIndexes", "MaxFailedIndexesExceeded", "PodFailurePolicy"]
         .into_iter()
         .find(|r| *r == reason)
         .unwrap_or("Failed")
+}
+
+/// What is known of a Job's work so far.
+struct Known<'k> {
+    counts: &'k Counts,
+    given_up: &'k BTreeSet<u32>,
+    /// The failed pods whose places are to be taken, by index.
+    replaced: &'k BTreeMap<u32, Arc<Pod>>,
 }
 
 /// As many pods as are wanted now; gives how many more there will be.
@@ -153,10 +183,11 @@ fn manage(
     job: &Job,
     owned: &[Arc<Pod>],
     active: &[Arc<Pod>],
-    counts: &Counts,
+    known: &Known<'_>,
     now: Timestamp,
     plan: &mut Plan,
 ) -> usize {
+    let counts = known.counts;
     let parallelism = job.spec.parallelism.unwrap_or(1).max(0);
     let succeeded = counts.total_succeeded();
     let have = number(active.len());
@@ -180,7 +211,8 @@ fn manage(
     if missing == 0 {
         return 0;
     }
-    let wait = back_off(job, owned, now);
+    let each = per_index::limit(job).is_some();
+    let wait = if each { Duration::ZERO } else { back_off(job, owned, now) };
     if !wait.is_zero() {
         sooner(&mut plan.look_again, wait);
         return 0;
@@ -189,22 +221,41 @@ fn manage(
         let end = u32::try_from(job.spec.completions.unwrap_or(0)).unwrap_or(0);
         let taken: BTreeSet<u32> =
             active.iter().filter_map(|p| index(p)).chain(counts.completed.iter().copied()).collect();
-        (0..end).filter(|index| !taken.contains(index)).take(missing).map(Some).collect()
+        let free = |index: &u32| !taken.contains(index) && !known.given_up.contains(index);
+        let mut create: Vec<u32> = (0..end).filter(free).take(missing).collect();
+        if each {
+            // Each index waits for itself.
+            create.retain(|index| {
+                let Some(failed) = known.replaced.get(index) else {
+                    plan.failures.insert(*index, (0, 0));
+                    return true;
+                };
+                let wait = per_index::wait(failed, now);
+                if wait.is_zero() {
+                    plan.failures.insert(*index, per_index::after(job, failed));
+                } else {
+                    sooner(&mut plan.look_again, wait);
+                }
+                wait.is_zero()
+            });
+        }
+        create.into_iter().map(Some).collect()
     } else {
         vec![None; missing]
     };
     plan.create.len()
 }
 
+/// When a pod came to its end, as a second since the epoch.
+pub(super) fn ended(pod: &Pod) -> i64 {
+    let statuses = pod.status.init_container_statuses.iter().chain(&pod.status.container_statuses);
+    let finished = statuses.filter_map(|s| s.state.terminated.as_ref()?.finished_at.as_ref()).map(|t| t.0.as_second());
+    let left = pod.metadata.deletion_timestamp.as_ref().map(|t| t.0.as_second());
+    finished.max().or(left).or(pod.metadata.creation_timestamp.as_ref().map(|t| t.0.as_second())).unwrap_or(0)
+}
+
 /// How long the next pod is still to wait after the failures since the last success.
 fn back_off(job: &Job, owned: &[Arc<Pod>], now: Timestamp) -> Duration {
-    let ended = |pod: &Pod| {
-        let statuses = pod.status.init_container_statuses.iter().chain(&pod.status.container_statuses);
-        let finished =
-            statuses.filter_map(|s| s.state.terminated.as_ref()?.finished_at.as_ref()).map(|t| t.0.as_second());
-        let left = pod.metadata.deletion_timestamp.as_ref().map(|t| t.0.as_second());
-        finished.max().or(left).or(pod.metadata.creation_timestamp.as_ref().map(|t| t.0.as_second())).unwrap_or(0)
-    };
     let success = owned.iter().filter(|p| p.status.phase == "Succeeded").map(|p| ended(p)).max().unwrap_or(i64::MIN);
     let failures: Vec<i64> = owned
         .iter()
@@ -213,7 +264,12 @@ fn back_off(job: &Job, owned: &[Arc<Pod>], now: Timestamp) -> Duration {
         .filter(|at| *at > success)
         .collect();
     let Some(last) = failures.iter().max() else { return Duration::ZERO };
-    let doublings = u32::try_from(failures.len() - 1).unwrap_or(u32::MAX).min(10);
+    wait_after(number(failures.len()), *last, now)
+}
+
+/// How long is still to be waited after so many failures, the last of which was then.
+pub(super) fn wait_after(failures: i32, last: i64, now: Timestamp) -> Duration {
+    let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(0).min(10);
     let wait = (FIRST_BACK_OFF << doublings).min(LONGEST_BACK_OFF);
     Duration::from_secs(u64::try_from(last + wait - now.as_second()).unwrap_or(0))
 }
@@ -253,6 +309,7 @@ fn status(
     job: &Job,
     owned: &[Arc<Pod>],
     counts: &Counts,
+    given_up: &BTreeSet<u32>,
     active: usize,
     conditions: Vec<JobCondition>,
     start: Option<Time>,
@@ -262,6 +319,7 @@ fn status(
     let leaving = owned.iter().filter(|p| p.metadata.deletion_timestamp.is_some() && !pods::is_finished(p)).count();
     let ready = owned.iter().filter(|p| pods::is_active(p) && pods::is_ready(p)).count();
     let completed = is_indexed(job).then(|| indexes::write(&counts.completed));
+    let failed = per_index::limit(job).map(|_| indexes::write(given_up));
     let done = conditions.iter().any(|c| c.type_ == "Complete");
     let uncounted = (counts.noted_succeeded.clone(), counts.noted_failed.clone());
     let known = before.uncounted_terminated_pods.clone().unwrap_or_default();
@@ -272,6 +330,7 @@ fn status(
         && before.succeeded.unwrap_or(0) == counts.succeeded
         && before.failed.unwrap_or(0) == counts.failed
         && before.completed_indexes.clone().unwrap_or_default() == completed.clone().unwrap_or_default()
+        && before.failed_indexes == failed
         && before.start_time == start
         && before.conditions.clone().unwrap_or_default() == conditions
         && (as_set(known.succeeded), as_set(known.failed)) == uncounted
@@ -283,6 +342,7 @@ fn status(
         "active": active, "ready": ready, "terminating": leaving,
         "succeeded": counts.succeeded, "failed": counts.failed,
         "completedIndexes": completed.filter(|text| !text.is_empty()),
+        "failedIndexes": failed,
         "startTime": start,
         "completionTime": if done { json!(Time(now)) } else { json!(before.completion_time) },
         "conditions": conditions,
@@ -290,8 +350,8 @@ fn status(
     }))
 }
 
-/// The pod of a Job, for an index of an indexed one.
-pub(super) fn pod(job: &Job, index: Option<u32>) -> Value {
+/// The pod of a Job, for an index of an indexed one, which may have failed so often before.
+pub(super) fn pod(job: &Job, index: Option<u32>, failures: Option<&(i32, i32)>) -> Value {
     let mut pod = pod_control::body(job, &job.spec.template);
     let finalizers = pod.pointer("/metadata/finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
     let all: Vec<Value> = finalizers.into_iter().chain([FINALIZER.into()]).collect();
@@ -304,6 +364,12 @@ pub(super) fn pod(job: &Job, index: Option<u32>) -> Value {
             pod["metadata"].get(place).and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default();
         map.insert(INDEX.to_owned(), index.to_string().into());
         pod["metadata"][place] = json!(map);
+    }
+    if let Some((counted, ignored)) = failures {
+        pod["metadata"]["annotations"][per_index::FAILURES] = counted.to_string().into();
+        if *ignored > 0 {
+            pod["metadata"]["annotations"][per_index::IGNORED] = ignored.to_string().into();
+        }
     }
     if pod.pointer("/spec/hostname").is_none() {
         pod["spec"]["hostname"] = format!("{name}-{index}").into();
@@ -406,12 +472,60 @@ mod tests {
         let job = job(spec, done);
         let plan = plan(&job, &[owned("a", "Running", Some(1))], at(0));
         assert_eq!(plan.create, [Some(2)]);
-        let pod = pod(&job, Some(2));
+        let pod = pod(&job, Some(2), None);
         assert_eq!(pod["metadata"]["generateName"], "j-2-");
         assert_eq!(pod["metadata"]["labels"][INDEX], "2");
         assert_eq!(pod["spec"]["hostname"], "j-2");
         assert_eq!(pod["spec"]["containers"][0]["env"][0]["name"], "JOB_COMPLETION_INDEX");
         assert_eq!(pod["metadata"]["finalizers"], json!([FINALIZER]));
+    }
+
+    #[test]
+    fn each_index_fails_and_waits_for_itself() {
+        let spec = json!({"parallelism": 3, "completions": 3, "completionMode": "Indexed", "backoffLimit": i32::MAX,
+            "backoffLimitPerIndex": 1, "template": {"spec": {"containers": [{"name": "c"}]}}});
+        let started = json!({"startTime": "1970-01-01T00:00:00Z"});
+        let first = plan(&job(spec.clone(), started.clone()), &[], at(0));
+        assert_eq!(first.create, [Some(0), Some(1), Some(2)]);
+        assert_eq!(first.failures[&2], (0, 0));
+        let failing = |uid: &str, index: u32, failures: i32| {
+            let mut pod = (*owned(uid, "Failed", Some(index))).clone();
+            pod.metadata.annotations = Some([(per_index::FAILURES.to_owned(), failures.to_string())].into());
+            Arc::new(pod)
+        };
+        // The first failure of an index waits, keeps its pod, and holds nobody else up.
+        let pods = [failing("a", 0, 0), owned("b", "Running", Some(1))];
+        let second = plan(&job(spec.clone(), started.clone()), &pods, at(3));
+        assert_eq!((second.create.clone(), second.look_again), (vec![Some(2)], Some(Duration::from_secs(7))));
+        assert!(second.release.is_empty(), "its count is not carried on yet");
+        let third = plan(&job(spec.clone(), started.clone()), &pods, at(10));
+        assert_eq!((third.create.clone(), third.failures[&0]), (vec![Some(0), Some(2)], (1, 0)));
+        let job_of = job(spec.clone(), started.clone());
+        let made = pod(&job_of, Some(0), third.failures.get(&0));
+        assert_eq!(made["metadata"]["annotations"][per_index::FAILURES], "1");
+        // At its limit it is given up, and the others go on.
+        let pods = [failing("d", 0, 1), owned("b", "Running", Some(1)), owned("e", "Running", Some(2))];
+        let fourth = plan(&job(spec.clone(), started.clone()), &pods, at(60));
+        assert_eq!((fourth.create.len(), fourth.release.len(), fourth.delete.len()), (0, 1, 0));
+        let status = fourth.status.expect("a status");
+        assert_eq!((&status["failedIndexes"], &status["conditions"]), (&json!("0"), &json!([])));
+        // When all is done, the Job has failed.
+        let done = json!({"startTime": "1970-01-01T00:00:00Z", "failedIndexes": "0", "completedIndexes": "1,2", "succeeded": 2});
+        let last = plan(&job(spec, done), &[], at(70)).status.expect("a status");
+        assert_eq!(last["conditions"][0]["reason"], "FailedIndexes");
+        assert_eq!(last["conditions"][1]["type"], "Failed");
+    }
+
+    #[test]
+    fn enough_successes_end_a_job_early() {
+        let spec = json!({"parallelism": 3, "completions": 3, "completionMode": "Indexed",
+            "successPolicy": {"rules": [{"succeededIndexes": "1"}]}});
+        let pods = [owned("a", "Running", Some(0)), owned("b", "Succeeded", Some(1))];
+        let plan = plan(&job(spec, json!({"startTime": "1970-01-01T00:00:00Z"})), &pods, at(1));
+        assert_eq!((plan.delete.len(), plan.create.len()), (1, 0));
+        let condition = &plan.status.expect("a status")["conditions"][0];
+        assert_eq!((&condition["type"], &condition["reason"]), (&json!("SuccessCriteriaMet"), &json!("SuccessPolicy")));
+        assert_eq!(condition["message"], "Matched rules at index 0");
     }
 
     #[test]
