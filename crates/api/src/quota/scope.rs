@@ -5,19 +5,32 @@ use super::{View, amounts};
 /// Whether all scopes of the quota hold for the object. Scopes are about pods, or about claims (`VolumeAttributesClass`);
 /// a quota that has any is about nothing else.
 pub fn holds<'a, V: View<'a>>(quota: V, group: &str, plural: &str, object: V) -> bool {
+    of(quota).all(|(scope, operator, values)| selects(scope, operator, &values, group, plural, object))
+}
+
+/// The scopes of a quota: name, operator, values.
+pub fn of<'a, V: View<'a>>(quota: V) -> impl Iterator<Item = (&'a str, &'a str, Vec<&'a str>)> {
     let plain = quota.items_at(&["spec", "scopes"]).filter_map(V::text).map(|scope| (scope, "Exists", Vec::new()));
     let selected = quota.items_at(&["spec", "scopeSelector", "matchExpressions"]).map(|e| {
         let values = e.items_at(&["values"]).filter_map(V::text).collect();
         (e.text_at(&["scopeName"]), e.text_at(&["operator"]), values)
     });
-    let (is_pod, is_claim) =
-        (group.is_empty() && plural == "pods", group.is_empty() && plural == "persistentvolumeclaims");
-    plain.chain(selected).all(|(scope, operator, values)| {
-        if scope == "VolumeAttributesClass" {
-            return is_claim && of_class(object, operator, &values);
-        }
-        is_pod && of_pod(object, scope, operator, &values)
-    })
+    plain.chain(selected)
+}
+
+/// Whether an object is in a scope.
+pub fn selects<'a, V: View<'a>>(
+    scope: &str,
+    operator: &str,
+    values: &[&str],
+    group: &str,
+    plural: &str,
+    object: V,
+) -> bool {
+    if scope == "VolumeAttributesClass" {
+        return group.is_empty() && plural == "persistentvolumeclaims" && of_class(object, operator, values);
+    }
+    group.is_empty() && plural == "pods" && of_pod(object, scope, operator, values)
 }
 
 /// A claim is of the class that it asks for, of the one it has, and of the one it is being given.

@@ -3,6 +3,8 @@
 use super::event_rate::{CACHE_SIZE, Limit, Scope};
 use super::placement::NodeSelectors;
 use super::pod_security::{Configuration, Level, Policy, Standard, Version};
+use super::quota::limited::{Limited, Scope as Scoped};
+use super::toleration_restriction::Tolerations;
 use super::{tolerations, walk};
 use schema::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -14,6 +16,9 @@ pub struct Config {
     pub pod_security: Configuration,
     pub node_selectors: NodeSelectors,
     pub event_limits: Vec<Limit>,
+    pub tolerations: Tolerations,
+    /// What may be used only where a quota covers it.
+    pub limited_resources: Vec<Limited>,
     /// `--default-not-ready-toleration-seconds`
     pub not_ready_toleration: i64,
     /// `--default-unreachable-toleration-seconds`
@@ -26,6 +31,8 @@ impl Default for Config {
             pod_security: Configuration::default(),
             node_selectors: NodeSelectors::default(),
             event_limits: Vec::new(),
+            tolerations: Tolerations::default(),
+            limited_resources: Vec::new(),
             not_ready_toleration: tolerations::DEFAULT_SECONDS,
             unreachable_toleration: tolerations::DEFAULT_SECONDS,
         }
@@ -76,6 +83,11 @@ impl Config {
         match plugin {
             "PodSecurity" => self.pod_security = pod_security(own)?,
             "PodNodeSelector" => self.node_selectors = node_selectors(own)?,
+            "PodTolerationRestriction" => {
+                let list = |key: &str| walk::items(own, &[key]).cloned().collect();
+                self.tolerations = Tolerations { default: list("default"), allowed: list("whitelist") };
+            }
+            "ResourceQuota" => self.limited_resources = limited_resources(own)?,
             "EventRateLimit" => self.event_limits = event_limits(own)?,
             _ if own.is_empty() => {}
             other => return Err(format!("{other} takes no configuration here")),
@@ -136,6 +148,28 @@ fn node_selectors(own: &Map) -> Result<NodeSelectors, String> {
     Ok(selectors)
 }
 
+fn limited_resources(own: &Map) -> Result<Vec<Limited>, String> {
+    let mut all = Vec::new();
+    for (i, limited) in walk::items(own, &["limitedResources"]).enumerate() {
+        let plural = limited.str_at(&["resource"]);
+        if plural.is_empty() {
+            return Err(format!("limitedResources[{i}].resource: Required value"));
+        }
+        let scopes = walk::items(limited, &["matchScopes"]).map(|scope| Scoped {
+            name: scope.str_at(&["scopeName"]).to_owned(),
+            operator: scope.str_at(&["operator"]).to_owned(),
+            values: strings(scope, &["values"]),
+        });
+        all.push(Limited {
+            group: limited.str_at(&["apiGroup"]).to_owned(),
+            plural: plural.to_owned(),
+            contains: strings(limited, &["matchContains"]),
+            scopes: scopes.collect(),
+        });
+    }
+    Ok(all)
+}
+
 fn event_limits(own: &Map) -> Result<Vec<Limit>, String> {
     let mut limits = Vec::new();
     for (i, limit) in walk::items(own, &["limits"]).enumerate() {
@@ -184,6 +218,20 @@ mod tests {
         assert_eq!(config.pod_security.defaults.enforce.to_string(), "baseline:v1.30");
         assert_eq!(config.pod_security.exempt_namespaces, ["kube-system"]);
         assert_eq!(config.event_limits[0].burst, 100);
+    }
+
+    #[test]
+    fn quotas_and_tolerations_are_configured() {
+        let config = read(
+            "kind: AdmissionConfiguration\nplugins:\n- name: ResourceQuota\n  configuration:\n    \
+             limitedResources: [{resource: pods, matchContains: [cpu], matchScopes: [{scopeName: PriorityClass, operator: In, values: [high]}]}]\n\
+             - name: PodTolerationRestriction\n  configuration: {default: [{key: a, operator: Exists}], whitelist: []}\n",
+        )
+        .expect("a configuration");
+        let limited = &config.limited_resources[0];
+        assert_eq!((limited.plural.as_str(), limited.contains.len()), ("pods", 1));
+        assert_eq!(limited.scopes[0].values, ["high"]);
+        assert_eq!(config.tolerations.default[0].str_at(&["key"]), "a");
     }
 
     #[test]

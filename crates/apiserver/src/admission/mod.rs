@@ -21,6 +21,7 @@ mod protection;
 pub mod quota;
 mod service_account;
 mod services;
+mod toleration_restriction;
 mod tolerations;
 mod topology;
 pub(crate) mod walk;

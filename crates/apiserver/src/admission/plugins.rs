@@ -4,7 +4,8 @@ use super::config::Config;
 use super::{Admission, Chain};
 use super::{
     always, certificates, classes, event_rate, limit_ranger, namespace, node_restriction, owners, placement,
-    pod_security, priority, protection, quota, service_account, services, tolerations, topology,
+    pod_security, priority, protection, quota, service_account, services, toleration_restriction, tolerations,
+    topology,
 };
 use crate::authz::Authorizer;
 use crate::lookup::Lookup;
@@ -72,7 +73,10 @@ pub const PLUGINS: &[Plugin] = &[
         let (not_ready, unreachable) = (n.config.not_ready_toleration, n.config.unreachable_toleration);
         Arc::new(tolerations::DefaultTolerationSeconds { not_ready, unreachable })
     }),
-    elsewhere("PodTolerationRestriction"),
+    off("PodTolerationRestriction", |n| {
+        let configuration = n.config.tolerations.clone();
+        Arc::new(toleration_restriction::PodTolerationRestriction { objects: n.objects.clone(), configuration })
+    }),
     off("EventRateLimit", |n| Arc::new(event_rate::EventRateLimit::new(&n.config.event_limits))),
     off("ExtendedResourceToleration", |_| Arc::new(tolerations::ExtendedResourceToleration)),
     here("DefaultStorageClass", |n| Arc::new(classes::DefaultStorageClass { objects: n.objects.clone() })),
@@ -97,7 +101,10 @@ pub const PLUGINS: &[Plugin] = &[
     elsewhere("MutatingAdmissionWebhook"),
     elsewhere("ValidatingAdmissionPolicy"),
     elsewhere("ValidatingAdmissionWebhook"),
-    here("ResourceQuota", |n| Arc::new(quota::ResourceQuota::new(n.objects.clone(), n.quotas.clone()))),
+    here("ResourceQuota", |n| {
+        let limited = n.config.limited_resources.clone();
+        Arc::new(quota::ResourceQuota::new(n.objects.clone(), n.quotas.clone(), limited))
+    }),
     off("AlwaysDeny", |_| Arc::new(always::AlwaysDeny)),
 ];
 

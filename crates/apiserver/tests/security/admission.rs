@@ -1,6 +1,6 @@
 //! What objects become on their way in, and what is not let in.
 
-use crate::cluster::{Cluster, pod, start};
+use crate::cluster::{Cluster, Options, pod, start, start_with};
 use serde_json::{Value, json};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -161,4 +161,75 @@ async fn claims_are_protected_and_get_the_default_class() {
     let made = admin.post("/api/v1/namespaces/default/persistentvolumeclaims", claim).await.expect(201);
     assert_eq!(made["spec"]["storageClassName"], "fast");
     assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+}
+
+#[tokio::test]
+async fn what_needs_a_quota_is_refused_without_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("admission.yaml");
+    let text = "kind: AdmissionConfiguration\nplugins:\n- name: ResourceQuota\n  configuration:\n    limitedResources:\n    \
+                - {resource: pods, matchContains: [requests.cpu]}\n    \
+                - {resource: pods, matchScopes: [{scopeName: PriorityClass, operator: In, values: [high]}]}\n";
+    std::fs::write(&file, text).expect("written");
+    let mut config = apiserver::admission::config::Config::default();
+    config.read(&file).expect("a configuration");
+    let cluster = start_with(Options { admission: config, ..Options::default() }).await;
+    cluster.service_account("default", "default").await;
+    let admin = cluster.admin();
+    let class = json!({"metadata": {"name": "high"}, "value": 5});
+    admin.post("/apis/scheduling.k8s.io/v1/priorityclasses", class).await.expect(201);
+    let pods = "/api/v1/namespaces/default/pods";
+    let mut busy = pod("busy");
+    busy["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+    let refused = admin.post(pods, busy.clone()).await;
+    assert_eq!(
+        (refused.code, refused.message()),
+        (403, "pods \"busy\" is forbidden: insufficient quota to consume: requests.cpu")
+    );
+    let mut high = pod("high");
+    high["spec"]["priorityClassName"] = "high".into();
+    let refused = admin.post(pods, high.clone()).await;
+    assert_eq!(refused.message(), "insufficient quota to match these scopes: [{PriorityClass In [high]}]");
+    admin.post(pods, pod("idle")).await.expect(201);
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    admin.post(quotas, json!({"metadata": {"name": "q"}, "spec": {"hard": {"requests.cpu": "4"}}})).await.expect(201);
+    let scoped = json!({"metadata": {"name": "s"}, "spec": {"hard": {"pods": "4"}, "scopeSelector": {"matchExpressions": [
+        {"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}}});
+    admin.post(quotas, scoped).await.expect(201);
+    admin.post(pods, busy).await.expect(201);
+    high["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+    admin.post(pods, high).await.expect(201);
+}
+
+#[tokio::test]
+async fn pods_tolerate_what_their_namespace_says() {
+    let plugins = &["PodTolerationRestriction"];
+    let cluster = start_with(Options { plugins, ..Options::default() }).await;
+    cluster.service_account("default", "default").await;
+    let admin = cluster.admin();
+    let notes = json!({"metadata": {"annotations": {
+        "scheduler.alpha.kubernetes.io/defaultTolerations": r#"[{"key":"a","operator":"Exists"}]"#,
+        "scheduler.alpha.kubernetes.io/tolerationsWhitelist": r#"[{"key":"a","operator":"Exists"},
+            {"key":"node.kubernetes.io/memory-pressure","operator":"Exists"},
+            {"key":"node.kubernetes.io/not-ready","operator":"Exists"},
+            {"key":"node.kubernetes.io/unreachable","operator":"Exists"}]"#,
+    }}});
+    admin.patch("/api/v1/namespaces/default", notes).await.expect(200);
+    let pods = "/api/v1/namespaces/default/pods";
+    let mut busy = pod("busy");
+    busy["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+    busy["spec"]["tolerations"] = json!([{"key": "a", "value": "b"}]);
+    let made = admin.post(pods, busy).await.expect(201);
+    let keys: Vec<&Value> = made["spec"]["tolerations"].as_array().expect("a list").iter().map(|t| &t["key"]).collect();
+    let expected =
+        ["a", "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable", "node.kubernetes.io/memory-pressure"];
+    assert_eq!(keys, expected);
+    assert_eq!(made["spec"]["tolerations"][0], json!({"key": "a", "operator": "Exists"}), "the wider one stays");
+    let mut other = pod("other");
+    other["spec"]["tolerations"] = json!([{"key": "b", "operator": "Exists"}]);
+    let refused = admin.post(pods, other).await;
+    assert_eq!(
+        refused.message(),
+        "pod tolerations (possibly merged with namespace default tolerations) conflict with its namespace whitelist"
+    );
 }

@@ -6,6 +6,7 @@
 //! refuses anybody. Reservations of this server whose objects are not stored yet are added to what is counted.
 
 pub(crate) mod amounts;
+pub mod limited;
 
 use super::{Admission, Attributes, Operation};
 use crate::lookup::{Lookup, RESOURCE_QUOTAS, Stored};
@@ -13,6 +14,7 @@ use amounts::{Amounts, Node, amounts as list};
 use api::quota::{scope, usage};
 use api::{Quantity, Reason, Status};
 use async_trait::async_trait;
+use limited::Limited;
 use schema::{Map, Value};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -55,6 +57,8 @@ struct Bound {
 pub struct ResourceQuota {
     objects: Arc<dyn Lookup>,
     writer: Arc<dyn QuotaWriter>,
+    /// What may be used only where a quota covers it.
+    limited: Vec<Limited>,
     /// Writers of one namespace go one by one, so that they do not fail each other's compare.
     turns: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// By namespace.
@@ -62,8 +66,8 @@ pub struct ResourceQuota {
 }
 
 impl ResourceQuota {
-    pub fn new(objects: Arc<dyn Lookup>, writer: Arc<dyn QuotaWriter>) -> Self {
-        ResourceQuota { objects, writer, turns: Mutex::default(), pending: Mutex::default() }
+    pub fn new(objects: Arc<dyn Lookup>, writer: Arc<dyn QuotaWriter>, limited: Vec<Limited>) -> Self {
+        ResourceQuota { objects, writer, limited, turns: Mutex::default(), pending: Mutex::default() }
     }
 
     fn turn(&self, namespace: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -71,7 +75,10 @@ impl ResourceQuota {
         if let Some(turn) = turns.get(namespace).and_then(Weak::upgrade) {
             return turn;
         }
-        turns.retain(|_, turn| turn.strong_count() > 0);
+        // Only now and then, so that a write does not look at all namespaces.
+        if turns.len() >= turns.capacity() {
+            turns.retain(|_, turn| turn.strong_count() > 0);
+        }
         let turn = Arc::new(tokio::sync::Mutex::new(()));
         turns.insert(namespace.to_owned(), Arc::downgrade(&turn));
         turn
@@ -81,16 +88,7 @@ impl ResourceQuota {
     fn bounds(&self, a: &Attributes<'_>, quotas: Vec<Arc<Map>>) -> Result<Vec<Bound>, Status> {
         let (group, plural) = (a.resource.group.as_ref(), a.resource.plural.as_ref());
         let is_pod = group.is_empty() && plural == "pods";
-        let mut adds = usage::of(group, plural, Node::Object(a.object));
-        if let Some(old) = a.old {
-            let before = usage::of(group, plural, Node::Object(old));
-            for (name, value) in &mut adds {
-                if let Some(had) = before.get(name) {
-                    *value = value.sub(had);
-                }
-            }
-        }
-        adds.retain(|_, value| value.signum() > 0);
+        let adds = added(a);
         let mut bounds = Vec::new();
         for quota in quotas {
             let hard = list(&quota, &["spec", "hard"]);
@@ -108,6 +106,28 @@ impl ResourceQuota {
             bounds.push(Bound { quota, hard, adds });
         }
         Ok(bounds)
+    }
+
+    /// Refuses what needs a quota and has none.
+    fn covered(&self, a: &Attributes<'_>, quotas: &[Arc<Map>]) -> Result<(), Status> {
+        let of = (a.resource.group.as_ref(), a.resource.plural.as_ref());
+        if !self.limited.iter().any(|limited| (limited.group.as_str(), limited.plural.as_str()) == of) {
+            return Ok(());
+        }
+        let adds = added(a);
+        if adds.is_empty() {
+            return Ok(());
+        }
+        let uncovered = limited::uncovered(&self.limited, of, a.object, &adds, quotas);
+        if !uncovered.amounts.is_empty() {
+            return Err(a.forbidden(format!("insufficient quota to consume: {}", uncovered.amounts.join(","))));
+        }
+        if !uncovered.scopes.is_empty() {
+            let scopes = uncovered.scopes.join(" ");
+            let why = format!("insufficient quota to match these scopes: [{scopes}]");
+            return Err(Status::new(500, Reason::Unknown, why));
+        }
+        Ok(())
     }
 
     /// What is used of what a quota bounds, counted from the objects and from what is about to become one.
@@ -157,11 +177,13 @@ impl ResourceQuota {
             at: Instant::now(),
         };
         let mut all = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, list| {
-            list.retain(|p| p.at.elapsed() < IN_FLIGHT);
-            !list.is_empty()
-        });
-        all.entry(a.namespace.to_owned()).or_default().push(pending);
+        // Only now and then, so that a write does not look at all namespaces.
+        if all.len() >= all.capacity() {
+            all.retain(|_, list| list.iter().any(|p| p.at.elapsed() < IN_FLIGHT));
+        }
+        let list = all.entry(a.namespace.to_owned()).or_default();
+        list.retain(|p| p.at.elapsed() < IN_FLIGHT);
+        list.push(pending);
     }
 
     /// Reserves in one quota; the refusal when there is no room.
@@ -215,6 +237,22 @@ impl ResourceQuota {
     }
 }
 
+/// What a write adds to what is used.
+fn added(a: &Attributes<'_>) -> Amounts {
+    let (group, plural) = (a.resource.group.as_ref(), a.resource.plural.as_ref());
+    let mut adds = usage::of(group, plural, Node::Object(a.object));
+    if let Some(old) = a.old {
+        let before = usage::of(group, plural, Node::Object(old));
+        for (name, value) in &mut adds {
+            if let Some(had) = before.get(name) {
+                *value = value.sub(had);
+            }
+        }
+    }
+    adds.retain(|_, value| value.signum() > 0);
+    adds
+}
+
 /// The names of what a reservation would exceed.
 fn exceeded(bound: &Bound, used: &Amounts) -> Vec<String> {
     let over = bound.adds.iter().filter(|(name, add)| {
@@ -249,6 +287,7 @@ impl Admission for ResourceQuota {
             return Ok(());
         }
         let quotas = self.objects.list(RESOURCE_QUOTAS, Some(a.namespace));
+        self.covered(a, &quotas)?;
         if quotas.is_empty() || self.bounds(a, quotas)?.is_empty() {
             return Ok(());
         }
@@ -306,7 +345,7 @@ mod tests {
     #[tokio::test]
     async fn what_exceeds_a_quota_is_refused_in_upstreams_words() {
         let held = held("{pods: '2', requests.cpu: '1'}");
-        let plugin = ResourceQuota::new(held.clone(), held.clone());
+        let plugin = ResourceQuota::new(held.clone(), held.clone(), Vec::new());
         create(&plugin, "a", "600m").await.expect("room");
         held.put(
             PODS,
@@ -325,7 +364,7 @@ mod tests {
     #[tokio::test]
     async fn racing_writers_never_exceed_it_together() {
         let held = held("{count/pods: '5'}");
-        let plugin = Arc::new(ResourceQuota::new(held.clone(), held.clone()));
+        let plugin = Arc::new(ResourceQuota::new(held.clone(), held.clone(), Vec::new()));
         let tasks: Vec<_> = (0..20)
             .map(|i| {
                 let (plugin, held) = (plugin.clone(), held.clone());
@@ -349,7 +388,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_deletion_frees_is_found_before_anybody_is_refused() {
         let held = held("{pods: '1'}");
-        let plugin = ResourceQuota::new(held.clone(), held.clone());
+        let plugin = ResourceQuota::new(held.clone(), held.clone(), Vec::new());
         create(&plugin, "a", "1m").await.expect("room");
         assert!(create(&plugin, "b", "1m").await.is_err(), "the first may still be on its way");
         held.put(PODS, map("{metadata: {name: a, namespace: d}}"));
