@@ -1,6 +1,7 @@
 //! What is there from the start, made and kept without needless writes: on an empty store in a few transactions, on one that
 //! has everything in none.
 
+mod flow_control;
 mod objects;
 pub mod rbac;
 mod services;
@@ -11,7 +12,7 @@ pub use services::{Advertised, dns_endpoint_slice};
 use crate::cache::{Cacher, Caches, NotReached};
 use jiff::Timestamp;
 use schema::apply::Manager;
-use schema::{Encoded, Map, Resource};
+use schema::{Encoded, Map, Resource, Value};
 use std::net::IpAddr;
 use std::sync::Arc;
 use store::{Compare, KeyRange, Op, Relation, Store, Target, Txn};
@@ -56,6 +57,8 @@ enum Keep {
     Absent,
     /// When it lacks something of its default role or binding.
     Role,
+    /// When its spec differs, while this annotation of it is `true`.
+    Marked(&'static str),
     /// When one of these fields differs.
     Same(&'static [&'static [&'static str]]),
 }
@@ -100,6 +103,17 @@ fn step(wanted: &Wanted, existing: Option<&Map>) -> Step {
             rbac::Change::Update(object) => Step::Put(object),
             rbac::Change::Recreate(object) => Step::Replace(object),
         },
+        Keep::Marked(annotation) => {
+            let marked = existing.str_at(&["metadata", "annotations", annotation]) == "true";
+            if !marked || existing.get("spec") == wanted.object.get("spec") {
+                return Step::Nothing;
+            }
+            let mut updated = existing.clone();
+            updated.set_at(&["spec"], wanted.object.get("spec").cloned().unwrap_or_default());
+            let generation = existing.at(&["metadata", "generation"]).and_then(Value::as_i64).unwrap_or(0);
+            updated.set_at(&["metadata", "generation"], generation + 1);
+            Step::Put(updated)
+        }
         Keep::Same(paths) => {
             let mut updated = existing.clone();
             for path in paths {
@@ -118,7 +132,7 @@ fn step(wanted: &Wanted, existing: Option<&Map>) -> Step {
 fn wanted(settings: &Settings, now: &str) -> Vec<Wanted> {
     let mut all = objects::namespaces();
     all.extend(objects::priority_classes());
-    all.extend(objects::flow_control());
+    all.extend(flow_control::flow_control());
     for default in rbac::defaults() {
         all.push(Wanted::new("rbac.authorization.k8s.io", "v1", default.resource, default.object.clone(), Keep::Role));
     }

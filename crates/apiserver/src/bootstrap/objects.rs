@@ -1,16 +1,16 @@
-//! The first objects beside roles: namespaces, priority classes, flow control, the service range, what extension servers need.
+//! The first objects beside roles: namespaces, priority classes, the service range, what extension servers need.
 
 use super::{Keep, Wanted};
 use api::field::go_quote;
 use schema::{Map, Value};
 
-fn named(name: &str) -> Map {
+pub(super) fn named(name: &str) -> Map {
     let mut object = Map::new();
     object.set_at(&["metadata", "name"], name);
     object
 }
 
-fn list<'a>(items: impl IntoIterator<Item = &'a str>) -> Value {
+pub(super) fn list<'a>(items: impl IntoIterator<Item = &'a str>) -> Value {
     Value::List(items.into_iter().map(Value::from).collect())
 }
 
@@ -49,66 +49,6 @@ pub(super) fn priority_classes() -> Vec<Wanted> {
     ]
     .map(make)
     .into()
-}
-
-const FLOW_GROUP: &str = "flowcontrol.apiserver.k8s.io";
-
-/// The levels and schemas without which no request has a place.
-pub(super) fn flow_control() -> Vec<Wanted> {
-    let base = |name: &str| {
-        let mut object = named(name);
-        object.set_at(&["metadata", "annotations", "apf.kubernetes.io/autoupdate-spec"], "true");
-        object.set_at(&["metadata", "generation"], 1);
-        object
-    };
-    let level = |name: &str, spec: Map| {
-        let mut object = base(name);
-        object.insert("spec", spec);
-        Wanted::new(FLOW_GROUP, "v1", "prioritylevelconfigurations", object, Keep::Absent)
-    };
-    let mut exempt = Map::new();
-    exempt.insert("type", "Exempt");
-    exempt.set_at(&["exempt", "nominalConcurrencyShares"], 0);
-    exempt.set_at(&["exempt", "lendablePercent"], 0);
-    let mut last = Map::new();
-    last.insert("type", "Limited");
-    last.set_at(&["limited", "nominalConcurrencyShares"], 5);
-    last.set_at(&["limited", "lendablePercent"], 0);
-    last.set_at(&["limited", "limitResponse", "type"], "Reject");
-    let schema = |name: &str, precedence: i64, groups: &[&str], by_user: bool| {
-        let mut object = base(name);
-        object.set_at(&["spec", "matchingPrecedence"], precedence);
-        object.set_at(&["spec", "priorityLevelConfiguration", "name"], name);
-        if by_user {
-            object.set_at(&["spec", "distinguisherMethod", "type"], "ByUser");
-        }
-        let subjects = groups.iter().map(|group| {
-            let mut subject = Map::new();
-            subject.insert("kind", "Group");
-            subject.set_at(&["group", "name"], *group);
-            Value::Map(subject)
-        });
-        let mut resources = Map::new();
-        for key in ["verbs", "apiGroups", "resources", "namespaces"] {
-            resources.insert(key, list(["*"]));
-        }
-        resources.insert("clusterScope", true);
-        let mut paths = Map::new();
-        paths.insert("verbs", list(["*"]));
-        paths.insert("nonResourceURLs", list(["*"]));
-        let mut rule = Map::new();
-        rule.insert("subjects", subjects.collect::<Vec<_>>());
-        rule.insert("resourceRules", vec![Value::Map(resources)]);
-        rule.insert("nonResourceRules", vec![Value::Map(paths)]);
-        object.set_at(&["spec", "rules"], vec![Value::Map(rule)]);
-        Wanted::new(FLOW_GROUP, "v1", "flowschemas", object, Keep::Absent)
-    };
-    vec![
-        level("exempt", exempt),
-        level("catch-all", last),
-        schema("exempt", 1, &["system:masters"], false),
-        schema("catch-all", 10_000, &["system:unauthenticated", "system:authenticated"], true),
-    ]
 }
 
 /// The ServiceCIDR of the ranges that the server is started with.

@@ -31,7 +31,7 @@ async fn everything_is_made_once() {
     let (store, registry) = (&opened.store, &opened.registry);
     let caches = registry.caches();
     let written = ensure(&**store, caches, &settings()).await.expect("made");
-    assert_eq!(written, 4 + 2 + 4 + 134 + 1 + 1 + 4 + 2);
+    assert_eq!(written, 4 + 2 + (8 + 13) + 134 + 1 + 1 + 4 + 2);
     let before = store.status().await.expect("a status").revision;
     assert!(before <= 4, "a few transactions, not {before}");
     assert_eq!(ensure(&**store, caches, &settings()).await.expect("kept"), 0);
@@ -76,6 +76,33 @@ fn the_slice_of_dns_belongs_to_its_service() {
     assert_eq!(slice.str_at(&["metadata", "labels", "kubernetes.io/service-name"]), "kube-dns");
     assert_eq!(slice.str_at(&["metadata", "name"]), "kube-dns-n1");
     assert_eq!(slice.str_at(&["addressType"]), "IPv4");
+}
+
+#[tokio::test]
+async fn marked_levels_follow_the_server_and_others_stay() {
+    let opened = opened().await;
+    let (store, registry) = (&opened.store, &opened.registry);
+    let caches = registry.caches();
+    ensure(&**store, caches, &settings()).await.expect("made");
+    let (group, plural) = ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations");
+    let row = schema::resource::get(group, "v1", plural).expect("a row");
+    let change = async |name: &str, marked: &str| {
+        let mut level = read(registry, group, plural, name);
+        level.set_at(&["spec", "limited", "nominalConcurrencyShares"], 7);
+        level.set_at(&["metadata", "annotations", "apf.kubernetes.io/autoupdate-spec"], marked);
+        let key = format!("{}{name}", row.storage.as_ref().expect("storage").prefix);
+        let value = Encoded::new(&level).stored(&row.api_version(), &row.kind);
+        let put = Txn::of(vec![Op::Put { key: key.into(), value, lease: 0 }]);
+        caches.reached(store.txn(put).await.expect("put").revision.cast_unsigned()).await.expect("seen");
+    };
+    change("system", "true").await;
+    change("workload-low", "false").await;
+    assert_eq!(ensure(&**store, caches, &settings()).await.expect("mended"), 1);
+    let shares = |name: &str| {
+        let level = read(registry, group, plural, name);
+        level.at(&["spec", "limited", "nominalConcurrencyShares"]).and_then(Value::as_i64)
+    };
+    assert_eq!((shares("system"), shares("workload-low")), (Some(30), Some(7)));
 }
 
 #[test]
