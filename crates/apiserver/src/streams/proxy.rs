@@ -53,7 +53,8 @@ fn split(id: &str) -> Option<Named<'_>> {
 /// An address that a client may be let through to: not this machine's own, nor one that means many.
 fn proxyable(address: &str) -> Result<IpAddr, Status> {
     let refuse = || Status::bad_request("address not allowed");
-    let ip: IpAddr = address.parse().map_err(|_| refuse())?;
+    // An IPv4 address written as IPv6 leads to the same place.
+    let ip = address.parse::<IpAddr>().map_err(|_| refuse())?.to_canonical();
     let link_local = match ip {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.segments()[0] & 0xffc0 == 0xfe80,
@@ -105,6 +106,22 @@ fn service_address(service: &Map, slices: &[Arc<Map>], port: &str, random: usize
         return Err(Status::service_unavailable(format!("no endpoints available for service {name:?}")));
     }
     Ok(candidates[random % candidates.len()])
+}
+
+/// Where a redirect of what is proxied leads through this server; `None`: elsewhere, or there already.
+fn rewritten(location: &str, prefix: &str, own: &[Option<String>]) -> Option<String> {
+    let (host, rest) = match location.split_once("://") {
+        Some((_, rest)) => rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len())),
+        None => match location.strip_prefix("//") {
+            Some(rest) => rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len())),
+            None => ("", location),
+        },
+    };
+    let ours = host.is_empty() || own.iter().flatten().any(|name| name == host);
+    if !ours || !rest.starts_with('/') {
+        return None;
+    }
+    Some(if rest.starts_with(prefix) { rest.to_owned() } else { format!("{prefix}{rest}") })
 }
 
 impl Proxy {
@@ -187,8 +204,21 @@ impl Subresource for Proxy {
                 request.headers_mut().insert(name, value);
             }
         }
+        let asked = request.headers().get(http::header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
         let answer = forward(&to, request, &format!("/{}{query}", target.rest)).await;
-        answer.map_err(|e| Status::service_unavailable(format!("error trying to reach service: {e}")))
+        let mut answer =
+            answer.map_err(|e| Status::service_unavailable(format!("error trying to reach service: {e}")))?;
+        // What is shown below the proxy's path leads on below it.
+        let prefix = path.strip_suffix(target.rest.as_str()).unwrap_or(&path).trim_end_matches('/');
+        let own = [Some(to.address.to_string()), asked];
+        if let Some(location) = answer.headers().get(http::header::LOCATION).and_then(|value| value.to_str().ok())
+            && let Some(moved) = rewritten(location, prefix, &own)
+        {
+            answer
+                .headers_mut()
+                .insert(http::header::LOCATION, HeaderValue::from_str(&moved).map_err(Status::internal)?);
+        }
+        Ok(answer)
     }
 }
 
@@ -208,8 +238,22 @@ mod tests {
     }
 
     #[test]
+    fn redirects_lead_on_below_the_proxy() {
+        let own = [Some("10.0.0.1:80".to_owned()), Some("api:6443".to_owned())];
+        let to = |location: &str| rewritten(location, "/p/proxy", &own);
+        assert_eq!(to("/login?x=1").as_deref(), Some("/p/proxy/login?x=1"));
+        assert_eq!(to("http://10.0.0.1:80/a/").as_deref(), Some("/p/proxy/a/"));
+        assert_eq!(to("https://api:6443/p/proxy/a").as_deref(), Some("/p/proxy/a"));
+        for elsewhere in ["http://example.com/", "//example.com/", "other", "http://10.0.0.1:80"] {
+            assert_eq!(to(elsewhere), None, "{elsewhere}");
+        }
+    }
+
+    #[test]
     fn own_addresses_are_out_of_reach() {
-        for bad in ["127.0.0.1", "0.0.0.0", "169.254.169.254", "224.0.0.1", "::1", "fe80::1", "x", ""] {
+        for bad in
+            ["127.0.0.1", "0.0.0.0", "169.254.169.254", "224.0.0.1", "::1", "fe80::1", "::ffff:127.0.0.1", "x", ""]
+        {
             assert!(proxyable(bad).is_err(), "{bad}");
         }
         assert!(proxyable("10.1.2.3").is_ok());

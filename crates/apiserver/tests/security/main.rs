@@ -5,6 +5,8 @@ mod admission;
 mod cluster;
 mod pod_security;
 mod pods;
+mod proxy;
 mod services;
+mod slow;
 mod tokens;
 mod wire;

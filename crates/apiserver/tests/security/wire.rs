@@ -17,16 +17,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Authority {
+pub fn authority() -> Authority {
     let mut params = CertificateParams::new(Vec::new()).expect("parameters");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, "test authority");
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
 }
 
-fn issue(authority: &Authority, name: &str, groups: &[&str], usage: ExtendedKeyUsagePurpose) -> Identity {
+pub fn issue(authority: &Authority, name: &str, groups: &[&str], usage: ExtendedKeyUsagePurpose) -> Identity {
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("parameters");
     params.distinguished_name.push(DnType::CommonName, name);
     for group in groups {
@@ -45,7 +45,7 @@ fn roots(authority: &Authority) -> rustls::RootCertStore {
 }
 
 /// A client of the port, with or without a certificate.
-fn connector(authority: &Authority, identity: Option<&Identity>) -> TlsConnector {
+pub fn connector(authority: &Authority, identity: Option<&Identity>) -> TlsConnector {
     let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
@@ -61,10 +61,10 @@ fn connector(authority: &Authority, identity: Option<&Identity>) -> TlsConnector
     TlsConnector::from(Arc::new(config))
 }
 
-struct Wire {
-    cluster: Cluster,
-    authority: Authority,
-    address: SocketAddr,
+pub struct Wire {
+    pub cluster: Cluster,
+    pub authority: Authority,
+    pub address: SocketAddr,
     shutdown: CancellationToken,
 }
 
@@ -74,7 +74,7 @@ impl Drop for Wire {
     }
 }
 
-async fn serve(options: impl FnOnce(&Authority) -> Options) -> Wire {
+pub async fn serve(options: impl FnOnce(&Authority) -> Options) -> Wire {
     let authority = authority();
     let options = Options { client_ca: authority.pem().into_bytes(), ..options(&authority) };
     let cluster = start_with(options).await;
@@ -216,7 +216,7 @@ async fn kubelet(authority: &Authority) -> SocketAddr {
 }
 
 /// A wire with a kubelet, and a pod bound to its node.
-async fn with_pod() -> Wire {
+pub async fn with_pod() -> Wire {
     let kubelets = authority();
     let address = kubelet(&kubelets).await;
     let wire = serve(|_| Options {
@@ -249,7 +249,7 @@ async fn with_pod() -> Wire {
     wire
 }
 
-async fn bind(admin: &Client) {
+pub async fn bind(admin: &Client) {
     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
     admin.post("/api/v1/namespaces/default/pods/p/binding", binding).await.expect(201);
 }
