@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let row = schema::resource::get("", "v1", "pods").ok_or("pods are served")?;
     let ty = row.schema.root();
     let paths = Paths::of(row);
-    let strategy = apiserver::strategy::of(row);
+    let strategy = apiserver::strategy::of(row, &apiserver::surface::Surface::default());
     let cx = apiserver::context::Context::internal();
     let manager = Manager { name: "m", api_version: "v1", subresource: "", now: "2024-01-01T00:00:00Z" };
     time("decode", || schema::json::decode(ty, text.as_bytes()));

@@ -13,6 +13,7 @@
 //! | [`allocator`], [`subresources`], [`streams`] | addresses and ports of Services; binding and eviction; log, exec, attach, port-forward, proxy |
 //! | [`lookup`] | stored objects as decisions read them |
 //! | [`measure`] | counters and histograms, as `/metrics` writes them |
+//! | [`surface`] | what of the catalogue is served: feature gates and `--runtime-config` |
 //! | [`registry`] | every kind's create, get, list, watch, update, patch, delete; the three escape hatches: [`registry::Subresource`], [`registry::Virtual`], [`registry::Allocator`] |
 //! | [`strategy`] | what the data of a kind can't say |
 //! | [`cache`] | the watch cache: the only copy of the objects, encoded once |
@@ -47,6 +48,7 @@ pub mod server;
 pub mod strategy;
 pub mod streams;
 pub mod subresources;
+pub mod surface;
 pub mod table;
 pub mod tls;
 pub mod tokens;

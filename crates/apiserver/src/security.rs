@@ -160,7 +160,13 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
         namespaces: Arc::new(Namespaces(Arc::downgrade(registry))),
         config: settings.admission,
     };
-    let mut admission = plugins::chain(&needs, &settings.enabled_plugins, &settings.disabled_plugins)?;
+    let mut disabled = settings.disabled_plugins;
+    if !registry.gates().enabled("PodTopologyLabelsAdmission")
+        && !disabled.iter().any(|name| name == "PodTopologyLabels")
+    {
+        disabled.push("PodTopologyLabels".to_owned());
+    }
+    let mut admission = plugins::chain(&needs, &settings.enabled_plugins, &disabled)?;
     admission.0.insert(0, Arc::new(AdminAccess { objects: objects.clone() }));
     admission.0.push(Arc::new(Escalation { rbac, authorizer: authorizer.clone() }));
     let kubelets = match settings.kubelets {
@@ -413,12 +419,14 @@ fn streams(
     kubelets: &Arc<Kubelets>,
     authorizer: &Arc<dyn Authorizer>,
 ) {
+    let upgrades_create = registry.gates().enabled("AuthorizePodWebsocketUpgradeCreatePermission");
     let registry = Arc::downgrade(registry);
     let streams = PodStreams {
         objects: objects.clone(),
         kubelets: kubelets.clone(),
         authorizer: authorizer.clone(),
         registry: registry.clone(),
+        upgrades_create,
     };
     for (name, kind) in
         [("log", Stream::Log), ("exec", Stream::Exec), ("attach", Stream::Attach), ("portforward", Stream::PortForward)]

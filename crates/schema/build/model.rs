@@ -1,6 +1,6 @@
 //! The type graph as it is drawn: structure from `k8s-openapi`, the rest from the tables.
 
-use crate::resources::Resource;
+use crate::resources::{Resource, package};
 use crate::rows::{code, flag};
 use crate::tables::{FieldRow, Topology, Types, full_name};
 use serde_json::{Map, Value};
@@ -11,6 +11,7 @@ pub(crate) struct Model {
     pub(crate) structs: Vec<Struct>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Struct {
     pub(crate) name: String,
     pub(crate) doc: String,
@@ -19,12 +20,14 @@ pub(crate) struct Struct {
     pub(crate) groups: Vec<Group>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Group {
     pub(crate) number: u16,
     pub(crate) parent: u8,
     pub(crate) pointer: bool,
 }
 
+#[derive(Clone)]
 pub(crate) struct Field {
     pub(crate) name: String,
     pub(crate) doc: String,
@@ -58,7 +61,10 @@ impl Model {
             }
         }
         for resource in resources.iter().filter(|r| r.verbs.contains("list")) {
-            let list = list_of(&resource.type_name, &resource.kind);
+            let mut list = list_of(&resource.type_name, &resource.kind);
+            if resource.alias_of.is_some() {
+                list.flags |= flag::ALIAS;
+            }
             structs.insert(list.name.clone(), list);
         }
         let missing: Vec<String> = tables.rows.iter().filter(|(_, row)| !row.used).map(|(n, _)| n.clone()).collect();
@@ -71,6 +77,13 @@ impl Model {
             );
             let made = by_hand(&name, &row.fields);
             structs.insert(name, made);
+        }
+        for resource in resources {
+            if let Some(of) = &resource.alias_of {
+                let package = package(&resource.group);
+                let (from, to) = (format!("{package}.{of}."), format!("{package}.{}.", resource.version));
+                rename(&resource.kind, &from, &to, &mut structs);
+            }
         }
         let structs: Vec<Struct> = structs.into_values().collect();
         for s in &structs {
@@ -95,7 +108,39 @@ impl Model {
     }
 }
 
+/// Adds a type of one version under the name of another, with all that it reaches within its own version.
+fn rename(name: &str, from: &str, to: &str, structs: &mut BTreeMap<String, Struct>) {
+    let renamed = format!("{to}{name}");
+    if structs.contains_key(&renamed) {
+        return;
+    }
+    let Some(mut made) = structs.get(&format!("{from}{name}")).cloned() else {
+        panic!("there is no type {from}{name}")
+    };
+    let mut reached = Vec::new();
+    for field in &mut made.fields {
+        field.ty.each_struct_mut(&mut |name| {
+            if let Some(rest) = name.strip_prefix(from) {
+                reached.push(rest.to_owned());
+                *name = format!("{to}{rest}");
+            }
+        });
+    }
+    made.name.clone_from(&renamed);
+    made.flags |= flag::ALIAS;
+    structs.insert(renamed, made);
+    reached.iter().for_each(|name| rename(name, from, to, structs));
+}
+
 impl Ty {
+    fn each_struct_mut(&mut self, see: &mut impl FnMut(&mut String)) {
+        match self {
+            Ty::Scalar(_) => {}
+            Ty::Struct(name) => see(name),
+            Ty::List(of) | Ty::Map(of) | Ty::OrBool(of) | Ty::OrList(of) | Ty::OrStrings(of) => of.each_struct_mut(see),
+        }
+    }
+
     fn each_struct(&self, see: &mut impl FnMut(&str)) {
         match self {
             Ty::Scalar(_) => {}

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+#[derive(Clone)]
 pub(crate) struct Resource {
     pub(crate) group: String,
     pub(crate) version: String,
@@ -22,8 +23,18 @@ pub(crate) struct Resource {
     pub(crate) stored: (String, String),
     pub(crate) subresources: Vec<Subresource>,
     pub(crate) columns: Vec<Column>,
+    /// The version whose types it has, under the name of its own.
+    pub(crate) alias_of: Option<String>,
 }
 
+impl Resource {
+    /// Whether it is served when nobody asks: upstream serves no alpha and beta versions by itself.
+    fn by_default(&self) -> bool {
+        self.version.strip_prefix('v').is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
+    }
+}
+
+#[derive(Clone)]
 pub(crate) struct Subresource {
     name: String,
     kind: String,
@@ -32,6 +43,7 @@ pub(crate) struct Subresource {
     version: String,
 }
 
+#[derive(Clone)]
 pub(crate) struct Column {
     name: String,
     ty: String,
@@ -72,7 +84,11 @@ pub(crate) fn read(path: &Path) -> Vec<Resource> {
             continue;
         }
         if !line.starts_with(' ') {
-            all.push(resource(line, &place));
+            let made = match line.split_once(" as=") {
+                Some((line, version)) => alias(line, version, &all, &place),
+                None => resource(line, &place),
+            };
+            all.push(made);
             continue;
         }
         let resource = all.last_mut().unwrap_or_else(|| panic!("{place}: before any resource"));
@@ -105,6 +121,22 @@ pub(crate) fn read(path: &Path) -> Vec<Resource> {
     all
 }
 
+/// A resource in a version whose shape is that of another: it differs in its name alone.
+fn alias(line: &str, of: &str, all: &[Resource], place: &str) -> Resource {
+    let (place_of, plural) = line.split_once(' ').unwrap_or_else(|| panic!("{place}: too short"));
+    let (group, version) = group_version(place_of, place);
+    assert_eq!(of, "v1", "{place}: rules are known under v1");
+    let base = all.iter().find(|r| r.group == group && r.version == of && r.plural == plural);
+    let mut made = base.unwrap_or_else(|| panic!("{place}: no {plural} in {of} before")).clone();
+    made.type_name = format!("{}.{version}.{}", package(&group), made.kind);
+    for sub in made.subresources.iter_mut().filter(|sub| sub.group == group && sub.version == of) {
+        sub.version.clone_from(&version);
+    }
+    made.version = version;
+    made.alias_of = Some(of.to_owned());
+    made
+}
+
 fn resource(line: &str, place: &str) -> Resource {
     let mut words = line.split_whitespace();
     let mut next = || words.next().unwrap_or_else(|| panic!("{place}: too short"));
@@ -126,6 +158,7 @@ fn resource(line: &str, place: &str) -> Resource {
         verbs: VERBS.into_iter().collect(),
         subresources: Vec::new(),
         columns: Vec::new(),
+        alias_of: None,
     };
     let list = |text: &str| text.split(',').map(str::to_owned).collect();
     for word in words {
@@ -157,7 +190,12 @@ fn strings(all: &[String]) -> String {
 }
 
 pub(crate) fn emit(model: &Model, resources: &[Resource]) -> String {
-    let mut out = format!("pub(super) static RESOURCES: [Resource; {}] = [\n", resources.len());
+    let (always, others): (Vec<&Resource>, Vec<&Resource>) = resources.iter().partition(|r| r.by_default());
+    rows(model, "RESOURCES", &always) + &rows(model, "OPTIONAL", &others)
+}
+
+fn rows(model: &Model, name: &str, resources: &[&Resource]) -> String {
+    let mut out = format!("pub(super) static {name}: [Resource; {}] = [\n", resources.len());
     for r in resources {
         let list_kind = if r.verbs.contains("list") { format!("{}List", r.kind) } else { String::new() };
         let storage = if r.is_virtual {

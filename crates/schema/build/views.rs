@@ -1,13 +1,14 @@
 //! Writes the typed read accessors of every type, a module for each group and version.
 
 use crate::model::{Field, Model, Ty};
-use crate::rows::code;
+use crate::rows::{code, flag};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 pub(crate) fn emit(model: &Model) -> String {
     let mut modules: BTreeMap<String, String> = BTreeMap::new();
-    for s in &model.structs {
+    // A type under the name of another version is seen as what it is.
+    for s in model.structs.iter().filter(|s| s.flags & flag::ALIAS == 0) {
         let (module, name) = place(&s.name);
         let out = modules.entry(module).or_default();
         let mut methods = String::new();

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`tree`] | [`Map`] and [`Value`]: an object, decoded once and worked on in place |
 //! | [`types`] | [`TypeRef`], [`Struct`], [`Field`], [`Kind`]: the type graph; built-in ([`types::find`]) or made at run time ([`types::Builder`]) behind the same handles; [`Schema`] owns what a `TypeRef` borrows |
-//! | [`resource`] | [`Resource`] rows: `resource::get(group, version, plural)`, `resource::of_kind(group, version, kind)`, `resource::all()`, `resource::groups()` (upstream's priority order) |
+//! | [`resource`] | [`Resource`] rows: `resource::get(group, version, plural)`, `resource::of_kind(group, version, kind)`, `resource::all()`, `resource::optional()` (alpha and beta), `resource::groups()` (upstream's priority order) |
 //! | [`decode`] | what every decoder returns: [`Decoded`] (tree and strict [`Problem`]s), [`DecodeError`] |
 //! | [`json`] | `json::decode(ty, bytes) -> Result<Decoded, DecodeError>`; `json::parse(bytes) -> Result<Value, DecodeError>` (untyped); `json::encode(&Map, &mut Vec<u8>)`, `json::encode_value(&Value, &mut Vec<u8>)` |
 //! | [`yaml`] | `yaml::decode(ty, bytes)`, `yaml::parse(bytes)`: the same from YAML; `yaml::parse_all(bytes)`: every document of a stream |

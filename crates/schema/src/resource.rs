@@ -133,19 +133,28 @@ impl Resource {
     }
 }
 
-/// Every built-in resource; groups in the order of discovery, versions by priority.
+/// Every built-in resource that is served when nobody asks; groups in the order of discovery, versions by priority.
 pub fn all() -> &'static [Resource] {
     &RESOURCES
 }
 
+/// The built-in resources of alpha and beta versions, which are served when they are asked for; versions by priority.
+pub fn optional() -> &'static [Resource] {
+    &OPTIONAL
+}
+
+fn known() -> impl Iterator<Item = &'static Resource> {
+    RESOURCES.iter().chain(&OPTIONAL)
+}
+
 /// The built-in resource of a path: `get("apps", "v1", "deployments")`.
 pub fn get(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    RESOURCES.iter().find(|r| r.plural == plural && r.group == group && r.version == version)
+    known().find(|r| r.plural == plural && r.group == group && r.version == version)
 }
 
 /// The built-in resource of a kind: `of_kind("apps", "v1", "Deployment")`.
 pub fn of_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
-    RESOURCES.iter().find(|r| r.kind == kind && r.group == group && r.version == version)
+    known().find(|r| r.kind == kind && r.group == group && r.version == version)
 }
 
 /// The built-in groups in the order of discovery (the core group is `""`), each with its versions, preferred first.

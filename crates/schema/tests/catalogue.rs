@@ -7,7 +7,7 @@ use schema::{Kind, TypeRef};
 #[test]
 fn every_resource_has_its_type_its_list_and_its_subresources() {
     assert_eq!(resource::all().len(), 68);
-    for r in resource::all() {
+    for r in resource::all().iter().chain(resource::optional()) {
         let ty = r.schema.root();
         assert_eq!(types::of_kind(&r.group, &r.version, &r.kind), r.schema.built_in(), "{}", r.plural);
         assert_eq!(ty.as_struct().unwrap().short_name(), r.kind);

@@ -1,7 +1,11 @@
 //! `APIVersions`, `APIGroupList`, `APIGroup`, `APIResourceList`.
 
 use super::{Group, group_version, strings};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use schema::resource::Storage;
 use schema::{Map, Resource, Value};
+use sha2::{Digest, Sha256};
 
 pub(super) fn versions(server_address: &str) -> Map {
     let mut address = Map::new();
@@ -42,10 +46,10 @@ pub(super) fn group(group: &Group<'_>, alone: bool) -> Map {
     map
 }
 
-pub(super) fn resources(group: &str, version: &str, rows: &[&Resource]) -> Map {
+pub(super) fn resources(group: &str, version: &str, rows: &[&Resource], hashes: bool) -> Map {
     let mut list = Vec::new();
     for row in rows {
-        list.push(Value::Map(resource(row)));
+        list.push(Value::Map(resource(row, hashes)));
         for sub in row.subresources.iter() {
             let mut map = Map::new();
             if (sub.group.as_ref(), sub.version.as_ref()) != (group, version) {
@@ -75,7 +79,13 @@ fn name(resource: &Value) -> &str {
     resource.as_map().map_or("", |m| m.str_at(&["name"]))
 }
 
-fn resource(row: &Resource) -> Map {
+/// Tells a change of the version that objects are stored in: the first bytes of a SHA-256.
+fn storage_version_hash(stored: &Storage) -> String {
+    let digest = Sha256::digest(format!("{}/{}/{}", stored.group, stored.version, stored.kind));
+    STANDARD.encode(&digest[..8])
+}
+
+fn resource(row: &Resource, hashes: bool) -> Map {
     let mut map = Map::new();
     if !row.categories.is_empty() {
         map.insert("categories", strings(row.categories.iter().map(AsRef::as_ref)));
@@ -87,6 +97,9 @@ fn resource(row: &Resource) -> Map {
         map.insert("shortNames", strings(row.short_names.iter().map(AsRef::as_ref)));
     }
     map.insert("singularName", row.singular.as_ref());
+    if let Some(stored) = row.storage.as_ref().filter(|_| hashes) {
+        map.insert("storageVersionHash", storage_version_hash(stored));
+    }
     map.insert("verbs", strings(row.verbs.names()));
     map
 }

@@ -30,6 +30,8 @@ struct Group<'r> {
 pub struct Discovery {
     rows: Vec<Resource>,
     server_address: String,
+    /// Whether resources tell the hash of the version that they are stored in.
+    storage_hashes: bool,
     aggregated_core: OnceLock<Document>,
     aggregated_named: OnceLock<Document>,
 }
@@ -40,8 +42,14 @@ const JSON: &str = "application/json";
 
 impl Discovery {
     /// `rows` in the order of discovery; `server_address` is `host:port`, told to clients of `/api`.
-    pub fn new(rows: Vec<Resource>, server_address: String) -> Self {
-        Discovery { rows, server_address, aggregated_core: OnceLock::new(), aggregated_named: OnceLock::new() }
+    pub fn new(rows: Vec<Resource>, server_address: String, storage_hashes: bool) -> Self {
+        Discovery {
+            rows,
+            server_address,
+            storage_hashes,
+            aggregated_core: OnceLock::new(),
+            aggregated_named: OnceLock::new(),
+        }
     }
 
     /// The document of a path (`/api`, `/api/v1`, `/apis`, `/apis/G`, `/apis/G/V`), as far as the client accepts it.
@@ -72,7 +80,7 @@ impl Discovery {
         let groups = self.groups(group.is_empty());
         let group = groups.iter().find(|g| g.name == group)?;
         let (_, rows) = group.versions.iter().find(|(v, _)| *v == version)?;
-        Some(document(JSON, &legacy::resources(group.name, version, rows)))
+        Some(document(JSON, &legacy::resources(group.name, version, rows, self.storage_hashes)))
     }
 
     fn aggregate(&self, core: bool) -> Document {
@@ -145,7 +153,7 @@ mod tests {
     use super::*;
 
     fn get(path: &str, accept: &str) -> Option<String> {
-        let discovery = Discovery::new(schema::resource::all().to_vec(), "10.0.0.1:6443".into());
+        let discovery = Discovery::new(schema::resource::all().to_vec(), "10.0.0.1:6443".into(), true);
         discovery.document(path, accept).map(|d| String::from_utf8_lossy(&d.body).into_owned())
     }
 
@@ -157,6 +165,8 @@ mod tests {
         assert!(apps.contains(r#""groupVersion":"apps/v1""#), "{apps}");
         assert!(apps.contains(r#"{"group":"autoscaling","kind":"Scale","name":"deployments/scale","namespaced":true,"singularName":"","verbs":["get","patch","update"],"version":"v1"}"#), "{apps}");
         assert!(apps.contains(r#""shortNames":["deploy"]"#), "{apps}");
+        let core = get("/api/v1", "").unwrap_or_default();
+        assert!(core.contains(r#""singularName":"pod","storageVersionHash":"xPOwRZ+Yhw8=","verbs":"#), "{core}");
         assert!(
             get("/apis/apps", "")
                 .unwrap_or_default()

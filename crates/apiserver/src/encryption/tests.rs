@@ -58,7 +58,8 @@ impl Home {
         let soon = Duration::from_millis(200);
         let pace = Pace { healthy: soon, unhealthy: soon, look: soon, look_again: soon };
         let encryption = Encryption::open_paced(self.file(), reload, "/registry", pace).await.expect("configured");
-        let registry = Registry::open_sealed(Sealed::new(self.engine.clone(), encryption)).await;
+        let sealed = Sealed::new(self.engine.clone(), encryption);
+        let registry = Registry::open_as(sealed.clone(), Some(sealed), crate::surface::Surface::default()).await;
         registry.expect("a registry")
     }
 

@@ -333,5 +333,5 @@ fn view_id(served: &Served, view: View) -> ViewId {
         Shape::Metadata(super::media::MetaVersion::V1Beta1) => 2,
         Shape::Table(_) => 3,
     };
-    format | shape << 1 | u32::from(served.conversion.is_some()) << 3
+    format | shape << 1 | served.view << 3
 }

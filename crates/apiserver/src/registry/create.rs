@@ -154,7 +154,7 @@ impl Registry {
                 Some(allocator) => allocator.allocate(cx, served, &mut object, None, options.dry_run).await?,
                 None => Side::default(),
             };
-            crate::strategy::drop_disabled(row, &mut object, None);
+            served.closed.drop_from(&mut object, None);
             served.strategy.prepare_for_create(cx, row, &mut object);
             let name = object.str_at(&["metadata", "name"]).to_owned();
             let mut errors = meta::validate(row, &object);

@@ -51,8 +51,9 @@ use crate::cache::{Cacher, Caches, Layout, NotReached, Observer, Paths, Scope};
 use crate::context::Context;
 use crate::encryption::{Encryption, Sealed};
 use crate::options::Options;
-use crate::strategy;
+use crate::surface::Surface;
 use api::Status;
+use api::features::Gates;
 use arc_swap::ArcSwap;
 use schema::{Map, Resource};
 use std::sync::{Arc, OnceLock};
@@ -81,30 +82,33 @@ pub struct Registry {
     table: ArcSwap<Table>,
     admission: OnceLock<Chain>,
     authorizer: OnceLock<Arc<dyn Authorizer>>,
+    gates: Gates,
     leases: leases::Leases,
     measures: measures::Measures,
 }
 
 impl Registry {
-    /// Loads every built-in kind from the store, and follows it.
+    /// Loads every built-in kind from the store, and follows it; serves what is served when nobody asks for more.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn open(store: Arc<dyn Store>) -> Result<Arc<Self>, store::Error> {
-        Self::open_with(store, None).await
+        Self::open_as(store, None, Surface::default()).await
     }
 
-    /// The same over a store whose values are encrypted.
+    /// The same, serving what was asked for; `sealed`: that store again, when it is one whose values are encrypted.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn open_sealed(sealed: Arc<Sealed>) -> Result<Arc<Self>, store::Error> {
-        Self::open_with(sealed.clone(), Some(sealed)).await
-    }
-
-    async fn open_with(store: Arc<dyn Store>, sealed: Option<Arc<Sealed>>) -> Result<Arc<Self>, store::Error> {
+    pub async fn open_as(
+        store: Arc<dyn Store>,
+        sealed: Option<Arc<Sealed>>,
+        surface: Surface,
+    ) -> Result<Arc<Self>, store::Error> {
+        let rows = surface.rows();
         let mut layouts: Vec<Layout> = Vec::new();
-        for row in schema::resource::all() {
+        // The server itself reads kinds that it may not serve.
+        for row in schema::resource::all().iter().chain(rows.iter().copied()) {
             if let Some(layout) = layout_of(row)
                 && !layouts.iter().any(|other| other.prefix == layout.prefix)
             {
@@ -112,9 +116,9 @@ impl Registry {
             }
         }
         let caches = Caches::open(store.clone(), layouts).await?;
-        let served = schema::resource::all().iter().map(|row| {
+        let served = rows.iter().map(|row| {
             let cacher = row.storage.as_ref().and_then(|storage| caches.get(&storage.prefix));
-            let mut served = Served::new(Arc::new(row.clone()), strategy::of(row), cacher);
+            let mut served = Served::new(Arc::new(Resource::clone(row)), cacher, &surface);
             if row.subresource("scale").is_some() {
                 let plain_selector = row.kind == "ReplicationController";
                 served.subresources.insert("scale".to_owned(), Arc::new(scale::Scale { plain_selector }));
@@ -124,6 +128,7 @@ impl Registry {
         let table = Table::new(served.collect());
         Ok(Arc::new(Registry {
             leases: leases::Leases::new(store.clone()),
+            gates: surface.gates,
             store,
             sealed,
             caches,
@@ -197,7 +202,9 @@ impl Registry {
     /// Has an observer told of all objects of a resource (as added), then of every change, in order and before any reader.
     /// See [`Observer`] for what it must not do. `false`: nothing is stored under that name.
     pub fn observe(&self, group: &str, plural: &str, observer: Arc<dyn Observer>) -> bool {
-        let cacher = self.preferred(group, plural).and_then(|served| served.cacher.clone());
+        let row = schema::resource::all().iter().find(|row| row.group == group && row.plural == plural);
+        let storage = row.and_then(|row| row.storage.as_ref());
+        let cacher = storage.and_then(|storage| self.caches.get(&storage.prefix));
         cacher.inspect(|cacher| cacher.observe(observer)).is_some()
     }
 
@@ -285,6 +292,11 @@ impl Registry {
             self.admission().validate(&attributes).await?;
         }
         virtual_resource.create(cx, served, namespace, object, options).await
+    }
+
+    /// Which features are on.
+    pub fn gates(&self) -> &Gates {
+        &self.gates
     }
 
     /// What was measured so far.

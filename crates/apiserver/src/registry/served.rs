@@ -3,12 +3,14 @@
 use super::convert::{self, Conversion};
 use super::{Allocator, Subresource, Virtual};
 use crate::cache::{Cacher, Entry};
-use crate::strategy::Strategy;
+use crate::strategy::{self, Closed, Strategy};
+use crate::surface::Surface;
 use api::{GroupKind, GroupResource, GroupVersionKind, Status};
 use bytes::Bytes;
 use schema::{Map, Resource};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A served resource. Built-in ones live as long as the server, custom ones as long as their definition is as it is.
 #[derive(Clone)]
@@ -21,22 +23,30 @@ pub struct Served {
     pub subresources: HashMap<String, Arc<dyn Subresource>>,
     pub virtual_resource: Option<Arc<dyn Virtual>>,
     pub allocator: Option<Arc<dyn Allocator>>,
+    /// What belongs to features that are off.
+    pub(crate) closed: Closed,
     /// Between this version and the stored one, where they differ.
     pub(crate) conversion: Option<&'static Conversion>,
+    /// Tells apart what is shown of one storage: 0 for the version that is stored, for each other one a number of its own.
+    pub(crate) view: u32,
     /// What objects of this version begin with.
     head: Bytes,
     api_version: String,
 }
 
 impl Served {
-    pub(super) fn new(resource: Arc<Resource>, strategy: Arc<dyn Strategy>, cacher: Option<Arc<Cacher>>) -> Self {
+    pub(super) fn new(resource: Arc<Resource>, cacher: Option<Arc<Cacher>>, surface: &Surface) -> Self {
+        static VIEWS: AtomicU32 = AtomicU32::new(1);
         let api_version = resource.api_version();
+        let conversion = convert::of(&resource);
         Served {
+            view: conversion.map_or(0, |_| VIEWS.fetch_add(1, Ordering::Relaxed)),
             head: schema::encoded::head(&api_version, &resource.kind).into(),
-            conversion: convert::of(&resource),
+            conversion,
             api_version,
+            strategy: strategy::of(&resource, surface),
+            closed: Closed::of(&resource, &surface.gates),
             resource,
-            strategy,
             cacher,
             subresources: HashMap::new(),
             virtual_resource: None,

@@ -147,7 +147,7 @@ impl Registry {
         .await?;
 
         meta::keep(&mut object, old);
-        crate::strategy::drop_disabled(row, &mut object, Some(old));
+        served.closed.drop_from(&mut object, Some(old));
         served.strategy.prepare_for_update(cx, row, place.subresource, &mut object, old);
         if row.flags.generation
             && matches!(place.subresource, "" | "scale")

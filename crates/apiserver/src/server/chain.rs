@@ -37,7 +37,10 @@ pub(super) enum Origin {
 impl ApiServer {
     /// Answers a request, whatever happens.
     pub(super) async fn answer(self: &Arc<Self>, request: Request, origin: Origin) -> Response<Body> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        if !self.compresses {
+            parts.headers.remove(http::header::ACCEPT_ENCODING);
+        }
         let view = View::for_error(&parts.headers);
         let path = unescape_path(parts.uri.path());
         let query = parts.uri.query().unwrap_or("").to_owned();

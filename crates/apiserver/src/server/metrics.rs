@@ -218,6 +218,7 @@ impl Metrics {
             escaped(&config.git_version),
             super::paths::PLATFORM
         )?;
+        out.push_str(&registry.gates().metric());
         process(out)
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `chain` | the filters: request info, authentication, impersonation, limits, authorization, then the answer |
 //! | `paths` | what is no resource: discovery, documents, version |
-//! | `health`, `metrics` | how it is |
+//! | `health`, `metrics`, `profile` | how it is |
 //! | `serve` | connections |
 //! | `local` | the service for clients within the process |
 
@@ -13,6 +13,7 @@ mod health;
 mod local;
 pub mod metrics;
 mod paths;
+mod profile;
 mod serve;
 
 pub use health::{Check, Health};
@@ -42,6 +43,8 @@ pub struct Config {
     pub min_watch: Duration,
     /// How long any other request may take.
     pub request_timeout: Duration,
+    /// Whether `/debug/pprof/` is served.
+    pub profiling: bool,
 }
 
 impl Default for Config {
@@ -53,6 +56,7 @@ impl Default for Config {
             advertised: String::new(),
             min_watch: Duration::from_secs(1800),
             request_timeout: Duration::from_secs(60),
+            profiling: true,
         }
     }
 }
@@ -82,6 +86,8 @@ pub struct ApiServer {
     pub health: Health,
     pub metrics: metrics::Metrics,
     shown: paths::Shown,
+    /// Whether answers are compressed for who asks for it.
+    compresses: bool,
 }
 
 impl ApiServer {
@@ -91,6 +97,7 @@ impl ApiServer {
             health: Health::new(&registry),
             metrics: metrics::Metrics::default(),
             shown: paths::Shown::default(),
+            compresses: registry.gates().enabled("APIResponseCompression"),
             config,
             registry,
             security,

@@ -70,6 +70,10 @@ fn group_version(path: &str) -> Option<(&str, &str)> {
     }
 }
 
+fn below_pprof(path: &str) -> bool {
+    path.strip_prefix("/debug/pprof").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn moved(to: &str) -> Response<Body> {
     let mut response = plain(StatusCode::MOVED_PERMANENTLY, "");
     if let Ok(to) = HeaderValue::from_str(to) {
@@ -127,6 +131,9 @@ impl ApiServer {
                 }
                 Ok(response)
             }
+            "debug" if self.config.profiling && parts.method == Method::GET && below_pprof(path) => {
+                Ok(super::profile::answer(path, query).await)
+            }
             "openapi" => Ok(self.openapi(parts, trimmed, query, gzip)),
             _ => match self.documents.iter().find(|document| document.path == trimmed) {
                 Some(document) if parts.method == Method::GET => {
@@ -149,7 +156,11 @@ impl ApiServer {
         }
         let made = shown.get_or_insert_with(|| {
             let rows = table.all().iter().map(|served| Resource::clone(&served.resource)).collect();
-            let discovery = Arc::new(Discovery::new(rows, self.config.advertised.clone()));
+            let discovery = Arc::new(Discovery::new(
+                rows,
+                self.config.advertised.clone(),
+                self.registry.gates().enabled("StorageVersionHash"),
+            ));
             Made { table, discovery, openapi: HashMap::new() }
         });
         use_it(made)

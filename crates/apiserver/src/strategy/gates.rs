@@ -1,96 +1,174 @@
-//! Fields whose feature is off in this version: they are dropped, unless the stored object has them from a time when it was on.
+//! Fields of features that are off: they are dropped, unless the stored object has them from a time when the feature was on.
 
+use api::features::Gates;
 use schema::{Map, Resource, Value};
 
 /// Where a field is; `*` is any element of a list or value of a map.
 type At = &'static [&'static str];
+/// A kind, by group and name, and where in it something is.
+type Place = (&'static str, &'static str, At);
 
-const GROUP: &str = "schedulingGroup";
-
-/// Group, kind, the gate, and the fields that go with it.
-const OFF: &[(&str, &str, &str, &[At])] = &[
-    ("", "Node", "DynamicKubeletConfig", &[&["spec", "configSource"]]),
-    ("", "Pod", "GenericWorkload", &[&["spec", GROUP]]),
-    ("", "PodTemplate", "GenericWorkload", &[&["template", "spec", GROUP]]),
-    ("", "ReplicationController", "GenericWorkload", &[&["spec", "template", "spec", GROUP]]),
-    ("apps", "DaemonSet", "GenericWorkload", &[&["spec", "template", "spec", GROUP]]),
-    ("apps", "Deployment", "GenericWorkload", &[&["spec", "template", "spec", GROUP]]),
-    ("apps", "ReplicaSet", "GenericWorkload", &[&["spec", "template", "spec", GROUP]]),
-    ("apps", "StatefulSet", "GenericWorkload", &[&["spec", "template", "spec", GROUP]]),
-    (
-        "apps",
-        "StatefulSet",
-        "MaxUnavailableStatefulSet",
-        &[&["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]],
-    ),
-    ("batch", "CronJob", "GenericWorkload", &[&["spec", "jobTemplate", "spec", "template", "spec", GROUP]]),
-    ("batch", "Job", "GenericWorkload", &[&["spec", "template", "spec", GROUP]]),
-    (
-        "coordination.k8s.io",
-        "Lease",
-        "CoordinatedLeaderElection",
-        &[&["spec", "strategy"], &["spec", "preferredHolder"]],
-    ),
-    (
-        "resource.k8s.io",
-        "ResourceSlice",
-        "DRAListTypeAttributes",
-        &[
-            &["spec", "devices", "*", "attributes", "*", "bools"],
-            &["spec", "devices", "*", "attributes", "*", "ints"],
-            &["spec", "devices", "*", "attributes", "*", "strings"],
-            &["spec", "devices", "*", "attributes", "*", "versions"],
-        ],
-    ),
-    (
-        "resource.k8s.io",
-        "ResourceSlice",
-        "DRANodeAllocatableResources",
-        &[&["spec", "devices", "*", "nodeAllocatableResourceMappings"]],
-    ),
-    ("storage.k8s.io", "CSIDriver", "VolumeLimitScaling", &[&["spec", "preventPodSchedulingIfMissing"]]),
+/// Where kinds have the spec of a pod.
+const POD_SPECS: &[Place] = &[
+    ("", "Pod", &["spec"]),
+    ("", "PodTemplate", &["template", "spec"]),
+    ("", "ReplicationController", &["spec", "template", "spec"]),
+    ("apps", "DaemonSet", &["spec", "template", "spec"]),
+    ("apps", "Deployment", &["spec", "template", "spec"]),
+    ("apps", "ReplicaSet", &["spec", "template", "spec"]),
+    ("apps", "StatefulSet", &["spec", "template", "spec"]),
+    ("batch", "CronJob", &["spec", "jobTemplate", "spec", "template", "spec"]),
+    ("batch", "Job", &["spec", "template", "spec"]),
 ];
 
-/// Drops from a new or updated object what belongs to features that are off and that the old one does not use.
-pub fn drop_disabled(row: &Resource, object: &mut Map, old: Option<&Map>) {
-    let of_kind = |(group, kind, ..): &&(&str, &str, &str, &[At])| *group == row.group && *kind == row.kind;
-    for (.., fields) in OFF.iter().filter(of_kind) {
-        if !old.is_some_and(|old| fields.iter().any(|at| uses(old, at))) {
-            fields.iter().for_each(|at| remove(object, at));
+/// Where kinds have the claims of devices.
+const DEVICE_CLAIMS: &[Place] = &[
+    ("resource.k8s.io", "ResourceClaim", &["spec", "devices"]),
+    ("resource.k8s.io", "ResourceClaimTemplate", &["spec", "spec", "devices"]),
+];
+
+const SLICE: &[Place] = &[("resource.k8s.io", "ResourceSlice", &["spec"])];
+const POD_STATUS: &[Place] = &[("", "Pod", &["status"])];
+
+/// The gate, where the kinds have it, and the fields that go with it from there.
+#[rustfmt::skip]
+const GATED: &[(&str, &[Place], &[At])] = &[
+    ("GenericWorkload", POD_SPECS, &[&["schedulingGroup"]]),
+    ("PodLevelResources", POD_SPECS, &[&["resources"]]),
+    ("HostnameOverride", POD_SPECS, &[&["hostnameOverride"]]),
+    ("ContainerRestartRules", POD_SPECS, &[
+        &["containers", "*", "restartPolicyRules"], &["initContainers", "*", "restartPolicyRules"],
+        &["containers", "*", "restartPolicy"],
+    ]),
+    ("ContainerStopSignals", POD_SPECS, &[
+        &["containers", "*", "lifecycle", "stopSignal"], &["initContainers", "*", "lifecycle", "stopSignal"],
+        &["ephemeralContainers", "*", "lifecycle", "stopSignal"],
+    ]),
+    ("EnvFiles", POD_SPECS, &[
+        &["containers", "*", "env", "*", "valueFrom", "fileKeyRef"],
+        &["initContainers", "*", "env", "*", "valueFrom", "fileKeyRef"],
+        &["ephemeralContainers", "*", "env", "*", "valueFrom", "fileKeyRef"],
+    ]),
+    ("MatchLabelKeysInPodTopologySpread", POD_SPECS, &[&["topologySpreadConstraints", "*", "matchLabelKeys"]]),
+    ("ClusterTrustBundleProjection", POD_SPECS, &[&["volumes", "*", "projected", "sources", "*", "clusterTrustBundle"]]),
+    ("PodCertificateRequest", POD_SPECS, &[&["volumes", "*", "projected", "sources", "*", "podCertificate"]]),
+    ("ResourceHealthStatus", POD_STATUS, &[
+        &["containerStatuses", "*", "allocatedResourcesStatus"],
+        &["initContainerStatuses", "*", "allocatedResourcesStatus"],
+        &["ephemeralContainerStatuses", "*", "allocatedResourcesStatus"],
+    ]),
+    ("ContainerStopSignals", POD_STATUS, &[
+        &["containerStatuses", "*", "stopSignal"], &["initContainerStatuses", "*", "stopSignal"],
+        &["ephemeralContainerStatuses", "*", "stopSignal"],
+    ]),
+    ("DRAExtendedResource", POD_STATUS, &[&["extendedResourceClaimStatus"]]),
+    ("DRANodeAllocatableResources", POD_STATUS, &[&["nodeAllocatableResourceClaimStatuses"]]),
+    ("DynamicKubeletConfig", &[("", "Node", &[])], &[&["spec", "configSource"]]),
+    ("NodeDeclaredFeatures", &[("", "Node", &[])], &[&["status", "declaredFeatures"]]),
+    ("DeploymentReplicaSetTerminatingReplicas", &[("apps", "Deployment", &[]), ("apps", "ReplicaSet", &[])], &[
+        &["status", "terminatingReplicas"],
+    ]),
+    ("MaxUnavailableStatefulSet", &[("apps", "StatefulSet", &[])], &[
+        &["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"],
+    ]),
+    ("HPAConfigurableTolerance", &[("autoscaling", "HorizontalPodAutoscaler", &["spec", "behavior"])], &[
+        &["scaleUp", "tolerance"], &["scaleDown", "tolerance"],
+    ]),
+    ("CoordinatedLeaderElection", &[("coordination.k8s.io", "Lease", &["spec"])], &[&["strategy"], &["preferredHolder"]]),
+    ("DRAExtendedResource", &[("resource.k8s.io", "DeviceClass", &[])], &[&["spec", "extendedResourceName"]]),
+    ("DRADeviceTaints", DEVICE_CLAIMS, &[
+        &["requests", "*", "exactly", "tolerations"], &["requests", "*", "firstAvailable", "*", "tolerations"],
+    ]),
+    ("DRAConsumableCapacity", DEVICE_CLAIMS, &[
+        &["requests", "*", "exactly", "capacity"], &["requests", "*", "firstAvailable", "*", "capacity"],
+        &["constraints", "*", "distinctAttribute"],
+    ]),
+    ("DRAResourceClaimDeviceStatus", &[("resource.k8s.io", "ResourceClaim", &[])], &[&["status", "devices"]]),
+    ("DRADeviceTaints", SLICE, &[&["devices", "*", "taints"]]),
+    ("DRAPartitionableDevices", SLICE, &[
+        &["sharedCounters"], &["perDeviceNodeSelection"], &["devices", "*", "consumesCounters"],
+        &["devices", "*", "nodeName"], &["devices", "*", "nodeSelector"], &["devices", "*", "allNodes"],
+    ]),
+    ("DRADeviceBindingConditions", SLICE, &[
+        &["devices", "*", "bindsToNode"], &["devices", "*", "bindingConditions"],
+        &["devices", "*", "bindingFailureConditions"],
+    ]),
+    ("DRAConsumableCapacity", SLICE, &[
+        &["devices", "*", "allowMultipleAllocations"], &["devices", "*", "capacity", "*", "requestPolicy"],
+    ]),
+    ("DRAListTypeAttributes", SLICE, &[
+        &["devices", "*", "attributes", "*", "bools"], &["devices", "*", "attributes", "*", "ints"],
+        &["devices", "*", "attributes", "*", "strings"], &["devices", "*", "attributes", "*", "versions"],
+    ]),
+    ("DRANodeAllocatableResources", SLICE, &[&["devices", "*", "nodeAllocatableResourceMappings"]]),
+    ("VolumeLimitScaling", &[("storage.k8s.io", "CSIDriver", &[])], &[&["spec", "preventPodSchedulingIfMissing"]]),
+];
+
+/// What one kind does not have, because its features are off: for each of them its fields.
+#[derive(Clone, Debug, Default)]
+pub struct Closed(Vec<Vec<Vec<&'static str>>>);
+
+impl Closed {
+    /// Of the objects of a row, which are in the version that is stored.
+    pub fn of(row: &Resource, gates: &Gates) -> Self {
+        let (group, kind) = match &row.storage {
+            Some(stored) => (&stored.group, &stored.kind),
+            None => (&row.group, &row.kind),
+        };
+        let mut closed = Vec::new();
+        for (gate, places, fields) in GATED {
+            let place = places.iter().find(|(g, k, _)| g == group && k == kind);
+            if let Some((.., at)) = place.filter(|_| !gates.enabled(gate)) {
+                closed.push(fields.iter().map(|field| [*at, *field].concat()).collect());
+            }
+        }
+        Closed(closed)
+    }
+
+    /// Drops from a new or updated object what belongs to features that are off and that the old one does not use.
+    pub fn drop_from(&self, object: &mut Map, old: Option<&Map>) {
+        for fields in &self.0 {
+            if !old.is_some_and(|old| fields.iter().any(|at| uses(old, at))) {
+                fields.iter().for_each(|at| remove(object, at));
+            }
         }
     }
 }
 
 fn uses(map: &Map, at: &[&str]) -> bool {
     let Some((first, rest)) = at.split_first() else { return false };
-    let below = |value: &Value| match value {
-        value if rest.is_empty() => !value.is_null(),
-        Value::Map(map) if rest[0] == "*" => map.iter().any(|(_, value)| uses_value(value, &rest[1..])),
-        Value::List(list) if rest[0] == "*" => list.iter().any(|value| uses_value(value, &rest[1..])),
-        Value::Map(map) => uses(map, rest),
-        _ => false,
-    };
-    map.get(first).is_some_and(below)
+    map.get(first).is_some_and(|value| uses_value(value, rest))
 }
 
 fn uses_value(value: &Value, at: &[&str]) -> bool {
-    value.as_map().is_some_and(|map| uses(map, at))
+    match (value, at) {
+        (value, []) => !value.is_null(),
+        (Value::Map(map), ["*", rest @ ..]) => map.iter().any(|(_, value)| uses_value(value, rest)),
+        (Value::List(list), ["*", rest @ ..]) => list.iter().any(|value| uses_value(value, rest)),
+        (Value::Map(map), at) => uses(map, at),
+        _ => false,
+    }
 }
 
 fn remove(map: &mut Map, at: &[&str]) {
-    let Some((first, rest)) = at.split_first() else { return };
-    if rest.is_empty() {
-        map.remove(first);
-        return;
+    match at {
+        [] => {}
+        [last] => {
+            map.remove(last);
+        }
+        [first, rest @ ..] => {
+            if let Some(value) = map.get_mut(first) {
+                remove_below(value, rest);
+            }
+        }
     }
-    match map.get_mut(first) {
-        Some(Value::Map(map)) if rest[0] == "*" => {
-            map.iter_mut().filter_map(|(_, value)| value.as_map_mut()).for_each(|map| remove(map, &rest[1..]));
-        }
-        Some(Value::List(list)) if rest[0] == "*" => {
-            list.iter_mut().filter_map(Value::as_map_mut).for_each(|map| remove(map, &rest[1..]));
-        }
-        Some(Value::Map(map)) => remove(map, rest),
+}
+
+fn remove_below(value: &mut Value, at: &[&str]) {
+    match (value, at) {
+        (Value::Map(map), ["*", rest @ ..]) => map.iter_mut().for_each(|(_, value)| remove_below(value, rest)),
+        (Value::List(list), ["*", rest @ ..]) => list.iter_mut().for_each(|value| remove_below(value, rest)),
+        (Value::Map(map), at) => remove(map, at),
         _ => {}
     }
 }
@@ -106,30 +184,55 @@ mod tests {
         }
     }
 
+    fn closed(group: &str, kind: &str, gates: &str) -> Closed {
+        let row = schema::resource::of_kind(group, "v1", kind).expect("a row");
+        let asked: api::features::Asked = gates.parse().expect(gates);
+        Closed::of(row, &asked.gates().expect(gates).0)
+    }
+
     #[test]
     fn unused_fields_of_features_that_are_off_are_dropped() {
-        let row = schema::resource::of_kind("resource.k8s.io", "v1", "ResourceSlice").expect("a row");
+        let slices = closed("resource.k8s.io", "ResourceSlice", "");
         let given = r#"{"spec":{"devices":[{"name":"a","attributes":{"x":{"ints":[1]},"y":{"int":1}}}]}}"#;
         let mut object = map(given);
-        drop_disabled(row, &mut object, None);
+        slices.drop_from(&mut object, None);
         assert_eq!(object, map(r#"{"spec":{"devices":[{"name":"a","attributes":{"x":{},"y":{"int":1}}}]}}"#));
         let mut object = map(given);
-        drop_disabled(row, &mut object, Some(&map(given)));
+        slices.drop_from(&mut object, Some(&map(given)));
         assert_eq!(object, map(given));
     }
 
     #[test]
+    fn gates_open_and_close_fields_wherever_a_pod_is_described() {
+        let given = r#"{"spec":{"template":{"spec":{"hostnameOverride":"a","containers":[{"name":"c","lifecycle":{"stopSignal":"SIGINT"}}]}}}}"#;
+        let after = |gates: &str| {
+            let mut object = map(given);
+            closed("apps", "Deployment", gates).drop_from(&mut object, None);
+            object
+        };
+        let usual =
+            r#"{"spec":{"template":{"spec":{"hostnameOverride":"a","containers":[{"name":"c","lifecycle":{}}]}}}}"#;
+        assert_eq!(after(""), map(usual));
+        assert_eq!(after("ContainerStopSignals=true"), map(given));
+        let less = r#"{"spec":{"template":{"spec":{"containers":[{"name":"c","lifecycle":{}}]}}}}"#;
+        assert_eq!(after("HostnameOverride=false"), map(less));
+    }
+
+    #[test]
     fn the_table_names_fields_that_exist() {
-        for (group, kind, gate, fields) in OFF {
-            let row = schema::resource::of_kind(group, "v1", kind).unwrap_or_else(|| panic!("{kind}"));
-            for at in *fields {
-                let mut ty = row.schema.root();
-                for name in *at {
-                    ty = match ty.kind() {
-                        schema::Kind::Struct(s) => s.field(name).unwrap_or_else(|| panic!("{gate}: {at:?}")).ty(),
-                        schema::Kind::List(of) | schema::Kind::Map(of) => of,
-                        _ => panic!("{gate}: {at:?}"),
-                    };
+        for (gate, places, fields) in GATED {
+            for (group, kind, place) in *places {
+                let version = if *group == "autoscaling" { "v2" } else { "v1" };
+                let row = schema::resource::of_kind(group, version, kind).unwrap_or_else(|| panic!("{kind}"));
+                for at in *fields {
+                    let mut ty = row.schema.root();
+                    for name in place.iter().chain(*at) {
+                        ty = match ty.kind() {
+                            schema::Kind::Struct(s) => s.field(name).unwrap_or_else(|| panic!("{gate}: {at:?}")).ty(),
+                            schema::Kind::List(of) | schema::Kind::Map(of) => of,
+                            _ => panic!("{gate}: {at:?}"),
+                        };
+                    }
                 }
             }
         }

@@ -125,18 +125,12 @@ pub struct Events {
     pub time_to_live: Duration,
 }
 
-impl Default for Events {
-    fn default() -> Self {
-        Events { rules: Rules::STANDARD, time_to_live: Duration::from_secs(3600) }
-    }
-}
-
 impl Strategy for Events {
     fn rules(&self) -> Rules {
         self.rules
     }
     fn time_to_live(&self) -> Option<Duration> {
-        Some(self.time_to_live)
+        Some(self.time_to_live).filter(|time| !time.is_zero())
     }
 }
 

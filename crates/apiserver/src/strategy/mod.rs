@@ -16,7 +16,7 @@ mod table;
 pub mod validation;
 mod volumes;
 
-pub use gates::drop_disabled;
+pub use gates::Closed;
 pub use kinds::*;
 pub use pods::Pods;
 pub use table::of;

@@ -3,6 +3,7 @@
 use super::{
     GarbageCollection, Rules, Strategy, daemon_sets, devices, extensions, jobs, kinds, pods, secrets, signing, volumes,
 };
+use crate::surface::Surface;
 use schema::Resource;
 use std::sync::Arc;
 
@@ -47,18 +48,20 @@ const RULES: &[(&str, &str, Rules)] = &[
 ];
 
 /// The strategy of a row.
-pub fn of(row: &Resource) -> Arc<dyn Strategy> {
+pub fn of(row: &Resource, surface: &Surface) -> Arc<dyn Strategy> {
     let stored = row.storage.as_ref();
     let group = stored.map_or(row.group.as_ref(), |s| s.group.as_ref());
     let kind = stored.map_or(row.kind.as_ref(), |s| s.kind.as_ref());
     let of = |(g, k, _): &&(&str, &str, Rules)| *g == group && (k.is_empty() || *k == kind);
     let rules = RULES.iter().find(of).map_or(STANDARD, |(.., rules)| *rules);
     match (group, kind) {
-        ("", "Event") => Arc::new(kinds::Events { rules, ..kinds::Events::default() }),
+        ("", "Event") => Arc::new(kinds::Events { rules, time_to_live: surface.event_ttl }),
         ("", "Namespace") => Arc::new(kinds::Namespaces),
         ("", "Node") => Arc::new(kinds::Nodes),
         ("", "PersistentVolume") => Arc::new(volumes::Volumes(rules)),
-        ("", "PersistentVolumeClaim") => Arc::new(volumes::Claims(rules)),
+        ("", "PersistentVolumeClaim") => {
+            Arc::new(volumes::Claims { rules, elsewhere: surface.gates.enabled("CrossNamespaceVolumeDataSource") })
+        }
         ("", "Pod") => Arc::new(pods::Pods(rules)),
         ("", "Secret") => Arc::new(secrets::Secrets(rules)),
         ("", "ServiceAccount") => Arc::new(kinds::ServiceAccounts(rules)),

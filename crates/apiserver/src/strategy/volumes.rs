@@ -37,23 +37,27 @@ impl Strategy for Volumes {
 }
 
 #[derive(Debug)]
-pub struct Claims(pub Rules);
+pub struct Claims {
+    pub rules: Rules,
+    /// Whether a claim may be made from what is in another namespace.
+    pub elsewhere: bool,
+}
 
 impl Strategy for Claims {
     fn prepare_for_create(&self, _: &Context, _: &Resource, object: &mut Map) {
         object.set_at(&["status", "phase"], "Pending");
-        sources(object, None);
+        sources(object, None, self.elsewhere);
     }
 
     fn prepare_for_update(&self, _: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
         keep_other_side(row, subresource, object, old);
         if subresource.is_empty() {
-            sources(object, Some(old));
+            sources(object, Some(old), self.elsewhere);
         }
     }
 
     fn rules(&self) -> Rules {
-        self.0
+        self.rules
     }
 }
 
@@ -70,7 +74,7 @@ fn is_plain(source: &Map) -> bool {
 }
 
 /// Makes `dataSource` and `dataSourceRef` say the same, where either is left out.
-fn sources(object: &mut Map, old: Option<&Map>) {
+fn sources(object: &mut Map, old: Option<&Map>, may_be_elsewhere: bool) {
     let had = |field: &str| old.and_then(|old| source(old, field));
     if had("dataSource").is_none()
         && had("dataSourceRef").is_none()
@@ -78,9 +82,11 @@ fn sources(object: &mut Map, old: Option<&Map>) {
     {
         object.remove_at(&["spec", "dataSource"]);
     }
-    // Sources in other namespaces are behind a gate that is off.
     let elsewhere = |source: &Map| !source.str_at(&["namespace"]).is_empty();
-    if source(object, "dataSourceRef").is_some_and(elsewhere) && !had("dataSourceRef").is_some_and(elsewhere) {
+    if !may_be_elsewhere
+        && source(object, "dataSourceRef").is_some_and(elsewhere)
+        && !had("dataSourceRef").is_some_and(elsewhere)
+    {
         object.remove_at(&["spec", "dataSourceRef"]);
     }
     match (source(object, "dataSource").cloned(), source(object, "dataSourceRef").cloned()) {
@@ -100,7 +106,7 @@ mod tests {
 
     fn made(text: &str, old: Option<&str>) -> Map {
         let mut object = map(text);
-        sources(&mut object, old.map(map).as_ref());
+        sources(&mut object, old.map(map).as_ref(), false);
         object
     }
 

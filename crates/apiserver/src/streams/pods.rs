@@ -23,6 +23,8 @@ pub struct PodStreams {
     pub kubelets: Arc<Kubelets>,
     pub authorizer: Arc<dyn Authorizer>,
     pub registry: Weak<Registry>,
+    /// Whether who upgrades a GET must be allowed to create.
+    pub upgrades_create: bool,
 }
 
 /// One of the streams.
@@ -130,7 +132,7 @@ impl PodStreams {
         target: &Target,
         request: Request,
     ) -> Result<Response<Body>, Status> {
-        if request.method() == Method::GET {
+        if self.upgrades_create && request.method() == Method::GET {
             self.may_create(cx, target).await?;
         }
         let asked = Query::parse(request.uri().query().unwrap_or_default());

@@ -5,6 +5,7 @@ use apiserver::authz::{Attributes, Authorizer, Decision, Rules};
 use apiserver::limit::MaxInFlight;
 use apiserver::registry::Registry;
 use apiserver::server::{ApiServer, Config, LocalService, Security};
+use apiserver::surface::Surface;
 use apiserver::user::UserInfo;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -62,10 +63,22 @@ impl Server {
         Self::start_with(Arc::new(Nobody)).await
     }
 
+    /// With feature gates and a `--runtime-config`.
+    pub async fn start_as(gates: &str, runtime: &str) -> Self {
+        let asked: api::features::Asked = gates.parse().unwrap();
+        let surface =
+            Surface { gates: asked.gates().unwrap().0, runtime: runtime.parse().unwrap(), ..Surface::default() };
+        Self::start_over(Arc::new(Nobody), surface).await
+    }
+
     pub async fn start_with(authenticator: Arc<dyn Authenticator>) -> Self {
+        Self::start_over(authenticator, Surface::default()).await
+    }
+
+    async fn start_over(authenticator: Arc<dyn Authenticator>, surface: Surface) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = store::Embedded::open(directory.path(), store::embedded::Options::default()).unwrap();
-        let registry = Registry::open(store.clone()).await.unwrap();
+        let registry = Registry::open_as(store.clone(), None, surface).await.unwrap();
         let security =
             Security { authenticator, authorizer: Arc::new(Everything), audit: None, limit: MaxInFlight::default() };
         let api = ApiServer::new(Config::default(), registry, security, Vec::new());

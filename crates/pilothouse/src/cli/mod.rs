@@ -133,6 +133,8 @@ pub struct PlaneArgs {
     #[arg(long, default_value = "embedded", value_name = "STORE")]
     pub store: String,
     #[command(flatten)]
+    pub surface: components::features::SurfaceArgs,
+    #[command(flatten)]
     pub etcd: crate::backend::EtcdArgs,
     #[command(flatten)]
     pub face: crate::backend::FaceArgs,

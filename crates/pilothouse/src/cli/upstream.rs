@@ -64,8 +64,6 @@ const fn row(of: u8, takes: Takes, then: Then, why: &'static str, names: &'stati
 const NO_LIMIT: &str = "has no meaning here: requests of components are not throttled by the client";
 const LOGS: &str = "has no meaning here: logs are text on standard error; RUST_LOG and -v say which";
 const PROFILES: &str = "has no meaning here: there are no Go profiles";
-const GATES: &str =
-    "is not understood yet: features that are on by default in v1.36 are on, others are off, whatever is asked";
 const LOOPS: &str = "has no meaning here: controllers react to changes and size themselves";
 const ABSENT_CONTROLLER: &str = "has no effect: the controller that it is for is not part of this version";
 const WATCH_CACHE: &str = "has no meaning here: the watch cache is the only copy of the objects, and sized by them";
@@ -81,12 +79,12 @@ const TABLE: &[Row] = &[
         "vmodule", "logging-format", "log-flush-frequency", "log-json-info-buffer-size", "log-text-info-buffer-size",
     ]),
     row(ALL, Bool, Warn, LOGS, &["log-json-split-stream", "log-text-split-stream"]),
-    row(ALL, Bool, Warn, PROFILES, &["profiling", "contention-profiling"]),
+    row(ALL & !APISERVER, Bool, Warn, PROFILES, &["profiling"]),
+    row(ALL, Bool, Warn, PROFILES, &["contention-profiling"]),
     row(ALL, Value, Warn, "has no meaning here: metrics have no hidden or renamed series", &[
         "show-hidden-metrics-for-version", "disabled-metrics", "allow-metric-labels", "allow-metric-labels-manifest",
     ]),
     row(ALL & !APISERVER, Value, Warn, NO_LIMIT, &["kube-api-qps", "kube-api-burst", "kube-api-content-type"]),
-    row(ALL, Value, Warn, GATES, &["feature-gates"]),
     row(ALL & !PROXY, Value, Warn, TLS_CHOICE, &["tls-cipher-suites", "tls-curve-preferences"]),
     row(APISERVER | SCHEDULER | MANAGER, Value, Warn, "has no meaning here: connections take 1000 streams", &[
         "http2-max-streams-per-connection",
@@ -110,8 +108,6 @@ const TABLE: &[Row] = &[
         "authentication-skip-lookup", "authentication-tolerate-lookup-failure",
     ]),
     // The API server.
-    row(APISERVER, Value, Warn, "is not understood yet: the GA versions of v1.36 are served, whatever is asked", &[
-        "runtime-config",
     ]),
     row(APISERVER, Value, Refuse, "is not supported yet: use client certificates, tokens and RBAC", &[
         "authentication-config", "authorization-config", "authentication-token-webhook-config-file",
@@ -124,7 +120,7 @@ const TABLE: &[Row] = &[
         "oidc-required-claim", "oidc-signing-algs", "oidc-username-claim", "oidc-username-prefix",
     ]),
     row(APISERVER, Value, Refuse, NOT_YET, &[
-        "admission-control-config-file", "egress-selector-config-file", "service-account-signing-endpoint",
+        "egress-selector-config-file", "service-account-signing-endpoint",
         "audit-webhook-config-file", "cors-allowed-origins", "etcd-servers-overrides", "tracing-config-file",
     ]),
     row(APISERVER, Value, Warn, "has no meaning here: audit lines are written in order by one thread", &[
@@ -371,11 +367,12 @@ mod tests {
 
     #[test]
     fn flags_without_meaning_are_told_and_unsafe_ones_refused() {
-        let told = found(&["pilothouse", "apiserver", "--profiling=false", "--etcd-compaction-interval", "5m"])
-            .expect("accepted");
+        let told =
+            found(&["pilothouse", "apiserver", "--contention-profiling=false", "--etcd-compaction-interval", "5m"])
+                .expect("accepted");
         assert_eq!(told.refusals, Vec::<String>::new());
         assert_eq!(told.warnings.len(), 2, "{told:?}");
-        assert!(told.warnings[0].starts_with("--profiling "), "{told:?}");
+        assert!(told.warnings[0].starts_with("--contention-profiling "), "{told:?}");
         let refused = found(&["pilothouse", "apiserver", "--authorization-config=x.yaml"]).expect("parsed");
         assert!(refused.refusals[0].starts_with("--authorization-config "), "{refused:?}");
     }

@@ -14,6 +14,7 @@ use apiserver::registry::Registry;
 use apiserver::security::{self, KubeletSettings, Mode};
 use apiserver::server::{ApiServer, Config};
 use apiserver::streams::kubelet::{KubeletTls, Kubelets};
+use apiserver::surface::Surface;
 use apiserver::tls::{Identity, ServerTls, TlsSettings};
 use apiserver::tokens::SigningKey;
 use apiserver::tokens::{TokenSettings, Tokens};
@@ -40,6 +41,7 @@ pub struct Plan {
     pub face: FaceArgs,
     pub encryption: EncryptionArgs,
     pub security: security::Settings,
+    pub surface: Surface,
     pub config: Config,
     pub tls: TlsSettings,
     /// Certificate and key of `tls`, when they are files that are followed.
@@ -106,6 +108,7 @@ pub fn plan(settings: &Settings, pki: &Pki) -> Result<Plan> {
         face: settings.args.face.clone(),
         encryption: settings.args.encryption.clone(),
         security,
+        surface: settings.args.surface.surface()?,
         config: Config {
             git_version: crate::KUBERNETES_VERSION.to_owned(),
             advertised: format!("{}:{}", settings.node_ip, settings.api.port()),
@@ -127,11 +130,12 @@ impl ControlPlane {
         let kubelet_authorities = kubelets.map(|k| k.tls.authorities.clone()).unwrap_or_default();
         let opened = plan.backend.open().await?;
         plan.face.serve(&opened, shutdown.clone()).await?;
-        let registry = match plan.encryption.seal(opened.store.clone(), plan.backend.prefix()).await? {
-            Some(sealed) => Registry::open_sealed(sealed).await,
-            None => Registry::open(opened.store.clone()).await,
+        let sealed = plan.encryption.seal(opened.store.clone(), plan.backend.prefix()).await?;
+        let store = match &sealed {
+            Some(sealed) => sealed.clone(),
+            None => opened.store.clone(),
         };
-        let registry = registry.context("the store can't be read")?;
+        let registry = Registry::open_as(store, sealed, plan.surface).await.context("the store can't be read")?;
         let secured = security::secure(&registry, plan.security).await.context("the first objects can't be made")?;
         let server = ApiServer::new(plan.config, registry, secured.security, secured.documents);
         let serving = ServerTls::new(&plan.tls).context("the API server's certificate")?;

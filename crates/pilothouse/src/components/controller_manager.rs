@@ -1,6 +1,7 @@
 //! `pilothouse controller-manager`: the controllers alone, with kube-controller-manager's flags.
 
 use super::credentials::Accounts;
+use super::features::FeatureArgs;
 use super::serving::{self, About, ServingArgs};
 use super::{ClientArgs, LeaderArgs, LogArgs, client};
 use crate::authority::CaFiles;
@@ -50,6 +51,8 @@ pub struct ManagerArgs {
     leader: LeaderArgs,
     #[command(flatten)]
     serving: ServingArgs,
+    #[command(flatten)]
+    features: FeatureArgs,
     #[command(flatten)]
     pub log: LogArgs,
 }
@@ -150,6 +153,7 @@ impl controllers::Clients for Identities {
 /// Runs the controllers.
 pub fn run(args: ManagerArgs) -> Result<()> {
     check_controllers(&args.controllers)?;
+    let gates = args.features.gates()?;
     let cluster_cidr = match (args.allocate_node_cidrs, args.cluster_cidr) {
         (true, Some(cidr)) => {
             let bits = args.node_cidr_mask_size.unwrap_or(24);
@@ -189,6 +193,7 @@ pub fn run(args: ManagerArgs) -> Result<()> {
             name: NAME,
             ready: None,
             leading: election.as_ref().map(|e| (e.name.clone(), e.leading.subscribe())),
+            gates,
         };
         let address = serving::secure(&args.serving, PORT, &args.client, about, shutdown.clone()).await?;
         super::announce(&super::running(NAME, address));

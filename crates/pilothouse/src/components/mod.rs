@@ -6,6 +6,7 @@
 //! | `client` | the way to the API server that a kubeconfig names |
 //! | `credentials` | clients under the names of service accounts |
 //! | `serving`, `delegated` | the port for health and metrics, and who may use it |
+//! | `features` | feature gates, and what the API server serves |
 //! | `config_file` | configuration files of upstream's kinds |
 //! | `tls_bootstrap` | a kubelet's first certificate |
 
@@ -16,6 +17,7 @@ pub mod controller_manager;
 pub mod credentials;
 pub mod delegated;
 pub mod dns;
+pub mod features;
 pub mod kubelet;
 pub mod proxy;
 pub mod scheduler;

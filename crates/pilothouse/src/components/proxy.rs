@@ -1,6 +1,7 @@
 //! `pilothouse proxy`: the service proxy alone, with kube-proxy's flags.
 
 use super::config_file::ConfigFile;
+use super::features::FeatureArgs;
 use super::serving::{self, About};
 use super::{ClientArgs, LogArgs, client};
 use crate::cli::{self, Cidr};
@@ -51,6 +52,8 @@ pub struct ProxyArgs {
     #[arg(long, default_value = "pilothouse", value_parser = cli::cluster_name, value_name = "NAME")]
     name: String,
     #[command(flatten)]
+    features: FeatureArgs,
+    #[command(flatten)]
     pub log: LogArgs,
 }
 
@@ -63,7 +66,6 @@ const MEANINGLESS: &[&str] = &[
     "conntrack",
     "detectLocal",
     "enableProfiling",
-    "featureGates",
     "iptables",
     "ipvs",
     "linux",
@@ -107,6 +109,7 @@ impl ProxyArgs {
         {
             bail!("--config {}: detectLocalMode {mode:?} is not supported yet: it must be ClusterCIDR", path.display());
         }
+        self.features.take_from(&mut file)?;
         file.finish(MEANINGLESS, &[])?;
         self.client.kubeconfig = self.client.kubeconfig.take().or(kubeconfig);
         Ok(self)
@@ -131,6 +134,7 @@ impl ProxyArgs {
 /// Runs the service proxy.
 pub fn run(args: ProxyArgs) -> Result<()> {
     let args = args.with_config()?;
+    let gates = args.features.gates()?;
     if args.cleanup {
         return proxy::kernel::reset(&args.name).context("the rules cannot be removed");
     }
@@ -166,7 +170,7 @@ pub fn run(args: ProxyArgs) -> Result<()> {
     };
     super::run_alone(1, |shutdown| async move {
         let client = client::client(&client::config(&args.client, "kubeconfig").await?, NAME)?;
-        let about = About { name: NAME, ready: Some(in_sync), leading: None };
+        let about = About { name: NAME, ready: Some(in_sync), leading: None, gates };
         if let Some(address) = health {
             serving::plain(address, "healthz-bind-address", about.clone(), false, shutdown.clone()).await?;
         }

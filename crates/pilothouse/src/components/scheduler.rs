@@ -1,6 +1,7 @@
 //! `pilothouse scheduler`: the scheduler alone, with kube-scheduler's flags.
 
 use super::config_file::ConfigFile;
+use super::features::FeatureArgs;
 use super::serving::{self, About, ServingArgs};
 use super::{ClientArgs, LeaderArgs, LogArgs, client};
 use anyhow::{Context, Result};
@@ -21,6 +22,8 @@ pub struct SchedulerArgs {
     leader: LeaderArgs,
     #[command(flatten)]
     serving: ServingArgs,
+    #[command(flatten)]
+    features: FeatureArgs,
     #[command(flatten)]
     pub log: LogArgs,
 }
@@ -72,6 +75,7 @@ impl SchedulerArgs {
 /// Runs the scheduler.
 pub fn run(args: SchedulerArgs) -> Result<()> {
     let args = args.with_config()?;
+    let gates = args.features.gates()?;
     super::run_alone(1, |shutdown| async move {
         let election = args.leader.election(NAME)?;
         let client = client::client(&client::config(&args.client, "kubeconfig").await?, NAME)?;
@@ -79,6 +83,7 @@ pub fn run(args: SchedulerArgs) -> Result<()> {
             name: NAME,
             ready: None,
             leading: election.as_ref().map(|e| (e.name.clone(), e.leading.subscribe())),
+            gates,
         };
         let address = serving::secure(&args.serving, PORT, &args.client, about, shutdown.clone()).await?;
         super::announce(&super::running(NAME, address));

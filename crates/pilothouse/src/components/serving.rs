@@ -4,6 +4,7 @@ use super::ClientArgs;
 use super::client;
 use super::delegated::{Delegated, Verdict};
 use anyhow::{Context, Result, bail};
+use api::features::Gates;
 use apiserver::authn::Peer;
 use apiserver::tls::{Identity, ServerTls, TlsSettings, read_file};
 use bytes::Bytes;
@@ -101,6 +102,8 @@ pub struct About {
     pub ready: Option<watch::Receiver<bool>>,
     /// Its election's Lease and whether it is held.
     pub leading: Option<(String, watch::Receiver<bool>)>,
+    /// Which features are on.
+    pub gates: Gates,
 }
 
 impl About {
@@ -135,6 +138,7 @@ impl About {
             gauge("process_open_fds", "Open file descriptors.", "", process.descriptors, "gauge");
             gauge("process_start_time_seconds", "Start since the epoch.", "", process.started, "gauge");
         }
+        text.push_str(&self.gates.metric());
         text
     }
 }

@@ -44,8 +44,8 @@ const AFTER: Computed = rules::AFTER;
 pub fn apply(ty: TypeRef<'_>, object: &mut Map) {
     match ty.kind() {
         Kind::Struct(s) => {
-            let name = s.name();
-            let name = name.strip_prefix("io.k8s.").unwrap_or(name);
+            let name = s.ruled_as();
+            let name = name.strip_prefix("io.k8s.").unwrap_or(&name);
             if let Ok(at) = CONSTANTS.binary_search_by(|(n, _)| (*n).cmp(name)) {
                 for (field, constant) in CONSTANTS[at].1 {
                     if object.get(field).is_none_or(Value::is_null) {

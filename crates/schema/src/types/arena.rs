@@ -284,6 +284,18 @@ impl<'s> Struct<'s> {
         self.row.flags & flag::OPEN != 0
     }
 
+    /// The name by which rules know it: for a version that repeats the GA one, that of the GA version.
+    pub(crate) fn ruled_as(self) -> Cow<'static, str> {
+        let name = self.name();
+        if self.row.flags & flag::ALIAS != 0
+            && let Some((package, kind)) = name.rsplit_once('.')
+            && let Some((package, _)) = package.rsplit_once('.')
+        {
+            return format!("{package}.v1.{kind}").into();
+        }
+        name.into()
+    }
+
     pub(crate) fn always(self) -> bool {
         self.row.flags & flag::ALWAYS != 0
     }

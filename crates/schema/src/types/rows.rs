@@ -47,4 +47,6 @@ pub mod flag {
     pub const ATOMIC: u16 = 2;
     /// Of a struct: fields that are not declared are kept (custom resources).
     pub const OPEN: u16 = 4;
+    /// Of a struct: it is that of a GA version under the name of another version of its group.
+    pub const ALIAS: u16 = 8;
 }

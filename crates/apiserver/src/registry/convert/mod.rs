@@ -24,9 +24,12 @@ pub fn of(row: &Resource) -> Option<&'static Conversion> {
     match (row.group.as_ref(), row.version.as_ref(), row.kind.as_ref()) {
         ("events.k8s.io", "v1", "Event") => Some(&event::CONVERSION),
         ("autoscaling", "v1", "HorizontalPodAutoscaler") => Some(&autoscaling::CONVERSION),
-        _ => None,
+        _ => Some(&SAME_SHAPE),
     }
 }
+
+/// Of versions that differ in their name alone.
+static SAME_SHAPE: Conversion = Conversion { to_stored: |_| {}, from_stored: |_| {}, labels: &[] };
 
 /// Moves fields: from, to.
 fn rename(object: &mut Map, names: impl Iterator<Item = (&'static str, &'static str)>) {

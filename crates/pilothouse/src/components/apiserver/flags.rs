@@ -1,6 +1,7 @@
 //! The API server's flags, and what they come to.
 
 use super::super::LogArgs;
+use super::super::features::SurfaceArgs;
 use super::super::serving::FrontProxyArgs;
 use crate::backend::{Backend, EncryptionArgs, EtcdArgs, FaceArgs};
 use crate::cli::values::GoDuration;
@@ -10,6 +11,7 @@ use crate::cluster::{address, certificates};
 use crate::pki::Pki;
 use crate::place::Place;
 use anyhow::{Context, Result, bail};
+use apiserver::admission::config::Config as AdmissionConfig;
 use apiserver::allocator::range::{AddressRange, PortRange};
 use apiserver::audit::{Audit, Policy, Rotation, Sink};
 use apiserver::authn::token_file::TokenFile;
@@ -19,6 +21,7 @@ use apiserver::limit::MaxInFlight;
 use apiserver::security::{self, KubeletSettings, Mode};
 use apiserver::server::Config;
 use apiserver::streams::kubelet::KubeletTls;
+use apiserver::surface::Surface;
 use apiserver::tls::{Identity, TlsSettings};
 use apiserver::tokens::{SigningKey, TokenSettings, VerifyingKey};
 use clap::{ArgAction, Args};
@@ -121,6 +124,11 @@ pub struct ApiserverArgs {
     /// Admission plugins that are not to run
     #[arg(long, value_delimiter = ',', value_name = "PLUGINS")]
     disable_admission_plugins: Vec<String>,
+    /// An AdmissionConfiguration (apiserver.config.k8s.io/v1): what the plugins are told
+    #[arg(long, value_name = "FILE")]
+    admission_control_config_file: Option<PathBuf>,
+    #[command(flatten)]
+    surface: SurfaceArgs,
 
     /// Addresses of Services
     #[arg(long, value_delimiter = ',', default_value = "10.0.0.0/24", value_name = "CIDRS")]
@@ -160,7 +168,7 @@ pub struct ApiserverArgs {
 
     /// How long events are kept
     #[arg(long, default_value = "1h", value_name = "DURATION")]
-    pub(super) event_ttl: GoDuration,
+    event_ttl: GoDuration,
     /// How many requests that read are served at once; 0: no limit
     #[arg(long, default_value_t = 400, value_name = "N")]
     max_requests_inflight: usize,
@@ -173,6 +181,9 @@ pub struct ApiserverArgs {
     /// The least time in seconds that a watch lasts
     #[arg(long, default_value_t = 1800, value_name = "SECONDS")]
     min_request_timeout: u64,
+    /// Serve /debug/pprof/
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", value_name = "BOOL")]
+    profiling: bool,
     /// How long requests are still served after the server was told to stop
     #[arg(long, default_value = "0s", value_name = "DURATION")]
     pub(super) shutdown_delay_duration: GoDuration,
@@ -275,6 +286,15 @@ impl ApiserverArgs {
                 .map(|s| i64::try_from(s).unwrap_or(i64::MAX)),
             extend: self.service_account_extend_token_expiration,
         })
+    }
+
+    /// What the admission plugins are told.
+    fn admission(&self) -> Result<AdmissionConfig> {
+        let mut config = AdmissionConfig::default();
+        if let Some(file) = &self.admission_control_config_file {
+            config.read(file).context("--admission-control-config-file")?;
+        }
+        Ok(config)
     }
 
     fn audit(&self) -> Result<Option<Audit>> {
@@ -432,7 +452,7 @@ impl ApiserverArgs {
                 authorization: self.authorization_mode.clone(),
                 enabled_plugins: self.enable_admission_plugins.clone(),
                 disabled_plugins: self.disable_admission_plugins.clone(),
-                admission: apiserver::admission::config::Config::default(),
+                admission: self.admission()?,
                 service_ranges: ranges.clone(),
                 node_ports: self.service_node_port_range,
                 kubelets: self.kubelets(pki)?,
@@ -447,11 +467,13 @@ impl ApiserverArgs {
                     front_proxy,
                 },
             },
+            surface: Surface { event_ttl: self.event_ttl.0, ..self.surface.surface()? },
             config: Config {
                 git_version: crate::KUBERNETES_VERSION.to_owned(),
                 advertised: SocketAddr::new(advertised, port).to_string(),
                 min_watch: Duration::from_secs(self.min_request_timeout),
                 request_timeout: self.request_timeout.0,
+                profiling: self.profiling,
                 ..Config::default()
             },
             tls,

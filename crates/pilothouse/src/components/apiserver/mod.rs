@@ -16,19 +16,13 @@ use crate::place::Place;
 use anyhow::{Context, Result, bail};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "kube-apiserver";
-/// Upstream's time for events.
-const EVENTS: Duration = Duration::from_secs(3600);
 
 /// Runs the API server.
 pub fn run(args: ApiserverArgs) -> Result<()> {
     let place = Place::new(&args.data_dir)?;
-    if args.event_ttl.0 != EVENTS {
-        tracing::warn!("--event-ttl has no effect yet: events are kept for an hour");
-    }
     std::fs::create_dir_all(&place.data_dir).with_context(|| format!("cannot create {}", place.data_dir.display()))?;
     let _lock = lock::take(&place.lock)?;
     crate::cluster::claim::Claim::take_for(&place, None)?;

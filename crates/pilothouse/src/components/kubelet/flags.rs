@@ -2,6 +2,7 @@
 
 use super::super::LogArgs;
 use super::super::config_file::ConfigFile;
+use super::super::features::FeatureArgs;
 use crate::cli::values::{self, GoDuration, TaintFlag};
 use crate::cli::{self, Cidr};
 use crate::place::Place;
@@ -157,6 +158,8 @@ pub struct KubeletArgs {
     #[arg(long, value_name = "HOST=URL", value_parser = cli::mirror)]
     pub(super) registry_mirror: Vec<(String, String)>,
     #[command(flatten)]
+    pub(super) features: FeatureArgs,
+    #[command(flatten)]
     pub log: LogArgs,
 }
 
@@ -169,7 +172,7 @@ const MEANINGLESS: &[&str] = &[
     "enableContentionProfiling", "enableControllerAttachDetach", "enableDebugFlagsHandler",
     "enableDebuggingHandlers", "enableProfilingHandler", "enableServer", "enableSystemLogHandler",
     "enableSystemLogQuery", "enforceNodeAllocatable", "eventBurst", "eventRecordQPS",
-    "evictionMaxPodGracePeriod", "evictionMinimumReclaim", "failCgroupV1", "failSwapOn", "featureGates",
+    "evictionMaxPodGracePeriod", "evictionMinimumReclaim", "failCgroupV1", "failSwapOn",
     "fileCheckFrequency", "hairpinMode", "httpCheckFrequency", "imageMaximumGCAge", "imagePullCredentialsVerificationPolicy",
     "iptablesDropBit", "iptablesMasqueradeBit", "kernelMemcgNotification", "kubeAPIBurst", "kubeAPIQPS",
     "kubeReservedCgroup", "kubeletCgroups", "localStorageCapacityIsolation", "logging", "makeIPTablesUtilChains",
@@ -263,6 +266,7 @@ impl KubeletArgs {
             self.register_with_taints =
                 flags.map(|t| TaintFlag { key: t.key, value: t.value, effect: t.effect }).collect();
         }
+        self.features.take_from(&mut file)?;
         file.finish(MEANINGLESS, UNSUPPORTED)?;
         Ok((self, pod_logs))
     }

@@ -50,10 +50,11 @@ pub fn run(args: KubeletArgs) -> Result<()> {
 }
 
 async fn alone(args: KubeletArgs, config: Config, shutdown: CancellationToken) -> Result<()> {
+    let gates = args.features.gates()?;
     let port = args.healthz_port.unwrap_or(10248);
     if port != 0 {
         let address = SocketAddr::new(args.healthz_bind_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port);
-        let about = About { name: "kubelet", ready: None, leading: None };
+        let about = About { name: "kubelet", ready: None, leading: None, gates };
         serving::plain(address, "healthz-port", about, false, shutdown.clone()).await?;
     }
     let kubeconfig = args.kubeconfig.clone().context("--kubeconfig is checked")?;

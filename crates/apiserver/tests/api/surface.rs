@@ -1,0 +1,121 @@
+//! What feature gates and `--runtime-config` turn on and off.
+
+use crate::client::Server;
+use http::Method;
+use serde_json::{Value, json};
+use std::io::Read;
+
+fn address(version: &str) -> Value {
+    json!({"apiVersion": format!("networking.k8s.io/{version}"), "kind": "IPAddress", "metadata": {"name": "10.0.0.1"},
+        "spec": {"parentRef": {"resource": "services", "namespace": "default", "name": "a"}}})
+}
+
+#[tokio::test]
+async fn a_beta_version_is_served_when_it_is_asked_for() {
+    let server = Server::start_as("", "networking.k8s.io/v1beta1=true").await;
+    let client = server.client();
+    let (beta, ga) = ("/apis/networking.k8s.io/v1beta1/ipaddresses", "/apis/networking.k8s.io/v1/ipaddresses");
+    let mut watch = client.watch(&format!("{beta}?watch=1")).await;
+    let made = client.post(beta, &address("v1beta1")).await.ok();
+    assert_eq!((&made["apiVersion"], &made["kind"]), (&json!("networking.k8s.io/v1beta1"), &json!("IPAddress")));
+    for (path, version) in [(beta, "networking.k8s.io/v1beta1"), (ga, "networking.k8s.io/v1")] {
+        let one = format!("{path}/10.0.0.1");
+        let shown = client.get(&one).await.ok();
+        assert_eq!((&shown["apiVersion"], &shown["spec"]), (&json!(version), &made["spec"]));
+        let yaml = client.raw(Method::GET, &one, &[("accept", "application/yaml")], "").await.text();
+        assert!(yaml.contains(&format!("apiVersion: {version}\n")), "{yaml}");
+        let protobuf = client.raw(Method::GET, &one, &[("accept", "application/vnd.kubernetes.protobuf")], "").await;
+        assert!(protobuf.text().contains(version), "{:?}", protobuf.text());
+        let list = client.get(path).await.ok();
+        assert_eq!((&list["apiVersion"], &list["items"][0]["spec"]), (&json!(version), &made["spec"]));
+    }
+    let event = watch.next().await.expect("an event");
+    assert_eq!(event["object"]["apiVersion"], "networking.k8s.io/v1beta1");
+    let applied = json!({"apiVersion": "networking.k8s.io/v1beta1", "kind": "IPAddress",
+        "metadata": {"name": "10.0.0.1", "labels": {"a": "b"}}, "spec": made["spec"]});
+    let path = format!("{beta}/10.0.0.1?fieldManager=me");
+    let applied = client.patch(&path, "application/apply-patch+yaml", &applied.to_string()).await.ok();
+    assert_eq!(applied["metadata"]["labels"], json!({"a": "b"}));
+    let refused = client.post(beta, &address("v1")).await.refused(400);
+    assert!(refused["message"].as_str().is_some_and(|m| m.contains("networking.k8s.io/v1beta1")), "{refused}");
+
+    let group = client.get("/apis/networking.k8s.io").await.ok();
+    let versions: Vec<&Value> = group["versions"].as_array().expect("versions").iter().map(|v| &v["version"]).collect();
+    assert_eq!(versions, ["v1", "v1beta1"]);
+    assert_eq!(group["preferredVersion"]["version"], "v1");
+    let index = client.get("/openapi/v3").await.ok();
+    assert!(index["paths"]["apis/networking.k8s.io/v1beta1"].is_object(), "{index}");
+    let document = client.get("/openapi/v3/apis/networking.k8s.io/v1beta1").await.ok();
+    let schema = &document["components"]["schemas"]["io.k8s.api.networking.v1beta1.IPAddress"];
+    assert_eq!(schema["x-kubernetes-group-version-kind"][0]["version"], "v1beta1", "{schema}");
+}
+
+#[tokio::test]
+async fn what_is_turned_off_is_not_there() {
+    let usual = Server::start().await;
+    assert_eq!(usual.client().get("/apis/networking.k8s.io/v1beta1/ipaddresses").await.code, 404);
+    let server = Server::start_as("", "apps/v1=false,batch/v1/cronjobs=false").await;
+    let client = server.client();
+    for path in ["/apis/apps", "/apis/apps/v1", "/apis/apps/v1/deployments", "/apis/batch/v1/cronjobs"] {
+        assert_eq!(client.get(path).await.code, 404, "{path}");
+    }
+    client.get("/apis/batch/v1/jobs").await.ok();
+    let groups = client.get("/apis").await.text();
+    assert!(!groups.contains("\"apps\"") && groups.contains("\"batch\""), "{groups}");
+    assert!(!client.get("/apis/batch/v1").await.text().contains("cronjobs"));
+    assert!(client.get("/openapi/v3").await.ok()["paths"]["apis/apps/v1"].is_null());
+}
+
+#[tokio::test]
+async fn gates_open_fields_and_are_told() {
+    let set = json!({"metadata": {"name": "s"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "serviceName": "s",
+        "updateStrategy": {"rollingUpdate": {"partition": 1, "maxUnavailable": 2}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"hostnameOverride": "h",
+            "containers": [{"name": "c", "image": "i"}]}}}});
+    let path = "/apis/apps/v1/namespaces/default/statefulsets";
+    let server = Server::start_as("MaxUnavailableStatefulSet=true,HostnameOverride=false", "").await;
+    let client = server.client();
+    let made = client.post(path, &set).await.ok();
+    assert_eq!(made["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], 2);
+    assert!(made["spec"]["template"]["spec"]["hostnameOverride"].is_null());
+    let metrics = client.get("/metrics").await.text();
+    for line in [
+        "kubernetes_feature_enabled{name=\"MaxUnavailableStatefulSet\",stage=\"BETA\"} 1",
+        "kubernetes_feature_enabled{name=\"HostnameOverride\",stage=\"BETA\"} 0",
+        "kubernetes_feature_enabled{name=\"SidecarContainers\",stage=\"\"} 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}");
+    }
+    let server = Server::start().await;
+    let usual = server.client().post(path, &set).await.ok();
+    assert!(usual["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"].is_null());
+    assert_eq!(usual["spec"]["template"]["spec"]["hostnameOverride"], "h");
+}
+
+#[tokio::test]
+async fn answers_are_compressed_when_it_is_asked_for_and_worth_it() {
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let zipped = [("accept-encoding", "deflate, gzip;q=0.9")];
+    let server = Server::start().await;
+    let client = server.client();
+    client.post(maps, &json!({"metadata": {"name": "large"}, "data": {"v": "x".repeat(200_000)}})).await.ok();
+    client.post(maps, &json!({"metadata": {"name": "small"}})).await.ok();
+    for path in [maps.to_owned(), format!("{maps}/large"), "/openapi/v2".to_owned()] {
+        let plain = client.get(&path).await;
+        let packed = client.raw(Method::GET, &path, &zipped, "").await;
+        assert_eq!(packed.headers["content-encoding"], "gzip", "{path}");
+        assert!(packed.headers["vary"].to_str().is_ok_and(|vary| vary.contains("Accept")), "{:?}", packed.headers);
+        assert!(packed.bytes.len() < plain.bytes.len() / 4);
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&packed.bytes[..]).read_to_end(&mut unpacked).expect("gzip");
+        assert!(plain.headers.get("content-encoding").is_none() && unpacked == plain.bytes, "{path}");
+    }
+    for path in [format!("{maps}/small"), format!("{maps}?watch=1&timeoutSeconds=1")] {
+        let answer = client.raw(Method::GET, &path, &zipped, "").await;
+        assert!(answer.headers.get("content-encoding").is_none(), "{path}");
+    }
+    let server = Server::start_as("APIResponseCompression=false", "").await;
+    let never = server.client();
+    never.post(maps, &json!({"metadata": {"name": "large"}, "data": {"v": "x".repeat(200_000)}})).await.ok();
+    assert!(never.raw(Method::GET, maps, &zipped, "").await.headers.get("content-encoding").is_none());
+}
