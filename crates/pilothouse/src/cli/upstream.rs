@@ -108,7 +108,6 @@ const TABLE: &[Row] = &[
         "authentication-skip-lookup", "authentication-tolerate-lookup-failure",
     ]),
     // The API server.
-    ]),
     row(APISERVER, Value, Refuse, "is not supported yet: use client certificates, tokens and RBAC", &[
         "authentication-config", "authorization-config", "authentication-token-webhook-config-file",
         "authorization-webhook-config-file", "authorization-policy-file", "oidc-issuer-url", "oidc-client-id",
