@@ -261,13 +261,15 @@ fn components_run_alone_and_survive_kill_9() -> Fallible<()> {
             "--authorization-mode=Node,RBAC",
             "--service-cluster-ip-range=10.98.0.0/16",
             "--enable-admission-plugins=NodeRestriction",
-            "--profiling=false",
+            "--contention-profiling=false",
+            "--feature-gates=HostnameOverride=false",
+            "--runtime-config=networking.k8s.io/v1beta1=true",
         ])
     };
     let mut server = Process::start(dir, "apiserver", &apiserver(0))?;
     let line = server.says("kube-apiserver is running at https://127.0.0.1:")?;
     let port: u16 = line.rsplit(':').next().unwrap_or_default().trim().parse()?;
-    assert!(fs::read_to_string(&server.log)?.contains("--profiling"), "a flag without meaning is warned of");
+    assert!(fs::read_to_string(&server.log)?.contains("--contention-profiling"), "a flag without meaning is warned of");
     let url = format!("https://127.0.0.1:{port}");
     let server_ca = dir.join("a/pki/ca.crt");
     let client = |file: &str, user: &str, group| authority.client(file, user, group, &url, &server_ca);
@@ -277,6 +279,10 @@ fn components_run_alone_and_survive_kill_9() -> Fallible<()> {
     let of_node = client("node", "system:node:n1", Some("system:nodes"))?;
     let of_proxy = client("proxy", "system:kube-proxy", None)?;
     assert_eq!(kubectl.get(&["get", "--raw", "/readyz"])?, "ok");
+    let beta = kubectl.get(&["get", "--raw", "/apis/networking.k8s.io/v1beta1"])?;
+    assert!(beta.contains("\"ipaddresses\""), "{beta}");
+    let metrics = kubectl.get(&["get", "--raw", "/metrics"])?;
+    assert!(metrics.contains("kubernetes_feature_enabled{name=\"HostnameOverride\",stage=\"BETA\"} 0"), "the gate");
 
     let with = |command: &str, kubeconfig: &Path, more: &[&str]| {
         let mut args = strings(&[command, &format!("--kubeconfig={}", kubeconfig.display())]);

@@ -34,13 +34,17 @@ impl FeatureArgs {
     /// # Errors
     /// What upstream refuses: unknown and locked gates, and gates without what they need.
     pub fn gates(&self) -> Result<Gates> {
-        let mut asked = Asked::default();
-        self.feature_gates.iter().cloned().for_each(|other| asked.extend(other));
-        let (gates, told) = asked.gates().map_err(anyhow::Error::msg).context("--feature-gates")?;
+        let (gates, told) = self.read()?;
         for text in told {
             tracing::warn!("--feature-gates: {text}");
         }
         Ok(gates)
+    }
+
+    fn read(&self) -> Result<(Gates, Vec<String>)> {
+        let mut asked = Asked::default();
+        self.feature_gates.iter().cloned().for_each(|other| asked.extend(other));
+        asked.gates().map_err(anyhow::Error::msg).context("--feature-gates")
     }
 }
 
@@ -60,9 +64,22 @@ impl SurfaceArgs {
     /// # Errors
     /// What upstream refuses.
     pub fn surface(&self) -> Result<Surface> {
+        Ok(Surface { runtime: self.runtime()?, gates: self.features.gates()?, ..Surface::default() })
+    }
+
+    /// Whether it can be used, before anything is begun.
+    ///
+    /// # Errors
+    /// What upstream refuses.
+    pub fn check(&self) -> Result<()> {
+        self.runtime()?;
+        self.features.read().map(drop)
+    }
+
+    fn runtime(&self) -> Result<RuntimeConfig> {
         let mut runtime = RuntimeConfig::default();
         self.runtime_config.iter().cloned().for_each(|other| runtime.extend(other));
         runtime.check().map_err(anyhow::Error::msg).context("--runtime-config")?;
-        Ok(Surface { gates: self.features.gates()?, runtime, ..Surface::default() })
+        Ok(runtime)
     }
 }

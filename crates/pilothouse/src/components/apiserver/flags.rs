@@ -128,7 +128,7 @@ pub struct ApiserverArgs {
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
     #[command(flatten)]
-    surface: SurfaceArgs,
+    pub(super) surface: SurfaceArgs,
 
     /// Addresses of Services
     #[arg(long, value_delimiter = ',', default_value = "10.0.0.0/24", value_name = "CIDRS")]
@@ -289,7 +289,7 @@ impl ApiserverArgs {
     }
 
     /// What the admission plugins are told.
-    fn admission(&self) -> Result<AdmissionConfig> {
+    pub(super) fn admission(&self) -> Result<AdmissionConfig> {
         let mut config = AdmissionConfig::default();
         if let Some(file) = &self.admission_control_config_file {
             config.read(file).context("--admission-control-config-file")?;

@@ -22,6 +22,8 @@ const NAME: &str = "kube-apiserver";
 
 /// Runs the API server.
 pub fn run(args: ApiserverArgs) -> Result<()> {
+    args.surface.check()?;
+    args.admission()?;
     let place = Place::new(&args.data_dir)?;
     std::fs::create_dir_all(&place.data_dir).with_context(|| format!("cannot create {}", place.data_dir.display()))?;
     let _lock = lock::take(&place.lock)?;
