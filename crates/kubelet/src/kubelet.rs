@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use cri::v1;
 use k8s_openapi::api::{core::v1::Pod, node::v1::RuntimeClass};
 use kube::{Api, Client};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     cgroup::Cgroups,
@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) node: NodeHandle,
     pub(crate) pods: Pods,
     pub(crate) runtime_name: OnceLock<String>,
+    /// Those who do something about a pod.
+    pub(crate) workers: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
 

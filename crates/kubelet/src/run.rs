@@ -17,7 +17,7 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     cgroup::Cgroups,
@@ -50,6 +50,8 @@ use crate::{
 const RELIST: Duration = Duration::from_secs(300);
 /// The same for runtimes that don't report.
 const RELIST_OFTEN: Duration = Duration::from_secs(1);
+/// How long the end waits for what the runtime was asked to do.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Runs a kubelet until `shutdown`. Its pods go on running when it ends, and the next one takes
 /// them over.
@@ -84,8 +86,14 @@ pub async fn run(cfg: Config, client: Client, shutdown: CancellationToken) -> Re
         tokio::spawn(task);
     }
     tokio::select! {
-        () = Dispatcher::new(shared).run() => {}
+        () = Dispatcher::new(shared.clone()).run() => {}
         () = stop.cancelled() => {}
+    }
+    // Whoever starts again must not meet a step of ours that is still on its way: it would do the same beside it.
+    stop.cancel();
+    shared.workers.close();
+    if tokio::time::timeout(FAREWELL, shared.workers.wait()).await.is_err() {
+        tracing::warn!(pods = shared.workers.len(), "the runtime has not done in time what it was asked for these pods");
     }
     Ok(())
 }
@@ -110,6 +118,7 @@ async fn prepare(cfg: Config, client: Client, stop: CancellationToken) -> Result
         limits: Limits { memory: machine.memory, huge_pages: cgroups.huge_pages(), cgroup_v2: cgroups.is_v2() },
         host_dns: dns::parse(&fs::read_to_string(resolv_conf(&cfg)).unwrap_or_default()),
         pods: Pods::default(),
+        workers: TaskTracker::new(),
         runtime_name: OnceLock::new(),
         machine: Arc::new(machine),
         cgroups,

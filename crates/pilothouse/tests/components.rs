@@ -574,11 +574,12 @@ fn a_node_joins_a_control_plane() -> Fallible<()> {
     let why = refused(&wrong)?;
     assert!(why.contains("Unauthorized"), "{why}");
 
+    // The pod waits for the node: it starts while the kubelet gets its certificate and begins again with it.
+    kubectl.until(&["get", "serviceaccount", "default", "-o", "name"], |t| !t.is_empty())?;
+    kubectl.get(&["run", "web", "--image=pilothouse.local/pilothouse", "--port=8080"])?;
     let mut node = start_on(&machine, dir, "agent", &agent(&words))?;
     node.says("\"ready\":true")?;
     kubectl.until(&["get", "nodes", "--no-headers"], |t| t.contains("joined") && t.contains(" Ready "))?;
-    kubectl.until(&["get", "serviceaccount", "default", "-o", "name"], |t| !t.is_empty())?;
-    kubectl.get(&["run", "web", "--image=pilothouse.local/pilothouse", "--port=8080"])?;
     kubectl.until(&["get", "pod", "web", "-o", "jsonpath={.status.phase}"], |t| t == "Running")?;
     kubectl.get(&["expose", "pod", "web", "--port=80", "--target-port=8080"])?;
     let ip = kubectl.get(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;

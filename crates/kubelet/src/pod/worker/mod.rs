@@ -209,7 +209,7 @@ impl Worker {
             pod: resize::allocated(&pod, &allocation),
             allocation,
         };
-        tokio::spawn(async move {
+        shared.workers.spawn(async move {
             let uid = worker.uid.clone();
             worker.run().await;
             // The kubelet may be stopping.
@@ -253,8 +253,11 @@ impl Worker {
         self.shared.tokens.forget(&self.uid);
         self.shared.images.forget_pod(&self.uid);
         if let Some(step) = self.step.take() {
-            // What the runtime was asked to do, it does; we just don't wait for it.
+            // What the runtime was asked to do, it does. A kubelet that starts after this one must find it done.
             step.cancel.cancel();
+            if let Err(error) = step.task.await {
+                tracing::error!(uid = self.uid, %error, "the last step of a pod broke off");
+            }
         }
     }
 
@@ -356,8 +359,10 @@ impl Worker {
             }
             Message::Started { name, container } => {
                 self.reasons.remove(&name);
-                if let Some(container) = container {
-                    self.see(*container);
+                match container {
+                    Some(container) => self.see(*container),
+                    // It must be seen before it is decided what is missing.
+                    None => self.read = false,
                 }
             }
             Message::NotStarted { name, reason } => {

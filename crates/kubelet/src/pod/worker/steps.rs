@@ -24,7 +24,7 @@ use crate::{
 
 /// A step that is being carried out.
 pub(super) struct Step {
-    task: JoinHandle<Done>,
+    pub(super) task: JoinHandle<Done>,
     pub(super) cancel: CancellationToken,
     pub(super) kind: StepKind,
 }

@@ -99,15 +99,15 @@ pub async fn run_with_rotation(
             config.serving = Serving::Files { cert: file.clone(), key: file.clone() };
         }
         let stop = shutdown.child_token();
+        let running = kubelet::run(config.clone(), client.clone(), stop.clone());
+        tokio::pin!(running);
         tokio::select! {
-            outcome = kubelet::run(config.clone(), client.clone(), stop.clone()) => {
-                return outcome.context("the kubelet ended");
-            }
-            () = renewed(&config, &client, &rotation) => {
-                tracing::info!("the kubelet starts again with a new certificate");
-                stop.cancel();
-            }
+            outcome = &mut running => return outcome.context("the kubelet ended"),
+            () = renewed(&config, &client, &rotation) => {}
         }
+        tracing::info!("the kubelet starts again with a new certificate");
+        stop.cancel();
+        running.await.context("the kubelet ended")?;
     }
 }
 
