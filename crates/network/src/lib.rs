@@ -23,4 +23,4 @@ pub mod sysctl;
 
 pub use cidr::{Cidr, CidrError};
 pub use error::{Error, Result};
-pub use pod::Protocol;
+pub use pod::{PodNetwork, Protocol, is_pod_network_label};

@@ -40,7 +40,7 @@ pub(crate) const MASQUERADE_MARK: u32 = 0x4000;
 const MOST_AFFINITIES: u32 = 1 << 20;
 
 /// Stands in the table's comment; a table of another layout is not taken over but replaced.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// The chain of packets to ports without endpoints.
 pub const REJECT: &str = "reject";
@@ -309,6 +309,8 @@ impl Layout {
             .expr(Expr::destination_address(self.family(), second))
             .expr(Expr::Lookup { set: SetName::Hairpin.name().into(), key: first, to: None, inverted: false })
             .ct_status(CtKey::DESTINATION_NAT)
+            // What this machine sends to itself comes back to it; and loopback may have no address to masquerade with.
+            .source_not_local()
             .masquerade();
         vec![hairpin, Rule::new().mark(MASQUERADE_MARK).clear_mark(MASQUERADE_MARK).masquerade()]
     }

@@ -29,6 +29,14 @@ use crate::nft::Nft;
 use crate::rtnl::{Changes, Route, RouteScope, Rtnl};
 use crate::{Cidr, Error, Result, sysctl};
 
+/// What the label of a node's own address on a pod network starts with; a hash of the cluster's name follows.
+const LABEL_PREFIX: &str = "lo:ph";
+
+/// Whether an address of this label (an interface's name, as `getifaddrs` tells it) is one that a pod network put there.
+pub fn is_pod_network_label(label: &str) -> bool {
+    label.strip_prefix(LABEL_PREFIX).is_some_and(|hash| hash.len() == 8 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// The gateway that pods are told of. Nothing has this address.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
@@ -155,13 +163,21 @@ impl Names {
         Self {
             interface_prefix: format!("pod{:04x}", hash & 0xffff),
             alias_prefix: format!("pilothouse:{cluster}:"),
-            label: format!("lo:ph{:08x}", hash as u32),
+            label: format!("{LABEL_PREFIX}{:08x}", hash as u32),
             table: crate::nft::Table::new(crate::nft::Family::Ip, format!("{cluster}-pods")),
         }
     }
 
     fn interface(&self, sandbox: &str) -> String {
         format!("{}{:08x}", self.interface_prefix, short_hash(sandbox) as u32)
+    }
+
+    /// Gives loopback the node's own address on the pod network.
+    fn hold(&self, changes: &mut Changes, loopback: u32, gateway: IpAddr) {
+        changes.set_up(loopback);
+        // The scope keeps the kernel from choosing it as the source of packets that have nothing to do with
+        // pods.
+        changes.add_address(loopback, gateway, RouteScope::Link, Some(&self.label));
     }
 
     /// Deletes the cluster's interfaces of these names.
@@ -223,10 +239,7 @@ impl PodNetwork {
         if let Some(old) = old.filter(|old| *old != gateway) {
             changes.delete_address(loopback, old);
         }
-        changes.set_up(loopback);
-        // The scope keeps the kernel from choosing it as the source of packets that have nothing to do with
-        // pods.
-        changes.add_address(loopback, gateway, RouteScope::Link, Some(&self.names.label));
+        self.names.hold(&mut changes, loopback, gateway);
         if default_route(&mut rtnl)?.is_none() {
             for range in self.config.service_cidrs.iter().filter(|range| !range.is_ipv6()) {
                 changes.add_link_route(*range, loopback, Some(gateway));
@@ -234,6 +247,19 @@ impl PodNetwork {
         }
         for answer in rtnl.apply_each(&changes)? {
             answer.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
+        }
+        Ok(())
+    }
+
+    /// Gives this machine the address that it will have on the pod network of a cluster, ahead of the first pod CIDR: what a
+    /// machine that has no other address than loopback is reached at. [`PodNetwork::remove`] takes it away.
+    pub fn hold_gateway(cluster: &str, gateway: IpAddr) -> Result<()> {
+        let mut rtnl = Rtnl::open()?;
+        let mut changes = Changes::new();
+        let loopback = rtnl.index("lo")?;
+        Names::new(cluster).hold(&mut changes, loopback, gateway);
+        for answer in rtnl.apply_each(&changes)? {
+            answer?;
         }
         Ok(())
     }

@@ -12,22 +12,28 @@ pub fn host_name() -> Result<String> {
     Ok(name)
 }
 
-/// The address that this machine is reached at: the source of its default route, else of any route to the outside,
-/// else loopback (a laptop without a network).
+/// The address that this machine is reached at, or loopback when there is none.
 pub fn node_ip() -> IpAddr {
+    outside().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// The address that others reach this machine at: the source of its default route, else any that isn't loopback; `None` on
+/// a machine without a network. An address that a pod network gave the machine is none: only the machine itself knows it.
+pub fn outside() -> Option<IpAddr> {
     // Connecting a datagram socket asks the routing table; nothing is sent.
     let source = |to: &str| -> Option<IpAddr> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
         socket.connect((to, 9)).ok()?;
         socket.local_addr().ok().map(|a| a.ip()).filter(|ip| !ip.is_unspecified())
     };
-    source("192.0.2.1").filter(|ip| !ip.is_loopback()).or_else(first_address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    source("192.0.2.1").filter(|ip| !ip.is_loopback()).or_else(first_address)
 }
 
 fn first_address() -> Option<IpAddr> {
     let addresses = nix::ifaddrs::getifaddrs().ok()?;
     addresses
         .filter(|a| a.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP))
+        .filter(|a| !network::is_pod_network_label(&a.interface_name))
         .filter_map(|a| a.address?.as_sockaddr_in().map(|s| IpAddr::V4(s.ip())))
         .find(|ip| !ip.is_loopback() && !matches!(ip, IpAddr::V4(v4) if v4.is_link_local()))
 }

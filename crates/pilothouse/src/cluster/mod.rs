@@ -95,10 +95,15 @@ fn start(mut args: PlaneArgs, node: Option<NodeArgs>, advertise: Option<IpAddr>,
         None => address::host_name()?,
     };
     let (_locks, listener) = begin(&mut args, node.as_ref(), &place)?;
+    let node_ip = match advertise.or_else(address::outside) {
+        Some(ip) => ip,
+        None if node.is_some() => without_network(&args)?,
+        None => Ipv4Addr::LOCALHOST.into(),
+    };
     let settings = Arc::new(Settings {
         instance: format!("{node_name}_{}", instance(&place.data_dir.join("instance-id"))?),
         node_name,
-        node_ip: advertise.unwrap_or_else(address::node_ip),
+        node_ip,
         api: listener.local_addr()?,
         dns_ip: args.service_cidr.nth(10).into(),
         backend,
@@ -142,6 +147,15 @@ fn begin(args: &mut PlaneArgs, node: Option<&NodeArgs>, place: &Place) -> Result
             Err(e)
         }
     }
+}
+
+/// The address of a node whose machine has none but loopback, which endpoints can't have: the one that it has on the pod
+/// network anyway, the first of the first block that is given to a node.
+fn without_network(args: &PlaneArgs) -> Result<IpAddr> {
+    let gateway = IpAddr::from(args.pod_cidr.nth(1));
+    network::PodNetwork::hold_gateway(args.place.name(), gateway)
+        .with_context(|| format!("this machine has no address but loopback, and can't be given {gateway}"))?;
+    Ok(gateway)
 }
 
 /// The data directory's own name, made on the first start.

@@ -5,7 +5,23 @@ use std::collections::BTreeSet;
 
 #[test]
 fn the_readmes_tour_works_without_a_registry() -> Fallible {
-    let mut cluster = Cluster::new()?;
+    tour(Cluster::new()?).map(drop)
+}
+
+/// Nor does a first deployment need a network.
+#[test]
+fn the_readmes_tour_works_without_a_network() -> Fallible {
+    let cluster = Cluster::without_network()?;
+    let before = cluster.machines.network_state()?;
+    let mut cluster = tour(cluster)?;
+    cluster.stop(nix::sys::signal::Signal::SIGTERM)?;
+    // The address that the machine was given goes with the cluster.
+    cluster.reset()?;
+    assert_eq!(cluster.machines.network_state()?, before);
+    Ok(())
+}
+
+fn tour(mut cluster: Cluster) -> Fallible<Cluster> {
     let ready = cluster.up()?;
     assert_eq!(ready["node"], "node-1");
     has(&cluster.ok("get nodes")?, &[" Ready "]);
@@ -36,5 +52,5 @@ fn the_readmes_tour_works_without_a_registry() -> Fallible {
     cluster.ok("-n gone rollout status deployment/more --timeout=60s")?;
     cluster.ok("delete namespace gone --timeout=60s")?;
     assert_eq!(cluster.ok("get pods,deployments -n gone -o name")?, "");
-    Ok(())
+    Ok(cluster)
 }

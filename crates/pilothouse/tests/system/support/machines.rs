@@ -21,19 +21,25 @@ pub struct Machines {
 
 impl Machines {
     pub fn new(cluster: &str) -> Fallible<Self> {
-        // Clusters name their own namespaces after themselves: these must not look like theirs.
-        let machines = Machines { name: format!("lab-{cluster}") };
+        let machines = Self::apart(cluster)?;
         let (node, outside) = (machines.node(), machines.outside());
-        for machine in [&node, &outside] {
-            ip(&["netns", "add", machine])?;
-            ip(&["-n", machine, "link", "set", "lo", "up"])?;
-        }
         ip(&["-n", &node, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", &outside])?;
         for (machine, address) in [(&node, NODE), (&outside, OUTSIDE)] {
             ip(&["-n", machine, "addr", "add", &format!("{address}/24"), "dev", "eth0"])?;
             ip(&["-n", machine, "link", "set", "eth0", "up"])?;
         }
         ip(&["-n", &node, "route", "add", "default", "via", OUTSIDE])?;
+        Ok(machines)
+    }
+
+    /// The same before the cable: machines that have loopback only.
+    pub fn apart(cluster: &str) -> Fallible<Self> {
+        // Clusters name their own namespaces after themselves: these must not look like theirs.
+        let machines = Machines { name: format!("lab-{cluster}") };
+        for machine in [machines.node(), machines.outside()] {
+            ip(&["netns", "add", &machine])?;
+            ip(&["-n", &machine, "link", "set", "lo", "up"])?;
+        }
         Ok(machines)
     }
 
@@ -113,11 +119,15 @@ fn ask_in(machine: &str, address: &str, path: &str) -> Fallible<String> {
 }
 
 fn ask(address: &str, path: &str) -> Fallible<String> {
-    let mut stream = TcpStream::connect_timeout(&address.parse()?, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
+    let exchange = || {
+        let mut stream = TcpStream::connect_timeout(&address.parse().map_err(std::io::Error::other)?, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = exchange().map_err(|e: std::io::Error| format!("GET {address}{path}: {e}"))?;
     match answer.split_once("\r\n\r\n") {
         Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(body.trim().to_owned()),
         _ => Err(format!("{address}{path} answered {answer:?}").into()),

@@ -45,11 +45,20 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster that does not run yet, without a registry.
     pub fn new() -> Fallible<Self> {
-        Self::with_data("d")
+        Self::made("d", Machines::new)
     }
 
     /// The same with another data directory on its disk.
     pub fn with_data(path: &str) -> Fallible<Self> {
+        Self::made(path, Machines::new)
+    }
+
+    /// The same on a machine that has no other address than loopback.
+    pub fn without_network() -> Fallible<Self> {
+        Self::made("d", Machines::apart)
+    }
+
+    fn made(path: &str, machines: impl FnOnce(&str) -> Fallible<Machines>) -> Fallible<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !nix::unistd::geteuid().is_root() {
             return Err("this test runs real containers: run it as root".into());
@@ -59,7 +68,7 @@ impl Cluster {
         let flags = ["--port=0", "--no-merge", "--json", "--node-name=node-1"].map(str::to_owned).to_vec();
         let disk = Disk::new()?;
         let data = disk.path().join(path);
-        Ok(Cluster { machines: Machines::new(&name)?, name, process: None, flags, registry: None, dir, data, disk })
+        Ok(Cluster { machines: machines(&name)?, name, process: None, flags, registry: None, dir, data, disk })
     }
 
     /// A running cluster that pulls from a registry.
@@ -205,7 +214,7 @@ impl Cluster {
     /// kubectl on a terminal, with what is typed there; what the terminal shows.
     pub fn terminal(&self, line: &str, typed: &str) -> Fallible<String> {
         let mut command = self.machines.command("script");
-        command.args(["-qec", &format!("timeout 60 kubectl {line}"), "/dev/null"]);
+        command.args(["-qec", &format!("timeout 120 kubectl {line}"), "/dev/null"]);
         command.env("KUBECONFIG", self.data().join("admin.kubeconfig")).env("HOME", self.dir.path());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let mut stdin = child.stdin.take().ok_or("no standard input")?;
