@@ -94,6 +94,11 @@ fn a_bad_rollout_stops_and_is_undone(cluster: &Cluster) -> Fallible {
     let history = squeezed(&cluster.ok("rollout history deployment/nginx-deployment")?);
     assert!(history.contains(&"3 <none>".to_owned()) && !history.contains(&"1 <none>".to_owned()), "{history:?}");
 
+    // A pod that ends goes on serving until everybody knows that it ends: for that, upstream says, there is a preStop hook.
+    let hook = r#"{"spec":{"template":{"spec":{"containers":[{"name":"nginx","lifecycle":{"preStop":{"sleep":{"seconds":3}}}}]}}}}"#;
+    cluster.ok(&format!("patch deployment nginx-deployment -p '{hook}'"))?;
+    cluster.ok("rollout status deployment/nginx-deployment --timeout=60s")?;
+    cluster.until("get pods -l app=nginx -o name", |t| t.lines().count() == 3)?;
     // A good rollout goes through while the Service answers all the time.
     cluster.ok("set image deployment/nginx-deployment nginx=nginx:1.9.1")?;
     let mut rollout = cluster.follow("rollout status deployment/nginx-deployment --timeout=60s")?;

@@ -151,7 +151,8 @@ fn debugged(cluster: &Cluster) -> Fallible {
 }
 
 fn run_at_once(cluster: &Cluster) -> Fallible {
-    let said = cluster.ok("run once --image=busybox --restart=Never --rm -i --quiet -- echo only once")?;
+    // What a container prints before it is attached to is not seen: this one waits for what it prints.
+    let said = cluster.fed("run once --image=busybox --restart=Never --rm -i --quiet -- cat", "only once\n")?;
     has(&said, &["only once"]);
     has(&cluster.refused("get pod once")?, &["pods \"once\" not found"]);
     let shown =
