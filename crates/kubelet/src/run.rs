@@ -93,7 +93,10 @@ pub async fn run(cfg: Config, client: Client, shutdown: CancellationToken) -> Re
     stop.cancel();
     shared.workers.close();
     if tokio::time::timeout(FAREWELL, shared.workers.wait()).await.is_err() {
-        tracing::warn!(pods = shared.workers.len(), "the runtime has not done in time what it was asked for these pods");
+        tracing::warn!(
+            pods = shared.workers.len(),
+            "the runtime has not done in time what it was asked for these pods"
+        );
     }
     Ok(())
 }

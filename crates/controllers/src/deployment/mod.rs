@@ -107,13 +107,14 @@ impl Controller {
         let mut input = plan::Input { deployment: &deployment, sets, old_pods_running: false, now: Timestamp::now() };
         input.old_pods_running = self.old_pods_running(&input);
         let plan = plan::plan(&input);
+        let created = plan.actions.iter().any(|action| matches!(action, Action::Create { .. }));
         for action in plan.actions {
             self.act(&deployment, action).await?;
         }
         // What the actions wrote is in the informers: a later reconcile goes on from there, and reports.
         let sets = self.owned(&deployment);
         let input = plan::Input { deployment: &deployment, sets, ..input };
-        let next = status::status(&input, plan.rolling);
+        let next = status::status(&input, plan.rolling, created);
         self.write_status(&deployment, next).await?;
         Ok(status::next_check(&input))
     }

@@ -183,3 +183,32 @@ proptest! {
         prop_assert_eq!((old, new), (0, wanted));
     }
 }
+
+/// The pods of the new set may be counted by the time that the first status is written.
+#[test]
+fn the_deadline_of_a_rollout_does_not_depend_on_the_one_before() {
+    use super::super::status::status;
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let progressing = |d: &DeploymentStatus| {
+        d.conditions.iter().find(|c| c.type_ == "Progressing").map(|c| (c.reason.clone(), c.message.clone())).unwrap()
+    };
+    let mut d = deployment(3, "a", "1", "0");
+    d.spec.progress_deadline_seconds = Some(3);
+    let old = set("old", "a", 1, 3, 3, 3);
+    d.status = status(&input(&d, std::slice::from_ref(&old)), true, false);
+    assert_eq!(progressing(&d.status).0, "NewReplicaSetAvailable");
+
+    d.spec.template = template("bad");
+    let sets = [old, set("new", "bad", 2, 1, 0, 3)];
+    d.status = status(&Input { now: at(10), ..input(&d, &sets) }, true, true);
+    assert_eq!(
+        progressing(&d.status),
+        ("NewReplicaSetCreated".into(), "Created new replica set \"new\"".into()),
+        "{:?}",
+        d.status
+    );
+    assert_eq!(
+        progressing(&status(&Input { now: at(14), ..input(&d, &sets) }, true, false)).0,
+        "ProgressDeadlineExceeded"
+    );
+}

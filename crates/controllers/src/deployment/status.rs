@@ -16,8 +16,8 @@ const REPLICA_FAILURE: &str = "ReplicaFailure";
 /// Upstream's "no deadline".
 const NO_DEADLINE: i32 = i32::MAX;
 
-/// The status after this reconcile. `rolling`: progress is judged (not while paused or scaling).
-pub fn status(input: &Input<'_>, rolling: bool) -> DeploymentStatus {
+/// The status after this reconcile. `rolling`: progress is judged (not while paused or scaling); `created`: it made the new set.
+pub fn status(input: &Input<'_>, rolling: bool, created: bool) -> DeploymentStatus {
     let deployment = input.deployment;
     let sum = |count: &dyn Fn(&ReplicaSet) -> i32| input.sets.iter().map(|s| count(s)).sum::<i32>();
     let available = sum(&|s| s.status.available_replicas);
@@ -45,7 +45,7 @@ pub fn status(input: &Input<'_>, rolling: bool) -> DeploymentStatus {
     set(&mut next.conditions, AVAILABLE, status, reason, message.to_owned(), input.now);
     pause(input, &mut next.conditions);
     if rolling && has_deadline(deployment) {
-        progress(input, &mut next);
+        progress(input, &mut next, created);
     }
     match input.sets.iter().flat_map(|s| &s.status.conditions).find(|c| c.type_ == REPLICA_FAILURE) {
         Some(failure) => {
@@ -100,25 +100,22 @@ fn named(set: Option<&Arc<ReplicaSet>>, deployment: &Deployment, what: &str) -> 
     }
 }
 
-fn progress(input: &Input<'_>, next: &mut DeploymentStatus) {
+fn progress(input: &Input<'_>, next: &mut DeploymentStatus, created: bool) {
     let deployment = input.deployment;
     let new = input.new_set();
+    // A rollout begins: the deadline of the one before says nothing any more, even if pods of the new set count already.
+    let name = || new.and_then(|s| s.metadata.name.as_deref()).unwrap_or_default();
+    if created {
+        let text = format!("Created new replica set {:?}", name());
+        set(&mut next.conditions, PROGRESSING, "True", "NewReplicaSetCreated", text, input.now);
+    } else if new.is_some() && !next.conditions.iter().any(|c| c.type_ == PROGRESSING) {
+        let text = format!("Found new replica set {:?}", name());
+        set(&mut next.conditions, PROGRESSING, "True", "FoundNewReplicaSet", text, input.now);
+    }
     let current = next.conditions.iter().find(|c| c.type_ == PROGRESSING).cloned();
     let done_before = current.as_ref().is_some_and(|c| c.reason == "NewReplicaSetAvailable")
         && next.replicas == next.updated_replicas
         && deployment.status.updated_replicas == next.updated_replicas;
-    if current.is_none() {
-        let (reason, text) = match new {
-            Some(_) if deployment.status.observed_generation > 0 => {
-                ("FoundNewReplicaSet", named(new, deployment, "has been found or created; progressing"))
-            }
-            _ => (
-                "NewReplicaSetCreated",
-                format!("Created new replica set {:?}", new.and_then(|s| s.metadata.name.as_deref()).unwrap_or("")),
-            ),
-        };
-        set(&mut next.conditions, PROGRESSING, "True", reason, text, input.now);
-    }
     if done_before {
         return;
     }
