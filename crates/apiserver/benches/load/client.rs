@@ -25,21 +25,19 @@ pub struct Way {
 
 impl Way {
     pub fn read(kubeconfig: &Path, port: u16) -> Fallible<Self> {
-        let file = kube::config::Kubeconfig::read_from(kubeconfig)?;
-        let decoded = |text: Option<String>| -> Fallible<Vec<u8>> {
-            Ok(base64::engine::general_purpose::STANDARD.decode(text.ok_or("the kubeconfig lacks something")?)?)
+        let file = serde_json::to_value(kube::config::Kubeconfig::read_from(kubeconfig)?)?;
+        let decoded = |place: &str| -> Fallible<Vec<u8>> {
+            let text = file.pointer(place).and_then(serde_json::Value::as_str);
+            let text = text.ok_or_else(|| format!("{} has no {place}", kubeconfig.display()))?;
+            Ok(base64::engine::general_purpose::STANDARD.decode(text)?)
         };
-        let cluster = file.clusters.first().and_then(|c| c.cluster.clone()).ok_or("no cluster")?;
-        let user = file.auth_infos.first().and_then(|u| u.auth_info.clone()).ok_or("no user")?;
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&decoded(cluster.certificate_authority_data)?) {
+        for certificate in CertificateDer::pem_slice_iter(&decoded("/clusters/0/cluster/certificate-authority-data")?) {
             roots.add(certificate?)?;
         }
-        let chain =
-            CertificateDer::pem_slice_iter(&decoded(user.client_certificate_data)?).collect::<Result<_, _>>()?;
-        use kube::config::ExposeSecret as _;
-        let key = user.client_key_data.map(|key| key.expose_secret().to_owned());
-        let key = PrivateKeyDer::from_pem_slice(&decoded(key)?)?;
+        let chain = decoded("/users/0/user/client-certificate-data")?;
+        let chain = CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(&decoded("/users/0/user/client-key-data")?)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let mut tls = tls.with_root_certificates(roots).with_client_auth_cert(chain, key)?;
@@ -93,19 +91,24 @@ impl Connections {
         Ok(request.body(Full::new(body))?)
     }
 
-    /// The code and the size of what a request is answered with.
-    pub async fn done(&self, request: Request<Full<Bytes>>) -> Fallible<(u16, usize)> {
+    /// The size of what a request is answered with; an error with the answer unless that is a success.
+    pub async fn done(&self, request: Request<Full<Bytes>>) -> Fallible<usize> {
+        let what = format!("{} {}", request.method(), request.uri().path());
         let response = self.send(request).await?;
-        let code = response.status().as_u16();
+        let code = response.status();
         let mut body = response.into_body();
+        if !code.is_success() {
+            let text = body.collect().await?.to_bytes();
+            return Err(format!("{what}: {code} {}", String::from_utf8_lossy(&text)).into());
+        }
         let mut size = 0;
         while let Some(frame) = body.frame().await {
             size += frame?.data_ref().map_or(0, Bytes::len);
         }
-        Ok((code, size))
+        Ok(size)
     }
 
-    pub async fn get(&self, path: &str) -> Fallible<(u16, usize)> {
+    pub async fn get(&self, path: &str) -> Fallible<usize> {
         self.done(self.request("GET", path, None, Bytes::new())?).await
     }
 }

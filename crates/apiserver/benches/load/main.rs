@@ -174,7 +174,7 @@ async fn growth(binary: &Path, plots: &Path) -> Fallible {
     drop(connections);
     server.end()?;
 
-    let (mut server, connections) = start(binary, &directory.path().join("w")).await?;
+    let (server, connections) = start(binary, &directory.path().join("w")).await?;
     let load = Load::new(connections.clone());
     load.create(&server, 1_000).await?;
     let mut cpu = plot::Line::new("CPU per event, µs");

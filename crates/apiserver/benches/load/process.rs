@@ -26,6 +26,11 @@ impl Server {
         let child = spawn(binary, data, port)?;
         let mut server = Server { binary: binary.into(), data: data.into(), child, port, ready_ms: 0.0 };
         server.ready(Instant::now()).await?;
+        // What a controller would have made, and pods need.
+        let account = r#"{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"default"}}"#;
+        let connections = server.connections(1).await?;
+        let path = "/api/v1/namespaces/default/serviceaccounts";
+        connections.done(connections.request("POST", path, Some("application/json"), account.into())?).await?;
         Ok(server)
     }
 
@@ -41,10 +46,10 @@ impl Server {
     async fn ready(&mut self, begun: Instant) -> Fallible {
         loop {
             let answer = match self.connections(1).await {
-                Ok(connections) => connections.get("/readyz").await.map(|(code, _)| code),
+                Ok(connections) => connections.get("/readyz").await,
                 Err(e) => Err(e),
             };
-            if matches!(answer, Ok(200)) {
+            if answer.is_ok() {
                 self.ready_ms = begun.elapsed().as_secs_f64() * 1e3;
                 return Ok(());
             }

@@ -105,7 +105,7 @@ pub enum Start {
 
 impl Cacher {
     pub(super) fn new(layout: Layout, progress: Arc<Progress>, revision: u64) -> Self {
-        let state = State::new(revision, &layout.paths);
+        let state = State::new(revision);
         Cacher {
             head: schema::encoded::head(&layout.api_version, &layout.kind),
             layout,
@@ -176,9 +176,11 @@ impl Cacher {
         }
         let unreadable = self.unreadable.read().unwrap_or_else(PoisonError::into_inner);
         let in_scope = |key: &str| match scope {
-            super::Scope::Namespace(namespace) => key.split_once('/').is_some_and(|(own, _)| own == namespace),
+            super::Scope::Namespace(namespace) | super::Scope::Label { namespace: Some(namespace), .. } => {
+                key.split_once('/').is_some_and(|(own, _)| own == namespace)
+            }
             super::Scope::Key(one) => key == one,
-            super::Scope::All | super::Scope::Field(..) => true,
+            super::Scope::All | super::Scope::Field(..) | super::Scope::Label { namespace: None, .. } => true,
         };
         let first = unreadable.iter().find(|(key, _)| in_scope(key));
         first.map(|(key, why)| (format!("{}{key}", self.layout.prefix), why.clone()))
@@ -388,7 +390,7 @@ impl Cacher {
         let mut flow = self.flow();
         self.unreadable.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.note_unreadable(&parsed);
-        let mut fresh = State::new(revision, &self.layout.paths);
+        let mut fresh = State::new(revision);
         for (_, entry) in parsed {
             if let Ok(Some(entry)) = entry {
                 fresh.insert(entry, &self.layout.paths);

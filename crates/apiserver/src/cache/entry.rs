@@ -4,12 +4,13 @@ use super::fields::Paths;
 use super::scan::{self, FieldText, Span};
 use api::selector::Labels;
 use schema::{DecodeError, Encoded, Map, Schema};
+use std::sync::Arc;
 
 /// One version of one object. Never changed.
 #[derive(Debug)]
 pub struct Entry {
     /// `namespace/name`, or `name` of what has no namespace.
-    key: Box<str>,
+    key: Arc<str>,
     /// The store's revision of this version (of a removed object: of its removal).
     revision: u64,
     /// The item: JSON without `kind` and `apiVersion`, with the resourceVersion.
@@ -152,6 +153,10 @@ impl Entry {
 
     pub fn key(&self) -> &str {
         &self.key
+    }
+    /// The key, for an index that keeps it.
+    pub(super) fn shared_key(&self) -> Arc<str> {
+        self.key.clone()
     }
     pub fn namespace(&self) -> &str {
         self.key.split_once('/').map_or("", |(namespace, _)| namespace)

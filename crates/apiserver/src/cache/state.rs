@@ -2,6 +2,7 @@
 
 use super::entry::Entry;
 use super::fields::Paths;
+use api::selector::Labels as _;
 use imbl::OrdSet;
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -43,6 +44,12 @@ pub enum Scope {
     Key(String),
     /// Of the indexed field of a number, one value.
     Field(usize, String),
+    /// Of a label, one value; in one namespace, or in all.
+    Label {
+        key: String,
+        value: String,
+        namespace: Option<String>,
+    },
 }
 
 impl Scope {
@@ -53,15 +60,28 @@ impl Scope {
             Scope::Namespace(namespace) => entry.namespace() == namespace,
             Scope::Key(key) => entry.key() == key,
             Scope::Field(number, value) => entry.field(paths, *number) == value,
+            Scope::Label { key, value, namespace } => {
+                entry.label(key) == Some(value)
+                    && namespace.as_deref().is_none_or(|namespace| entry.namespace() == namespace)
+            }
         }
+    }
+
+    /// Whether it is an index's: objects come and go in it while they stay what they are.
+    pub fn is_indexed(&self) -> bool {
+        matches!(self, Scope::Field(..) | Scope::Label { .. })
     }
 }
 
-/// The objects by value of one field.
-#[derive(Clone, Debug)]
-struct Index {
-    field: usize,
-    terms: imbl::HashMap<String, OrdSet<ByKey>>,
+/// A set of keys in their order. Only a change of the term itself touches it, not each change of an object that has the term.
+type Keys = OrdSet<Arc<str>>;
+
+/// How an indexed field's value, and a label, are spelled among the terms. No label begins with NUL.
+fn field_term(number: usize, value: &str) -> String {
+    format!("\0{number}={value}")
+}
+fn label_term(key: &str, value: &str) -> String {
+    format!("{key}={value}")
 }
 
 /// The objects of one storage. Clones share everything.
@@ -70,15 +90,17 @@ pub struct State {
     /// The last revision that changed anything here.
     revision: u64,
     all: OrdSet<ByKey>,
-    indexes: Vec<Index>,
+    /// The objects by value of indexed fields and by labels.
+    terms: imbl::HashMap<String, Keys>,
+    /// How many objects there are in each namespace.
+    namespaces: imbl::HashMap<String, usize>,
     bytes: usize,
 }
 
 impl State {
-    pub fn new(revision: u64, paths: &Paths) -> Self {
-        let indexed = paths.fields().iter().enumerate().filter(|(_, field)| field.indexed);
-        let indexes = indexed.map(|(field, _)| Index { field, terms: imbl::HashMap::new() }).collect();
-        State { revision, all: OrdSet::new(), indexes, bytes: 0 }
+    pub fn new(revision: u64) -> Self {
+        let (terms, namespaces) = (imbl::HashMap::new(), imbl::HashMap::new());
+        State { revision, all: OrdSet::new(), terms, namespaces, bytes: 0 }
     }
 
     pub fn revision(&self) -> u64 {
@@ -89,6 +111,14 @@ impl State {
     }
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+    /// How many objects there are in a namespace.
+    pub fn len_of_namespace(&self, namespace: &str) -> usize {
+        self.namespaces.get(namespace).copied().unwrap_or(0)
+    }
+    /// How many objects have a label with this value.
+    pub fn len_of_label(&self, key: &str, value: &str) -> usize {
+        self.terms.get(&label_term(key, value)).map_or(0, OrdSet::len)
     }
     /// What the objects take in memory, about.
     pub fn bytes(&self) -> usize {
@@ -101,23 +131,29 @@ impl State {
     pub(super) fn insert(&mut self, entry: Arc<Entry>, paths: &Paths) -> Option<Arc<Entry>> {
         self.bytes += entry.size();
         let previous = self.all.insert(ByKey(entry.clone())).map(|by_key| by_key.0);
-        if let Some(previous) = &previous {
-            self.bytes -= previous.size();
+        match &previous {
+            Some(previous) => self.bytes -= previous.size(),
+            None => *self.namespaces.entry(entry.namespace().to_owned()).or_default() += 1,
         }
-        for index in &mut self.indexes {
-            let term = entry.field(paths, index.field);
-            if let Some(previous) = &previous {
-                let before = previous.field(paths, index.field);
-                if before != term {
-                    index.remove(before, previous.key());
+        let previous_of = previous.as_deref();
+        for (number, _) in paths.fields().iter().enumerate().filter(|(_, field)| field.indexed) {
+            let (before, now) = (previous_of.map(|p| p.field(paths, number)), entry.field(paths, number));
+            if before != Some(now) {
+                if let Some(before) = before {
+                    self.forget(field_term(number, before), entry.key());
+                }
+                self.note(field_term(number, now), &entry);
+            }
+        }
+        if previous_of.is_none_or(|previous| !previous.labels().eq(entry.labels())) {
+            for (key, before) in previous_of.into_iter().flat_map(Entry::labels) {
+                if entry.label(key) != Some(before) {
+                    self.forget(label_term(key, before), entry.key());
                 }
             }
-            match index.terms.get_mut(term) {
-                Some(set) => {
-                    set.insert(ByKey(entry.clone()));
-                }
-                None => {
-                    index.terms.insert(term.to_owned(), OrdSet::unit(ByKey(entry.clone())));
+            for (key, now) in entry.labels() {
+                if previous_of.and_then(|previous| previous.label(key)) != Some(now) {
+                    self.note(label_term(key, now), &entry);
                 }
             }
         }
@@ -127,10 +163,32 @@ impl State {
     pub(super) fn remove(&mut self, key: &str, paths: &Paths) -> Option<Arc<Entry>> {
         let removed = self.all.remove(key)?.0;
         self.bytes -= removed.size();
-        for index in &mut self.indexes {
-            index.remove(removed.field(paths, index.field), key);
+        if let Some(count) = self.namespaces.get_mut(removed.namespace()) {
+            *count -= 1;
+            if *count == 0 {
+                self.namespaces.remove(removed.namespace());
+            }
+        }
+        for (number, _) in paths.fields().iter().enumerate().filter(|(_, field)| field.indexed) {
+            self.forget(field_term(number, removed.field(paths, number)), key);
+        }
+        for (label, value) in removed.labels() {
+            self.forget(label_term(label, value), key);
         }
         Some(removed)
+    }
+
+    fn note(&mut self, term: String, entry: &Entry) {
+        self.terms.entry(term).or_default().insert(entry.shared_key());
+    }
+
+    fn forget(&mut self, term: String, key: &str) {
+        if let Some(keys) = self.terms.get_mut(&term) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.terms.remove(&term);
+            }
+        }
     }
 
     pub(super) fn set_revision(&mut self, revision: u64) {
@@ -143,48 +201,62 @@ impl State {
         scope: &'a Scope,
         after: Option<&str>,
     ) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + Send + 'a> {
-        let after = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.to_owned()));
-        let lower = |floor: Bound<String>| match (&after, floor) {
-            (Bound::Excluded(key), Bound::Included(floor)) if *key < floor => Bound::Included(floor),
-            (Bound::Unbounded, floor) => floor,
-            (after, _) => after.clone(),
-        };
-        fn borrowed(bound: &Bound<String>) -> Bound<&str> {
-            bound.as_ref().map(String::as_str)
-        }
         match scope {
-            Scope::All => Box::new(self.all.range::<_, str>((borrowed(&after), Bound::Unbounded)).map(|e| &e.0)),
+            Scope::All => Box::new(self.all.range::<_, str>(bounds(None, after).as_ref()).map(|e| &e.0)),
             Scope::Namespace(namespace) => {
-                let from = lower(Bound::Included(format!("{namespace}/")));
-                // '0' follows '/'.
-                let to = format!("{namespace}0");
-                if matches!(&from, Bound::Excluded(key) if *key >= to) {
+                let bounds = bounds(Some(namespace), after);
+                if bounds.is_empty() {
                     return Box::new(std::iter::empty());
                 }
-                Box::new(self.all.range::<_, str>((borrowed(&from), Bound::Excluded(to.as_str()))).map(|e| &e.0))
+                Box::new(self.all.range::<_, str>(bounds.as_ref()).map(|e| &e.0))
             }
             Scope::Key(key) => {
-                let past = matches!(&after, Bound::Excluded(after) if after >= key);
+                let past = after.is_some_and(|after| after >= key.as_str());
                 Box::new(self.get(key).filter(|_| !past).into_iter())
             }
-            Scope::Field(field, value) => {
-                let index = self.indexes.iter().find(|index| index.field == *field);
-                match index.and_then(|index| index.terms.get(value)) {
-                    Some(set) => Box::new(set.range::<_, str>((borrowed(&after), Bound::Unbounded)).map(|e| &e.0)),
-                    None => Box::new(std::iter::empty()),
-                }
-            }
+            Scope::Field(number, value) => self.having(&field_term(*number, value), None, after),
+            Scope::Label { key, value, namespace } => self.having(&label_term(key, value), namespace.as_deref(), after),
+        }
+    }
+
+    fn having<'a>(
+        &'a self,
+        term: &str,
+        namespace: Option<&str>,
+        after: Option<&str>,
+    ) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + Send + 'a> {
+        let bounds = bounds(namespace, after);
+        match self.terms.get(term) {
+            Some(keys) if !bounds.is_empty() => Box::new(keys.range::<_, str>(bounds.as_ref()).filter_map(|key| self.get(key))),
+            _ => Box::new(std::iter::empty()),
         }
     }
 }
 
-impl Index {
-    fn remove(&mut self, term: &str, key: &str) {
-        if let Some(set) = self.terms.get_mut(term) {
-            set.remove(key);
-            if set.is_empty() {
-                self.terms.remove(term);
-            }
-        }
+/// Between which keys something is.
+struct Bounds(Bound<String>, Bound<String>);
+
+/// Those of a namespace, or all; after a key, or from the first.
+fn bounds(namespace: Option<&str>, after: Option<&str>) -> Bounds {
+    // '0' follows '/'.
+    let floor = namespace.map(|namespace| format!("{namespace}/"));
+    let end = namespace.map_or(Bound::Unbounded, |namespace| Bound::Excluded(format!("{namespace}0")));
+    let start = match (after, floor) {
+        (Some(after), Some(floor)) if *after < *floor => Bound::Included(floor),
+        (Some(after), _) => Bound::Excluded(after.to_owned()),
+        (None, Some(floor)) => Bound::Included(floor),
+        (None, None) => Bound::Unbounded,
+    };
+    Bounds(start, end)
+}
+
+impl Bounds {
+    /// Trees refuse ranges that end before they begin.
+    fn is_empty(&self) -> bool {
+        matches!((&self.0, &self.1), (Bound::Excluded(start), Bound::Excluded(end)) if start >= end)
+    }
+
+    fn as_ref(&self) -> (Bound<&str>, Bound<&str>) {
+        (self.0.as_ref().map(String::as_str), self.1.as_ref().map(String::as_str))
     }
 }

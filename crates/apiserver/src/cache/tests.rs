@@ -59,7 +59,7 @@ fn keys(state: &State, scope: &Scope, after: Option<&str>) -> Vec<String> {
 #[test]
 fn a_state_is_ranged_by_scope() {
     let paths = Paths::of(row("", "pods"));
-    let mut state = State::new(0, &paths);
+    let mut state = State::new(0);
     for (i, key) in ["a/x", "a/y", "a-b/x", "b/x"].iter().enumerate() {
         state.insert(simple(key, i as u64 + 1, if i % 2 == 0 { "n0" } else { "n1" }), &paths);
     }
@@ -239,9 +239,24 @@ mod model {
 
                 let by_node = Filter::of(Scope::Field(field, format!("n{node}")));
                 let labels = api::selector::LabelSelector::parse(&format!("l={label}")).expect("a selector");
-                let by_label = Filter { labels, ..Filter::of(Scope::Namespace("a".into())) };
+                let by_label = Filter { labels: labels.clone(), ..Filter::of(Scope::Namespace("a".into())) };
+                let of_label = |namespace: Option<&str>| Filter {
+                    labels: labels.clone(),
+                    ..Filter::of(Scope::Label { key: "l".into(), value: label.to_string(), namespace: namespace.map(str::to_owned) })
+                };
+                let (indexed, indexed_in_a) = (of_label(None), of_label(Some("a")));
+                for filter in [&indexed, &indexed_in_a] {
+                    let found: Vec<String> = past.range(&filter.scope, None).map(|e| e.key().to_owned()).collect();
+                    let inside = |k: &str| filter == &indexed || k.starts_with("a/");
+                    let wanted: Vec<String> = state.iter().filter(|(k, (.., l))| *l == label && inside(k)).map(|(k, _)| k.clone()).collect();
+                    prop_assert_eq!(found, wanted);
+                }
+                prop_assert_eq!(past.len_of_label("l", &label.to_string()), state.values().filter(|(.., l)| *l == label).count());
+                prop_assert_eq!(past.len_of_namespace("a"), state.keys().filter(|k| k.starts_with("a/")).count());
                 for (filter, sees) in [
-                    (by_node, Box::new(move |_: &str, n: usize, _: usize| n == node) as Box<dyn Fn(&str, usize, usize) -> bool>),
+                    (indexed.clone(), Box::new(move |_: &str, _: usize, l: usize| l == label) as Box<dyn Fn(&str, usize, usize) -> bool>),
+                    (indexed_in_a.clone(), Box::new(move |k: &str, _: usize, l: usize| k.starts_with("a/") && l == label)),
+                    (by_node, Box::new(move |_: &str, n: usize, _: usize| n == node)),
                     (by_label, Box::new(move |k: &str, _: usize, l: usize| k.starts_with("a/") && l == label)),
                 ] {
                     let seen = |state: &BTreeMap<String, (u64, usize, usize)>| -> Told {

@@ -4,7 +4,7 @@ use super::change::{Change, ChangeKind};
 use super::entry::Entry;
 use super::fields::Paths;
 use super::state::Scope;
-use api::selector::LabelSelector;
+use api::selector::{LabelSelector, Labels as _};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -178,8 +178,9 @@ pub(super) struct Watchers {
     groups: HashMap<u64, Group>,
     by_filter: HashMap<Filter, u64>,
     by_scope: HashMap<Scope, Vec<u64>>,
-    /// How many watchers ask by each indexed field.
+    /// How many watchers ask by each indexed field, and by each label.
     by_field: Vec<(usize, usize)>,
+    by_label: HashMap<String, usize>,
     last: u64,
 }
 
@@ -198,11 +199,13 @@ impl Watchers {
     pub(super) fn add(&mut self, filter: Filter, mailbox: Arc<Mailbox>) -> Registration {
         self.last += 1;
         let member = self.last;
-        if let Scope::Field(field, _) = filter.scope {
-            match self.by_field.iter_mut().find(|(number, _)| *number == field) {
+        match &filter.scope {
+            Scope::Field(field, _) => match self.by_field.iter_mut().find(|(number, _)| number == field) {
                 Some((_, count)) => *count += 1,
-                None => self.by_field.push((field, 1)),
-            }
+                None => self.by_field.push((*field, 1)),
+            },
+            Scope::Label { key, .. } => *self.by_label.entry(key.clone()).or_default() += 1,
+            Scope::All | Scope::Namespace(_) | Scope::Key(_) => {}
         }
         let group = match self.by_filter.get(&filter) {
             Some(group) => *group,
@@ -226,13 +229,24 @@ impl Watchers {
         if group.members.remove(&registration.member).is_none() {
             return;
         }
-        if let Scope::Field(field, _) = group.filter.scope
-            && let Some(at) = self.by_field.iter().position(|(number, _)| *number == field)
-        {
-            self.by_field[at].1 -= 1;
-            if self.by_field[at].1 == 0 {
-                self.by_field.swap_remove(at);
+        match &group.filter.scope {
+            Scope::Field(field, _) => {
+                if let Some(at) = self.by_field.iter().position(|(number, _)| number == field) {
+                    self.by_field[at].1 -= 1;
+                    if self.by_field[at].1 == 0 {
+                        self.by_field.swap_remove(at);
+                    }
+                }
             }
+            Scope::Label { key, .. } => {
+                if let Some(count) = self.by_label.get_mut(key) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.by_label.remove(key);
+                    }
+                }
+            }
+            Scope::All | Scope::Namespace(_) | Scope::Key(_) => {}
         }
         if group.members.is_empty()
             && let Some(group) = self.groups.remove(&registration.group)
@@ -268,11 +282,34 @@ impl Watchers {
                 }
             }
         }
+        if self.by_label.is_empty() {
+            return;
+        }
+        for (key, now) in change.entry.labels().filter(|(key, _)| self.by_label.contains_key(*key)) {
+            self.tell_label(key, now, change, paths);
+        }
+        let previous = change.previous.as_deref();
+        let labels = previous.into_iter().flat_map(Entry::labels).filter(|(key, _)| self.by_label.contains_key(*key));
+        for (key, before) in labels.filter(|(key, before)| change.entry.label(key) != Some(before)) {
+            self.tell_label(key, before, change, paths);
+        }
+    }
+
+    fn tell_label(&self, key: &str, value: &str, change: &Arc<Change>, paths: &Paths) {
+        let mut scope = Scope::Label { key: key.to_owned(), value: value.to_owned(), namespace: None };
+        self.tell_scope(&scope, change, paths);
+        let own = change.entry.namespace();
+        if let Scope::Label { namespace, .. } = &mut scope
+            && !own.is_empty()
+        {
+            *namespace = Some(own.to_owned());
+            self.tell_scope(&scope, change, paths);
+        }
     }
 
     fn tell_scope(&self, scope: &Scope, change: &Arc<Change>, paths: &Paths) {
         for group in self.by_scope.get(scope).into_iter().flatten().filter_map(|id| self.groups.get(id)) {
-            let kind = if matches!(scope, Scope::Field(..)) || group.filter.selects() {
+            let kind = if scope.is_indexed() || group.filter.selects() {
                 change.seen(|entry| group.filter.sees(entry, paths))
             } else {
                 Some(change.kind)

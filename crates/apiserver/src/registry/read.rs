@@ -60,7 +60,8 @@ impl Registry {
                 Ok(state) => Ok((state, revision)),
                 Err(_) => {
                     let mut status = Status::expired(TOO_OLD);
-                    status.details_mut().continue_token = Token { revision: None, after: token.after.clone() }.encode();
+                    status.details_mut().continue_token =
+                        Token { revision: None, after: token.after.clone(), seen: None }.encode();
                     Err(status)
                 }
             };
@@ -114,10 +115,14 @@ impl Registry {
         }
         let mut listed = Listed { entries, revision, next: String::new(), remaining: None };
         if more && let Some(last) = listed.entries.last() {
-            if !selects {
-                listed.remaining = Some(remaining(&state, &filter.scope, last.key(), after, listed.entries.len()));
+            let seen =
+                options.token.as_ref().map_or(Some(0), |token| token.seen).map(|seen| seen + listed.entries.len());
+            if !selects && let Some(all) = size(&state, &filter.scope) {
+                // Only within one consistent state is what was seen before a part of what there is.
+                let seen = seen.unwrap_or_else(|| all - state.range(&filter.scope, Some(last.key())).count());
+                listed.remaining = all.checked_sub(seen);
             }
-            listed.next = Token { revision: Some(revision), after: last.key().to_owned() }.encode();
+            listed.next = Token { revision: Some(revision), after: last.key().to_owned(), seen }.encode();
             cacher.pin(&state, revision);
         }
         Ok(listed)
@@ -156,9 +161,11 @@ impl Registry {
     }
 }
 
-fn remaining(state: &State, scope: &Scope, last: &str, after: Option<&str>, taken: usize) -> usize {
-    match (scope, after) {
-        (Scope::All, None) => state.len() - taken,
-        _ => state.range(scope, Some(last)).count(),
+/// How many objects are in a scope; `None` for one that selects, of which upstream does not tell how many remain.
+fn size(state: &State, scope: &Scope) -> Option<usize> {
+    match scope {
+        Scope::All => Some(state.len()),
+        Scope::Namespace(namespace) => Some(state.len_of_namespace(namespace)),
+        Scope::Key(_) | Scope::Field(..) | Scope::Label { .. } => None,
     }
 }

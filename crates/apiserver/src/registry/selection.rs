@@ -3,7 +3,7 @@
 use super::Served;
 use crate::cache::{Cacher, Filter, Scope};
 use api::Status;
-use api::selector::{FieldSelector, LabelSelector};
+use api::selector::{FieldSelector, LabelSelector, Operator};
 
 /// Reads both selectors for the objects of a resource, in a namespace (empty: all).
 ///
@@ -58,12 +58,22 @@ pub fn filter(
                     filter.namespace.clone_from(namespace);
                     Scope::Field(number, value)
                 }
-                (None, Some(namespace)) => Scope::Namespace(namespace.clone()),
-                (None, None) => Scope::All,
+                (None, namespace) => match rarest_label(cacher, &filter.labels) {
+                    Some((key, value)) => Scope::Label { key, value, namespace: namespace.clone() },
+                    None => namespace.clone().map_or(Scope::All, Scope::Namespace),
+                },
             }
         }
     };
     Ok(filter)
+}
+
+/// Of the labels that must have one value, the one that the fewest objects have.
+fn rarest_label(cacher: &Cacher, labels: &LabelSelector) -> Option<(String, String)> {
+    let exact = labels.requirements().iter().filter(|r| r.operator == Operator::In && r.values.len() == 1);
+    let state = cacher.now().0;
+    let rarest = exact.min_by_key(|r| state.len_of_label(&r.key, &r.values[0]))?;
+    Some((rarest.key.clone(), rarest.values[0].clone()))
 }
 
 fn key_scope(filter: &mut Filter, indexed: &mut Option<(usize, String)>, key: String) -> Scope {

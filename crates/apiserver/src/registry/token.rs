@@ -14,6 +14,8 @@ pub struct Token {
     pub revision: Option<u64>,
     /// The key after which it goes on.
     pub after: String,
+    /// How many objects of that state came before, if that was counted: so that those that remain need not be.
+    pub seen: Option<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -21,6 +23,9 @@ struct Wire {
     v: String,
     rv: i64,
     start: String,
+    /// Ours alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<usize>,
 }
 
 impl Token {
@@ -29,6 +34,7 @@ impl Token {
             v: VERSION.to_owned(),
             rv: self.revision.map_or(-1, u64::cast_signed),
             start: format!("{}\0", self.after),
+            seen: self.seen,
         };
         // A struct of strings and numbers always has a JSON.
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&wire).unwrap_or_default())
@@ -50,7 +56,12 @@ impl Token {
         let Some(after) = wire.start.strip_suffix('\0').filter(|after| !after.is_empty()) else {
             return Err(invalid("encoded start key empty (version meta.k8s.io/v1)"));
         };
-        Ok(Token { revision: u64::try_from(wire.rv).ok(), after: after.trim_start_matches('/').to_owned() })
+        let revision = u64::try_from(wire.rv).ok();
+        Ok(Token {
+            revision,
+            after: after.trim_start_matches('/').to_owned(),
+            seen: wire.seen.filter(|_| revision.is_some()),
+        })
     }
 }
 
@@ -61,8 +72,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_survive(revision in proptest::option::of(1_u64..i64::MAX as u64), after in "[a-z0-9.-]{1,20}(/[a-z0-9.-]{1,20})?") {
-            let token = Token { revision, after };
+        fn tokens_survive(revision in proptest::option::of(1_u64..i64::MAX as u64), after in "[a-z0-9.-]{1,20}(/[a-z0-9.-]{1,20})?", seen in proptest::option::of(0..1_000_000_usize)) {
+            let token = Token { revision, after, seen: seen.filter(|_| revision.is_some()) };
             prop_assert_eq!(Token::decode(&token.encode()).expect("our own"), token);
         }
 
