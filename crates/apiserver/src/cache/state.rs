@@ -227,7 +227,9 @@ impl State {
     ) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + Send + 'a> {
         let bounds = bounds(namespace, after);
         match self.terms.get(term) {
-            Some(keys) if !bounds.is_empty() => Box::new(keys.range::<_, str>(bounds.as_ref()).filter_map(|key| self.get(key))),
+            Some(keys) if !bounds.is_empty() => {
+                Box::new(keys.range::<_, str>(bounds.as_ref()).filter_map(|key| self.get(key)))
+            }
             _ => Box::new(std::iter::empty()),
         }
     }
