@@ -38,6 +38,8 @@ fix: install-build ## Mends formatting and what clippy can mend
 bench: release install-test ## Measures, and prints the peers' figures beside ours
 	scripts/bench dist/pilothouse
 	RUSTFLAGS="$(STATIC)" cargo bench --locked -p pilothouse-store --bench face --target $(TARGET)
+	RUSTFLAGS="$(STATIC)" cargo bench --locked -p pilothouse-apiserver --bench load --target $(TARGET) -- --binary "$(CURDIR)/dist/pilothouse"
+	RUSTFLAGS="$(STATIC)" cargo bench --locked -p pilothouse-apiserver --bench load --target $(TARGET) -- --binary "$(CURDIR)/dist/pilothouse" --growth "$(CURDIR)/target/bench"
 
 release: install-build ## Writes dist/pilothouse: one static executable, stripped, and its systemd unit
 	RUSTFLAGS="$(STATIC)" cargo build --release --locked -p pilothouse --target $(TARGET)

@@ -21,8 +21,8 @@ use crate::authz::rbac::rule::PolicyRule;
 use crate::authz::rbac::{self, Rbac};
 use crate::authz::reviews::{AccessReview, SelfSubjectReview, SelfSubjectRulesReview, TokenReview, Whose};
 use crate::authz::{Authorizer, Union};
-use crate::bootstrap::{self, BootstrapError, FrontProxy};
-use crate::cache::{Cacher, Change, ChangeKind, Observer};
+use crate::bootstrap::{self, BootstrapError, FrontProxy, Presence};
+use crate::cache::{Cacher, Chain, Change, ChangeKind, Observer};
 use crate::context::Context;
 use crate::limit::MaxInFlight;
 use crate::lookup::{FromCaches, Lookup};
@@ -39,8 +39,11 @@ use crate::user::UserInfo;
 use api::{GroupResource, Status};
 use async_trait::async_trait;
 use schema::Map;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
+use tokio::sync::watch;
 
 /// Who may do what, where addresses come from, and how kubelets are reached.
 pub struct Settings {
@@ -116,6 +119,8 @@ pub struct Secured {
     pub clients: Arc<ClientCertificates>,
     /// Takes another client certificate: [`Kubelets::replace`].
     pub kubelets: Option<Arc<Kubelets>>,
+    /// This server among those that the Service `kubernetes` leads to: [`Presence::withdraw`] at its end.
+    pub presence: Option<Arc<Presence>>,
     /// How many of the first objects had to be written.
     pub written: usize,
 }
@@ -128,8 +133,14 @@ pub struct Secured {
 /// A certificate or plugin name that cannot be used, or a store that does not take the first objects.
 pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secured, SecurityError> {
     let objects: Arc<dyn Lookup> = Arc::new(FromCaches::new(registry.caches().clone()));
-    let written = bootstrap::ensure(&**registry.store(), registry.caches(), &settings.bootstrap).await?;
-    keep_first_objects(registry, settings.bootstrap.clone());
+    let presence = match settings.bootstrap.advertised.clone() {
+        Some(advertised) => Some(Presence::begin(advertised, registry.store()).await.map_err(BootstrapError::from)?),
+        None => None,
+    };
+    let servers = presence.as_ref().map(|presence| presence.servers());
+    let known = servers.as_ref().map_or_else(Vec::new, |servers| servers.borrow().clone());
+    let written = bootstrap::ensure(&**registry.store(), registry.caches(), &settings.bootstrap, &known).await?;
+    keep_first_objects(registry, settings.bootstrap.clone(), servers);
     let (rbac, authorizer) = authorizer(registry, &settings.authorization);
     let tokens = Tokens::new(settings.tokens, objects.clone());
     let bearer: Arc<dyn TokenAuthenticator> = {
@@ -201,11 +212,18 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     registry.install(hooks);
     let documents = documents(&tokens);
     let security = Security { authenticator, authorizer, audit: settings.audit, limit: settings.limit };
-    Ok(Secured { security, documents, tokens, clients, kubelets, written })
+    Ok(Secured { security, documents, tokens, clients, kubelets, presence, written })
 }
 
-/// Mends the first objects when somebody takes from them what the cluster lives by.
-fn keep_first_objects(registry: &Arc<Registry>, settings: bootstrap::Settings) {
+/// After the first objects could not be mended.
+const MEND_AGAIN: Duration = Duration::from_secs(1);
+
+/// Mends the first objects when somebody takes from them what the cluster lives by, and when servers come and go.
+fn keep_first_objects(
+    registry: &Arc<Registry>,
+    settings: bootstrap::Settings,
+    mut servers: Option<watch::Receiver<Vec<IpAddr>>>,
+) {
     let notify = Arc::new(tokio::sync::Notify::new());
     for (group, plural) in
         [("", "services"), ("", "endpoints"), ("discovery.k8s.io", "endpointslices"), ("", "configmaps")]
@@ -215,10 +233,25 @@ fn keep_first_objects(registry: &Arc<Registry>, settings: bootstrap::Settings) {
     let registry = Arc::downgrade(registry);
     tokio::spawn(async move {
         loop {
-            notify.notified().await;
+            let others = async {
+                let changed = match &mut servers {
+                    Some(servers) => servers.changed().await.is_ok(),
+                    None => false,
+                };
+                if !changed {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = notify.notified() => {}
+                () = others => {}
+            }
             let Some(registry) = registry.upgrade() else { return };
-            if let Err(error) = bootstrap::ensure(&**registry.store(), registry.caches(), &settings).await {
-                tracing::warn!(%error, "the first objects could not be mended");
+            let known = servers.as_mut().map_or_else(Vec::new, |servers| servers.borrow_and_update().clone());
+            if let Err(error) = bootstrap::ensure(&**registry.store(), registry.caches(), &settings, &known).await {
+                tracing::warn!(error = %Chain(&error), "the first objects could not be mended: it is tried again");
+                tokio::time::sleep(MEND_AGAIN).await;
+                notify.notify_one();
             }
         }
     });

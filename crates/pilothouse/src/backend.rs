@@ -132,6 +132,11 @@ impl Backend {
         Ok(Self::Etcd(options.with_prefix(&args.etcd_prefix)?))
     }
 
+    /// Whether other servers can use it at the same time.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Etcd(_))
+    }
+
     /// What all keys begin with where they are stored.
     pub fn prefix(&self) -> &str {
         match self {

@@ -446,7 +446,8 @@ fn components_run_alone_and_survive_kill_9() -> Fallible<()> {
     ];
     let before = kubectl.get(&containers)?;
     server.kill()?;
-    assert!(answers(&format!("{ip}:80")), "the Service answers without an API server");
+    // One try could fail for want of CPU alone: a best-effort container has the smallest share of it.
+    until("the Service answers without an API server", || Ok(answers(&format!("{ip}:80")).then_some(())))?;
     let mut server = Process::start(dir, "apiserver", &apiserver(port))?;
     server.says("kube-apiserver is running")?;
     second.kill()?;
@@ -469,7 +470,7 @@ fn components_run_alone_and_survive_kill_9() -> Fallible<()> {
     kubectl.until(&ready, |t| t == "2")?;
     let after = kubectl.get(&containers)?;
     assert!(before.lines().all(|line| after.contains(line)), "{before}\n{after}");
-    assert!(answers(&format!("{ip}:80")));
+    until("the Service answers after all were killed", || Ok(answers(&format!("{ip}:80")).then_some(())))?;
     until("DNS knows the Service again", || {
         Ok(resolves(&resolver, "web.default.svc.cluster.local", &ip)?.then_some(()))
     })?;

@@ -84,10 +84,17 @@ def scale_and_status_are_changed_on_their_own():
     apps.create_namespaced_deployment("default", deployment("scaled", paused=True))
     scale = apps.read_namespaced_deployment_scale("scaled", "default")
     same((scale.spec.replicas, scale.status.selector), (None, "app=scaled"))
-    scale = apps.patch_namespaced_deployment_scale("scaled", "default", {"spec": {"replicas": 0}})
-    scale.spec.replicas = 0
-    scale = apps.replace_namespaced_deployment_scale("scaled", "default", scale)
-    same(scale.kind, "Scale")
+    apps.patch_namespaced_deployment_scale("scaled", "default", {"spec": {"replicas": 0}})
+
+    def replaced():
+        # Between reading and replacing, the Deployment's controller may have written.
+        fresh = apps.read_namespaced_deployment_scale("scaled", "default")
+        try:
+            return apps.replace_namespaced_deployment_scale("scaled", "default", fresh)
+        except client.ApiException as e:
+            same(e.status, 409)
+
+    same(until("the scale is replaced", replaced).kind, "Scale")
     core.create_namespaced_resource_quota("default", client.V1ResourceQuota(
         metadata=META(name="status"), spec=client.V1ResourceQuotaSpec(hard={"count/widgets.example.com": "1"})))
     got = core.patch_namespaced_resource_quota_status("status", "default", {

@@ -4,9 +4,11 @@
 mod flow_control;
 mod objects;
 pub mod rbac;
+mod servers;
 mod services;
 
 pub use objects::FrontProxy;
+pub use servers::Presence;
 pub use services::{Advertised, dns_endpoint_slice};
 
 use crate::cache::{Cacher, Caches, NotReached};
@@ -129,7 +131,7 @@ fn step(wanted: &Wanted, existing: Option<&Map>) -> Step {
     }
 }
 
-fn wanted(settings: &Settings, now: &str) -> Vec<Wanted> {
+fn wanted(settings: &Settings, servers: &[IpAddr], now: &str) -> Vec<Wanted> {
     let mut all = objects::namespaces();
     all.extend(objects::priority_classes());
     all.extend(flow_control::flow_control());
@@ -140,21 +142,26 @@ fn wanted(settings: &Settings, now: &str) -> Vec<Wanted> {
         all.push(objects::service_cidr(&settings.service_ranges, now));
     }
     all.push(objects::extension_authentication(&settings.client_ca, settings.front_proxy.as_ref()));
-    all.extend(settings.advertised.as_ref().map(services::kubernetes).unwrap_or_default());
+    all.extend(settings.advertised.as_ref().map(|at| services::kubernetes(at, servers)).unwrap_or_default());
     all.extend(settings.dns.map(services::kube_dns).unwrap_or_default());
     all
 }
 
-/// Makes and mends the first objects.
+/// Makes and mends the first objects. `servers` are whom the Service `kubernetes` leads to, if it is kept: not none then.
 ///
 /// Returns how many were written; they are in the caches then.
 ///
 /// # Errors
 /// Those of the store, and when other servers keep getting in the way.
-pub async fn ensure(store: &dyn Store, caches: &Caches, settings: &Settings) -> Result<usize, BootstrapError> {
+pub async fn ensure(
+    store: &dyn Store,
+    caches: &Caches,
+    settings: &Settings,
+    servers: &[IpAddr],
+) -> Result<usize, BootstrapError> {
     let now = Timestamp::now();
     let shown = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let wanted = wanted(settings, &shown);
+    let wanted = wanted(settings, servers, &shown);
     let mut written = 0;
     for _ in 0..TRIES {
         let mut batch: Vec<Change> = Vec::new();

@@ -1,4 +1,4 @@
-//! The Services that are there from the start: `kubernetes`, which is this server, and `kube-dns`.
+//! The Services that are there from the start: `kubernetes`, which is the servers, and `kube-dns`.
 
 use super::{Keep, Wanted};
 use crate::allocator::range::Family;
@@ -12,6 +12,8 @@ pub struct Advertised {
     pub port: u16,
     /// The first address of the service range.
     pub cluster_ip: IpAddr,
+    /// Other servers may share the store: each tells there that it is there, and the Service leads to all.
+    pub shared: bool,
 }
 
 fn object(namespace: &str, name: &str) -> Map {
@@ -55,23 +57,34 @@ fn claim(namespace: &str, name: &str, address: IpAddr) -> Wanted {
     Wanted::new("networking.k8s.io", "v1", "ipaddresses", claim, Keep::Absent)
 }
 
-/// The Service `kubernetes`, the claim of its address, and its one endpoint in both forms.
-pub(super) fn kubernetes(at: &Advertised) -> Vec<Wanted> {
+/// Endpoints of one subset.
+pub(super) fn endpoints(namespace: &str, name: &str, addresses: &[IpAddr], port: Option<Map>) -> Map {
+    let addresses = addresses.iter().map(|address| {
+        let mut map = Map::new();
+        map.insert("ip", address.to_string());
+        Value::Map(map)
+    });
+    let mut subset = Map::new();
+    subset.insert("addresses", addresses.collect::<Vec<_>>());
+    if let Some(port) = port {
+        subset.insert("ports", vec![Value::Map(port)]);
+    }
+    let mut endpoints = object(namespace, name);
+    endpoints.insert("subsets", vec![Value::Map(subset)]);
+    endpoints
+}
+
+/// The Service `kubernetes`, the claim of its address, and its endpoints in both forms: the servers, all at this one's port.
+pub(super) fn kubernetes(at: &Advertised, servers: &[IpAddr]) -> Vec<Wanted> {
     let (namespace, name) = ("default", "kubernetes");
     let mut https = port("https", 443, "TCP");
     https.insert("targetPort", i64::from(at.port));
     let mut own = service(namespace, name, at.cluster_ip, vec![https]);
     own.set_at(&["metadata", "labels", "component"], "apiserver");
     own.set_at(&["metadata", "labels", "provider"], "kubernetes");
-    let mut address = Map::new();
-    address.insert("ip", at.address.to_string());
-    let mut subset = Map::new();
-    subset.insert("addresses", vec![Value::Map(address)]);
-    subset.insert("ports", vec![Value::Map(port("https", at.port, "TCP"))]);
-    let mut endpoints = object(namespace, name);
+    let mut endpoints = endpoints(namespace, name, servers, Some(port("https", at.port, "TCP")));
     endpoints.set_at(&["metadata", "labels", "endpointslice.kubernetes.io/skip-mirror"], "true");
-    endpoints.insert("subsets", vec![Value::Map(subset)]);
-    let mut slice = endpoint_slice(namespace, name, name, &[at.address], None);
+    let mut slice = endpoint_slice(namespace, name, name, servers, None);
     slice.insert("ports", vec![Value::Map(port("https", at.port, "TCP"))]);
     vec![
         claim(namespace, name, at.cluster_ip),

@@ -11,12 +11,18 @@ fn settings() -> Settings {
             address: "192.0.2.1".parse().expect("an address"),
             port: 6443,
             cluster_ip: "10.96.0.1".parse().expect("an address"),
+            shared: false,
         }),
         service_ranges: vec!["10.96.0.0/16".into()],
         dns: Some("10.96.0.10".parse().expect("an address")),
         client_ca: "PEM".into(),
         front_proxy: None,
     }
+}
+
+/// Whom `kubernetes` leads to when there is one server.
+fn alone(settings: &Settings) -> Vec<IpAddr> {
+    settings.advertised.iter().map(|at| at.address).collect()
 }
 
 fn read(registry: &Registry, group: &str, plural: &str, key: &str) -> Map {
@@ -30,11 +36,11 @@ async fn everything_is_made_once() {
     let opened = opened().await;
     let (store, registry) = (&opened.store, &opened.registry);
     let caches = registry.caches();
-    let written = ensure(&**store, caches, &settings()).await.expect("made");
+    let written = ensure(&**store, caches, &settings(), &alone(&settings())).await.expect("made");
     assert_eq!(written, 4 + 2 + (8 + 13) + 134 + 1 + 1 + 4 + 2);
     let before = store.status().await.expect("a status").revision;
     assert!(before <= 4, "a few transactions, not {before}");
-    assert_eq!(ensure(&**store, caches, &settings()).await.expect("kept"), 0);
+    assert_eq!(ensure(&**store, caches, &settings(), &alone(&settings())).await.expect("kept"), 0);
     assert_eq!(store.status().await.expect("a status").revision, before);
 
     let service = read(registry, "", "services", "default/kubernetes");
@@ -57,13 +63,17 @@ async fn what_differs_is_mended_and_what_is_anothers_stays() {
     let opened = opened().await;
     let (store, registry) = (&opened.store, &opened.registry);
     let caches = registry.caches();
-    ensure(&**store, caches, &settings()).await.expect("made");
+    ensure(&**store, caches, &settings(), &alone(&settings())).await.expect("made");
     let mut moved = settings();
     if let Some(at) = &mut moved.advertised {
         at.address = "192.0.2.2".parse().expect("an address");
     }
     moved.client_ca = "OTHER".into();
-    assert_eq!(ensure(&**store, caches, &moved).await.expect("mended"), 3, "both forms of the endpoint, and the CA");
+    assert_eq!(
+        ensure(&**store, caches, &moved, &alone(&moved)).await.expect("mended"),
+        3,
+        "both forms of the endpoint, and the CA"
+    );
     let endpoints = read(registry, "", "endpoints", "default/kubernetes");
     let subset = endpoints.at(&["subsets"]).and_then(Value::as_list).and_then(|s| s[0].as_map()).expect("a subset");
     let address = subset.get("addresses").and_then(Value::as_list).and_then(|a| a[0].as_map()).expect("an address");
@@ -83,7 +93,7 @@ async fn marked_levels_follow_the_server_and_others_stay() {
     let opened = opened().await;
     let (store, registry) = (&opened.store, &opened.registry);
     let caches = registry.caches();
-    ensure(&**store, caches, &settings()).await.expect("made");
+    ensure(&**store, caches, &settings(), &alone(&settings())).await.expect("made");
     let (group, plural) = ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations");
     let row = schema::resource::get(group, "v1", plural).expect("a row");
     let change = async |name: &str, marked: &str| {
@@ -97,7 +107,7 @@ async fn marked_levels_follow_the_server_and_others_stay() {
     };
     change("system", "true").await;
     change("workload-low", "false").await;
-    assert_eq!(ensure(&**store, caches, &settings()).await.expect("mended"), 1);
+    assert_eq!(ensure(&**store, caches, &settings(), &alone(&settings())).await.expect("mended"), 1);
     let shares = |name: &str| {
         let level = read(registry, group, plural, name);
         level.at(&["spec", "limited", "nominalConcurrencyShares"]).and_then(Value::as_i64)

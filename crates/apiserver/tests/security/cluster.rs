@@ -88,6 +88,7 @@ pub async fn start_with(options: Options) -> Cluster {
                 address: "192.0.2.1".parse().expect("an address"),
                 port: 6443,
                 cluster_ip: range.nth(1).expect("an address"),
+                shared: false,
             }),
             service_ranges: vec![range.as_str().to_owned()],
             dns: range.nth(10),

@@ -8,7 +8,7 @@ use crate::supervisor::Component;
 use anyhow::{Context, Result};
 use apiserver::allocator::range::{AddressRange, PortRange};
 use apiserver::authn::union::Anonymous;
-use apiserver::bootstrap::{self, Advertised};
+use apiserver::bootstrap::{self, Advertised, Presence};
 use apiserver::limit::MaxInFlight;
 use apiserver::registry::Registry;
 use apiserver::security::{self, KubeletSettings, Mode};
@@ -26,6 +26,7 @@ use kube::client::Body;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::util::MapRequest;
@@ -33,6 +34,8 @@ use tower::util::MapRequest;
 /// Upstream's defaults.
 const READING: usize = 400;
 const WRITING: usize = 200;
+/// How long the store may take at the end to be told that this server is gone.
+const WITHDRAWAL: Duration = Duration::from_secs(2);
 
 /// What an API server is started with.
 pub struct Plan {
@@ -52,6 +55,7 @@ pub struct Plan {
 pub struct ControlPlane {
     server: Arc<ApiServer>,
     kubelets: Option<Arc<Kubelets>>,
+    presence: Option<Arc<Presence>>,
     tokens: Arc<Tokens>,
     /// PEM of the authorities that kubelets' certificates are of.
     kubelet_authorities: Vec<u8>,
@@ -69,6 +73,7 @@ pub fn plan(settings: &Settings, pki: &Pki) -> Result<Plan> {
         address: settings.node_ip,
         port: settings.api.port(),
         cluster_ip: settings.args.service_cidr.nth(1).into(),
+        shared: settings.backend.is_shared(),
     };
     let security = security::Settings {
         client_ca: ca.clone().into_bytes(),
@@ -152,6 +157,7 @@ impl ControlPlane {
         Ok(ControlPlane {
             server,
             kubelets: secured.kubelets,
+            presence: secured.presence,
             tokens: secured.tokens,
             kubelet_authorities,
             serving: Mutex::new(Some(serving)),
@@ -185,8 +191,15 @@ impl ControlPlane {
         self.ended.cancelled().await;
     }
 
-    /// Waits for open requests, then closes the store.
+    /// Takes the server from the Service `kubernetes`, waits for open requests, then closes the store.
     pub async fn stop(&self) {
+        if let Some(presence) = &self.presence {
+            // Without the store, the lease ends by itself.
+            let withdrawn = presence.withdraw(&**self.server.registry().store());
+            if tokio::time::timeout(WITHDRAWAL, withdrawn).await.is_err() {
+                tracing::warn!("the store does not answer: other servers still count this one for a while");
+            }
+        }
         let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(serving) = serving
             && let Err(e) = serving.await
@@ -277,9 +290,9 @@ pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) ->
         controllers: vec!["*".to_owned()],
         root_ca: pki.ca_pem()?,
         cluster_cidr: Some((settings.args.pod_cidr.address, settings.args.pod_cidr.prefix, 24)),
-        node_monitor_grace: std::time::Duration::from_secs(50),
+        node_monitor_grace: Duration::from_secs(50),
         authority: Some(Arc::new(pki.clone())),
-        signing_duration: std::time::Duration::from_hours(365 * 24),
+        signing_duration: Duration::from_hours(365 * 24),
         tokens: Some(Arc::new(SecretTokens(plane.tokens.clone()))),
     };
     let plane = plane.clone();

@@ -433,13 +433,15 @@ impl ApiserverArgs {
             None => None,
         };
         let shown_ca = String::from_utf8(client_ca.clone()).context("--client-ca-file is not PEM")?;
+        let backend = self.backend(place)?;
         let advertise = (self.endpoint_reconciler_type != "none").then_some(Advertised {
             address: advertised,
             port,
             cluster_ip: first,
+            shared: backend.is_shared(),
         });
         let plan = Plan {
-            backend: self.backend(place)?,
+            backend,
             face: self.face.clone(),
             encryption: self.encryption.clone(),
             security: security::Settings {
