@@ -36,7 +36,7 @@ use std::time::Duration;
 
 pub use config::{ClientCa, Config, ContainerLogs, Eviction, ImageGc, Serving, Threshold};
 pub use error::Error;
-pub use run::run;
+pub use run::{run, run_until};
 
 /// The waits between attempts to watch: short first, so that a start together with the API server
 /// costs nothing, then up to ten seconds.

@@ -50,7 +50,7 @@ use crate::{
 const RELIST: Duration = Duration::from_secs(300);
 /// The same for runtimes that don't report.
 const RELIST_OFTEN: Duration = Duration::from_secs(1);
-/// How long the end waits for what the runtime was asked to do.
+/// How long the process' end waits for what the runtime was asked to do.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Runs a kubelet until `shutdown`. Its pods go on running when it ends, and the next one takes
@@ -59,7 +59,20 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// # Errors
 /// When it cannot start: no cgroups, a port that is taken, a bad certificate, no directory.
 pub async fn run(cfg: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
-    let stop = shutdown.child_token();
+    run_until(cfg, client, shutdown.clone(), shutdown).await
+}
+
+/// The same until `stop`, in a process that goes on until `shutdown`: so long it waits for what the runtime was asked to do.
+///
+/// # Errors
+/// As of [`run`].
+pub async fn run_until(
+    cfg: Config,
+    client: Client,
+    stop: CancellationToken,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let stop = stop.child_token();
     // Whatever way this ends, what it began ends too.
     let _guard = stop.clone().drop_guard();
     let shared = prepare(cfg, client, stop.clone()).await?;
@@ -92,11 +105,16 @@ pub async fn run(cfg: Config, client: Client, shutdown: CancellationToken) -> Re
     // Whoever starts again must not meet a step of ours that is still on its way: it would do the same beside it.
     stop.cancel();
     shared.workers.close();
-    if tokio::time::timeout(FAREWELL, shared.workers.wait()).await.is_err() {
-        tracing::warn!(
+    let patience = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        () = shared.workers.wait() => {}
+        () = patience => tracing::warn!(
             pods = shared.workers.len(),
             "the runtime has not done in time what it was asked for these pods"
-        );
+        ),
     }
     Ok(())
 }

@@ -89,12 +89,21 @@ const SCHEMAS: &[Row] = &[
     row("catch-all", "catch-all", 10_000, EVERYBODY, Everything),
 ];
 
+/// The levels and schemas without which nothing would be handled.
+const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
+
 fn wanted(plural: &'static str, name: &str, spec: Map) -> Wanted {
     let mut object = named(name);
     object.set_at(&["metadata", "annotations", AUTOUPDATE], "true");
     object.set_at(&["metadata", "generation"], 1);
     object.insert("spec", spec);
-    Wanted::new(GROUP, "v1", plural, object, Keep::Marked(AUTOUPDATE))
+    Wanted::new(
+        GROUP,
+        "v1",
+        plural,
+        object,
+        Keep::Marked { annotation: AUTOUPDATE, mandatory: MANDATORY.contains(&name) },
+    )
 }
 
 fn limited(shares: i64, lendable: i64, queuing: Option<Queuing>) -> Map {

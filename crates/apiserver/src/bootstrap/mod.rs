@@ -59,8 +59,9 @@ enum Keep {
     Absent,
     /// When it lacks something of its default role or binding.
     Role,
-    /// When its spec differs, while this annotation of it is `true`.
-    Marked(&'static str),
+    /// When its spec differs, while this annotation of it is `true`. One that is mandatory is kept whatever its annotation
+    /// says, but for what of `spec.exempt` is set: that is the administrator's (KEP-1040).
+    Marked { annotation: &'static str, mandatory: bool },
     /// When one of these fields differs.
     Same(&'static [&'static [&'static str]]),
 }
@@ -105,13 +106,22 @@ fn step(wanted: &Wanted, existing: Option<&Map>) -> Step {
             rbac::Change::Update(object) => Step::Put(object),
             rbac::Change::Recreate(object) => Step::Replace(object),
         },
-        Keep::Marked(annotation) => {
+        Keep::Marked { annotation, mandatory } => {
             let marked = existing.str_at(&["metadata", "annotations", annotation]) == "true";
-            if !marked || existing.get("spec") == wanted.object.get("spec") {
+            let mut spec = wanted.object.get("spec").cloned().unwrap_or_default();
+            if let (true, Some(exempt), Value::Map(spec)) = (mandatory, existing.at(&["spec", "exempt"]), &mut spec) {
+                spec.insert("exempt", exempt.clone());
+            }
+            let same = existing.get("spec") == Some(&spec);
+            if if mandatory { marked && same } else { !marked || same } {
                 return Step::Nothing;
             }
             let mut updated = existing.clone();
-            updated.set_at(&["spec"], wanted.object.get("spec").cloned().unwrap_or_default());
+            updated.set_at(&["metadata", "annotations", annotation], "true");
+            if same {
+                return Step::Put(updated);
+            }
+            updated.insert("spec", spec);
             let generation = existing.at(&["metadata", "generation"]).and_then(Value::as_i64).unwrap_or(0);
             updated.set_at(&["metadata", "generation"], generation + 1);
             Step::Put(updated)

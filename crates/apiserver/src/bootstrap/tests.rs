@@ -107,12 +107,17 @@ async fn marked_levels_follow_the_server_and_others_stay() {
     };
     change("system", "true").await;
     change("workload-low", "false").await;
-    assert_eq!(ensure(&**store, caches, &settings(), &alone(&settings())).await.expect("mended"), 1);
+    // What is mandatory can't be taken from the server.
+    change("catch-all", "false").await;
+    assert_eq!(ensure(&**store, caches, &settings(), &alone(&settings())).await.expect("mended"), 2);
+    assert_eq!(ensure(&**store, caches, &settings(), &alone(&settings())).await.expect("kept"), 0);
     let shares = |name: &str| {
         let level = read(registry, group, plural, name);
         level.at(&["spec", "limited", "nominalConcurrencyShares"]).and_then(Value::as_i64)
     };
-    assert_eq!((shares("system"), shares("workload-low")), (Some(30), Some(7)));
+    assert_eq!((shares("system"), shares("workload-low"), shares("catch-all")), (Some(30), Some(7), Some(5)));
+    let mark = read(registry, group, plural, "catch-all");
+    assert_eq!(mark.str_at(&["metadata", "annotations", "apf.kubernetes.io/autoupdate-spec"]), "true");
 }
 
 #[test]

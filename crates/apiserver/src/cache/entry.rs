@@ -19,6 +19,7 @@ pub struct Entry {
     version: Span,
     uid: Span,
     deleting: bool,
+    /// In the order of their keys.
     labels: Box<[(Span, Span)]>,
     fields: Box<[FieldText]>,
 }
@@ -103,6 +104,8 @@ impl Entry {
             FieldText::At(span) => FieldText::At(moved(span)),
             other => other,
         });
+        let mut labels: Box<[(Span, Span)]> = scanned.labels.into_iter().map(|(k, v)| (moved(k), moved(v))).collect();
+        labels.sort_unstable_by(|(a, _), (b, _)| item[a.range()].cmp(&item[b.range()]));
         Some(Entry {
             key: key.into(),
             revision,
@@ -110,7 +113,7 @@ impl Entry {
             version: Span { start: start as u32, end: end as u32 },
             uid: moved(scanned.uid),
             deleting: scanned.deleting,
-            labels: scanned.labels.into_iter().map(|(k, v)| (moved(k), moved(v))).collect(),
+            labels,
             fields: fields.collect(),
         })
     }
@@ -178,6 +181,7 @@ impl Entry {
     pub fn item(&self) -> &[u8] {
         &self.item
     }
+    /// In the order of their keys.
     pub fn labels(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.labels.iter().map(|(key, value)| (self.text(*key), self.text(*value)))
     }
@@ -214,13 +218,13 @@ impl Entry {
 
     fn text(&self, span: Span) -> &str {
         // The whole item was found to be UTF-8, and spans end at quotes or other ASCII.
-        std::str::from_utf8(&self.item[span.start as usize..span.end as usize]).unwrap_or("")
+        std::str::from_utf8(&self.item[span.range()]).unwrap_or("")
     }
 }
 
 impl Labels for Entry {
     fn label(&self, key: &str) -> Option<&str> {
-        let found = self.labels.iter().find(|(k, _)| &self.item[k.start as usize..k.end as usize] == key.as_bytes());
-        found.map(|(_, value)| self.text(*value))
+        let found = self.labels.binary_search_by(|(k, _)| self.item[k.range()].cmp(key.as_bytes())).ok()?;
+        Some(self.text(self.labels[found].1))
     }
 }

@@ -5,12 +5,19 @@
 
 use super::fields::Paths;
 use memchr::memchr2;
+use std::ops::Range;
 
 /// A piece of the item's text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) start: u32,
     pub(super) end: u32,
+}
+
+impl Span {
+    pub(super) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
 }
 
 /// The value of a selectable field.

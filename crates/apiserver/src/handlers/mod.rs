@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::http::media::View;
 use crate::http::{Body, RequestBody, Response};
 use crate::registry::{Registry, Served, Target};
-use crate::request::RequestInfo;
+use crate::request::{RequestInfo, unescape_path};
 use api::Status;
 use http::{HeaderMap, Method};
 use schema::resource::Verbs;
@@ -119,15 +119,46 @@ pub async fn handle(registry: &Arc<Registry>, call: Call) -> Result<Response<Bod
 /// The subresource that a path names.
 fn target(served: &Arc<Served>, call: &Call) -> Target {
     let parts = &call.info.parts;
-    // What follows is handed on as it was written, not as it was read.
-    let path = call.parts.uri.path();
-    let prefix = format!("/{}/{}", call.name(), parts.get(2).map_or("", String::as_str));
-    let rest = path.split_once(&prefix).map_or("", |(_, rest)| rest.strip_prefix('/').unwrap_or(rest));
+    let rest = after_subresource(call.parts.uri.path(), &call.info.path, parts.len());
     Target {
         served: served.clone(),
         namespace: call.namespace(served).to_owned(),
         name: call.name().to_owned(),
         subresource: parts.get(2).cloned().unwrap_or_default(),
         rest: rest.to_owned(),
+    }
+}
+
+/// What follows a subresource in a path, which is handed on as it was written, not as it was read.
+///
+/// `read` is `written` without escapes; its last `parts` segments are the resource, the name, the subresource, and the rest.
+fn after_subresource<'a>(written: &'a str, read: &str, parts: usize) -> &'a str {
+    let segments = |path: &str| path.trim_matches('/').split('/').count();
+    let mut before = segments(read).saturating_sub(parts) + 3;
+    let mut rest = written.trim_start_matches('/');
+    while before > 0 {
+        let (segment, more) = rest.split_once('/').unwrap_or((rest, ""));
+        // An escaped slash made more than one of it.
+        before = before.saturating_sub(unescape_path(segment).split('/').count());
+        rest = more;
+    }
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_is_found_behind_escapes() {
+        for (written, parts, rest) in [
+            ("/api/v1/namespaces/n/services/http%3Aweb%3A80/proxy/metrics%2Fa/b", 6, "metrics%2Fa/b"),
+            ("/api/v1/namespaces/n/services/http:web:80/proxy/", 3, ""),
+            ("/api/v1/namespaces/n/services/web/proxy", 3, ""),
+            ("/api/v1/nodes/a/proxy/a/proxy/x", 6, "a/proxy/x"),
+            ("/api/v1/namespaces/web/services/web/proxy/web/proxy/y", 6, "web/proxy/y"),
+        ] {
+            assert_eq!(after_subresource(written, &unescape_path(written), parts), rest, "{written}");
+        }
     }
 }

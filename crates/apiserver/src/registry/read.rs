@@ -115,10 +115,12 @@ impl Registry {
         }
         let mut listed = Listed { entries, revision, next: String::new(), remaining: None };
         if more && let Some(last) = listed.entries.last() {
-            let seen =
-                options.token.as_ref().map_or(Some(0), |token| token.seen).map(|seen| seen + listed.entries.len());
-            if !selects && let Some(all) = size(&state, &filter.scope) {
-                // Only within one consistent state is what was seen before a part of what there is.
+            let before = options.token.as_ref().map_or(Some(0), |token| token.seen);
+            let mut seen = before.and_then(|before| before.checked_add(listed.entries.len()));
+            let selector = !options.label_selector.is_empty() || !options.field_selector.is_empty();
+            if !selector && let Some(all) = size(&state, &filter.scope) {
+                // A count of another state (or of a token that is not ours) may be anything.
+                seen = seen.filter(|seen| *seen < all);
                 let seen = seen.unwrap_or_else(|| all - state.range(&filter.scope, Some(last.key())).count());
                 listed.remaining = all.checked_sub(seen);
             }

@@ -88,8 +88,8 @@ fn stored_label<'a>(served: &Served, label: &'a str) -> Option<&'a str> {
     if label == "spec.host" && served.resource.kind == "Pod" {
         return Some("spec.nodeName");
     }
-    let Some(conversion) = served.conversion else { return Some(label) };
-    conversion.labels.iter().find(|(theirs, _)| *theirs == label).map(|(_, ours)| *ours)
+    let Some(labels) = served.conversion.and_then(|conversion| conversion.labels) else { return Some(label) };
+    labels.iter().find(|(theirs, _)| *theirs == label).map(|(_, ours)| *ours)
 }
 
 fn unsupported(cacher: &Cacher, label: &str) -> Status {

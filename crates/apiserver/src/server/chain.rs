@@ -38,9 +38,6 @@ impl ApiServer {
     /// Answers a request, whatever happens.
     pub(super) async fn answer(self: &Arc<Self>, request: Request, origin: Origin) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
-        if !self.compresses {
-            parts.headers.remove(http::header::ACCEPT_ENCODING);
-        }
         let view = View::for_error(&parts.headers);
         let path = unescape_path(parts.uri.path());
         let query = parts.uri.query().unwrap_or("").to_owned();
@@ -48,6 +45,10 @@ impl ApiServer {
             Ok(info) => Arc::new(info),
             Err(error) => return answer::refusal(&Status::bad_request(error.to_string()), view),
         };
+        // What is asked of another server is its matter.
+        if !self.compresses && info.subresource != "proxy" {
+            parts.headers.remove(http::header::ACCEPT_ENCODING);
+        }
         let began = Instant::now();
         let head = parts.method == http::Method::HEAD;
         let asked = Asked::of(&info, &query, crate::http::media::content_type(&parts.headers));

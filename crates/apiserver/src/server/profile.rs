@@ -27,6 +27,23 @@ const INDEX: &str = "<html>\n<head>\n<title>/debug/pprof/</title>\n</head>\n<bod
 <li><a href='profile?seconds=30'>profile</a>: Processor time by thread, over the seconds asked for; go tool pprof reads it.</li>\n\
 </ul>\n</body>\n</html>\n";
 
+/// Flags whose values are secrets.
+const SECRETS: [&str; 2] = ["--certificate-key", "--token"];
+
+fn without_secrets(args: impl Iterator<Item = String>) -> Vec<String> {
+    let mut secret = false;
+    args.map(|arg| {
+        let (flag, value) = arg.split_once('=').map_or((arg.as_str(), None), |(flag, value)| (flag, Some(value)));
+        let is_value = std::mem::replace(&mut secret, SECRETS.contains(&flag) && value.is_none());
+        match value {
+            _ if is_value => "REDACTED".to_owned(),
+            Some(_) if SECRETS.contains(&flag) => format!("{flag}=REDACTED"),
+            _ => arg,
+        }
+    })
+    .collect()
+}
+
 /// What is served at a path below `/debug/pprof`.
 pub(super) async fn answer(path: &str, query: &str) -> Response<Body> {
     match path {
@@ -41,7 +58,7 @@ pub(super) async fn answer(path: &str, query: &str) -> Response<Body> {
             response
         }
         "/debug/pprof/cmdline" => {
-            let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+            let args = without_secrets(std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()));
             plain(StatusCode::OK, args.join("\0"))
         }
         "/debug/pprof/profile" => {
@@ -173,6 +190,14 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
     use std::io::Read;
+
+    #[test]
+    fn the_command_line_is_shown_without_its_secrets() {
+        let args = ["up", "--certificate-key", "5e5e", "--token=x.y", "--port", "0", "--certificate-key"];
+        let shown = without_secrets(args.map(str::to_owned).into_iter());
+        let wanted = ["up", "--certificate-key", "REDACTED", "--token=REDACTED", "--port", "0", "--certificate-key"];
+        assert_eq!(shown, wanted);
+    }
 
     #[tokio::test]
     async fn a_profile_names_the_threads_that_work() {

@@ -53,11 +53,15 @@ impl Runtime {
         self.ready_shim(&sandbox)?;
         match self.launch(&container).await {
             Ok((pid, started_at)) => {
-                self.save_status(&container, |status| {
-                    status.pid = Some(pid);
-                    status.started_at = Some(started_at);
-                })?;
-                self.tell(&container.id, &sandbox.id, ContainerEventType::ContainerStartedEvent);
+                {
+                    // Once it is noted as running its end can be, by whom the shim tells; that is told after this.
+                    let _saving = lock(&container.saving);
+                    self.save_status_locked(&container, |status| {
+                        status.pid = Some(pid);
+                        status.started_at = Some(started_at);
+                    })?;
+                    self.tell(&container.id, &sandbox.id, ContainerEventType::ContainerStartedEvent);
+                }
                 // Its end may have been told before its start was noted.
                 self.take_exit_record(&container);
                 Ok(())

@@ -114,11 +114,12 @@ impl ResourceQuota {
         if !self.limited.iter().any(|limited| (limited.group.as_str(), limited.plural.as_str()) == of) {
             return Ok(());
         }
-        let adds = added(a);
-        if adds.is_empty() {
+        if added(a).is_empty() {
             return Ok(());
         }
-        let uncovered = limited::uncovered(&self.limited, of, a.object, &adds, quotas);
+        // All that the object uses, not only what the write adds.
+        let used = usage::of(of.0, of.1, Node::Object(a.object));
+        let uncovered = limited::uncovered(&self.limited, of, a.object, &used, quotas);
         if !uncovered.amounts.is_empty() {
             return Err(a.forbidden(format!("insufficient quota to consume: {}", uncovered.amounts.join(","))));
         }

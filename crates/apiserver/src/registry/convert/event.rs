@@ -6,7 +6,7 @@ use schema::{Map, Value};
 pub(super) static CONVERSION: Conversion = Conversion {
     to_stored,
     from_stored,
-    labels: &[
+    labels: Some(&[
         ("regarding.kind", "involvedObject.kind"),
         ("regarding.namespace", "involvedObject.namespace"),
         ("regarding.name", "involvedObject.name"),
@@ -17,7 +17,7 @@ pub(super) static CONVERSION: Conversion = Conversion {
         ("reportingController", "reportingComponent"),
         ("reason", "reason"),
         ("type", "type"),
-    ],
+    ]),
 };
 
 /// events.k8s.io/v1, core/v1.

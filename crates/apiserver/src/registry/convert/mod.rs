@@ -11,8 +11,8 @@ use std::borrow::Cow;
 pub struct Conversion {
     pub to_stored: fn(&mut Map),
     pub from_stored: fn(&mut Map),
-    /// How field selectors spell the stored version's fields: theirs, ours.
-    pub labels: &'static [(&'static str, &'static str)],
+    /// How field selectors spell the stored version's fields: theirs, ours. `None`: as the stored version does.
+    pub labels: Option<&'static [(&'static str, &'static str)]>,
 }
 
 /// The conversion of a row, where its version is not the stored one.
@@ -29,7 +29,7 @@ pub fn of(row: &Resource) -> Option<&'static Conversion> {
 }
 
 /// Of versions that differ in their name alone.
-static SAME_SHAPE: Conversion = Conversion { to_stored: |_| {}, from_stored: |_| {}, labels: &[] };
+static SAME_SHAPE: Conversion = Conversion { to_stored: |_| {}, from_stored: |_| {}, labels: None };
 
 /// Moves fields: from, to.
 fn rename(object: &mut Map, names: impl Iterator<Item = (&'static str, &'static str)>) {

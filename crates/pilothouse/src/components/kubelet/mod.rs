@@ -99,7 +99,7 @@ pub async fn run_with_rotation(
             config.serving = Serving::Files { cert: file.clone(), key: file.clone() };
         }
         let stop = shutdown.child_token();
-        let running = kubelet::run(config.clone(), client.clone(), stop.clone());
+        let running = kubelet::run_until(config.clone(), client.clone(), stop.clone(), shutdown.clone());
         tokio::pin!(running);
         tokio::select! {
             outcome = &mut running => return outcome.context("the kubelet ended"),
