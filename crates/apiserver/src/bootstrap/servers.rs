@@ -200,7 +200,7 @@ mod tests {
             advertised: Some(at(address)),
             service_ranges: vec!["10.96.0.0/16".into()],
             dns: None,
-            client_ca: String::new(),
+            client_ca: "PEM".into(),
             front_proxy: None,
         };
         let both: Vec<IpAddr> = ["192.0.2.9", "192.0.2.10"].map(|text| text.parse().expect("an address")).into();
