@@ -17,7 +17,6 @@ pub mod garbage_collector;
 mod history;
 pub mod informer;
 pub mod job;
-pub mod leader;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -42,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Gives clients by identity, so that each controller acts with its own rights and no more.
 pub trait Clients: Send + Sync {
-    /// The client of the controller manager itself: what the informers and the election use.
+    /// The client of the controller manager itself: what the informers use.
     fn manager(&self) -> kube::Client;
     /// The client of a service account of `kube-system`, such as `deployment-controller`.
     fn service_account(&self, name: &str) -> kube::Client;
@@ -51,8 +50,6 @@ pub trait Clients: Send + Sync {
 /// What the controllers are told at start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The Lease to hold before acting; `None`: there is nobody to elect against.
-    pub election: Option<leader::Election>,
     /// Which controllers run, as upstream's `--controllers` says it: [`is_enabled`].
     pub controllers: Vec<String>,
     /// The cluster's CA, published in every namespace.
@@ -152,18 +149,12 @@ pub fn is_enabled(list: &[String], name: &str) -> bool {
     list.iter().any(|entry| entry == "*")
 }
 
-/// Runs every controller that is wanted until shutdown, under the election when asked.
+/// Runs every controller that is wanted until shutdown. Nobody else may act meanwhile: an election is the caller's.
 ///
 /// # Errors
-/// The first failure of a controller or an informer; and the loss of the Lease, as nothing may act without it.
+/// The first failure of a controller or an informer.
 pub async fn run(config: Config, clients: Arc<dyn Clients>, shutdown: CancellationToken) -> Result<(), Error> {
     let config = Arc::new(config);
-    let client = clients.manager();
-    let Some(election) = config.election.clone() else { return run_all(config, clients, shutdown).await };
-    leader::lead(client, election, shutdown, move |leading| run_all(config, clients, leading)).await
-}
-
-async fn run_all(config: Arc<Config>, clients: Arc<dyn Clients>, shutdown: CancellationToken) -> Result<(), Error> {
     let context = Context { informers: Informers::new(clients.manager()), clients, config, shutdown: shutdown.clone() };
     let mut running: Vec<Running> = Vec::with_capacity(CONTROLLERS.len() + 1);
     let wanted = context.config.clone();

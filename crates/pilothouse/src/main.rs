@@ -6,6 +6,7 @@ mod cli;
 mod cluster;
 mod components;
 mod demo_server;
+mod election;
 mod kubeconfig;
 mod lock;
 mod pki;

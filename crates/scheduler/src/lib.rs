@@ -7,13 +7,11 @@
 //! | [`queue`] | pods that wait: active, backing off, unschedulable until something helps |
 //! | [`framework`] | the extension points; one cycle: pod and snapshot in, node or diagnosis out |
 //! | [`plugins`] | one file a plugin, one row each in [`plugins::TABLE`] |
-//! | `events`, `leader`, [`run`] | talking to the API |
 //!
 //! The core (queue, snapshot, framework, plugins) does no IO: events in, decisions out.
 
 mod events;
 pub mod framework;
-mod leader;
 mod objects;
 pub mod plugins;
 pub mod queue;
@@ -21,6 +19,5 @@ mod resources;
 mod run;
 pub mod snapshot;
 
-pub use leader::Election;
 pub use objects::{Node, Pod, PodInfo};
 pub use run::{Config, Error, run};

@@ -2,7 +2,6 @@
 
 use crate::events::{CONTROLLER, Note, record};
 use crate::framework::{Change, Scheduler};
-use crate::leader;
 use crate::objects::{Node, Pod, PodInfo};
 use crate::queue::{Added, Queue};
 use crate::snapshot::Snapshot;
@@ -25,8 +24,6 @@ use tokio_util::sync::CancellationToken;
 pub struct Config {
     /// Names this process in events.
     pub identity: String,
-    /// The Lease to hold before placing anything; `None`: there is nobody to elect against.
-    pub election: Option<leader::Election>,
 }
 
 /// Why it ended.
@@ -46,13 +43,12 @@ pub(crate) fn code(error: &kube::Error) -> u16 {
     }
 }
 
-/// Runs the scheduler until shutdown.
+/// Runs the scheduler until shutdown. Nobody else may place pods meanwhile: an election is the caller's.
 ///
 /// # Errors
-/// The end of a watch, or the loss of the Lease.
+/// The end of a watch.
 pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
-    let Some(election) = config.election.clone() else { return Loop::new(&config, client).run(shutdown).await };
-    leader::lead(client.clone(), election, shutdown, |leading| Loop::new(&config, client).run(leading)).await
+    Loop::new(&config, client).run(shutdown).await
 }
 
 /// What an attempt to bind came to.

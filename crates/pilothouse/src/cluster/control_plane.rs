@@ -3,6 +3,7 @@
 use super::node::Connect;
 use super::{Settings, certificates, identity};
 use crate::backend::{Backend, EncryptionArgs, FaceArgs, Opened};
+use crate::election::{self, Election};
 use crate::pki::Pki;
 use crate::supervisor::Component;
 use anyhow::{Context, Result};
@@ -19,6 +20,7 @@ use apiserver::tls::{Identity, ServerTls, TlsSettings};
 use apiserver::tokens::SigningKey;
 use apiserver::tokens::{TokenSettings, Tokens};
 use apiserver::user::UserInfo;
+use controllers::Clients;
 use futures::FutureExt;
 use http::header::{HeaderValue, USER_AGENT};
 use kube::Client;
@@ -255,7 +257,7 @@ fn kubelet_client(pki: &Pki) -> Result<KubeletTls> {
 
 struct Identities(Arc<ControlPlane>);
 
-impl controllers::Clients for Identities {
+impl Clients for Identities {
     fn manager(&self) -> Client {
         self.0.client(identity::manager(), "kube-controller-manager")
     }
@@ -282,11 +284,6 @@ impl controllers::service_account_token::TokenIssuer for SecretTokens {
 /// The controllers, as a component.
 pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) -> Result<Component> {
     let config = controllers::Config {
-        election: Some(controllers::leader::Election::new(
-            "kube-system",
-            "kube-controller-manager",
-            &settings.instance,
-        )),
         controllers: vec!["*".to_owned()],
         root_ca: pki.ca_pem()?,
         cluster_cidr: Some((settings.args.pod_cidr.address, settings.args.pod_cidr.prefix, 24)),
@@ -295,22 +292,29 @@ pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) ->
         signing_duration: Duration::from_hours(365 * 24),
         tokens: Some(Arc::new(SecretTokens(plane.tokens.clone()))),
     };
+    let election = Election::new("kube-system", "kube-controller-manager", &settings.instance);
     let plane = plane.clone();
     Ok(Arc::new(move |shutdown| {
-        let (config, plane) = (config.clone(), plane.clone());
-        async move { Ok(controllers::run(config, Arc::new(Identities(plane)), shutdown).await?) }.boxed()
+        let (config, clients) = (config.clone(), Arc::new(Identities(plane.clone())));
+        let (election, manager) = (election.clone(), clients.manager());
+        election::lead(manager, election, shutdown, async |leading| {
+            Ok(controllers::run(config, clients, leading).await?)
+        })
+        .boxed()
     }))
 }
 
 /// The scheduler, as a component.
 pub fn scheduler(settings: &Settings, plane: &Arc<ControlPlane>) -> Component {
-    let config = scheduler::Config {
-        identity: settings.node_name.clone(),
-        election: Some(scheduler::Election::new("kube-system", "kube-scheduler", &settings.instance)),
-    };
+    let config = scheduler::Config { identity: settings.node_name.clone() };
+    let election = Election::new("kube-system", "kube-scheduler", &settings.instance);
     let plane = plane.clone();
     Arc::new(move |shutdown| {
-        let (config, plane) = (config.clone(), plane.clone());
-        async move { Ok(scheduler::run(config, plane.client(identity::scheduler(), "kube-scheduler"), shutdown).await?) }.boxed()
+        let (config, election) = (config.clone(), election.clone());
+        let client = plane.client(identity::scheduler(), "kube-scheduler");
+        election::lead(client.clone(), election, shutdown, async |leading| {
+            Ok(scheduler::run(config, client, leading).await?)
+        })
+        .boxed()
     })
 }

@@ -206,15 +206,6 @@ pub fn run(args: ManagerArgs) -> Result<()> {
             list.push("-node-ipam-controller".to_owned());
         }
         let config = controllers::Config {
-            election: election.map(|e| controllers::leader::Election {
-                namespace: e.namespace,
-                name: e.name,
-                identity: e.identity,
-                lease_duration: e.lease,
-                renew_deadline: e.renew,
-                retry_period: e.retry,
-                leading: Some(e.leading),
-            }),
             controllers: list,
             root_ca,
             cluster_cidr,
@@ -223,9 +214,11 @@ pub fn run(args: ManagerArgs) -> Result<()> {
             signing_duration: args.signing.cluster_signing_duration.map_or(Duration::from_hours(365 * 24), |d| d.0),
             tokens: None,
         };
-        controllers::run(config, Arc::new(Identities { manager, accounts }), shutdown)
-            .await
-            .context("the controllers ended")
+        let clients = Arc::new(Identities { manager: manager.clone(), accounts });
+        super::run_elected(manager, election, shutdown, async |leading| {
+            controllers::run(config, clients, leading).await.context("the controllers ended")
+        })
+        .await
     })
 }
 

@@ -25,12 +25,13 @@ pub mod serving;
 pub mod tls_bootstrap;
 
 use crate::cli::values::GoDuration;
+use crate::election::{self, Election};
 use crate::systemd;
 use anyhow::{Context, Result};
 use clap::{ArgAction, Args};
+use kube::Client;
 use std::future::Future;
 use std::path::PathBuf;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How much is logged, as upstream's `-v` says it.
@@ -78,23 +79,12 @@ pub struct LeaderArgs {
     pub leader_elect_resource_namespace: Option<String>,
 }
 
-/// An election as flags ask for it; the crates of scheduler and controllers have each their own type of it.
-pub struct Elected {
-    pub namespace: String,
-    pub name: String,
-    pub identity: String,
-    pub lease: std::time::Duration,
-    pub renew: std::time::Duration,
-    pub retry: std::time::Duration,
-    pub leading: watch::Sender<bool>,
-}
-
 impl LeaderArgs {
     /// The election, unless it is off.
     ///
     /// # Errors
     /// Times that do not fit together, by upstream's rules.
-    pub fn election(&self, usual_name: &str) -> Result<Option<Elected>> {
+    pub fn election(&self, usual_name: &str) -> Result<Option<Election>> {
         if self.leader_elect == Some(false) {
             return Ok(None);
         }
@@ -119,15 +109,31 @@ impl LeaderArgs {
         }
         // Upstream's form. A new process is a new holder: nothing proves that the one before is dead.
         let identity = format!("{}_{}", crate::cluster::address::host_name()?, uuid::Uuid::new_v4());
-        Ok(Some(Elected {
-            namespace: self.leader_elect_resource_namespace.clone().unwrap_or_else(|| "kube-system".to_owned()),
-            name: self.leader_elect_resource_name.clone().unwrap_or_else(|| usual_name.to_owned()),
-            identity,
-            lease,
-            renew,
-            retry,
-            leading: watch::Sender::new(false),
+        let namespace = self.leader_elect_resource_namespace.as_deref().unwrap_or("kube-system");
+        let name = self.leader_elect_resource_name.as_deref().unwrap_or(usual_name);
+        Ok(Some(Election {
+            lease_duration: lease,
+            renew_deadline: renew,
+            retry_period: retry,
+            ..Election::new(namespace, name, &identity)
         }))
+    }
+}
+
+/// Runs a component while it holds the Lease of its election, if there is one.
+pub async fn run_elected<F, R>(
+    client: Client,
+    election: Option<Election>,
+    shutdown: CancellationToken,
+    act: F,
+) -> Result<()>
+where
+    F: FnOnce(CancellationToken) -> R,
+    R: Future<Output = Result<()>>,
+{
+    match election {
+        Some(election) => election::lead(client, election, shutdown, act).await,
+        None => act(shutdown).await,
     }
 }
 

@@ -87,18 +87,10 @@ pub fn run(args: SchedulerArgs) -> Result<()> {
         };
         let address = serving::secure(&args.serving, PORT, &args.client, about, shutdown.clone()).await?;
         super::announce(&super::running(NAME, address));
-        let config = scheduler::Config {
-            identity: crate::cluster::address::host_name()?,
-            election: election.map(|e| scheduler::Election {
-                namespace: e.namespace,
-                name: e.name,
-                identity: e.identity,
-                lease_duration: e.lease,
-                renew_deadline: e.renew,
-                retry_period: e.retry,
-                leading: Some(e.leading),
-            }),
-        };
-        scheduler::run(config, client, shutdown).await.context("the scheduler ended")
+        let config = scheduler::Config { identity: crate::cluster::address::host_name()? };
+        super::run_elected(client.clone(), election, shutdown, async |leading| {
+            scheduler::run(config, client, leading).await.context("the scheduler ended")
+        })
+        .await
     })
 }

@@ -79,7 +79,6 @@ pub async fn running() -> Running {
     let authority =
         CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA of the test's own");
     let config = controllers::Config {
-        election: None,
         controllers: vec!["*".into()],
         root_ca: ROOT_CA.into(),
         cluster_cidr: None,

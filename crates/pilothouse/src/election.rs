@@ -1,6 +1,6 @@
 //! Leader election by Lease: one of several processes acts, another takes over when it is gone (client-go `leaderelection`).
 
-use crate::run::{Error, code};
+use anyhow::{Result, bail};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -26,7 +26,7 @@ pub struct Election {
     /// The wait between attempts.
     pub retry_period: Duration,
     /// Told whether the Lease is held.
-    pub leading: Option<watch::Sender<bool>>,
+    pub leading: watch::Sender<bool>,
 }
 
 /// What is to be done about the Lease as it was read.
@@ -56,7 +56,7 @@ impl Election {
             lease_duration: Duration::from_secs(15),
             renew_deadline: Duration::from_secs(10),
             retry_period: Duration::from_secs(2),
-            leading: None,
+            leading: watch::Sender::new(false),
         }
     }
 
@@ -88,10 +88,10 @@ impl Election {
 ///
 /// # Errors
 /// What `act` failed with, or that the Lease was lost: then `act` has been dropped.
-pub async fn lead<F, R>(client: Client, election: Election, shutdown: CancellationToken, act: F) -> Result<(), Error>
+pub async fn lead<F, R>(client: Client, election: Election, shutdown: CancellationToken, act: F) -> Result<()>
 where
     F: FnOnce(CancellationToken) -> R,
-    R: Future<Output = Result<(), Error>>,
+    R: Future<Output = Result<()>>,
 {
     let leases: Api<Lease> = Api::namespaced(client, &election.namespace);
     let mut observed = Observed::default();
@@ -112,7 +112,7 @@ where
     let outcome = tokio::select! {
         outcome = act(leading.clone()) => outcome,
         () = renew(&leases, &election, &mut observed) => {
-            return Err(Error::Other(format!("lost the lease {}/{}", election.namespace, election.name)));
+            bail!("lost the lease {}/{}", election.namespace, election.name);
         }
     };
     drop(told);
@@ -121,22 +121,18 @@ where
 }
 
 /// Tells that the Lease is held for as long as it lives.
-struct Told(Option<watch::Sender<bool>>);
+struct Told(watch::Sender<bool>);
 
 impl Told {
-    fn new(leading: Option<watch::Sender<bool>>) -> Self {
-        if let Some(leading) = &leading {
-            leading.send_replace(true);
-        }
+    fn new(leading: watch::Sender<bool>) -> Self {
+        leading.send_replace(true);
         Told(leading)
     }
 }
 
 impl Drop for Told {
     fn drop(&mut self) {
-        if let Some(leading) = &self.0 {
-            leading.send_replace(false);
-        }
+        self.0.send_replace(false);
     }
 }
 
@@ -185,7 +181,7 @@ async fn attempt(leases: &Api<Lease>, election: &Election, observed: &mut Observ
             Ok(true)
         }
         // Someone was quicker: look again later.
-        Err(e) if code(&e) == 409 => Ok(false),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         Err(e) => Err(e),
     }
 }
