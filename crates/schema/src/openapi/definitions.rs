@@ -1,10 +1,12 @@
 //! The definitions of types, collected as they are referred to.
 
+use super::enums::{self, Enum};
 use super::{Version, map};
 use crate::json;
 use crate::resource::Resource;
 use crate::tree::{Map, Value};
 use crate::types::{Docs, Field, Kind, ListType, Struct, TypeRef};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
@@ -134,7 +136,7 @@ impl<'d> Definitions<'d> {
         let mut properties = Map::new();
         let mut required = Vec::new();
         for field in s.fields() {
-            properties.insert(field.name(), self.field(field));
+            properties.insert(field.name(), self.field(field, enums::of_field(s, field.name())));
             if field.required() {
                 required.push(Value::from(field.name()));
             }
@@ -159,15 +161,29 @@ impl<'d> Definitions<'d> {
         definition
     }
 
-    fn field(&mut self, field: Field<'d>) -> Map {
+    fn field(&mut self, field: Field<'d>, values: Option<&Enum>) -> Map {
         let mut schema = self.of_type(field.ty());
-        let description = self.docs.of_field(field);
+        let mut description = Cow::Borrowed(self.docs.of_field(field));
+        if let Some(values) = values {
+            let list: Vec<Value> = values.values.iter().map(|(value, _)| Value::from(*value)).collect();
+            let held = match field.ty().kind() {
+                Kind::List(_) => schema.get_mut("items").and_then(Value::as_map_mut),
+                Kind::Map(_) => schema.get_mut("additionalProperties").and_then(Value::as_map_mut),
+                _ => {
+                    description.to_mut().push_str(&values.description());
+                    Some(&mut schema)
+                }
+            };
+            if let Some(held) = held {
+                held.insert("enum", list);
+            }
+        }
         // In v3 a reference may have no neighbours: it is wrapped.
         if self.version == Version::V3 && schema.contains_key("$ref") {
             schema = map([("allOf", vec![Value::Map(schema)].into())]);
         }
         if !description.is_empty() {
-            schema.insert("description", description);
+            schema.insert("description", description.as_ref());
         }
         if let Some(default) = field.default() {
             schema.insert("default", default.clone());

@@ -4,6 +4,7 @@
 //! and group-version-kinds; operations with their query parameters, which clients look at to know what a server can do.
 
 mod definitions;
+mod enums;
 mod gnostic;
 mod operations;
 
@@ -192,6 +193,33 @@ mod tests {
         let deployment =
             document.at(&["components", "schemas", "io.k8s.api.apps.v1.Deployment", "x-kubernetes-group-version-kind"]);
         assert_eq!(deployment.and_then(Value::as_list).map(<[Value]>::len), Some(1));
+    }
+
+    #[test]
+    fn enumerations_are_told_in_both_versions() {
+        let all: Vec<&Resource> = crate::resource::all().iter().collect();
+        for (document, root) in [
+            (parsed(&v2(&all, "v1.36.0")), &["definitions"][..]),
+            (parsed(&v3(&rows("", "v1"), "v1.36.0")), &["components", "schemas"]),
+        ] {
+            let property = |of: &str, name: &str| {
+                let path: Vec<&str> = root.iter().copied().chain([of, "properties", name]).collect();
+                document.at(&path).and_then(Value::as_map).cloned().unwrap_or_default()
+            };
+            let values = |map: &Map, path: &[&str]| {
+                let list = map.at(path).and_then(Value::as_list).unwrap_or(&[]);
+                list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+            };
+            let policy = property("io.k8s.api.core.v1.PodSpec", "restartPolicy");
+            assert_eq!(values(&policy, &["enum"]), "Always,Never,OnFailure");
+            let end = "#restart-policy\n\nPossible enum values:\n - `\"Always\"`\n - `\"Never\"`\n - `\"OnFailure\"`";
+            assert!(policy.str_at(&["description"]).ends_with(end), "{}", policy.str_at(&["description"]));
+            let protocol = property("io.k8s.api.core.v1.ContainerPort", "protocol");
+            assert!(protocol.str_at(&["description"]).contains("\n - `\"SCTP\"` is the SCTP protocol.\n"));
+            let modes = property("io.k8s.api.core.v1.PersistentVolumeSpec", "accessModes");
+            assert!(values(&modes, &["items", "enum"]).starts_with("ReadOnlyMany,"));
+            assert!(!modes.str_at(&["description"]).contains("enum"));
+        }
     }
 
     #[test]
