@@ -11,6 +11,7 @@
 //! | [`tokens`], [`tls`], [`audit`], [`limit`] | service account tokens; certificates, live; who did what; how much at once |
 //! | [`bootstrap`] | the first objects: default roles, namespaces, the Services `kubernetes` and `kube-dns` |
 //! | [`allocator`], [`subresources`], [`streams`] | addresses and ports of Services; binding and eviction; log, exec, attach, port-forward, proxy |
+//! | `component_status` | how scheduler, controller manager and store are |
 //! | [`lookup`] | stored objects as decisions read them |
 //! | [`measure`] | counters and histograms, as `/metrics` writes them |
 //! | [`surface`] | what of the catalogue is served: feature gates and `--runtime-config` |
@@ -32,6 +33,7 @@ pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod cache;
+mod component_status;
 pub mod context;
 pub mod discovery;
 pub mod encryption;

@@ -34,6 +34,7 @@ pub const INGRESS_CLASSES: Stored = Stored { group: "networking.k8s.io", plural:
 pub const ENDPOINT_SLICES: Stored = Stored { group: "discovery.k8s.io", plural: "endpointslices" };
 pub const IP_ADDRESSES: Stored = Stored { group: "networking.k8s.io", plural: "ipaddresses" };
 pub const SERVICE_CIDRS: Stored = Stored { group: "networking.k8s.io", plural: "servicecidrs" };
+pub const LEASES: Stored = Stored { group: "coordination.k8s.io", plural: "leases" };
 pub const RUNTIME_CLASSES: Stored = Stored { group: "node.k8s.io", plural: "runtimeclasses" };
 pub const DISRUPTION_BUDGETS: Stored = Stored { group: "policy", plural: "poddisruptionbudgets" };
 

@@ -23,6 +23,7 @@ use crate::authz::reviews::{AccessReview, SelfSubjectReview, SelfSubjectRulesRev
 use crate::authz::{Authorizer, Union};
 use crate::bootstrap::{self, BootstrapError, FrontProxy, Presence};
 use crate::cache::{Cacher, Chain, Change, ChangeKind, Observer};
+use crate::component_status::ComponentStatuses;
 use crate::context::Context;
 use crate::limit::MaxInFlight;
 use crate::lookup::{FromCaches, Lookup};
@@ -206,6 +207,8 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
         Arc::new(Eviction { registry: weak(), objects: objects.clone() }),
     ));
     hooks.virtuals.push(("", "bindings", Arc::new(Binding { registry: weak() })));
+    let components = ComponentStatuses { objects: objects.clone(), store: registry.store().clone() };
+    hooks.virtuals.push(("", "componentstatuses", Arc::new(components)));
     if let Some(kubelets) = &kubelets {
         streams(&mut hooks, registry, &objects, kubelets, &authorizer);
     }

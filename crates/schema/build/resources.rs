@@ -15,6 +15,7 @@ pub(crate) struct Resource {
     pub(crate) namespaced: bool,
     pub(crate) generation: bool,
     pub(crate) is_virtual: bool,
+    pub(crate) returns_deleted: bool,
     pub(crate) short_names: Vec<String>,
     pub(crate) categories: Vec<String>,
     pub(crate) verbs: BTreeSet<&'static str>,
@@ -25,6 +26,8 @@ pub(crate) struct Resource {
     pub(crate) columns: Vec<Column>,
     /// The version whose types it has, under the name of its own.
     pub(crate) alias_of: Option<String>,
+    /// Since, removed, replacement.
+    pub(crate) deprecation: Option<[String; 3]>,
 }
 
 impl Resource {
@@ -85,7 +88,7 @@ pub(crate) fn read(path: &Path) -> Vec<Resource> {
         }
         if !line.starts_with(' ') {
             let made = match line.split_once(" as=") {
-                Some((line, version)) => alias(line, version, &all, &place),
+                Some((line, rest)) => alias(line, rest, &all, &place),
                 None => resource(line, &place),
             };
             all.push(made);
@@ -121,8 +124,19 @@ pub(crate) fn read(path: &Path) -> Vec<Resource> {
     all
 }
 
-/// A resource in a version whose shape is that of another: it differs in its name alone.
-fn alias(line: &str, of: &str, all: &[Resource], place: &str) -> Resource {
+/// `1.33`, `1.36,1.39`, `1.33;discovery.k8s.io/v1:EndpointSlice`: since, removed, what to use.
+fn deprecation(text: &str) -> [String; 3] {
+    let (releases, replacement) = text.split_once(';').unwrap_or((text, ""));
+    let (since, removed) = releases.split_once(',').unwrap_or((releases, ""));
+    [since.to_owned(), removed.to_owned(), replacement.replace(':', " ")]
+}
+
+/// A resource in a version whose shape is that of another: it differs in its name, and in when it goes.
+fn alias(line: &str, rest: &str, all: &[Resource], place: &str) -> Resource {
+    let (of, deprecated) = match rest.split_once(" deprecated=") {
+        Some((of, deprecated)) => (of, Some(deprecation(deprecated))),
+        None => (rest, None),
+    };
     let (place_of, plural) = line.split_once(' ').unwrap_or_else(|| panic!("{place}: too short"));
     let (group, version) = group_version(place_of, place);
     assert_eq!(of, "v1", "{place}: rules are known under v1");
@@ -134,6 +148,7 @@ fn alias(line: &str, of: &str, all: &[Resource], place: &str) -> Resource {
     }
     made.version = version;
     made.alias_of = Some(of.to_owned());
+    made.deprecation = deprecated;
     made
 }
 
@@ -153,12 +168,14 @@ fn resource(line: &str, place: &str) -> Resource {
         namespaced: false,
         generation: false,
         is_virtual: false,
+        returns_deleted: false,
         short_names: Vec::new(),
         categories: Vec::new(),
         verbs: VERBS.into_iter().collect(),
         subresources: Vec::new(),
         columns: Vec::new(),
         alias_of: None,
+        deprecation: None,
     };
     let list = |text: &str| text.split(',').map(str::to_owned).collect();
     for word in words {
@@ -166,6 +183,7 @@ fn resource(line: &str, place: &str) -> Resource {
             None => match word {
                 "namespaced" => resource.namespaced = true,
                 "generation" => resource.generation = true,
+                "returned" => resource.returns_deleted = true,
                 "virtual" => resource.is_virtual = true,
                 _ => panic!("{place}: {word}?"),
             },
@@ -173,6 +191,7 @@ fn resource(line: &str, place: &str) -> Resource {
             Some(("categories", names)) => resource.categories = list(names),
             Some(("verbs", names)) => resource.verbs = verbs(names, place),
             Some(("key", key)) => resource.key = key.to_owned(),
+            Some(("deprecated", text)) => resource.deprecation = Some(deprecation(text)),
             Some(("stored", gv)) => resource.stored = group_version(gv, place),
             Some(_) => panic!("{place}: {word}?"),
         }
@@ -218,6 +237,12 @@ fn rows(model: &Model, name: &str, resources: &[&Resource]) -> String {
                 )
             })
             .collect();
+        let deprecation = match &r.deprecation {
+            Some([since, removed, replacement]) => format!(
+                "Some(Deprecation {{ since: b({since:?}), removed: b({removed:?}), replacement: b({replacement:?}) }})"
+            ),
+            None => "None".to_owned(),
+        };
         let columns: Vec<String> = r
             .columns
             .iter()
@@ -236,7 +261,9 @@ fn rows(model: &Model, name: &str, resources: &[&Resource]) -> String {
             "Resource {{ group: b({:?}), version: b({:?}), kind: b({:?}), list_kind: b({list_kind:?}), plural: b({:?}), \
              singular: b({:?}), short_names: {}, categories: {}, namespaced: {}, verbs: Verbs({}), \
              subresources: Cow::Borrowed(&[{}]), schema: Schema::of_struct({}), columns: Cow::Borrowed(&[{}]), \
-             storage: {storage}, flags: Flags {{ status: {}, generation: {}, strategic: true, protobuf: true }} }},",
+             storage: {storage}, flags: Flags {{ status: {}, generation: {}, strategic: true, protobuf: true, \
+             returns_deleted: {} }}, \
+             deprecation: {deprecation} }},",
             r.group,
             r.version,
             r.kind,
@@ -251,6 +278,7 @@ fn rows(model: &Model, name: &str, resources: &[&Resource]) -> String {
             columns.join(", "),
             r.subresources.iter().any(|s| s.name == "status"),
             r.generation,
+            r.returns_deleted,
         )
         .expect("writing to a string");
     }

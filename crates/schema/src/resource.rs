@@ -27,6 +27,19 @@ pub struct Resource {
     /// `None` for virtual resources (SubjectAccessReview …).
     pub storage: Option<Storage>,
     pub flags: Flags,
+    /// Clients are told that the version of the kind goes away; `None`: it stays.
+    pub deprecation: Option<Deprecation>,
+}
+
+/// The end of a version of a kind (upstream's `prerelease-lifecycle-gen` tags).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deprecation {
+    /// The release that deprecated it: `1.19`.
+    pub since: Str,
+    /// The release that will serve it no more; empty: none is known.
+    pub removed: Str,
+    /// What to use: `discovery.k8s.io/v1 EndpointSlice`; empty: nothing.
+    pub replacement: Str,
 }
 
 /// Where objects are kept, and as what.
@@ -50,6 +63,8 @@ pub struct Flags {
     /// Strategic merge patches are accepted.
     pub strategic: bool,
     pub protobuf: bool,
+    /// A delete is answered with the object instead of a `Status`.
+    pub returns_deleted: bool,
 }
 
 /// A subresource: `pods/exec`.
@@ -123,6 +138,18 @@ impl Resource {
             return Some(self.schema.root());
         }
         types::of_kind(&stored.group, &stored.version, &stored.kind)
+    }
+    /// What clients are told of a deprecated version, in upstream's words.
+    pub fn deprecation_warning(&self) -> Option<String> {
+        let deprecation = self.deprecation.as_ref()?;
+        let mut text = format!("{} {} is deprecated in v{}+", self.api_version(), self.kind, deprecation.since);
+        if !deprecation.removed.is_empty() {
+            text.push_str(&format!(", unavailable in v{}+", deprecation.removed));
+        }
+        if !deprecation.replacement.is_empty() {
+            text.push_str(&format!("; use {}", deprecation.replacement));
+        }
+        Some(text)
     }
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|s| s.name == name)

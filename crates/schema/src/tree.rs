@@ -149,13 +149,28 @@ impl Map {
     }
 }
 
+impl Extend<(Key, Value)> for Map {
+    fn extend<T: IntoIterator<Item = (Key, Value)>>(&mut self, entries: T) {
+        for (k, v) in entries {
+            self.insert(k, v);
+        }
+    }
+}
+
+impl IntoIterator for Map {
+    type Item = (Key, Value);
+    type IntoIter = std::vec::IntoIter<(Key, Value)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.into_entries().into_iter()
+    }
+}
+
 impl FromIterator<(Key, Value)> for Map {
     /// Later duplicates win.
     fn from_iter<T: IntoIterator<Item = (Key, Value)>>(entries: T) -> Self {
         let mut map = Map::new();
-        for (k, v) in entries {
-            map.insert(k, v);
-        }
+        map.extend(entries);
         map
     }
 }

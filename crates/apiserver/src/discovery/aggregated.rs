@@ -15,7 +15,6 @@ pub(super) fn list(groups: &[Group<'_>]) -> Map {
 
 fn group(group: &Group<'_>) -> Map {
     let mut metadata = Map::new();
-    metadata.insert("creationTimestamp", Value::Null);
     if !group.name.is_empty() {
         metadata.insert("name", group.name);
     }

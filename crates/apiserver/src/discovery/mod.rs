@@ -5,6 +5,7 @@
 mod aggregated;
 mod legacy;
 
+use crate::http::media::{Format, JSON, PROTOBUF, YAML};
 use bytes::Bytes;
 use schema::{Map, Resource, Value};
 use sha2::{Digest, Sha512};
@@ -14,7 +15,9 @@ use std::sync::OnceLock;
 /// A document and how it is told apart from others of its path.
 #[derive(Clone, Debug)]
 pub struct Document {
-    pub content_type: &'static str,
+    /// Format and media type of the answer, where the path's shape decides them: of aggregated documents.
+    pub aggregated: Option<(Format, &'static str)>,
+    /// As JSON, whatever format is asked for.
     pub body: Bytes,
     /// Quoted, as in the header.
     pub etag: String,
@@ -36,9 +39,14 @@ pub struct Discovery {
     aggregated_named: OnceLock<Document>,
 }
 
-/// The media type of aggregated discovery, as it is asked for and answered.
-pub const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-const JSON: &str = "application/json";
+/// The media type that aggregated discovery is answered as, in each format.
+const fn aggregated_type(format: Format) -> &'static str {
+    match format {
+        Format::Json => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        Format::Yaml => "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        Format::Protobuf => "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+    }
+}
 
 impl Discovery {
     /// `rows` in the order of discovery; `server_address` is `host:port`, told to clients of `/api`.
@@ -57,19 +65,22 @@ impl Discovery {
     pub fn document(&self, path: &str, accept: &str) -> Option<Document> {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         match parts.as_slice() {
-            ["api"] if wants_aggregated(accept) => {
-                Some(self.aggregated_core.get_or_init(|| self.aggregate(true)).clone())
+            [root @ ("api" | "apis")] if wants_aggregated(accept).is_some() => {
+                let (core, kept) = match *root {
+                    "api" => (true, &self.aggregated_core),
+                    _ => (false, &self.aggregated_named),
+                };
+                let mut document = kept.get_or_init(|| document(&aggregated::list(&self.groups(core)))).clone();
+                document.aggregated = wants_aggregated(accept).map(|format| (format, aggregated_type(format)));
+                Some(document)
             }
-            ["apis"] if wants_aggregated(accept) => {
-                Some(self.aggregated_named.get_or_init(|| self.aggregate(false)).clone())
-            }
-            ["api"] => Some(document(JSON, &legacy::versions(&self.server_address))),
-            ["apis"] => Some(document(JSON, &legacy::groups(&self.groups(false)))),
+            ["api"] => Some(document(&legacy::versions(&self.server_address))),
+            ["apis"] => Some(document(&legacy::groups(&self.groups(false)))),
             ["api", version] => self.resources("", version),
             ["apis", group] => {
                 let groups = self.groups(false);
                 let group = groups.iter().find(|g| g.name == *group)?;
-                Some(document(JSON, &legacy::group(group, true)))
+                Some(document(&legacy::group(group, true)))
             }
             ["apis", group, version] if !group.is_empty() => self.resources(group, version),
             _ => None,
@@ -80,11 +91,7 @@ impl Discovery {
         let groups = self.groups(group.is_empty());
         let group = groups.iter().find(|g| g.name == group)?;
         let (_, rows) = group.versions.iter().find(|(v, _)| *v == version)?;
-        Some(document(JSON, &legacy::resources(group.name, version, rows, self.storage_hashes)))
-    }
-
-    fn aggregate(&self, core: bool) -> Document {
-        document(AGGREGATED, &aggregated::list(&self.groups(core)))
+        Some(document(&legacy::resources(group.name, version, rows, self.storage_hashes)))
     }
 
     fn groups(&self, core: bool) -> Vec<Group<'_>> {
@@ -107,27 +114,30 @@ impl Discovery {
     }
 }
 
-/// Whether aggregated discovery is asked for before plain JSON. Weights are not looked at, as upstream doesn't here.
-fn wants_aggregated(accept: &str) -> bool {
+/// The format in which aggregated discovery is asked for, if it is before anything else. Weights are not looked at, as
+/// upstream doesn't here.
+fn wants_aggregated(accept: &str) -> Option<Format> {
     for media in accept.split(',') {
         let mut parts = media.split(';').map(str::trim);
-        let name = parts.next().unwrap_or("");
+        let format = match parts.next().unwrap_or("") {
+            JSON | "*/*" | "application/*" => Format::Json,
+            YAML => Format::Yaml,
+            PROTOBUF => Format::Protobuf,
+            _ => continue,
+        };
         let parameters: Vec<&str> = parts.collect();
         let has = |p: &str| parameters.contains(&p);
-        if name == JSON && has("g=apidiscovery.k8s.io") && has("as=APIGroupDiscoveryList") {
-            if has("v=v2") {
-                return true;
-            }
-            continue;
+        if !has("g=apidiscovery.k8s.io") || !has("as=APIGroupDiscoveryList") {
+            return None;
         }
-        if matches!(name, JSON | "*/*" | "application/*") {
-            return false;
+        if has("v=v2") {
+            return Some(format);
         }
     }
-    false
+    None
 }
 
-fn document(content_type: &'static str, object: &Map) -> Document {
+fn document(object: &Map) -> Document {
     let mut body = Vec::new();
     schema::json::encode(object, &mut body);
     let mut etag = String::with_capacity(130);
@@ -137,7 +147,7 @@ fn document(content_type: &'static str, object: &Map) -> Document {
         write!(etag, "{byte:02X}").unwrap_or(());
     }
     etag.push('"');
-    Document { content_type, body: body.into(), etag }
+    Document { aggregated: None, body: body.into(), etag }
 }
 
 fn strings<'t>(texts: impl IntoIterator<Item = &'t str>) -> Value {

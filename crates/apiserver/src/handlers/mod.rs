@@ -67,6 +67,13 @@ pub async fn handle(registry: &Arc<Registry>, call: Call) -> Result<Response<Bod
     let info = call.info.clone();
     let served = registry.served(&info.group, &info.version, &info.resource).ok_or(NotServed::Path)?;
     let row = &served.resource;
+    if let Some(warning) = row.deprecation_warning() {
+        call.cx.warn(warning);
+        call.cx.annotate("k8s.io/deprecated", "true");
+        if let Some(removed) = row.deprecation.as_ref().map(|d| d.removed.as_ref()).filter(|r| !r.is_empty()) {
+            call.cx.annotate("k8s.io/removed-release", removed);
+        }
+    }
     let in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
     if in_namespace && !row.namespaced {
         return Err(NotServed::Path);

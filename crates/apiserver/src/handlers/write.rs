@@ -336,7 +336,7 @@ pub(super) async fn delete(
         Some(false) if !deleted.gone => StatusCode::ACCEPTED,
         _ => StatusCode::OK,
     };
-    if !deleted.gone || served.strategy.rules().returns_deleted {
+    if !deleted.gone || served.resource.flags.returns_deleted {
         return answer::object(code, served, Object::written(&deleted.object), view, call.cx.now);
     }
     let mut details = Map::new();

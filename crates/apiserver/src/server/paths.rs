@@ -2,14 +2,16 @@
 
 use super::ApiServer;
 use super::chain::plain;
-use crate::discovery::Discovery;
+use crate::discovery::{self, Discovery};
 use crate::http::media::{Format, JSON, View};
 use crate::http::{Body, Response, answer};
 use crate::registry::Table;
 use crate::request::{RequestInfo, parameter};
 use api::Status;
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, VARY,
+};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
@@ -33,41 +35,37 @@ pub(super) fn not_found() -> Response<Body> {
 }
 
 /// A discovery document in another format than plain JSON; `None`: as it is.
-fn negotiated(json: &[u8], view: View) -> Option<Result<Response<Body>, Status>> {
+fn negotiated(document: &discovery::Document, view: View) -> Option<Result<Response<Body>, Status>> {
     if view.format == Format::Json && !view.pretty {
         return None;
     }
-    let Ok(Value::Map(document)) = schema::json::parse(json) else { return None };
-    let name = format!("io.k8s.apimachinery.pkg.apis.meta.v1.{}", document.str_at(&["kind"]));
-    let mut answer = answer::tree(StatusCode::OK, schema::types::find(&name)?, &document, view);
-    if let Ok(answer) = &mut answer {
-        answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-    }
-    Some(answer)
+    let Ok(Value::Map(tree)) = schema::json::parse(&document.body) else { return None };
+    let package = if document.aggregated.is_some() { "api.apidiscovery.v2" } else { "apimachinery.pkg.apis.meta.v1" };
+    let ty = schema::types::find(&format!("io.k8s.{package}.{}", tree.str_at(&["kind"])))?;
+    Some(answer::tree(StatusCode::OK, ty, &tree, view))
 }
 
-/// What the v2 document is in protobuf, as it is answered; asked for it is with `@` too.
+/// What documents are in protobuf, as it is answered; asked for it is with `@` before the version too.
 const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const OPENAPI_V3: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
 
-/// Whether a document is wanted as protobuf rather than JSON; `None`: as nothing that there is.
-fn wanted_openapi(headers: &http::HeaderMap, path: &str) -> Option<bool> {
+/// What a document of a path of OpenAPI is answered as; `None`: it is not there as what is accepted.
+fn wanted_openapi(headers: &http::HeaderMap, path: &str) -> Option<&'static str> {
+    // The index of v3 is JSON, whatever is accepted.
+    if path == "/openapi/v3" {
+        return Some(JSON);
+    }
+    let (protobuf, old) = if path == "/openapi/v2" {
+        (OPENAPI_V2, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
+    } else {
+        (OPENAPI_V3, "application/com.github.proto-openapi.spec.v3@v1.0+protobuf")
+    };
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).filter(|accept| !accept.is_empty());
     accept.unwrap_or("*/*").split(',').find_map(|media| match media.split(';').next().unwrap_or("").trim() {
-        JSON | "application/*" | "*/*" => Some(false),
-        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf" | OPENAPI_V2 if path == "/openapi/v2" => {
-            Some(true)
-        }
+        JSON | "application/*" | "*/*" => Some(JSON),
+        media if media == protobuf || media == old => Some(protobuf),
         _ => None,
     })
-}
-
-/// `apis/G/V`, `api/V`.
-fn group_version(path: &str) -> Option<(&str, &str)> {
-    match path.split('/').collect::<Vec<_>>()[..] {
-        ["api", version] => Some(("", version)),
-        ["apis", group, version] => Some((group, version)),
-        _ => None,
-    }
 }
 
 fn below_pprof(path: &str) -> bool {
@@ -107,27 +105,32 @@ impl ApiServer {
             }
             "api" | "apis" => {
                 let Some(document) = self.discovery().document(trimmed, accept) else { return Ok(not_found()) };
-                // Aggregated documents are JSON alone; the others come in every format.
-                let view = View::of(&parts.headers, query, false, false);
-                if document.content_type == JSON
-                    && let Some(shown) = negotiated(&document.body, view?)
-                {
-                    return shown;
+                let mut view = View::of(&parts.headers, query, false, false);
+                if let Some((format, _)) = document.aggregated {
+                    view = Ok(View { format, gzip, ..View::default() });
                 }
+                let view = view?;
                 let known = parts.headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-                let same = known == Some(document.etag.as_str());
-                let mut response = if same {
+                let mut response = if document.aggregated.is_some() && known == Some(document.etag.as_str()) {
                     let mut response = Response::new(Body::empty());
                     *response.status_mut() = StatusCode::NOT_MODIFIED;
                     response
+                } else if let Some(shown) = negotiated(&document, view) {
+                    shown?
                 } else {
-                    answer::raw(StatusCode::OK, document.body, document.content_type, gzip)
+                    answer::raw(StatusCode::OK, document.body.clone(), JSON, gzip)
                 };
                 let headers = response.headers_mut();
                 headers.insert(VARY, HeaderValue::from_static("Accept"));
-                headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
-                if let Ok(etag) = HeaderValue::from_str(&document.etag) {
-                    headers.insert(ETAG, etag);
+                if let Some((_, content_type)) = document.aggregated {
+                    if response.status() == StatusCode::OK {
+                        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+                    }
+                    let headers = response.headers_mut();
+                    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+                    if let Ok(etag) = HeaderValue::from_str(&document.etag) {
+                        headers.insert(ETAG, etag);
+                    }
                 }
                 Ok(response)
             }
@@ -174,19 +177,16 @@ impl ApiServer {
     fn openapi(&self, parts: &Parts, path: &str, query: &str, gzip: bool) -> Response<Body> {
         let version = self.config.git_version.clone();
         let group = path.strip_prefix("/openapi/v3/");
-        let protobuf = match wanted_openapi(&parts.headers, path) {
-            Some(protobuf) => protobuf,
-            None => {
-                let mut response = Response::new(Body::empty());
-                *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
-                return response;
-            }
+        let Some(content_type) = wanted_openapi(&parts.headers, path) else {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
+            return response;
         };
         let etag = schema::openapi::hash(group.unwrap_or(path), &version);
         if let (Some(group), Some(hash)) = (group, parameter(query, "hash"))
             && !hash.is_empty()
             && hash != etag
-            && self.serves_group(group)
+            && self.openapi_bytes(path, Some(group), JSON, &version).is_some()
         {
             return moved(&format!("/openapi/v3/{group}?hash={etag}"));
         }
@@ -197,8 +197,8 @@ impl ApiServer {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             response
         } else {
-            let Some(bytes) = self.openapi_bytes(path, group, protobuf, &version) else { return not_found() };
-            answer::raw(StatusCode::OK, bytes, if protobuf { OPENAPI_V2 } else { JSON }, gzip)
+            let Some(bytes) = self.openapi_bytes(path, group, content_type, &version) else { return not_found() };
+            answer::raw(StatusCode::OK, bytes, content_type, gzip)
         };
         let headers = response.headers_mut();
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
@@ -218,30 +218,20 @@ impl ApiServer {
         response
     }
 
-    /// Whether anything of `apis/G/V` or `api/V` is served.
-    fn serves_group(&self, group: &str) -> bool {
-        group_version(group).is_some_and(|(group, version)| self.registry.table().has_version(group, version))
-    }
-
-    fn openapi_bytes(&self, path: &str, group: Option<&str>, protobuf: bool, version: &str) -> Option<Bytes> {
+    fn openapi_bytes(&self, path: &str, group: Option<&str>, content_type: &str, version: &str) -> Option<Bytes> {
+        let protobuf = content_type != JSON;
+        let documents: Vec<&str> = self.documents.iter().map(|document| document.path).collect();
         self.shown(|made| {
             if let Some(bytes) = made.openapi.get(path) {
                 return Some(bytes.clone());
             }
             let rows: Vec<&Resource> = made.table.all().iter().map(|served| served.resource.as_ref()).collect();
             let bytes = match (path, group) {
-                ("/openapi/v2", _) if protobuf => schema::openapi::v2_protobuf(&rows, version),
-                ("/openapi/v2", _) => schema::openapi::v2(&rows, version),
-                ("/openapi/v3", _) => schema::openapi::v3_index(rows.into_iter(), version),
-                (_, group) => {
-                    let (group, version_of) = group_version(group?)?;
-                    let of = rows.into_iter().filter(|row| row.group == group && row.version == version_of);
-                    let of: Vec<&Resource> = of.collect();
-                    if of.is_empty() {
-                        return None;
-                    }
-                    schema::openapi::v3(&of, version)
-                }
+                ("/openapi/v2", _) if protobuf => schema::openapi::v2_protobuf(&rows, &documents, version),
+                ("/openapi/v2", _) => schema::openapi::v2(&rows, &documents, version),
+                ("/openapi/v3", _) => schema::openapi::v3_index(&rows, &documents, version),
+                (_, group) if protobuf => schema::openapi::v3_protobuf(group?, &rows, &documents, version)?,
+                (_, group) => schema::openapi::v3(group?, &rows, &documents, version)?,
             };
             let bytes = Bytes::from(bytes);
             // The other documents are large and asked for rarely.

@@ -130,8 +130,6 @@ pub struct Rules {
     pub create_on_update: bool,
     /// A PUT without resourceVersion overwrites.
     pub unconditional_update: bool,
-    /// A delete is answered with the object rather than with a Status.
-    pub returns_deleted: bool,
     /// What becomes of what depends on a deleted object when nobody says.
     pub garbage_collection: GarbageCollection,
 }
@@ -140,7 +138,6 @@ impl Rules {
     pub const STANDARD: Rules = Rules {
         create_on_update: false,
         unconditional_update: true,
-        returns_deleted: false,
         garbage_collection: GarbageCollection::Background,
     };
 }

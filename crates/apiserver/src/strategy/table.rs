@@ -12,8 +12,6 @@ const STANDARD: Rules = Rules::STANDARD;
 const PUT_CREATES: Rules = Rules { create_on_update: true, ..STANDARD };
 /// A PUT must say what it replaces.
 const CONDITIONAL: Rules = Rules { unconditional_update: false, ..STANDARD };
-/// A delete is answered with the object.
-const RETURNED: Rules = Rules { returns_deleted: true, ..STANDARD };
 /// What depends on the object outlives it.
 const ORPHANING: Rules = Rules { garbage_collection: GarbageCollection::Orphan, ..STANDARD };
 
@@ -22,14 +20,8 @@ const RULES: &[(&str, &str, Rules)] = &[
     ("", "Endpoints", PUT_CREATES),
     ("", "Event", Rules { garbage_collection: GarbageCollection::Unsupported, ..PUT_CREATES }),
     ("", "LimitRange", PUT_CREATES),
-    ("", "PersistentVolume", RETURNED),
-    ("", "PersistentVolumeClaim", RETURNED),
-    ("", "Pod", RETURNED),
-    ("", "PodTemplate", RETURNED),
     ("", "ReplicationController", ORPHANING),
-    ("", "ResourceQuota", RETURNED),
-    ("", "Service", Rules { create_on_update: true, ..RETURNED }),
-    ("", "ServiceAccount", RETURNED),
+    ("", "Service", PUT_CREATES),
     ("admissionregistration.k8s.io", "", CONDITIONAL),
     ("apiextensions.k8s.io", "", CONDITIONAL),
     ("apiregistration.k8s.io", "", CONDITIONAL),
@@ -39,12 +31,10 @@ const RULES: &[(&str, &str, Rules)] = &[
     ("node.k8s.io", "RuntimeClass", CONDITIONAL),
     ("policy", "PodDisruptionBudget", CONDITIONAL),
     ("rbac.authorization.k8s.io", "", PUT_CREATES),
-    ("resource.k8s.io", "", RETURNED),
-    ("storage.k8s.io", "CSIDriver", Rules { unconditional_update: false, ..RETURNED }),
-    ("storage.k8s.io", "CSINode", Rules { unconditional_update: false, ..RETURNED }),
+    ("storage.k8s.io", "CSIDriver", CONDITIONAL),
+    ("storage.k8s.io", "CSINode", CONDITIONAL),
     ("storage.k8s.io", "CSIStorageCapacity", CONDITIONAL),
-    ("storage.k8s.io", "VolumeAttachment", Rules { unconditional_update: false, ..RETURNED }),
-    ("storage.k8s.io", "", RETURNED),
+    ("storage.k8s.io", "VolumeAttachment", CONDITIONAL),
 ];
 
 /// The strategy of a row.

@@ -23,23 +23,31 @@ async fn openapi_is_kept_as_long_as_its_hash() {
     let plain = client.get("/openapi/v3/apis/apps/v1").await;
     assert_eq!((plain.code.as_u16(), &plain.headers["cache-control"]), (200, &"no-cache, private".parse().unwrap()));
     assert_eq!(client.get("/openapi/v3/apis/nope/v1?hash=OLD").await.code, 404);
-    assert_eq!(client.raw(Method::GET, "/openapi/v3", &[("accept", "text/html")], "").await.code, 406);
+    for (path, code) in [("/openapi/v3", 200), ("/openapi/v3/apis/apps/v1", 406), ("/openapi/v2", 406)] {
+        assert_eq!(client.raw(Method::GET, path, &[("accept", "text/html")], "").await.code, code, "{path}");
+    }
+    for path in ["api", "apis", "apis/apps", "version"] {
+        let url = index["paths"][path]["serverRelativeURL"].as_str().unwrap();
+        let operation = &client.get(url).await.ok()["paths"][format!("/{path}/")]["get"];
+        assert!(operation["operationId"].as_str().is_some_and(|id| id.starts_with("get")), "{path}: {operation}");
+    }
 }
 
 #[tokio::test]
 async fn openapi_comes_in_protobuf_too() {
     let server = Server::start().await;
     let client = server.client();
-    for accept in [
-        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
-        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
-    ] {
-        let document = client.raw(Method::GET, "/openapi/v2", &[("accept", accept)], "").await;
-        assert_eq!(document.code, 200);
-        assert_eq!(document.headers["content-type"], "application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
-        // The name of a definition, as the first of a message that is the value of another.
-        let name = b"io.k8s.api.apps.v1.Deployment";
-        assert!(document.bytes.windows(name.len()).any(|window| window == name));
+    for (path, version) in [("/openapi/v2", "v2"), ("/openapi/v3/apis/apps/v1", "v3")] {
+        for separator in ["@", "."] {
+            let accept = format!("application/com.github.proto-openapi.spec.{version}{separator}v1.0+protobuf");
+            let document = client.raw(Method::GET, path, &[("accept", &accept)], "").await;
+            assert_eq!(document.code, 200);
+            let answered = format!("application/com.github.proto-openapi.spec.{version}.v1.0+protobuf");
+            assert_eq!(document.headers["content-type"], answered.as_str());
+            // The name of a definition, as the first of a message that is the value of another.
+            let name = b"io.k8s.api.apps.v1.Deployment";
+            assert!(document.bytes.windows(name.len()).any(|window| window == name));
+        }
     }
 }
 
@@ -57,6 +65,22 @@ async fn discovery_is_known_by_its_etag() {
         let etag = first.headers["etag"].to_str().unwrap().to_owned();
         let again = client.raw(Method::GET, path, &[("accept", accept), ("if-none-match", etag.as_str())], "").await;
         assert_eq!((again.code.as_u16(), again.bytes.len()), (304, 0), "{path}");
+        // The same in the other formats.
+        let groups = first.json()["items"].as_array().map(Vec::len);
+        for format in ["application/vnd.kubernetes.protobuf", "application/yaml"] {
+            let media = format!("{format};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+            let other = client.raw(Method::GET, path, &[("accept", &media)], "").await;
+            assert_eq!(other.headers["content-type"], media.as_str(), "{path}");
+            assert_eq!(other.headers["etag"], etag.as_str(), "{path}");
+            if format.ends_with("protobuf") {
+                let ty = schema::types::find("io.k8s.api.apidiscovery.v2.APIGroupDiscoveryList").unwrap();
+                let decoded = schema::protobuf::decode(ty, &other.bytes).unwrap().object;
+                let decoded: serde_json::Value = serde_json::from_str(&schema::json::to_string(&decoded)).unwrap();
+                assert_eq!(decoded["items"].as_array().map(Vec::len), groups, "{path}");
+                let of = |list: &serde_json::Value| list["items"][0]["versions"][0]["resources"].clone();
+                assert_eq!(of(&decoded), of(&first.json()), "{path}");
+            }
+        }
     }
 }
 

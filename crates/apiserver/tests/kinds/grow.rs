@@ -266,7 +266,7 @@ pub async fn grow(client: &Client, collection: &str, ty: TypeRef<'_>, mut object
                             if answer.code.is_success() {
                                 let given = answer.json().pointer(&here).is_some_and(|given| holds(given, &candidate));
                                 // What is old enough to be warned of is no part of a full object.
-                                if given && !answer.headers.contains_key("warning") {
+                                if given && !warned(&answer.headers) {
                                     object = with;
                                 }
                                 break;
@@ -282,4 +282,10 @@ pub async fn grow(client: &Client, collection: &str, ty: TypeRef<'_>, mut object
         }
     }
     object
+}
+
+/// Whether an answer warns of anything but that the kind itself goes away.
+pub(crate) fn warned(headers: &http::HeaderMap) -> bool {
+    let kind_goes = |w: &http::HeaderValue| w.to_str().is_ok_and(|text| text.contains(" is deprecated in v1."));
+    headers.get_all("warning").iter().any(|warning| !kind_goes(warning))
 }

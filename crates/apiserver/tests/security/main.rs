@@ -3,6 +3,7 @@
 mod access;
 mod admission;
 mod cluster;
+mod components;
 mod pod_security;
 mod pods;
 mod proxy;

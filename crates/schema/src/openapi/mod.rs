@@ -7,12 +7,14 @@ mod definitions;
 mod enums;
 mod gnostic;
 mod operations;
+mod parameters;
 
 use crate::json;
 use crate::resource::Resource;
 use crate::tree::{Map, Value};
 use crate::types::Docs;
 use definitions::Definitions;
+use operations::PlainPaths;
 
 /// Which of the two formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,17 +45,28 @@ fn info(version: &str) -> Map {
     map([("title", "Kubernetes".into()), ("version", version.into())])
 }
 
-/// The index of v3: path of a group and version → where its document is. `salt` distinguishes binaries (their documents
-/// are a function of it), so that a client may keep a document for ever under its address.
-pub fn v3_index<'r>(rows: impl Iterator<Item = &'r Resource>, salt: &str) -> Vec<u8> {
+/// The index of v3: path of a document → where it is. `salt` distinguishes binaries (their documents are a function of
+/// it), so that a client may keep a document for ever under its address. `documents`: the paths beside the API that the
+/// server answers at ([`v3`]).
+pub fn v3_index(rows: &[&Resource], documents: &[&str], salt: &str) -> Vec<u8> {
     let mut paths = Map::new();
-    for row in rows {
-        let path = group_path(row);
-        if !paths.contains_key(&path) {
-            let url = format!("/openapi/v3/{path}?hash={}", hash(&path, salt));
-            paths.insert(path, map([("serverRelativeURL", url.into())]));
+    let mut add = |path: &str| {
+        if !paths.contains_key(path) {
+            let url = format!("/openapi/v3/{path}?hash={}", hash(path, salt));
+            paths.insert(path.to_owned(), map([("serverRelativeURL", url.into())]));
         }
+    };
+    documents.iter().for_each(|document| add(document.trim_matches('/')));
+    for row in rows {
+        if row.group.is_empty() {
+            add("api");
+        } else {
+            add("apis");
+            add(&format!("apis/{}", row.group));
+        }
+        add(&group_path(row));
     }
+    add("version");
     let mut out = Vec::new();
     json::encode(&map([("paths", paths.into())]), &mut out);
     out
@@ -73,14 +86,19 @@ pub fn hash(path: &str, salt: &str) -> String {
     format!("{:016X}{:016X}", fnv(0xcbf2_9ce4_8422_2325), fnv(0x9e37_79b9_7f4a_7c15))
 }
 
-/// The v3 document of the rows of one group and version.
-pub fn v3(rows: &[&Resource], version: &str) -> Vec<u8> {
+/// The v3 document of one path of the index; `None`: there is none.
+pub fn v3(path: &str, rows: &[&Resource], documents: &[&str], version: &str) -> Option<Vec<u8>> {
     let docs = Docs::unpack();
     let mut definitions = Definitions::new(Version::V3, &docs);
+    // Operations first, as they say which definitions are needed.
+    let mut paths = PlainPaths { rows, documents, of: Some(path) }.write(Version::V3, &mut definitions);
+    if paths.is_empty() {
+        return None;
+    }
+    let of: Vec<&Resource> = rows.iter().copied().filter(|row| group_path(row) == path).collect();
+    paths.extend(operations::paths(&of, Version::V3, &mut definitions));
     let mut out = Vec::with_capacity(1 << 18);
     out.extend_from_slice(b"{\"components\":{\"schemas\":{");
-    // Operations first, as they say which definitions are needed.
-    let paths = operations::paths(rows, Version::V3, &mut definitions);
     definitions.write(&mut out);
     out.extend_from_slice(b"},\"securitySchemes\":");
     json::encode(&security(), &mut out);
@@ -89,15 +107,25 @@ pub fn v3(rows: &[&Resource], version: &str) -> Vec<u8> {
     out.extend_from_slice(b",\"openapi\":\"3.0.0\",\"paths\":");
     json::encode(&paths, &mut out);
     out.push(b'}');
-    out
+    Some(out)
+}
+
+/// The v3 document of one path as protobuf (gnostic's `openapi.v3.Document`).
+pub fn v3_protobuf(path: &str, rows: &[&Resource], documents: &[&str], version: &str) -> Option<Vec<u8>> {
+    match json::parse(&v3(path, rows, documents, version)?) {
+        Ok(Value::Map(document)) => Some(gnostic::v3::encode(&document)),
+        // What was just written is an object.
+        _ => None,
+    }
 }
 
 /// The v2 document of all rows.
-pub fn v2(rows: &[&Resource], version: &str) -> Vec<u8> {
+pub fn v2(rows: &[&Resource], documents: &[&str], version: &str) -> Vec<u8> {
     let docs = Docs::unpack();
     let mut definitions = Definitions::new(Version::V2, &docs);
     let mut out = Vec::with_capacity(1 << 21);
-    let paths = operations::paths(rows, Version::V2, &mut definitions);
+    let mut paths = PlainPaths { rows, documents, of: None }.write(Version::V2, &mut definitions);
+    paths.extend(operations::paths(rows, Version::V2, &mut definitions));
     out.extend_from_slice(b"{\"definitions\":{");
     definitions.write(&mut out);
     out.extend_from_slice(b"},\"info\":");
@@ -111,9 +139,9 @@ pub fn v2(rows: &[&Resource], version: &str) -> Vec<u8> {
 }
 
 /// The v2 document of all rows as protobuf (gnostic's `openapi.v2.Document`).
-pub fn v2_protobuf(rows: &[&Resource], version: &str) -> Vec<u8> {
-    match json::parse(&v2(rows, version)) {
-        Ok(Value::Map(document)) => gnostic::encode(&document),
+pub fn v2_protobuf(rows: &[&Resource], documents: &[&str], version: &str) -> Vec<u8> {
+    match json::parse(&v2(rows, documents, version)) {
+        Ok(Value::Map(document)) => gnostic::v2::encode(&document),
         // What was just written is an object.
         _ => Vec::new(),
     }
@@ -166,7 +194,8 @@ mod tests {
     fn v3_of_every_group_is_whole() {
         for (group, versions) in crate::resource::groups() {
             for version in versions {
-                let document = parsed(&v3(&rows(group, version), "v1.36.0"));
+                let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+                let document = parsed(&v3(&path, &rows(group, version), &[], "v1.36.0").expect("it is served"));
                 let definitions =
                     document.at(&["components", "schemas"]).and_then(Value::as_map).cloned().unwrap_or_default();
                 check_references(&document, &definitions, "#/components/schemas/");
@@ -176,7 +205,7 @@ mod tests {
 
     #[test]
     fn v3_says_what_kubectl_looks_for() {
-        let document = parsed(&v3(&rows("apps", "v1"), "v1.36.0"));
+        let document = parsed(&v3("apis/apps/v1", &rows("apps", "v1"), &[], "v1.36.0").expect("it is served"));
         let path = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}";
         let patch = document.at(&["paths", path, "patch"]).and_then(Value::as_map).cloned().unwrap_or_default();
         assert_eq!(patch.str_at(&["x-kubernetes-group-version-kind", "kind"]), "Deployment");
@@ -199,8 +228,8 @@ mod tests {
     fn enumerations_are_told_in_both_versions() {
         let all: Vec<&Resource> = crate::resource::all().iter().collect();
         for (document, root) in [
-            (parsed(&v2(&all, "v1.36.0")), &["definitions"][..]),
-            (parsed(&v3(&rows("", "v1"), "v1.36.0")), &["components", "schemas"]),
+            (parsed(&v2(&all, &[], "v1.36.0")), &["definitions"][..]),
+            (parsed(&v3("api/v1", &rows("", "v1"), &[], "v1.36.0").expect("it is served")), &["components", "schemas"]),
         ] {
             let property = |of: &str, name: &str| {
                 let path: Vec<&str> = root.iter().copied().chain([of, "properties", name]).collect();
@@ -222,10 +251,143 @@ mod tests {
         }
     }
 
+    /// The operations of a v2 document: path, method and what is said of it.
+    fn operations(document: &Map) -> Vec<(String, String, Map)> {
+        let paths = document.get("paths").and_then(Value::as_map).cloned().unwrap_or_default();
+        let mut operations = Vec::new();
+        for (path, item) in paths.iter() {
+            for (method, operation) in item.as_map().into_iter().flat_map(Map::iter) {
+                if let (false, Some(operation)) = (method == "parameters", operation.as_map()) {
+                    operations.push((path.to_owned(), method.to_owned(), operation.clone()));
+                }
+            }
+        }
+        operations
+    }
+
+    #[test]
+    fn operations_are_those_of_upstream() {
+        let all: Vec<&Resource> = crate::resource::all().iter().collect();
+        let documents = ["/openid/v1/jwks", "/.well-known/openid-configuration"];
+        let operations = operations(&parsed(&v2(&all, &documents, "v1.36.0")));
+        let mut ids: Vec<&str> = operations.iter().map(|(.., o)| o.str_at(&["operationId"])).collect();
+        ids.sort_unstable();
+        assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "each has an id of its own");
+        // Counted in upstream's document of v1.36: what is of the GA versions, without the deprecated paths of watches.
+        let watches = operations.iter().filter(|(path, ..)| path.contains("/watch/")).count();
+        assert_eq!(operations.len() - watches, 662);
+        // A watch of the list, of one object, and of the list in all namespaces.
+        let watched = all.iter().filter(|row| row.verbs.contains(crate::resource::Verbs::WATCH));
+        assert_eq!(watches, watched.map(|row| if row.namespaced { 3 } else { 2 }).sum::<usize>());
+        for (path, method, id, what, answer) in [
+            ("/api/", "get", "getCoreAPIVersions", "get available API versions", "APIVersions"),
+            ("/apis/apps/", "get", "getAppsAPIGroup", "get information of a group", "APIGroup"),
+            (
+                "/apis/rbac.authorization.k8s.io/v1/",
+                "get",
+                "getRbacAuthorizationV1APIResources",
+                "get available resources",
+                "APIResourceList",
+            ),
+            ("/version/", "get", "getCodeVersion", "get the version information for this server", "Info"),
+            (
+                "/openid/v1/jwks",
+                "get",
+                "getServiceAccountIssuerOpenIDKeyset",
+                "get service account issuer OpenID JSON Web Key Set (contains public token verification keys)",
+                "",
+            ),
+            (
+                "/api/v1/namespaces/{namespace}/pods/{name}",
+                "delete",
+                "deleteCoreV1NamespacedPod",
+                "delete a Pod",
+                "Pod",
+            ),
+            (
+                "/api/v1/namespaces/{namespace}/endpoints/{name}",
+                "delete",
+                "deleteCoreV1NamespacedEndpoints",
+                "delete Endpoints",
+                "Status",
+            ),
+            (
+                "/api/v1/namespaces/{namespace}/pods",
+                "delete",
+                "deleteCoreV1CollectionNamespacedPod",
+                "delete collection of Pod",
+                "Status",
+            ),
+            (
+                "/api/v1/namespaces/{namespace}/pods/{name}/eviction",
+                "post",
+                "createCoreV1NamespacedPodEviction",
+                "create eviction of a Pod",
+                "Eviction",
+            ),
+            (
+                "/api/v1/namespaces/{namespace}/pods/{name}/exec",
+                "post",
+                "connectCoreV1PostNamespacedPodExec",
+                "connect POST requests to exec of Pod",
+                "",
+            ),
+            (
+                "/api/v1/namespaces/{namespace}/pods/{name}/log",
+                "get",
+                "readCoreV1NamespacedPodLog",
+                "read log of the specified Pod",
+                "",
+            ),
+            (
+                "/api/v1/nodes/{name}/proxy/{path}",
+                "head",
+                "connectCoreV1HeadNodeProxyWithPath",
+                "connect HEAD requests to proxy of Node",
+                "",
+            ),
+            (
+                "/api/v1/componentstatuses",
+                "get",
+                "listCoreV1ComponentStatus",
+                "list objects of kind ComponentStatus",
+                "ComponentStatusList",
+            ),
+            (
+                "/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale",
+                "patch",
+                "patchAppsV1NamespacedDeploymentScale",
+                "partially update scale of the specified Deployment",
+                "Scale",
+            ),
+            (
+                "/apis/apps/v1/watch/namespaces/{namespace}/deployments/{name}",
+                "get",
+                "watchAppsV1NamespacedDeployment",
+                "watch changes to an object of kind Deployment. deprecated: use the 'watch' parameter with a list operation instead, filtered to a single item with the 'fieldSelector' parameter.",
+                "WatchEvent",
+            ),
+            (
+                "/apis/apps/v1/watch/deployments",
+                "get",
+                "watchAppsV1DeploymentListForAllNamespaces",
+                "watch individual changes to a list of Deployment. deprecated: use the 'watch' parameter with a list operation instead.",
+                "WatchEvent",
+            ),
+        ] {
+            let found =
+                operations.iter().find(|(p, m, _)| p == path && m == method).unwrap_or_else(|| panic!("{path}"));
+            assert_eq!((found.2.str_at(&["operationId"]), found.2.str_at(&["description"])), (id, what), "{path}");
+            let schema =
+                found.2.at(&["responses", "200", "schema"]).and_then(Value::as_map).cloned().unwrap_or_default();
+            assert!(schema.str_at(&["$ref"]).ends_with(answer), "{path}: {schema:?}");
+        }
+    }
+
     #[test]
     fn v2_is_whole() {
         let all: Vec<&Resource> = crate::resource::all().iter().collect();
-        let document = parsed(&v2(&all, "v1.36.0"));
+        let document = parsed(&v2(&all, &[], "v1.36.0"));
         let definitions = document.get("definitions").and_then(Value::as_map).cloned().unwrap_or_default();
         assert!(definitions.len() > 500, "{}", definitions.len());
         check_references(&document, &definitions, "#/definitions/");
@@ -233,9 +395,21 @@ mod tests {
 
     #[test]
     fn the_index_names_each_document_once() {
-        let index = parsed(&v3_index(crate::resource::all().iter(), "x"));
+        let all: Vec<&Resource> = crate::resource::all().iter().collect();
+        let index = parsed(&v3_index(&all, &["/openid/v1/jwks"], "x"));
         let url = index.str_at(&["paths", "apis/apps/v1", "serverRelativeURL"]);
         assert!(url.starts_with("/openapi/v3/apis/apps/v1?hash="), "{url}");
         assert_ne!(hash("a", "x"), hash("a", "y"));
+        let paths = index.get("paths").and_then(Value::as_map).cloned().unwrap_or_default();
+        for (path, _) in paths.iter() {
+            let document = parsed(&v3(path, &all, &["/openid/v1/jwks"], "v1.36.0").expect(path));
+            let definitions = document.at(&["components", "schemas"]).and_then(Value::as_map).cloned();
+            check_references(&document, &definitions.unwrap_or_default(), "#/components/schemas/");
+        }
+        let versions = paths.iter().filter(|(path, _)| path.ends_with(|c: char| c.is_ascii_digit())).count();
+        let groups = crate::resource::groups();
+        assert_eq!(versions, groups.iter().map(|(_, versions)| versions.len()).sum::<usize>());
+        // A group each but the core group, and api, apis, version and the key set.
+        assert_eq!(paths.len(), versions + groups.len() - 1 + 4);
     }
 }
