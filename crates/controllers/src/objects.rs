@@ -616,6 +616,15 @@ pub struct StatefulSetSpec {
     pub update_strategy: StatefulSetStrategy,
     pub revision_history_limit: Option<i32>,
     pub ordinals: Option<Ordinals>,
+    pub persistent_volume_claim_retention_policy: Option<ClaimRetention>,
+}
+
+/// What becomes of the claims of a StatefulSet: `Retain` or `Delete`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimRetention {
+    pub when_deleted: String,
+    pub when_scaled: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -636,6 +645,8 @@ pub struct StatefulSetStrategy {
 #[serde(rename_all = "camelCase", default)]
 pub struct Partition {
     pub partition: Option<i32>,
+    /// Only where the feature MaxUnavailableStatefulSet is on: otherwise the API server drops it.
+    pub max_unavailable: Option<IntOrString>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]

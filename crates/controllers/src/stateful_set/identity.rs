@@ -1,5 +1,6 @@
 //! Who each pod of a StatefulSet is: its name, its labels, its claims.
 
+use super::retention;
 use crate::history::Revision;
 use crate::objects::{Pod, StatefulSet};
 use crate::pod_control;
@@ -23,7 +24,12 @@ fn claim_name(template: &Value, pod: &str) -> String {
     format!("{}-{pod}", template.pointer("/metadata/name").and_then(Value::as_str).unwrap_or(""))
 }
 
-/// The claims of a pod.
+/// The names of the claims of a pod.
+pub(super) fn claim_names(set: &StatefulSet, pod: &str) -> Vec<String> {
+    set.spec.volume_claim_templates.iter().map(|template| claim_name(template, pod)).collect()
+}
+
+/// The claims of a pod, as they are made.
 pub(super) fn claims(set: &StatefulSet, pod: &str) -> Vec<Value> {
     let selected = json!(set.spec.selector.match_labels);
     let of = |template: &Value| {
@@ -34,7 +40,7 @@ pub(super) fn claims(set: &StatefulSet, pod: &str) -> Vec<Value> {
         json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
             "metadata": {"name": claim_name(template, pod), "labels": labels,
-                "annotations": template.pointer("/metadata/annotations")},
+                "annotations": template.pointer("/metadata/annotations"), "ownerReferences": retention::of_new(set)},
             "spec": template.get("spec"),
         })
     };

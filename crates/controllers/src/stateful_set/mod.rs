@@ -2,6 +2,7 @@
 
 mod identity;
 mod plan;
+mod retention;
 
 use crate::events::Kind;
 use crate::history::History;
@@ -18,6 +19,9 @@ use plan::Action;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How long to wait for a claim that goes.
+const CLAIM_GOES: Duration = Duration::from_secs(1);
 
 struct Controller {
     sets: Informer<StatefulSet>,
@@ -63,12 +67,22 @@ impl Controller {
         let current = self.history.find(set.as_ref(), &set.status.current_revision).unwrap_or_else(|| update.clone());
         let now = Timestamp::now();
         let mut failure = None;
+        let mut again = None;
         if set.metadata.deletion_timestamp.is_none() {
+            // Before any pod goes, as its claims may have to go with it.
+            failure = self.retain_claims(&set, &owned).await.err();
             for action in plan::plan(&set, &owned, &current, &update, now) {
-                if let Err(e) = self.act(&set, action).await {
-                    failure = Some(e);
+                if failure.is_some() {
                     break;
                 }
+                if let Action::Create(body) = &action
+                    && self.must_wait(&set, body)
+                {
+                    // Nothing tells when the claim is gone.
+                    again = Some(CLAIM_GOES);
+                    break;
+                }
+                failure = self.act(&set, action).await.err();
             }
         }
         let mut owned = self.control.owned(set.as_ref());
@@ -80,7 +94,7 @@ impl Controller {
         self.history.trim(set.as_ref(), &live, set.spec.revision_history_limit.unwrap_or(10)).await?;
         match failure {
             Some(e) => Err(e),
-            None => Ok(pods::next_availability(&owned, set.spec.min_ready_seconds, now)),
+            None => Ok(again.into_iter().chain(pods::next_availability(&owned, set.spec.min_ready_seconds, now)).min()),
         }
     }
 
@@ -125,6 +139,35 @@ impl Controller {
                 }
             }
         }
+    }
+
+    /// Gives the claims of pods the owners that the policy wants.
+    async fn retain_claims(&self, set: &StatefulSet, owned: &[Arc<Pod>]) -> Result<(), Error> {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+        let name = set.metadata.name.as_deref().unwrap_or("");
+        for pod in owned {
+            let own = pod.metadata.name.as_deref().unwrap_or("");
+            let wanted = identity::ordinal(name, pod).is_some_and(|n| plan::wanted(set).contains(&n));
+            for claim in identity::claim_names(set, own) {
+                let Some(present) = self.claims.get(namespace, &claim) else { continue };
+                let Some(owners) = retention::owners(set, pod, wanted, &present) else { continue };
+                let merge = json!({"metadata": {"uid": present.metadata.uid, "ownerReferences": owners}});
+                let client = &self.control.client;
+                let written = write::update::<PersistentVolumeClaim>(client, namespace, &claim, None, merge).await;
+                if let Some(written) = gone_is_fine(written)? {
+                    self.claims.assume(written);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a claim of a new pod goes with a former one.
+    fn must_wait(&self, set: &StatefulSet, pod: &Value) -> bool {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or("");
+        let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("");
+        let goes = |claim: String| self.claims.get(namespace, &claim).is_some_and(|c| retention::goes(&c, name));
+        identity::claim_names(set, name).into_iter().any(goes)
     }
 
     /// Makes the claims of a pod that are not there.

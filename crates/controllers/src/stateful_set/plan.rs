@@ -1,6 +1,7 @@
 //! What a StatefulSet is to do next, one pod after another unless it says otherwise; and what its status says.
 
 use super::identity::{ordinal, pod, revision};
+use crate::deployment::strategy::resolve;
 use crate::history::Revision;
 use crate::objects::{Pod, StatefulSet, StatefulSetStatus};
 use crate::pods;
@@ -28,7 +29,15 @@ fn is_available(set: &StatefulSet, pod: &Pod, now: Timestamp) -> bool {
     is_healthy(pod) && pods::is_available(pod, set.spec.min_ready_seconds, now)
 }
 
-fn wanted(set: &StatefulSet) -> std::ops::Range<i32> {
+/// How many pods a rolling update may have unavailable at a time, where that is said: a percentage is rounded down, and
+/// one may always be.
+fn max_unavailable(set: &StatefulSet) -> Option<usize> {
+    let most = set.spec.update_strategy.rolling_update.as_ref()?.max_unavailable.as_ref()?;
+    let most = resolve(Some(most), set.spec.replicas.unwrap_or(1), false);
+    Some(usize::try_from(most).unwrap_or(0).max(1))
+}
+
+pub(super) fn wanted(set: &StatefulSet) -> std::ops::Range<i32> {
     let start = set.spec.ordinals.as_ref().map_or(0, |o| o.start);
     start..start.saturating_add(set.spec.replicas.unwrap_or(1).max(0))
 }
@@ -97,8 +106,16 @@ pub(super) fn plan(
     if set.spec.update_strategy.type_ == "OnDelete" || !actions.is_empty() {
         return actions;
     }
-    // From the last to the first, one unhealthy pod at a time.
     let first = range.start.saturating_add(partition(set));
+    if let Some(most) = max_unavailable(set) {
+        // As many as may be unavailable beside those that are, whatever the reason; the last first.
+        let unavailable = range.clone().filter(|n| find(*n).is_none_or(|pod| !is_available(set, pod, now))).count();
+        let old = range.rev().take_while(|n| *n >= first).filter_map(find);
+        let old = old.filter(|pod| revision(pod) != Some(&update.name) && !is_leaving(pod));
+        actions.extend(old.take(most.saturating_sub(unavailable)).cloned().map(Action::Delete));
+        return actions;
+    }
+    // From the last to the first, one unhealthy pod at a time.
     for n in range.rev().take_while(|n| *n >= first) {
         let Some(pod) = find(n) else { return actions };
         if revision(pod) != Some(&update.name) && !is_leaving(pod) {
@@ -219,6 +236,24 @@ mod tests {
     }
 
     #[test]
+    fn as_many_go_at_once_as_may_be_unavailable() {
+        let rolling = |most: Value| {
+            let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 1, "maxUnavailable": most}});
+            set(&json!({"replicas": 5, "podManagementPolicy": "Parallel", "updateStrategy": strategy}))
+        };
+        let old: Vec<_> = (0..5).map(|n| member(n, "old", true)).collect();
+        assert_eq!(shown(&rolling(json!(2)), &old, "old"), ["-web-4", "-web-3"]);
+        assert_eq!(shown(&rolling(json!("50%")), &old, "old"), ["-web-4", "-web-3"], "rounded down");
+        assert_eq!(shown(&rolling(json!("1%")), &old, "old"), ["-web-4"], "one may always go");
+        assert_eq!(shown(&rolling(json!(9)), &old, "old").len(), 4, "the partition is held back");
+        let mut begun = old.clone();
+        begun[4] = member(4, "new", false);
+        assert_eq!(shown(&rolling(json!(2)), &begun, "old"), ["-web-3"], "what is unavailable counts");
+        begun[0] = member(0, "old", false);
+        assert!(shown(&rolling(json!(2)), &begun, "old").is_empty(), "whatever the reason");
+    }
+
+    #[test]
     fn the_current_revision_follows_when_all_are_new() {
         let all: Vec<_> = (0..3).map(|n| member(n, "new", true)).collect();
         let over = status(&set(&json!({})), &all, &of("old"), &of("new"), Timestamp::UNIX_EPOCH);
@@ -238,6 +273,9 @@ mod tests {
         assert_eq!(pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"], "data-web-1");
         assert_eq!((&pod["spec"]["hostname"], &pod["spec"]["subdomain"]), (&json!("web-1"), &json!("svc")));
         let claims = super::super::identity::claims(&set, "web-1");
-        assert_eq!(claims[0]["metadata"], json!({"name": "data-web-1", "labels": {"a": "b"}, "annotations": null}));
+        assert_eq!(
+            claims[0]["metadata"],
+            json!({"name": "data-web-1", "labels": {"a": "b"}, "annotations": null, "ownerReferences": []})
+        );
     }
 }

@@ -32,10 +32,16 @@ impl Enum {
     }
 }
 
+static BY_FIELD: LazyLock<HashMap<&str, &Enum>> =
+    LazyLock::new(|| ENUMS.iter().flat_map(|e| e.fields.iter().map(move |field| (*field, e))).collect());
+
+/// The values of a field of a v1 type (`core.v1.Lifecycle.stopSignal`); none: it is no enumeration.
+pub(crate) fn values(field: &str) -> impl Iterator<Item = &'static str> + use<> {
+    BY_FIELD.get(field).into_iter().flat_map(|of| of.values.iter().map(|(value, _)| *value))
+}
+
 /// The enumeration that a field holds.
 pub(super) fn of_field(of: Struct<'_>, name: &str) -> Option<&'static Enum> {
-    static BY_FIELD: LazyLock<HashMap<&str, &Enum>> =
-        LazyLock::new(|| ENUMS.iter().flat_map(|e| e.fields.iter().map(move |field| (*field, e))).collect());
     // Versions whose shape is that of v1 have no rows of their own.
     let of = of.ruled_as();
     BY_FIELD.get(format!("{}.{name}", of.strip_prefix("io.k8s.api.")?).as_str()).copied()

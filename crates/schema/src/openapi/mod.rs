@@ -4,7 +4,7 @@
 //! and group-version-kinds; operations with their query parameters, which clients look at to know what a server can do.
 
 mod definitions;
-mod enums;
+pub(crate) mod enums;
 mod gnostic;
 mod operations;
 mod parameters;

@@ -173,3 +173,22 @@ fn templates() {
         ],
     );
 }
+
+#[test]
+fn stop_signals() {
+    let asks = |signal: &str, os: &str| {
+        let os = if os.is_empty() { String::new() } else { format!(r#","os":{{"name":"{os}"}}"#) };
+        rules::created("", "v1", "Pod", &pod(&format!(r#","lifecycle":{{"stopSignal":"{signal}"}}"#), &os, ""))
+    };
+    assert!(asks("SIGRTMIN+3", "linux").is_empty() && asks("SIGKILL", "windows").is_empty());
+    let at = "spec.containers[0].lifecycle.stopSignal";
+    let why = "may not be set for containers with empty `spec.os.name`";
+    assert_eq!(asks("SIGTERM", ""), [format!("{at}: Forbidden: {why}")]);
+    let why = r#"supported values: "SIGKILL", "SIGTERM""#;
+    assert_eq!(asks("SIGHUP", "windows"), [format!(r#"{at}: Unsupported value: "SIGHUP": {why}"#)]);
+    let told = asks("SIGTERMS", "linux").join("\n");
+    assert!(
+        told.starts_with(&format!(r#"{at}: Unsupported value: "SIGTERMS": supported values: "SIGABRT", "#)),
+        "{told}"
+    );
+}

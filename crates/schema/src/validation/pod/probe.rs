@@ -1,6 +1,7 @@
 //! Probes, lifecycle hooks and what both may do.
 
 use super::super::fields::{Errors, inclusive, non_negative, port_num, port_or_name, required, required_of};
+use crate::openapi::enums;
 use crate::view::core_v1::{ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, Probe, TCPSocketAction};
 use api::{FieldError, Path};
 
@@ -70,10 +71,16 @@ pub(super) fn lifecycle(
     }
     if let Some(signal) = lifecycle.stop_signal() {
         let path = path.child("stopSignal");
+        // Windows knows two of them.
+        let supported: Vec<&str> = match os {
+            "" => Vec::new(),
+            "windows" => vec!["SIGKILL", "SIGTERM"],
+            _ => enums::values("core.v1.Lifecycle.stopSignal").collect(),
+        };
         if os.is_empty() {
             errors.push(FieldError::forbidden(&path, "may not be set for containers with empty `spec.os.name`"));
-        } else if !signal.starts_with("SIG") {
-            errors.push(FieldError::not_supported(&path, signal, &["SIGKILL", "SIGTERM"]));
+        } else if !supported.contains(&signal) {
+            errors.push(FieldError::not_supported(&path, signal, &supported));
         }
     }
 }
