@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use super::disk::{Disk, File};
 use super::format::{FORMAT, Kind, u32_at, u64_at};
+use super::hooks::{self, Mutant};
 use super::index::{Chain, Index, Location, Version};
 use super::segment::corrupt;
 use crate::{Error, LeaseId};
@@ -26,7 +27,7 @@ pub(crate) const NAME: &str = "checkpoint";
 pub(crate) const NEW_NAME: &str = "checkpoint.new";
 const MAGIC: [u8; 8] = *b"PILOTCKP";
 const START: u64 = 16;
-const BLOCK: usize = 64 << 10;
+const BLOCK: usize = hooks::bound(64 << 10, 400);
 
 /// A segment that a checkpoint refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,9 +147,13 @@ impl<'a> Writer<'a> {
         self.block.push(b'E');
         self.block.extend_from_slice(&self.keys.to_le_bytes());
         self.flush()?;
-        self.file.sync()?;
+        if !hooks::is(Mutant::CheckpointNotSynced) {
+            self.file.sync()?;
+        }
         self.disk.rename(NEW_NAME, NAME)?;
-        self.disk.sync_names()?;
+        if !hooks::is(Mutant::CheckpointNameNotSynced) {
+            self.disk.sync_names()?;
+        }
         Ok(self.offset)
     }
 }

@@ -3,7 +3,7 @@
 //! Deadlines are of the monotonic clock. A renewal is not written down; after a restart a lease has the time that was
 //! last written for it, so a renewal writes when less than its full time had been written.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,7 +28,7 @@ impl Lease {
 
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
-    map: HashMap<LeaseId, Lease>,
+    map: BTreeMap<LeaseId, Lease>,
     deadlines: BTreeSet<(Duration, LeaseId)>,
 }
 

@@ -16,6 +16,7 @@
 //! | `shared`, `watch` | reading at a revision; who follows what |
 //! | `checkpoint`, `recovery` | a fast start |
 //! | `upkeep`, `pack` | forgetting history, giving space back |
+//! | `hooks` | where tests take hold |
 //! | `export`, `tools` | all that is held, for snapshots; what an administrator asks of a store that is not open |
 //!
 //! Invariants: nothing is visible to readers before it is durable; no sync runs on a caller's thread; reads of the
@@ -27,6 +28,10 @@ mod clock;
 mod disk;
 mod export;
 mod format;
+#[cfg(any(test, feature = "suite"))]
+pub mod hooks;
+#[cfg(not(any(test, feature = "suite")))]
+pub(crate) mod hooks;
 mod index;
 mod lease;
 mod log;
@@ -141,21 +146,36 @@ impl Embedded {
         lock: Option<fs::File>,
     ) -> Result<Arc<Self>, Error> {
         let interval = options.upkeep_interval;
-        let (writer, upkeep, shared) = assemble(disk, clock, options)?;
-        let queue = Arc::new(Queue::default());
-        let signal = Arc::new(Signal::default());
-        let upkeep = Arc::new(Mutex::new(upkeep));
+        let id = new_store_id(&*clock);
+        let (engine, mut turns) = Self::at_rest(disk, clock, options, id)?;
+        *engine.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
         let threads = vec![
-            spawn("store-writer", {
-                let (shared, queue, signal) = (Arc::clone(&shared), Arc::clone(&queue), Arc::clone(&signal));
-                move || write_until_closed(writer, &shared, &queue, &signal)
-            })?,
+            spawn("store-writer", move || while turns.next(true) {})?,
             spawn("store-upkeep", {
-                let (upkeep, queue, signal) = (Arc::clone(&upkeep), Arc::clone(&queue), Arc::clone(&signal));
+                let (upkeep, queue) = (Arc::clone(&engine.upkeep), Arc::clone(&engine.queue));
+                let signal = Arc::clone(&engine.signal);
                 move || keep_up_until_closed(&upkeep, &queue, &signal, interval)
             })?,
         ];
-        Ok(Arc::new(Self { shared, queue, signal, upkeep, threads: Mutex::new(threads), lock: Mutex::new(lock) }))
+        *engine.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
+        Ok(engine)
+    }
+
+    /// An engine without threads: whoever has the writer's turns must take them, and see to the upkeep. `id` is for a
+    /// store that is made anew.
+    pub(crate) fn at_rest(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        options: Options,
+        id: u64,
+    ) -> Result<(Arc<Self>, Turns), Error> {
+        let (writer, upkeep, shared) = assemble(disk, clock, options, id)?;
+        let (queue, signal) = (Arc::new(Queue::default()), Arc::new(Signal::default()));
+        let turns =
+            Turns { writer, shared: Arc::clone(&shared), queue: Arc::clone(&queue), signal: Arc::clone(&signal) };
+        let upkeep = Arc::new(Mutex::new(upkeep));
+        let engine = Self { shared, queue, signal, upkeep, threads: Mutex::default(), lock: Mutex::default() };
+        Ok((Arc::new(engine), turns))
     }
 
     /// Carries out what is queued, ends watches, stops, and lets others open the directory.
@@ -381,11 +401,12 @@ fn assemble(
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     options: Options,
+    id: u64,
 ) -> Result<(Writer, Upkeep, Arc<Shared>), Error> {
     let recovered = match recovery::recover(&*disk, clock.monotonic())? {
         Some(recovered) => recovered,
         None => {
-            recovery::initialize(&*disk, new_store_id(&*clock))?;
+            recovery::initialize(&*disk, id)?;
             let lost = || segment::corrupt(disk.path(), checkpoint::NAME, 0, "what was just written is not there");
             recovery::recover(&*disk, clock.monotonic())?.ok_or_else(lost)?
         }
@@ -422,23 +443,36 @@ fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<Joi
     spawned.map_err(|source| Error::Io { doing: "start the thread", path: name.into(), source })
 }
 
-fn write_until_closed(mut writer: Writer, shared: &Shared, queue: &Queue, signal: &Signal) {
-    // Also when the writer panics: callers then see a closed store and never wait for ever.
-    let _closing = Closing { queue, shared };
-    while let Some(requests) = queue.take(writer.patience()) {
-        writer.step(requests);
-        if writer.wants_upkeep() {
-            signal.raise();
+/// The writer and what it waits for.
+pub(crate) struct Turns {
+    writer: Writer,
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    signal: Arc<Signal>,
+}
+
+impl Turns {
+    /// Whether there is something to do now.
+    #[cfg(any(test, feature = "suite"))]
+    pub(crate) fn due(&self) -> bool {
+        !self.queue.is_empty() || self.writer.patience() == Some(Duration::ZERO)
+    }
+
+    /// Carries out what is queued and what time demands; first `waits` until there is something. `false` when the engine
+    /// is closed.
+    pub(crate) fn next(&mut self, waits: bool) -> bool {
+        let patience = if waits { self.writer.patience() } else { Some(Duration::ZERO) };
+        let Some(requests) = self.queue.take(patience) else { return false };
+        self.writer.step(requests);
+        if self.writer.wants_upkeep() {
+            self.signal.raise();
         }
+        true
     }
 }
 
-struct Closing<'a> {
-    queue: &'a Queue,
-    shared: &'a Shared,
-}
-
-impl Drop for Closing<'_> {
+// Also when the writer panics: callers then see a closed store and never wait for ever.
+impl Drop for Turns {
     fn drop(&mut self) {
         self.queue.close();
         drop(self.queue.take(Some(Duration::ZERO)));

@@ -9,17 +9,18 @@ use bytes::Bytes;
 
 use super::disk::Disk;
 use super::format::{Entry, FIRST, GroupWriter, Kind, Place, SegmentHeader};
+use super::hooks::{self, Mutant};
 use super::index::{Location, Version};
 use super::segment::{self, Segment};
 use super::shared::{Item, Shared};
 use crate::{Error, KeyRange};
 
 /// Live bytes moved in one pass.
-const PASS_BYTES: u64 = 64 << 20;
+const PASS_BYTES: u64 = hooks::bound(64 << 20, 4000) as u64;
 /// Locations changed under one hold of the index's lock.
-const CHUNK: usize = 1024;
+const CHUNK: usize = hooks::bound(1024, 3);
 /// Bytes of a frame and of a write.
-const FRAME: usize = 256 << 10;
+const FRAME: usize = hooks::bound(256 << 10, 1000);
 
 /// Moves what lives out of `sparse` segments, as many as one pass takes; tells whether there was anything.
 ///
@@ -53,6 +54,7 @@ pub(crate) fn pack(shared: &Arc<Shared>, sparse: &[Arc<Segment>]) -> Result<bool
     shared.segments.insert(Arc::new(packed));
     for (items, locations) in items.chunks(CHUNK).zip(locations.chunks(CHUNK)) {
         relocate(shared, items, locations);
+        hooks::pause();
     }
     Ok(true)
 }
@@ -140,7 +142,9 @@ impl PackedWriter {
     /// Makes it durable.
     pub(crate) fn finish(mut self) -> io::Result<Segment> {
         self.flush()?;
-        self.segment.file.sync()?;
+        if !hooks::is(Mutant::PackedNotSynced) {
+            self.segment.file.sync()?;
+        }
         self.segment.end.store(self.offset, Ordering::Relaxed);
         self.segment.newest.store(self.newest, Ordering::Relaxed);
         self.segment.sealed.store(true, Ordering::Release);

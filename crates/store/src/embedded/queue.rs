@@ -38,6 +38,11 @@ impl Queue {
         }
     }
 
+    #[cfg(any(test, feature = "suite"))]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state().requests.is_empty()
+    }
+
     /// All that wait, in order; waits for the first, at most for `patience`. `None` when closed and empty.
     pub(crate) fn take(&self, patience: Option<Duration>) -> Option<Vec<Request>> {
         let mut state = self.state();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::checkpoint::{self, Head};
 use super::disk::{Disk, File};
 use super::format::{EntryKind, FIRST, FRAME_HEADER, Found, FrameReader, Kind, SegmentHeader, entries};
+use super::hooks::{self, Mutant};
 use super::index::{Index, Location, Version};
 use super::lease::Leases;
 use super::segment::{self, Segment, Segments, corrupt};
@@ -67,7 +68,10 @@ pub(crate) fn recover(disk: &dyn Disk, now: Duration) -> Result<Option<Recovered
     let strange = |(id, kind): (&u32, &Kind)| replay.segments.get(*id).is_none().then(|| segment::name(*kind, *id));
     let mut strays: Vec<String> = files.iter().filter_map(strange).collect();
     strays.extend(names.into_iter().filter(|name| name == checkpoint::NEW_NAME));
-    let Replay { index, mut leases, segments, revision, compacted, replayed, .. } = replay;
+    let Replay { index, mut leases, segments, mut revision, compacted, replayed, .. } = replay;
+    if hooks::is(Mutant::RevisionFromKeys) {
+        revision = index.keys.values().map(|chain| chain.latest().mod_revision).max().unwrap_or(1);
+    }
     for (key, chain) in &index.keys {
         chain.versions().for_each(|version| segments.account(version.location, true));
         leases.attach(chain.latest().lease, key);
@@ -209,6 +213,7 @@ impl Replay<'_> {
         let segment = self.segments.get(id).ok_or_else(|| self.corrupt(&name, 0, "the segment is missing"))?;
         let failed = self.failed(&name);
         let len = segment.file.size().map_err(&failed)?;
+        let end = end.filter(|_| !hooks::is(Mutant::DisownedTailReplayed));
         let limit = end.unwrap_or(len);
         if limit > len || offset > limit {
             return Err(self.corrupt(&name, len, "the segment is cut short"));
@@ -216,6 +221,12 @@ impl Replay<'_> {
         let mut reader = FrameReader::new(&*segment.file, self.store, id, limit);
         let mut at = offset;
         while at < limit {
+            if end.is_none()
+                && hooks::is(Mutant::TornTailTakesNeighbour)
+                && reader.before_a_tear(at).map_err(&failed)?
+            {
+                break;
+            }
             match reader.at(at).map_err(&failed)? {
                 Found::Frame(header, body) => {
                     self.frame(&name, id, at, header.revision, body, header.entries)?;
@@ -242,6 +253,9 @@ impl Replay<'_> {
             return Err(self.corrupt(name, at, what));
         }
         for entry in entries(body, count) {
+            if entry.is_err() && hooks::is(Mutant::TornTransactionTaken) {
+                break;
+            }
             let (entry, start, len) = entry.map_err(|what| self.corrupt(name, at, what))?;
             let millis = Duration::from_millis(entry.version);
             match entry.kind {

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::disk::{Disk, File};
 use super::format::{Entry, EntryKind, FIRST, Kind, SegmentHeader};
+use super::hooks::{self, Mutant};
 use super::index::{Location, Version};
 use crate::Error;
 
@@ -75,7 +76,9 @@ pub(crate) fn create(disk: &dyn Disk, header: &SegmentHeader, reserve: u64) -> i
     let file = disk.create(&name(header.kind, header.id), reserve)?;
     file.write(&header.encode(), 0)?;
     file.sync()?;
-    disk.sync_names()?;
+    if !hooks::is(Mutant::SegmentNameNotSynced) {
+        disk.sync_names()?;
+    }
     let segment = Segment::new(header.kind, header.id, file, FIRST);
     segment.newest.store(header.revision, Ordering::Relaxed);
     Ok(segment)

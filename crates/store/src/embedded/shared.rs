@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::Options;
 use super::clock::Clock;
 use super::disk::Disk;
+use super::hooks::{self, Mutant};
 use super::index::{Index, Location, Version};
 use super::recent::{Recent, key_value};
 use super::segment::{self, Segments};
@@ -16,7 +17,7 @@ use super::watch::Hub;
 use crate::{Error, KeyRange, KeyValue, Range, RangeResult};
 
 /// Keys visited under one hold of the index's lock.
-const CHUNK: usize = 2048;
+const CHUNK: usize = hooks::bound(2048, 5);
 /// Entries closer together than this are read in one go.
 const READ_GAP: u64 = 16 << 10;
 /// The most read in one go.
@@ -124,13 +125,19 @@ impl Shared {
     /// The mark up to which history may be dropped now.
     pub(crate) fn prunable(&self) -> i64 {
         let mark = self.compacted();
+        if hooks::is(Mutant::PruneIgnoresReaders) {
+            return mark;
+        }
         self.pins().keys().next().map_or(mark, |pinned| mark.min(*pinned))
     }
 
     /// Pins the revision that a read asks for.
     pub(crate) fn pin_for(self: &Arc<Self>, asked: i64) -> Result<Pin, Error> {
         loop {
-            let current = self.visible();
+            let mut current = self.visible();
+            if hooks::is(Mutant::StaleRead) && asked == 0 {
+                current = (current - 1).max(self.compacted()).max(1);
+            }
             let pin = self.pin(if asked == 0 { current } else { asked });
             if pin.revision > current {
                 return Err(Error::FutureRevision { asked, current });
@@ -178,6 +185,8 @@ impl Shared {
                 return;
             }
             skip = last.cloned();
+            drop(index);
+            hooks::pause();
             if let Some(last) = &skip {
                 rest.start = last.clone();
             }
@@ -307,8 +316,11 @@ impl Shared {
     pub(crate) fn range(self: &Arc<Self>, range: &Range) -> Result<RangeResult, Error> {
         let pin = self.pin_for(range.revision)?;
         let found = self.find(range, pin.revision);
+        hooks::pause();
         // A watch from just after this revision must leave no gap, so a read of the present tells the one it read.
-        self.complete(range, found, if range.revision == 0 { pin.revision } else { self.visible() })
+        let revision = if range.revision == 0 { pin.revision } else { self.visible() };
+        let revision = if hooks::is(Mutant::ListTellsLaterRevision) { self.visible() } else { revision };
+        self.complete(range, found, revision)
     }
 
     /// Puts values to what was found.

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::checkpoint::{self, Head, SegmentRecord};
 use super::format::Kind;
+use super::hooks::{self, Mutant};
 use super::pack::pack;
 use super::segment::Segment;
 use super::shared::Shared;
@@ -24,7 +25,7 @@ use crate::Error;
 /// Long leases' remaining time is written when it has shrunk by this much.
 const LEASE_STEP: Duration = Duration::from_secs(300);
 /// Keys changed under one hold of the index's lock.
-const CHUNK: usize = 1024;
+const CHUNK: usize = hooks::bound(1024, 3);
 /// Segments of less than an eighth are put together when there are this many.
 const SMALL_SEGMENTS: usize = 8;
 
@@ -131,6 +132,8 @@ impl Upkeep {
             for key in &dead {
                 index.keys.remove(key);
             }
+            drop(index);
+            hooks::pause();
             match next {
                 Some(next) => start = next,
                 None => break,
@@ -190,6 +193,11 @@ impl Upkeep {
             segments: kept.iter().map(|segment| record(segment, mark)).collect(),
             leases: mark.leases.clone(),
         };
+        if hooks::is(Mutant::SegmentRemovedEarly) {
+            for segment in &dead {
+                shared.disk.remove(&segment.name()).map_err(failed("remove", &segment.name()))?;
+            }
+        }
         let written = checkpoint::Writer::new(&*shared.disk, &head).and_then(|mut writer| {
             let mut result = Ok(());
             shared.chunks(&crate::KeyRange::all(), |key, chain| {
@@ -204,6 +212,9 @@ impl Upkeep {
         self.removable = false;
         for segment in dead {
             shared.segments.remove(segment.id);
+            if hooks::is(Mutant::SegmentRemovedEarly) {
+                continue;
+            }
             shared.disk.remove(&segment.name()).map_err(failed("remove", &segment.name()))?;
         }
         for segment in kept.iter().filter(|segment| segment.kind == Kind::Log && segment.id < mark.segment) {

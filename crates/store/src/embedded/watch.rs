@@ -9,15 +9,16 @@ use bytes::Bytes;
 use futures::task::AtomicWaker;
 
 use super::blocking;
+use super::hooks::{self, Mutant};
 use super::index::Version;
 use super::recent::{Change, key_value};
 use super::shared::{Item, Shared};
 use crate::{Error, Event, KeyRange, KeyValue, Watch, WatchBatch, WatchStream};
 
 /// Revisions of history looked for in one pass over the index.
-const HISTORY_WINDOW: i64 = 50_000;
+const HISTORY_WINDOW: i64 = hooks::bound(50_000, 40) as i64;
 /// Events in one batch of history, but a revision is never split.
-const HISTORY_BATCH: usize = 512;
+const HISTORY_BATCH: usize = hooks::bound(512, 5);
 
 /// All watchers of the store.
 pub(crate) struct Hub {
@@ -201,6 +202,9 @@ impl Watcher {
         }
         // One write always fits, however large, into a queue that is empty.
         if queue.events > 0 && (queue.events + events.len() > hub.max_events || queue.bytes + bytes > hub.max_bytes) {
+            if hooks::is(Mutant::SlowWatcherSkips) {
+                return false;
+            }
             queue.end = Some(End::Slow);
             drop(queue);
             self.gone.store(true, Ordering::Release);
@@ -294,13 +298,16 @@ impl Drop for Follower {
 }
 
 /// Registers a watch.
-pub(crate) fn watch(shared: &Arc<Shared>, watch: Watch) -> Result<WatchStream, Error> {
+pub(crate) fn watch(shared: &Arc<Shared>, mut watch: Watch) -> Result<WatchStream, Error> {
     let mut groups = shared.hub.groups();
     if groups.closed {
         return Err(Error::Closed);
     }
     let joined = shared.visible();
     let compacted = shared.compacted();
+    if hooks::is(Mutant::WatchSkipsToTheMark) && watch.start_revision != 0 {
+        watch.start_revision = watch.start_revision.max(compacted);
+    }
     if watch.start_revision != 0 && watch.start_revision < compacted {
         return Err(Error::Compacted { asked: watch.start_revision, compacted });
     }
@@ -365,6 +372,7 @@ impl Follower {
                 }
                 let until = self.joined.min(self.next + HISTORY_WINDOW - 1);
                 let (shared, keys, from) = (Arc::clone(&self.shared), self.watch.keys.clone(), self.next);
+                hooks::pause();
                 self.found = blocking(move || find_history(&shared, &keys, from, until)).await?;
                 self.next = until + 1;
                 continue;
@@ -379,7 +387,7 @@ impl Follower {
         let recent = self.shared.recent();
         let changes = recent.since(self.next)?;
         let events = changes
-            .take_while(|change| change.version.mod_revision <= self.joined)
+            .take_while(|change| change.version.mod_revision <= self.joined || hooks::is(Mutant::HistoryOverlapsLive))
             .filter(|change| self.watch.keys.contains(&change.key))
             .map(Change::event)
             .collect();

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::format::{Entry, EntryKind, GroupWriter, Place};
+use super::hooks::{self, Mutant};
 use super::index::{Index, Location, Version};
 use super::lease::{Lease, Leases};
 use super::log::Log;
@@ -19,7 +20,7 @@ use super::shared::{Found, Item, Pin, Shared};
 use crate::{Compare, Error, KeyRange, LeaseId, Op, Range, Relation, Target, Txn};
 
 /// A group is written when it has this many bytes, even if more requests wait.
-const GROUP_BYTES: usize = 8 << 20;
+const GROUP_BYTES: usize = hooks::bound(8 << 20, 1500);
 /// A transaction's entries are never more.
 const TXN_BYTES: usize = 64 << 20;
 /// After the disk failed it is tried again this often.
@@ -166,7 +167,16 @@ impl Writer {
             (Some(retry), _) => retry,
             (None, deadline) => deadline?,
         };
-        Some(due.saturating_sub(self.shared.clock.monotonic()))
+        Some(due.saturating_sub(self.now()))
+    }
+
+    /// What leases are measured with.
+    fn now(&self) -> Duration {
+        let clock = &self.shared.clock;
+        if hooks::is(Mutant::LeaseByWallClock) {
+            return Duration::from_millis(clock.wall_millis().max(0) as u64);
+        }
+        clock.monotonic()
     }
 
     /// Carries out requests in order, and what time demands. When it returns, all are answered.
@@ -175,7 +185,7 @@ impl Writer {
         let (looks, requests): (Vec<_>, Vec<_>) = requests.into_iter().partition(Request::is_look);
         looks.into_iter().for_each(|request| self.look(request));
         let mut requests = requests.into_iter().peekable();
-        let now = self.shared.clock.monotonic();
+        let now = self.now();
         let mut expired = match self.retry_at {
             Some(retry) if now < retry => Vec::new(),
             _ => self.leases.expired(now),
@@ -218,7 +228,7 @@ impl Writer {
             answers: Vec::new(),
             compact: 0,
             time: shared.clock.wall_millis(),
-            now: shared.clock.monotonic(),
+            now: self.now(),
         };
         for lease in expired {
             self.end_lease(&mut stage, lease);
@@ -231,10 +241,15 @@ impl Writer {
         let keys = index.live as u64;
         drop(index);
         let before = shared.visible();
+        if hooks::is(Mutant::VisibleBeforeDurable) {
+            shared.visible.store(self.revision, Ordering::Release);
+        }
         if !frames.is_empty()
             && let Err(error) = self.log.append(&frames.buffer, self.revision)
         {
-            self.undo(undo);
+            if !hooks::is(Mutant::FailedGroupStays) {
+                self.undo(undo);
+            }
             self.revision = before;
             let reason = self.fail(&error);
             for answer in answers {
@@ -315,7 +330,7 @@ impl Writer {
             Request::Mark(reply) => answer(reply, Ok(self.mark())),
             Request::Leases(reply) => answer(reply, Ok(self.leases.iter().map(|(id, _)| id).collect())),
             Request::LeaseState(id, reply) => {
-                let now = self.shared.clock.monotonic();
+                let now = self.now();
                 let state = self.leases.get(id).map(|lease| LeaseState {
                     granted: lease.ttl,
                     left: lease.left(now),
@@ -358,7 +373,7 @@ impl Writer {
     fn keep_alive(&mut self, stage: &mut Stage<'_>, id: LeaseId) -> Option<Duration> {
         let lease = self.leases.get(id)?;
         let ttl = lease.ttl;
-        if lease.written.is_some() {
+        if lease.written.is_some() && !hooks::is(Mutant::RenewalNotLogged) {
             self.note_lease(stage, id, None);
         }
         self.leases.renew(id, stage.now);
@@ -379,7 +394,9 @@ impl Writer {
         let Some(lease) = self.leases.remove(id) else { return false };
         let revision = self.revision + 1;
         stage.frames.begin();
-        stage.frames.entry(&Entry::control(EntryKind::LeaseEnd, 0, 0, id));
+        if !hooks::is(Mutant::LeaseEndNotLogged) {
+            stage.frames.entry(&Entry::control(EntryKind::LeaseEnd, 0, 0, id));
+        }
         let mut changed = false;
         for key in &lease.keys {
             changed |= self.delete(stage, key, revision).is_some();
@@ -607,7 +624,7 @@ impl Writer {
         let reason = format!("{} cannot be written: {error}", self.shared.disk.path().display());
         tracing::error!(%reason, "the store is read-only until the disk takes writes again");
         *self.shared.read_only.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(reason.clone());
-        self.retry_at = Some(self.shared.clock.monotonic() + RETRY);
+        self.retry_at = Some(self.now() + RETRY);
         reason
     }
 
@@ -621,7 +638,7 @@ impl Writer {
             }
             Err(error) => {
                 tracing::debug!(%error, "the store is still read-only");
-                self.retry_at = Some(self.shared.clock.monotonic() + RETRY);
+                self.retry_at = Some(self.now() + RETRY);
             }
         }
     }

@@ -9,6 +9,7 @@ use prost::Message;
 
 use super::bolt::damaged;
 use super::{LeaseRecord, Source, parse_revision};
+use crate::embedded::hooks::{self, Mutant};
 use crate::embedded::tools::Builder;
 use crate::{Error, KeyValue, LeaseId, proto};
 
@@ -54,6 +55,7 @@ pub(super) fn read(source: &Source) -> Result<State, Error> {
         }
         state.last = state.last.max(revision);
         match deleted {
+            true if hooks::is(Mutant::RestoreLosesDeletes) => {}
             true => drop(state.keys.remove(&kv.key)),
             false => drop(state.keys.insert(kv.key, (revision, sub))),
         }
