@@ -212,6 +212,36 @@ impl Embedded {
         blocking(move || tools::copy(&shared, &mark, &directory)).await
     }
 
+    /// The same onto a disk, which must be empty; `id` tells the copy from other stores.
+    #[cfg(any(test, feature = "suite"))]
+    pub(crate) async fn snapshot_onto(&self, disk: Arc<dyn Disk>, id: u64) -> Result<i64, Error> {
+        let mark = self.ask(Request::Mark).await?;
+        tools::copy_into(tools::Builder::on(disk, id), &self.shared, &mark)
+    }
+
+    /// One step of the upkeep, `all` of it also if it is not due; `ask` hands requests to the writer and returns when they
+    /// are answered.
+    #[cfg(any(test, feature = "suite"))]
+    pub(crate) fn keep_up(&self, all: bool, answered: &dyn Fn(&Self)) -> Result<(), Error> {
+        let ask = |request| {
+            self.queue.push(request);
+            answered(self);
+        };
+        self.upkeep.lock().unwrap_or_else(PoisonError::into_inner).step(&ask, all)
+    }
+
+    /// Whether requests wait for the writer.
+    #[cfg(any(test, feature = "suite"))]
+    pub(crate) fn has_requests(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Whether this thread may let others go first: it holds no lock that they need.
+    #[cfg(any(test, feature = "suite"))]
+    pub(crate) fn is_unlocked(&self) -> bool {
+        self.shared.index.try_write().is_ok()
+    }
+
     async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         self.queue.push(make(reply));

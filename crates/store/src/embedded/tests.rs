@@ -4,6 +4,7 @@ mod crash;
 mod faults;
 mod files;
 mod property;
+mod simulation;
 
 use std::sync::Arc;
 use std::time::Duration;

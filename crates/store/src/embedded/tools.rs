@@ -63,8 +63,12 @@ pub fn status(directory: &Path) -> Result<Status, Error> {
 /// Reads every record of the store in a directory and checks it, and that every key has its value. Changes nothing.
 pub fn verify(directory: &Path) -> Result<Verification, Error> {
     let _lock = existing(directory)?;
-    let disk = OsDisk::new(directory);
-    let recovered = match read(&disk) {
+    verify_on(&OsDisk::new(directory))
+}
+
+/// The same of a disk that nobody else has open.
+pub(crate) fn verify_on(disk: &dyn Disk) -> Result<Verification, Error> {
+    let recovered = match read(disk) {
         Ok(recovered) => recovered,
         Err(damage @ Error::Corrupt { .. }) => {
             return Ok(Verification { damage: vec![damage], ..Verification::default() });
@@ -73,12 +77,12 @@ pub fn verify(directory: &Path) -> Result<Verification, Error> {
     };
     let mut verification = Verification { status: describe(&recovered), ..Verification::default() };
     for segment in recovered.segments.all() {
-        let read = check_segment(&disk, recovered.store_id, &segment, &mut verification);
-        read.map_err(|source| Error::Io { doing: "read", path: directory.join(segment.name()), source })?;
+        let read = check_segment(disk, recovered.store_id, &segment, &mut verification);
+        read.map_err(|source| Error::Io { doing: "read", path: disk.path().join(segment.name()), source })?;
     }
     for (key, chain) in &recovered.index.keys {
         for version in chain.versions() {
-            check_version(&disk, &recovered, key, version, &mut verification)?;
+            check_version(disk, &recovered, key, version, &mut verification)?;
         }
     }
     Ok(verification)
@@ -165,7 +169,11 @@ pub fn snapshot(directory: &Path, target: &Path) -> Result<i64, Error> {
 
 /// Writes the state at a mark into a new directory, as a store without history.
 pub(crate) fn copy(shared: &Arc<Shared>, mark: &Mark, target: &Path) -> Result<i64, Error> {
-    let mut builder = Builder::new(target)?;
+    copy_into(Builder::new(target)?, shared, mark)
+}
+
+/// The same into a store that was begun.
+pub(crate) fn copy_into(mut builder: Builder, shared: &Arc<Shared>, mark: &Mark) -> Result<i64, Error> {
     let revision = mark.pin.revision;
     let mut range = Range::of(KeyRange::all()).at(revision).limit(COPY_KEYS);
     loop {
@@ -185,7 +193,7 @@ pub(crate) fn copy(shared: &Arc<Shared>, mark: &Mark, target: &Path) -> Result<i
 
 /// Makes a store of keys that are given one by one. It is there when it is finished.
 pub(crate) struct Builder {
-    disk: OsDisk,
+    disk: Arc<dyn Disk>,
     /// One of its own: the same state may be copied to several places, each of which then goes its own way.
     store: u64,
     writer: Option<PackedWriter>,
@@ -206,15 +214,12 @@ impl Builder {
             let source = io::Error::new(io::ErrorKind::DirectoryNotEmpty, "it is not empty");
             return Err(failed("make a store in")(source));
         }
-        let store = super::new_store_id(&SystemClock::default());
-        Ok(Self {
-            disk: OsDisk::new(target),
-            store,
-            writer: None,
-            segments: Vec::new(),
-            keys: Vec::new(),
-            finished: false,
-        })
+        Ok(Self::on(Arc::new(OsDisk::new(target)), super::new_store_id(&SystemClock::default())))
+    }
+
+    /// Begins on an empty disk.
+    pub(crate) fn on(disk: Arc<dyn Disk>, store: u64) -> Self {
+        Self { disk, store, writer: None, segments: Vec::new(), keys: Vec::new(), finished: false }
     }
 
     fn failed(&self) -> impl Fn(io::Error) -> Error + use<> {
@@ -231,7 +236,7 @@ impl Builder {
         let id = self.segments.len() as u32 + 1;
         let open = match &mut self.writer {
             Some(open) => open,
-            none => none.insert(PackedWriter::create(&self.disk, self.store, id).map_err(&failed)?),
+            none => none.insert(PackedWriter::create(&*self.disk, self.store, id).map_err(&failed)?),
         };
         let entry = Entry {
             kind: EntryKind::Put,
@@ -274,7 +279,7 @@ impl Builder {
             segments: std::mem::take(&mut self.segments),
             leases,
         };
-        let written = checkpoint::Writer::new(&self.disk, &head).and_then(|mut writer| {
+        let written = checkpoint::Writer::new(&*self.disk, &head).and_then(|mut writer| {
             self.keys.iter().try_for_each(|(key, version)| writer.versions(key, &[version]))?;
             writer.finish()
         });
@@ -290,8 +295,8 @@ impl Drop for Builder {
             return;
         }
         // What is not finished is no store, and would keep the directory from being used. Why is told by whoever failed.
-        for entry in fs::read_dir(self.disk.path()).into_iter().flatten().flatten() {
-            drop(fs::remove_file(entry.path()));
+        for name in self.disk.list().unwrap_or_default() {
+            drop(self.disk.remove(&name));
         }
     }
 }

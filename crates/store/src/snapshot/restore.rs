@@ -92,6 +92,16 @@ pub(super) fn read(source: &Source) -> Result<State, Error> {
 /// Its revision is that of the snapshot raised by `bump`, and all below is compacted, so that nobody who saw the revisions
 /// after the snapshot takes new ones for those: he is told 410 and lists anew.
 pub fn restore(path: &Path, directory: &Path, bump: i64, unverified: bool) -> Result<Restored, Error> {
+    restore_into(path, || Builder::new(directory), bump, unverified)
+}
+
+/// The same into a store that is begun when the snapshot was found good.
+pub(crate) fn restore_into(
+    path: &Path,
+    begin: impl FnOnce() -> Result<Builder, Error>,
+    bump: i64,
+    unverified: bool,
+) -> Result<Restored, Error> {
     let source = Source::open(path)?;
     if !source.verified && !unverified {
         return Err(Error::Invalid {
@@ -104,7 +114,7 @@ pub fn restore(path: &Path, directory: &Path, bump: i64, unverified: bool) -> Re
         option: "--bump-revision".into(),
         reason: format!("{bump} leads beyond the highest revision"),
     })?;
-    let mut builder = Builder::new(directory)?;
+    let mut builder = begin()?;
     // Changes come in order of revisions, and the index wants keys in theirs: it sorts when it is finished.
     let copied = source.reader()?.bucket(b"key", |key, value| {
         let (at, sub, deleted) = parse_revision(key).map_err(|error| source.failed(error))?;

@@ -93,6 +93,11 @@ fn seat() -> Option<Arc<Seat>> {
     SEAT.with_borrow(Clone::clone)
 }
 
+/// Whether this thread is a fiber.
+pub fn inside() -> bool {
+    SEAT.with_borrow(Option::is_some)
+}
+
 /// Lets others go first. Nothing outside of a fiber, or while one unwinds.
 pub fn pause() {
     if let Some(seat) = seat()

@@ -6,3 +6,4 @@ pub mod etcd;
 pub mod fiber;
 pub mod history;
 pub mod random;
+pub mod sim;

@@ -1,0 +1,640 @@
+//! What a store may answer, given all that it has told: the model, and every answer compared with it.
+//!
+//! The order of the writes is not guessed. A witness, which is a watch of everything that is read whenever the simulator
+//! has its turn, tells what each revision did; the judge looks for something that was asked and does just that. An answer
+//! names the revision at which it was given, so whether it fits is looked up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::ask::{Answer, Ask};
+use crate::suite::model::{Changes, Effect, Model, events};
+use crate::{Error, Event, KeyRange, KeyValue, LeaseId, OpResult, Range, RangeResult, Txn, TxnResult, WatchBatch};
+
+/// Why no store with etcd's semantics does this.
+pub type Verdict = Result<(), String>;
+
+/// What was known when something was asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Since {
+    /// Numbers what is asked.
+    pub number: u64,
+    /// Every revision up to here was told to someone before.
+    revision: i64,
+    /// Reads below it were refused before, or a compaction acknowledged.
+    compacted: i64,
+    time: u64,
+    /// Calls of the disk that failed before.
+    pub failures: u64,
+}
+
+/// Who made a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maker {
+    /// It told so itself.
+    Sure(u64),
+    /// It would do just that, and has not answered yet.
+    Likely(u64),
+    /// A lease that ended by itself.
+    Lease(LeaseId),
+    /// Nobody can be asked any more.
+    Gone,
+}
+
+struct Pending {
+    ask: Ask,
+    since: Since,
+    /// It was answered that nobody knows, so it may be found after a restart.
+    unknown: bool,
+}
+
+struct LeaseModel {
+    ttl: u64,
+    /// Its time began at this moment or later.
+    begun: u64,
+    /// Its time began at this moment or earlier.
+    begun_latest: u64,
+    /// Someone was told that it is gone.
+    gone: bool,
+    /// It was asked to be revoked, so it may be gone.
+    revoked: bool,
+    /// Its grant was not answered yet, but another was told that it exists.
+    rumoured: bool,
+}
+
+impl LeaseModel {
+    fn new(ttl: u64, begun: u64, begun_latest: u64, rumoured: bool) -> Self {
+        Self { ttl, begun, begun_latest, gone: false, revoked: false, rumoured }
+    }
+}
+
+/// What one watch was told.
+pub struct Follower {
+    pub keys: KeyRange,
+    pub previous: bool,
+    /// The next revision that it has not been told of.
+    pub next: i64,
+    /// What was known when it began.
+    since: Since,
+    greeted: bool,
+}
+
+/// The model and what is not known of the store.
+pub struct Judge {
+    pub model: Model,
+    makers: BTreeMap<i64, Maker>,
+    /// When each revision was made known.
+    times: Vec<(i64, u64)>,
+    pending: BTreeMap<u64, Pending>,
+    leases: BTreeMap<LeaseId, LeaseModel>,
+    numbers: u64,
+    /// Full times and numbers of leases that may have been granted without an answer, and since when.
+    loose_grants: Vec<(u64, LeaseId, u64)>,
+    /// Everything below was told to be compacted.
+    compacted: i64,
+    /// No compaction can have gone further.
+    compacted_most: i64,
+    /// History of this age is compacted without being asked for.
+    retention: Option<u64>,
+    /// History is compacted by size too, whenever.
+    by_size: bool,
+    watch_events: usize,
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}
+
+impl Judge {
+    pub fn new(options: &crate::embedded::Options) -> Self {
+        Self {
+            model: Model::default(),
+            makers: BTreeMap::new(),
+            times: vec![(1, 0)],
+            pending: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            numbers: 0,
+            loose_grants: Vec::new(),
+            compacted: 0,
+            compacted_most: 0,
+            retention: options.retention.map(millis),
+            by_size: options.history_bytes < 1 << 20,
+            watch_events: options.watch_events,
+        }
+    }
+
+    /// Every revision up to it is known.
+    pub fn revision(&self) -> i64 {
+        self.model.revision
+    }
+
+    /// Reads below are refused for sure.
+    pub fn compacted(&self) -> i64 {
+        self.compacted
+    }
+
+    /// Leases that are not known to be gone.
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.leases.iter().filter(|(_, lease)| !lease.gone).map(|(id, _)| *id).collect()
+    }
+
+    /// The furthest mark that a compaction can have set by now.
+    fn compacted_most(&self, now: u64) -> i64 {
+        let aged = self.retention.map_or(0, |retention| {
+            // The last that was the present so long ago.
+            let then = self.times.iter().take_while(|(_, time)| time + retention <= now).last();
+            then.map_or(0, |(revision, _)| *revision)
+        });
+        let sized = if self.by_size { self.revision() } else { 0 };
+        self.compacted_most.max(aged).max(sized)
+    }
+
+    /// Something is asked now.
+    pub fn asked(&mut self, ask: &Ask, now: u64, failures: u64) -> Since {
+        let since = self.since(now, failures);
+        match ask {
+            Ask::Txn(_) | Ask::Revoke(_) => {
+                let pending = Pending { ask: ask.clone(), since, unknown: false };
+                self.pending.insert(since.number, pending);
+            }
+            // What is far in the future is refused.
+            Ask::Compact(revision) if *revision <= self.revision() + 10 => {
+                self.compacted_most = self.compacted_most.max(*revision);
+            }
+            Ask::Grant(ttl, id) => self.loose_grants.push((millis(*ttl), *id, now)),
+            _ => {}
+        }
+        if let Ask::Revoke(id) = ask
+            && let Some(lease) = self.leases.get_mut(id)
+        {
+            lease.revoked = true;
+        }
+        since
+    }
+
+    fn since(&mut self, now: u64, failures: u64) -> Since {
+        self.numbers += 1;
+        let (revision, compacted) = (self.revision(), self.compacted);
+        Since { number: self.numbers, revision, compacted, time: now, failures }
+    }
+
+    /// The witness was told what happened next.
+    pub fn told(&mut self, events: &[Event], now: u64, recovered: bool) -> Verdict {
+        for event in events.chunk_by(|a, b| a.revision() == b.revision()) {
+            let revision = event[0].revision();
+            if revision != self.revision() + 1 {
+                return Err(format!("revision {revision} was made known, and {} was the present", self.revision()));
+            }
+            let changes = event.iter().map(|event| match event {
+                Event::Put { kv, .. } => (kv.key.clone(), Some(kv.clone())),
+                Event::Delete { key, .. } => (key.clone(), None),
+            });
+            let changes: Changes = changes.collect();
+            let maker = self.explain(revision, &changes, now, recovered)?;
+            if !recovered {
+                // What was not known to have happened is disowned by what happened since.
+                self.pending.retain(|_, pending| !pending.unknown);
+            }
+            self.makers.insert(revision, maker);
+            self.model.commit(changes);
+            self.times.push((revision, now));
+        }
+        Ok(())
+    }
+
+    /// What `pending` would do right after a revision.
+    fn effect(&self, ask: &Ask, base: i64) -> Changes {
+        match ask {
+            Ask::Txn(txn) => self.model.evaluate(txn, base).changes,
+            Ask::Revoke(lease) => self.model.lease_end(*lease, base),
+            _ => Changes::new(),
+        }
+    }
+
+    /// Who made a revision that did this.
+    fn explain(&self, revision: i64, changes: &Changes, now: u64, recovered: bool) -> Result<Maker, String> {
+        let base = revision - 1;
+        for (number, pending) in &self.pending {
+            let taken = self.makers.values().any(|maker| *maker == Maker::Likely(*number));
+            let late = pending.since.revision >= revision || (pending.unknown && !recovered);
+            if !taken && !late && self.effect(&pending.ask, base) == *changes {
+                return Ok(Maker::Likely(*number));
+            }
+        }
+        for (id, lease) in &self.leases {
+            if self.model.lease_end(*id, base) == *changes && !changes.is_empty() && !lease.gone {
+                let age = now - lease.begun;
+                if age < lease.ttl {
+                    return Err(format!(
+                        "lease {id:x} of {} ms ended after {age} ms at revision {revision}: {}",
+                        lease.ttl,
+                        shown(&events(changes, revision))
+                    ));
+                }
+                return Ok(Maker::Lease(*id));
+            }
+        }
+        let told = shown(&events(changes, revision));
+        let asked: Vec<String> = self.pending.values().map(|pending| format!("{:?}", pending.ask)).collect();
+        Err(format!("revision {revision} did what nobody asked for: {told}; pending: {asked:#?}"))
+    }
+
+    /// Who was thought to have made something has not.
+    fn explain_again(&mut self, number: u64) -> Verdict {
+        let made = self.makers.iter().find(|(_, maker)| **maker == Maker::Likely(number)).map(|(at, _)| *at);
+        let Some(revision) = made else { return Ok(()) };
+        self.makers.insert(revision, Maker::Gone);
+        let history = self.model.history(&KeyRange::all(), revision);
+        let of_it = history.into_iter().take_while(|event| event.revision() == revision);
+        let changes = of_it.map(|event| match event {
+            Event::Put { kv, .. } => (kv.key.clone(), Some(kv)),
+            Event::Delete { key, .. } => (key, None),
+        });
+        let time = self.times.iter().find(|(at, _)| *at == revision).map_or(0, |(_, time)| *time);
+        let maker = self.explain(revision, &changes.collect(), time, false)?;
+        self.makers.insert(revision, maker);
+        Ok(())
+    }
+
+    /// Something was answered.
+    pub fn answered(&mut self, ask: &Ask, since: Since, answer: Answer, now: u64, failures: u64) -> Verdict {
+        let failed = failures > since.failures;
+        if let Some(error) = answer.error() {
+            match error {
+                Error::Unknown { .. } if failed => {
+                    if let Some(pending) = self.pending.get_mut(&since.number) {
+                        pending.unknown = true;
+                    }
+                    self.unanswered(ask, now);
+                    return Ok(());
+                }
+                Error::ReadOnly { .. } if failures > 0 => {
+                    self.pending.remove(&since.number);
+                    return self.explain_again(since.number);
+                }
+                // A read; what writes says that it does not know.
+                Error::Io { .. } if failed => {
+                    self.pending.remove(&since.number);
+                    return self.explain_again(since.number);
+                }
+                _ => {}
+            }
+        }
+        self.pending.remove(&since.number);
+        match (ask, answer) {
+            (Ask::Txn(txn), Answer::Txn(Ok(result))) => self.did(txn, since, &result),
+            (Ask::Txn(txn), Answer::Txn(Err(error))) => {
+                self.explain_again(since.number)?;
+                self.refused(txn, since, error, now)
+            }
+            (Ask::Range(range), Answer::Range(result)) => self.ranged(range, since, result, now),
+            (Ask::Compact(revision), Answer::Done(result)) => self.compacted_by(*revision, since, result, now),
+            (Ask::Grant(ttl, chosen), Answer::Lease(result)) => self.granted(*ttl, *chosen, since, result, now),
+            (Ask::KeepAlive(id), Answer::Ttl(result)) => match result {
+                Ok(ttl) => {
+                    let lease = self.alive(*id)?;
+                    lease.begun = lease.begun.max(since.time);
+                    lease.begun_latest = now;
+                    expect(millis(ttl) == lease.ttl, || format!("lease {id:x} was renewed for {ttl:?}"))
+                }
+                Err(error) => self.lease_missing(*id, error, now),
+            },
+            (Ask::Revoke(id), Answer::Done(result)) => match result {
+                Ok(()) => {
+                    self.alive(*id)?.gone = true;
+                    let keys = self.model.lease_end(*id, self.revision());
+                    expect(keys.is_empty(), || format!("lease {id:x} was revoked, and {keys:?} hang on it"))
+                }
+                Err(error) => {
+                    self.explain_again(since.number)?;
+                    self.lease_missing(*id, error, now)
+                }
+            },
+            (Ask::Status, Answer::Status(Ok(status))) => {
+                self.present(since, status.revision)?;
+                self.mark(since, status.compacted, now)
+            }
+            (Ask::Progress, Answer::Revision(Ok(revision))) => self.present(since, revision),
+            (ask, answer) => Err(format!("{ask:?} was answered {answer:?}")),
+        }
+    }
+
+    /// Nobody will be told what became of it.
+    fn unanswered(&mut self, ask: &Ask, now: u64) {
+        if let Ask::KeepAlive(id) = ask
+            && let Some(lease) = self.leases.get_mut(id)
+        {
+            lease.begun_latest = now;
+        }
+    }
+
+    /// A revision that was told as the present.
+    fn present(&self, since: Since, revision: i64) -> Verdict {
+        expect(revision >= since.revision, || {
+            format!("revision {revision} is stale: {} was told before", since.revision)
+        })?;
+        expect(revision <= self.revision(), || {
+            format!("revision {revision} was told, and the latest that was made known is {}", self.revision())
+        })
+    }
+
+    fn mark(&mut self, since: Since, compacted: i64, now: u64) -> Verdict {
+        let most = self.compacted_most(now);
+        expect((since.compacted..=most).contains(&compacted), || {
+            format!("the compaction mark is {compacted}, and must be from {} to {most}", since.compacted)
+        })?;
+        self.compacted = self.compacted.max(compacted);
+        Ok(())
+    }
+
+    fn did(&mut self, txn: &Txn, since: Since, result: &TxnResult) -> Verdict {
+        self.present(since, result.revision)?;
+        let told = stamped(&result.results, result.revision, txn.previous);
+        let fits = |effect: &Effect| {
+            let expected = stamped(&effect.results, result.revision, txn.previous);
+            effect.succeeded == result.succeeded && expected == told
+        };
+        // Without an effect it was evaluated at the revision that it tells, otherwise right before.
+        let idle = self.model.evaluate(txn, result.revision);
+        if idle.changes.is_empty() && fits(&idle) {
+            return self.explain_again(since.number);
+        }
+        let effect = self.model.evaluate(txn, result.revision - 1);
+        if !fits(&effect) || effect.changes.is_empty() {
+            return Err(format!("{txn:?} was answered {result:?}, and the model answers {effect:?}"));
+        }
+        let revision = result.revision;
+        let history: Vec<Event> = self.model.history(&KeyRange::all(), revision);
+        let of_it: Vec<Event> = history.into_iter().take_while(|event| event.revision() == revision).collect();
+        if of_it != events(&effect.changes, revision) || revision <= since.revision {
+            return Err(format!("{txn:?} is said to have made revision {revision}, which did {}", shown(&of_it)));
+        }
+        match self.makers.insert(revision, Maker::Sure(since.number)) {
+            Some(Maker::Sure(other)) => Err(format!("revision {revision} was given to #{other} and #{}", since.number)),
+            Some(Maker::Likely(other)) if other == since.number => Ok(()),
+            _ => self.explain_again(since.number),
+        }
+    }
+
+    fn refused(&mut self, txn: &Txn, since: Since, error: Error, now: u64) -> Verdict {
+        match error {
+            Error::LeaseNotFound(id) => self.lease_missing(id, Error::LeaseNotFound(id), now),
+            Error::FutureRevision { asked, .. } => expect(asked > since.revision, || format!("{asked} is no future")),
+            Error::Compacted { asked, compacted } => {
+                expect(asked < compacted, || format!("{asked} was said to be below {compacted}"))?;
+                self.mark(since, compacted, now)
+            }
+            other => Err(format!("{txn:?} was refused: {other:?}")),
+        }
+    }
+
+    fn ranged(&mut self, range: &Range, since: Since, result: Result<RangeResult, Error>, now: u64) -> Verdict {
+        let asked = range.revision;
+        match result {
+            Ok(mut result) => {
+                self.present(since, result.revision)?;
+                let at = if asked == 0 { result.revision } else { asked };
+                expect(asked == 0 || asked >= since.compacted, || format!("{asked} is compacted, and was read"))?;
+                expect(at <= self.revision(), || format!("revision {at} was read, and is not there"))?;
+                let expected = self.model.read(range, at);
+                result.revision = at;
+                expect(result == expected, || {
+                    format!("{range:?} found at {at}\n {result:?}, and it was\n {expected:?}")
+                })
+            }
+            Err(Error::FutureRevision { .. }) => expect(asked > since.revision, || format!("{asked} is no future")),
+            Err(Error::Compacted { compacted, .. }) => {
+                expect(asked != 0 && asked < compacted, || format!("{asked} was said to be below {compacted}"))?;
+                self.mark(since, compacted, now)
+            }
+            Err(other) => Err(format!("{range:?} failed: {other:?}")),
+        }
+    }
+
+    fn compacted_by(&mut self, asked: i64, since: Since, result: Result<(), Error>, now: u64) -> Verdict {
+        match result {
+            Ok(()) => {
+                expect(asked > since.compacted && asked <= self.revision(), || format!("{asked} was compacted"))?;
+                self.compacted = self.compacted.max(asked);
+                Ok(())
+            }
+            Err(Error::FutureRevision { .. }) => expect(asked > since.revision, || format!("{asked} is no future")),
+            Err(Error::Compacted { compacted, .. }) => {
+                expect(asked <= compacted, || format!("{asked} was said to be below {compacted}"))?;
+                self.mark(since, compacted, now)
+            }
+            Err(other) => Err(format!("compacting {asked} failed: {other:?}")),
+        }
+    }
+
+    fn granted(
+        &mut self,
+        ttl: Duration,
+        chosen: LeaseId,
+        since: Since,
+        result: Result<LeaseId, Error>,
+        now: u64,
+    ) -> Verdict {
+        let ttl = millis(ttl);
+        match result {
+            Ok(id) => {
+                self.loose_grants.retain(|loose| *loose != (ttl, chosen, since.time));
+                expect(chosen == 0 || chosen == id, || format!("lease {id:x} was granted for {chosen:x}"))?;
+                let lease = LeaseModel::new(ttl, since.time, now, false);
+                let before = self.leases.insert(id, lease);
+                let may_be_gone = |lease: LeaseModel| lease.gone || lease.revoked || lease.begun + lease.ttl <= now;
+                expect(before.is_none_or(|before| before.rumoured || may_be_gone(before)), || {
+                    format!("lease {id:x} was granted twice")
+                })
+            }
+            Err(Error::LeaseExists(id)) => {
+                self.loose_grants.retain(|loose| *loose != (ttl, chosen, since.time));
+                let held = self.leases.get(&id).is_some_and(|lease| !lease.gone);
+                if let Some((ttl, _, begun)) = self.loose_grants.iter().find(|(_, other, _)| *other == id && !held) {
+                    self.leases.insert(id, LeaseModel::new(*ttl, *begun, now, true));
+                }
+                let known = self.leases.get(&id).is_some_and(|lease| !lease.gone);
+                expect(id == chosen && known, || format!("lease {id:x} is said to exist"))
+            }
+            Err(other) => Err(format!("a lease was refused: {other:?}")),
+        }
+    }
+
+    fn alive(&mut self, id: LeaseId) -> Result<&mut LeaseModel, String> {
+        match self.leases.get_mut(&id) {
+            Some(lease) if !lease.gone => Ok(lease),
+            _ => Err(format!("lease {id:x} is gone, and was used")),
+        }
+    }
+
+    /// Someone was told that a lease is not there.
+    fn lease_missing(&mut self, id: LeaseId, error: Error, now: u64) -> Verdict {
+        let Error::LeaseNotFound(told) = error else { return Err(format!("lease {id:x}: {error:?}")) };
+        expect(told == id, || format!("lease {told:x} was said to be missing, not {id:x}"))?;
+        let keys = self.model.lease_end(id, self.revision());
+        let Some(lease) = self.leases.get_mut(&id) else { return Ok(()) };
+        let may_be = lease.gone || lease.revoked || lease.begun + lease.ttl <= now;
+        expect(may_be, || {
+            format!("lease {id:x} of {} ms was said to be gone after {} ms", lease.ttl, now - lease.begun)
+        })?;
+        lease.gone = true;
+        expect(keys.is_empty(), || format!("lease {id:x} was said to be gone, and {keys:?} hang on it"))
+    }
+
+    /// The process ended, whatever was under way in it.
+    pub fn crashed(&mut self, now: u64) {
+        for lease in self.leases.values_mut() {
+            lease.begun_latest = now;
+        }
+    }
+
+    /// A store was opened; the witness has been told everything up to its `revision`.
+    pub fn recovered(&mut self, revision: i64, compacted: i64, now: u64) -> Verdict {
+        expect(revision == self.revision(), || {
+            format!("the store came back at revision {revision}, and {} was made known", self.revision())
+        })?;
+        self.pending.clear();
+        for maker in self.makers.values_mut().filter(|maker| matches!(maker, Maker::Likely(_))) {
+            *maker = Maker::Gone;
+        }
+        for lease in self.leases.values_mut() {
+            lease.begun_latest = now;
+        }
+        let since = self.since(now, 0);
+        self.mark(since, compacted, now)
+    }
+
+    /// All that was asked is answered and time does not pass: leases whose time is over must be gone, others there.
+    pub fn settled(&mut self, there: &[LeaseId], now: u64) -> Verdict {
+        for (id, lease) in &self.leases {
+            let over = now >= lease.begun_latest + lease.ttl;
+            let listed = there.contains(id);
+            expect(!(listed && (over || lease.gone)), || format!("lease {id:x} is over, and there"))?;
+            let must = !lease.gone && !lease.revoked && now < lease.begun + lease.ttl;
+            expect(listed || !must, || format!("lease {id:x} of {} ms is lost", lease.ttl))?;
+            let keys = self.model.lease_end(*id, self.revision());
+            expect(listed || keys.is_empty(), || format!("lease {id:x} is not there, and {keys:?} hang on it"))?;
+        }
+        Ok(())
+    }
+
+    /// A watch begins.
+    pub fn watches(&mut self, keys: KeyRange, previous: bool, start: i64, now: u64, failures: u64) -> Follower {
+        let since = self.since(now, failures);
+        let next = if start == 0 { self.revision() + 1 } else { start };
+        Follower { keys, previous, next, since, greeted: false }
+    }
+
+    /// A watch was told something; whether it goes on.
+    pub fn followed(
+        &mut self,
+        follower: &mut Follower,
+        told: Result<WatchBatch, Error>,
+        now: u64,
+        failures: u64,
+    ) -> Result<bool, String> {
+        let next = follower.next;
+        let batch = match told {
+            Ok(batch) => batch,
+            Err(Error::SlowWatcher { last }) => {
+                let waiting = self.model.history(&follower.keys, next).len();
+                expect(waiting > self.watch_events, || format!("a watch was ended as slow with {waiting} events"))?;
+                expect(last == next - 1, || format!("a watch was ended after {last}, and had been told {}", next - 1))?;
+                return Ok(false);
+            }
+            Err(error) => {
+                self.watch_refused(follower, error, now, failures)?;
+                return Ok(false);
+            }
+        };
+        if !follower.greeted {
+            follower.greeted = true;
+            expect(batch.events.is_empty(), || format!("the first batch has events: {batch:?}"))?;
+            self.present(follower.since, batch.revision)?;
+            return Ok(true);
+        }
+        expect(batch.revision <= self.revision(), || {
+            format!("a watch told of {}, which is not there", batch.revision)
+        })?;
+        let mut expected = self.model.history(&follower.keys, next);
+        expected.retain(|event| event.revision() <= batch.revision);
+        let told: Vec<Event> = batch.events.iter().cloned().map(without_previous).collect();
+        expect(told == expected, || {
+            format!(
+                "a watch of {:?} from {next} was told up to {}\n {}, and it was\n {}",
+                follower.keys,
+                batch.revision,
+                shown(&told),
+                shown(&expected)
+            )
+        })?;
+        if follower.previous {
+            self.check_previous(&batch.events, now)?;
+        }
+        follower.next = next.max(batch.revision + 1);
+        Ok(true)
+    }
+
+    /// A watch was not begun, or ended.
+    pub fn watch_refused(&mut self, follower: &Follower, error: Error, now: u64, failures: u64) -> Verdict {
+        match error {
+            Error::Compacted { compacted, .. } => {
+                let next = follower.next;
+                expect(next < compacted, || format!("a watch from {next} was refused as below {compacted}"))?;
+                self.mark(follower.since, compacted, now)
+            }
+            Error::Io { .. } if failures > follower.since.failures => Ok(()),
+            other => Err(format!("a watch from {} ended: {other:?}", follower.next)),
+        }
+    }
+
+    /// The values that changes replaced, unless the mark has passed them.
+    fn check_previous(&self, told: &[Event], now: u64) -> Verdict {
+        let first = told.first().map_or(0, Event::revision);
+        let excused = first - 1 < self.compacted_most(now);
+        for event in told {
+            let (Event::Put { previous, .. } | Event::Delete { previous, .. }) = event;
+            let expected = self.model.at(event.key(), event.revision() - 1);
+            let right = previous.as_ref() == expected || (previous.is_none() && excused);
+            expect(right, || format!("{event:?} replaced {expected:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// A watch has nothing more to tell.
+    pub fn caught_up(&self, follower: &Follower) -> Verdict {
+        let missed = self.model.history(&follower.keys, follower.next);
+        expect(missed.is_empty(), || format!("a watch was never told {}", shown(&missed)))
+    }
+}
+
+fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+fn without_previous(event: Event) -> Event {
+    match event {
+        Event::Put { kv, .. } => Event::Put { kv, previous: None },
+        Event::Delete { key, revision, .. } => Event::Delete { key, revision, previous: None },
+    }
+}
+
+/// Results in the form in which they can be compared: what may be left out is.
+fn stamped(results: &[OpResult], revision: i64, previous: bool) -> Vec<OpResult> {
+    let bare =
+        |kv: &KeyValue| if previous { kv.clone() } else { KeyValue { value: bytes::Bytes::new(), ..kv.clone() } };
+    let stamp = |result: &OpResult| match result {
+        OpResult::Put { previous: kv } => OpResult::Put { previous: kv.as_ref().filter(|_| previous).cloned() },
+        OpResult::Delete { deleted } => OpResult::Delete { deleted: deleted.iter().map(bare).collect() },
+        OpResult::Range(range) => OpResult::Range(RangeResult { revision, ..range.clone() }),
+        OpResult::Txn { succeeded, results } => {
+            OpResult::Txn { succeeded: *succeeded, results: stamped(results, revision, previous) }
+        }
+    };
+    results.iter().map(stamp).collect()
+}
+
+fn shown(events: &[Event]) -> String {
+    let words: Vec<String> = events.iter().map(|event| crate::suite::words(event).chars().take(80).collect()).collect();
+    format!("[{}]", words.join(", "))
+}

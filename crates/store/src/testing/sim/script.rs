@@ -1,0 +1,265 @@
+//! What happens in a simulation, step by step. What exactly a step does is drawn when it is carried out, from a number of
+//! its own: so steps can be left out and the others still mean the same.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::ask::Ask;
+use super::judge::Judge;
+use crate::embedded::Options;
+use crate::suite::key;
+use crate::testing::random::Random;
+use crate::{Compare, KeyRange, LeaseId, Op, Range, Relation, Target, Txn};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Txn,
+    Read,
+    Lease,
+    Compact,
+    Ask,
+    Watch,
+    Follow,
+    Cut,
+    Upkeep,
+    Advance,
+    WallJump,
+    Snapshot,
+    /// The power goes some calls from now.
+    Power,
+    /// The process is killed some calls from now; what it wrote stays in the page cache.
+    Kill,
+    /// It is closed and opened again.
+    Reopen,
+    Fail,
+    Heal,
+    /// All is finished and looked at.
+    Settle,
+}
+
+const WEIGHTS: [(Kind, u64); 18] = [
+    (Kind::Txn, 40),
+    (Kind::Read, 12),
+    (Kind::Lease, 8),
+    (Kind::Compact, 3),
+    (Kind::Ask, 2),
+    (Kind::Watch, 6),
+    (Kind::Follow, 12),
+    (Kind::Cut, 2),
+    (Kind::Upkeep, 6),
+    (Kind::Advance, 8),
+    (Kind::WallJump, 1),
+    (Kind::Snapshot, 1),
+    (Kind::Power, 2),
+    (Kind::Kill, 1),
+    (Kind::Reopen, 1),
+    (Kind::Fail, 2),
+    (Kind::Heal, 3),
+    (Kind::Settle, 2),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub kind: Kind,
+    /// What it draws from.
+    pub dice: u64,
+}
+
+/// What a seed stands for.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub seed: u64,
+    pub options: Options,
+    pub steps: Vec<Step>,
+    /// Keys that are used, at most.
+    pub keys: u64,
+}
+
+impl Script {
+    pub fn of(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let options = Options {
+            segment_bytes: 4096 + *random.pick(&[600, 1500, 6000]),
+            checkpoint_bytes: *random.pick(&[1000, 4000, 1 << 20]),
+            retention: *random.pick(&[None, None, Some(Duration::from_secs(5)), Some(Duration::from_secs(60))]),
+            history_bytes: *random.pick(&[1 << 30, 1 << 30, 1 << 30, 3000]),
+            recent_bytes: *random.pick(&[0, 600, 4 << 20]),
+            watch_events: *random.pick(&[6, 6, 64 << 10]),
+            ..Options::default()
+        };
+        // Each seed leaves something out, so that what is left comes more often and in longer runs.
+        let weights = WEIGHTS.map(|(kind, weight)| match kind {
+            Kind::Txn => (kind, weight),
+            _ if random.chance(20) => (kind, 0),
+            _ => (kind, weight * (1 + random.below(3))),
+        });
+        let total: u64 = weights.iter().map(|(_, weight)| weight).sum();
+        let steps = 40 + random.below(120);
+        let keys = *random.pick(&[4, 10, 10, 25]);
+        let mut draw = || {
+            let mut at = random.below(total);
+            let past = |(_, weight): &&(Kind, u64)| {
+                let here = at < *weight;
+                at = at.wrapping_sub(*weight);
+                here
+            };
+            let kind = weights.iter().find(past).map_or(Kind::Txn, |(kind, _)| *kind);
+            Step { kind, dice: random.next() }
+        };
+        let steps = (0..steps).map(|_| draw()).collect();
+        Self { seed, options, steps, keys }
+    }
+}
+
+/// Draws what clients ask, given what they can know.
+pub struct Draw<'a> {
+    pub random: Random,
+    pub judge: &'a Judge,
+    pub keys: u64,
+    /// Makes each value another.
+    pub unique: &'a mut u64,
+}
+
+impl Draw<'_> {
+    fn name(&mut self) -> Bytes {
+        let number = self.random.below(self.keys);
+        if number % 3 == 0 { key(&format!("/b/{number}")) } else { key(&format!("/a/{number}")) }
+    }
+
+    pub fn keys(&mut self) -> KeyRange {
+        match self.random.below(6) {
+            0 | 1 => KeyRange::key(self.name()),
+            2 => KeyRange::prefix(key("/a/")),
+            3 => KeyRange::between(self.name(), self.name()),
+            _ => KeyRange::all(),
+        }
+    }
+
+    fn value(&mut self) -> Bytes {
+        *self.unique += 1;
+        let padding = *self.random.pick(&[0, 0, 30, 200, 700]);
+        format!("{}{}", *self.unique, "x".repeat(padding)).into()
+    }
+
+    /// A lease that may be there, or nearly always.
+    fn lease(&mut self) -> LeaseId {
+        let leases = self.judge.leases();
+        if leases.is_empty() || self.random.chance(5) { 0x7777 } else { *self.random.pick(&leases) }
+    }
+
+    fn compare(&mut self) -> Compare {
+        let key = self.name();
+        let held = self.judge.model.at(&key, i64::MAX).cloned();
+        let near = |number: i64, random: &mut Random| if random.chance(75) { number } else { random.below(40) as i64 };
+        let random = &mut self.random;
+        let target = match random.below(8) {
+            0..4 => Target::ModRevision(near(held.map_or(0, |kv| kv.mod_revision), random)),
+            4 => Target::CreateRevision(near(held.map_or(0, |kv| kv.create_revision), random)),
+            5 => Target::Version(near(held.map_or(0, |kv| kv.version), random)),
+            6 => Target::Lease(held.map_or(0, |kv| kv.lease)),
+            _ => Target::Value(held.map_or(Bytes::new(), |kv| kv.value)),
+        };
+        let relation = *self.random.pick(&[
+            Relation::Equal,
+            Relation::Equal,
+            Relation::Equal,
+            Relation::NotEqual,
+            Relation::Greater,
+            Relation::Less,
+        ]);
+        Compare { key, relation, target }
+    }
+
+    /// Operations that touch no key twice, whichever branches are taken.
+    fn ops(&mut self, used: &mut Vec<KeyRange>, depth: u32) -> Vec<Op> {
+        let count = *self.random.pick(&[1, 1, 1, 2, 3, 5]);
+        let mut ops = Vec::new();
+        for _ in 0..count {
+            let overlap = |keys: &KeyRange, used: &[KeyRange], all: u64| {
+                let names = (0..all).map(|n| if n % 3 == 0 { format!("/b/{n}") } else { format!("/a/{n}") });
+                names
+                    .map(|name| key(&name))
+                    .any(|name| keys.contains(&name) && used.iter().any(|other| other.contains(&name)))
+            };
+            match self.random.below(12) {
+                0..7 => {
+                    let (key, value) = (self.name(), self.value());
+                    let lease = if self.random.chance(25) { self.lease() } else { 0 };
+                    let keys = KeyRange::key(key.clone());
+                    if !overlap(&keys, used, self.keys) {
+                        used.push(keys);
+                        ops.push(Op::Put { key, value, lease });
+                    }
+                }
+                7..10 => {
+                    let keys = if self.random.chance(70) { KeyRange::key(self.name()) } else { self.keys() };
+                    if !overlap(&keys, used, self.keys) {
+                        used.push(keys.clone());
+                        ops.push(Op::Delete { keys });
+                    }
+                }
+                10 => {
+                    let range = self.range();
+                    ops.push(Op::Range(range));
+                }
+                _ if depth < 2 => {
+                    let txn = self.branches(used, depth + 1);
+                    ops.push(Op::Txn(txn));
+                }
+                _ => {}
+            }
+        }
+        ops
+    }
+
+    fn branches(&mut self, used: &mut Vec<KeyRange>, depth: u32) -> Txn {
+        let compares = (0..self.random.below(3)).map(|_| self.compare()).collect();
+        let success = self.ops(used, depth);
+        let failure = if self.random.chance(50) { self.ops(used, depth) } else { Vec::new() };
+        Txn { compares, success, failure, previous: false }
+    }
+
+    pub fn txn(&mut self) -> Ask {
+        let previous = self.random.chance(40);
+        let txn = Txn { previous, ..self.branches(&mut Vec::new(), 0) };
+        Ask::Txn(txn)
+    }
+
+    /// A revision that is held, mostly.
+    pub fn revision(&mut self) -> i64 {
+        let (low, high) = (self.judge.compacted().max(1), self.judge.revision());
+        match self.random.below(12) {
+            0 => high + 1 + self.random.below(2000) as i64,
+            1 => 1 + self.random.below(high as u64) as i64,
+            2 => low,
+            _ => low + self.random.below((high - low + 1) as u64) as i64,
+        }
+    }
+
+    pub fn range(&mut self) -> Range {
+        Range {
+            keys: self.keys(),
+            revision: if self.random.chance(35) { self.revision() } else { 0 },
+            limit: *self.random.pick(&[0, 0, 1, 3]),
+            count_only: self.random.chance(10),
+            keys_only: self.random.chance(15),
+        }
+    }
+
+    pub fn lease_ask(&mut self) -> Ask {
+        match self.random.below(10) {
+            0..4 => {
+                let ttl = *self.random.pick(&[1, 3, 10, 60, 700, 3600]);
+                let chosen = if self.random.chance(30) { 1 + self.random.below(4) as i64 } else { 0 };
+                Ask::Grant(Duration::from_secs(ttl), chosen)
+            }
+            4..8 => Ask::KeepAlive(self.lease()),
+            _ => Ask::Revoke(self.lease()),
+        }
+    }
+
+    pub fn compact(&mut self) -> Ask {
+        Ask::Compact(self.revision())
+    }
+}
