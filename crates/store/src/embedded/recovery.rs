@@ -125,7 +125,7 @@ impl Replay<'_> {
     fn open(&mut self, kind: Kind, id: u32, end: u64) -> Result<Arc<Segment>, Error> {
         let name = segment::name(kind, id);
         let file = self.open_file(&name)?;
-        let len = file.size().map_err(self.failed(&name))?;
+        let len = used(file.size().map_err(self.failed(&name))?);
         let header = SegmentHeader::read(&*file).map_err(self.failed(&name))?;
         let header = header.map_err(|what| self.corrupt(&name, 0, what))?;
         self.check_identity(&name, &header, kind, id)?;
@@ -212,7 +212,7 @@ impl Replay<'_> {
         let name = segment::name(Kind::Log, id);
         let segment = self.segments.get(id).ok_or_else(|| self.corrupt(&name, 0, "the segment is missing"))?;
         let failed = self.failed(&name);
-        let len = segment.file.size().map_err(&failed)?;
+        let len = used(segment.file.size().map_err(&failed)?);
         let end = end.filter(|_| !hooks::is(Mutant::DisownedTailReplayed));
         let limit = end.unwrap_or(len);
         if limit > len || offset > limit {
@@ -289,6 +289,11 @@ impl Replay<'_> {
         }
         Ok(())
     }
+}
+
+/// The length that counts of a segment that has its header: where nothing is reserved, one without a frame ends with it.
+fn used(len: u64) -> u64 {
+    len.max(FIRST)
 }
 
 /// Makes a new store's first checkpoint.

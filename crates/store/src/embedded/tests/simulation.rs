@@ -19,3 +19,24 @@ fn seeds() {
         }
     }
 }
+
+#[test]
+fn survey() {
+    let count: u64 = std::env::var("PILOTHOUSE_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(50);
+    let start = std::time::Instant::now();
+    let mut total = crate::testing::sim::Done::default();
+    for seed in 0..count {
+        match simulate(seed, None, None) {
+            Err(failure) => println!("SEED {seed}: {}", failure.what),
+            Ok(done) => {
+                total.revisions += done.revisions;
+                total.boundaries += done.boundaries;
+                total.crashes += done.crashes;
+                total.failures += done.failures;
+                total.answers += done.answers;
+                total.batches += done.batches;
+            }
+        }
+    }
+    println!("{total:?} {:?}", start.elapsed());
+}

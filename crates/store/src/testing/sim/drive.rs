@@ -70,6 +70,18 @@ pub struct Driver<'a> {
     pub trace: Vec<String>,
 }
 
+/// What happened in one line: values' padding is counted, and what is very long is cut.
+fn brief(words: &str) -> String {
+    let mut line = String::new();
+    for run in words.as_bytes().chunk_by(|a, b| a == b && *a == b'x') {
+        match run {
+            [b'x', _, _, _, ..] => line.push_str(&format!("x*{}", run.len())),
+            other => line.push_str(&String::from_utf8_lossy(other)),
+        }
+    }
+    line.chars().take(700).collect()
+}
+
 fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
@@ -94,7 +106,7 @@ impl<'a> Driver<'a> {
     }
 
     fn note(&mut self, words: impl FnOnce() -> String) {
-        let words: String = words().chars().take(400).collect();
+        let words = brief(&words());
         self.trace.push(format!("{:>7} ms  {words}", self.machine.now()));
     }
 
@@ -214,6 +226,9 @@ impl<'a> Driver<'a> {
     /// Judges what has been answered and told.
     fn look(&mut self) -> Result<(), String> {
         let (now, failures) = (self.machine.now(), self.machine.failures());
+        for watching in self.watches.iter_mut().flatten() {
+            self.judge.waits(&mut watching.follower);
+        }
         for client in 0..CLIENTS {
             let Some(answer) = self.clients[client].as_ref().and_then(|asked| take(&asked.answer)) else { continue };
             let Some(Asked { ask, since, .. }) = self.clients[client].take() else { continue };

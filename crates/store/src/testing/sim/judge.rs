@@ -77,6 +77,8 @@ pub struct Follower {
     /// What was known when it began.
     since: Since,
     greeted: bool,
+    /// The most events that have waited for it.
+    backlog: usize,
 }
 
 /// The model and what is not known of the store.
@@ -522,7 +524,14 @@ impl Judge {
     pub fn watches(&mut self, keys: KeyRange, previous: bool, start: i64, now: u64, failures: u64) -> Follower {
         let since = self.since(now, failures);
         let next = if start == 0 { self.revision() + 1 } else { start };
-        Follower { keys, previous, next, since, greeted: false }
+        Follower { keys, previous, next, since, greeted: false, backlog: 0 }
+    }
+
+    /// Notes how many events wait for a watch.
+    pub fn waits(&self, follower: &mut Follower) {
+        if self.watch_events < 1000 {
+            follower.backlog = follower.backlog.max(self.model.history(&follower.keys, follower.next).len());
+        }
     }
 
     /// A watch was told something; whether it goes on.
@@ -537,7 +546,7 @@ impl Judge {
         let batch = match told {
             Ok(batch) => batch,
             Err(Error::SlowWatcher { last }) => {
-                let waiting = self.model.history(&follower.keys, next).len();
+                let waiting = follower.backlog;
                 expect(waiting > self.watch_events, || format!("a watch was ended as slow with {waiting} events"))?;
                 expect(last == next - 1, || format!("a watch was ended after {last}, and had been told {}", next - 1))?;
                 return Ok(false);
