@@ -61,6 +61,7 @@ pub struct Faults {
     /// There is no space.
     pub full: AtomicBool,
     pub syncs_fail: AtomicBool,
+    pub reads_fail: AtomicBool,
     /// Seeds what a failed sync loses.
     pub lost: AtomicU64,
 }
@@ -265,6 +266,9 @@ impl MemoryDisk {
             Call::Create | Call::Write if full => Err(io::ErrorKind::StorageFull.into()),
             Call::Sync | Call::SyncNames if self.platter.faults.syncs_fail.load(Ordering::SeqCst) => {
                 Err(io::Error::other("the cable was pulled"))
+            }
+            Call::Read if self.platter.faults.reads_fail.load(Ordering::SeqCst) => {
+                Err(io::Error::other("the sector is bad"))
             }
             _ => Ok(()),
         }

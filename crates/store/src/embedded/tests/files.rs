@@ -77,6 +77,20 @@ async fn a_log_cut_anywhere_keeps_whole_writes_and_goes_on() {
 }
 
 #[tokio::test]
+async fn a_header_without_a_frame_is_no_damage_where_nothing_is_reserved() {
+    let (directory, _) = written(1).await;
+    let (path, _) = log_end(directory.path());
+    let whole = fs::read(&path).expect("read");
+    for cut in [64, 100, FIRST as usize - 1] {
+        fs::write(&path, &whole[..cut]).expect("written");
+        let store = Embedded::open(directory.path(), quiet()).expect("it was killed before the first frame");
+        assert_eq!(all_keys(&store).len(), 0, "cut at {cut}");
+        store.close();
+        assert!(tools::verify(directory.path()).expect("verified").damage.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_flipped_bit_in_the_log_is_told_with_its_place() {
     let (directory, ends) = written(4).await;
     let (path, _) = log_end(directory.path());

@@ -54,8 +54,8 @@ struct LeaseModel {
     begun: u64,
     /// Its time began at this moment or earlier.
     begun_latest: u64,
-    /// Someone was told that it is gone.
-    gone: bool,
+    /// Someone was told that it is gone: the number of what was asked last then.
+    gone: Option<u64>,
     /// It was asked to be revoked, so it may be gone.
     revoked: bool,
     /// Its grant was not answered yet, but another was told that it exists.
@@ -64,7 +64,7 @@ struct LeaseModel {
 
 impl LeaseModel {
     fn new(ttl: u64, begun: u64, begun_latest: u64, rumoured: bool) -> Self {
-        Self { ttl, begun, begun_latest, gone: false, revoked: false, rumoured }
+        Self { ttl, begun, begun_latest, gone: None, revoked: false, rumoured }
     }
 }
 
@@ -137,7 +137,7 @@ impl Judge {
 
     /// Leases that are not known to be gone.
     pub fn leases(&self) -> Vec<LeaseId> {
-        self.leases.iter().filter(|(_, lease)| !lease.gone).map(|(id, _)| *id).collect()
+        self.leases.iter().filter(|(_, lease)| lease.gone.is_none()).map(|(id, _)| *id).collect()
     }
 
     /// The furthest mark that a compaction can have set by now.
@@ -224,7 +224,7 @@ impl Judge {
             }
         }
         for (id, lease) in &self.leases {
-            if self.model.lease_end(*id, base) == *changes && !changes.is_empty() && !lease.gone {
+            if self.model.lease_end(*id, base) == *changes && !changes.is_empty() && lease.gone.is_none() {
                 let age = now - lease.begun;
                 if age < lease.ttl {
                     return Err(format!(
@@ -294,7 +294,7 @@ impl Judge {
             (Ask::Grant(ttl, chosen), Answer::Lease(result)) => self.granted(*ttl, *chosen, since, result, now),
             (Ask::KeepAlive(id), Answer::Ttl(result)) => match result {
                 Ok(ttl) => {
-                    let lease = self.alive(*id)?;
+                    let Some(lease) = self.alive(*id, since)? else { return Ok(()) };
                     lease.begun = lease.begun.max(since.time);
                     lease.begun_latest = now;
                     expect(millis(ttl) == lease.ttl, || format!("lease {id:x} was renewed for {ttl:?}"))
@@ -303,7 +303,10 @@ impl Judge {
             },
             (Ask::Revoke(id), Answer::Done(result)) => match result {
                 Ok(()) => {
-                    self.alive(*id)?.gone = true;
+                    let number = self.numbers;
+                    if let Some(lease) = self.alive(*id, since)? {
+                        lease.gone = Some(number);
+                    }
                     let keys = self.model.lease_end(*id, self.revision());
                     expect(keys.is_empty(), || format!("lease {id:x} was revoked, and {keys:?} hang on it"))
                 }
@@ -444,27 +447,36 @@ impl Judge {
                 expect(chosen == 0 || chosen == id, || format!("lease {id:x} was granted for {chosen:x}"))?;
                 let lease = LeaseModel::new(ttl, since.time, now, false);
                 let before = self.leases.insert(id, lease);
-                let may_be_gone = |lease: LeaseModel| lease.gone || lease.revoked || lease.begun + lease.ttl <= now;
+                let may_be_gone =
+                    |lease: LeaseModel| lease.gone.is_some() || lease.revoked || lease.begun + lease.ttl <= now;
                 expect(before.is_none_or(|before| before.rumoured || may_be_gone(before)), || {
                     format!("lease {id:x} was granted twice")
                 })
             }
             Err(Error::LeaseExists(id)) => {
                 self.loose_grants.retain(|loose| *loose != (ttl, chosen, since.time));
-                let held = self.leases.get(&id).is_some_and(|lease| !lease.gone);
-                if let Some((ttl, _, begun)) = self.loose_grants.iter().find(|(_, other, _)| *other == id && !held) {
-                    self.leases.insert(id, LeaseModel::new(*ttl, *begun, now, true));
-                }
-                let known = self.leases.get(&id).is_some_and(|lease| !lease.gone);
+                self.rumour(id, now);
+                let known = self.leases.get(&id).is_some_and(|lease| lease.gone.is_none_or(|told| since.number < told));
                 expect(id == chosen && known, || format!("lease {id:x} is said to exist"))
             }
             Err(other) => Err(format!("a lease was refused: {other:?}")),
         }
     }
 
-    fn alive(&mut self, id: LeaseId) -> Result<&mut LeaseModel, String> {
+    /// A lease that is there may be one whose grant was not answered.
+    fn rumour(&mut self, id: LeaseId, now: u64) {
+        let gone = self.leases.get(&id).is_none_or(|lease| lease.gone.is_some());
+        if let Some((ttl, _, begun)) = self.loose_grants.iter().find(|(_, other, _)| *other == id && gone) {
+            self.leases.insert(id, LeaseModel::new(*ttl, *begun, now, true));
+        }
+    }
+
+    /// A lease that was used, unless it was gone before that was told.
+    fn alive(&mut self, id: LeaseId, since: Since) -> Result<Option<&mut LeaseModel>, String> {
+        self.rumour(id, since.time);
         match self.leases.get_mut(&id) {
-            Some(lease) if !lease.gone => Ok(lease),
+            Some(lease) if lease.gone.is_none() => Ok(Some(lease)),
+            Some(lease) if lease.gone.is_some_and(|told| since.number <= told) => Ok(None),
             _ => Err(format!("lease {id:x} is gone, and was used")),
         }
     }
@@ -474,12 +486,13 @@ impl Judge {
         let Error::LeaseNotFound(told) = error else { return Err(format!("lease {id:x}: {error:?}")) };
         expect(told == id, || format!("lease {told:x} was said to be missing, not {id:x}"))?;
         let keys = self.model.lease_end(id, self.revision());
+        let number = self.numbers;
         let Some(lease) = self.leases.get_mut(&id) else { return Ok(()) };
-        let may_be = lease.gone || lease.revoked || lease.begun + lease.ttl <= now;
+        let may_be = lease.gone.is_some() || lease.revoked || lease.begun + lease.ttl <= now;
         expect(may_be, || {
             format!("lease {id:x} of {} ms was said to be gone after {} ms", lease.ttl, now - lease.begun)
         })?;
-        lease.gone = true;
+        lease.gone.get_or_insert(number);
         expect(keys.is_empty(), || format!("lease {id:x} was said to be gone, and {keys:?} hang on it"))
     }
 
@@ -508,11 +521,12 @@ impl Judge {
 
     /// All that was asked is answered and time does not pass: leases whose time is over must be gone, others there.
     pub fn settled(&mut self, there: &[LeaseId], now: u64) -> Verdict {
+        there.iter().for_each(|id| self.rumour(*id, now));
         for (id, lease) in &self.leases {
             let over = now >= lease.begun_latest + lease.ttl;
             let listed = there.contains(id);
-            expect(!(listed && (over || lease.gone)), || format!("lease {id:x} is over, and there"))?;
-            let must = !lease.gone && !lease.revoked && now < lease.begun + lease.ttl;
+            expect(!(listed && (over || lease.gone.is_some())), || format!("lease {id:x} is over, and there"))?;
+            let must = lease.gone.is_none() && !lease.revoked && now < lease.begun + lease.ttl;
             expect(listed || !must, || format!("lease {id:x} of {} ms is lost", lease.ttl))?;
             let keys = self.model.lease_end(*id, self.revision());
             expect(listed || keys.is_empty(), || format!("lease {id:x} is not there, and {keys:?} hang on it"))?;
