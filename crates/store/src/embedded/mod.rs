@@ -285,6 +285,21 @@ impl Embedded {
         self.shared.store_id
     }
 
+    /// What the operations of a transaction did, with values.
+    async fn results(&self, done: Vec<Done>, previous: bool, revision: i64) -> Result<Vec<OpResult>, Error> {
+        let mut results = Vec::with_capacity(done.len());
+        for done in done {
+            results.push(match done {
+                // What most transactions do, without the box that nesting needs.
+                Done::Put(item) => {
+                    OpResult::Put { previous: self.told(item.into_iter().collect(), previous).await?.pop() }
+                }
+                done => self.result(done, previous, revision).await?,
+            });
+        }
+        Ok(results)
+    }
+
     /// What an operation did, with values.
     fn result(
         &self,
@@ -341,17 +356,15 @@ impl Drop for Embedded {
 impl Store for Embedded {
     async fn txn(&self, txn: Txn) -> Result<TxnResult, Error> {
         let previous = txn.previous;
-        let Outcome { succeeded, revision, results: done, pin } = self.ask(|reply| Request::Txn(txn, reply)).await?;
-        let mut results = Vec::with_capacity(done.len());
-        for done in done {
-            results.push(match done {
-                // What most transactions do, without the box that nesting needs.
-                Done::Put(item) => {
-                    OpResult::Put { previous: self.told(item.into_iter().collect(), previous).await?.pop() }
-                }
-                done => self.result(done, previous, revision).await?,
-            });
-        }
+        let outcome = self.ask(|reply| Request::Txn(txn, reply)).await?;
+        let Outcome { succeeded, revision, changed, results: done, pin } = outcome;
+        let results = self.results(done, previous, revision).await.map_err(|error| match changed {
+            // A plain error would say that nothing was done.
+            true => Error::Unknown {
+                reason: format!("revision {revision} was written, but not what was there read: {error}"),
+            },
+            false => error,
+        })?;
         drop(pin);
         Ok(TxnResult { succeeded, revision, results })
     }

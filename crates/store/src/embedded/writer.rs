@@ -73,6 +73,8 @@ pub(crate) struct Mark {
 pub(crate) struct Outcome {
     pub(crate) succeeded: bool,
     pub(crate) revision: i64,
+    /// The revision is its own.
+    pub(crate) changed: bool,
     pub(crate) results: Vec<Done>,
     /// Keeps what `results` refers to.
     pub(crate) pin: Option<Pin>,
@@ -452,7 +454,8 @@ impl Writer {
         if let Some(shapes) = shapes {
             results = Shape::fold(shapes, &mut results.into_iter());
         }
-        if stage.undo.len() > first_undo {
+        let changed = stage.undo.len() > first_undo;
+        if changed {
             // Within a revision, changes are told in key order, as history finds them.
             stage.changes[first_change..].sort_by(|a, b| a.key.cmp(&b.key));
             self.revision = revision;
@@ -462,7 +465,7 @@ impl Writer {
         }
         // What was replaced is still needed below this revision.
         let pin = reads.then(|| self.shared.pin(self.revision - 1));
-        Ok(Outcome { succeeded, revision: self.revision, results, pin })
+        Ok(Outcome { succeeded, revision: self.revision, changed, results, pin })
     }
 
     /// Chooses the branches of transactions within, all by what is there before the first operation.

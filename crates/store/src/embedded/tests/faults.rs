@@ -188,3 +188,18 @@ async fn a_long_lease_keeps_what_passed_and_a_renewal_counts() {
     put(&*store, "/busy", "x").await;
     assert!(get(&*store, "/renewed").await.is_some(), "a renewal before the restart gave it an hour from then");
 }
+
+#[tokio::test]
+async fn a_write_whose_replaced_value_cannot_be_read_is_not_told_as_failed() {
+    let disk = Arc::new(Platter::default());
+    let clock = Arc::new(crate::embedded::SystemClock::default());
+    let options = Options { recent_bytes: 0, ..quiet() };
+    let store = Embedded::open_on(Arc::new(MemoryDisk::new(&disk)), clock, options).expect("opened");
+    put(&*store, "/a", "1").await;
+    disk.faults().reads_fail.store(true, Ordering::SeqCst);
+    let txn = Txn { previous: true, ..Txn::of(vec![put_op("/a", "2")]) };
+    let told = store.txn(txn).await.expect_err("what was there cannot be read");
+    assert!(matches!(&told, Error::Unknown { reason } if reason.contains("revision 3 was written")), "{told}");
+    disk.faults().reads_fail.store(false, Ordering::SeqCst);
+    assert_eq!(get(&*store, "/a").await.map(|kv| kv.value), Some(key("2")));
+}
