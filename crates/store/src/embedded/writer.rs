@@ -103,12 +103,12 @@ impl Shape {
     }
 }
 
-/// An answer that waits for its group to be durable.
+/// An answer that waits for its group to be durable: a refusal too, because it tells of what was staged before it.
 enum Answer {
-    Txn(Reply<Outcome>, Outcome),
-    Lease(Reply<LeaseId>, LeaseId),
-    Duration(Reply<Duration>, Duration),
-    Unit(Reply<()>),
+    Txn(Reply<Outcome>, Result<Outcome, Error>),
+    Lease(Reply<LeaseId>, Result<LeaseId, Error>),
+    Duration(Reply<Duration>, Result<Duration, Error>),
+    Unit(Reply<()>, Result<(), Error>),
 }
 
 /// How to take back what a group staged.
@@ -279,12 +279,12 @@ impl Writer {
 
     fn stage(&mut self, stage: &mut Stage<'_>, request: Request) {
         match request {
-            Request::Txn(txn, reply) => match self.txn(stage, txn) {
-                Ok(outcome) => stage.answers.push(Answer::Txn(reply, outcome)),
-                Err(error) => answer(reply, Err(error)),
-            },
+            Request::Txn(txn, reply) => {
+                let result = self.txn(stage, txn);
+                stage.answer(Answer::Txn(reply, result));
+            }
             Request::LeaseGrant(_, id, reply) if self.leases.contains(id) => {
-                answer(reply, Err(Error::LeaseExists(id)));
+                stage.answer(Answer::Lease(reply, Err(Error::LeaseExists(id))));
             }
             Request::LeaseGrant(ttl, chosen, reply) => {
                 let id = if chosen == 0 { self.new_lease_id() } else { chosen };
@@ -292,36 +292,34 @@ impl Writer {
                 stage.control(&Entry::control(EntryKind::LeaseGrant, 0, millis, id));
                 self.leases.insert(id, ttl, None, stage.now);
                 stage.undo.push(Undo::Granted(id));
-                stage.answers.push(Answer::Lease(reply, id));
+                stage.answer(Answer::Lease(reply, Ok(id)));
             }
-            Request::LeaseKeepAlive(id, reply) => match self.keep_alive(stage, id) {
-                Some(ttl) => stage.answers.push(Answer::Duration(reply, ttl)),
-                None => answer(reply, Err(Error::LeaseNotFound(id))),
-            },
+            Request::LeaseKeepAlive(id, reply) => {
+                let renewed = self.keep_alive(stage, id).ok_or(Error::LeaseNotFound(id));
+                stage.answer(Answer::Duration(reply, renewed));
+            }
             Request::LeaseRevoke(id, reply) => {
-                if self.end_lease(stage, id) {
-                    stage.answers.push(Answer::Unit(reply));
-                } else {
-                    answer(reply, Err(Error::LeaseNotFound(id)));
-                }
+                let ended = self.end_lease(stage, id);
+                stage.answer(Answer::Unit(reply, if ended { Ok(()) } else { Err(Error::LeaseNotFound(id)) }));
             }
             Request::Compact(revision, reply) => {
                 let compacted = self.shared.compacted().max(stage.compact);
-                if revision > self.revision {
-                    answer(reply, Err(Error::FutureRevision { asked: revision, current: self.revision }));
+                let result = if revision > self.revision {
+                    Err(Error::FutureRevision { asked: revision, current: self.revision })
                 } else if revision <= compacted {
-                    answer(reply, Err(Error::Compacted { asked: revision, compacted }));
+                    Err(Error::Compacted { asked: revision, compacted })
                 } else {
                     stage.control(&Entry::control(EntryKind::Compact, revision, 0, 0));
                     stage.compact = revision;
-                    stage.answers.push(Answer::Unit(reply));
-                }
+                    Ok(())
+                };
+                stage.answer(Answer::Unit(reply, result));
             }
             Request::NoteLeases(step, reply) => {
                 for (id, left) in self.leases.to_write(stage.now, step) {
                     self.note_lease(stage, id, Some(left));
                 }
-                stage.answers.push(Answer::Unit(reply));
+                stage.answer(Answer::Unit(reply, Ok(())));
             }
             look @ (Request::Mark(_) | Request::Leases(_) | Request::LeaseState(..)) => self.look(look),
         }
@@ -669,6 +667,14 @@ impl Stage<'_> {
         Location { segment: self.frames.segment(), offset, len }
     }
 
+    /// Answers when what is staged is durable.
+    fn answer(&mut self, answer: Answer) {
+        if hooks::is(Mutant::RefusalNotDurable) && answer.is_refusal() {
+            return answer.send();
+        }
+        self.answers.push(answer);
+    }
+
     /// A frame of one entry about a lease or the history.
     fn control(&mut self, entry: &Entry<'_>) {
         self.frames.begin();
@@ -696,11 +702,18 @@ impl Stage<'_> {
 impl Answer {
     fn send(self) {
         match self {
-            Self::Txn(reply, outcome) => answer(reply, Ok(outcome)),
-            Self::Lease(reply, lease) => answer(reply, Ok(lease)),
-            Self::Duration(reply, ttl) => answer(reply, Ok(ttl)),
-            Self::Unit(reply) => answer(reply, Ok(())),
+            Self::Txn(reply, result) => answer(reply, result),
+            Self::Lease(reply, result) => answer(reply, result),
+            Self::Duration(reply, result) => answer(reply, result),
+            Self::Unit(reply, result) => answer(reply, result),
         }
+    }
+
+    fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Txn(_, Err(_)) | Self::Lease(_, Err(_)) | Self::Duration(_, Err(_)) | Self::Unit(_, Err(_))
+        )
     }
 
     fn fail(self, reason: &str) {
@@ -709,7 +722,7 @@ impl Answer {
             Self::Txn(reply, _) => answer(reply, Err(error)),
             Self::Lease(reply, _) => answer(reply, Err(error)),
             Self::Duration(reply, _) => answer(reply, Err(error)),
-            Self::Unit(reply) => answer(reply, Err(error)),
+            Self::Unit(reply, _) => answer(reply, Err(error)),
         }
     }
 }

@@ -203,3 +203,25 @@ async fn a_write_whose_replaced_value_cannot_be_read_is_not_told_as_failed() {
     disk.faults().reads_fail.store(false, Ordering::SeqCst);
     assert_eq!(get(&*store, "/a").await.map(|kv| kv.value), Some(key("2")));
 }
+
+#[test]
+fn a_refusal_is_not_told_before_what_it_tells_of_is_durable() {
+    let disk = Arc::new(Platter::default());
+    let clock = Arc::new(Hand::default());
+    let (store, mut turns) = Embedded::at_rest(Arc::new(MemoryDisk::new(&disk)), clock, quiet(), 1).expect("opened");
+    // So that the group below needs no new segment.
+    let mut first = Box::pin(store.lease_grant(Duration::from_secs(60)));
+    assert!(first.as_mut().now_or_never().is_none());
+    turns.next(false);
+    first.now_or_never().expect("answered").expect("granted");
+    disk.faults().syncs_fail.store(true, Ordering::SeqCst);
+    let mut granted = Box::pin(store.lease_grant_as(7, Duration::from_secs(60)));
+    let mut refused = Box::pin(store.lease_grant_as(7, Duration::from_secs(60)));
+    assert!(granted.as_mut().now_or_never().is_none() && refused.as_mut().now_or_never().is_none());
+    turns.next(false);
+    // The grant did not happen, so nobody may be told that the lease exists.
+    for grant in [granted, refused] {
+        let told = grant.now_or_never().expect("answered");
+        assert!(matches!(told, Err(Error::Unknown { .. })), "{told:?}");
+    }
+}
