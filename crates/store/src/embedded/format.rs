@@ -23,7 +23,7 @@ pub(crate) const FORMAT: u32 = 1;
 /// Where the first frame of a segment is.
 pub(crate) const FIRST: u64 = 4096;
 const SEGMENT_MAGIC: [u8; 8] = *b"PILOTSEG";
-const SEGMENT_HEADER: usize = 64;
+pub(crate) const SEGMENT_HEADER: usize = 64;
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"PHFR");
 pub(crate) const FRAME_HEADER: usize = 40;
 pub(crate) const ENTRY_HEADER: usize = 48;

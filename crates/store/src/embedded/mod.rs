@@ -454,9 +454,16 @@ fn assemble(
             recovery::recover(&*disk, clock.monotonic())?.ok_or_else(lost)?
         }
     };
+    if !hooks::is(hooks::Mutant::TailTakenAsDurable) {
+        recovery::make_durable(&*disk, &recovered)?;
+    }
     for stray in &recovered.strays {
         tracing::debug!(file = %stray, "removed what an unfinished step left");
         disk.remove(stray).map_err(|source| Error::Io { doing: "remove", path: disk.path().join(stray), source })?;
+    }
+    if !recovered.strays.is_empty() {
+        // A segment that was never finished must not come back beside newer ones.
+        disk.sync_names().map_err(|source| Error::Io { doing: "sync", path: disk.path().to_owned(), source })?;
     }
     Ok(join(disk, clock, options, recovered))
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::checkpoint::{self, Head};
 use super::disk::{Disk, File};
-use super::format::{EntryKind, FIRST, FRAME_HEADER, Found, FrameReader, Kind, SegmentHeader, entries};
+use super::format::{EntryKind, FIRST, FRAME_HEADER, Found, FrameReader, Kind, SEGMENT_HEADER, SegmentHeader, entries};
 use super::hooks::{self, Mutant};
 use super::index::{Index, Location, Version};
 use super::lease::Leases;
@@ -28,6 +28,8 @@ pub(crate) struct Recovered {
     pub(crate) next_segment: u32,
     /// The newest log segment and where it ends.
     pub(crate) log_end: (u32, u64),
+    /// Where the last write of it began, or what is known to be durable ends.
+    pub(crate) last_group: u64,
     /// Bytes of log read back.
     pub(crate) replayed: u64,
     pub(crate) checkpoint_bytes: u64,
@@ -57,6 +59,7 @@ pub(crate) fn recover(disk: &dyn Disk, now: Duration) -> Result<Option<Recovered
         leases: Leases::default(),
         segments: Segments::default(),
         now,
+        last_group: head.offset,
         replayed: 0,
     };
     for (id, ttl, left) in &head.leases {
@@ -68,7 +71,7 @@ pub(crate) fn recover(disk: &dyn Disk, now: Duration) -> Result<Option<Recovered
     let strange = |(id, kind): (&u32, &Kind)| replay.segments.get(*id).is_none().then(|| segment::name(*kind, *id));
     let mut strays: Vec<String> = files.iter().filter_map(strange).collect();
     strays.extend(names.into_iter().filter(|name| name == checkpoint::NEW_NAME));
-    let Replay { index, mut leases, segments, mut revision, compacted, replayed, .. } = replay;
+    let Replay { index, mut leases, segments, mut revision, compacted, last_group, replayed, .. } = replay;
     if hooks::is(Mutant::RevisionFromKeys) {
         revision = index.keys.values().map(|chain| chain.latest().mod_revision).max().unwrap_or(1);
     }
@@ -86,6 +89,7 @@ pub(crate) fn recover(disk: &dyn Disk, now: Duration) -> Result<Option<Recovered
         segments,
         next_segment: head.next_segment.max(highest + 1),
         log_end,
+        last_group,
         replayed,
         checkpoint_bytes,
         strays,
@@ -101,6 +105,7 @@ struct Replay<'a> {
     leases: Leases,
     segments: Segments,
     now: Duration,
+    last_group: u64,
     replayed: u64,
 }
 
@@ -185,6 +190,7 @@ impl Replay<'_> {
             }
             self.open(Kind::Log, header.id, FIRST)?;
             position = (header.id, FIRST);
+            self.last_group = FIRST;
         }
     }
 
@@ -230,6 +236,7 @@ impl Replay<'_> {
             match reader.at(at).map_err(&failed)? {
                 Found::Frame(header, body) => {
                     self.frame(&name, id, at, header.revision, body, header.entries)?;
+                    self.last_group = header.group;
                     at += header.len as u64;
                 }
                 Found::Nothing(what) => {
@@ -289,6 +296,31 @@ impl Replay<'_> {
         }
         Ok(())
     }
+}
+
+/// Makes durable what a start goes on from.
+///
+/// The process before may have been killed between a write and its sync, or after a sync that failed: then the last group
+/// of the log, its segment's header, or the name of a file is in the system's cache only, perhaps taken for written. All
+/// before that was synced, or it would not be followed by anything. So that much is written again, where it is.
+pub(crate) fn make_durable(disk: &dyn Disk, recovered: &Recovered) -> Result<(), Error> {
+    let (id, end) = recovered.log_end;
+    if let Some(segment) = recovered.segments.get(id) {
+        let rewrite = || {
+            let mut header = vec![0; SEGMENT_HEADER];
+            segment.file.read(&mut header, 0)?;
+            segment.file.write(&header, 0)?;
+            if end > recovered.last_group {
+                let mut group = vec![0; (end - recovered.last_group) as usize];
+                segment.file.read(&mut group, recovered.last_group)?;
+                segment.file.write(&group, recovered.last_group)?;
+            }
+            segment.file.sync()
+        };
+        let failed = |source| Error::Io { doing: "write", path: disk.path().join(segment.name()), source };
+        rewrite().map_err(failed)?;
+    }
+    disk.sync_names().map_err(|source| Error::Io { doing: "sync", path: disk.path().to_owned(), source })
 }
 
 /// The length that counts of a segment that has its header: where nothing is reserved, one without a frame ends with it.

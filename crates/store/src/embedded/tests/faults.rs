@@ -225,3 +225,22 @@ fn a_refusal_is_not_told_before_what_it_tells_of_is_durable() {
         assert!(matches!(told, Err(Error::Unknown { .. })), "{told:?}");
     }
 }
+
+#[tokio::test]
+async fn what_a_killed_process_left_unsynced_is_durable_before_it_is_seen() {
+    let disk = Arc::new(Platter::default());
+    let store = open(&disk);
+    put(&*store, "/a", "1").await;
+    disk.faults().syncs_fail.store(true, Ordering::SeqCst);
+    store.txn(Txn::of(vec![put_op("/b", "x".repeat(5000))])).await.expect_err("the sync failed");
+    // Killed: the bytes are in the page cache, and the system takes them for written.
+    drop(store);
+    disk.faults().syncs_fail.store(false, Ordering::SeqCst);
+    let store = open(&disk);
+    let seen = get(&*store, "/b").await.expect("it is found after all");
+    put(&*store, "/c", "1").await;
+    drop(store);
+    let store = open(&crashed(&disk));
+    assert_eq!(get(&*store, "/b").await, Some(seen), "what was seen survives the loss of power");
+    assert!(get(&*store, "/c").await.is_some());
+}
