@@ -150,7 +150,9 @@ struct Stage<'a> {
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, log: Log, leases: Leases) -> Self {
         let revision = shared.visible();
-        let lease_seed = shared.store_id ^ (shared.clock.wall_millis() as u64).rotate_left(20);
+        // No two runs that grant a lease have the same first segment, whatever the machine's calendar says.
+        let run = shared.next_segment.load(Ordering::Relaxed).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let lease_seed = shared.store_id ^ (shared.clock.wall_millis() as u64).rotate_left(20) ^ run;
         Self { shared, log, leases, revision, lease_seed, buffer: Vec::new(), retry_at: None, noticed: 0 }
     }
 

@@ -244,3 +244,25 @@ async fn what_a_killed_process_left_unsynced_is_durable_before_it_is_seen() {
     assert_eq!(get(&*store, "/b").await, Some(seen), "what was seen survives the loss of power");
     assert!(get(&*store, "/c").await.is_some());
 }
+
+#[test]
+fn numbers_of_leases_are_not_given_again_by_another_run() {
+    let disk = Arc::new(Platter::default());
+    // Its calendar begins at the same moment with each start, as on a machine whose clock has no battery.
+    let clock = Arc::new(Hand::default());
+    let mut given = BTreeSet::new();
+    for _ in 0..5 {
+        let memory = Arc::new(MemoryDisk::new(&disk));
+        let (store, mut turns) =
+            Embedded::at_rest(memory, Arc::clone(&clock) as Arc<dyn Clock>, quiet(), 1).expect("opened");
+        let mut grant = store.lease_grant(Duration::from_secs(60));
+        assert!(grant.as_mut().now_or_never().is_none());
+        turns.next(false);
+        let lease = grant.now_or_never().expect("answered").expect("granted");
+        let mut revoke = store.lease_revoke(lease);
+        assert!(revoke.as_mut().now_or_never().is_none());
+        turns.next(false);
+        revoke.now_or_never().expect("answered").expect("revoked");
+        assert!(given.insert(lease), "lease {lease:x} was another's before");
+    }
+}

@@ -493,6 +493,9 @@ impl<'a> Driver<'a> {
     fn follow_all(&mut self) -> Result<(), Stop> {
         let mut random = Random::new(0);
         for at in 0..WATCHES {
+            if let Some(watching) = &mut self.watches[at] {
+                watching.quiet = false;
+            }
             for _ in 0..TURNS {
                 self.follow(at, &mut random);
                 self.turns_until("a watch is not read", |driver| driver.machine.watch_is_free(at))?;
@@ -501,8 +504,7 @@ impl<'a> Driver<'a> {
                     break;
                 }
             }
-            if let Some(watching) = &mut self.watches[at] {
-                watching.quiet = false;
+            if let Some(watching) = &self.watches[at] {
                 self.judge.caught_up(&watching.follower)?;
             }
         }

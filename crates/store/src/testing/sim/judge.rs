@@ -41,6 +41,16 @@ enum Maker {
     Gone,
 }
 
+/// When a revision was made that is to be explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Now,
+    /// Some time before now.
+    Before,
+    /// Before the store was opened.
+    Recovered,
+}
+
 struct Pending {
     ask: Ask,
     since: Since,
@@ -60,6 +70,14 @@ struct LeaseModel {
     revoked: bool,
     /// Its grant was not answered yet, but another was told that it exists.
     rumoured: bool,
+}
+
+/// What was asked for when a lease was.
+struct Grant {
+    number: u64,
+    ttl: u64,
+    chosen: LeaseId,
+    time: u64,
 }
 
 impl LeaseModel {
@@ -90,8 +108,8 @@ pub struct Judge {
     pending: BTreeMap<u64, Pending>,
     leases: BTreeMap<LeaseId, LeaseModel>,
     numbers: u64,
-    /// Full times and numbers of leases that may have been granted without an answer, and since when.
-    loose_grants: Vec<(u64, LeaseId, u64)>,
+    /// Leases that may have been granted without an answer.
+    loose_grants: Vec<Grant>,
     /// Everything below was told to be compacted.
     compacted: i64,
     /// No compaction can have gone further.
@@ -163,7 +181,9 @@ impl Judge {
             Ask::Compact(revision) if *revision <= self.revision() + 10 => {
                 self.compacted_most = self.compacted_most.max(*revision);
             }
-            Ask::Grant(ttl, id) => self.loose_grants.push((millis(*ttl), *id, now)),
+            Ask::Grant(ttl, id) => {
+                self.loose_grants.push(Grant { number: since.number, ttl: millis(*ttl), chosen: *id, time: now })
+            }
             _ => {}
         }
         if let Ask::Revoke(id) = ask
@@ -192,7 +212,7 @@ impl Judge {
                 Event::Delete { key, .. } => (key.clone(), None),
             });
             let changes: Changes = changes.collect();
-            let maker = self.explain(revision, &changes, now, recovered)?;
+            let maker = self.explain(revision, &changes, now, if recovered { When::Recovered } else { When::Now })?;
             if !recovered {
                 // What was not known to have happened is disowned by what happened since.
                 self.pending.retain(|_, pending| !pending.unknown);
@@ -214,17 +234,20 @@ impl Judge {
     }
 
     /// Who made a revision that did this.
-    fn explain(&self, revision: i64, changes: &Changes, now: u64, recovered: bool) -> Result<Maker, String> {
+    fn explain(&self, revision: i64, changes: &Changes, now: u64, when: When) -> Result<Maker, String> {
         let base = revision - 1;
         for (number, pending) in &self.pending {
             let taken = self.makers.values().any(|maker| *maker == Maker::Likely(*number));
-            let late = pending.since.revision >= revision || (pending.unknown && !recovered);
+            let late = pending.since.revision >= revision || (pending.unknown && when != When::Recovered);
             if !taken && !late && self.effect(&pending.ask, base) == *changes {
                 return Ok(Maker::Likely(*number));
             }
         }
         for (id, lease) in &self.leases {
-            if self.model.lease_end(*id, base) == *changes && !changes.is_empty() && lease.gone.is_none() {
+            if self.model.lease_end(*id, base) == *changes
+                && !changes.is_empty()
+                && (lease.gone.is_none() || when == When::Before)
+            {
                 let age = now - lease.begun;
                 if age < lease.ttl {
                     return Err(format!(
@@ -253,7 +276,7 @@ impl Judge {
             Event::Delete { key, .. } => (key, None),
         });
         let time = self.times.iter().find(|(at, _)| *at == revision).map_or(0, |(_, time)| *time);
-        let maker = self.explain(revision, &changes.collect(), time, false)?;
+        let maker = self.explain(revision, &changes.collect(), time, When::Before)?;
         self.makers.insert(revision, maker);
         Ok(())
     }
@@ -443,7 +466,7 @@ impl Judge {
         let ttl = millis(ttl);
         match result {
             Ok(id) => {
-                self.loose_grants.retain(|loose| *loose != (ttl, chosen, since.time));
+                self.loose_grants.retain(|loose| loose.number != since.number);
                 expect(chosen == 0 || chosen == id, || format!("lease {id:x} was granted for {chosen:x}"))?;
                 let lease = LeaseModel::new(ttl, since.time, now, false);
                 let before = self.leases.insert(id, lease);
@@ -454,7 +477,7 @@ impl Judge {
                 })
             }
             Err(Error::LeaseExists(id)) => {
-                self.loose_grants.retain(|loose| *loose != (ttl, chosen, since.time));
+                self.loose_grants.retain(|loose| loose.number != since.number);
                 self.rumour(id, now);
                 let known = self.leases.get(&id).is_some_and(|lease| lease.gone.is_none_or(|told| since.number < told));
                 expect(id == chosen && known, || format!("lease {id:x} is said to exist"))
@@ -466,8 +489,8 @@ impl Judge {
     /// A lease that is there may be one whose grant was not answered.
     fn rumour(&mut self, id: LeaseId, now: u64) {
         let gone = self.leases.get(&id).is_none_or(|lease| lease.gone.is_some());
-        if let Some((ttl, _, begun)) = self.loose_grants.iter().find(|(_, other, _)| *other == id && gone) {
-            self.leases.insert(id, LeaseModel::new(*ttl, *begun, now, true));
+        if let Some(loose) = self.loose_grants.iter().find(|loose| loose.chosen == id && gone) {
+            self.leases.insert(id, LeaseModel::new(loose.ttl, loose.time, now, true));
         }
     }
 
