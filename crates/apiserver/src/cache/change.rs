@@ -70,14 +70,22 @@ impl Change {
     }
 
     /// The bytes of the change in a view, made once for all that share it.
-    pub fn frame(&self, kind: ChangeKind, view: ViewId, make: impl FnOnce(&Entry) -> Bytes) -> Bytes {
+    ///
+    /// # Errors
+    /// Those of `make`, which the next who asks tries again: nobody may take a failure for an event without bytes.
+    pub fn frame<E>(
+        &self,
+        kind: ChangeKind,
+        view: ViewId,
+        make: impl FnOnce(&Entry) -> Result<Bytes, E>,
+    ) -> Result<Bytes, E> {
         let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((.., bytes)) = frames.iter().find(|(k, v, _)| *k == kind && *v == view) {
-            return bytes.clone();
+            return Ok(bytes.clone());
         }
-        let bytes = make(self.object(kind));
+        let bytes = make(self.object(kind))?;
         frames.push((kind, view, bytes.clone()));
-        bytes
+        Ok(bytes)
     }
 
     /// Forgets the bytes: the change is old, and who still wants it makes them anew.

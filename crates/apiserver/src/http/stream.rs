@@ -152,18 +152,11 @@ impl WatchBody {
             let entry = delivery.change.object(delivery.kind).clone();
             return self.table_row(delivery.kind.as_str(), &entry, headers);
         }
-        let mut failed = None;
         let kind = delivery.kind;
-        let bytes = delivery.change.frame(kind, self.view_id, |entry| {
-            match object_bytes(served, Object::Entry(entry), view, true, Timestamp::UNIX_EPOCH) {
-                Ok(object) => frame(view.format, kind.as_str(), &object),
-                Err(status) => {
-                    failed = Some(status);
-                    Bytes::new()
-                }
-            }
-        });
-        failed.map_or(Ok(bytes), Err)
+        delivery.change.frame(kind, self.view_id, |entry| {
+            let object = object_bytes(served, Object::Entry(entry), view, true, Timestamp::UNIX_EPOCH)?;
+            Ok(frame(view.format, kind.as_str(), &object))
+        })
     }
 
     fn table_row(&mut self, kind: &str, entry: &Entry, headers: bool) -> Result<Bytes, Status> {

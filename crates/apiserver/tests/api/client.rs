@@ -193,7 +193,12 @@ impl Client {
 
     /// A watch, to be read event by event.
     pub async fn watch(&self, path: &str) -> Events {
-        let response = self.send(Method::GET, path, &[], Bytes::new()).await;
+        self.watch_as(path, "application/json").await
+    }
+
+    /// The same in a form that is asked for.
+    pub async fn watch_as(&self, path: &str, accept: &str) -> Events {
+        let response = self.send(Method::GET, path, &[("accept", accept)], Bytes::new()).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         Events { body: response.into_body(), buffer: Vec::new() }
     }

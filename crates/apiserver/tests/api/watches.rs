@@ -198,3 +198,24 @@ async fn a_watch_ends_when_it_said() {
     let ended = tokio::time::timeout(std::time::Duration::from_secs(10), events.next()).await.expect("it ends");
     assert!(ended.is_none());
 }
+
+#[tokio::test]
+async fn an_event_that_cannot_be_shown_is_an_error_to_each_who_watches() {
+    let server = Server::start().await;
+    let client = server.client();
+    let version = client.get(MAPS).await.ok()["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let path = format!("{MAPS}?watch=true&resourceVersion={version}");
+    let metadata = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+    let mut watchers =
+        [client.watch_as(&path, metadata).await, client.watch_as(&path, metadata).await, client.watch(&path).await];
+    // Its text has all that memory asks for, but it is no object of the kind.
+    let wrong = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"default"},"data":5}"#;
+    let put = store::Op::Put { key: "/registry/configmaps/default/a".into(), value: wrong.into(), lease: 0 };
+    store::Store::txn(&*server.store, store::Txn::of(vec![put])).await.unwrap();
+    for events in &mut watchers[..2] {
+        assert_eq!(events.told().await.0, "ERROR");
+        assert_eq!(events.next().await, None);
+    }
+    // Who gets the text as it is sees what is there.
+    assert_eq!(watchers[2].told().await.0, "ADDED");
+}
