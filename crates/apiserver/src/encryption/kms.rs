@@ -387,22 +387,15 @@ impl Plugin {
         Ok(EncryptedObject { encrypted_data, ..current.envelope.clone() }.encode_to_vec())
     }
 
-    /// Decrypts a value from its envelope.
+    /// Decrypts a value from its envelope, and tells whether the value is of another key than the plugin's present one.
     ///
     /// # Errors
     /// It is damaged, or the plugin does not give its key.
-    pub(super) async fn open(&self, data: &[u8], context: &[u8]) -> Result<Vec<u8>, String> {
+    pub(super) async fn open(&self, data: &[u8], context: &[u8]) -> Result<(Vec<u8>, bool), String> {
         let envelope = decode(data)?;
-        self.key_of(&envelope).await?.open(&envelope.encrypted_data, context)
-    }
-
-    /// Whether a value is of another key than the plugin's present one.
-    pub(super) fn stale(&self, data: &[u8]) -> bool {
-        let current = self.current_key_id();
+        let opened = self.key_of(&envelope).await?.open(&envelope.encrypted_data, context)?;
         let seed = i32::from(EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed);
-        match (decode(data), current) {
-            (Ok(envelope), Some(key_id)) => envelope.key_id != key_id || envelope.encrypted_dek_source_type != seed,
-            _ => false,
-        }
+        let other = self.current_key_id().is_some_and(|key_id| envelope.key_id != key_id);
+        Ok((opened, other || envelope.encrypted_dek_source_type != seed))
     }
 }

@@ -2,7 +2,7 @@
 //! so that no path can forget to. The engine behind it, its snapshots and its etcd face have only what is encrypted.
 
 use super::Encryption;
-use super::transformer::Opened;
+use super::transformer::{Opened, Read};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -39,11 +39,13 @@ impl Sealed {
     /// Whether the value of a key would be stored otherwise now, so that even a write without a change has to be done.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Those of the store, and [`Error::Transform`] when the value cannot be decrypted.
     pub async fn stale(&self, key: &[u8]) -> Result<bool, Error> {
         let Some(providers) = self.encryption.providers(key) else { return Ok(false) };
         let read = self.store.range(Range::of(KeyRange::key(Bytes::copy_from_slice(key)))).await?;
-        Ok(read.kvs.first().is_some_and(|kv| providers.stale(&kv.value)))
+        let Some(kv) = read.kvs.first() else { return Ok(false) };
+        let read = providers.open(&kv.value, &self.encryption.context(key)).await;
+        read.map(|read| read.stale).map_err(Error::Transform)
     }
 
     fn seal(&self, key: &[u8], value: &mut Bytes) -> Result<(), Error> {
@@ -83,8 +85,8 @@ async fn open(encryption: &Encryption, kv: &mut KeyValue) {
         return;
     }
     match providers.open(&kv.value, &encryption.context(&kv.key)).await {
-        Ok(Opened::AsStored) => {}
-        Ok(Opened::Decrypted(opened)) => kv.value = opened.into(),
+        Ok(Read { opened: Opened::AsStored, .. }) => {}
+        Ok(Read { opened: Opened::Decrypted(opened), .. }) => kv.value = opened.into(),
         Err(why) => kv.value = [UNREADABLE, why.as_bytes()].concat().into(),
     }
 }

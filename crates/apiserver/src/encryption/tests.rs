@@ -156,6 +156,29 @@ async fn keys_are_rotated_by_writing_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_replaced_under_its_name_is_rotated_too() {
+    let (old, new) = ("MDEyMzQ1Njc4OWFiY2RlZg==", "ZmVkY2JhOTg3NjU0MzIxMA==");
+    let keys = |secrets: &[&str]| {
+        let keys: Vec<String> = secrets.iter().map(|secret| format!("{{name: key1, secret: {secret}}}")).collect();
+        format!("aesgcm: {{keys: [{}]}}", keys.join(", "))
+    };
+    let (one, other) = (keys(&[old]), keys(&[new]));
+    // In two providers, and in one.
+    for rotating in [vec![other.clone(), one.clone()], vec![keys(&[new, old])]] {
+        let home = Home::new();
+        create(&home.with(&[&one]).await, "s").await.expect("created");
+        let rotating: Vec<&str> = rotating.iter().map(String::as_str).collect();
+        let registry = home.with(&rotating).await;
+        let before = get(&registry).await.expect("readable").str_at(&["metadata", "resourceVersion"]).to_owned();
+        let version = rewrite(&registry).await.expect("written");
+        assert_ne!(version, before, "what the old key wrote is written again");
+        assert_eq!(rewrite(&registry).await.expect("written"), version, "once");
+        // The old key can be given up.
+        get(&*home.with(&[&other]).await).await.expect("readable");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_is_an_error_never_absent() {
     let home = Home::new();
     create(&home.with(&[FIRST]).await, "s").await.expect("created");

@@ -30,6 +30,15 @@ pub(super) enum Opened {
     Decrypted(Vec<u8>),
 }
 
+/// What is stored, read.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) opened: Opened,
+    /// It would be stored otherwise now: not the first key of the first provider opened it, or its plugin has another key.
+    /// What the value says of itself does not count, because a key may be replaced under its name.
+    pub(super) stale: bool,
+}
+
 /// The providers of a resource; never empty.
 #[derive(Debug, Clone)]
 pub(super) struct Providers(pub(super) Vec<Arc<Provider>>);
@@ -67,21 +76,26 @@ impl Providers {
     ///
     /// # Errors
     /// It is of no provider, damaged, or the plugin does not answer.
-    pub(super) async fn open(&self, data: &[u8], context: &[u8]) -> Result<Opened, String> {
+    pub(super) async fn open(&self, data: &[u8], context: &[u8]) -> Result<Read, String> {
         let mut errors = Vec::new();
-        for provider in &self.0 {
+        for (place, provider) in self.0.iter().enumerate() {
+            let late = place != 0;
             // Several providers may have the same prefix, with other keys: an error is no end.
             match &**provider {
                 // It reads everything but what another provider wrote.
-                Provider::Identity if !data.starts_with(ENCRYPTED) => return Ok(Opened::AsStored),
+                Provider::Identity if !data.starts_with(ENCRYPTED) => {
+                    return Ok(Read { opened: Opened::AsStored, stale: late });
+                }
                 Provider::Identity => {}
                 Provider::Keys { prefix, unknown, keys } => {
                     let Some(data) = data.strip_prefix(prefix.as_bytes()) else { continue };
                     let mut own = Vec::new();
-                    for sealed in keys.iter().filter_map(|(name, cipher)| Some((of_key(data, name)?, cipher))) {
-                        let (sealed, cipher) = sealed;
+                    for (at, (name, cipher)) in keys.iter().enumerate() {
+                        let Some(sealed) = of_key(data, name) else { continue };
                         match cipher.open(sealed, context) {
-                            Ok(opened) => return Ok(Opened::Decrypted(opened)),
+                            Ok(opened) => {
+                                return Ok(Read { opened: Opened::Decrypted(opened), stale: late || at != 0 });
+                            }
                             Err(error) => own.push(error),
                         }
                     }
@@ -90,27 +104,15 @@ impl Providers {
                 Provider::Kms { prefix, plugin } => {
                     let Some(data) = data.strip_prefix(prefix.as_bytes()) else { continue };
                     match plugin.open(data, context).await {
-                        Ok(opened) => return Ok(Opened::Decrypted(opened)),
+                        Ok((opened, stale)) => {
+                            return Ok(Read { opened: Opened::Decrypted(opened), stale: late || stale });
+                        }
                         Err(error) => errors.push(error),
                     }
                 }
             }
         }
         Err(aggregate(errors).unwrap_or_else(|| "no matching prefix found".to_owned()))
-    }
-
-    /// Whether a readable value would be stored otherwise now: by another provider or key.
-    pub(super) fn stale(&self, data: &[u8]) -> bool {
-        match self.0.first().map(|first| &**first) {
-            None | Some(Provider::Identity) => data.starts_with(ENCRYPTED),
-            Some(Provider::Keys { prefix, keys, .. }) => {
-                let own = data.strip_prefix(prefix.as_bytes());
-                keys.first().is_none_or(|(name, _)| own.and_then(|own| of_key(own, name)).is_none())
-            }
-            Some(Provider::Kms { prefix, plugin }) => {
-                data.strip_prefix(prefix.as_bytes()).is_none_or(|own| plugin.stale(own))
-            }
-        }
     }
 }
 
