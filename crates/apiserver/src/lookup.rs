@@ -135,7 +135,7 @@ fn decode(cacher: &Cacher, entry: &Entry) -> Option<Arc<Map>> {
 impl Lookup for FromCaches {
     fn get(&self, kind: Stored, namespace: &str, name: &str) -> Option<Arc<Map>> {
         let cacher = self.cacher(kind)?;
-        let entry = cacher.get(&Cacher::key(namespace, name))?;
+        let entry = cacher.get(&Cacher::key(namespace, name)).ok()??;
         self.decode(kind, &cacher, &entry)
     }
 

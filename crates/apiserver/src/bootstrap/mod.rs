@@ -216,9 +216,9 @@ fn plan(caches: &Caches, wanted: &Wanted, now: &str) -> Result<Option<Change>, B
     let cacher: Arc<Cacher> = row.storage.as_ref().and_then(|s| caches.get(&s.prefix)).ok_or_else(missing)?;
     let text = |key| wanted.object.str_at(&["metadata", key]);
     let key = Cacher::key(text("namespace"), text("name"));
-    let entry = cacher.get(&key);
     // One that is there and cannot be read is left alone: it is told in the log, and no other may take its place.
-    if cacher.unreadable(&key).is_some() || entry.is_some() && matches!(wanted.keep, Keep::Absent) {
+    let Ok(entry) = cacher.get(&key) else { return Ok(None) };
+    if entry.is_some() && matches!(wanted.keep, Keep::Absent) {
         return Ok(None);
     }
     let existing = entry.as_ref().and_then(|entry| cacher.decode(entry).ok());

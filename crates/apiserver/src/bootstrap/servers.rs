@@ -211,7 +211,8 @@ mod tests {
         }
         let row = schema::resource::get("discovery.k8s.io", "v1", "endpointslices").expect("a row");
         let cacher = caches.get(&row.storage.as_ref().expect("storage").prefix).expect("a cacher");
-        let slice = cacher.decode(&cacher.get("default/kubernetes").expect("there")).expect("an object");
+        let slice =
+            cacher.decode(&cacher.get("default/kubernetes").expect("readable").expect("there")).expect("an object");
         let endpoints = slice.at(&["endpoints"]).and_then(Value::as_list).expect("endpoints");
         let addresses: Vec<&str> = endpoints
             .iter()

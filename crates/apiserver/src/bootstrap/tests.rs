@@ -28,7 +28,7 @@ fn alone(settings: &Settings) -> Vec<IpAddr> {
 fn read(registry: &Registry, group: &str, plural: &str, key: &str) -> Map {
     let row = schema::resource::get(group, "v1", plural).expect("a row");
     let cacher = registry.caches().get(&row.storage.as_ref().expect("storage").prefix).expect("a cacher");
-    cacher.decode(&cacher.get(key).unwrap_or_else(|| panic!("{plural} {key}"))).expect("an object")
+    cacher.decode(&cacher.get(key).expect("readable").unwrap_or_else(|| panic!("{plural} {key}"))).expect("an object")
 }
 
 #[tokio::test]

@@ -4,13 +4,13 @@ use super::change::{Change, ChangeKind};
 use super::entry::Entry;
 use super::fields::Paths;
 use super::progress::Progress;
-use super::state::State;
+use super::state::{Scope, State, Unreadable};
 use super::watchers::{Delivery, End, Filter, Mailbox, Registration, Watchers};
 use bytes::Bytes;
 use schema::{DecodeError, Map, Schema};
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,14 @@ pub struct TooOld {
     pub oldest: u64,
 }
 
+/// A watch cannot begin.
+#[derive(Clone, Debug)]
+pub enum NoWatch {
+    TooOld(TooOld),
+    /// It would have to tell of an object that nobody can read.
+    Unreadable(Unreadable),
+}
+
 /// One version of one key, from the store.
 #[derive(Debug)]
 pub(super) struct Raw {
@@ -56,6 +64,12 @@ pub(super) struct Raw {
     pub(super) revision: u64,
     /// `None`: removed.
     pub(super) value: Option<Bytes>,
+}
+
+impl Raw {
+    fn unreadable(&self, why: String) -> Unreadable {
+        Unreadable { key: self.key.clone(), revision: self.revision, why }
+    }
 }
 
 /// What became of a version: the entry, none of a removed key, or why it cannot be read.
@@ -68,10 +82,6 @@ pub struct Cacher {
     progress: Arc<Progress>,
     state: RwLock<State>,
     flow: Mutex<Flow>,
-    /// Keys whose values cannot be read, and why. They are not in the state, but must not pass for absent.
-    unreadable: RwLock<BTreeMap<String, String>>,
-    /// Whether there are any, for those who read all the time.
-    has_unreadable: AtomicBool,
     /// Events sent to watchers, and those of the beginning among them.
     pub events: AtomicU64,
     pub initial_events: AtomicU64,
@@ -111,8 +121,6 @@ impl Cacher {
             layout,
             progress,
             state: RwLock::new(state),
-            unreadable: RwLock::default(),
-            has_unreadable: AtomicBool::new(false),
             events: AtomicU64::new(0),
             initial_events: AtomicU64::new(0),
             flow: Mutex::new(Flow {
@@ -152,101 +160,84 @@ impl Cacher {
         self.flow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The object of a key, as far as the cache has followed.
-    pub fn get(&self, key: &str) -> Option<Arc<Entry>> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    ///
+    /// # Errors
+    /// There is one that cannot be read.
+    pub fn get(&self, key: &str) -> Result<Option<Arc<Entry>>, Unreadable> {
+        self.state().find(key).map(Option::<&Arc<Entry>>::cloned)
     }
 
-    /// Why the value of a key cannot be read, if so.
-    pub fn unreadable(&self, key: &str) -> Option<String> {
-        if !self.has_unreadable() {
-            return None;
-        }
-        self.unreadable.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    /// What cannot be read after a key, in the order of keys.
+    pub(super) fn unreadable_after(&self, after: Option<&str>) -> Vec<Unreadable> {
+        self.state().unreadable_after(after).cloned().collect()
     }
 
-    pub(super) fn has_unreadable(&self) -> bool {
-        self.has_unreadable.load(Ordering::Acquire)
-    }
-
-    /// The first key of a scope whose value cannot be read, and why; in doubt, any.
-    pub fn first_unreadable(&self, scope: &super::Scope) -> Option<(String, String)> {
-        if !self.has_unreadable() {
-            return None;
-        }
-        let unreadable = self.unreadable.read().unwrap_or_else(PoisonError::into_inner);
-        let in_scope = |key: &str| match scope {
-            super::Scope::Namespace(namespace) | super::Scope::Label { namespace: Some(namespace), .. } => {
-                key.split_once('/').is_some_and(|(own, _)| own == namespace)
-            }
-            super::Scope::Key(one) => key == one,
-            super::Scope::All | super::Scope::Field(..) | super::Scope::Label { namespace: None, .. } => true,
-        };
-        let first = unreadable.iter().find(|(key, _)| in_scope(key));
-        first.map(|(key, why)| (format!("{}{key}", self.layout.prefix), why.clone()))
-    }
-
-    /// Takes note of what can be read and what can't. Tells whether something can't that could, or is new.
-    fn note_unreadable(&self, raws: &[Parsed]) -> bool {
-        let broken = raws.iter().any(|(_, parsed)| parsed.is_err());
-        if !broken && !self.has_unreadable() {
-            return false;
-        }
-        let mut unreadable = self.unreadable.write().unwrap_or_else(PoisonError::into_inner);
-        for (raw, parsed) in raws {
-            match parsed {
-                Ok(_) => unreadable.remove(&raw.key),
-                Err(why) => unreadable.insert(raw.key.clone(), why.clone()),
-            };
-        }
-        self.has_unreadable.store(!unreadable.is_empty(), Ordering::Release);
-        broken
-    }
-
-    /// Takes in what could not be read before, from a reading of the whole storage at the revision that it has reached.
-    pub(super) fn mend(&self, raws: Vec<Raw>) {
-        let wanted = |raw: &Raw| self.unreadable(&raw.key).is_some();
-        let parsed: Vec<Parsed> = raws.into_iter().filter(wanted).map(|raw| self.parse(raw)).collect();
+    /// Takes in what could not be read before, whenever it was read again: what has another version meanwhile is left alone.
+    /// Tells how many objects can be read now.
+    pub(super) fn mend(&self, raws: Vec<Raw>) -> usize {
+        let parsed: Vec<Parsed> = raws.into_iter().map(|raw| self.parse(raw)).collect();
         let mut flow = self.flow();
-        self.note_unreadable(&parsed);
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state_mut();
         let mut added = Vec::new();
-        for (_, parsed) in parsed {
-            if let Ok(Some(entry)) = parsed {
-                state.insert(entry.clone(), &self.layout.paths);
-                added.push(Change::new(ChangeKind::Added, entry, None));
+        for (raw, parsed) in parsed {
+            if state.unreadable(&raw.key).is_none_or(|unreadable| unreadable.revision != raw.revision) {
+                continue;
+            }
+            match parsed {
+                Ok(Some(entry)) => {
+                    state.insert(entry.clone(), &self.layout.paths);
+                    added.push(Change::new(ChangeKind::Added, entry, None));
+                }
+                Ok(None) => {}
+                Err(why) => {
+                    state.lose(raw.unreadable(why), &self.layout.paths);
+                }
             }
         }
         let now = state.revision();
         drop(state);
         if added.is_empty() {
-            return;
+            return 0;
         }
         tracing::info!(prefix = self.layout.prefix, mended = added.len(), "stored objects can be read again");
+        // The state has other objects at the revision that it had: nobody may go on from there, nor find the one before.
+        flow.watchers.end_all(End::Expired);
         flow.forget(now);
+        flow.pins.clear();
         for change in &added {
             for observer in &flow.observers {
                 observer.changed(self, change);
             }
         }
+        added.len()
     }
 
-    /// All objects, and the revision that this is the state of.
+    /// All objects, and the revision that this is the state of. Who tells them to be all must [`State::check`] it.
     pub fn now(&self) -> (State, u64) {
         // Read before the state: all changes up to it are in the state then.
         let progress = self.progress.revision();
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = self.state().clone();
         let revision = progress.max(state.revision());
         (state, revision)
     }
 
-    /// All objects as they were at a revision, which the cache has reached.
+    /// All objects as they were at a revision, which the cache has reached. Who tells them to be all must [`State::check`]
+    /// it.
     ///
     /// # Errors
     /// [`TooOld`] when it is not kept any more.
     pub fn at(&self, revision: u64) -> Result<State, TooOld> {
         let flow = self.flow();
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = self.state().clone();
         if state.revision() <= revision {
             return Ok(state);
         }
@@ -291,14 +282,15 @@ impl Cacher {
     /// Watches. With [`Start::Initial`] there is a snapshot too, and its revision; changes follow it without gap.
     ///
     /// # Errors
-    /// [`TooOld`] when the changes after the start are not all kept.
-    pub fn watch(self: &Arc<Self>, filter: Filter, start: Start) -> Result<(Watcher, State, u64), TooOld> {
+    /// [`NoWatch`] when the changes after the start are not all kept, or an object of the scope cannot be read now.
+    pub fn watch(self: &Arc<Self>, filter: Filter, start: Start) -> Result<(Watcher, State, u64), NoWatch> {
         let mut flow = self.flow();
         let (state, now) = self.now();
+        state.check(&filter.scope).map_err(NoWatch::Unreadable)?;
         let mut backlog = VecDeque::new();
         if let Start::After(revision) = start {
             if revision < flow.floor {
-                return Err(TooOld { oldest: flow.floor });
+                return Err(NoWatch::TooOld(TooOld { oldest: flow.floor }));
             }
             let from = flow.log.partition_point(|(change, _)| change.revision() <= revision);
             for (change, _) in flow.log.range(from..) {
@@ -320,8 +312,8 @@ impl Cacher {
     /// Has an observer told of all objects there are (as added), then of every change.
     pub fn observe(&self, observer: Arc<dyn Observer>) {
         let mut flow = self.flow();
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner).clone();
-        for entry in state.range(&super::Scope::All, None) {
+        let state = self.state().clone();
+        for entry in state.range(&Scope::All, None) {
             observer.changed(self, &Change::new(ChangeKind::Added, entry.clone(), None));
         }
         flow.observers.push(observer);
@@ -345,40 +337,46 @@ impl Cacher {
     /// Brings changes in. They are in the order of their revisions, and no revision is split over two calls.
     pub(super) fn apply(&self, raws: Vec<Raw>) {
         // A storage that was added while the feed runs is ahead of it.
-        let seen = self.state.read().unwrap_or_else(PoisonError::into_inner).revision();
+        let seen = self.state().revision();
         let news = raws.into_iter().filter(|raw| raw.revision > seen);
         let parsed: Vec<Parsed> = news.map(|raw| self.parse(raw)).collect();
+        self.log_unreadable(&parsed);
         let mut flow = self.flow();
-        let broken = self.note_unreadable(&parsed);
+        let mut turned = false;
         let mut changes = Vec::with_capacity(parsed.len());
         let mut last = 0;
         {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state_mut();
             for (raw, entry) in parsed {
                 last = raw.revision;
-                // Whom observers still have is gone for them; watchers are ended below.
-                let change = match entry.unwrap_or_default() {
-                    Some(entry) => {
+                turned |= entry.is_err() || state.unreadable(&raw.key).is_some();
+                let deleted = |previous: Arc<Entry>| {
+                    let last = Arc::new(previous.at_revision(raw.revision));
+                    Change::new(ChangeKind::Deleted, last, Some(previous))
+                };
+                let change = match entry {
+                    Ok(Some(entry)) => {
                         let previous = state.insert(entry.clone(), &self.layout.paths);
                         let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
                         Some(Change::new(kind, entry, previous))
                     }
-                    None => state.remove(&raw.key, &self.layout.paths).map(|previous| {
-                        let last = Arc::new(previous.at_revision(raw.revision));
-                        Change::new(ChangeKind::Deleted, last, Some(previous))
-                    }),
+                    Ok(None) => state.remove(&raw.key, &self.layout.paths).map(deleted),
+                    Err(why) => state.lose(raw.unreadable(why), &self.layout.paths).map(deleted),
                 };
                 state.set_revision(raw.revision);
                 changes.extend(change.map(Arc::new));
             }
         }
+        if turned {
+            // What cannot be read is gone for observers, but watchers would take it for removed, or miss that it is again.
+            // They are ended before they are told of any of this, list again, and are told why not.
+            flow.watchers.end_all(End::Expired);
+        }
         let now = Instant::now();
         for change in changes {
             flow.tell(self, change, now);
         }
-        if broken {
-            // Whoever watches would have to be told of an object that nobody can read: they list again, and are told why not.
-            flow.watchers.end_all(End::Expired);
+        if turned {
             flow.forget(last);
         }
         flow.trim(now);
@@ -387,30 +385,32 @@ impl Cacher {
     /// Takes over what a storage holds at a revision, after the changes up to it were missed.
     pub(super) fn replace(&self, raws: Vec<Raw>, revision: u64) {
         let parsed: Vec<Parsed> = raws.into_iter().map(|raw| self.parse(raw)).collect();
+        self.log_unreadable(&parsed);
         let mut flow = self.flow();
-        self.unreadable.write().unwrap_or_else(PoisonError::into_inner).clear();
-        self.note_unreadable(&parsed);
         let mut fresh = State::new(revision);
-        for (_, entry) in parsed {
-            if let Ok(Some(entry)) = entry {
-                fresh.insert(entry, &self.layout.paths);
+        for (raw, entry) in parsed {
+            match entry {
+                Ok(Some(entry)) => {
+                    fresh.insert(entry, &self.layout.paths);
+                }
+                Ok(None) => {}
+                Err(why) => {
+                    fresh.lose(raw.unreadable(why), &self.layout.paths);
+                }
             }
         }
         fresh.set_revision(revision);
-        let stale = {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *state, fresh.clone())
-        };
+        let stale = std::mem::replace(&mut *self.state_mut(), fresh.clone());
         flow.watchers.end_all(End::Expired);
         flow.forget(revision);
         if flow.observers.is_empty() {
             return;
         }
-        let gone = stale.range(&super::Scope::All, None).filter(|entry| fresh.get(entry.key()).is_none());
+        let gone = stale.range(&Scope::All, None).filter(|entry| fresh.get(entry.key()).is_none());
         let mut changes: Vec<Change> = gone
             .map(|entry| Change::new(ChangeKind::Deleted, Arc::new(entry.at_revision(revision)), Some(entry.clone())))
             .collect();
-        for entry in fresh.range(&super::Scope::All, None) {
+        for entry in fresh.range(&Scope::All, None) {
             let previous = stale.get(entry.key()).cloned();
             if previous.as_ref().is_none_or(|previous| previous.revision() != entry.revision()) {
                 let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
@@ -424,16 +424,17 @@ impl Cacher {
         }
     }
 
-    /// An entry of what the store has. What can't be read is told in the log.
+    /// An entry of what the store has.
     fn parse(&self, raw: Raw) -> Parsed {
         let Some(value) = &raw.value else { return (raw, Ok(None)) };
-        match self.entry(&raw.key, raw.revision, value) {
-            Ok(entry) => (raw, Ok(Some(Arc::new(entry)))),
-            Err(error) => {
-                let (prefix, key, why) = (&self.layout.prefix, &raw.key, Chain(&error).to_string());
-                tracing::error!(prefix, key, why, "a stored object cannot be read");
-                (raw, Err(why))
-            }
+        let entry = self.entry(&raw.key, raw.revision, value);
+        let entry = entry.map(|entry| Some(Arc::new(entry))).map_err(|error| Chain(&error).to_string());
+        (raw, entry)
+    }
+
+    fn log_unreadable(&self, parsed: &[Parsed]) {
+        for (raw, why) in parsed.iter().filter_map(|(raw, entry)| Some((raw, entry.as_ref().err()?))) {
+            tracing::error!(prefix = self.layout.prefix, key = raw.key, why, "a stored object cannot be read");
         }
     }
 

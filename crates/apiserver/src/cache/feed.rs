@@ -306,10 +306,17 @@ impl Feed {
     /// Reads again what could not be read. The caches are touched by this task only, so that they stand still meanwhile.
     async fn mend(&self) {
         let Some(caches) = self.caches.upgrade() else { return };
-        for cacher in caches.all().iter().filter(|cacher| cacher.has_unreadable()) {
+        for cacher in caches.all() {
+            let unreadable = cacher.unreadable_after(None);
+            if unreadable.is_empty() {
+                continue;
+            }
             let prefix = cacher.layout.prefix.as_str();
             match caches.read(prefix, self.revision.cast_signed()).await {
-                Ok((found, _)) => cacher.mend(below(prefix, found)),
+                Ok((found, _)) => {
+                    let wanted = |raw: &Raw| unreadable.iter().any(|unreadable| unreadable.key == raw.key);
+                    cacher.mend(below(prefix, found).into_iter().filter(wanted).collect());
+                }
                 Err(error) => {
                     tracing::warn!(prefix, error = %Chain(&error), "what cannot be read is not read again yet")
                 }

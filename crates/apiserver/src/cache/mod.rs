@@ -18,11 +18,11 @@ mod tests;
 mod watchers;
 
 pub(crate) use cacher::Chain;
-pub use cacher::{Cacher, Layout, Observer, Start, TooOld, Watcher};
+pub use cacher::{Cacher, Layout, NoWatch, Observer, Start, TooOld, Watcher};
 pub use change::{Change, ChangeKind, ViewId};
 pub use entry::{Entry, StoredError};
 pub use feed::{Caches, NotReached};
 pub use fields::{Paths, SelectableField};
 pub use progress::Progress;
-pub use state::{Scope, State};
+pub use state::{Scope, State, Unreadable};
 pub use watchers::{Delivery, End, Filter};

@@ -3,7 +3,7 @@
 use super::entry::Entry;
 use super::fields::Paths;
 use api::selector::Labels as _;
-use imbl::OrdSet;
+use imbl::{OrdMap, OrdSet};
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::ops::Bound;
@@ -73,6 +73,17 @@ impl Scope {
     }
 }
 
+/// An object that is there and cannot be read.
+#[derive(Clone, Debug)]
+pub struct Unreadable {
+    /// Behind the storage's prefix.
+    pub key: String,
+    /// The version that cannot be read.
+    pub revision: u64,
+    /// Why, in upstream's words if there are any.
+    pub why: String,
+}
+
 /// A set of keys in their order. Only a change of the term itself touches it, not each change of an object that has the term.
 type Keys = OrdSet<Arc<str>>;
 
@@ -94,13 +105,15 @@ pub struct State {
     terms: imbl::HashMap<String, Keys>,
     /// How many objects there are in each namespace.
     namespaces: imbl::HashMap<String, usize>,
+    /// What is there, too, but cannot be read: it is in none of the above, and must not pass for absent.
+    unreadable: OrdMap<Arc<str>, Arc<Unreadable>>,
     bytes: usize,
 }
 
 impl State {
     pub fn new(revision: u64) -> Self {
         let (terms, namespaces) = (imbl::HashMap::new(), imbl::HashMap::new());
-        State { revision, all: OrdSet::new(), terms, namespaces, bytes: 0 }
+        State { revision, all: OrdSet::new(), terms, namespaces, unreadable: OrdMap::new(), bytes: 0 }
     }
 
     pub fn revision(&self) -> u64 {
@@ -128,7 +141,62 @@ impl State {
         self.all.get(key).map(|by_key| &by_key.0)
     }
 
+    /// The object of a key; `None` when there is none.
+    ///
+    /// # Errors
+    /// There is one that cannot be read.
+    pub fn find(&self, key: &str) -> Result<Option<&Arc<Entry>>, Unreadable> {
+        match self.unreadable(key) {
+            Some(unreadable) => Err(unreadable.clone()),
+            None => Ok(self.get(key)),
+        }
+    }
+
+    /// What cannot be read of a key.
+    pub(super) fn unreadable(&self, key: &str) -> Option<&Unreadable> {
+        self.unreadable.get(key).map(|unreadable| &**unreadable)
+    }
+
+    /// What cannot be read after a key, in the order of keys.
+    pub(super) fn unreadable_after<'a>(&'a self, after: Option<&'a str>) -> impl Iterator<Item = &'a Unreadable> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.unreadable.range::<_, str>((start, Bound::Unbounded)).map(|(_, unreadable)| &**unreadable)
+    }
+
+    /// Whether a range of a scope tells all there is.
+    ///
+    /// # Errors
+    /// The first object of the scope that cannot be read; in doubt, any.
+    pub fn check(&self, scope: &Scope) -> Result<(), Unreadable> {
+        let within = |key: &str| match scope {
+            Scope::Namespace(namespace) | Scope::Label { namespace: Some(namespace), .. } => {
+                key.split_once('/').is_some_and(|(own, _)| own == namespace)
+            }
+            Scope::Key(one) => key == one,
+            Scope::All | Scope::Field(..) | Scope::Label { namespace: None, .. } => true,
+        };
+        match self.unreadable_after(None).find(|unreadable| within(&unreadable.key)) {
+            Some(unreadable) => Err(unreadable.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes note that a key has a value that cannot be read, in the place of what it had.
+    pub(super) fn lose(&mut self, unreadable: Unreadable, paths: &Paths) -> Option<Arc<Entry>> {
+        let removed = self.remove(&unreadable.key, paths);
+        self.unreadable.insert(unreadable.key.as_str().into(), Arc::new(unreadable));
+        removed
+    }
+
+    fn regain(&mut self, key: &str) {
+        // Mostly there is nothing to look for.
+        if !self.unreadable.is_empty() {
+            self.unreadable.remove(key);
+        }
+    }
+
     pub(super) fn insert(&mut self, entry: Arc<Entry>, paths: &Paths) -> Option<Arc<Entry>> {
+        self.regain(entry.key());
         self.bytes += entry.size();
         let previous = self.all.insert(ByKey(entry.clone())).map(|by_key| by_key.0);
         match &previous {
@@ -161,6 +229,7 @@ impl State {
     }
 
     pub(super) fn remove(&mut self, key: &str, paths: &Paths) -> Option<Arc<Entry>> {
+        self.regain(key);
         let removed = self.all.remove(key)?.0;
         self.bytes -= removed.size();
         if let Some(count) = self.namespaces.get_mut(removed.namespace()) {

@@ -138,6 +138,115 @@ fn who_reads_too_slowly_is_ended() {
     assert_eq!(cacher.watchers(), 0);
 }
 
+/// A value that nobody can read.
+fn lost(key: &str, revision: u64) -> cacher::Raw {
+    cacher::Raw { key: key.into(), revision, value: Some(bytes::Bytes::from_static(b"k8s:enc:")) }
+}
+
+fn end_of(watcher: &mut Watcher) -> Option<End> {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    match watcher.poll_next(&mut cx) {
+        std::task::Poll::Ready(Err(end)) => Some(end),
+        _ => None,
+    }
+}
+
+/// Keeps what it is told.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<(ChangeKind, String, u64)>>);
+
+impl Observer for Told {
+    fn changed(&self, _: &Cacher, change: &Change) {
+        let told = (change.kind, change.entry.key().to_owned(), change.revision());
+        self.0.lock().expect("no panic").push(told);
+    }
+}
+
+#[test]
+fn what_can_no_longer_be_read_is_not_told_as_removed() {
+    let (cacher, observer) = (cacher(), Arc::new(Told::default()));
+    cacher.observe(observer.clone());
+    cacher.apply(vec![put("a/x", 2, "n", "1"), put("a/y", 3, "n", "1")]);
+    let (mut watcher, ..) = cacher.watch(Filter::everything(), Start::After(3)).expect("a watch");
+    cacher.apply(vec![put("a/y", 4, "n", "2"), lost("a/x", 5), put("a/z", 6, "n", "1")]);
+    // What comes with it is told after the next list, too.
+    assert_eq!(taken(&mut watcher), []);
+    assert_eq!(end_of(&mut watcher), Some(End::Expired));
+    let told = observer.0.lock().expect("no panic").split_off(2);
+    assert_eq!(
+        told.iter().map(|(kind, key, _)| (*kind, key.as_str())).collect::<Vec<_>>(),
+        [(ChangeKind::Modified, "a/y"), (ChangeKind::Deleted, "a/x"), (ChangeKind::Added, "a/z"),]
+    );
+    assert!(matches!(cacher.get("a/x"), Err(unreadable) if unreadable.revision == 5));
+    assert!(matches!(cacher.watch(Filter::everything(), Start::After(6)), Err(NoWatch::Unreadable(_))));
+    let elsewhere = Filter::of(Scope::Namespace("b".into()));
+    assert!(matches!(cacher.watch(elsewhere.clone(), Start::After(5)), Err(NoWatch::TooOld(TooOld { oldest: 6 }))));
+    assert!(cacher.watch(elsewhere, Start::After(6)).is_ok());
+}
+
+#[test]
+fn what_was_unreadable_never_comes_or_goes_unnoticed() {
+    // It is removed, written anew, or can be read again as it is.
+    let news: [(&str, fn(&Cacher)); 3] = [
+        ("removed", |cacher| cacher.apply(vec![gone("a/x", 7)])),
+        ("written", |cacher| cacher.apply(vec![put("a/x", 7, "n", "2")])),
+        ("readable", |cacher| assert_eq!(cacher.mend(vec![put("a/x", 5, "n", "1")]), 1)),
+    ];
+    for (what, news) in news {
+        let (cacher, observer) = (cacher(), Arc::new(Told::default()));
+        cacher.apply(vec![put("a/y", 2, "n", "1"), lost("a/x", 5), put("b/x", 6, "n", "1")]);
+        cacher.observe(observer.clone());
+        // A list that goes on from here would not have it.
+        let (state, _) = cacher.now();
+        assert!(state.check(&Scope::All).is_err() && state.check(&Scope::Namespace("b".into())).is_ok());
+        cacher.pin(&state, 6);
+        news(&cacher);
+        let (state, _) = cacher.now();
+        assert!(state.check(&Scope::All).is_ok());
+        assert_eq!(state.get("a/x").is_some(), what != "removed", "{what}");
+        // Another server may have told it to whoever comes with this revision.
+        if what != "readable" {
+            let refused = cacher.watch(Filter::everything(), Start::After(6));
+            assert!(matches!(refused, Err(NoWatch::TooOld(TooOld { oldest: 7 }))), "{what}");
+        }
+        let past = cacher.at(6);
+        assert!(
+            past.as_ref().map_or(true, |past| past.check(&Scope::All).is_err() || past.get("a/x").is_some()),
+            "{what}: {past:?}"
+        );
+        let told = observer.0.lock().expect("no panic").split_off(2);
+        assert_eq!(told.len(), usize::from(what != "removed"), "{what}: {told:?}");
+    }
+}
+
+#[test]
+fn what_is_read_again_too_late_is_left_alone() {
+    let cacher = cacher();
+    cacher.apply(vec![lost("a/x", 2), lost("a/y", 3), lost("a/z", 4)]);
+    cacher.apply(vec![put("a/x", 5, "n", "1"), gone("a/y", 6), lost("a/z", 7)]);
+    let old = vec![put("a/x", 2, "n", "1"), put("a/y", 3, "n", "1"), put("a/z", 4, "n", "1")];
+    assert_eq!(cacher.mend(old), 0);
+    assert_eq!(cacher.get("a/x").expect("readable").map(|entry| entry.revision()), Some(5));
+    assert!(cacher.get("a/y").expect("none").is_none());
+    assert!(cacher.get("a/z").is_err());
+}
+
+#[test]
+fn watchers_and_lists_begin_anew_when_something_can_be_read_again() {
+    let cacher = cacher();
+    cacher.apply(vec![put("b/x", 2, "n", "1"), lost("a/x", 3), put("b/x", 4, "n", "2")]);
+    let elsewhere = Filter::of(Scope::Namespace("b".into()));
+    let (mut watcher, ..) = cacher.watch(elsewhere, Start::After(4)).expect("a watch");
+    cacher.pin(&cacher.now().0, 4);
+    cacher.apply(vec![put("b/x", 5, "n", "1")]);
+    assert!(cacher.at(4).is_ok());
+    assert_eq!(cacher.mend(vec![put("a/x", 3, "n", "1")]), 1);
+    assert_eq!(taken(&mut watcher).len(), 1);
+    assert_eq!(end_of(&mut watcher), Some(End::Expired));
+    assert_eq!(cacher.at(4).err(), Some(TooOld { oldest: 5 }));
+    assert!(cacher.at(5).is_ok_and(|state| state.get("a/x").is_some()));
+}
+
 mod model {
     use super::*;
     use proptest::prelude::*;

@@ -2,7 +2,7 @@
 
 use super::kms::{Pace, v2};
 use super::{Encryption, Sealed};
-use crate::cache::{Filter, Scope};
+use crate::cache::{End, Filter, Scope};
 use crate::context::Context;
 use crate::options::{ListOptions, Options};
 use crate::registry::mutation::Replace;
@@ -224,6 +224,22 @@ async fn what_cannot_be_read_is_an_error_never_absent() {
     assert_eq!(message, "Internal error occurred: identity transformer tried to read encrypted data");
     // With the right key all is well again.
     assert_eq!(list(&*home.with(&[SECOND, FIRST]).await).await.expect("readable"), 1);
+}
+
+/// Two servers of one store, of which one has the new configuration already.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_a_server_without_the_key_is_not_told_that_objects_are_gone() {
+    let home = Home::new();
+    let behind = home.with(&["identity: {}"]).await;
+    create(&behind, "s").await.expect("created");
+    let served = behind.preferred("", "secrets").expect("served");
+    let watched = behind.watch(&served, Filter::of(Scope::All), &ListOptions::default()).await;
+    let (mut watcher, initial) = watched.expect("a watch");
+    assert_eq!(initial.map(|(state, _)| state.len()), Some(1));
+    rewrite(&home.with(&[FIRST, "identity: {}"]).await).await.expect("written");
+    let told = tokio::time::timeout(PATIENCE, watcher.next()).await.expect("told in time");
+    assert_eq!(told.map(|delivery| delivery.kind), Err(End::Expired));
+    assert_eq!(list(&behind).await.expect_err("unreadable").code, 500);
 }
 
 /// Encrypts by XOR with its key, which is enough to see who decrypted what.

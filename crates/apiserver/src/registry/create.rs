@@ -171,7 +171,8 @@ impl Registry {
             let encoded = Encoded::new(&object);
             if options.dry_run {
                 self.caches.consistent().await?;
-                if cacher.get(&key).is_some() {
+                // One that cannot be read is there, too.
+                if !matches!(cacher.get(&key), Ok(None)) {
                     return Err(Status::already_exists(&served.group_resource(), &name));
                 }
                 return Ok(written(served, object, None, &encoded, true));

@@ -50,7 +50,7 @@ impl Registry {
         check_segments(namespace, name)?;
         let key = Cacher::key(namespace, name);
         let resource = served.group_resource();
-        let mut current = cacher.get(&key);
+        let mut current = cacher.get(&key)?;
         let mut fresh = false;
         let mut sides = 0;
         for _ in 0..TRIES {
@@ -69,7 +69,7 @@ impl Registry {
                 Err(status) if fresh || super::commit::is_final(&status) => return Err(status),
                 Err(status) => {
                     self.caches.consistent().await?;
-                    let now = cacher.get(&key);
+                    let now = cacher.get(&key)?;
                     if now.as_ref().map(|e| e.revision()) == current.as_ref().map(|e| e.revision()) {
                         return Err(status);
                     }
@@ -93,7 +93,6 @@ impl Registry {
         let resource = served.group_resource();
         let (namespace, name) = key.split_once('/').unwrap_or(("", key));
         let Some(entry) = current else {
-            super::check_readable(cacher, key)?;
             return Err(Status::not_found(&resource, name));
         };
         let old = cacher

@@ -47,7 +47,7 @@ pub use virtual_resource::Virtual;
 
 use crate::admission::{Attributes, Chain, Operation};
 use crate::authz::Authorizer;
-use crate::cache::{Cacher, Caches, Layout, NotReached, Observer, Paths, Scope};
+use crate::cache::{Cacher, Caches, Layout, NotReached, Observer, Paths, Scope, State, Unreadable};
 use crate::context::Context;
 use crate::encryption::{Encryption, Sealed};
 use crate::options::Options;
@@ -350,14 +350,21 @@ impl From<NotReached> for Status {
 }
 
 /// 500 for an object that is there but cannot be read.
-fn check_readable(cacher: &Cacher, key: &str) -> Result<(), Status> {
-    cacher.unreadable(key).map_or(Ok(()), |why| Err(Status::internal(why)))
+impl From<Unreadable> for Status {
+    fn from(error: Unreadable) -> Self {
+        Status::internal(error.why)
+    }
 }
 
 /// 500 when an object of a scope cannot be read: a list without it would be a lie.
-fn check_all_readable(cacher: &Cacher, scope: &Scope) -> Result<(), Status> {
-    let Some((key, why)) = cacher.first_unreadable(scope) else { return Ok(()) };
-    Err(Status::internal(format!("unable to transform key {}: {why}", api::field::go_quote(&key))))
+pub(crate) fn check_all_readable(cacher: &Cacher, state: &State, scope: &Scope) -> Result<(), Status> {
+    state.check(scope).map_err(|unreadable| not_all(cacher, &unreadable))
+}
+
+/// 500 for one of several objects.
+fn not_all(cacher: &Cacher, unreadable: &Unreadable) -> Status {
+    let key = format!("{}{}", cacher.layout.prefix, unreadable.key);
+    Status::internal(format!("unable to transform key {}: {}", api::field::go_quote(&key), unreadable.why))
 }
 
 /// 400 for names that can't be parts of a key, wherever they come from.

@@ -1,8 +1,8 @@
 //! Get, list and watch, from memory.
 
 use super::token::Token;
-use super::{Registry, Served, check_all_readable, check_readable, check_segments};
-use crate::cache::{Cacher, Entry, Filter, Scope, Start, State, Watcher};
+use super::{Registry, Served, check_all_readable, check_segments, not_all};
+use crate::cache::{Cacher, Entry, Filter, NoWatch, Scope, Start, State, Watcher};
 use crate::options::{ListOptions, Match};
 use api::Status;
 use std::sync::Arc;
@@ -39,12 +39,8 @@ impl Registry {
             }
             Some(version) => self.caches.reached(version).await?,
         }
-        let key = Cacher::key(namespace, name);
-        if let Some(found) = cacher.get(&key) {
-            return Ok(found);
-        }
-        check_readable(cacher, &key)?;
-        Err(Status::not_found(&served.group_resource(), name))
+        let found = cacher.get(&Cacher::key(namespace, name))?;
+        found.ok_or_else(|| Status::not_found(&served.group_resource(), name))
     }
 
     /// The state to list from, and the revision that the list has.
@@ -96,7 +92,7 @@ impl Registry {
     pub async fn list(&self, served: &Served, filter: &Filter, options: &ListOptions) -> Result<Listed, Status> {
         let cacher = served.storage("list")?;
         let (state, revision) = self.state(cacher, options).await?;
-        check_all_readable(cacher, &filter.scope)?;
+        check_all_readable(cacher, &state, &filter.scope)?;
         let after = options.token.as_ref().map(|token| token.after.as_str());
         // A limit asks for pages of one consistent state; "any state" has always been given whole, unless it goes on.
         let limit = if options.version == Some(0) && options.token.is_none() { 0 } else { options.limit };
@@ -150,15 +146,16 @@ impl Registry {
             Some(version) if options.send_initial_events == Some(true) => self.caches.reached(version).await?,
             Some(_) => {}
         }
-        check_all_readable(cacher, &filter.scope)?;
         let start = match options.version {
             _ if initial => Start::Initial,
             None | Some(0) => Start::After(cacher.now().1),
             Some(version) => Start::After(version),
         };
         let asked = options.version.unwrap_or(0);
-        let (watcher, state, revision) =
-            cacher.watch(filter, start).map_err(|error| Status::too_old(asked, error.oldest))?;
+        let (watcher, state, revision) = cacher.watch(filter, start).map_err(|error| match error {
+            NoWatch::TooOld(error) => Status::too_old(asked, error.oldest),
+            NoWatch::Unreadable(unreadable) => not_all(cacher, &unreadable),
+        })?;
         Ok((watcher, initial.then_some((state, revision))))
     }
 }

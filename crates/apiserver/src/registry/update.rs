@@ -3,7 +3,7 @@
 use super::commit::{Act, Committed, contended};
 use super::create::{SIDE_TRIES, Written, fit_namespace, normalise, without_repeated_owners, written};
 use super::mutation::Mutation;
-use super::{Registry, Served, Side, check_readable, check_segments, managed, meta};
+use super::{Registry, Served, Side, check_segments, managed, meta};
 use crate::admission::Operation;
 use crate::authz;
 use crate::cache::{Cacher, Entry};
@@ -55,7 +55,7 @@ impl Registry {
         let key = Cacher::key(place.namespace, place.name);
         // What memory has is as good as the store's until the store says otherwise; without a write to ask it, an answer
         // counts only when memory was up to date.
-        let mut current = cacher.get(&key);
+        let mut current = cacher.get(&key)?;
         let mut fresh = false;
         let mut sides = 0;
         for _ in 0..TRIES {
@@ -81,7 +81,7 @@ impl Registry {
                 return settled;
             }
             self.caches.consistent().await?;
-            let now = cacher.get(&key);
+            let now = cacher.get(&key)?;
             if now.as_ref().map(|entry| entry.revision()) == current.as_ref().map(|entry| entry.revision()) {
                 return settled;
             }
@@ -104,7 +104,6 @@ impl Registry {
         options: &Options,
     ) -> Result<Attempt, Status> {
         let Some(entry) = current else {
-            check_readable(cacher, key)?;
             return self.attempt_create(cx, served, place, mutation, options).await;
         };
         let row = &served.resource;
@@ -251,7 +250,7 @@ impl Registry {
             Err(status) if status.reason == Reason::AlreadyExists => {
                 self.caches.consistent().await?;
                 let cacher = served.storage("update")?;
-                Ok(Attempt::Again(cacher.get(&Cacher::key(place.namespace, place.name))))
+                Ok(Attempt::Again(cacher.get(&Cacher::key(place.namespace, place.name))?))
             }
             Err(status) => Err(status),
         }
