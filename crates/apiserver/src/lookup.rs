@@ -1,7 +1,8 @@
 //! What security decisions read: stored objects, out of memory.
 
 use crate::cache::{Cacher, Caches, Entry, Scope};
-use api::Status;
+use crate::registry::check_all_readable;
+use api::{GroupResource, Status};
 use async_trait::async_trait;
 use schema::Map;
 use std::collections::HashMap;
@@ -42,25 +43,31 @@ pub const DISRUPTION_BUDGETS: Stored = Stored { group: "policy", plural: "poddis
 #[async_trait]
 pub trait Lookup: Send + Sync + 'static {
     /// An object as memory has it; the store may be a moment ahead.
-    fn get(&self, kind: Stored, namespace: &str, name: &str) -> Option<Arc<Map>>;
+    ///
+    /// # Errors
+    /// 500 for one that is there and cannot be read: it must not pass for absent.
+    fn get(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status>;
 
     /// The objects of a namespace (of all, when `None`) as memory has them.
-    fn list(&self, kind: Stored, namespace: Option<&str>) -> Vec<Arc<Map>>;
+    ///
+    /// # Errors
+    /// 500 when one of them cannot be read: a decision without it could be another one.
+    fn list(&self, kind: Stored, namespace: Option<&str>) -> Result<Vec<Arc<Map>>, Status>;
 
     /// An object as the store has it.
     ///
     /// # Errors
-    /// The store cannot be asked.
+    /// The store cannot be asked, or the object cannot be read.
     async fn fresh(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status>;
 
     /// An object out of memory, or else out of the store: for what may have been made a moment ago, by another server.
     ///
     /// # Errors
-    /// The store cannot be asked.
+    /// The store cannot be asked, or the object cannot be read.
     async fn find(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status> {
         match self.get(kind, namespace, name) {
-            Some(object) => Ok(Some(object)),
-            None => self.fresh(kind, namespace, name).await,
+            Ok(Some(object)) => Ok(Some(object)),
+            Ok(None) | Err(_) => self.fresh(kind, namespace, name).await,
         }
     }
 }
@@ -100,9 +107,9 @@ impl FromCaches {
         self.caches.get(&row.storage.as_ref()?.prefix)
     }
 
-    fn decode(&self, kind: Stored, cacher: &Cacher, entry: &Entry) -> Option<Arc<Map>> {
+    fn decode(&self, kind: Stored, cacher: &Cacher, entry: &Entry) -> Result<Arc<Map>, Status> {
         if !KEPT.contains(&kind) {
-            return decode(cacher, entry);
+            return decode(kind, cacher, entry);
         }
         let key = (kind.plural, entry.key().to_owned());
         {
@@ -110,44 +117,44 @@ impl FromCaches {
             if let Some((revision, object)) = decoded.get(&key)
                 && *revision == entry.revision()
             {
-                return Some(object.clone());
+                return Ok(object.clone());
             }
         }
-        let object = decode(cacher, entry)?;
+        let object = decode(kind, cacher, entry)?;
         let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
         if decoded.len() >= MOST_DECODED {
             decoded.clear();
         }
         decoded.insert(key, (entry.revision(), object.clone()));
-        Some(object)
+        Ok(object)
     }
 }
 
-fn decode(cacher: &Cacher, entry: &Entry) -> Option<Arc<Map>> {
-    cacher
-        .decode(entry)
-        .inspect_err(|error| tracing::error!(key = entry.key(), %error, "a stored object cannot be read"))
-        .ok()
-        .map(Arc::new)
+fn decode(kind: Stored, cacher: &Cacher, entry: &Entry) -> Result<Arc<Map>, Status> {
+    cacher.decode(entry).map(Arc::new).map_err(|error| {
+        let resource = GroupResource::new(kind.group, kind.plural);
+        Status::internal(format!("the stored {resource} {:?} cannot be read: {error}", entry.name()))
+    })
 }
 
 #[async_trait]
 impl Lookup for FromCaches {
-    fn get(&self, kind: Stored, namespace: &str, name: &str) -> Option<Arc<Map>> {
-        let cacher = self.cacher(kind)?;
-        let entry = cacher.get(&Cacher::key(namespace, name)).ok()??;
-        self.decode(kind, &cacher, &entry)
+    fn get(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status> {
+        let Some(cacher) = self.cacher(kind) else { return Ok(None) };
+        let entry = cacher.get(&Cacher::key(namespace, name))?;
+        entry.map(|entry| self.decode(kind, &cacher, &entry)).transpose()
     }
 
-    fn list(&self, kind: Stored, namespace: Option<&str>) -> Vec<Arc<Map>> {
-        let Some(cacher) = self.cacher(kind) else { return Vec::new() };
+    fn list(&self, kind: Stored, namespace: Option<&str>) -> Result<Vec<Arc<Map>>, Status> {
+        let Some(cacher) = self.cacher(kind) else { return Ok(Vec::new()) };
         let scope = namespace.map_or(Scope::All, |namespace| Scope::Namespace(namespace.to_owned()));
         let (state, _) = cacher.now();
-        state.range(&scope, None).filter_map(|entry| self.decode(kind, &cacher, entry)).collect()
+        check_all_readable(&cacher, &state, &scope)?;
+        state.range(&scope, None).map(|entry| self.decode(kind, &cacher, entry)).collect()
     }
 
     async fn fresh(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status> {
         self.caches.consistent().await?;
-        Ok(self.get(kind, namespace, name))
+        self.get(kind, namespace, name)
     }
 }

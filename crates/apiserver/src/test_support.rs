@@ -41,17 +41,18 @@ impl Held {
 
 #[async_trait]
 impl Lookup for Held {
-    fn get(&self, kind: Stored, namespace: &str, name: &str) -> Option<Arc<Map>> {
-        self.0.lock().expect("no panic").get(&(kind.plural.to_owned(), namespace.to_owned(), name.to_owned())).cloned()
+    fn get(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status> {
+        let key = (kind.plural.to_owned(), namespace.to_owned(), name.to_owned());
+        Ok(self.0.lock().expect("no panic").get(&key).cloned())
     }
-    fn list(&self, kind: Stored, namespace: Option<&str>) -> Vec<Arc<Map>> {
+    fn list(&self, kind: Stored, namespace: Option<&str>) -> Result<Vec<Arc<Map>>, Status> {
         let held = self.0.lock().expect("no panic");
         let wanted =
             |(plural, ns, _): &(String, String, String)| plural == kind.plural && namespace.is_none_or(|n| n == ns);
-        held.iter().filter(|(key, _)| wanted(key)).map(|(_, object)| object.clone()).collect()
+        Ok(held.iter().filter(|(key, _)| wanted(key)).map(|(_, object)| object.clone()).collect())
     }
     async fn fresh(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status> {
-        Ok(self.get(kind, namespace, name))
+        self.get(kind, namespace, name)
     }
 }
 

@@ -111,7 +111,7 @@ impl Admission for DefaultStorageClass {
 
     async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
         if a.is("", "persistentvolumeclaims") && wants_storage_class(a.object) {
-            let classes = self.objects.list(STORAGE_CLASSES, None);
+            let classes = self.objects.list(STORAGE_CLASSES, None)?;
             set_storage_class(a.object, classes.iter().map(|c| &**c));
         }
         Ok(())
@@ -134,7 +134,7 @@ impl Admission for DefaultIngressClass {
 
     async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
         if a.is("networking.k8s.io", "ingresses") && wants_ingress_class(a.object) {
-            let classes = self.objects.list(INGRESS_CLASSES, None);
+            let classes = self.objects.list(INGRESS_CLASSES, None)?;
             set_ingress_class(a.object, classes.iter().map(|c| &**c));
         }
         Ok(())

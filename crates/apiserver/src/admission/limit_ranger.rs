@@ -180,8 +180,8 @@ pub struct LimitRanger {
 }
 
 impl LimitRanger {
-    fn ranges(&self, namespace: &str) -> Vec<Map> {
-        self.objects.list(LIMIT_RANGES, Some(namespace)).iter().map(|range| (**range).clone()).collect()
+    fn ranges(&self, namespace: &str) -> Result<Vec<Map>, Status> {
+        Ok(self.objects.list(LIMIT_RANGES, Some(namespace))?.iter().map(|range| (**range).clone()).collect())
     }
 }
 
@@ -197,7 +197,7 @@ impl Admission for LimitRanger {
 
     async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
         if a.operation == Operation::Create && a.is("", "pods") {
-            apply_defaults(a.object, &self.ranges(a.namespace));
+            apply_defaults(a.object, &self.ranges(a.namespace)?);
         }
         Ok(())
     }
@@ -210,10 +210,10 @@ impl Admission for LimitRanger {
             return Ok(());
         }
         if pod {
-            return check_pod(a.object, &self.ranges(a.namespace)).map_err(|why| a.forbidden(why));
+            return check_pod(a.object, &self.ranges(a.namespace)?).map_err(|why| a.forbidden(why));
         }
         if a.is("", "persistentvolumeclaims") {
-            return check_claim(a.object, &self.ranges(a.namespace)).map_err(|why| a.forbidden(why));
+            return check_claim(a.object, &self.ranges(a.namespace)?).map_err(|why| a.forbidden(why));
         }
         Ok(())
     }

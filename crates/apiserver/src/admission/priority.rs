@@ -85,7 +85,7 @@ impl Priority {
     async fn resolve(&self, a: &Attributes<'_>) -> Result<Resolved, Status> {
         let class = a.object.str_at(&["spec", "priorityClassName"]);
         if class.is_empty() {
-            let classes = self.objects.list(PRIORITY_CLASSES, None);
+            let classes = self.objects.list(PRIORITY_CLASSES, None)?;
             return Ok(Resolved::default_of(classes.iter().map(|c| &**c)));
         }
         match self.objects.find(PRIORITY_CLASSES, "", class).await? {
@@ -122,7 +122,7 @@ impl Admission for Priority {
             return Ok(());
         }
         let own = a.object.str_at(&["metadata", "name"]);
-        let classes = self.objects.list(PRIORITY_CLASSES, None);
+        let classes = self.objects.list(PRIORITY_CLASSES, None)?;
         let other = classes.iter().map(|c| (c, c.str_at(&["metadata", "name"])));
         match other
             .filter(|(c, name)| is_default(c) && (a.operation == Operation::Create || *name != own))

@@ -48,7 +48,8 @@ struct Held<'a> {
 
 impl Taken for Held<'_> {
     fn address(&self, address: IpAddr) -> bool {
-        self.also.contains(&address) || self.objects.get(IP_ADDRESSES, "", &address.to_string()).is_some()
+        // What cannot be read is taken.
+        self.also.contains(&address) || !matches!(self.objects.get(IP_ADDRESSES, "", &address.to_string()), Ok(None))
     }
     fn port(&self, port: u16) -> bool {
         self.ports.is_some_and(|ports| ports.taken(port))
@@ -80,9 +81,9 @@ impl ServiceAllocator {
     }
 
     /// The server's own ranges, and those of every ServiceCIDR that is ready and stays.
-    fn pools(&self) -> Pools {
+    fn pools(&self) -> Result<Pools, Status> {
         let mut addresses = self.ranges.clone();
-        for cidr in self.objects.list(SERVICE_CIDRS, None) {
+        for cidr in self.objects.list(SERVICE_CIDRS, None)? {
             let conditions = cidr.at(&["status", "conditions"]).and_then(Value::as_list).unwrap_or_default();
             let unready = conditions
                 .iter()
@@ -98,7 +99,7 @@ impl ServiceAllocator {
                 }
             }
         }
-        Pools { families: self.families.clone(), addresses, ports: self.ports }
+        Ok(Pools { families: self.families.clone(), addresses, ports: self.ports })
     }
 
     async fn stored_ports(&self) -> Result<StoredPorts, Status> {
@@ -190,7 +191,7 @@ impl Allocator for ServiceAllocator {
         old: Option<&Map>,
         dry_run: bool,
     ) -> Result<Side, Status> {
-        let pools = self.pools();
+        let pools = self.pools()?;
         let mut also = BTreeSet::new();
         for _ in 0..TRIES {
             let ports = if has_ports(Some(object)) || has_ports(old) { Some(self.stored_ports().await?) } else { None };

@@ -73,7 +73,8 @@ impl TokenAuthenticator for BootstrapTokens {
     async fn authenticate(&self, token: &str, _audiences: &[String]) -> Result<Option<TokenUser>, AuthnError> {
         let Some((id, secret)) = split(token) else { return Ok(None) };
         let name = format!("bootstrap-token-{id}");
-        let Some(object) = self.objects.get(SECRETS, "kube-system", &name) else { return Ok(None) };
+        let stored = self.objects.get(SECRETS, "kube-system", &name).map_err(|error| AuthnError(error.message))?;
+        let Some(object) = stored else { return Ok(None) };
         match admitted(&object, id, secret, Timestamp::now()) {
             Ok(user) => Ok(Some(TokenUser { user, audiences: Vec::new() })),
             Err(why) => {

@@ -158,7 +158,7 @@ impl Proxy {
                 let own = |slice: &Arc<Map>| {
                     slice.str_at(&["metadata", "labels", "kubernetes.io/service-name"]) == named.name
                 };
-                let mut slices = self.objects.list(ENDPOINT_SLICES, Some(&target.namespace));
+                let mut slices = self.objects.list(ENDPOINT_SLICES, Some(&target.namespace))?;
                 slices.retain(own);
                 let random = uuid::Uuid::new_v4().as_u64_pair().1;
                 let (address, port) =

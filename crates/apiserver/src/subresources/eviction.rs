@@ -148,10 +148,10 @@ fn delete_options(eviction: &Map, options: &Options) -> Result<Options, Status> 
 }
 
 impl Eviction {
-    fn budgets(&self, pod: &Map) -> Vec<Arc<Map>> {
-        let mut budgets = self.objects.list(DISRUPTION_BUDGETS, Some(pod.str_at(&["metadata", "namespace"])));
+    fn budgets(&self, pod: &Map) -> Result<Vec<Arc<Map>>, Status> {
+        let mut budgets = self.objects.list(DISRUPTION_BUDGETS, Some(pod.str_at(&["metadata", "namespace"])))?;
         budgets.retain(|b| selects(b.at(&["spec", "selector"]).and_then(Value::as_map), pod));
-        budgets
+        Ok(budgets)
     }
 
     async fn change(
@@ -169,7 +169,7 @@ impl Eviction {
 
     /// Asks the pod's budget, and takes from it.
     async fn allow(&self, registry: &Registry, pod: &Map, now: &str, dry_run: bool) -> Result<(), Status> {
-        let budgets = self.budgets(pod);
+        let budgets = self.budgets(pod)?;
         let budget = match budgets.as_slice() {
             [] => return Ok(()),
             [one] => one,

@@ -233,3 +233,35 @@ async fn pods_tolerate_what_their_namespace_says() {
         "pod tolerations (possibly merged with namespace default tolerations) conflict with its namespace whitelist"
     );
 }
+
+#[tokio::test]
+async fn a_limit_that_cannot_be_read_admits_nothing() {
+    use store::{KeyRange, Op, Store, Txn};
+    let cluster = ready().await;
+    let admin = cluster.admin();
+    let store: &dyn Store = &**cluster.server.registry().store();
+    for (plural, name) in [("resourcequotas", "q"), ("limitranges", "l")] {
+        let key = format!("/registry/{plural}/default/{name}");
+        // As another server writes it that has a key which this one has not.
+        let value = "k8s:enc:aescbc:v1:key1:?";
+        let written =
+            store.txn(Txn::of(vec![Op::Put { key: key.clone().into(), value: value.into(), lease: 0 }])).await;
+        written.expect("written");
+        let path = format!("/api/v1/namespaces/default/{plural}");
+        // Memory is as the store is when this is answered.
+        admin.get(&path).await.expect(500);
+        let refused = admin.post(PODS, pod("p")).await;
+        let why = "identity transformer tried to read encrypted data";
+        assert_eq!(
+            (refused.code, refused.message()),
+            (500, format!("Internal error occurred: unable to transform key {key:?}: {why}").as_str())
+        );
+        admin.post("/api/v1/namespaces", json!({"metadata": {"name": plural}})).await.expect(201);
+        cluster.service_account(plural, "default").await;
+        admin.post(&format!("/api/v1/namespaces/{plural}/pods"), pod("p")).await.expect(201);
+        let removed = store.txn(Txn::of(vec![Op::Delete { keys: KeyRange::key(key) }])).await;
+        removed.expect("removed");
+        admin.get(&path).await.expect(200);
+    }
+    admin.post(PODS, pod("p")).await.expect(201);
+}

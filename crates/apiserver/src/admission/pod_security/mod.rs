@@ -230,7 +230,13 @@ impl PodSecurity {
 
     /// What is to be said of the pods that are there already when a stricter standard is enforced.
     fn violations(&self, namespace: &str, standard: Standard) -> Vec<String> {
-        let pods = representatives_first(self.objects.list(PODS, Some(namespace)));
+        let pods = match self.objects.list(PODS, Some(namespace)) {
+            Ok(pods) => representatives_first(pods),
+            Err(error) => {
+                tracing::error!(namespace, error = error.message, "pods cannot be checked against a new standard");
+                return vec!["failed to list pods while checking new PodSecurity enforce level".to_owned()];
+            }
+        };
         let (total, end) = (pods.len(), Instant::now() + LONGEST);
         let mut checked = 0;
         let mut found: BTreeMap<String, (String, usize)> = BTreeMap::new();

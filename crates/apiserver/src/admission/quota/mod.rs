@@ -132,7 +132,10 @@ impl ResourceQuota {
     }
 
     /// What is used of what a quota bounds, counted from the objects and from what is about to become one.
-    fn count(&self, namespace: &str, quota: &Map, hard: &Amounts) -> Amounts {
+    ///
+    /// # Errors
+    /// One of the objects cannot be read.
+    fn count(&self, namespace: &str, quota: &Map, hard: &Amounts) -> Result<Amounts, Status> {
         let mut used: Amounts = hard.keys().map(|name| (name.clone(), Quantity::ZERO)).collect();
         let mut pending = self.pending_of(namespace, quota.str_at(&["metadata", "name"]));
         for row in schema::resource::all().iter().filter(|r| r.namespaced && r.storage.is_some()) {
@@ -141,7 +144,7 @@ impl ResourceQuota {
             if !weighs && !hard.contains_key(plural) && !hard.contains_key(&usage::count_name(group, plural)) {
                 continue;
             }
-            for object in self.objects.list(Stored { group, plural }, Some(namespace)) {
+            for object in self.objects.list(Stored { group, plural }, Some(namespace))? {
                 let name = object.str_at(&["metadata", "name"]);
                 pending.retain(|(g, p, n, _)| g != group || p != plural || n != name);
                 if scope::holds(Node::Object(quota), group, plural, Node::Object(&object)) {
@@ -155,7 +158,7 @@ impl ResourceQuota {
             adds.retain(|name, _| hard.contains_key(name));
             amounts::add(&mut used, &adds);
         }
-        used
+        Ok(used)
     }
 
     /// The reservations of a quota that may still be on their way: group, plural, name, amounts.
@@ -196,7 +199,7 @@ impl ResourceQuota {
             let mut used = list(&quota, &["status", "used"]);
             let complete = bound.hard.keys().all(|n| known.contains_key(n) && used.contains_key(n));
             if !complete || !exceeded(bound, &used).is_empty() {
-                used = self.count(a.namespace, &quota, &bound.hard);
+                used = self.count(a.namespace, &quota, &bound.hard)?;
             }
             let over = exceeded(bound, &used);
             if !over.is_empty() {
@@ -287,7 +290,7 @@ impl Admission for ResourceQuota {
         if a.operation == Operation::Update && !usage::weighs_updates(group, plural) {
             return Ok(());
         }
-        let quotas = self.objects.list(RESOURCE_QUOTAS, Some(a.namespace));
+        let quotas = self.objects.list(RESOURCE_QUOTAS, Some(a.namespace))?;
         self.covered(a, &quotas)?;
         if quotas.is_empty() || self.bounds(a, quotas)?.is_empty() {
             return Ok(());
@@ -296,7 +299,7 @@ impl Admission for ResourceQuota {
         let _held = turn.lock().await;
         // Read again: whoever had the turn before has changed them.
         let mut fresh = Vec::new();
-        for quota in self.objects.list(RESOURCE_QUOTAS, Some(a.namespace)) {
+        for quota in self.objects.list(RESOURCE_QUOTAS, Some(a.namespace))? {
             fresh.extend(self.objects.fresh(RESOURCE_QUOTAS, a.namespace, quota.str_at(&["metadata", "name"])).await?);
         }
         for bound in self.bounds(a, fresh)? {
@@ -358,7 +361,7 @@ mod tests {
             "pods \"b\" is forbidden: exceeded quota: q, requested: requests.cpu=600m, used: requests.cpu=600m, limited: requests.cpu=1"
         );
         create(&plugin, "c", "400m").await.expect("room");
-        let silent = held.get(RESOURCE_QUOTAS, "d", "q").expect("the quota");
+        let silent = held.get(RESOURCE_QUOTAS, "d", "q").expect("readable").expect("the quota");
         assert_eq!(silent.str_at(&["status", "used", "pods"]), "2");
     }
 
