@@ -30,7 +30,8 @@ type Health = Result<(), (String, String)>;
 
 impl ComponentStatuses {
     fn led(&self, lease: &str, now: Timestamp) -> Health {
-        let Some(found) = self.objects.get(LEASES, "kube-system", lease) else {
+        let found = self.objects.get(LEASES, "kube-system", lease).map_err(|error| (String::new(), error.message))?;
+        let Some(found) = found else {
             return Err((format!("nobody holds the lease kube-system/{lease}"), String::new()));
         };
         let renewed = found.str_at(&["spec", "renewTime"]).parse::<Timestamp>();
