@@ -8,7 +8,7 @@ pub enum Mutant {
     WatchSkipsToTheMark,
     /// Compaction drops a deletion at the mark, which a watch from the mark must tell.
     CompactionForgetsTombstone,
-    /// After a restart revisions go on from the highest that a key still has.
+    /// After a restart revisions go on from the highest that a key has, and the deletions after it are forgotten.
     RevisionFromKeys,
     /// Leases are measured with the calendar.
     LeaseByWallClock,

@@ -73,7 +73,8 @@ pub(crate) fn recover(disk: &dyn Disk, now: Duration) -> Result<Option<Recovered
     strays.extend(names.into_iter().filter(|name| name == checkpoint::NEW_NAME));
     let Replay { index, mut leases, segments, mut revision, compacted, last_group, replayed, .. } = replay;
     if hooks::is(Mutant::RevisionFromKeys) {
-        revision = index.keys.values().map(|chain| chain.latest().mod_revision).max().unwrap_or(1);
+        let latest = index.keys.values().map(|chain| chain.latest()).filter(|latest| !latest.is_tombstone());
+        revision = latest.map(|latest| latest.mod_revision).max().unwrap_or(1).max(compacted);
     }
     for (key, chain) in &index.keys {
         chain.versions().for_each(|version| segments.account(version.location, true));

@@ -23,7 +23,7 @@ use super::writer::{Mark, Reply, Request};
 use crate::Error;
 
 /// Long leases' remaining time is written when it has shrunk by this much.
-const LEASE_STEP: Duration = Duration::from_secs(300);
+const LEASE_STEP: Duration = Duration::from_secs(hooks::bound(300, 3) as u64);
 /// Keys changed under one hold of the index's lock.
 const CHUNK: usize = hooks::bound(1024, 3);
 /// Segments of less than an eighth are put together when there are this many.

@@ -17,6 +17,8 @@ use std::time::Duration;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+#[cfg(any(test, feature = "suite"))]
+pub(crate) use restore::restore_into;
 pub use restore::{Restored, restore};
 
 use self::bolt::{Reader, Writer, damaged};

@@ -70,6 +70,8 @@ struct LeaseModel {
     revoked: bool,
     /// Its grant was not answered yet, but another was told that it exists.
     rumoured: bool,
+    /// It may be over, and another of its number be there whose grant was not answered.
+    ambiguous: bool,
 }
 
 /// What was asked for when a lease was.
@@ -82,7 +84,7 @@ struct Grant {
 
 impl LeaseModel {
     fn new(ttl: u64, begun: u64, begun_latest: u64, rumoured: bool) -> Self {
-        Self { ttl, begun, begun_latest, gone: None, revoked: false, rumoured }
+        Self { ttl, begun, begun_latest, gone: None, revoked: false, rumoured, ambiguous: false }
     }
 }
 
@@ -249,7 +251,7 @@ impl Judge {
                 && (lease.gone.is_none() || when == When::Before)
             {
                 let age = now - lease.begun;
-                if age < lease.ttl {
+                if age < lease.ttl && !lease.ambiguous {
                     return Err(format!(
                         "lease {id:x} of {} ms ended after {age} ms at revision {revision}: {}",
                         lease.ttl,
@@ -320,7 +322,9 @@ impl Judge {
                     let Some(lease) = self.alive(*id, since)? else { return Ok(()) };
                     lease.begun = lease.begun.max(since.time);
                     lease.begun_latest = now;
-                    expect(millis(ttl) == lease.ttl, || format!("lease {id:x} was renewed for {ttl:?}"))
+                    expect(millis(ttl) == lease.ttl || lease.ambiguous, || {
+                        format!("lease {id:x} was renewed for {ttl:?}")
+                    })
                 }
                 Err(error) => self.lease_missing(*id, error, now),
             },
@@ -488,9 +492,10 @@ impl Judge {
 
     /// A lease that is there may be one whose grant was not answered.
     fn rumour(&mut self, id: LeaseId, now: u64) {
-        let gone = self.leases.get(&id).is_none_or(|lease| lease.gone.is_some());
-        if let Some(loose) = self.loose_grants.iter().find(|loose| loose.chosen == id && gone) {
-            self.leases.insert(id, LeaseModel::new(loose.ttl, loose.time, now, true));
+        let Some(loose) = self.loose_grants.iter().find(|loose| loose.chosen == id) else { return };
+        match self.leases.get_mut(&id) {
+            Some(lease) if lease.gone.is_none() => lease.ambiguous |= lease.revoked || lease.begun + lease.ttl <= now,
+            _ => drop(self.leases.insert(id, LeaseModel::new(loose.ttl, loose.time, now, true))),
         }
     }
 
@@ -511,7 +516,7 @@ impl Judge {
         let keys = self.model.lease_end(id, self.revision());
         let number = self.numbers;
         let Some(lease) = self.leases.get_mut(&id) else { return Ok(()) };
-        let may_be = lease.gone.is_some() || lease.revoked || lease.begun + lease.ttl <= now;
+        let may_be = lease.ambiguous || lease.gone.is_some() || lease.revoked || lease.begun + lease.ttl <= now;
         expect(may_be, || {
             format!("lease {id:x} of {} ms was said to be gone after {} ms", lease.ttl, now - lease.begun)
         })?;
@@ -545,7 +550,7 @@ impl Judge {
     /// All that was asked is answered and time does not pass: leases whose time is over must be gone, others there.
     pub fn settled(&mut self, there: &[LeaseId], now: u64) -> Verdict {
         there.iter().for_each(|id| self.rumour(*id, now));
-        for (id, lease) in &self.leases {
+        for (id, lease) in self.leases.iter().filter(|(_, lease)| !lease.ambiguous) {
             let over = now >= lease.begun_latest + lease.ttl;
             let listed = there.contains(id);
             expect(!(listed && (over || lease.gone.is_some())), || format!("lease {id:x} is over, and there"))?;

@@ -120,6 +120,8 @@ pub struct Machine {
     hand: Arc<Hand>,
     fibers: Fibers,
     running: Option<Running>,
+    /// Who goes first, if not just anyone: so one thread may wait while another does a lot.
+    ranks: Option<[u64; FIRST_WATCH + WATCHES]>,
     pub random: Random,
 }
 
@@ -150,13 +152,16 @@ impl Machine {
         };
         let hand = Arc::new(Hand::default());
         hand.set_wall(1_700_000_000_000);
+        let mut random = Random::new(seed);
+        let ranks = random.chance(50).then_some([0; FIRST_WATCH + WATCHES]);
         Self {
             control: Arc::new(Control { inner: Mutex::new(inner), off: AtomicBool::new(false) }),
             platter: Arc::default(),
             hand,
             fibers: Fibers::new(FIRST_WATCH + WATCHES, move || hooks::mutate(mutant)),
             running: None,
-            random: Random::new(seed),
+            ranks,
+            random,
         }
     }
 
@@ -252,7 +257,15 @@ impl Machine {
         if ready.is_empty() {
             return Ok(false);
         }
-        let fiber = *self.random.pick(&ready);
+        let fiber = match &mut self.ranks {
+            None => *self.random.pick(&ready),
+            Some(ranks) => {
+                if self.random.chance(4) {
+                    ranks.iter_mut().for_each(|rank| *rank = self.random.next());
+                }
+                ready.into_iter().max_by_key(|fiber| ranks[*fiber]).unwrap_or(WRITER)
+            }
+        };
         if let (WRITER, State::Idle, Some(running)) = (fiber, self.fibers.state(WRITER), &self.running) {
             let slot = Arc::clone(&running.turns);
             self.fibers.start(WRITER, move || {
@@ -275,10 +288,6 @@ impl Machine {
 
     pub fn watch_is_free(&self, watch: usize) -> bool {
         self.fibers.state(FIRST_WATCH + watch) == State::Idle
-    }
-
-    pub fn upkeep_is_free(&self) -> bool {
-        self.fibers.state(UPKEEP) == State::Idle
     }
 
     /// Whether a thread has something under way or to do.

@@ -12,7 +12,7 @@ use std::fmt;
 pub use drive::Done;
 
 use self::drive::Driver;
-use self::script::{Kind, Script, Step};
+use self::script::Script;
 use crate::embedded::hooks::Mutant;
 
 /// Scripts tried to make a failing one shorter.
