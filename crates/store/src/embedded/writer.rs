@@ -431,6 +431,8 @@ impl Writer {
         let frame = stage.frames.buffer.len();
         let mut results = Vec::with_capacity(ops.len());
         let mut reads = txn.previous;
+        // What was replaced is still needed below this revision, and what a range asks for at its own.
+        let mut oldest = self.revision;
         for op in ops {
             results.push(match op {
                 Op::Put { key, value, lease } => Done::Put(self.put(stage, &key, value, lease, revision)),
@@ -441,6 +443,7 @@ impl Writer {
                 Op::Range(range) => {
                     reads |= !range.keys_only && !range.count_only;
                     let at = if range.revision == 0 { revision } else { range.revision };
+                    oldest = oldest.min(at);
                     let mut found = Found { items: Vec::new(), count: 0, more: false };
                     for (key, chain) in stage.index.range(&range.keys) {
                         found.visit(&range, key, chain.at(at));
@@ -463,8 +466,7 @@ impl Writer {
         } else if writes {
             stage.frames.buffer.truncate(frame - super::format::FRAME_HEADER);
         }
-        // What was replaced is still needed below this revision.
-        let pin = reads.then(|| self.shared.pin(self.revision - 1));
+        let pin = reads.then(|| self.shared.pin(oldest));
         Ok(Outcome { succeeded, revision: self.revision, changed, results, pin })
     }
 

@@ -1,12 +1,14 @@
 //! A disk that fails and a clock that is set: full disks, failed syncs, what is promised meanwhile.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 
 use super::*;
-use crate::embedded::{Clock, Disk};
+use crate::embedded::{Clock, Disk, Turns};
 use crate::suite::{get, key, put, put_leased, put_op};
 use crate::testing::clock::Hand;
 use crate::testing::disk::{Loss, MemoryDisk, Platter};
@@ -25,6 +27,13 @@ fn open(disk: &Arc<Platter>) -> Arc<Embedded> {
 /// The disk as a loss of power leaves it: what is not durable is lost.
 fn crashed(disk: &Platter) -> Arc<Platter> {
     Arc::new(disk.after(Loss::ALL, &mut Random::new(0)))
+}
+
+/// Hands a request to the writer of an engine at rest, and lets it be carried out.
+fn asked<'a, T>(turns: &RefCell<Turns>, mut request: BoxFuture<'a, T>) -> BoxFuture<'a, T> {
+    assert!(request.as_mut().now_or_never().is_none());
+    turns.borrow_mut().next(false);
+    request
 }
 
 /// Puts until the store takes writes again; tells the revision.
@@ -253,16 +262,33 @@ fn numbers_of_leases_are_not_given_again_by_another_run() {
     let mut given = BTreeSet::new();
     for _ in 0..5 {
         let memory = Arc::new(MemoryDisk::new(&disk));
-        let (store, mut turns) =
+        let (store, turns) =
             Embedded::at_rest(memory, Arc::clone(&clock) as Arc<dyn Clock>, quiet(), 1).expect("opened");
-        let mut grant = store.lease_grant(Duration::from_secs(60));
-        assert!(grant.as_mut().now_or_never().is_none());
-        turns.next(false);
-        let lease = grant.now_or_never().expect("answered").expect("granted");
-        let mut revoke = store.lease_revoke(lease);
-        assert!(revoke.as_mut().now_or_never().is_none());
-        turns.next(false);
-        revoke.now_or_never().expect("answered").expect("revoked");
+        let turns = RefCell::new(turns);
+        let granted = asked(&turns, store.lease_grant(Duration::from_secs(60)));
+        let lease = granted.now_or_never().expect("answered").expect("granted");
+        asked(&turns, store.lease_revoke(lease)).now_or_never().expect("answered").expect("revoked");
         assert!(given.insert(lease), "lease {lease:x} was another's before");
     }
+}
+
+#[test]
+fn what_a_transaction_reads_of_the_past_is_there_until_it_is_answered() {
+    let disk = Arc::new(MemoryDisk::new(&Arc::default()));
+    // Each write has a segment of its own, which goes when nothing in it lives.
+    let options = Options { segment_bytes: 4100, recent_bytes: 0, ..quiet() };
+    let (store, turns) = Embedded::at_rest(disk, Arc::new(Hand::default()), options, 1).expect("opened");
+    let turns = RefCell::new(turns);
+    for value in ["1", "2", "3"] {
+        asked(&turns, store.txn(Txn::of(vec![put_op("/a", value)]))).now_or_never().expect("answered").expect("put");
+    }
+    let past = crate::Op::Range(Range::of(KeyRange::all()).at(2));
+    let txn = asked(&turns, store.txn(Txn::of(vec![put_op("/b", "1"), past])));
+    // It is durable; before its client reads the values, all history is compacted and its segments go.
+    asked(&turns, store.compact(5)).now_or_never().expect("answered").expect("compacted");
+    for _ in 0..2 {
+        store.keep_up(true, &|_| drop(turns.borrow_mut().next(false))).expect("kept up");
+    }
+    let result = txn.now_or_never().expect("answered").expect("the past is read");
+    assert_eq!(crate::suite::range_result(&result.results[1]).kvs[0].value, key("1"));
 }
