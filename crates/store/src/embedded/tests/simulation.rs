@@ -78,7 +78,8 @@ fn survey() {
     let count: u64 = number("PILOTHOUSE_SEEDS").unwrap_or(50);
     let start = std::time::Instant::now();
     let mut total = crate::testing::sim::Done::default();
-    for seed in 0..count {
+    let list = std::env::var("LIST").map(|list| list.split(',').map(|n| n.parse().unwrap()).collect::<Vec<u64>>());
+    for seed in list.unwrap_or((0..count).collect()) {
         match simulate(seed, None, None) {
             Err(failure) => println!("SEED {seed}: {}", failure.what),
             Ok(done) => {

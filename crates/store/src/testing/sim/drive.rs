@@ -296,7 +296,13 @@ impl<'a> Driver<'a> {
         let mut random = Random::new(step.dice);
         let client = random.index(CLIENTS);
         let (script, turns) = (self.script, random.below(8));
-        let mut draw = Draw { random: random.clone(), judge: &self.judge, keys: script.keys, unique: &mut self.unique };
+        let mut draw = Draw {
+            random: random.clone(),
+            judge: &self.judge,
+            keys: script.keys,
+            now: self.machine.now(),
+            unique: &mut self.unique,
+        };
         match step.kind {
             Kind::Txn => {
                 let ask = draw.txn();
@@ -329,7 +335,7 @@ impl<'a> Driver<'a> {
             Kind::Cut => self.cut(random.index(WATCHES))?,
             Kind::Upkeep => self.begin_upkeep(random.chance(50)),
             Kind::Advance => {
-                let millis = *random.pick(&[1, 50, 900, 1100, 5000, 20_000, 400_000]);
+                let millis = *random.pick(&[1, 50, 900, 1100, 5000, 20_000, 45_000, 400_000]);
                 self.note(|| format!("{millis} ms pass"));
                 self.machine.hand().advance(millis);
             }

@@ -56,6 +56,8 @@ struct Pending {
     since: Since,
     /// It was answered that nobody knows, so it may be found after a restart.
     unknown: bool,
+    /// It made no later revision than this.
+    until: i64,
 }
 
 struct LeaseModel {
@@ -160,6 +162,16 @@ impl Judge {
         self.leases.iter().filter(|(_, lease)| lease.gone.is_none()).map(|(id, _)| *id).collect()
     }
 
+    /// A number that is taken for sure, or is being taken.
+    pub fn taken(&self, now: u64) -> Option<LeaseId> {
+        let sure =
+            |lease: &LeaseModel| lease.gone.is_none() && !lease.revoked && lease.begun + lease.ttl > now + 2_000_000;
+        let held = self.leases.iter().find(|(_, lease)| sure(lease)).map(|(id, _)| *id);
+        let asked = |grant: &&Grant| grant.chosen != 0 && !self.leases.contains_key(&grant.chosen);
+        let loose = self.loose_grants.iter().rfind(asked).map(|grant| grant.chosen);
+        loose.or(held)
+    }
+
     /// The furthest mark that a compaction can have set by now.
     fn compacted_most(&self, now: u64) -> i64 {
         let aged = self.retention.map_or(0, |retention| {
@@ -176,7 +188,7 @@ impl Judge {
         let since = self.since(now, failures);
         match ask {
             Ask::Txn(_) | Ask::Revoke(_) => {
-                let pending = Pending { ask: ask.clone(), since, unknown: false };
+                let pending = Pending { ask: ask.clone(), since, unknown: false, until: i64::MAX };
                 self.pending.insert(since.number, pending);
             }
             // What is far in the future is refused.
@@ -217,7 +229,8 @@ impl Judge {
             let maker = self.explain(revision, &changes, now, if recovered { When::Recovered } else { When::Now })?;
             if !recovered {
                 // What was not known to have happened is disowned by what happened since.
-                self.pending.retain(|_, pending| !pending.unknown);
+                let unknown = self.pending.values_mut().filter(|pending| pending.unknown);
+                unknown.for_each(|pending| pending.until = pending.until.min(revision - 1));
             }
             self.makers.insert(revision, maker);
             self.model.commit(changes);
@@ -240,7 +253,9 @@ impl Judge {
         let base = revision - 1;
         for (number, pending) in &self.pending {
             let taken = self.makers.values().any(|maker| *maker == Maker::Likely(*number));
-            let late = pending.since.revision >= revision || (pending.unknown && when != When::Recovered);
+            let late = pending.since.revision >= revision
+                || pending.until < revision
+                || (pending.unknown && when == When::Now);
             if !taken && !late && self.effect(&pending.ask, base) == *changes {
                 return Ok(Maker::Likely(*number));
             }
@@ -251,7 +266,8 @@ impl Judge {
                 && (lease.gone.is_none() || when == When::Before)
             {
                 let age = now - lease.begun;
-                if age < lease.ttl && !lease.ambiguous {
+                let revoked = lease.revoked && when == When::Before;
+                if age < lease.ttl && !lease.ambiguous && !revoked {
                     return Err(format!(
                         "lease {id:x} of {} ms ended after {age} ms at revision {revision}: {}",
                         lease.ttl,
@@ -472,13 +488,16 @@ impl Judge {
             Ok(id) => {
                 self.loose_grants.retain(|loose| loose.number != since.number);
                 expect(chosen == 0 || chosen == id, || format!("lease {id:x} was granted for {chosen:x}"))?;
+                if let Some(rumoured) = self.leases.get_mut(&id).filter(|lease| lease.rumoured) {
+                    rumoured.rumoured = false;
+                    rumoured.begun_latest = now;
+                    return Ok(());
+                }
                 let lease = LeaseModel::new(ttl, since.time, now, false);
                 let before = self.leases.insert(id, lease);
                 let may_be_gone =
                     |lease: LeaseModel| lease.gone.is_some() || lease.revoked || lease.begun + lease.ttl <= now;
-                expect(before.is_none_or(|before| before.rumoured || may_be_gone(before)), || {
-                    format!("lease {id:x} was granted twice")
-                })
+                expect(before.is_none_or(may_be_gone), || format!("lease {id:x} was granted twice"))
             }
             Err(Error::LeaseExists(id)) => {
                 self.loose_grants.retain(|loose| loose.number != since.number);

@@ -122,6 +122,8 @@ pub struct Machine {
     running: Option<Running>,
     /// Who goes first, if not just anyone: so one thread may wait while another does a lot.
     ranks: Option<[u64; FIRST_WATCH + WATCHES]>,
+    /// How many times in a hundred the ranks change.
+    change: u64,
     pub random: Random,
 }
 
@@ -153,7 +155,8 @@ impl Machine {
         let hand = Arc::new(Hand::default());
         hand.set_wall(1_700_000_000_000);
         let mut random = Random::new(seed);
-        let ranks = random.chance(50).then_some([0; FIRST_WATCH + WATCHES]);
+        let change = *random.pick(&[1, 4, 10]);
+        let ranks = random.chance(60).then_some([0; FIRST_WATCH + WATCHES]);
         Self {
             control: Arc::new(Control { inner: Mutex::new(inner), off: AtomicBool::new(false) }),
             platter: Arc::default(),
@@ -161,6 +164,7 @@ impl Machine {
             fibers: Fibers::new(FIRST_WATCH + WATCHES, move || hooks::mutate(mutant)),
             running: None,
             ranks,
+            change,
             random,
         }
     }
@@ -260,7 +264,7 @@ impl Machine {
         let fiber = match &mut self.ranks {
             None => *self.random.pick(&ready),
             Some(ranks) => {
-                if self.random.chance(4) {
+                if self.random.chance(self.change) {
                     ranks.iter_mut().for_each(|rank| *rank = self.random.next());
                 }
                 ready.into_iter().max_by_key(|fiber| ranks[*fiber]).unwrap_or(WRITER)

@@ -117,6 +117,7 @@ pub struct Draw<'a> {
     pub random: Random,
     pub judge: &'a Judge,
     pub keys: u64,
+    pub now: u64,
     /// Makes each value another.
     pub unique: &'a mut u64,
 }
@@ -251,7 +252,15 @@ impl Draw<'_> {
         match self.random.below(10) {
             0..4 => {
                 let ttl = *self.random.pick(&[1, 3, 10, 60, 700, 3600]);
-                let chosen = if self.random.chance(30) { 1 + self.random.below(4) as i64 } else { 0 };
+                let chosen = match self.random.below(10) {
+                    // Mostly another each time: who has one that may be over is hard to tell.
+                    0 | 1 => {
+                        *self.unique += 1;
+                        *self.unique as i64
+                    }
+                    2 => self.judge.taken(self.now).unwrap_or(0),
+                    _ => 0,
+                };
                 Ask::Grant(Duration::from_secs(ttl), chosen)
             }
             4..8 => Ask::KeepAlive(self.lease()),
