@@ -75,6 +75,16 @@ impl Raw {
 /// What became of a version: the entry, none of a removed key, or why it cannot be read.
 type Parsed = (Raw, Result<Option<Arc<Entry>>, String>);
 
+/// What values are to a storage that are read from the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Age {
+    /// How things are: what cannot be read of it is taken note of.
+    Present,
+    /// History, read at a start. It is refused as a whole, and without a word, when something of it cannot be read: the
+    /// present may have none of it any more, as when the key that it was encrypted with was given up since.
+    Past,
+}
+
 /// The objects of one storage.
 pub struct Cacher {
     pub layout: Layout,
@@ -334,12 +344,16 @@ impl Cacher {
         self.flow().watchers.end_all(end);
     }
 
-    /// Brings changes in. They are in the order of their revisions, and no revision is split over two calls.
-    pub(super) fn apply(&self, raws: Vec<Raw>) {
+    /// Brings changes in. They are in the order of their revisions, and no revision is split over two calls. Tells whether
+    /// they were taken.
+    pub(super) fn apply(&self, raws: Vec<Raw>, age: Age) -> bool {
         // A storage that was added while the feed runs is ahead of it.
         let seen = self.state().revision();
         let news = raws.into_iter().filter(|raw| raw.revision > seen);
         let parsed: Vec<Parsed> = news.map(|raw| self.parse(raw)).collect();
+        if age == Age::Past && parsed.iter().any(|(_, entry)| entry.is_err()) {
+            return false;
+        }
         self.log_unreadable(&parsed);
         let mut flow = self.flow();
         let mut turned = false;
@@ -380,11 +394,15 @@ impl Cacher {
             flow.forget(last);
         }
         flow.trim(now);
+        true
     }
 
-    /// Takes over what a storage holds at a revision, after the changes up to it were missed.
-    pub(super) fn replace(&self, raws: Vec<Raw>, revision: u64) {
+    /// Takes over what a storage holds at a revision, after the changes up to it were missed. Tells whether it was taken.
+    pub(super) fn replace(&self, raws: Vec<Raw>, revision: u64, age: Age) -> bool {
         let parsed: Vec<Parsed> = raws.into_iter().map(|raw| self.parse(raw)).collect();
+        if age == Age::Past && parsed.iter().any(|(_, entry)| entry.is_err()) {
+            return false;
+        }
         self.log_unreadable(&parsed);
         let mut flow = self.flow();
         let mut fresh = State::new(revision);
@@ -404,7 +422,7 @@ impl Cacher {
         flow.watchers.end_all(End::Expired);
         flow.forget(revision);
         if flow.observers.is_empty() {
-            return;
+            return true;
         }
         let gone = stale.range(&Scope::All, None).filter(|entry| fresh.get(entry.key()).is_none());
         let mut changes: Vec<Change> = gone
@@ -422,6 +440,7 @@ impl Cacher {
                 observer.changed(self, change);
             }
         }
+        true
     }
 
     /// An entry of what the store has.

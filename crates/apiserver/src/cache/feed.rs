@@ -1,6 +1,6 @@
 //! Follows the store: loads what it holds, then brings every change to the storage it belongs to.
 
-use super::cacher::{Cacher, Chain, Layout, Raw};
+use super::cacher::{Age, Cacher, Chain, Layout, Raw};
 use super::progress::Progress;
 use super::watchers::End;
 use bytes::Bytes;
@@ -80,7 +80,8 @@ impl Caches {
             Err(store::Error::Compacted { .. }) => caches.load(PRESENT).await?,
             loaded => loaded?,
         };
-        let feed = Feed { caches: Arc::downgrade(&caches), inbox, revision };
+        let replayed = status.revision.cast_unsigned();
+        let feed = Feed { caches: Arc::downgrade(&caches), inbox, revision, replayed };
         tokio::spawn(feed.run(stream));
         caches.replayed().await?;
         Ok(caches)
@@ -213,12 +214,24 @@ impl Caches {
                 raws.entry(cacher.layout.prefix.as_str()).or_default().push(raw);
             }
         }
+        let age = if at == PRESENT { Age::Present } else { Age::Past };
         for (prefix, cacher) in &table {
-            cacher.replace(raws.remove(prefix.as_str()).unwrap_or_default(), revision);
+            if !cacher.replace(raws.remove(prefix.as_str()).unwrap_or_default(), revision, age) {
+                self.load_present(cacher).await?;
+            }
         }
         self.progress.advance(revision);
         let stream = self.follow(revision).await?;
         Ok((revision, stream))
+    }
+
+    /// Loads one storage as it is now, ahead of the others if need be.
+    async fn load_present(&self, cacher: &Cacher) -> Result<(), store::Error> {
+        let prefix = cacher.layout.prefix.as_str();
+        tracing::debug!(prefix, "the past cannot be read, and is not replayed");
+        let (found, revision) = self.read(prefix, PRESENT).await?;
+        cacher.replace(below(prefix, found), revision, Age::Present);
+        Ok(())
     }
 
     async fn follow(&self, revision: u64) -> Result<WatchStream, store::Error> {
@@ -230,7 +243,9 @@ impl Caches {
         Ok(stream)
     }
 
-    fn apply(&self, events: Vec<Event>) {
+    /// Brings every change to its storage. What happened up to the revision `replayed` is history. The storages are returned
+    /// whose changes were refused.
+    fn apply(&self, events: Vec<Event>, replayed: u64) -> Vec<Arc<Cacher>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let mut by_storage: Vec<(&Arc<Cacher>, Vec<Raw>)> = Vec::new();
         for event in events {
@@ -248,9 +263,14 @@ impl Caches {
                 None => by_storage.push((cacher, vec![raw])),
             }
         }
+        let mut refused = Vec::new();
         for (cacher, raws) in by_storage {
-            cacher.apply(raws);
+            let past = raws.first().is_some_and(|raw| raw.revision <= replayed);
+            if !cacher.apply(raws, if past { Age::Past } else { Age::Present }) {
+                refused.push(cacher.clone());
+            }
         }
+        refused
     }
 }
 
@@ -259,6 +279,8 @@ struct Feed {
     caches: std::sync::Weak<Caches>,
     inbox: mpsc::Receiver<Command>,
     revision: u64,
+    /// Where the store was at the start: up to there the past is replayed.
+    replayed: u64,
 }
 
 impl Feed {
@@ -277,7 +299,11 @@ impl Feed {
                     batch = stream.next() => match batch {
                         Some(Ok(batch)) => {
                             let Some(caches) = self.caches.upgrade() else { return };
-                            caches.apply(batch.events);
+                            let refused = caches.apply(batch.events, self.replayed);
+                            let loaded = refused.iter().map(|cacher| caches.load_present(cacher));
+                            if let Err(error) = futures::future::try_join_all(loaded).await {
+                                break error;
+                            }
                             self.revision = self.revision.max(batch.revision.cast_unsigned());
                             caches.progress.advance(self.revision);
                         }
@@ -365,7 +391,7 @@ impl Feed {
         let prefix = layout.prefix.clone();
         let loaded = caches.read(&prefix, PRESENT).await.map(|(found, revision)| {
             let cacher = Arc::new(Cacher::new(*layout, caches.progress.clone(), revision));
-            cacher.replace(below(&prefix, found), revision);
+            cacher.replace(below(&prefix, found), revision, Age::Present);
             let mut table = caches.table.write().unwrap_or_else(PoisonError::into_inner);
             if let Some(replaced) = table.insert(prefix.clone(), cacher.clone()) {
                 replaced.end_watches(End::Expired);

@@ -1,5 +1,6 @@
 //! Of the parts that need no store.
 
+use super::cacher::Age;
 use super::*;
 use std::sync::Arc;
 
@@ -121,7 +122,7 @@ fn taken(watcher: &mut Watcher) -> Vec<(ChangeKind, String, u64)> {
 fn who_is_ahead_of_the_server_is_told_nothing_twice() {
     let cacher = cacher();
     let (mut watcher, ..) = cacher.watch(Filter::everything(), Start::After(5)).expect("a watch");
-    cacher.apply(vec![put("a/x", 4, "n", "1"), put("a/y", 5, "n", "1"), put("a/z", 6, "n", "1")]);
+    cacher.apply(vec![put("a/x", 4, "n", "1"), put("a/y", 5, "n", "1"), put("a/z", 6, "n", "1")], Age::Present);
     assert_eq!(taken(&mut watcher), [(ChangeKind::Added, "a/z".to_owned(), 6)]);
 }
 
@@ -130,7 +131,7 @@ fn who_reads_too_slowly_is_ended() {
     let cacher = cacher();
     let (mut slow, ..) = cacher.watch(Filter::everything(), Start::After(1)).expect("a watch");
     for revision in 2..20_000 {
-        cacher.apply(vec![put("a/x", revision, "n", "1")]);
+        cacher.apply(vec![put("a/x", revision, "n", "1")], Age::Present);
     }
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(matches!(slow.poll_next(&mut cx), std::task::Poll::Ready(Err(End::Slow))));
@@ -166,9 +167,9 @@ impl Observer for Told {
 fn what_can_no_longer_be_read_is_not_told_as_removed() {
     let (cacher, observer) = (cacher(), Arc::new(Told::default()));
     cacher.observe(observer.clone());
-    cacher.apply(vec![put("a/x", 2, "n", "1"), put("a/y", 3, "n", "1")]);
+    cacher.apply(vec![put("a/x", 2, "n", "1"), put("a/y", 3, "n", "1")], Age::Present);
     let (mut watcher, ..) = cacher.watch(Filter::everything(), Start::After(3)).expect("a watch");
-    cacher.apply(vec![put("a/y", 4, "n", "2"), lost("a/x", 5), put("a/z", 6, "n", "1")]);
+    cacher.apply(vec![put("a/y", 4, "n", "2"), lost("a/x", 5), put("a/z", 6, "n", "1")], Age::Present);
     // What comes with it is told after the next list, too.
     assert_eq!(taken(&mut watcher), []);
     assert_eq!(end_of(&mut watcher), Some(End::Expired));
@@ -188,13 +189,13 @@ fn what_can_no_longer_be_read_is_not_told_as_removed() {
 fn what_was_unreadable_never_comes_or_goes_unnoticed() {
     // It is removed, written anew, or can be read again as it is.
     let news: [(&str, fn(&Cacher)); 3] = [
-        ("removed", |cacher| cacher.apply(vec![gone("a/x", 7)])),
-        ("written", |cacher| cacher.apply(vec![put("a/x", 7, "n", "2")])),
+        ("removed", |cacher| assert!(cacher.apply(vec![gone("a/x", 7)], Age::Present))),
+        ("written", |cacher| assert!(cacher.apply(vec![put("a/x", 7, "n", "2")], Age::Present))),
         ("readable", |cacher| assert_eq!(cacher.mend(vec![put("a/x", 5, "n", "1")]), 1)),
     ];
     for (what, news) in news {
         let (cacher, observer) = (cacher(), Arc::new(Told::default()));
-        cacher.apply(vec![put("a/y", 2, "n", "1"), lost("a/x", 5), put("b/x", 6, "n", "1")]);
+        cacher.apply(vec![put("a/y", 2, "n", "1"), lost("a/x", 5), put("b/x", 6, "n", "1")], Age::Present);
         cacher.observe(observer.clone());
         // A list that goes on from here would not have it.
         let (state, _) = cacher.now();
@@ -222,8 +223,8 @@ fn what_was_unreadable_never_comes_or_goes_unnoticed() {
 #[test]
 fn what_is_read_again_too_late_is_left_alone() {
     let cacher = cacher();
-    cacher.apply(vec![lost("a/x", 2), lost("a/y", 3), lost("a/z", 4)]);
-    cacher.apply(vec![put("a/x", 5, "n", "1"), gone("a/y", 6), lost("a/z", 7)]);
+    cacher.apply(vec![lost("a/x", 2), lost("a/y", 3), lost("a/z", 4)], Age::Present);
+    cacher.apply(vec![put("a/x", 5, "n", "1"), gone("a/y", 6), lost("a/z", 7)], Age::Present);
     let old = vec![put("a/x", 2, "n", "1"), put("a/y", 3, "n", "1"), put("a/z", 4, "n", "1")];
     assert_eq!(cacher.mend(old), 0);
     assert_eq!(cacher.get("a/x").expect("readable").map(|entry| entry.revision()), Some(5));
@@ -234,11 +235,11 @@ fn what_is_read_again_too_late_is_left_alone() {
 #[test]
 fn watchers_and_lists_begin_anew_when_something_can_be_read_again() {
     let cacher = cacher();
-    cacher.apply(vec![put("b/x", 2, "n", "1"), lost("a/x", 3), put("b/x", 4, "n", "2")]);
+    cacher.apply(vec![put("b/x", 2, "n", "1"), lost("a/x", 3), put("b/x", 4, "n", "2")], Age::Present);
     let elsewhere = Filter::of(Scope::Namespace("b".into()));
     let (mut watcher, ..) = cacher.watch(elsewhere, Start::After(4)).expect("a watch");
     cacher.pin(&cacher.now().0, 4);
-    cacher.apply(vec![put("b/x", 5, "n", "1")]);
+    cacher.apply(vec![put("b/x", 5, "n", "1")], Age::Present);
     assert!(cacher.at(4).is_ok());
     assert_eq!(cacher.mend(vec![put("a/x", 3, "n", "1")]), 1);
     assert_eq!(taken(&mut watcher).len(), 1);
@@ -319,7 +320,7 @@ mod model {
                 _ => {}
             }
             if !raws.is_empty() {
-                cacher.apply(raws);
+                cacher.apply(raws, Age::Present);
                 cacher.progress_for_tests(revision);
                 history.push((revision, state.clone()));
             }

@@ -226,6 +226,53 @@ async fn what_cannot_be_read_is_an_error_never_absent() {
     assert_eq!(list(&*home.with(&[SECOND, FIRST]).await).await.expect("readable"), 1);
 }
 
+/// What is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").extend_from_slice(text);
+        Ok(text.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// On one thread, whose log is looked at.
+#[tokio::test]
+async fn a_start_needs_no_key_that_was_given_up() {
+    // The value of the old key is what the replay begins with, or comes in it.
+    for compacted in [true, false] {
+        let home = Home::new();
+        let first = home.with(&[FIRST]).await;
+        let maps = first.preferred("", "configmaps").expect("served");
+        let early = first.list(&maps, &Filter::everything(), &ListOptions::default()).await.expect("listed").revision;
+        create(&first, "s").await.expect("created");
+        if compacted {
+            home.engine.compact(home.engine.status().await.expect("a status").revision).await.expect("compacted");
+        }
+        rewrite(&home.with(&[SECOND, FIRST]).await).await.expect("written");
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(move || writer.clone()).finish();
+        let logging = tracing::subscriber::set_default(subscriber);
+        let registry = home.with(&[SECOND]).await;
+        assert_eq!(list(&registry).await.expect("readable"), 1);
+        drop(logging);
+        let told = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
+        assert_eq!(told, "", "compacted: {compacted}");
+        if !compacted {
+            // The past of others is replayed all the same.
+            let maps = registry.preferred("", "configmaps").expect("served");
+            let options = ListOptions { version: Some(early), ..ListOptions::default() };
+            registry.watch(&maps, Filter::everything(), &options).await.expect("a watch");
+        }
+    }
+}
+
 /// Two servers of one store, of which one has the new configuration already.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_watches_a_server_without_the_key_is_not_told_that_objects_are_gone() {
