@@ -186,9 +186,19 @@ impl Cacher {
         self.state().find(key).map(Option::<&Arc<Entry>>::cloned)
     }
 
-    /// What cannot be read after a key, in the order of keys.
-    pub(super) fn unreadable_after(&self, after: Option<&str>) -> Vec<Unreadable> {
-        self.state().unreadable_after(after).cloned().collect()
+    /// What cannot be read, in the order of keys.
+    pub(super) fn unreadable(&self) -> Vec<Unreadable> {
+        self.state().unreadables().cloned().collect()
+    }
+
+    /// The newest revision of what cannot be read, if there is any.
+    pub(super) fn newest_unreadable(&self) -> Option<u64> {
+        self.state().unreadables().map(|unreadable| unreadable.revision).max()
+    }
+
+    /// Whether a version can be read.
+    pub(super) fn reads(&self, raw: &Raw) -> bool {
+        raw.value.as_ref().is_none_or(|value| self.entry(&raw.key, raw.revision, value).is_ok())
     }
 
     /// Takes in what could not be read before, whenever it was read again: what has another version meanwhile is left alone.

@@ -1,6 +1,7 @@
 //! Follows the store: loads what it holds, then brings every change to the storage it belongs to.
 
 use super::cacher::{Age, Cacher, Chain, Layout, Raw};
+use super::mender;
 use super::progress::Progress;
 use super::watchers::End;
 use bytes::Bytes;
@@ -23,8 +24,6 @@ const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long a read waits for the caches to catch up before it says that they can't.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often what could not be read is read again: a key, or the plugin that has it, may be there now.
-const MEND: Duration = Duration::from_secs(2);
 
 /// The revision by which the store means the last.
 const PRESENT: i64 = 0;
@@ -83,6 +82,7 @@ impl Caches {
         let replayed = status.revision.cast_unsigned();
         let feed = Feed { caches: Arc::downgrade(&caches), inbox, revision, replayed };
         tokio::spawn(feed.run(stream));
+        tokio::spawn(mender::run(Arc::downgrade(&caches)));
         caches.replayed().await?;
         Ok(caches)
     }
@@ -125,6 +125,10 @@ impl Caches {
         if let Some(cacher) = removed {
             cacher.end_watches(End::Closed);
         }
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
     }
 
     pub fn progress(&self) -> &Arc<Progress> {
@@ -285,8 +289,6 @@ struct Feed {
 
 impl Feed {
     async fn run(mut self, mut stream: WatchStream) {
-        let mut mend = tokio::time::interval(MEND);
-        mend.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let ended = loop {
                 tokio::select! {
@@ -310,7 +312,6 @@ impl Feed {
                         Some(Err(error)) => break error,
                         None => break store::Error::Closed,
                     },
-                    _ = mend.tick() => self.mend().await,
                 }
             };
             let Some(caches) = self.caches.upgrade() else { return };
@@ -325,27 +326,6 @@ impl Feed {
             match self.resume(ended).await {
                 Some(resumed) => stream = resumed,
                 None => return,
-            }
-        }
-    }
-
-    /// Reads again what could not be read. The caches are touched by this task only, so that they stand still meanwhile.
-    async fn mend(&self) {
-        let Some(caches) = self.caches.upgrade() else { return };
-        for cacher in caches.all() {
-            let unreadable = cacher.unreadable_after(None);
-            if unreadable.is_empty() {
-                continue;
-            }
-            let prefix = cacher.layout.prefix.as_str();
-            match caches.read(prefix, self.revision.cast_signed()).await {
-                Ok((found, _)) => {
-                    let wanted = |raw: &Raw| unreadable.iter().any(|unreadable| unreadable.key == raw.key);
-                    cacher.mend(below(prefix, found).into_iter().filter(wanted).collect());
-                }
-                Err(error) => {
-                    tracing::warn!(prefix, error = %Chain(&error), "what cannot be read is not read again yet")
-                }
             }
         }
     }

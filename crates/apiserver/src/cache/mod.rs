@@ -10,6 +10,7 @@ mod change;
 mod entry;
 mod feed;
 mod fields;
+mod mender;
 mod progress;
 mod scan;
 mod state;

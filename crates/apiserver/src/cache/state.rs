@@ -157,10 +157,9 @@ impl State {
         self.unreadable.get(key).map(|unreadable| &**unreadable)
     }
 
-    /// What cannot be read after a key, in the order of keys.
-    pub(super) fn unreadable_after<'a>(&'a self, after: Option<&'a str>) -> impl Iterator<Item = &'a Unreadable> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.unreadable.range::<_, str>((start, Bound::Unbounded)).map(|(_, unreadable)| &**unreadable)
+    /// All that cannot be read, in the order of keys.
+    pub(super) fn unreadables(&self) -> impl Iterator<Item = &Unreadable> {
+        self.unreadable.values().map(|unreadable| &**unreadable)
     }
 
     /// Whether a range of a scope tells all there is.
@@ -175,7 +174,7 @@ impl State {
             Scope::Key(one) => key == one,
             Scope::All | Scope::Field(..) | Scope::Label { namespace: None, .. } => true,
         };
-        match self.unreadable_after(None).find(|unreadable| within(&unreadable.key)) {
+        match self.unreadables().find(|unreadable| within(&unreadable.key)) {
             Some(unreadable) => Err(unreadable.clone()),
             None => Ok(()),
         }

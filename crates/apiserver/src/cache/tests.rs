@@ -248,6 +248,91 @@ fn watchers_and_lists_begin_anew_when_something_can_be_read_again() {
     assert!(cacher.at(5).is_ok_and(|state| state.get("a/x").is_some()));
 }
 
+/// Takes note of what is read, and gives nothing that can be read while it has no key.
+struct Noting {
+    store: Arc<store::Embedded>,
+    read: std::sync::Mutex<Vec<store::KeyRange>>,
+    has_key: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl store::Store for Noting {
+    async fn txn(&self, txn: store::Txn) -> Result<store::TxnResult, store::Error> {
+        self.store.txn(txn).await
+    }
+    async fn range(&self, range: store::Range) -> Result<store::RangeResult, store::Error> {
+        self.read.lock().expect("no panic").push(range.keys.clone());
+        let mut result = self.store.range(range).await?;
+        if !self.has_key.load(std::sync::atomic::Ordering::SeqCst) {
+            result.kvs.iter_mut().for_each(|kv| kv.value = lost("", 0).value.unwrap_or_default());
+        }
+        Ok(result)
+    }
+    async fn watch(&self, watch: store::Watch) -> Result<store::WatchStream, store::Error> {
+        self.store.watch(watch).await
+    }
+    async fn compact(&self, revision: i64) -> Result<(), store::Error> {
+        self.store.compact(revision).await
+    }
+    async fn lease_grant(&self, ttl: std::time::Duration) -> Result<store::LeaseId, store::Error> {
+        self.store.lease_grant(ttl).await
+    }
+    async fn lease_keep_alive(&self, lease: store::LeaseId) -> Result<std::time::Duration, store::Error> {
+        self.store.lease_keep_alive(lease).await
+    }
+    async fn lease_revoke(&self, lease: store::LeaseId) -> Result<(), store::Error> {
+        self.store.lease_revoke(lease).await
+    }
+    async fn request_progress(&self) -> Result<i64, store::Error> {
+        self.store.request_progress().await
+    }
+    async fn status(&self) -> Result<store::StoreStatus, store::Error> {
+        self.store.status().await
+    }
+}
+
+#[tokio::test]
+async fn only_what_cannot_be_read_is_read_again_and_ever_more_seldom() {
+    use store::Store as _;
+    let directory = tempfile::tempdir().expect("a directory");
+    let engine = store::Embedded::open(directory.path(), store::embedded::Options::default()).expect("a store");
+    let store = Noting { store: engine, read: std::sync::Mutex::default(), has_key: false.into() };
+    let cacher = cacher();
+    let many = mender::TRIED + 10;
+    for number in 0..many {
+        let key = format!("a/k{number:04}");
+        let full = format!("{}{key}", cacher.layout.prefix);
+        let value = put(&key, 0, "n", "1").value.expect("a value");
+        let put = store::Op::Put { key: full.into(), value, lease: 0 };
+        let written = store.txn(store::Txn::of(vec![put])).await.expect("written");
+        cacher.apply(vec![lost(&key, written.revision.cast_unsigned())], Age::Present);
+    }
+    let read = || std::mem::take(&mut *store.read.lock().expect("no panic"));
+
+    let first = mender::mend(&store, &cacher, None).await.expect("read").expect("in vain");
+    let ranges = read();
+    assert_eq!(ranges.len(), mender::TRIED);
+    assert!(ranges.iter().all(|keys| keys.end.is_none()), "single keys");
+    let pause = first.pause();
+    let second = mender::mend(&store, &cacher, Some(first)).await.expect("read").expect("in vain");
+    assert!(second.pause() > pause);
+    // It goes on behind those that were tried.
+    let next = format!("{}a/k{:04}", cacher.layout.prefix, mender::TRIED);
+    assert_eq!(read().first().map(|keys| keys.start.clone()), Some(next.into()));
+    // Something new is no reason to wait.
+    cacher.apply(vec![lost("a/new", 1_000_000)], Age::Present);
+    let third = mender::mend(&store, &cacher, Some(second)).await.expect("read").expect("in vain");
+    assert_eq!(third.pause(), pause);
+    cacher.apply(vec![gone("a/new", 1_000_001)], Age::Present);
+    read();
+
+    store.has_key.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(mender::mend(&store, &cacher, Some(third)).await.expect("read").is_none());
+    assert_eq!(read().len(), many);
+    assert!(cacher.unreadable().is_empty());
+    assert_eq!(cacher.now().0.len(), many);
+}
+
 mod model {
     use super::*;
     use proptest::prelude::*;

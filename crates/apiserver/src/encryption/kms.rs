@@ -5,12 +5,14 @@
 use super::cipher::DataKey;
 use super::transformer::aggregate;
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use hyper_util::rt::TokioIo;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -53,8 +55,66 @@ const KEPT: Duration = Duration::from_secs(24 * 3600);
 const MOST_KEY_ID: usize = 1024;
 const MOST_SOURCE: usize = 1024;
 const MOST_ANNOTATIONS: usize = 32 * 1024;
-/// After a plugin did not answer, the next values fail at once: thousands may wait.
+/// After a plugin failed, the next values fail at once: thousands may wait. So long at first, twice as long after each
+/// further failure, up to so long.
 const BREATH: Duration = Duration::from_secs(1);
+const LONGEST_BREATH: Duration = Duration::from_secs(10);
+/// How long what cannot wait waits for a plugin: less than reads wait for the caches.
+const MOMENT: Duration = Duration::from_secs(1);
+const LATE: &str = "rpc error: code = DeadlineExceeded desc = context deadline exceeded";
+
+/// How long a plugin is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Until it answers, or the time that it has is up.
+    Answer,
+    /// For a moment if it is well, else not at all: what is read this way keeps everything else waiting. It can be read
+    /// again, with patience.
+    Moment,
+}
+
+/// What the plugin answered, or would have.
+type Answer = Result<Arc<DataKey>, String>;
+
+/// Why a key was not had, and until when it is not asked for again.
+#[derive(Debug)]
+struct Failure {
+    error: String,
+    until: Instant,
+    pause: Duration,
+}
+
+impl Failure {
+    fn after(last: Option<&Failure>, error: String) -> Self {
+        let pause = last.map_or(BREATH, |last| (last.pause * 2).min(LONGEST_BREATH));
+        Failure { error, until: Instant::now() + pause, pause }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Failures {
+    /// The plugin does not answer.
+    away: Option<Failure>,
+    /// It answers that it has no such key.
+    keys: HashMap<[u8; 32], Failure>,
+}
+
+impl Failures {
+    /// The error that is still the answer; `None`: the plugin may be asked.
+    fn hold(&mut self, fingerprint: &[u8; 32], wait: Wait, timeout: Duration) -> Option<String> {
+        let now = Instant::now();
+        if let Some(failure) = self.keys.get(fingerprint).filter(|failure| now < failure.until) {
+            return Some(failure.error.clone());
+        }
+        let away = self.away.as_mut()?;
+        if now < away.until || wait == Wait::Moment {
+            return Some(away.error.clone());
+        }
+        // One tries whether it is back; the others go on without it meanwhile.
+        away.until = now + timeout;
+        None
+    }
+}
 
 /// What values are written with now.
 struct Current {
@@ -80,7 +140,9 @@ pub(super) struct Plugin {
     current: RwLock<Option<Current>>,
     /// By the hash of their encrypted form.
     keys: Mutex<HashMap<[u8; 32], (Instant, Arc<DataKey>)>>,
-    failed: Mutex<Option<(Instant, String)>>,
+    /// The keys that the plugin is being asked for: once, however many wait.
+    asked: Mutex<HashMap<[u8; 32], Shared<BoxFuture<'static, Answer>>>>,
+    failures: Mutex<Failures>,
     health: tokio::sync::Mutex<Health>,
 }
 
@@ -93,6 +155,10 @@ impl std::fmt::Debug for Plugin {
 /// As Go's gRPC words it.
 fn told(status: &tonic::Status) -> String {
     format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
+}
+
+fn decrypting(error: &str) -> String {
+    format!("failed to decrypt DEK, error: {error}")
 }
 
 fn hash(text: &str) -> String {
@@ -192,7 +258,8 @@ impl Plugin {
             client: KeyManagementServiceClient::new(channel),
             current: RwLock::new(None),
             keys: Mutex::default(),
-            failed: Mutex::new(None),
+            asked: Mutex::default(),
+            failures: Mutex::default(),
             health: tokio::sync::Mutex::new(Health { at: None, holds: pace.unhealthy, last: Ok(()) }),
         })
     }
@@ -319,7 +386,7 @@ impl Plugin {
         match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(told(&status)),
-            Err(_) => Err("rpc error: code = DeadlineExceeded desc = context deadline exceeded".to_owned()),
+            Err(_) => Err(LATE.to_owned()),
         }
     }
 
@@ -330,18 +397,44 @@ impl Plugin {
         keys.insert(fingerprint, (now, key));
     }
 
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The key of a stored value, from memory or from the plugin.
-    async fn key_of(&self, envelope: &EncryptedObject) -> Result<Arc<DataKey>, String> {
+    async fn key_of(self: &Arc<Self>, envelope: &EncryptedObject, wait: Wait) -> Answer {
         let fingerprint = fingerprint(envelope);
         let kept = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&fingerprint).cloned();
         if let Some((_, key)) = kept {
             return Ok(key);
         }
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((at, error)) = failed
-            && at.elapsed() < BREATH
-        {
+        if let Some(error) = self.failures().hold(&fingerprint, wait, self.timeout) {
             return Err(error);
+        }
+        let answer = self.asked(fingerprint, envelope);
+        match wait {
+            Wait::Answer => answer.await,
+            Wait::Moment => match tokio::time::timeout(MOMENT, answer).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    let error = decrypting(LATE);
+                    let mut failures = self.failures();
+                    failures.away.get_or_insert_with(|| Failure::after(None, error.clone()));
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    /// Asks for a key, or joins who does already.
+    fn asked(
+        self: &Arc<Self>,
+        fingerprint: [u8; 32],
+        envelope: &EncryptedObject,
+    ) -> Shared<BoxFuture<'static, Answer>> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = asked.get(&fingerprint) {
+            return answer.clone();
         }
         let request = DecryptRequest {
             ciphertext: envelope.encrypted_dek_source.clone(),
@@ -349,23 +442,50 @@ impl Plugin {
             key_id: envelope.key_id.clone(),
             annotations: envelope.annotations.clone(),
         };
-        let decrypted = match self.ask(self.client.clone().decrypt(request)).await {
-            Ok(decrypted) => decrypted,
-            Err(error) => {
-                let away = error.contains("code = Unavailable") || error.contains("code = DeadlineExceeded");
-                let error = format!("failed to decrypt DEK, error: {error}");
-                if away {
-                    let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-                    *failed = Some((Instant::now(), error.clone()));
-                }
-                return Err(error);
-            }
-        };
         let seed = EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed;
-        let key = DataKey::new(&decrypted.plaintext, envelope.encrypted_dek_source_type == i32::from(seed))?;
-        let key = Arc::new(key);
-        self.keep(fingerprint, key.clone());
-        Ok(key)
+        let seeded = envelope.encrypted_dek_source_type == i32::from(seed);
+        let plugin = self.clone();
+        // A task of its own, so that the answer is kept though nobody may wait for it any more.
+        let task = tokio::spawn(async move { plugin.decrypt(fingerprint, request, seeded).await });
+        let answer = async move { task.await.unwrap_or_else(|error| Err(decrypting(&error.to_string()))) };
+        let answer = answer.boxed().shared();
+        asked.insert(fingerprint, answer.clone());
+        answer
+    }
+
+    /// Has the plugin decrypt a key, and remembers what came of it.
+    async fn decrypt(&self, fingerprint: [u8; 32], request: DecryptRequest, seeded: bool) -> Answer {
+        let decrypted = self.ask(self.client.clone().decrypt(request)).await;
+        let away = decrypted
+            .as_ref()
+            .is_err_and(|error| error.contains("code = Unavailable") || error.contains("code = DeadlineExceeded"));
+        let key = decrypted
+            .map_err(|error| decrypting(&error))
+            .and_then(|decrypted| DataKey::new(&decrypted.plaintext, seeded).map(Arc::new));
+        if let Ok(key) = &key {
+            self.keep(fingerprint, key.clone());
+        }
+        {
+            let mut failures = self.failures();
+            let failures = &mut *failures;
+            match &key {
+                Err(error) if away => failures.away = Some(Failure::after(failures.away.as_ref(), error.clone())),
+                Err(error) => {
+                    failures.away = None;
+                    let now = Instant::now();
+                    failures.keys.retain(|_, failure| now < failure.until + LONGEST_BREATH);
+                    let failure = Failure::after(failures.keys.get(&fingerprint), error.clone());
+                    failures.keys.insert(fingerprint, failure);
+                }
+                Ok(_) => {
+                    failures.away = None;
+                    failures.keys.remove(&fingerprint);
+                }
+            }
+        }
+        // Last: whoever asks from now on finds the key, or the failure.
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&fingerprint);
+        key
     }
 
     /// Encrypts a value into its envelope.
@@ -391,9 +511,14 @@ impl Plugin {
     ///
     /// # Errors
     /// It is damaged, or the plugin does not give its key.
-    pub(super) async fn open(&self, data: &[u8], context: &[u8]) -> Result<(Vec<u8>, bool), String> {
+    pub(super) async fn open(
+        self: &Arc<Self>,
+        data: &[u8],
+        context: &[u8],
+        wait: Wait,
+    ) -> Result<(Vec<u8>, bool), String> {
         let envelope = decode(data)?;
-        let opened = self.key_of(&envelope).await?.open(&envelope.encrypted_data, context)?;
+        let opened = self.key_of(&envelope, wait).await?.open(&envelope.encrypted_data, context)?;
         let seed = i32::from(EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed);
         let other = self.current_key_id().is_some_and(|key_id| envelope.key_id != key_id);
         Ok((opened, other || envelope.encrypted_dek_source_type != seed))

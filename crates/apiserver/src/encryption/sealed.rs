@@ -2,6 +2,7 @@
 //! so that no path can forget to. The engine behind it, its snapshots and its etcd face have only what is encrypted.
 
 use super::Encryption;
+use super::kms::Wait;
 use super::transformer::{Opened, Read};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -44,7 +45,7 @@ impl Sealed {
         let Some(providers) = self.encryption.providers(key) else { return Ok(false) };
         let read = self.store.range(Range::of(KeyRange::key(Bytes::copy_from_slice(key)))).await?;
         let Some(kv) = read.kvs.first() else { return Ok(false) };
-        let read = providers.open(&kv.value, &self.encryption.context(key)).await;
+        let read = providers.open(&kv.value, &self.encryption.context(key), Wait::Answer).await;
         read.map(|read| read.stale).map_err(Error::Transform)
     }
 
@@ -78,13 +79,13 @@ impl Sealed {
     }
 }
 
-async fn open(encryption: &Encryption, kv: &mut KeyValue) {
+async fn open(encryption: &Encryption, kv: &mut KeyValue, wait: Wait) {
     let Some(providers) = encryption.providers(&kv.key) else { return };
     if kv.value.is_empty() {
         // Only the key was asked for.
         return;
     }
-    match providers.open(&kv.value, &encryption.context(&kv.key)).await {
+    match providers.open(&kv.value, &encryption.context(&kv.key), wait).await {
         Ok(Read { opened: Opened::AsStored, .. }) => {}
         Ok(Read { opened: Opened::Decrypted(opened), .. }) => kv.value = opened.into(),
         Err(why) => kv.value = [UNREADABLE, why.as_bytes()].concat().into(),
@@ -93,11 +94,11 @@ async fn open(encryption: &Encryption, kv: &mut KeyValue) {
 
 async fn open_result(encryption: &Encryption, result: &mut OpResult) {
     match result {
-        OpResult::Put { previous: Some(kv) } => open(encryption, kv).await,
+        OpResult::Put { previous: Some(kv) } => open(encryption, kv, Wait::Answer).await,
         OpResult::Put { previous: None } => {}
         OpResult::Delete { deleted: kvs } | OpResult::Range(RangeResult { kvs, .. }) => {
             for kv in kvs {
-                open(encryption, kv).await;
+                open(encryption, kv, Wait::Answer).await;
             }
         }
         OpResult::Txn { results, .. } => {
@@ -108,16 +109,17 @@ async fn open_result(encryption: &Encryption, result: &mut OpResult) {
     }
 }
 
+/// Of a watch, in which everything else comes behind it.
 async fn open_event(encryption: &Encryption, event: &mut Event) {
     let previous = match event {
         Event::Put { kv, previous } => {
-            open(encryption, kv).await;
+            open(encryption, kv, Wait::Moment).await;
             previous
         }
         Event::Delete { previous, .. } => previous,
     };
     if let Some(previous) = previous {
-        open(encryption, previous).await;
+        open(encryption, previous, Wait::Moment).await;
     }
 }
 
@@ -135,7 +137,7 @@ impl Store for Sealed {
     async fn range(&self, range: Range) -> Result<RangeResult, Error> {
         let mut result = self.store.range(range).await?;
         for kv in &mut result.kvs {
-            open(&self.encryption, kv).await;
+            open(&self.encryption, kv, Wait::Answer).await;
         }
         Ok(result)
     }

@@ -294,6 +294,10 @@ struct Fake {
     key: Mutex<String>,
     well: AtomicBool,
     decrypted: AtomicU32,
+    /// Whether it answers that it has no key.
+    refuses: AtomicBool,
+    /// Whether it keeps who wants to decrypt waiting.
+    hangs: tokio::sync::watch::Sender<bool>,
 }
 
 fn crossed(data: &[u8], key: &str) -> Bytes {
@@ -328,13 +332,23 @@ impl KeyManagementService for Plugin {
         let request = request.into_inner();
         self.0.decrypted.fetch_add(1, Ordering::SeqCst);
         assert_eq!(request.annotations.get("version.example.com").map(|value| &value[..]), Some(&b"1"[..]));
+        self.0.hangs.subscribe().wait_for(|hangs| !hangs).await.expect("the sender lives");
+        if self.0.refuses.load(Ordering::SeqCst) {
+            return Err(tonic::Status::not_found("no such key"));
+        }
         let plaintext = crossed(&request.ciphertext, &request.key_id);
         Ok(tonic::Response::new(v2::DecryptResponse { plaintext }))
     }
 }
 
 fn fake() -> Arc<Fake> {
-    Arc::new(Fake { key: Mutex::new("k1".to_owned()), well: AtomicBool::new(true), decrypted: AtomicU32::new(0) })
+    Arc::new(Fake {
+        key: Mutex::new("k1".to_owned()),
+        well: AtomicBool::new(true),
+        decrypted: AtomicU32::new(0),
+        refuses: AtomicBool::new(false),
+        hangs: tokio::sync::watch::Sender::new(false),
+    })
 }
 
 fn serve(plugin: &Arc<Fake>, socket: &Path) -> tokio::task::JoinHandle<()> {
@@ -445,4 +459,55 @@ async fn a_changed_configuration_is_taken_over_while_the_server_runs() {
     late.configure(&[THIRD, SECOND]);
     until("it is readable", || async { get(&reader).await.is_ok() }).await;
     assert_eq!(list(&reader).await.expect("readable"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_hangs_keeps_nothing_else_waiting() {
+    let home = Home::new();
+    let (plugin, socket) = (fake(), home.directory.path().join("kms.sock"));
+    // Longer than the test waits for anything.
+    let kms = format!("kms: {{apiVersion: v2, name: p, endpoint: \"unix://{}\", timeout: 1h}}", socket.display());
+    let serving = serve(&plugin, &socket);
+    let (writer, reader) = (home.with(&[&kms]).await, home.with(&[&kms]).await);
+    plugin.hangs.send_replace(true);
+    // The writer has its own key; the reader has to ask for it.
+    create(&writer, "s").await.expect("created");
+    let served = writer.preferred("", "configmaps").expect("served");
+    for name in ["one", "two"] {
+        let object =
+            map(&format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}, namespace: default}}}}"));
+        writer.create(&context(), &served, "default", object, &options()).await.expect("created");
+        let found = async || reader.get(&served, "default", name, None).await.is_ok();
+        until("others are read", found).await;
+        assert_eq!(list(&reader).await.expect_err("unreadable").code, 500);
+        // Another value of a plugin that is known to hang is not waited for at all.
+        create(&writer, name).await.expect("created");
+    }
+    assert_eq!(plugin.decrypted.load(Ordering::SeqCst), 1, "one asks, for all");
+    plugin.hangs.send_replace(false);
+    until("all is read", || async { list(&reader).await.is_ok_and(|listed| listed == 3) }).await;
+    assert_eq!(plugin.decrypted.load(Ordering::SeqCst), 1);
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_is_not_asked_for_each_value_of_a_key_that_it_has_not() {
+    const VALUES: u32 = 200;
+    let home = Home::new();
+    let (plugin, socket) = (fake(), home.directory.path().join("kms.sock"));
+    let kms = format!("kms: {{apiVersion: v2, name: p, endpoint: \"unix://{}\"}}", socket.display());
+    let serving = serve(&plugin, &socket);
+    let writer = home.with(&[&kms]).await;
+    for number in 0..VALUES {
+        create(&writer, &format!("s{number}")).await.expect("created");
+    }
+    plugin.refuses.store(true, Ordering::SeqCst);
+    let reader = home.start(false).await;
+    let refused = list(&reader).await.expect_err("unreadable");
+    assert!(refused.message.ends_with("rpc error: code = NotFound desc = no such key"), "{}", refused.message);
+    // Not once, when the start took long; but by far not for each value, which are read twice or thrice.
+    assert!(plugin.decrypted.load(Ordering::SeqCst) < VALUES / 2);
+    plugin.refuses.store(false, Ordering::SeqCst);
+    until("all is read", || async { list(&reader).await.is_ok_and(|listed| listed == VALUES as usize) }).await;
+    serving.abort();
 }

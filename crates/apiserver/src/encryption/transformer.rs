@@ -1,7 +1,7 @@
 //! The providers of a resource, in the order of the configuration: the first writes, and whichever wrote a value reads it.
 
 use super::cipher::Cipher;
-use super::kms::Plugin;
+use super::kms::{Plugin, Wait};
 use std::sync::Arc;
 
 /// What every encrypted value begins with.
@@ -76,7 +76,7 @@ impl Providers {
     ///
     /// # Errors
     /// It is of no provider, damaged, or the plugin does not answer.
-    pub(super) async fn open(&self, data: &[u8], context: &[u8]) -> Result<Read, String> {
+    pub(super) async fn open(&self, data: &[u8], context: &[u8], wait: Wait) -> Result<Read, String> {
         let mut errors = Vec::new();
         for (place, provider) in self.0.iter().enumerate() {
             let late = place != 0;
@@ -103,7 +103,7 @@ impl Providers {
                 }
                 Provider::Kms { prefix, plugin } => {
                     let Some(data) = data.strip_prefix(prefix.as_bytes()) else { continue };
-                    match plugin.open(data, context).await {
+                    match plugin.open(data, context, wait).await {
                         Ok((opened, stale)) => {
                             return Ok(Read { opened: Opened::Decrypted(opened), stale: late || stale });
                         }
