@@ -3,9 +3,10 @@
 
 use super::cacher::{Cacher, Chain, Raw};
 use super::feed::Caches;
+use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::collections::{HashMap, HashSet};
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 use store::{KeyRange, Range, Store};
 
@@ -36,27 +37,39 @@ impl Tried {
     }
 }
 
-/// Mends for as long as there are caches.
+/// Mends for as long as there are caches. The storages do not wait for each other: the plugin of one may hang, which says
+/// nothing of another's.
 pub(super) async fn run(caches: Weak<Caches>) {
+    let mut tick = tokio::time::interval(PAUSE);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut running = FuturesUnordered::new();
+    let mut busy = HashSet::new();
     let mut tried = HashMap::new();
     loop {
-        tokio::time::sleep(PAUSE).await;
-        let Some(caches) = caches.upgrade() else { return };
-        // At the same time: the plugin of one storage says nothing of another's.
-        let all = caches.all().into_iter().map(|cacher| {
-            let before = tried.remove(&cacher.layout.prefix);
-            let store = caches.store().clone();
-            async move {
-                let after = look(&*store, &cacher, before).await?;
-                Some((cacher.layout.prefix.clone(), after))
+        tokio::select! {
+            Some((prefix, after)) = running.next() => {
+                busy.remove(&prefix);
+                if let Some(after) = after {
+                    tried.insert(prefix, after);
+                }
             }
-        });
-        tried = futures::future::join_all(all).await.into_iter().flatten().collect();
+            _ = tick.tick() => {
+                let Some(caches) = caches.upgrade() else { return };
+                for cacher in caches.all() {
+                    let prefix = cacher.layout.prefix.clone();
+                    if !busy.insert(prefix.clone()) {
+                        continue;
+                    }
+                    let (store, before) = (caches.store().clone(), tried.remove(&prefix));
+                    running.push(async move { (prefix, look(&*store, &cacher, before).await) });
+                }
+            }
+        }
     }
 }
 
 /// Mends a storage if there is something to mend, and it is time.
-async fn look(store: &dyn Store, cacher: &Arc<Cacher>, before: Option<Tried>) -> Option<Tried> {
+async fn look(store: &dyn Store, cacher: &Cacher, before: Option<Tried>) -> Option<Tried> {
     let newest = cacher.newest_unreadable()?;
     match before {
         Some(before) if before.newest == newest && Instant::now() < before.until => Some(before),

@@ -4,6 +4,9 @@
 //! [`Caches`] follows the store with one watch and brings every change to the [`Cacher`] of its storage. A cacher holds the
 //! present as a persistent tree ([`State`]), the last five minutes as [`Change`]s, and the watchers, found by what they
 //! watch. A past revision is the nearest snapshot with the changes since undone.
+//!
+//! What the store has and nobody can read (its key is not there) is part of the state, so that no list, watch or decision
+//! takes it for absent; the `mender` reads it again now and then.
 
 mod cacher;
 mod change;
