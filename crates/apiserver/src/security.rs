@@ -35,7 +35,7 @@ use crate::streams::pods::{Kind as Stream, PodStream, PodStreams};
 use crate::streams::proxy::{Kind as Proxied, Proxy};
 use crate::subresources::{Binding, Eviction};
 use crate::tls::TlsError;
-use crate::tokens::{TokenRequest, TokenSettings, Tokens};
+use crate::tokens::{LegacyUse, TokenRequest, TokenSettings, Tokens};
 use crate::user::UserInfo;
 use api::{GroupResource, Status};
 use async_trait::async_trait;
@@ -144,6 +144,7 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     keep_first_objects(registry, settings.bootstrap.clone(), servers);
     let (rbac, authorizer) = authorizer(registry, &settings.authorization);
     let tokens = Tokens::new(settings.tokens, objects.clone());
+    tokens.note_legacy_uses(Arc::new(SecretLabels(Arc::downgrade(registry))));
     let bearer: Arc<dyn TokenAuthenticator> = {
         let mut kinds: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
         if let Some(file) = settings.token_file {
@@ -508,6 +509,29 @@ impl QuotaWriter for StatusWriter {
         };
         let replace = mutation::Replace(quota.clone());
         registry.update(&Context::internal(), &served, place, &replace, &Options::default()).await.map(|_| ())
+    }
+}
+
+/// Labels Secrets through the registry.
+struct SecretLabels(std::sync::Weak<Registry>);
+
+#[async_trait]
+impl LegacyUse for SecretLabels {
+    async fn note(&self, secret: &Map, label: &'static str, value: &str) {
+        let Some(registry) = self.0.upgrade() else { return };
+        let Some(served) = registry.preferred("", "secrets") else { return };
+        let mut labelled = secret.clone();
+        labelled.set_at(&["metadata", "labels", label], value);
+        let place = Place {
+            namespace: secret.str_at(&["metadata", "namespace"]),
+            name: secret.str_at(&["metadata", "name"]),
+            subresource: "",
+        };
+        let replace = mutation::Replace(labelled);
+        let written = registry.update(&Context::internal(), &served, place, &replace, &Options::default()).await;
+        if let Err(status) = written {
+            tracing::warn!(secret = place.name, why = status.message, "the use of a token could not be noted");
+        }
     }
 }
 

@@ -68,7 +68,7 @@ const MATCHERS: [(&str, Option<Level>); 4] = [
 ];
 
 /// Groups of upstream's that have no GA version, and none here.
-const ABSENT: [&str; 2] = ["internal.apiserver.k8s.io", "storagemigration.k8s.io"];
+const ABSENT: [&str; 1] = ["storagemigration.k8s.io"];
 
 /// A key that names a version or one resource of it, and whether it is on.
 struct Switch<'c> {
@@ -176,7 +176,10 @@ impl Surface {
                 rows.extend(resource::optional().iter().filter(|other| other.group == row.group));
             }
         }
+        // Groups without a GA version come last.
+        rows.extend(resource::optional().iter().filter(|other| !all.iter().any(|row| row.group == other.group)));
         rows.retain(|row| self.runtime.serves(row, &switches));
+        rows.retain(|row| row.gate.is_empty() || self.gates.enabled(&row.gate));
         rows
     }
 }
@@ -205,6 +208,11 @@ mod tests {
             served("api/all=true,api/alpha=false,apps/v1=false,apps/v1/deployments=true,batch/v1/cronjobs=false");
         assert!(!less.iter().any(|row| row.contains("alpha") || row == "batch/v1/cronjobs"));
         assert_eq!(less.iter().filter(|row| row.starts_with("apps/")).collect::<Vec<_>>(), ["apps/v1/deployments"]);
+        assert!(!beta.contains(&"coordination.k8s.io/v1beta1/leasecandidates".to_owned()), "its feature is off");
+        let asked: api::features::Asked = "CoordinatedLeaderElection=true".parse().expect("a gate");
+        let gates = asked.gates().expect("a gate").0;
+        let surface = Surface { gates, runtime: "api/beta=true".parse().expect("a config"), ..Surface::default() };
+        assert!(surface.rows().iter().any(|row| row.plural == "leasecandidates" && row.version == "v1beta1"));
         let at = |row: &str| beta.iter().position(|other| other == row).expect(row);
         assert!(at("resource.k8s.io/v1/deviceclasses") < at("resource.k8s.io/v1beta2/deviceclasses"));
     }

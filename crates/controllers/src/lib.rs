@@ -17,6 +17,7 @@ pub mod garbage_collector;
 mod history;
 pub mod informer;
 pub mod job;
+mod legacy_token_cleaner;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -64,6 +65,8 @@ pub struct Config {
     pub signing_duration: std::time::Duration,
     /// Makes the tokens that Secrets hold; without it they stay empty.
     pub tokens: Option<Arc<dyn service_account_token::TokenIssuer>>,
+    /// How long a token that was made by itself may be unused (upstream: a year).
+    pub legacy_token_clean_up: std::time::Duration,
 }
 
 /// What went wrong in a reconcile; it is tried again with back-off.
@@ -129,6 +132,7 @@ pub const CONTROLLERS: &[(&str, fn(&Context) -> Running)] = &[
     ("certificatesigningrequest-signing-controller", certificates::signer),
     ("certificatesigningrequest-cleaner-controller", certificates::cleaner),
     ("serviceaccount-token-controller", service_account_token::controller),
+    ("legacy-serviceaccount-token-cleaner-controller", legacy_token_cleaner::controller),
     ("bootstrap-signer-controller", bootstrap_token::signer),
     ("token-cleaner-controller", bootstrap_token::cleaner),
     ("persistentvolumeclaim-protection-controller", volume_protection::claims_controller),

@@ -13,8 +13,8 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 pub const TYPE: &str = "kubernetes.io/service-account-token";
-const NAME: &str = "kubernetes.io/service-account.name";
-const UID: &str = "kubernetes.io/service-account.uid";
+pub(crate) const NAME: &str = "kubernetes.io/service-account.name";
+pub(crate) const UID: &str = "kubernetes.io/service-account.uid";
 
 /// Makes tokens for service accounts that live as long as the Secret which holds them.
 pub trait TokenIssuer: Debug + Send + Sync {
@@ -23,7 +23,7 @@ pub trait TokenIssuer: Debug + Send + Sync {
     fn issue(&self, namespace: &str, account: &str, account_uid: &str, secret: &str) -> Result<String, String>;
 }
 
-fn annotation<'s>(secret: &'s Secret, key: &str) -> &'s str {
+pub(crate) fn annotation<'s>(secret: &'s Secret, key: &str) -> &'s str {
     secret.metadata.annotations.as_ref().and_then(|a| a.get(key)).map_or("", String::as_str)
 }
 

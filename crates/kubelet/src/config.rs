@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use api::features::Gates;
 use k8s_openapi::api::core::v1::Taint;
 
 /// Settings of a kubelet. [`Config::new`] gives upstream's defaults.
@@ -67,6 +68,8 @@ pub struct Config {
     pub allowed_unsafe_sysctls: Vec<String>,
     /// How many pulls run at a time.
     pub max_parallel_image_pulls: usize,
+    /// Which features are on, as `/metrics` tells.
+    pub gates: Gates,
 }
 
 impl Config {
@@ -104,6 +107,7 @@ impl Config {
             eviction: Eviction::default(),
             allowed_unsafe_sysctls: Vec::new(),
             max_parallel_image_pulls: 5,
+            gates: Gates::default(),
         }
     }
 }

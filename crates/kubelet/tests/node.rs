@@ -80,7 +80,9 @@ async fn the_node_api_asks_who_and_whether_and_answers() {
     assert_eq!(get("/containerLogs/default/web/d", Some("good")).await.0, 404);
     assert_eq!(get("/containerLogs/default/none/c", Some("good")).await.0, 404);
     assert_eq!(get("/containerLogs/default/web/c?previous=true", Some("good")).await.0, 400);
-    assert!(get("/metrics", Some("good")).await.1.contains("kubelet_running_pods 1"));
+    let metrics = get("/metrics", Some("good")).await.1;
+    assert!(metrics.contains("kubelet_running_pods 1"));
+    assert!(metrics.contains("kubernetes_feature_enabled{name=\"SidecarContainers\",stage=\"\"} 1"), "{metrics}");
     assert!(
         get("/metrics/resource", Some("good"))
             .await

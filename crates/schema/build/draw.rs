@@ -1,4 +1,4 @@
-//! Draws the structure and documentation of every GA kind, and of what it reaches, from `k8s-openapi`.
+//! Draws the structure and documentation of every kind that the tables serve, and of what it reaches, from `k8s-openapi`.
 
 use k8s_openapi::{api, apiextensions_apiserver, apimachinery, kube_aggregator};
 use serde_json::{Map, Value};
@@ -26,7 +26,10 @@ pub(crate) fn definitions() -> Map<String, Value> {
         api::autoscaling::v2 { HorizontalPodAutoscaler }
         api::batch::v1 { CronJob Job }
         api::certificates::v1 { CertificateSigningRequest }
+        api::apiserverinternal::v1alpha1 { StorageVersion }
         api::coordination::v1 { Lease }
+        api::coordination::v1alpha2 { LeaseCandidate }
+        api::coordination::v1beta1 { LeaseCandidate }
         api::core::v1 {
             Binding ComponentStatus ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume
             PersistentVolumeClaim Pod PodTemplate ReplicationController ResourceQuota Secret Service ServiceAccount

@@ -26,6 +26,7 @@ pub(crate) struct Resource {
     pub(crate) columns: Vec<Column>,
     /// The version whose types it has, under the name of its own.
     pub(crate) alias_of: Option<String>,
+    pub(crate) gate: String,
     /// Since, removed, replacement.
     pub(crate) deprecation: Option<[String; 3]>,
 }
@@ -63,6 +64,7 @@ pub(crate) fn package(group: &str) -> String {
         "" => "io.k8s.api.core".into(),
         "apiextensions.k8s.io" => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions".into(),
         "apiregistration.k8s.io" => "io.k8s.kube-aggregator.pkg.apis.apiregistration".into(),
+        "internal.apiserver.k8s.io" => "io.k8s.api.apiserverinternal".into(),
         _ => format!("io.k8s.api.{}", group.split('.').next().unwrap_or(group)),
     }
 }
@@ -175,6 +177,7 @@ fn resource(line: &str, place: &str) -> Resource {
         subresources: Vec::new(),
         columns: Vec::new(),
         alias_of: None,
+        gate: String::new(),
         deprecation: None,
     };
     let list = |text: &str| text.split(',').map(str::to_owned).collect();
@@ -191,6 +194,7 @@ fn resource(line: &str, place: &str) -> Resource {
             Some(("categories", names)) => resource.categories = list(names),
             Some(("verbs", names)) => resource.verbs = verbs(names, place),
             Some(("key", key)) => resource.key = key.to_owned(),
+            Some(("gate", name)) => resource.gate = name.to_owned(),
             Some(("deprecated", text)) => resource.deprecation = Some(deprecation(text)),
             Some(("stored", gv)) => resource.stored = group_version(gv, place),
             Some(_) => panic!("{place}: {word}?"),
@@ -263,7 +267,7 @@ fn rows(model: &Model, name: &str, resources: &[&Resource]) -> String {
              subresources: Cow::Borrowed(&[{}]), schema: Schema::of_struct({}), columns: Cow::Borrowed(&[{}]), \
              storage: {storage}, flags: Flags {{ status: {}, generation: {}, strategic: true, protobuf: true, \
              returns_deleted: {} }}, \
-             deprecation: {deprecation} }},",
+             gate: b({:?}), deprecation: {deprecation} }},",
             r.group,
             r.version,
             r.kind,
@@ -279,6 +283,7 @@ fn rows(model: &Model, name: &str, resources: &[&Resource]) -> String {
             r.subresources.iter().any(|s| s.name == "status"),
             r.generation,
             r.returns_deleted,
+            r.gate,
         )
         .expect("writing to a string");
     }

@@ -15,7 +15,7 @@
 //! | [`patch`] | JSON patch, merge patch, strategic merge patch on untyped trees |
 //! | [`apply`] | field ownership and server-side apply: `apply::track`, `apply::apply` |
 //! | [`defaults`] | `defaults::apply(ty, &mut Map)`: what the server fills in |
-//! | [`openapi`] | OpenAPI v2 and v3 documents: `openapi::v3_index`, `openapi::v3`, `openapi::v2` |
+//! | [`openapi`] | OpenAPI v2 and v3 documents: [`openapi::Published`] |
 //! | [`encoded`] | [`Encoded`]: an object encoded before its revision is known: `Encoded::new(&map).item(revision)`, `.stored(api_version, kind)`; `encoded::head(api_version, kind)`, `encoded::object(&head, &item)` |
 //! | [`validation`] | what is wrong with an object: `validation::create(group, kind, &map)`, `update(group, kind, subresource, new, old)`, `warnings(…)` |
 //! | [`qos`] | `qos::of(&map)`: a pod's quality of service, from its requests and limits |

@@ -27,6 +27,8 @@ pub struct Resource {
     /// `None` for virtual resources (SubjectAccessReview …).
     pub storage: Option<Storage>,
     pub flags: Flags,
+    /// The feature that it is a part of: while that is off, it is not served. Empty: none.
+    pub gate: Str,
     /// Clients are told that the version of the kind goes away; `None`: it stays.
     pub deprecation: Option<Deprecation>,
 }

@@ -152,6 +152,8 @@ fn wanted(settings: &Settings, servers: &[IpAddr], now: &str) -> Vec<Wanted> {
         all.push(objects::service_cidr(&settings.service_ranges, now));
     }
     all.push(objects::extension_authentication(&settings.client_ca, settings.front_proxy.as_ref()));
+    // The day of an RFC 3339 time.
+    all.push(objects::legacy_token_tracking(now.split('T').next().unwrap_or(now)));
     all.extend(settings.advertised.as_ref().map(|at| services::kubernetes(at, servers)).unwrap_or_default());
     all.extend(settings.dns.map(services::kube_dns).unwrap_or_default());
     all

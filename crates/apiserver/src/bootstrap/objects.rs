@@ -98,3 +98,11 @@ pub(super) fn extension_authentication(client_ca: &str, proxy: Option<&FrontProx
     object.insert("data", data);
     Wanted::new("", "v1", "configmaps", object, Keep::Same(&[&["data"]]))
 }
+
+/// Since when uses of tokens in Secrets are noted, for who cleans those that are not used.
+pub(super) fn legacy_token_tracking(today: &str) -> Wanted {
+    let mut object = named("kube-apiserver-legacy-service-account-token-tracking");
+    object.set_at(&["metadata", "namespace"], "kube-system");
+    object.set_at(&["data", "since"], today);
+    Wanted::new("", "v1", "configmaps", object, Keep::Absent)
+}

@@ -103,6 +103,10 @@ pub enum NameRule {
     Segment,
     /// An IP address in its canonical form.
     Address,
+    /// What may be a key of a ConfigMap.
+    Key,
+    /// `GROUP.RESOURCE`.
+    GroupResource,
 }
 
 /// The rule of a row.
@@ -111,6 +115,8 @@ pub fn name_rule(row: &Resource) -> NameRule {
         ("", "Namespace") | ("apps", "StatefulSet") => NameRule::Label,
         ("networking.k8s.io", "IPAddress") => NameRule::Address,
         ("", "Service") => NameRule::ServiceLabel,
+        ("coordination.k8s.io", "LeaseCandidate") => NameRule::Key,
+        ("internal.apiserver.k8s.io", "StorageVersion") => NameRule::GroupResource,
         // What else their names must be depends on the object, and is for its own rules to say.
         ("", "Event") | ("apiregistration.k8s.io", "APIService") => NameRule::Segment,
         ("certificates.k8s.io", "CertificateSigningRequest") => NameRule::Segment,
@@ -128,6 +134,15 @@ fn name_problems(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
         NameRule::Label => names::dns1123_label(name),
         NameRule::ServiceLabel => names::dns1035_label(name),
         NameRule::Segment => segment_problems(name, prefix),
+        NameRule::Key => names::config_map_key(name),
+        NameRule::GroupResource => match name.rsplit_once('.') {
+            None => vec!["name must be in the form of <group>.<resource>".to_owned()],
+            Some((group, resource)) => {
+                let group = names::dns1123_subdomain(group).into_iter().map(|why| format!("the group segment {why}"));
+                let resource = names::dns1035_label(resource).into_iter();
+                group.chain(resource.map(|why| format!("the resource segment {why}"))).collect()
+            }
+        },
         NameRule::Address => match name.parse::<std::net::IpAddr>() {
             Ok(address) if address.to_string() == name => Vec::new(),
             Ok(address) => vec![format!("must be in canonical form (\"{address}\")")],

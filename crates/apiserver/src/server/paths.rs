@@ -15,6 +15,7 @@ use http::header::{
 use http::request::Parts;
 use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
+use schema::openapi::Published;
 use schema::{Map, Resource, Value};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -175,18 +176,17 @@ impl ApiServer {
 
     /// The documents of OpenAPI, as kube-openapi serves them: under an ETag, those of v3 for ever under their hash.
     fn openapi(&self, parts: &Parts, path: &str, query: &str, gzip: bool) -> Response<Body> {
-        let version = self.config.git_version.clone();
         let group = path.strip_prefix("/openapi/v3/");
         let Some(content_type) = wanted_openapi(&parts.headers, path) else {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
             return response;
         };
-        let etag = schema::openapi::hash(group.unwrap_or(path), &version);
+        let etag = self.published(|_, published| published.hash(group.unwrap_or(path)));
         if let (Some(group), Some(hash)) = (group, parameter(query, "hash"))
             && !hash.is_empty()
             && hash != etag
-            && self.openapi_bytes(path, Some(group), JSON, &version).is_some()
+            && self.openapi_bytes(path, Some(group), JSON).is_some()
         {
             return moved(&format!("/openapi/v3/{group}?hash={etag}"));
         }
@@ -197,7 +197,7 @@ impl ApiServer {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             response
         } else {
-            let Some(bytes) = self.openapi_bytes(path, group, content_type, &version) else { return not_found() };
+            let Some(bytes) = self.openapi_bytes(path, group, content_type) else { return not_found() };
             answer::raw(StatusCode::OK, bytes, content_type, gzip)
         };
         let headers = response.headers_mut();
@@ -218,20 +218,29 @@ impl ApiServer {
         response
     }
 
-    fn openapi_bytes(&self, path: &str, group: Option<&str>, content_type: &str, version: &str) -> Option<Bytes> {
-        let protobuf = content_type != JSON;
+    /// Makes something of what is published of the table as it is now.
+    fn published<T>(&self, use_it: impl FnOnce(&mut Made, &Published<'_>) -> T) -> T {
         let documents: Vec<&str> = self.documents.iter().map(|document| document.path).collect();
         self.shown(|made| {
+            let table = made.table.clone();
+            let rows: Vec<&Resource> = table.all().iter().map(|served| served.resource.as_ref()).collect();
+            let (version, enums) = (self.config.git_version.as_str(), self.registry.gates().enabled("OpenAPIEnums"));
+            use_it(made, &Published { rows: &rows, documents: &documents, version, enums })
+        })
+    }
+
+    fn openapi_bytes(&self, path: &str, group: Option<&str>, content_type: &str) -> Option<Bytes> {
+        let protobuf = content_type != JSON;
+        self.published(|made, published| {
             if let Some(bytes) = made.openapi.get(path) {
                 return Some(bytes.clone());
             }
-            let rows: Vec<&Resource> = made.table.all().iter().map(|served| served.resource.as_ref()).collect();
             let bytes = match (path, group) {
-                ("/openapi/v2", _) if protobuf => schema::openapi::v2_protobuf(&rows, &documents, version),
-                ("/openapi/v2", _) => schema::openapi::v2(&rows, &documents, version),
-                ("/openapi/v3", _) => schema::openapi::v3_index(&rows, &documents, version),
-                (_, group) if protobuf => schema::openapi::v3_protobuf(group?, &rows, &documents, version)?,
-                (_, group) => schema::openapi::v3(group?, &rows, &documents, version)?,
+                ("/openapi/v2", _) if protobuf => published.v2_protobuf(),
+                ("/openapi/v2", _) => published.v2(),
+                ("/openapi/v3", _) => published.v3_index(),
+                (_, group) if protobuf => published.v3_protobuf(group?)?,
+                (_, group) => published.v3(group?)?,
             };
             let bytes = Bytes::from(bytes);
             // The other documents are large and asked for rarely.

@@ -27,6 +27,8 @@ const RULES: &[(&str, &str, Rules)] = &[
     ("apiregistration.k8s.io", "", CONDITIONAL),
     ("batch", "Job", ORPHANING),
     ("coordination.k8s.io", "Lease", Rules { unconditional_update: false, ..PUT_CREATES }),
+    ("coordination.k8s.io", "LeaseCandidate", Rules { unconditional_update: false, ..PUT_CREATES }),
+    ("internal.apiserver.k8s.io", "StorageVersion", CONDITIONAL),
     ("networking.k8s.io", "IPAddress", PUT_CREATES),
     ("node.k8s.io", "RuntimeClass", CONDITIONAL),
     ("policy", "PodDisruptionBudget", CONDITIONAL),

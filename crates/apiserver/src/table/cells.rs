@@ -256,6 +256,22 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
     ),
     ("certificates.k8s.io", "ClusterTrustBundle", &[NAME, Path(&["spec", "signerName"])]),
     ("coordination.k8s.io", "Lease", &[NAME, Path(&["spec", "holderIdentity"]), AGE]),
+    (
+        "coordination.k8s.io",
+        "LeaseCandidate",
+        &[
+            NAME,
+            Path(&["spec", "leaseName"]),
+            Path(&["spec", "binaryVersion"]),
+            Path(&["spec", "emulationVersion"]),
+            AGE,
+        ],
+    ),
+    (
+        "internal.apiserver.k8s.io",
+        "StorageVersion",
+        &[NAME, Or(&["status", "commonEncodingVersion"], UNSET), By(storage_versions), AGE],
+    ),
     ("discovery.k8s.io", "EndpointSlice", &[NAME, Path(&["addressType"]), By(slice_ports), By(slice_endpoints), AGE]),
     (
         NETWORKING,
@@ -617,6 +633,17 @@ fn claim_modes(object: &Map, _: Timestamp) -> Value {
 fn claim_class(object: &Map, _: Timestamp) -> Value {
     let annotated = object.str_at(&["metadata", "annotations", "volume.beta.kubernetes.io/storage-class"]);
     if annotated.is_empty() { object.str_at(&["spec", "storageClassName"]).into() } else { annotated.into() }
+}
+
+/// The first servers, each with the version that it writes.
+fn storage_versions(object: &Map, _: Timestamp) -> Value {
+    const SHOWN: usize = 3;
+    let all: Vec<String> = maps(object, &["status", "storageVersions"])
+        .map(|of| format!("{}={}", of.str_at(&["apiServerID"]), of.str_at(&["encodingVersion"])))
+        .collect();
+    let shown = all.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(",");
+    let more = all.len().saturating_sub(SHOWN);
+    if more > 0 { format!("{shown} + {more} more...").into() } else { shown.into() }
 }
 
 fn component(object: &Map, what: &str) -> Value {

@@ -9,6 +9,8 @@ use crate::lookup::{SECRETS, SERVICE_ACCOUNTS};
 use crate::user::UserInfo;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use schema::Map;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -90,6 +92,7 @@ impl Tokens {
                 claims.account_uid
             )));
         }
+        self.note(&secret, now).await;
         let user = UserInfo {
             name: claims.sub,
             uid: claims.account_uid,
@@ -97,5 +100,18 @@ impl Tokens {
             extra: BTreeMap::new(),
         };
         Ok(TokenUser { user, audiences })
+    }
+
+    /// Notes the day of a use; once a day is enough.
+    async fn note(&self, secret: &Map, now: i64) {
+        const LABEL: &str = "kubernetes.io/legacy-token-last-used";
+        let Some(noted) = self.noted.get() else { return };
+        let day = |seconds: i64| Timestamp::from_second(seconds).map(|t| t.strftime("%Y-%m-%d").to_string());
+        let (Ok(today), Ok(tomorrow)) = (day(now), day(now + 24 * 60 * 60)) else { return };
+        let last = secret.str_at(&["metadata", "labels", LABEL]);
+        // The clock of another server may be ahead.
+        if last != today && last != tomorrow {
+            noted.note(secret, LABEL, &today).await;
+        }
     }
 }

@@ -15,7 +15,9 @@ pub use keys::{KeyError, SigningKey, VerifyingKey};
 pub use request::TokenRequest;
 
 use crate::lookup::Lookup;
-use std::sync::Arc;
+use async_trait::async_trait;
+use schema::Map;
+use std::sync::{Arc, OnceLock};
 
 /// How tokens are made and judged.
 pub struct TokenSettings {
@@ -41,6 +43,15 @@ pub struct Tokens {
     keys: Vec<VerifyingKey>,
     audiences: Vec<String>,
     objects: Arc<dyn Lookup>,
+    /// Where uses of tokens in Secrets are noted.
+    noted: OnceLock<Arc<dyn LegacyUse>>,
+}
+
+/// Notes that the token of a Secret was used.
+#[async_trait]
+pub trait LegacyUse: Send + Sync + 'static {
+    /// Gives the Secret a label. Failures are the log's: the token is good all the same.
+    async fn note(&self, secret: &Map, label: &'static str, value: &str);
 }
 
 impl Tokens {
@@ -54,7 +65,12 @@ impl Tokens {
         }
         let audiences =
             if settings.audiences.is_empty() { settings.issuers.clone() } else { settings.audiences.clone() };
-        Arc::new(Tokens { settings, keys, audiences, objects })
+        Arc::new(Tokens { settings, keys, audiences, objects, noted: OnceLock::new() })
+    }
+
+    /// From now on uses of tokens in Secrets are noted there. Only the first call counts.
+    pub fn note_legacy_uses(&self, noted: Arc<dyn LegacyUse>) {
+        self.noted.get_or_init(|| noted);
     }
 
     /// The audiences of the API server itself.

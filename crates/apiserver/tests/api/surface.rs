@@ -51,6 +51,45 @@ async fn a_beta_version_is_served_when_it_is_asked_for() {
 }
 
 #[tokio::test]
+async fn kinds_without_a_ga_version_are_served_with_their_feature() {
+    let runtime =
+        "coordination.k8s.io/v1beta1=true,coordination.k8s.io/v1alpha2=true,internal.apiserver.k8s.io/v1alpha1=true";
+    let silent = Server::start_as("", runtime).await;
+    assert_eq!(silent.client().get("/apis/coordination.k8s.io/v1beta1/leasecandidates").await.code, 404);
+    let server = Server::start_as("CoordinatedLeaderElection=true,StorageVersionAPI=true", runtime).await;
+    let client = server.client();
+    let of = |version: &str| format!("/apis/coordination.k8s.io/{version}/namespaces/default/leasecandidates");
+    let candidate = json!({"apiVersion": "coordination.k8s.io/v1alpha2", "kind": "LeaseCandidate",
+        "metadata": {"name": "a_1"}, "spec": {"leaseName": "l", "binaryVersion": "1.36.0", "emulationVersion": "1.36.0",
+            "strategy": "OldestEmulationVersion", "renewTime": "2026-01-01T00:00:00.000000Z"}});
+    let made = client.post(&of("v1alpha2"), &candidate).await;
+    assert!(!made.headers.contains_key("warning"));
+    let made = made.ok();
+    let beta = client.get(&format!("{}/a_1", of("v1beta1"))).await;
+    let told = "299 - \"coordination.k8s.io/v1beta1 LeaseCandidate is deprecated in v1.36+, unavailable in v1.39+\"";
+    assert_eq!(beta.headers["warning"], told);
+    assert_eq!(beta.ok()["spec"], made["spec"]);
+    let named = json!({"metadata": {"name": "no/key"}, "spec": candidate["spec"]});
+    client.post(&of("v1beta1"), &named).await.refused(422);
+    let versions = "/apis/internal.apiserver.k8s.io/v1alpha1/storageversions";
+    let version = json!({"metadata": {"name": "apps.deployments"}, "spec": {}});
+    client.post(versions, &version).await.ok();
+    let refused = client.post(versions, &json!({"metadata": {"name": "deployments"}, "spec": {}})).await.refused(422);
+    let why = "name must be in the form of <group>.<resource>";
+    assert!(refused["message"].as_str().is_some_and(|m| m.contains(why)), "{refused}");
+    let status = json!({"status": {"storageVersions": [
+        {"apiServerID": "a", "encodingVersion": "v1", "decodableVersions": ["v1"]}], "commonEncodingVersion": "v1"}});
+    let path = format!("{versions}/apps.deployments/status");
+    client.patch(&path, "application/merge-patch+json", &status.to_string()).await.ok();
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let table = client.raw(Method::GET, versions, &accept, "").await.ok();
+    assert_eq!(
+        table["rows"][0]["cells"].as_array().map(|c| c[..3].to_vec()),
+        Some(vec!["apps.deployments".into(), "v1".into(), "a=v1".into()])
+    );
+}
+
+#[tokio::test]
 async fn what_is_turned_off_is_not_there() {
     let usual = Server::start().await;
     assert_eq!(usual.client().get("/apis/networking.k8s.io/v1beta1/ipaddresses").await.code, 404);

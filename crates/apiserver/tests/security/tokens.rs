@@ -83,6 +83,36 @@ async fn requests_for_tokens_are_checked() {
 }
 
 #[tokio::test]
+async fn the_use_of_a_token_in_a_secret_is_noted() {
+    use base64::Engine as _;
+    let cluster = start().await;
+    let admin = cluster.admin();
+    let account = cluster.service_account("default", "old").await;
+    let uid = account["metadata"]["uid"].as_str().unwrap_or_default();
+    let tokens = &cluster.secured.tokens;
+    let token = tokens.issue_legacy("default", "old", uid, "old-token").expect("a token");
+    let data = json!({"token": base64::engine::general_purpose::STANDARD.encode(&token)});
+    let secret = json!({"metadata": {"name": "old-token", "annotations": {"kubernetes.io/service-account.name": "old",
+        "kubernetes.io/service-account.uid": uid}}, "type": "kubernetes.io/service-account-token", "data": data});
+    admin.post("/api/v1/namespaces/default/secrets", secret).await.expect(201);
+    let map = "/api/v1/namespaces/kube-system/configmaps/kube-apiserver-legacy-service-account-token-tracking";
+    let since = admin.get(map).await.expect(200)["data"]["since"].clone();
+    let own = tokens.audiences().to_vec();
+    let user = tokens.authenticate(&token, &own).await.expect("good").expect("known").user;
+    assert_eq!(user.name, "system:serviceaccount:default:old");
+    let noted = admin.get("/api/v1/namespaces/default/secrets/old-token").await.expect(200);
+    let used = noted["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"].as_str().unwrap_or_default();
+    let (used, since): (jiff::civil::Date, jiff::civil::Date) =
+        (used.parse().expect("a day"), since.as_str().unwrap_or_default().parse().expect("a day"));
+    // Midnight may have passed between.
+    assert!(used == since || Ok(used) == since.tomorrow(), "{used} {since}");
+    let version = noted["metadata"]["resourceVersion"].clone();
+    tokens.authenticate(&token, &own).await.expect("good");
+    let again = admin.get("/api/v1/namespaces/default/secrets/old-token").await.expect(200);
+    assert!(again["metadata"]["resourceVersion"] == version || used != since, "once a day is enough");
+}
+
+#[tokio::test]
 async fn others_can_verify_tokens_by_the_published_keys() {
     let cluster = start().await;
     // Service accounts may read the documents, as upstream's default roles say.

@@ -69,6 +69,7 @@ pub(super) fn own(shared: &Arc<Shared>) -> Response<Body> {
         let count = all.iter().flat_map(|s| &s.observed.containers).filter(|c| c.state == state).count();
         out.sample("kubelet_running_containers", &[("container_state", name)], float(count as u64));
     }
+    out.0.push_str(&shared.cfg.gates.metric());
     process(&mut out);
     out.answer()
 }

@@ -207,7 +207,7 @@ const TABLE: &[Row] = &[
         "attach-detach-reconcile-sync-period", "horizontal-pod-autoscaler-sync-period",
         "horizontal-pod-autoscaler-cpu-initialization-period", "horizontal-pod-autoscaler-downscale-stabilization",
         "horizontal-pod-autoscaler-initial-readiness-delay", "horizontal-pod-autoscaler-tolerance",
-        "legacy-service-account-token-clean-up-period", "mirroring-concurrent-service-endpoint-syncs",
+        "mirroring-concurrent-service-endpoint-syncs",
         "mirroring-endpointslice-updates-batch-period", "mirroring-max-endpoints-per-subset",
         "pv-recycler-increment-timeout-nfs", "pv-recycler-minimum-timeout-hostpath",
         "pv-recycler-minimum-timeout-nfs", "pv-recycler-pod-template-filepath-hostpath",

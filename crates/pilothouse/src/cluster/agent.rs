@@ -12,6 +12,7 @@ use crate::progress::Progress;
 use crate::supervisor::{Component, Supervisor};
 use crate::{lock, pki, preflight, systemd};
 use anyhow::{Context, Result, bail};
+use api::features::Gates;
 use futures::FutureExt;
 use kube::Api;
 use rustls::client::WebPkiServerVerifier;
@@ -102,6 +103,7 @@ async fn serve(args: &AgentArgs, place: &Place, files: &Files, name: &str, progr
         pod_cidr: told.pod_cidr,
         service_cidr: told.service_cidr,
         args: args.node.clone(),
+        gates: Gates::default(),
     };
     let api = client::from_file(&files.kubeconfig).await?;
     let mut supervisor = Supervisor::new(CancellationToken::new(), Arc::new(|_, _| {}));

@@ -288,6 +288,7 @@ pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) ->
         root_ca: pki.ca_pem()?,
         cluster_cidr: Some((settings.args.pod_cidr.address, settings.args.pod_cidr.prefix, 24)),
         node_monitor_grace: Duration::from_secs(50),
+        legacy_token_clean_up: Duration::from_hours(365 * 24),
         authority: Some(Arc::new(pki.clone())),
         signing_duration: Duration::from_hours(365 * 24),
         tokens: Some(Arc::new(SecretTokens(plane.tokens.clone()))),

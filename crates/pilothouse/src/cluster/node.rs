@@ -7,6 +7,7 @@ use crate::pki::Pki;
 use crate::place::Place;
 use crate::supervisor::Component;
 use anyhow::{Context, Result};
+use api::features::Gates;
 use apiserver::user::UserInfo;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -45,6 +46,8 @@ pub struct Node {
     pub pod_cidr: Cidr,
     pub service_cidr: Cidr,
     pub args: NodeArgs,
+    /// Which features are on.
+    pub gates: Gates,
 }
 
 impl Node {
@@ -67,6 +70,7 @@ impl Node {
         config.cluster_domain = self.cluster_domain.clone();
         config.port = kubelet_port(&self.args, &self.place);
         config.version = crate::KUBERNETES_VERSION.to_owned();
+        config.gates = self.gates.clone();
         // Everything of this cluster is below it.
         config.cgroup_root = format!("/{}", self.cluster);
         config

@@ -42,6 +42,9 @@ pub struct ManagerArgs {
     /// How long a node may not renew before it is held unreachable
     #[arg(long, default_value = "50s", value_name = "DURATION")]
     node_monitor_grace_period: GoDuration,
+    /// How long a token that was made by itself for a service account may be unused until it is invalid, and then gone
+    #[arg(long, default_value = "8760h", value_name = "DURATION")]
+    legacy_service_account_token_clean_up_period: GoDuration,
     /// Key for the tokens of token Secrets
     #[arg(long, value_name = "FILE")]
     service_account_private_key_file: Option<PathBuf>,
@@ -95,7 +98,6 @@ const ABSENT: &[&str] = &[
     "ephemeral-volume-controller",
     "horizontal-pod-autoscaler-controller",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller",
-    "legacy-serviceaccount-token-cleaner-controller",
     "node-route-controller",
     "persistentvolume-attach-detach-controller",
     "persistentvolume-binder-controller",
@@ -209,6 +211,7 @@ pub fn run(args: ManagerArgs) -> Result<()> {
             controllers: list,
             root_ca,
             cluster_cidr,
+            legacy_token_clean_up: args.legacy_service_account_token_clean_up_period.0,
             node_monitor_grace: Duration::max(args.node_monitor_grace_period.0, Duration::from_secs(1)),
             authority: authority.map(|a| a as Arc<dyn controllers::certificates::CertificateAuthority>),
             signing_duration: args.signing.cluster_signing_duration.map_or(Duration::from_hours(365 * 24), |d| d.0),

@@ -41,6 +41,11 @@ impl FeatureArgs {
         Ok(gates)
     }
 
+    /// The same where they were looked at before, and what is to be told of them was told.
+    pub fn checked(&self) -> Gates {
+        self.read().map(|(gates, _)| gates).unwrap_or_default()
+    }
+
     fn read(&self) -> Result<(Gates, Vec<String>)> {
         let mut asked = Asked::default();
         self.feature_gates.iter().cloned().for_each(|other| asked.extend(other));

@@ -83,6 +83,7 @@ pub async fn running() -> Running {
         root_ca: ROOT_CA.into(),
         cluster_cidr: None,
         node_monitor_grace: Duration::from_secs(50),
+        legacy_token_clean_up: Duration::from_secs(8760 * 60 * 60),
         authority: Some(Arc::new(Authority(authority))),
         signing_duration: Duration::from_hours(1),
         tokens: Some(Arc::new(Tokens(cluster.secured.tokens.clone()))),

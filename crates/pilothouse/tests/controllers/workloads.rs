@@ -133,6 +133,38 @@ async fn a_stateful_set_makes_its_pods_in_order_and_rolls_them_out() {
 }
 
 #[tokio::test]
+async fn claims_go_with_what_the_policy_of_their_stateful_set_says() {
+    let running = running().await;
+    let admin = running.admin();
+    let (sets, claims) =
+        ("/apis/apps/v1/namespaces/default/statefulsets", "/api/v1/namespaces/default/persistentvolumeclaims");
+    let claim = json!({"metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"},
+        "spec": {"replicas": 2, "serviceName": "web", "selector": {"matchLabels": {"app": "x"}},
+            "template": template("Always"), "volumeClaimTemplates": [claim],
+            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Delete"}}});
+    admin.post(sets, set).await.expect(201);
+    for name in ["web-0", "web-1"] {
+        let pod = until(&admin, &format!("{PODS}/{name}"), |_| true).await;
+        make_ready(&admin, &pod).await;
+    }
+    for claim in items(&admin, claims, 2).await {
+        assert!(claim["metadata"]["ownerReferences"].is_null(), "{claim}");
+    }
+    let path = format!("{sets}/web");
+    admin.patch(&path, json!({"spec": {"replicas": 1}})).await.expect(200);
+    let left = items(&admin, claims, 1).await;
+    assert_eq!(left[0]["metadata"]["name"], "data-web-0");
+    let policy = json!({"whenDeleted": "Delete", "whenScaled": "Retain"});
+    admin.patch(&path, json!({"spec": {"persistentVolumeClaimRetentionPolicy": policy}})).await.expect(200);
+    let owned = |claim: &Value| claim["metadata"]["ownerReferences"][0]["kind"] == "StatefulSet";
+    until(&admin, &format!("{claims}/data-web-0"), owned).await;
+    admin.delete(&path).await.expect(200);
+    items(&admin, claims, 0).await;
+}
+
+#[tokio::test]
 async fn a_daemon_set_has_a_pod_on_every_node_it_is_for() {
     let running = running().await;
     let admin = running.admin();

@@ -15,6 +15,8 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 pub(super) struct Definitions<'d> {
     version: Version,
     docs: &'d Docs,
+    /// Whether enumerations are told.
+    enums: bool,
     /// Structs by name, those still to be looked through last.
     structs: BTreeMap<&'static str, Struct<'d>>,
     queue: Vec<Struct<'d>>,
@@ -25,10 +27,11 @@ pub(super) struct Definitions<'d> {
 }
 
 impl<'d> Definitions<'d> {
-    pub(super) fn new(version: Version, docs: &'d Docs) -> Self {
+    pub(super) fn new(version: Version, docs: &'d Docs, enums: bool) -> Self {
         Definitions {
             version,
             docs,
+            enums,
             structs: BTreeMap::new(),
             queue: Vec::new(),
             scalars: BTreeSet::new(),
@@ -136,7 +139,7 @@ impl<'d> Definitions<'d> {
         let mut properties = Map::new();
         let mut required = Vec::new();
         for field in s.fields() {
-            properties.insert(field.name(), self.field(field, enums::of_field(s, field.name())));
+            properties.insert(field.name(), self.field(field, enums::of_field(s, field.name()).filter(|_| self.enums)));
             if field.required() {
                 required.push(Value::from(field.name()));
             }

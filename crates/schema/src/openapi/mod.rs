@@ -45,106 +45,123 @@ fn info(version: &str) -> Map {
     map([("title", "Kubernetes".into()), ("version", version.into())])
 }
 
-/// The index of v3: path of a document → where it is. `salt` distinguishes binaries (their documents are a function of
-/// it), so that a client may keep a document for ever under its address. `documents`: the paths beside the API that the
-/// server answers at ([`v3`]).
-pub fn v3_index(rows: &[&Resource], documents: &[&str], salt: &str) -> Vec<u8> {
-    let mut paths = Map::new();
-    let mut add = |path: &str| {
-        if !paths.contains_key(path) {
-            let url = format!("/openapi/v3/{path}?hash={}", hash(path, salt));
-            paths.insert(path.to_owned(), map([("serverRelativeURL", url.into())]));
+/// What is published: the documents of one server.
+#[derive(Clone, Copy, Debug)]
+pub struct Published<'p> {
+    /// What is served; groups in the order of discovery, versions by priority.
+    pub rows: &'p [&'p Resource],
+    /// The paths beside the API that the server answers at: `/openid/v1/jwks`.
+    pub documents: &'p [&'p str],
+    /// The version of the server. Its documents are a function of it and of what is here, as long as it runs.
+    pub version: &'p str,
+    /// Whether enumerations are told (the feature `OpenAPIEnums`).
+    pub enums: bool,
+}
+
+impl<'p> Published<'p> {
+    /// The index of v3: path of a document → where it is, so that a client may keep a document for ever under its address.
+    pub fn v3_index(&self) -> Vec<u8> {
+        let mut paths = Map::new();
+        let mut add = |path: &str| {
+            if !paths.contains_key(path) {
+                let url = format!("/openapi/v3/{path}?hash={}", self.hash(path));
+                paths.insert(path.to_owned(), map([("serverRelativeURL", url.into())]));
+            }
+        };
+        self.documents.iter().for_each(|document| add(document.trim_matches('/')));
+        for row in self.rows {
+            if row.group.is_empty() {
+                add("api");
+            } else {
+                add("apis");
+                add(&format!("apis/{}", row.group));
+            }
+            add(&group_path(row));
         }
-    };
-    documents.iter().for_each(|document| add(document.trim_matches('/')));
-    for row in rows {
-        if row.group.is_empty() {
-            add("api");
-        } else {
-            add("apis");
-            add(&format!("apis/{}", row.group));
-        }
-        add(&group_path(row));
+        add("version");
+        let mut out = Vec::new();
+        json::encode(&map([("paths", paths.into())]), &mut out);
+        out
     }
-    add("version");
-    let mut out = Vec::new();
-    json::encode(&map([("paths", paths.into())]), &mut out);
-    out
+
+    /// A stable name for the content of a document (`api/v1`, `v2`) of this server, which the address of a v3 document
+    /// carries.
+    pub fn hash(&self, path: &str) -> String {
+        // FNV-1a, twice with different starts: 128 bits that need not resist anyone.
+        let text = || path.bytes().chain(self.version.bytes()).chain([u8::from(self.enums)]);
+        let fnv = |start: u64| text().fold(start, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        format!("{:016X}{:016X}", fnv(0xcbf2_9ce4_8422_2325), fnv(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// The v3 document of one path of the index; `None`: there is none.
+    pub fn v3(&self, path: &str) -> Option<Vec<u8>> {
+        let docs = Docs::unpack();
+        let mut definitions = Definitions::new(Version::V3, &docs, self.enums);
+        // Operations first, as they say which definitions are needed.
+        let mut paths = self.plain_paths(Some(path), Version::V3, &mut definitions);
+        if paths.is_empty() {
+            return None;
+        }
+        let of: Vec<&Resource> = self.rows.iter().copied().filter(|row| group_path(row) == path).collect();
+        paths.extend(operations::paths(&of, Version::V3, &mut definitions));
+        let mut out = Vec::with_capacity(1 << 18);
+        out.extend_from_slice(b"{\"components\":{\"schemas\":{");
+        definitions.write(&mut out);
+        out.extend_from_slice(b"},\"securitySchemes\":");
+        json::encode(&security(), &mut out);
+        out.extend_from_slice(b"},\"info\":");
+        json::encode(&info(self.version), &mut out);
+        out.extend_from_slice(b",\"openapi\":\"3.0.0\",\"paths\":");
+        json::encode(&paths, &mut out);
+        out.push(b'}');
+        Some(out)
+    }
+
+    /// The v3 document of one path as protobuf (gnostic's `openapi.v3.Document`).
+    pub fn v3_protobuf(&self, path: &str) -> Option<Vec<u8>> {
+        match json::parse(&self.v3(path)?) {
+            Ok(Value::Map(document)) => Some(gnostic::v3::encode(&document)),
+            // What was just written is an object.
+            _ => None,
+        }
+    }
+
+    /// The v2 document of all rows.
+    pub fn v2(&self) -> Vec<u8> {
+        let docs = Docs::unpack();
+        let mut definitions = Definitions::new(Version::V2, &docs, self.enums);
+        let mut out = Vec::with_capacity(1 << 21);
+        let mut paths = self.plain_paths(None, Version::V2, &mut definitions);
+        paths.extend(operations::paths(self.rows, Version::V2, &mut definitions));
+        out.extend_from_slice(b"{\"definitions\":{");
+        definitions.write(&mut out);
+        out.extend_from_slice(b"},\"info\":");
+        json::encode(&info(self.version), &mut out);
+        out.extend_from_slice(b",\"paths\":");
+        json::encode(&paths, &mut out);
+        out.extend_from_slice(b",\"security\":[{\"BearerToken\":[]}],\"securityDefinitions\":");
+        json::encode(&security(), &mut out);
+        out.extend_from_slice(b",\"swagger\":\"2.0\"}");
+        out
+    }
+
+    /// The v2 document of all rows as protobuf (gnostic's `openapi.v2.Document`).
+    pub fn v2_protobuf(&self) -> Vec<u8> {
+        match json::parse(&self.v2()) {
+            Ok(Value::Map(document)) => gnostic::v2::encode(&document),
+            // What was just written is an object.
+            _ => Vec::new(),
+        }
+    }
+
+    fn plain_paths(&self, of: Option<&str>, version: Version, definitions: &mut Definitions<'_>) -> Map {
+        PlainPaths { rows: self.rows, documents: self.documents, of }.write(version, definitions)
+    }
 }
 
 /// `api/v1`, `apis/apps/v1`.
 fn group_path(row: &Resource) -> String {
     if row.group.is_empty() { format!("api/{}", row.version) } else { format!("apis/{}/{}", row.group, row.version) }
-}
-
-/// A stable name for the content of a document (`api/v1`, `v2`) in one binary, which the address of a v3 document carries.
-pub fn hash(path: &str, salt: &str) -> String {
-    // FNV-1a, twice with different starts: 128 bits that need not resist anyone.
-    let fnv = |start: u64| {
-        path.bytes().chain(salt.bytes()).fold(start, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
-    };
-    format!("{:016X}{:016X}", fnv(0xcbf2_9ce4_8422_2325), fnv(0x9e37_79b9_7f4a_7c15))
-}
-
-/// The v3 document of one path of the index; `None`: there is none.
-pub fn v3(path: &str, rows: &[&Resource], documents: &[&str], version: &str) -> Option<Vec<u8>> {
-    let docs = Docs::unpack();
-    let mut definitions = Definitions::new(Version::V3, &docs);
-    // Operations first, as they say which definitions are needed.
-    let mut paths = PlainPaths { rows, documents, of: Some(path) }.write(Version::V3, &mut definitions);
-    if paths.is_empty() {
-        return None;
-    }
-    let of: Vec<&Resource> = rows.iter().copied().filter(|row| group_path(row) == path).collect();
-    paths.extend(operations::paths(&of, Version::V3, &mut definitions));
-    let mut out = Vec::with_capacity(1 << 18);
-    out.extend_from_slice(b"{\"components\":{\"schemas\":{");
-    definitions.write(&mut out);
-    out.extend_from_slice(b"},\"securitySchemes\":");
-    json::encode(&security(), &mut out);
-    out.extend_from_slice(b"},\"info\":");
-    json::encode(&info(version), &mut out);
-    out.extend_from_slice(b",\"openapi\":\"3.0.0\",\"paths\":");
-    json::encode(&paths, &mut out);
-    out.push(b'}');
-    Some(out)
-}
-
-/// The v3 document of one path as protobuf (gnostic's `openapi.v3.Document`).
-pub fn v3_protobuf(path: &str, rows: &[&Resource], documents: &[&str], version: &str) -> Option<Vec<u8>> {
-    match json::parse(&v3(path, rows, documents, version)?) {
-        Ok(Value::Map(document)) => Some(gnostic::v3::encode(&document)),
-        // What was just written is an object.
-        _ => None,
-    }
-}
-
-/// The v2 document of all rows.
-pub fn v2(rows: &[&Resource], documents: &[&str], version: &str) -> Vec<u8> {
-    let docs = Docs::unpack();
-    let mut definitions = Definitions::new(Version::V2, &docs);
-    let mut out = Vec::with_capacity(1 << 21);
-    let mut paths = PlainPaths { rows, documents, of: None }.write(Version::V2, &mut definitions);
-    paths.extend(operations::paths(rows, Version::V2, &mut definitions));
-    out.extend_from_slice(b"{\"definitions\":{");
-    definitions.write(&mut out);
-    out.extend_from_slice(b"},\"info\":");
-    json::encode(&info(version), &mut out);
-    out.extend_from_slice(b",\"paths\":");
-    json::encode(&paths, &mut out);
-    out.extend_from_slice(b",\"security\":[{\"BearerToken\":[]}],\"securityDefinitions\":");
-    json::encode(&security(), &mut out);
-    out.extend_from_slice(b",\"swagger\":\"2.0\"}");
-    out
-}
-
-/// The v2 document of all rows as protobuf (gnostic's `openapi.v2.Document`).
-pub fn v2_protobuf(rows: &[&Resource], documents: &[&str], version: &str) -> Vec<u8> {
-    match json::parse(&v2(rows, documents, version)) {
-        Ok(Value::Map(document)) => gnostic::v2::encode(&document),
-        // What was just written is an object.
-        _ => Vec::new(),
-    }
 }
 
 fn security() -> Map {
@@ -163,6 +180,10 @@ mod tests {
 
     fn rows(group: &str, version: &str) -> Vec<&'static Resource> {
         crate::resource::all().iter().filter(|r| r.group == group && r.version == version).collect()
+    }
+
+    fn of<'r>(rows: &'r [&'r Resource]) -> Published<'r> {
+        Published { rows, documents: &["/openid/v1/jwks"], version: "v1.36.0", enums: true }
     }
 
     fn parsed(document: &[u8]) -> Map {
@@ -195,7 +216,7 @@ mod tests {
         for (group, versions) in crate::resource::groups() {
             for version in versions {
                 let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
-                let document = parsed(&v3(&path, &rows(group, version), &[], "v1.36.0").expect("it is served"));
+                let document = parsed(&of(&rows(group, version)).v3(&path).expect("it is served"));
                 let definitions =
                     document.at(&["components", "schemas"]).and_then(Value::as_map).cloned().unwrap_or_default();
                 check_references(&document, &definitions, "#/components/schemas/");
@@ -205,7 +226,7 @@ mod tests {
 
     #[test]
     fn v3_says_what_kubectl_looks_for() {
-        let document = parsed(&v3("apis/apps/v1", &rows("apps", "v1"), &[], "v1.36.0").expect("it is served"));
+        let document = parsed(&of(&rows("apps", "v1")).v3("apis/apps/v1").expect("it is served"));
         let path = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}";
         let patch = document.at(&["paths", path, "patch"]).and_then(Value::as_map).cloned().unwrap_or_default();
         assert_eq!(patch.str_at(&["x-kubernetes-group-version-kind", "kind"]), "Deployment");
@@ -228,8 +249,8 @@ mod tests {
     fn enumerations_are_told_in_both_versions() {
         let all: Vec<&Resource> = crate::resource::all().iter().collect();
         for (document, root) in [
-            (parsed(&v2(&all, &[], "v1.36.0")), &["definitions"][..]),
-            (parsed(&v3("api/v1", &rows("", "v1"), &[], "v1.36.0").expect("it is served")), &["components", "schemas"]),
+            (parsed(&of(&all).v2()), &["definitions"][..]),
+            (parsed(&of(&all).v3("api/v1").expect("it is served")), &["components", "schemas"]),
         ] {
             let property = |of: &str, name: &str| {
                 let path: Vec<&str> = root.iter().copied().chain([of, "properties", name]).collect();
@@ -249,6 +270,8 @@ mod tests {
             assert!(values(&modes, &["items", "enum"]).starts_with("ReadOnlyMany,"));
             assert!(!modes.str_at(&["description"]).contains("enum"));
         }
+        let silent = Published { enums: false, ..of(&all) }.v2();
+        assert!(!String::from_utf8_lossy(&silent).contains("Possible enum values"));
     }
 
     /// The operations of a v2 document: path, method and what is said of it.
@@ -269,7 +292,7 @@ mod tests {
     fn operations_are_those_of_upstream() {
         let all: Vec<&Resource> = crate::resource::all().iter().collect();
         let documents = ["/openid/v1/jwks", "/.well-known/openid-configuration"];
-        let operations = operations(&parsed(&v2(&all, &documents, "v1.36.0")));
+        let operations = operations(&parsed(&Published { documents: &documents, ..of(&all) }.v2()));
         let mut ids: Vec<&str> = operations.iter().map(|(.., o)| o.str_at(&["operationId"])).collect();
         ids.sort_unstable();
         assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "each has an id of its own");
@@ -387,7 +410,7 @@ mod tests {
     #[test]
     fn v2_is_whole() {
         let all: Vec<&Resource> = crate::resource::all().iter().collect();
-        let document = parsed(&v2(&all, &[], "v1.36.0"));
+        let document = parsed(&of(&all).v2());
         let definitions = document.get("definitions").and_then(Value::as_map).cloned().unwrap_or_default();
         assert!(definitions.len() > 500, "{}", definitions.len());
         check_references(&document, &definitions, "#/definitions/");
@@ -396,13 +419,13 @@ mod tests {
     #[test]
     fn the_index_names_each_document_once() {
         let all: Vec<&Resource> = crate::resource::all().iter().collect();
-        let index = parsed(&v3_index(&all, &["/openid/v1/jwks"], "x"));
+        let index = parsed(&of(&all).v3_index());
         let url = index.str_at(&["paths", "apis/apps/v1", "serverRelativeURL"]);
         assert!(url.starts_with("/openapi/v3/apis/apps/v1?hash="), "{url}");
-        assert_ne!(hash("a", "x"), hash("a", "y"));
+        assert_ne!(of(&all).hash("a"), Published { version: "v1.36.1", ..of(&all) }.hash("a"));
         let paths = index.get("paths").and_then(Value::as_map).cloned().unwrap_or_default();
         for (path, _) in paths.iter() {
-            let document = parsed(&v3(path, &all, &["/openid/v1/jwks"], "v1.36.0").expect(path));
+            let document = parsed(&of(&all).v3(path).expect(path));
             let definitions = document.at(&["components", "schemas"]).and_then(Value::as_map).cloned();
             check_references(&document, &definitions.unwrap_or_default(), "#/components/schemas/");
         }

@@ -1,6 +1,7 @@
 //! Namespaces, nodes and leases.
 
 use super::fields::{Errors, cidr, json_list, non_negative, problems, same};
+use super::leader;
 use super::pod::{resources, scheduling};
 use crate::tree::{Map, Value};
 use crate::view::coordination_v1::Lease;
@@ -142,16 +143,7 @@ pub(super) fn lease(object: &Map) -> Errors {
     }
     non_negative(&mut errors, &SPEC.child("leaseTransitions"), spec.lease_transitions());
     if let Some(strategy) = spec.strategy() {
-        let path = SPEC.child("strategy");
-        let parts: Vec<&str> = strategy.split('/').collect();
-        match parts[..] {
-            ["OldestEmulationVersion"] => {}
-            [_] => {
-                let supported = ["OldestEmulationVersion"];
-                errors.push(FieldError::not_supported(&path.child("strategy"), strategy, &supported));
-            }
-            _ => problems(&mut errors, &path.child("strategy"), strategy, names::qualified_name(strategy)),
-        }
+        leader::strategy(&mut errors, &SPEC.child("strategy"), strategy);
     }
     let preferred = spec.preferred_holder().unwrap_or("");
     if !preferred.is_empty() && spec.strategy().unwrap_or("").is_empty() {

@@ -22,6 +22,7 @@ mod endpoints;
 mod events;
 mod fields;
 mod flowcontrol;
+mod leader;
 mod limits;
 mod metadata;
 mod networking;
@@ -31,6 +32,7 @@ mod quota;
 mod rbac;
 mod service;
 mod storage;
+mod storage_version;
 mod volume;
 mod volume_source;
 mod warnings;
@@ -110,6 +112,7 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("batch", "Job") => rules!(batch::job, batch::job_update, batch::warnings),
         ("certificates.k8s.io", "CertificateSigningRequest") => rules!(certificates::create, certificates::update),
         ("coordination.k8s.io", "Lease") => rules!(cluster::lease),
+        ("coordination.k8s.io", "LeaseCandidate") => rules!(leader::candidate, leader::candidate_update),
         ("discovery.k8s.io", "EndpointSlice") => {
             rules!(endpoints::slice, endpoints::slice_update, warnings::endpoint_slice)
         }
@@ -117,6 +120,9 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => rules!(flowcontrol::schema, flowcontrol::schema_update),
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
             rules!(flowcontrol::level, flowcontrol::level_update)
+        }
+        ("internal.apiserver.k8s.io", "StorageVersion") => {
+            rules!(storage_version::create, storage_version::update)
         }
         ("networking.k8s.io", "IPAddress") => rules!(networking::address, networking::address_update),
         ("networking.k8s.io", "Ingress") => {

@@ -1,5 +1,5 @@
 use crate::rules::object;
-use crate::{check_created, check_updated, named};
+use crate::{check_created, check_updated, named, rules};
 use schema::validation;
 
 #[test]
@@ -200,6 +200,97 @@ fn leases() {
             ),
         ],
     );
+}
+
+#[test]
+fn candidates_of_leases() {
+    let candidate = |spec: &str| named("c", &format!(r#""spec":{{{spec}}}"#));
+    let good = candidate(
+        r#""leaseName":"l","binaryVersion":"1.36.0","emulationVersion":"1.35.0","strategy":"OldestEmulationVersion""#,
+    );
+    let cases: &[(&str, &[&str])] = &[
+        (&good, &[]),
+        (
+            &candidate(""),
+            &["spec.leaseName: Required value", "spec.binaryVersion: Required value", "spec.strategy: Required value"],
+        ),
+        (
+            &candidate(r#""leaseName":"l","binaryVersion":"v1","emulationVersion":"1.35","strategy":"x""#),
+            &[
+                r#"spec.emulationVersion: Invalid value: "1.35": must be a valid semantic version"#,
+                r#"spec.binaryVersion: Invalid value: "v1": must be a valid semantic version"#,
+                r#"spec.strategy.strategy: Unsupported value: "x": supported values: "OldestEmulationVersion""#,
+            ],
+        ),
+        (
+            &candidate(r#""leaseName":"l","binaryVersion":"1.35.0","emulationVersion":"1.36.0","strategy":"a.b/c""#),
+            &[r#"spec.binaryVersion: Invalid value: "1.35.0": must be greater than or equal to `emulationVersion`"#],
+        ),
+        (
+            &candidate(r#""leaseName":"l","binaryVersion":"1.35.0","strategy":"OldestEmulationVersion""#),
+            &["spec.emulationVersion: Required value: must be specified when `strategy` is 'OldestEmulationVersion'"],
+        ),
+    ];
+    let group = "coordination.k8s.io";
+    for (object, expected) in cases {
+        assert_eq!(rules::created(group, "v1beta1", "LeaseCandidate", object), *expected, "{object}");
+    }
+    let moved = good.replace(r#""leaseName":"l""#, r#""leaseName":"m""#);
+    assert_eq!(
+        rules::updated(group, "v1beta1", "LeaseCandidate", "", &moved, &good),
+        [r#"spec.leaseName: Invalid value: "m": field is immutable"#]
+    );
+}
+
+#[test]
+fn storage_versions() {
+    let version = |status: &str| named("apps.deployments", &format!(r#""spec":{{}},"status":{{{status}}}"#));
+    let server = |id: &str, encoding: &str, more: &str| {
+        format!(r#"{{"apiServerID":"{id}","encodingVersion":"{encoding}","decodableVersions":["{encoding}"]{more}}}"#)
+    };
+    let servers = |list: &[String], rest: &str| version(&format!(r#""storageVersions":[{}]{rest}"#, list.join(",")));
+    let (a, b) = (server("a", "apps/v1", ""), server("b", "apps/v2", ""));
+    let disagree = "should be nil if servers do not agree on the same encoding version, or if there is no server reporting the supported versions yet";
+    let condition = r#","conditions":[{"type":"X","status":"True","reason":"","message":""}]"#;
+    let cases: &[(&str, &[&str])] = &[
+        (&servers(&[a.clone()], r#","commonEncodingVersion":"apps/v1""#), &[]),
+        (&servers(&[a.clone(), b.clone()], ""), &[]),
+        (
+            &servers(&[a.clone()], ""),
+            &["status.commonEncodingVersion: Invalid value: null: the common encoding version is apps/v1"],
+        ),
+        (
+            &servers(&[a.clone(), b], r#","commonEncodingVersion":"apps/v1""#),
+            &[&format!(r#"status.commonEncodingVersion: Invalid value: "apps/v1": {disagree}"#)],
+        ),
+        (
+            &servers(&[a.clone()], r#","commonEncodingVersion":"apps/v2""#),
+            &[
+                r#"status.commonEncodingVersion: Invalid value: "apps/v2": the actual common encoding version is apps/v1"#,
+            ],
+        ),
+        (
+            &servers(&[server("a", "apps/", "")], r#","commonEncodingVersion":"apps/""#),
+            &[
+                r#"status.storageVersions[0].encodingVersion: Invalid value: "apps/": version part: must be non-empty"#,
+                r#"status.storageVersions[0].decodableVersions[0]: Invalid value: "apps/": version part: must be non-empty"#,
+            ],
+        ),
+        (
+            &servers(&[a], &format!(r#","commonEncodingVersion":"apps/v1"{condition}"#)),
+            &[
+                "status[0].reason: Required value: reason cannot be empty",
+                "status[0].message: Required value: message cannot be empty",
+            ],
+        ),
+    ];
+    let (group, api) = ("internal.apiserver.k8s.io", "v1alpha1");
+    for (object, expected) in cases {
+        assert_eq!(rules::created(group, api, "StorageVersion", object), *expected, "{object}");
+        let before = version("");
+        assert_eq!(rules::updated(group, api, "StorageVersion", "status", object, &before), *expected, "{object}");
+        assert!(rules::updated(group, api, "StorageVersion", "", object, &before).is_empty());
+    }
 }
 
 #[test]

@@ -192,3 +192,23 @@ fn stop_signals() {
         "{told}"
     );
 }
+
+#[test]
+fn host_names_of_their_own() {
+    let asks = |name: &str, rest: &str| {
+        rules::created("", "v1", "Pod", &pod("", &format!(r#","hostnameOverride":"{name}"{rest}"#), ""))
+    };
+    assert!(asks("a.b", r#","hostNetwork":false,"setHostnameAsFQDN":false"#).is_empty());
+    let long = asks(&"a".repeat(65), "").join("\n");
+    assert!(long.starts_with("spec.hostnameOverride: Too long: may not be more than 64 bytes"), "{long}");
+    assert!(
+        asks("A", "")[0].starts_with(r#"spec.hostnameOverride: Invalid value: "A": a lowercase RFC 1123 subdomain"#)
+    );
+    assert_eq!(
+        asks("a", r#","hostNetwork":true,"setHostnameAsFQDN":true"#),
+        [
+            "spec.hostNetwork: Forbidden: may not be true when `hostnameOverride` is set",
+            "spec.setHostnameAsFQDN: Forbidden: may not be true when `hostnameOverride` is set"
+        ]
+    );
+}

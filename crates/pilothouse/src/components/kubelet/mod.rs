@@ -49,8 +49,9 @@ pub fn run(args: KubeletArgs) -> Result<()> {
     outcome
 }
 
-async fn alone(args: KubeletArgs, config: Config, shutdown: CancellationToken) -> Result<()> {
+async fn alone(args: KubeletArgs, mut config: Config, shutdown: CancellationToken) -> Result<()> {
     let gates = args.features.gates()?;
+    config.gates = gates.clone();
     let port = args.healthz_port.unwrap_or(10248);
     if port != 0 {
         let address = SocketAddr::new(args.healthz_bind_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port);

@@ -183,6 +183,7 @@ fn names_of(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>) {
     probe::deadline(errors, &path.child("activeDeadlineSeconds"), spec.active_deadline_seconds(), 1);
     check(errors, "hostname", spec.hostname(), names::dns1123_label);
     check(errors, "subdomain", spec.subdomain(), names::dns1123_label);
+    network::hostname_override(errors, path, spec);
     scheduling::tolerations(errors, &path.child("tolerations"), spec.tolerations());
     network::host_aliases(errors, &path.child("hostAliases"), spec.host_aliases());
     check(errors, "priorityClassName", spec.priority_class_name(), names::dns1123_subdomain);

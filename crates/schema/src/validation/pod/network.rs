@@ -9,6 +9,7 @@ const POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default
 const NAMESERVERS: usize = 3;
 const SEARCHES: usize = 32;
 const SEARCH_CHARACTERS: usize = 2048;
+const HOST_NAME: usize = 64;
 
 pub(super) fn dns_policy(errors: &mut Errors, path: &Path<'_>, policy: Option<&str>) {
     required_of(errors, path, policy, &POLICIES);
@@ -66,6 +67,21 @@ pub(super) fn host_aliases(errors: &mut Errors, path: &Path<'_>, aliases: List<'
         ip(errors, &path.child("ip"), alias.ip().unwrap_or(""));
         for (i, name) in alias.hostnames().iter().enumerate() {
             problems(errors, &path.child("hostnames").index(i), name, names::dns1123_subdomain(name));
+        }
+    }
+}
+
+/// A host name of the pod's own: as long as the kernel takes it, and where nothing else says what it is.
+pub(super) fn hostname_override(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>) {
+    let Some(name) = spec.hostname_override().filter(|name| !name.is_empty()) else { return };
+    let here = path.child("hostnameOverride");
+    if name.len() > HOST_NAME {
+        errors.push(FieldError::too_long(&here, HOST_NAME));
+    }
+    problems(errors, &here, name, names::dns1123_subdomain(name));
+    for (field, set) in [("hostNetwork", spec.host_network()), ("setHostnameAsFQDN", spec.set_hostname_as_fqdn())] {
+        if set == Some(true) {
+            errors.push(FieldError::forbidden(&path.child(field), "may not be true when `hostnameOverride` is set"));
         }
     }
 }
