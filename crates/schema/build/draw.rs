@@ -42,6 +42,7 @@ pub(crate) fn definitions() -> Map<String, Value> {
         api::policy::v1 { Eviction PodDisruptionBudget }
         api::rbac::v1 { ClusterRole ClusterRoleBinding Role RoleBinding }
         api::resource::v1 { DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice }
+        api::resource::v1beta1 { DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice }
         api::scheduling::v1 { PriorityClass }
         api::storage::v1 { CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment VolumeAttributesClass }
         apiextensions_apiserver::pkg::apis::apiextensions::v1 { CustomResourceDefinition }

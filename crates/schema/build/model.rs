@@ -85,6 +85,13 @@ impl Model {
                 rename(&resource.kind, &from, &to, &mut structs);
             }
         }
+        for resource in resources {
+            if let Some(like) = &resource.like {
+                let package = package(&resource.group);
+                let (own, others) = (format!("{package}.{}.", resource.version), format!("{package}.{like}."));
+                mark(&own, &others, &mut structs);
+            }
+        }
         let structs: Vec<Struct> = structs.into_values().collect();
         for s in &structs {
             for field in &s.fields {
@@ -105,6 +112,18 @@ impl Model {
         self.structs
             .binary_search_by(|s| s.name.as_str().cmp(name))
             .unwrap_or_else(|_| panic!("there is no type {name}"))
+    }
+}
+
+/// Marks the types of one version whose fields are those of another as ruled as these.
+fn mark(own: &str, others: &str, structs: &mut BTreeMap<String, Struct>) {
+    let fields = |s: &Struct| s.fields.iter().map(|field| field.name.clone()).collect::<Vec<_>>();
+    let names: Vec<String> = structs.keys().filter(|name| name.starts_with(own)).cloned().collect();
+    for name in names {
+        let other = structs.get(&name.replacen(own, others, 1)).map(fields);
+        if let Some(s) = structs.get_mut(&name).filter(|s| other.is_some_and(|other| other == fields(s))) {
+            s.flags |= flag::ALIAS;
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Resource {
     pub(crate) columns: Vec<Column>,
     /// The version whose types it has, under the name of its own.
     pub(crate) alias_of: Option<String>,
+    /// The version whose rules its types have, where that has them with the same fields.
+    pub(crate) like: Option<String>,
     pub(crate) gate: String,
     /// Since, removed, replacement.
     pub(crate) deprecation: Option<[String; 3]>,
@@ -177,6 +179,7 @@ fn resource(line: &str, place: &str) -> Resource {
         subresources: Vec::new(),
         columns: Vec::new(),
         alias_of: None,
+        like: None,
         gate: String::new(),
         deprecation: None,
     };
@@ -194,6 +197,10 @@ fn resource(line: &str, place: &str) -> Resource {
             Some(("categories", names)) => resource.categories = list(names),
             Some(("verbs", names)) => resource.verbs = verbs(names, place),
             Some(("key", key)) => resource.key = key.to_owned(),
+            Some(("like", version)) => {
+                assert_eq!(version, "v1", "{place}: rules are known under v1");
+                resource.like = Some(version.to_owned());
+            }
             Some(("gate", name)) => resource.gate = name.to_owned(),
             Some(("deprecated", text)) => resource.deprecation = Some(deprecation(text)),
             Some(("stored", gv)) => resource.stored = group_version(gv, place),

@@ -2,14 +2,19 @@
 
 use crate::model::{Field, Model, Ty};
 use crate::rows::{code, flag};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 pub(crate) fn emit(model: &Model) -> String {
     let mut modules: BTreeMap<String, String> = BTreeMap::new();
-    // A type under the name of another version is seen as what it is.
-    for s in model.structs.iter().filter(|s| s.flags & flag::ALIAS == 0) {
+    // Versions that are ruled as others are converted before any rule sees an object of theirs.
+    let aliases = model.structs.iter().filter(|s| s.flags & flag::ALIAS != 0).map(|s| place(&s.name).0);
+    let unseen: BTreeSet<String> = aliases.collect();
+    for s in &model.structs {
         let (module, name) = place(&s.name);
+        if unseen.contains(&module) {
+            continue;
+        }
         let out = modules.entry(module).or_default();
         let mut methods = String::new();
         for field in &s.fields {

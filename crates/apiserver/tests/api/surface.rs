@@ -90,6 +90,53 @@ async fn kinds_without_a_ga_version_are_served_with_their_feature() {
 }
 
 #[tokio::test]
+async fn devices_are_served_in_the_shapes_of_their_versions() {
+    let server = Server::start_as("", "resource.k8s.io/v1beta1=true,resource.k8s.io/v1beta2=true").await;
+    let client = server.client();
+    let of = |version: &str, rest: &str| format!("/apis/resource.k8s.io/{version}/{rest}");
+    let claims = "namespaces/default/resourceclaims";
+    let claim = json!({"apiVersion": "resource.k8s.io/v1beta1", "kind": "ResourceClaim", "metadata": {"name": "c"},
+        "spec": {"devices": {"requests": [{"name": "r", "deviceClassName": "class"},
+            {"name": "f", "firstAvailable": [{"name": "x", "deviceClassName": "class"}]}]}}});
+    let made = client.post(&of("v1beta1", claims), &claim).await.ok();
+    let exact = json!({"deviceClassName": "class", "allocationMode": "ExactCount", "count": 1});
+    let mut flat = exact.clone();
+    flat["name"] = json!("r");
+    assert_eq!(made["spec"]["devices"]["requests"][0], flat, "{made}");
+    for version in ["v1", "v1beta2"] {
+        let shown = client.get(&of(version, &format!("{claims}/c"))).await.ok();
+        assert_eq!(shown["spec"]["devices"]["requests"][0], json!({"name": "r", "exactly": exact}), "{shown}");
+        assert_eq!(shown["spec"]["devices"]["requests"][1]["exactly"], Value::Null);
+    }
+    let refused = client
+        .post(
+            &of("v1beta1", claims),
+            &json!({"metadata": {"name": "d"}, "spec": {"devices": {"requests":
+        [{"name": "r", "deviceClassName": "no class"}]}}}),
+        )
+        .await
+        .refused(422);
+    let why = "spec.devices.requests[0].exactly.deviceClassName: Invalid value";
+    assert!(refused["message"].as_str().is_some_and(|m| m.contains(why)), "{refused}");
+    let slice = json!({"metadata": {"name": "s"}, "spec": {"driver": "d.example.com", "allNodes": true,
+        "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1},
+        "devices": [{"name": "gpu", "basic": {"attributes": {"model": {"string": "m"}}}}]}});
+    let made = client.post(&of("v1beta1", "resourceslices"), &slice).await.ok();
+    assert_eq!(made["spec"]["devices"][0]["basic"]["attributes"]["model"]["string"], "m", "{made}");
+    let shown = client.get(&of("v1", "resourceslices/s")).await.ok();
+    assert_eq!(
+        shown["spec"]["devices"][0],
+        json!({"name": "gpu", "attributes": {"model": {"string": "m"}}}),
+        "{shown}"
+    );
+    let protobuf = [("accept", "application/vnd.kubernetes.protobuf")];
+    let raw = client.raw(Method::GET, &of("v1beta1", "resourceslices/s"), &protobuf, "").await;
+    let ty = schema::types::of_kind("resource.k8s.io", "v1beta1", "ResourceSlice").expect("a type");
+    let decoded = schema::protobuf::decode(ty, &raw.bytes).expect("decoded").object;
+    assert_eq!(decoded.str_at(&["spec", "driver"]), "d.example.com");
+}
+
+#[tokio::test]
 async fn what_is_turned_off_is_not_there() {
     let usual = Server::start().await;
     assert_eq!(usual.client().get("/apis/networking.k8s.io/v1beta1/ipaddresses").await.code, 404);

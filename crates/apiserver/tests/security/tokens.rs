@@ -105,7 +105,7 @@ async fn the_use_of_a_token_in_a_secret_is_noted() {
     let (used, since): (jiff::civil::Date, jiff::civil::Date) =
         (used.parse().expect("a day"), since.as_str().unwrap_or_default().parse().expect("a day"));
     // Midnight may have passed between.
-    assert!(used == since || Ok(used) == since.tomorrow(), "{used} {since}");
+    assert!(used == since || since.tomorrow().is_ok_and(|next| used == next), "{used} {since}");
     let version = noted["metadata"]["resourceVersion"].clone();
     tokens.authenticate(&token, &own).await.expect("good");
     let again = admin.get("/api/v1/namespaces/default/secrets/old-token").await.expect(200);

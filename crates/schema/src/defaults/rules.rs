@@ -199,6 +199,7 @@ pub(super) const COMPUTED: Computed = &[
     ("api.rbac.v1.Subject", subject),
     ("api.resource.v1.DeviceSubRequest", device_request),
     ("api.resource.v1.ExactDeviceRequest", device_request),
+    ("api.resource.v1beta1.DeviceRequest", flat_device_request),
     ("api.storage.v1.CSIDriverSpec", csi_driver),
     ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition", definition),
     ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec", definition_spec),
@@ -412,6 +413,13 @@ fn device_request(map: &mut Map) {
     }
     if str_of(map, "allocationMode") == "ExactCount" {
         set_number(map, "count", 1);
+    }
+}
+
+/// A request that names a class is one for exact devices.
+fn flat_device_request(map: &mut Map) {
+    if !str_of(map, "deviceClassName").is_empty() {
+        device_request(map);
     }
 }
 

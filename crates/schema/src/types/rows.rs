@@ -47,6 +47,6 @@ pub mod flag {
     pub const ATOMIC: u16 = 2;
     /// Of a struct: fields that are not declared are kept (custom resources).
     pub const OPEN: u16 = 4;
-    /// Of a struct: it is that of a GA version under the name of another version of its group.
+    /// Of a struct: the rules of the type of its name in the GA version of its group are its own, too.
     pub const ALIAS: u16 = 8;
 }

@@ -1,6 +1,7 @@
 //! Kinds that are served in two versions but stored in one: how trees go from one to the other, without loss.
 
 mod autoscaling;
+mod devices;
 mod event;
 
 use schema::{Map, Resource};
@@ -24,6 +25,9 @@ pub fn of(row: &Resource) -> Option<&'static Conversion> {
     match (row.group.as_ref(), row.version.as_ref(), row.kind.as_ref()) {
         ("events.k8s.io", "v1", "Event") => Some(&event::CONVERSION),
         ("autoscaling", "v1", "HorizontalPodAutoscaler") => Some(&autoscaling::CONVERSION),
+        ("resource.k8s.io", "v1beta1", "ResourceClaim") => Some(&devices::CLAIM),
+        ("resource.k8s.io", "v1beta1", "ResourceClaimTemplate") => Some(&devices::TEMPLATE),
+        ("resource.k8s.io", "v1beta1", "ResourceSlice") => Some(&devices::SLICE),
         _ => Some(&SAME_SHAPE),
     }
 }
