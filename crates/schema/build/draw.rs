@@ -26,6 +26,8 @@ pub(crate) fn definitions() -> Map<String, Value> {
         api::autoscaling::v2 { HorizontalPodAutoscaler }
         api::batch::v1 { CronJob Job }
         api::certificates::v1 { CertificateSigningRequest }
+        api::certificates::v1alpha1 { ClusterTrustBundle }
+        api::certificates::v1beta1 { ClusterTrustBundle }
         api::apiserverinternal::v1alpha1 { StorageVersion }
         api::coordination::v1 { Lease }
         api::coordination::v1alpha2 { LeaseCandidate }

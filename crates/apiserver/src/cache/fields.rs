@@ -124,6 +124,7 @@ const TABLE: &[Row] = &[
     ("", "Event", "type", "type", "", "", false),
     ("batch", "Job", "status.successful", "status.succeeded", "", "0", false),
     ("certificates.k8s.io", "CertificateSigningRequest", "spec.signerName", "spec.signerName", "", "", false),
+    ("certificates.k8s.io", "ClusterTrustBundle", "spec.signerName", "spec.signerName", "", "", false),
     ("resource.k8s.io", "ResourceSlice", "spec.nodeName", "spec.nodeName", "", "", true),
     ("resource.k8s.io", "ResourceSlice", "spec.driver", "spec.driver", "", "", false),
 ];

@@ -119,7 +119,7 @@ pub fn name_rule(row: &Resource) -> NameRule {
         ("internal.apiserver.k8s.io", "StorageVersion") => NameRule::GroupResource,
         // What else their names must be depends on the object, and is for its own rules to say.
         ("", "Event") | ("apiregistration.k8s.io", "APIService") => NameRule::Segment,
-        ("certificates.k8s.io", "CertificateSigningRequest") => NameRule::Segment,
+        ("certificates.k8s.io", "CertificateSigningRequest" | "ClusterTrustBundle") => NameRule::Segment,
         ("rbac.authorization.k8s.io", _) => NameRule::Segment,
         _ => NameRule::Subdomain,
     }

@@ -13,6 +13,7 @@ mod pods;
 mod secrets;
 mod signing;
 mod table;
+mod trust;
 pub mod validation;
 mod volumes;
 

@@ -1,7 +1,8 @@
 //! Which kind has which strategy. Most differ from the standard one in data alone: a row of [`RULES`].
 
 use super::{
-    GarbageCollection, Rules, Strategy, daemon_sets, devices, extensions, jobs, kinds, pods, secrets, signing, volumes,
+    GarbageCollection, Rules, Strategy, daemon_sets, devices, extensions, jobs, kinds, pods, secrets, signing, trust,
+    volumes,
 };
 use crate::surface::Surface;
 use schema::Resource;
@@ -26,6 +27,7 @@ const RULES: &[(&str, &str, Rules)] = &[
     ("apiextensions.k8s.io", "", CONDITIONAL),
     ("apiregistration.k8s.io", "", CONDITIONAL),
     ("batch", "Job", ORPHANING),
+    ("certificates.k8s.io", "ClusterTrustBundle", CONDITIONAL),
     ("coordination.k8s.io", "Lease", Rules { unconditional_update: false, ..PUT_CREATES }),
     ("coordination.k8s.io", "LeaseCandidate", Rules { unconditional_update: false, ..PUT_CREATES }),
     ("internal.apiserver.k8s.io", "StorageVersion", CONDITIONAL),
@@ -63,6 +65,7 @@ pub fn of(row: &Resource, surface: &Surface) -> Arc<dyn Strategy> {
         ("apps", "DaemonSet") => Arc::new(daemon_sets::DaemonSets),
         ("apps", "Deployment") => Arc::new(kinds::Deployments),
         ("certificates.k8s.io", "CertificateSigningRequest") => Arc::new(signing::SigningRequests),
+        ("certificates.k8s.io", "ClusterTrustBundle") => Arc::new(trust::Bundles(rules)),
         ("discovery.k8s.io", "EndpointSlice") => Arc::new(kinds::EndpointSlices(rules)),
         ("resource.k8s.io", "ResourceClaim") => Arc::new(devices::Claims),
         ("resource.k8s.io", "ResourceSlice") => Arc::new(devices::Slices),

@@ -52,11 +52,12 @@ async fn a_beta_version_is_served_when_it_is_asked_for() {
 
 #[tokio::test]
 async fn kinds_without_a_ga_version_are_served_with_their_feature() {
-    let runtime =
-        "coordination.k8s.io/v1beta1=true,coordination.k8s.io/v1alpha2=true,internal.apiserver.k8s.io/v1alpha1=true";
+    let runtime = "coordination.k8s.io/v1beta1=true,coordination.k8s.io/v1alpha2=true,internal.apiserver.k8s.io/v1alpha1=true,certificates.k8s.io/v1alpha1=true";
     let silent = Server::start_as("", runtime).await;
     assert_eq!(silent.client().get("/apis/coordination.k8s.io/v1beta1/leasecandidates").await.code, 404);
-    let server = Server::start_as("CoordinatedLeaderElection=true,StorageVersionAPI=true", runtime).await;
+    let server =
+        Server::start_as("CoordinatedLeaderElection=true,StorageVersionAPI=true,ClusterTrustBundle=true", runtime)
+            .await;
     let client = server.client();
     let of = |version: &str| format!("/apis/coordination.k8s.io/{version}/namespaces/default/leasecandidates");
     let candidate = json!({"apiVersion": "coordination.k8s.io/v1alpha2", "kind": "LeaseCandidate",
@@ -71,6 +72,12 @@ async fn kinds_without_a_ga_version_are_served_with_their_feature() {
     assert_eq!(beta.ok()["spec"], made["spec"]);
     let named = json!({"metadata": {"name": "no/key"}, "spec": candidate["spec"]});
     client.post(&of("v1beta1"), &named).await.refused(422);
+    let bundles = "/apis/certificates.k8s.io/v1alpha1/clustertrustbundles";
+    let empty = json!({"metadata": {"name": "x.io:s:a"}, "spec": {"signerName": "x.io/s", "trustBundle": "none"}});
+    let refused = client.post(bundles, &empty).await.refused(422);
+    let why = "at least one trust anchor must be provided";
+    assert!(refused["message"].as_str().is_some_and(|m| m.contains(why)), "{refused}");
+    client.get(&format!("{bundles}?fieldSelector=spec.signerName%3Dx.io/s")).await.ok();
     let versions = "/apis/internal.apiserver.k8s.io/v1alpha1/storageversions";
     let version = json!({"metadata": {"name": "apps.deployments"}, "spec": {}});
     client.post(versions, &version).await.ok();

@@ -67,7 +67,7 @@ impl Settings {
             pod_cidr: self.args.pod_cidr,
             service_cidr: self.args.service_cidr,
             args: self.node.clone()?,
-            gates: self.args.surface.features.checked(),
+            gates: self.args.surface.gates(),
         })
     }
 }

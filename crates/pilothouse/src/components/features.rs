@@ -41,11 +41,6 @@ impl FeatureArgs {
         Ok(gates)
     }
 
-    /// The same where they were looked at before, and what is to be told of them was told.
-    pub fn checked(&self) -> Gates {
-        self.read().map(|(gates, _)| gates).unwrap_or_default()
-    }
-
     fn read(&self) -> Result<(Gates, Vec<String>)> {
         let mut asked = Asked::default();
         self.feature_gates.iter().cloned().for_each(|other| asked.extend(other));
@@ -70,6 +65,11 @@ impl SurfaceArgs {
     /// What upstream refuses.
     pub fn surface(&self) -> Result<Surface> {
         Ok(Surface { runtime: self.runtime()?, gates: self.features.gates()?, ..Surface::default() })
+    }
+
+    /// The gates alone, once [`SurfaceArgs::check`] has found nothing wrong with them.
+    pub fn gates(&self) -> Gates {
+        self.features.read().map(|(gates, _)| gates).unwrap_or_default()
     }
 
     /// Whether it can be used, before anything is begun.

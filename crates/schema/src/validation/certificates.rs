@@ -1,6 +1,6 @@
 //! certificates.k8s.io: signing requests. What needs a parser of keys and certificates is the API server's to check.
 
-use super::fields::{Errors, problems, required, same, supported_of};
+use super::fields::{Errors, immutable, problems, required, same, supported_of};
 use crate::tree::{Map, Value};
 use crate::view::List;
 use crate::view::certificates_v1::{
@@ -17,6 +17,7 @@ const LEGACY: &str = "kubernetes.io/legacy-unknown";
 const LEAST_SECONDS: i64 = 600;
 const MAX_DOMAIN: usize = 253;
 const MAX_SIGNER: usize = 571;
+const MAX_BUNDLE: usize = 1 << 20;
 const USAGES: [&str; 23] = [
     "any",
     "cert sign",
@@ -216,5 +217,36 @@ pub(super) fn update(subresource: &str, new: &Map, old: &Map) -> Errors {
             errors.push(FieldError::forbidden(&path, "updates may not modify existing certificate content"));
         }
     }
+    errors
+}
+
+/// A bundle of a signer begins with the signer's name. What it holds is for who can read certificates to check.
+pub(super) fn bundle(object: &Map) -> Errors {
+    let mut errors = Errors::new();
+    let (name, signer) = (object.str_at(&["metadata", "name"]), object.str_at(&["spec", "signerName"]));
+    let metadata = Path::root("metadata");
+    let path = metadata.child("name");
+    let prefix = format!("{}:", signer.replace('/', ":"));
+    let bad = if signer.is_empty() && name.contains(':') {
+        vec!["ClusterTrustBundle without signer name must not have \":\" in its name".to_owned()]
+    } else if !signer.is_empty() && !name.starts_with(&prefix) {
+        vec![format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}")]
+    } else {
+        names::dns1123_subdomain(if signer.is_empty() { name } else { name.strip_prefix(&prefix).unwrap_or(name) })
+    };
+    problems(&mut errors, &path, name, bad);
+    if !signer.is_empty() {
+        signer_name(&mut errors, &SPEC.child("signerName"), signer);
+    }
+    if object.str_at(&["spec", "trustBundle"]).len() > MAX_BUNDLE {
+        errors.push(FieldError::too_long(&SPEC.child("trustBundle"), MAX_BUNDLE));
+    }
+    errors
+}
+
+pub(super) fn bundle_update(_: &str, new: &Map, old: &Map) -> Errors {
+    let mut errors = bundle(new);
+    let signer = ["spec", "signerName"];
+    immutable(&mut errors, &SPEC.child("signerName"), new.at(&signer), old.at(&signer));
     errors
 }

@@ -111,6 +111,7 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("batch", "CronJob") => rules!(batch::cron_job, batch::cron_job_update, batch::cron_job_warnings),
         ("batch", "Job") => rules!(batch::job, batch::job_update, batch::warnings),
         ("certificates.k8s.io", "CertificateSigningRequest") => rules!(certificates::create, certificates::update),
+        ("certificates.k8s.io", "ClusterTrustBundle") => rules!(certificates::bundle, certificates::bundle_update),
         ("coordination.k8s.io", "Lease") => rules!(cluster::lease),
         ("coordination.k8s.io", "LeaseCandidate") => rules!(leader::candidate, leader::candidate_update),
         ("discovery.k8s.io", "EndpointSlice") => {

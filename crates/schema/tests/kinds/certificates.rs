@@ -1,4 +1,4 @@
-use crate::{check_created, check_updated, named};
+use crate::{check_created, check_updated, named, rules};
 
 const GROUP: &str = "certificates.k8s.io";
 const KIND: &str = "CertificateSigningRequest";
@@ -130,4 +130,31 @@ fn decisions() {
             &[r#"status.conditions: Forbidden: updates may not modify a condition of type "Approved""#],
         )],
     );
+}
+
+#[test]
+fn bundles_are_named_after_their_signers() {
+    let bundle =
+        |name: &str, signer: &str| named(name, &format!(r#""spec":{{"signerName":"{signer}","trustBundle":"-"}}"#));
+    let of = |name: &str, signer: &str| {
+        rules::created("certificates.k8s.io", "v1beta1", "ClusterTrustBundle", &bundle(name, signer))
+    };
+    assert!(of("a.b", "").is_empty() && of("example.com:s:a.b", "example.com/s").is_empty());
+    assert_eq!(
+        of("a:b", ""),
+        [
+            r#"metadata.name: Invalid value: "a:b": ClusterTrustBundle without signer name must not have ":" in its name"#
+        ]
+    );
+    assert_eq!(
+        of("a", "example.com/s"),
+        [
+            r#"metadata.name: Invalid value: "a": ClusterTrustBundle for signerName example.com/s must be named with prefix example.com:s:"#
+        ]
+    );
+    assert!(of("example.com:s:A", "example.com/s")[0].contains("a lowercase RFC 1123 subdomain"));
+    assert!(of("s:a", "s")[0].contains("must be a fully qualified domain and path"));
+    let (old, new) = (bundle("a", ""), bundle("a", "x.y/z"));
+    let told = rules::updated("certificates.k8s.io", "v1beta1", "ClusterTrustBundle", "", &new, &old);
+    assert_eq!(told.last().map(String::as_str), Some(r#"spec.signerName: Invalid value: "x.y/z": field is immutable"#));
 }

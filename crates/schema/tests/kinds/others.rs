@@ -253,10 +253,10 @@ fn storage_versions() {
     let disagree = "should be nil if servers do not agree on the same encoding version, or if there is no server reporting the supported versions yet";
     let condition = r#","conditions":[{"type":"X","status":"True","reason":"","message":""}]"#;
     let cases: &[(&str, &[&str])] = &[
-        (&servers(&[a.clone()], r#","commonEncodingVersion":"apps/v1""#), &[]),
+        (&servers(std::slice::from_ref(&a), r#","commonEncodingVersion":"apps/v1""#), &[]),
         (&servers(&[a.clone(), b.clone()], ""), &[]),
         (
-            &servers(&[a.clone()], ""),
+            &servers(std::slice::from_ref(&a), ""),
             &["status.commonEncodingVersion: Invalid value: null: the common encoding version is apps/v1"],
         ),
         (
@@ -264,7 +264,7 @@ fn storage_versions() {
             &[&format!(r#"status.commonEncodingVersion: Invalid value: "apps/v1": {disagree}"#)],
         ),
         (
-            &servers(&[a.clone()], r#","commonEncodingVersion":"apps/v2""#),
+            &servers(std::slice::from_ref(&a), r#","commonEncodingVersion":"apps/v2""#),
             &[
                 r#"status.commonEncodingVersion: Invalid value: "apps/v2": the actual common encoding version is apps/v1"#,
             ],
