@@ -7,19 +7,19 @@ use schema::{Map, Value};
 pub(super) static CLAIM: Conversion = Conversion {
     to_stored: |object| each(object, &["spec", "devices", "requests"], nest),
     from_stored: |object| each(object, &["spec", "devices", "requests"], flatten),
-    labels: &[],
+    labels: None,
 };
 
 pub(super) static TEMPLATE: Conversion = Conversion {
     to_stored: |object| each(object, &["spec", "spec", "devices", "requests"], nest),
     from_stored: |object| each(object, &["spec", "spec", "devices", "requests"], flatten),
-    labels: &[],
+    labels: None,
 };
 
 pub(super) static SLICE: Conversion = Conversion {
     to_stored: |object| each(object, &["spec", "devices"], |device| unpack(device, "basic")),
     from_stored: |object| each(object, &["spec", "devices"], |device| pack(device, "basic", &["name"])),
-    labels: &[],
+    labels: None,
 };
 
 /// What of a request v1 has below `exactly` stays here.
