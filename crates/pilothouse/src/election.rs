@@ -217,8 +217,8 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_lease_is_taken_only_when_it_was_seen_unchanged_for_its_time() {
+    #[test]
+    fn a_lease_is_taken_only_when_it_was_seen_unchanged_for_its_time() {
         let election = Election::new("kube-system", "x", "me");
         let mut observed = Observed::default();
         let clock = Timestamp::UNIX_EPOCH;

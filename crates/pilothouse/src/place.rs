@@ -3,6 +3,7 @@
 //! The default cluster keeps upstream's places, because CSI drivers and log shippers mount them;
 //! a cluster in another data directory has all of them below it.
 
+use crate::cluster::machine::Machine;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,8 @@ pub struct Place {
     pub node_lock: PathBuf,
     /// Whether this is the machine's default cluster.
     pub default: bool,
+    /// The machine's clusters, of which this is one.
+    pub machine: Machine,
 }
 
 impl Place {
@@ -64,6 +67,7 @@ impl Place {
             cri_socket,
             data_dir,
             default,
+            machine: Machine::default(),
         })
     }
 

@@ -61,10 +61,10 @@ pub fn run(mut args: AgentArgs) -> Result<()> {
     let create = |directory: &std::path::Path| {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))
     };
-    super::claim::Claim::check(&place, args.place.name.as_deref())?;
+    super::claim::Claim::check(&place, args.place.name.as_deref(), &[])?;
     create(&place.data_dir)?;
     let _lock = lock::take(&place.node_lock)?;
-    args.place.name = Some(super::claim::Claim::take(&place, args.place.name.as_deref())?.name);
+    args.place.name = Some(super::claim::Claim::take(&place, args.place.name.as_deref(), &[])?.name);
     create(&place.run)?;
     create(&files.kept.dir)?;
     let name = match &args.node.node_name {

@@ -2,6 +2,8 @@
 //!
 //! Without it, `reset` would remove whatever directory it is pointed at, and a wrong `--name` would end another cluster.
 
+use super::machine::Holding;
+use crate::cli::Cidr;
 use crate::place::Place;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -22,7 +24,8 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// A cluster's claim to a data directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// Empty while only an API server ran here, which needs none.
+    /// Empty while only an API server ran here, which needs none, and where another cluster has the name by now: nothing but
+    /// the directory is this cluster's then.
     pub name: String,
     /// The machine's shared places (`/var/log/pods`, …) that held something before: they stay when the cluster goes.
     #[serde(default)]
@@ -42,21 +45,26 @@ impl Claim {
         }
     }
 
-    /// The cluster that a command is about; `None` where there is none. `name` is what the person said.
+    /// The cluster that a command is about, to be stopped or removed; `None` where there is none. `name` is what the person
+    /// said.
     ///
     /// # Errors
     /// A directory that holds something else, or a cluster of another name.
     pub fn of(place: &Place, name: Option<&str>) -> Result<Option<Self>> {
         let directory = place.data_dir.display();
         match Self::read(&place.data_dir)? {
-            Some(claim) if claim.name.is_empty() => {
-                Ok(Some(Claim { name: name.unwrap_or(DEFAULT_NAME).to_owned(), ..claim }))
+            Some(claim) if claim.name.is_empty() => Ok(Some(claim)),
+            Some(claim) => {
+                let claim = claim.answers_to(place, name)?;
+                let holder = place.machine.holder(&claim.name)?.map(|holding| holding.data_dir);
+                let taken = holder.is_some_and(|other| other != place.data_dir && lives(&other, &claim.name));
+                Ok(Some(if taken { Claim { name: String::new(), ..claim } } else { claim }))
             }
-            Some(claim) => claim.answers_to(place, name).map(Some),
             None if is_empty(&place.data_dir, &[])? => {
-                // The directory was removed by hand; what runs and is mounted is still there, and tells that it is ours.
+                // The directory was removed by hand; what runs and is mounted is still there, and was this directory's.
                 let name = name.unwrap_or(DEFAULT_NAME);
-                Ok(is_ours(name).then(|| Claim { name: name.to_owned(), found: shared(place) }))
+                let held = place.machine.holder(name)?.is_some_and(|holding| holding.data_dir == place.data_dir);
+                Ok((held && is_ours(name)).then(|| Claim { name: name.to_owned(), found: shared(place) }))
             }
             None => bail!("{directory} holds no cluster of Pilothouse, but other things: nothing was touched"),
         }
@@ -66,7 +74,7 @@ impl Claim {
     ///
     /// # Errors
     /// As [`Self::take`].
-    pub fn check(place: &Place, name: Option<&str>) -> Result<()> {
+    pub fn check(place: &Place, name: Option<&str>, networks: &[Cidr]) -> Result<()> {
         let present = Self::read(&place.data_dir)?;
         if place.default && present.is_none() {
             for sign in [place.kubelet.join("pods"), place.kubelet.join("config.yaml")] {
@@ -81,18 +89,22 @@ impl Claim {
         }
         let unnamed = present.as_ref().is_none_or(|claim| claim.name.is_empty());
         let name = if unnamed { name.or(Some(DEFAULT_NAME)) } else { name };
-        Self::wanted(present, place, name).map(drop)
+        let claim = Self::wanted(present, place, name)?;
+        place.machine.check(&claim.name, &Holding::here(&place.data_dir, networks), lives)
     }
 
     /// The claim of a cluster's start on this machine, made if the directory is new. The directory is locked by the caller.
+    /// `networks` are what the machine's routes and rules will be for.
     ///
     /// # Errors
-    /// A directory that holds something else or a cluster of another name, a name whose cgroup is somebody else's, and for
-    /// the default directory another kubelet on the machine.
-    pub fn take(place: &Place, name: Option<&str>) -> Result<Self> {
-        Self::check(place, name)?;
-        let claim = Self::take_for(place, name)?;
-        if claim.name.is_empty() { Self::take_for(place, Some(DEFAULT_NAME)) } else { Ok(claim) }
+    /// A directory that holds something else or a cluster of another name, a name or a network that another cluster on the
+    /// machine has, a name whose cgroup is somebody else's, and for the default directory another kubelet on the machine.
+    pub fn take(place: &Place, name: Option<&str>, networks: &[Cidr]) -> Result<Self> {
+        Self::check(place, name, networks)?;
+        let claim = Self::write_wanted(place, name)?;
+        let claim = if claim.name.is_empty() { Self::write_wanted(place, Some(DEFAULT_NAME))? } else { claim };
+        place.machine.hold(&claim.name, &Holding::here(&place.data_dir, networks))?;
+        Ok(claim)
     }
 
     /// The same for a component that runs alone; an API server has no name to claim.
@@ -100,6 +112,17 @@ impl Claim {
     /// # Errors
     /// As [`Self::take`], but for the other kubelet: this may be it.
     pub fn take_for(place: &Place, name: Option<&str>) -> Result<Self> {
+        if let Some(name) = name {
+            let holding = Holding::here(&place.data_dir, &[]);
+            place.machine.check(name, &holding, lives)?;
+            let claim = Self::write_wanted(place, Some(name))?;
+            place.machine.hold(name, &holding)?;
+            return Ok(claim);
+        }
+        Self::write_wanted(place, None)
+    }
+
+    fn write_wanted(place: &Place, name: Option<&str>) -> Result<Self> {
         let present = Self::read(&place.data_dir)?;
         let claim = Self::wanted(present.clone(), place, name)?;
         if present.as_ref() != Some(&claim) {
@@ -172,6 +195,11 @@ impl Claim {
     }
 }
 
+/// Whether a directory is that of a cluster of a name.
+fn lives(data_dir: &Path, name: &str) -> bool {
+    Claim::read(data_dir).is_ok_and(|claim| claim.is_some_and(|claim| claim.name == name))
+}
+
 /// Whether a directory is absent or has nothing but what is `given`.
 fn is_empty(directory: &Path, given: &[&str]) -> Result<bool> {
     let entries = match fs::read_dir(directory) {
@@ -215,40 +243,45 @@ fn is_ours(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::machine::Machine;
     use super::*;
 
+    /// A data directory on a machine of its own.
     fn place() -> (tempfile::TempDir, Place) {
         let directory = tempfile::tempdir().expect("a directory");
-        let place = Place::new(directory.path()).expect("a place");
-        (directory, place)
+        let data_dir = directory.path().join("data");
+        fs::create_dir(&data_dir).expect("made");
+        let place = Place::new(&data_dir).expect("a place");
+        let machine = Machine(directory.path().join("clusters"));
+        (directory, Place { machine, ..place })
     }
 
     #[test]
     fn a_claim_is_made_once_and_names_the_cluster() {
         let (_directory, place) = place();
         assert_eq!(Claim::of(&place, Some("no-such-cluster")).expect("readable"), None);
-        let made = Claim::take(&place, Some("dev-of-a-test")).expect("claimed");
-        assert_eq!(Claim::take(&place, None).expect("the same"), made);
+        let made = Claim::take(&place, Some("dev-of-a-test"), &[]).expect("claimed");
+        assert_eq!(Claim::take(&place, None, &[]).expect("the same"), made);
         assert_eq!(Claim::of(&place, None).expect("readable"), Some(made));
-        for refused in [Claim::of(&place, Some("other")).err(), Claim::take(&place, Some("other")).err()] {
+        for refused in [Claim::of(&place, Some("other")).err(), Claim::take(&place, Some("other"), &[]).err()] {
             assert!(refused.expect("refused").to_string().contains("is the cluster \"dev-of-a-test\", not \"other\""));
         }
     }
 
     #[test]
     fn what_is_no_clusters_is_left_alone() {
-        let (directory, place) = place();
-        fs::write(directory.path().join("precious"), "x").expect("written");
+        let (_directory, place) = place();
+        fs::write(place.data_dir.join("precious"), "x").expect("written");
         assert!(Claim::of(&place, None).expect_err("refused").to_string().contains("holds no cluster"));
-        assert!(Claim::take(&place, None).expect_err("refused").to_string().contains("choose another --data-dir"));
-        assert!(directory.path().join("precious").exists());
+        assert!(Claim::take(&place, None, &[]).expect_err("refused").to_string().contains("choose another --data-dir"));
+        assert!(place.data_dir.join("precious").exists());
     }
 
     #[test]
     fn a_claim_that_was_cut_short_is_made_anew() {
-        let (directory, place) = place();
-        fs::write(directory.path().join(UNFINISHED), "{").expect("written");
-        let made = Claim::take(&place, Some("dev-of-a-test")).expect("claimed");
+        let (_directory, place) = place();
+        fs::write(place.data_dir.join(UNFINISHED), "{").expect("written");
+        let made = Claim::take(&place, Some("dev-of-a-test"), &[]).expect("claimed");
         assert_eq!(Claim::of(&place, None).expect("readable"), Some(made));
     }
 
@@ -259,39 +292,69 @@ mod tests {
         fs::create_dir(place.data_dir.join("store")).expect("made");
         let named = Claim::take_for(&place, Some("dev-of-a-test")).expect("named");
         assert_eq!(Claim::take_for(&place, None).expect("any name will do"), named);
-        assert_eq!(Claim::take(&place, None).expect("the name it has"), named);
+        assert_eq!(Claim::take(&place, None, &[]).expect("the name it has"), named);
         assert!(Claim::take_for(&place, Some("other")).is_err());
     }
 
     #[test]
     fn a_restored_store_can_be_started_but_not_removed() {
-        let (directory, place) = place();
-        fs::create_dir(directory.path().join("store")).expect("made");
+        let (_directory, place) = place();
+        fs::create_dir(place.data_dir.join("store")).expect("made");
         assert!(Claim::of(&place, None).is_err());
-        Claim::take(&place, Some("dev-of-a-test")).expect("claimed");
+        Claim::take(&place, Some("dev-of-a-test"), &[]).expect("claimed");
     }
 
     #[test]
     fn a_new_file_system_is_empty() {
-        let (directory, place) = place();
-        fs::create_dir(directory.path().join("lost+found")).expect("made");
-        Claim::take(&place, Some("dev-of-a-test")).expect("claimed");
+        let (_directory, place) = place();
+        fs::create_dir(place.data_dir.join("lost+found")).expect("made");
+        Claim::take(&place, Some("dev-of-a-test"), &[]).expect("claimed");
     }
 
     #[test]
     fn a_damaged_claim_is_told() {
-        let (directory, place) = place();
-        fs::write(directory.path().join(FILE), "{").expect("written");
-        assert!(format!("{:#}", Claim::take(&place, None).expect_err("refused")).contains("cluster.json is damaged"));
+        let (_directory, place) = place();
+        fs::write(place.data_dir.join(FILE), "{").expect("written");
+        assert!(
+            format!("{:#}", Claim::take(&place, None, &[]).expect_err("refused")).contains("cluster.json is damaged")
+        );
     }
 
     #[test]
     fn removing_takes_the_claim_last() {
+        let (_directory, place) = place();
+        Claim::take(&place, Some("dev-of-a-test"), &[]).expect("claimed");
+        fs::create_dir_all(place.data_dir.join("store/log")).expect("made");
+        Claim::remove_directory(&place.data_dir).expect("removed");
+        assert!(!place.data_dir.exists());
+        Claim::remove_directory(&place.data_dir).expect("gone is fine");
+    }
+
+    #[test]
+    fn another_clusters_name_is_never_ended() {
         let (directory, place) = place();
-        Claim::take(&place, Some("dev-of-a-test")).expect("claimed");
-        fs::create_dir_all(directory.path().join("store/log")).expect("made");
-        Claim::remove_directory(directory.path()).expect("removed");
-        assert!(!directory.path().exists());
-        Claim::remove_directory(directory.path()).expect("gone is fine");
+        Claim::take(&place, Some("dev-of-a-test"), &[]).expect("claimed");
+        let beside = |name: &str| {
+            let data_dir = directory.path().join(name);
+            let place = Place { machine: place.machine.clone(), ..Place::new(&data_dir).expect("a place") };
+            (data_dir, place)
+        };
+        let (data_dir, second) = beside("second");
+        assert_eq!(
+            Claim::of(&second, Some("dev-of-a-test")).expect("readable"),
+            None,
+            "a mistyped directory is no cluster"
+        );
+        fs::create_dir(&data_dir).expect("made");
+        let refused = Claim::take(&second, Some("dev-of-a-test"), &[]).expect_err("refused").to_string();
+        assert!(refused.contains("choose another --name"), "{refused}");
+        // One that had the name before this machine knew, or an API server's.
+        let claim = Claim { name: "dev-of-a-test".into(), found: Vec::new() };
+        claim.write(&data_dir).expect("written");
+        assert_eq!(Claim::of(&second, None).expect("readable").expect("there").name, "");
+        let (data_dir, third) = beside("third");
+        fs::create_dir(&data_dir).expect("made");
+        Claim::take_for(&third, None).expect("claimed");
+        assert_eq!(Claim::of(&third, None).expect("readable").expect("there").name, "");
     }
 }

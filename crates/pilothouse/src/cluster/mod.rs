@@ -7,6 +7,7 @@ pub mod claim;
 pub mod control_plane;
 mod identity;
 pub mod join;
+pub mod machine;
 pub mod node;
 pub mod peers;
 mod ready;
@@ -120,7 +121,9 @@ fn start(mut args: PlaneArgs, node: Option<NodeArgs>, advertise: Option<IpAddr>,
 
 /// Takes the data directory and the port, or leaves nothing behind.
 fn begin(args: &mut PlaneArgs, node: Option<&NodeArgs>, place: &Place) -> Result<(Vec<lock::Lock>, TcpListener)> {
-    Claim::check(place, args.place.name.as_deref())?;
+    let networks = [args.pod_cidr, args.service_cidr];
+    let networks = if node.is_some() { &networks[..] } else { &[] };
+    Claim::check(place, args.place.name.as_deref(), networks)?;
     let fresh = !place.data_dir.exists();
     place.make()?;
     let mut locks = vec![lock::take(&place.lock)?];
@@ -135,7 +138,8 @@ fn begin(args: &mut PlaneArgs, node: Option<&NodeArgs>, place: &Place) -> Result
         }
         None => Ok(listener),
     });
-    let claimed = listening.and_then(|listener| Ok((listener, Claim::take(place, args.place.name.as_deref())?)));
+    let claimed =
+        listening.and_then(|listener| Ok((listener, Claim::take(place, args.place.name.as_deref(), networks)?)));
     match claimed {
         Ok((listener, claim)) => {
             args.place.name = Some(claim.name);

@@ -65,13 +65,17 @@ pub fn down(args: &PlaceArgs) -> Result<()> {
         return Ok(());
     };
     let _locks = stop_processes(&place)?;
+    if claim.name.is_empty() {
+        say(&format!("Stopped; {} has no pods on this machine. The data is kept.", place.data_dir.display()));
+        return Ok(());
+    }
     let runtime = Runtime { name: claim.name, place };
     let stopped = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
         .block_on(stop_pods(&runtime))
         .context("not all pods could be stopped")?;
-    say(&format!("Stopped {stopped} pods; the data is kept. `pilothouse up` starts them again."));
+    say(&format!("Stopped {stopped} pods; the data is kept. The command that ran the cluster starts them again."));
     Ok(())
 }
 
@@ -130,9 +134,13 @@ pub fn reset(args: &PlaceArgs) -> Result<()> {
             left.push(format!("{what}: {e:#}"));
         }
     };
-    let runtime = Runtime { name: name.clone(), place: place.clone() };
-    attempt("containers", runtime::reset(&runtime_config(&runtime)).map_err(Into::into));
-    attempt("service rules", proxy::kernel::reset(&name).map_err(Into::into));
+    // Without a name, nothing on the machine but the directories is this cluster's.
+    let named = !name.is_empty();
+    if named {
+        let runtime = Runtime { name: name.clone(), place: place.clone() };
+        attempt("containers", runtime::reset(&runtime_config(&runtime)).map_err(Into::into));
+        attempt("service rules", proxy::kernel::reset(&name).map_err(Into::into));
+    }
     // Of what was there before, only the pods go.
     let pods = place.kubelet.join("pods");
     let kubelet = if found.contains(&place.kubelet) { &pods } else { &place.kubelet };
@@ -141,17 +149,30 @@ pub fn reset(args: &PlaceArgs) -> Result<()> {
     for directory in directories.iter().copied().chain([&place.data_dir]) {
         attempt("mounts", unmount_below(directory));
     }
-    attempt("cgroups", remove_cgroups(&name));
+    if named {
+        attempt("cgroups", remove_cgroups(&name));
+    }
     for directory in directories {
         attempt("files", remove_directory(directory));
     }
     attempt("files", remove_data(&place.data_dir));
-    if let Some(person) = kubeconfig::Person::find() {
-        attempt("kubeconfig", kubeconfig::remove_from(&person, &name));
+    if named {
+        if let Some(person) = kubeconfig::Person::find() {
+            attempt("kubeconfig", kubeconfig::remove_from(&person, &name));
+        }
+        // Last: what could not be removed can be tried again, and nobody else takes the name meanwhile.
+        if left.is_empty()
+            && let Err(e) = place.machine.release(&name, &place.data_dir)
+        {
+            left.push(format!("name: {e:#}"));
+        }
     }
     drop(held);
     if left.is_empty() {
-        say(&format!("The cluster {name:?} is removed."));
+        match named {
+            true => say(&format!("The cluster {name:?} is removed.")),
+            false => say(&format!("{} is removed.", place.data_dir.display())),
+        }
         for kept in &found {
             say(&format!("{} was there before the cluster and stays.", kept.display()));
         }
