@@ -145,7 +145,8 @@ pub(crate) async fn serve(shared: &Arc<Shared>) -> Result<u16, Error> {
         shared: shared.clone(),
         auth: Auth::new(shared.client.clone(), shared.cfg.node_name.clone()),
     });
-    tokio::spawn(shared.until_stop(accept(listener, acceptor, server)));
+    // Whoever starts again waits for it: the port must be free then.
+    shared.workers.spawn(shared.until_stop(accept(listener, acceptor, server)));
     Ok(port)
 }
 

@@ -10,9 +10,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// Kubernetes in one binary.
+/// Kubernetes in one binary: a whole cluster in one command, or one component at a time.
 #[derive(Debug, Parser)]
-#[command(name = "pilothouse", version = crate::VERSION, about, propagate_version = true)]
+#[command(name = "pilothouse", version = crate::VERSION, propagate_version = true)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

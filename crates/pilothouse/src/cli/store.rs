@@ -91,7 +91,7 @@ pub fn run(args: StoreArgs) -> Result<()> {
             runtime.block_on(embedded(&directory, &args.command)).map_err(|error| {
                 match error.downcast_ref::<store::Error>() {
                     Some(store::Error::Locked { .. }) => error.context(
-                        "the cluster runs: stop it (`pilothouse down`), or run it with --serve-etcd unix:///PATH and give that as --store",
+                        "the cluster runs: stop it (^C is enough; its pods go on running), or run it with --serve-etcd unix:///PATH and give that as --store",
                     ),
                     _ => error,
                 }

@@ -36,6 +36,7 @@ struct Files {
     bootstrap: PathBuf,
     kubeconfig: PathBuf,
     told: PathBuf,
+    node_name: PathBuf,
     kept: Kept,
 }
 
@@ -47,6 +48,7 @@ impl Files {
             bootstrap: below("bootstrap.kubeconfig"),
             kubeconfig: below("kubelet.kubeconfig"),
             told: below("cluster.json"),
+            node_name: below("node-name"),
             kept: Kept { dir: below("pki") },
         }
     }
@@ -69,7 +71,12 @@ pub fn run(mut args: AgentArgs) -> Result<()> {
     create(&files.kept.dir)?;
     let name = match &args.node.node_name {
         Some(name) => name.clone(),
-        None => address::host_name()?,
+        // The name that it joined with.
+        None => match std::fs::read_to_string(&files.node_name) {
+            Ok(name) => name,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => address::host_name()?,
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", files.node_name.display())),
+        },
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
@@ -232,6 +239,7 @@ async fn join(args: &AgentArgs, files: &Files, name: &str, progress: &Progress) 
     // The token is not needed any more, however it went.
     std::fs::remove_file(&files.bootstrap).context("cannot remove the bootstrap token")?;
     asked?;
+    pki::write_atomically(&files.node_name, name.as_bytes(), 0o644)?;
     progress.done("certificate", &files.kept.current().display().to_string());
     Ok(())
 }

@@ -293,7 +293,7 @@ async fn run(settings: Arc<Settings>, listener: TcpListener, progress: Progress)
     if outcome.is_ok() {
         progress.note(match node {
             Some(_) => {
-                "\nStopped. Your pods go on running; `pilothouse up` takes them up again, `pilothouse down` stops them."
+                "\nStopped. Your pods go on running; the same command takes them up again, `pilothouse down` (with its --data-dir, if it had one) stops them."
             }
             None => "\nStopped. Pods of the nodes go on running.",
         });

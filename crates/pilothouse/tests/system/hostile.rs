@@ -44,6 +44,23 @@ fn two_clusters_on_one_machine_leave_each_other_alone() -> Fallible {
     // Another one in the same network, with networks of its own.
     let two = Twin { cluster: &one, dir: one.disk.path().join("twin"), name: format!("{}b", one.name) };
     let before = one.machines.network_state()?;
+    // A mistyped directory, another one of the same name, and one with the same networks.
+    let twin =
+        |directory: &str, name: &str| Twin { cluster: &one, dir: one.disk.path().join(directory), name: name.into() };
+    let mistyped = twin("typo", &one.name);
+    for command in ["down", "reset"] {
+        let output = mistyped.command(command).output()?;
+        has(&String::from_utf8_lossy(&output.stdout), &["There is no cluster here."]);
+        assert!(!mistyped.dir.exists(), "{command} made it");
+    }
+    let other = format!("{}c", one.name);
+    for (name, said) in [(one.name.as_str(), "choose another --name"), (&other, "choose another --pod-cidr")] {
+        let output = twin("second", name).command("up").args(["--port=0", "--no-merge"]).output()?;
+        assert!(!output.status.success(), "{output:?}");
+        has(&String::from_utf8_lossy(&output.stderr), &[said]);
+    }
+    assert_eq!(one.machines.network_state()?, before);
+    has(&one.machines.ask(&address, "/")?, &["Hello from"]);
     two.up()?;
     let config = two.dir.join("admin.kubeconfig").display().to_string();
     let theirs = |line: &str| one.ok(&format!("--kubeconfig {config} {line}"));
