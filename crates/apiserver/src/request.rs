@@ -1,6 +1,7 @@
 //! What a request asks for, read from its method and path as upstream's `RequestInfoFactory` does.
 
 use api::selector::FieldSelector;
+use jiff::Timestamp;
 
 /// What a request asks for. Authorization, audit, fairness and routing all decide on this and nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,12 +25,64 @@ pub struct RequestInfo {
     /// The query's `labelSelector` and `fieldSelector` of list, watch and deletecollection, as they came.
     pub label_selector: String,
     pub field_selector: String,
+    /// The view of the past that the path began with; all else is said of the rest of the path.
+    pub past: Option<Past>,
 }
 
-/// Why a path that begins as a resource's can't be one.
+/// A view of the past, of ours alone: it precedes the path of what is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Past {
+    /// `/at/MOMENT/…`: what was there.
+    At(Moment),
+    /// `/history/…`: the versions of an object.
+    History,
+}
+
+/// A moment of the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A resource version of the store; never 0.
+    Revision(u64),
+    /// The end of a second since 1970.
+    Second(i64),
+}
+
+impl std::str::FromStr for Moment {
+    type Err = BadPath;
+
+    fn from_str(text: &str) -> Result<Self, BadPath> {
+        let wrong = || BadPath::Moment(text.to_owned());
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let revision = text.parse::<i64>().ok().filter(|revision| *revision > 0);
+            return revision.map(|revision| Moment::Revision(revision.cast_unsigned())).ok_or_else(wrong);
+        }
+        text.parse::<Timestamp>().map(|time| Moment::Second(time.as_second())).map_err(|_| wrong())
+    }
+}
+
+impl Past {
+    /// Takes the view from the beginning of a path, if there is one.
+    fn split(path: &str) -> Result<(Option<Past>, &str), BadPath> {
+        if let Some(rest) = path.strip_prefix("/history")
+            && rest.starts_with('/')
+        {
+            return Ok((Some(Past::History), rest));
+        }
+        let Some((moment, rest)) = path.strip_prefix("/at/").and_then(|rest| rest.split_once('/')) else {
+            return Ok((None, path));
+        };
+        Ok((Some(Past::At(moment.parse()?)), &path[path.len() - rest.len() - 1..]))
+    }
+}
+
+/// Why a path can't be what it begins as.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unable to determine kind and namespace from url, {0}")]
-pub struct BadPath(pub String);
+pub enum BadPath {
+    #[error("unable to determine kind and namespace from url, {0}")]
+    Url(String),
+    #[error("{0:?} is no moment: a resource version, or a time such as 2026-01-31T08:00:00Z")]
+    Moment(String),
+}
 
 const SPECIAL_VERBS: [&str; 2] = ["proxy", "watch"];
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
@@ -38,10 +91,11 @@ impl RequestInfo {
     /// Reads method, path (percent-decoded) and query (as it is).
     ///
     /// # Errors
-    /// `/api/v1/watch` and the like without what is watched.
+    /// `/api/v1/watch` and the like without what is watched; a moment that is none.
     pub fn parse(method: &str, path: &str, query: &str) -> Result<Self, BadPath> {
-        let mut info =
-            RequestInfo { path: path.to_owned(), verb: method.to_ascii_lowercase(), ..RequestInfo::default() };
+        let (past, path) = Past::split(path)?;
+        let verb = method.to_ascii_lowercase();
+        let mut info = RequestInfo { path: path.to_owned(), verb, past, ..RequestInfo::default() };
         let trimmed = path.trim_matches('/');
         let mut parts: Vec<&str> = if trimmed.is_empty() { Vec::new() } else { trimmed.split('/').collect() };
         if parts.len() < 3 {
@@ -60,7 +114,7 @@ impl RequestInfo {
         info.version = parts.remove(0).to_owned();
         if SPECIAL_VERBS.contains(&parts[0]) {
             if parts.len() < 2 {
-                return Err(BadPath(path.to_owned()));
+                return Err(BadPath::Url(path.to_owned()));
             }
             info.verb = parts.remove(0).to_owned();
         } else {
@@ -269,6 +323,28 @@ mod tests {
             assert_eq!(info.verb, "get");
         }
         assert!(RequestInfo::parse("GET", "/api/v1/watch", "").is_err());
+    }
+
+    #[test]
+    fn a_view_of_the_past_changes_nothing_of_what_is_asked() {
+        let moment = Moment::Second(1_769_846_400);
+        for (view, past) in [
+            ("/at/17", Past::At(Moment::Revision(17))),
+            ("/at/2026-01-31T08:00:00Z", Past::At(moment)),
+            ("/at/2026-01-31T09:00:00.9+01:00", Past::At(moment)),
+            ("/history", Past::History),
+        ] {
+            for target in ["/api/v1/namespaces/a/pods/b", "/api/v1/pods?watch=1", "/apis", "/"] {
+                let info = parse("GET", &format!("{view}{target}"));
+                assert_eq!(info, RequestInfo { past: Some(past), ..parse("GET", target) });
+            }
+        }
+        for target in ["/at", "/at/", "/at/17", "/history", "/historyx/api/v1/pods"] {
+            assert_eq!(parse("GET", target).past, None, "{target}");
+        }
+        for target in ["/at//api", "/at/0/api", "/at/-1/api", "/at/yesterday/api", "/at/99999999999999999999/api"] {
+            assert!(matches!(RequestInfo::parse("GET", target, ""), Err(BadPath::Moment(_))), "{target}");
+        }
     }
 
     #[test]

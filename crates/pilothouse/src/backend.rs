@@ -1,11 +1,13 @@
 //! Where state is kept: the embedded engine in a directory, or an etcd cluster. Flags, the choice, opening and closing.
 
+use crate::cli::values::{ByteSize, GoDuration};
 use anyhow::{Context, Result, bail};
 use apiserver::encryption::{Encryption, Sealed};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use store::embedded::Embedded;
+use std::time::Duration;
+use store::embedded::{Embedded, Options, Undo};
 use store::{Etcd, Store, etcd, face};
 use tokio_util::sync::CancellationToken;
 
@@ -72,6 +74,39 @@ impl FaceArgs {
         });
         Ok(())
     }
+}
+
+/// Objects that change every few seconds and that nobody would look back at or restore: they would fill whatever is kept.
+/// Leases say who is alive now; Events are a log themselves, and end by themselves after an hour.
+const NOT_KEPT: [&str; 2] = ["/registry/leases/", "/registry/events/"];
+
+/// How much of the past the embedded store keeps.
+#[derive(Clone, Debug, Args)]
+pub struct UndoArgs {
+    /// How long the past of objects is kept, to look at and to restore (not of Leases and Events); 0: not beyond 5 minutes
+    #[arg(long, value_name = "DURATION", default_value = "24h")]
+    pub undo_horizon: GoDuration,
+    /// What the past may take of the disk; beyond it the oldest is forgotten; 0: none is kept
+    #[arg(long, value_name = "SIZE", default_value = "256Mi")]
+    pub undo_size: ByteSize,
+}
+
+impl UndoArgs {
+    fn options(&self) -> Options {
+        let (horizon, ByteSize(bytes)) = (self.undo_horizon.0, self.undo_size);
+        let undo = (!horizon.is_zero() && bytes > 0).then(|| Undo { horizon, bytes, except: not_kept() });
+        Options { undo, ..Options::default() }
+    }
+}
+
+fn not_kept() -> Vec<bytes::Bytes> {
+    NOT_KEPT.iter().map(|prefix| bytes::Bytes::from_static(prefix.as_bytes())).collect()
+}
+
+/// For a look at a store that a cluster will open again: nothing of its past is forgotten.
+pub fn untouched() -> Options {
+    let undo = Undo { horizon: Duration::MAX, bytes: u64::MAX, except: not_kept() };
+    Options { retention: None, undo: Some(undo), ..Options::default() }
 }
 
 /// What of the state is encrypted where it is stored; upstream's flags.
@@ -145,12 +180,12 @@ impl Backend {
         }
     }
 
-    /// Opens the engine, on the runtime that will use it.
-    pub async fn open(&self) -> Result<Opened> {
+    /// Opens the engine, on the runtime that will use it. etcd keeps its own past.
+    pub async fn open(&self, undo: &UndoArgs) -> Result<Opened> {
         match self {
             Self::Embedded(directory) => {
-                let directory = directory.clone();
-                let open = move || Embedded::open(directory, store::embedded::Options::default());
+                let (directory, options) = (directory.clone(), undo.options());
+                let open = move || Embedded::open(directory, options);
                 let store = tokio::task::spawn_blocking(open).await?.map_err(|e| match e {
                     store::Error::Corrupt { .. } => anyhow::anyhow!(
                         "the store is damaged: {e}; restore the data directory from a backup, or start anew after `pilothouse reset`"

@@ -176,7 +176,8 @@ fn upsert(document: &mut Value, list: &str, entry: Value) -> Result<()> {
     Ok(())
 }
 
-fn to_yaml(document: &Value) -> Result<String> {
+/// A document as YAML.
+pub fn to_yaml(document: &Value) -> Result<String> {
     serde_saphyr::to_string(document).context("cannot write YAML")
 }
 

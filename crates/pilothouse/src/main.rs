@@ -62,7 +62,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Down(args) => cluster::down(&args),
         Command::Reset(args) => cluster::reset(&args.place),
         Command::Image(command) => cli::image::run(command),
-        Command::Store(args) => cli::store::run(args),
+        Command::Store(args) => cli::store::run(*args),
         Command::DemoServer(args) => demo_server::run(&args),
     }
 }

@@ -8,6 +8,9 @@ pub enum Error {
     /// The revision asked for is below the compaction mark.
     #[error("revision {asked} has been compacted; the oldest held is {compacted}")]
     Compacted { asked: i64, compacted: i64 },
+    /// What was there at a time is asked, and not kept or not known. Seconds since 1970; `oldest`: of what is kept.
+    #[error("the state of second {asked} since 1970 is not kept; the oldest is of {}", oldest.map_or_else(|| "no known time".to_owned(), |second| second.to_string()))]
+    TimeNotKept { asked: i64, oldest: Option<i64> },
     #[error("revision {asked} is in the future; the store is at {current}")]
     FutureRevision { asked: i64, current: i64 },
     #[error("key {key:?} is changed twice in one transaction")]

@@ -7,6 +7,7 @@ pub mod embedded;
 mod error;
 pub mod etcd;
 pub mod face;
+mod history;
 mod model;
 mod proto;
 pub mod snapshot;
@@ -23,6 +24,7 @@ pub mod testing;
 pub use embedded::Embedded;
 pub use error::Error;
 pub use etcd::Etcd;
+pub use history::{History, Kept, Version, Versions};
 pub use model::*;
 
 use async_trait::async_trait;
@@ -78,5 +80,10 @@ pub trait Store: Send + Sync + 'static {
     /// Why writes are refused now, if they are; cheap enough to be asked all the time.
     async fn health(&self) -> Result<Option<String>, Error> {
         Ok(self.status().await?.read_only)
+    }
+
+    /// What it tells of its past; `None`: nothing beyond ranges and watches from its compaction mark on.
+    fn history(&self) -> Option<&dyn History> {
+        None
     }
 }

@@ -65,6 +65,16 @@ impl KeyRange {
             Some(end) => key >= &self.start[..] && (end.is_empty() || key < &end[..]),
         }
     }
+
+    /// Whether keys that begin with `prefix` may lie in the range.
+    pub fn meets_prefix(&self, prefix: &[u8]) -> bool {
+        match &self.end {
+            None => self.start.starts_with(prefix),
+            Some(end) => {
+                (self.start.starts_with(prefix) || &self.start[..] < prefix) && (end.is_empty() || &end[..] > prefix)
+            }
+        }
+    }
 }
 
 /// What a compare looks at, and the value it must have.

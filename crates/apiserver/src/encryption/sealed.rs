@@ -10,8 +10,8 @@ use futures::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{
-    Error, Event, KeyRange, KeyValue, LeaseId, Op, OpResult, Range, RangeResult, Store, StoreStatus, Target, Txn,
-    TxnResult, Watch, WatchStream,
+    Error, Event, History, Kept, KeyRange, KeyValue, LeaseId, Op, OpResult, Range, RangeResult, Store, StoreStatus,
+    Target, Txn, TxnResult, Versions, Watch, WatchStream,
 };
 
 /// What stands in the place of a value that cannot be decrypted, with the reason behind it. No object begins so.
@@ -179,5 +179,43 @@ impl Store for Sealed {
     }
     async fn health(&self) -> Result<Option<String>, Error> {
         self.store.health().await
+    }
+    fn history(&self) -> Option<&dyn History> {
+        self.store.history().map(|_| self as &dyn History)
+    }
+}
+
+impl Sealed {
+    /// The history behind it, which is there when this one is asked.
+    fn past(&self) -> Result<&dyn History, Error> {
+        self.store.history().ok_or(Error::Closed)
+    }
+}
+
+/// What was encrypted with a key that is not configured any more stays unreadable.
+#[async_trait]
+impl History for Sealed {
+    async fn kept(&self) -> Result<Kept, Error> {
+        self.past()?.kept().await
+    }
+    async fn revision_at(&self, keys: &KeyRange, second: i64) -> Result<i64, Error> {
+        self.past()?.revision_at(keys, second).await
+    }
+    async fn time_of(&self, revision: i64) -> Result<Option<i64>, Error> {
+        self.past()?.time_of(revision).await
+    }
+    async fn range_at(&self, range: Range) -> Result<RangeResult, Error> {
+        let mut result = self.past()?.range_at(range).await?;
+        for kv in &mut result.kvs {
+            open(&self.encryption, kv, Wait::Answer).await;
+        }
+        Ok(result)
+    }
+    async fn versions(&self, key: Bytes, until: i64, limit: usize) -> Result<Versions, Error> {
+        let mut versions = self.past()?.versions(key, until, limit).await?;
+        for kv in versions.versions.iter_mut().filter_map(|version| version.kv.as_mut()) {
+            open(&self.encryption, kv, Wait::Answer).await;
+        }
+        Ok(versions)
     }
 }

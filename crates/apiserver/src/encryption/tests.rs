@@ -6,7 +6,7 @@ use crate::cache::{End, Filter, Scope};
 use crate::context::Context;
 use crate::options::{ListOptions, Options};
 use crate::registry::mutation::Replace;
-use crate::registry::{Place, Registry, Written};
+use crate::registry::{Became, Place, Registry, Written};
 use crate::test_support::map;
 use api::Status;
 use bytes::Bytes;
@@ -510,4 +510,43 @@ async fn a_plugin_is_not_asked_for_each_value_of_a_key_that_it_has_not() {
     plugin.refuses.store(false, Ordering::SeqCst);
     until("all is read", || async { list(&reader).await.is_ok_and(|listed| listed == VALUES as usize) }).await;
     serving.abort();
+}
+
+#[tokio::test]
+async fn the_past_is_decrypted_while_its_keys_are_there() {
+    use store::History as _;
+    let home = Home::new();
+    let registry = home.with(&[FIRST]).await;
+    create(&registry, "s").await.expect("created");
+    let then = home.engine.revision().cast_unsigned();
+    let registry = home.with(&[SECOND, FIRST]).await;
+    rewrite(&registry).await.expect("rewritten");
+    let served = registry.preferred("", "secrets").expect("served");
+    let value =
+        |entry: &crate::cache::Entry| served.decode(entry).expect("an object").str_at(&["data", "a"]).to_owned();
+    let entry = registry.get_at(&served, "default", "s", then).await.expect("there was one");
+    assert_eq!(value(&entry), "c2VjcmV0");
+    let past = registry.versions(&served, ("default", "s"), (0, 0), 0).await.expect("told");
+    let told = |past: crate::registry::Past| -> Vec<String> {
+        let told = past.versions.into_iter().map(|version| match version.became {
+            Became::Added(entry) | Became::Modified(entry) => value(&entry),
+            Became::Removed => "removed".to_owned(),
+            Became::Unreadable(why) => why,
+        });
+        told.collect()
+    };
+    assert_eq!(told(past), ["c2VjcmV0", "c2VjcmV0"]);
+    let raw = home.engine.versions(Bytes::from_static(KEY.as_bytes()), 0, 0).await.expect("told").versions;
+    let encrypted = |v: &store::Version| v.kv.as_ref().is_some_and(|kv| kv.value.starts_with(b"k8s:enc:"));
+    assert!(raw.iter().all(encrypted), "the engine has them encrypted");
+    // Without its key, what was there is an error, not absent.
+    let registry = home.with(&[SECOND]).await;
+    assert_eq!(get(&registry).await.expect("readable").str_at(&["data", "a"]), "c2VjcmV0");
+    let lost = registry.get_at(&served, "default", "s", then).await.expect_err("its key is gone");
+    assert_eq!(lost.code, 500);
+    let past = registry.versions(&served, ("default", "s"), (0, 0), 0).await.expect("told");
+    let [now, then] = &told(past)[..] else { panic!("two versions") };
+    assert_eq!(now, "c2VjcmV0");
+    assert!(then.starts_with("unable to transform key"), "{then}");
+    assert!(lost.message.contains("unable to transform key \"/registry/secrets/default/s\""), "{}", lost.message);
 }

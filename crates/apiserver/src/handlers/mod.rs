@@ -1,5 +1,6 @@
 //! From a request for a resource to the registry and back: one path for every kind.
 
+mod past;
 mod read;
 mod subresource;
 mod write;
@@ -81,6 +82,9 @@ pub async fn handle(registry: &Arc<Registry>, call: Call) -> Result<Response<Bod
     let named = !call.name().is_empty();
     if named && row.namespaced && !in_namespace {
         return Err(NotServed::Path);
+    }
+    if let Some(view) = info.past {
+        return Ok(past::handle(registry, &served, call, view).await?);
     }
     if info.parts.len() > 2 {
         return subresource::handle(registry, &served, call).await;

@@ -40,7 +40,12 @@ pub(super) async fn list(registry: &Registry, served: &Arc<Served>, call: Call) 
     let cacher = served.storage("list")?;
     let (labels, fields) = (&options.label_selector, &options.field_selector);
     let filter = selection::filter(served, cacher, namespace, call.name(), labels, fields)?;
-    let listed = registry.list(served, &filter, &options).await?;
+    let listed = match registry.list(served, &filter, &options).await {
+        Err(expired) if expired.code == 410 => {
+            super::past::list(registry, served, (&call.cx, &call.info), &filter, &options, expired).await?
+        }
+        listed => listed?,
+    };
     answer::list(served, listed, view, call.cx.now)
 }
 

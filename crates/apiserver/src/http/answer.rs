@@ -201,6 +201,17 @@ pub fn tree(code: StatusCode, ty: schema::TypeRef<'_>, tree: &Map, view: View) -
     Ok(finish(code, bytes.into(), view))
 }
 
+/// Answers with a document of a kind of ours, which has no protobuf.
+///
+/// # Errors
+/// 406 when it is wanted as that.
+pub fn document(document: &Map, view: View) -> Result<Response<Body>, Status> {
+    if view.format == Format::Protobuf {
+        return Err(Status::not_acceptable(&["application/json", "application/yaml"]));
+    }
+    Ok(finish(StatusCode::OK, meta_bytes(document, view.format)?.into(), view))
+}
+
 /// Answers with a list.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `served`, `table` | what is served, by path |
 //! | `create`, `update`, `delete`, `read` | the verbs |
+//! | `past` | what was there at a moment, and versions of an object |
 //! | `complete` | defaults and aliases of what was decoded |
 //! | `mutation` | what an update does: replace, patch, apply, through a subresource's lens |
 //! | `commit` | the transactions with the store |
@@ -25,6 +26,7 @@ pub mod managed;
 pub mod measures;
 pub mod meta;
 pub mod mutation;
+mod past;
 mod read;
 pub mod scale;
 pub mod selection;
@@ -38,6 +40,7 @@ mod virtual_resource;
 pub use allocator::{Allocator, Side};
 pub use create::Written;
 pub use delete::Deleted;
+pub use past::{Became, Past, PastVersion};
 pub use read::Listed;
 pub use served::Served;
 pub use subresource::{Subresource, Target};

@@ -165,6 +165,9 @@ impl ApiServer {
             }
         }
         if !info.is_resource {
+            if info.past.is_some() && !super::paths::is_of_the_past(&info.path) {
+                return Ok(super::paths::not_found());
+            }
             return self.path(&parts, info, &query).await;
         }
         if let Some(record) = record.filter(|record| record.wants_request() && !info.long_running()) {

@@ -69,6 +69,11 @@ fn wanted_openapi(headers: &http::HeaderMap, path: &str) -> Option<&'static str>
     })
 }
 
+/// What clients have to know to look at the past; it is that of today.
+pub(super) fn is_of_the_past(path: &str) -> bool {
+    matches!(path.split('/').nth(1), Some("api" | "apis" | "openapi" | "version"))
+}
+
 fn below_pprof(path: &str) -> bool {
     path.strip_prefix("/debug/pprof").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

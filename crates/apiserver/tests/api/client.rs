@@ -75,9 +75,32 @@ impl Server {
         Self::start_over(authenticator, Surface::default()).await
     }
 
+    /// On a store that keeps history beyond its compaction mark (but of Leases), with a clock that is set.
+    pub async fn start_keeping(clock: Arc<dyn store::embedded::Clock>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Arc::new(store::embedded::OsDisk::new(directory.path()));
+        let undo = store::embedded::Undo {
+            horizon: std::time::Duration::from_secs(3600),
+            bytes: 1 << 30,
+            except: vec![Bytes::from_static(b"/registry/leases/")],
+        };
+        let options = store::embedded::Options { undo: Some(undo), ..store::embedded::Options::default() };
+        let store = store::Embedded::open_on(disk, clock, options).unwrap();
+        Self::start_on(directory, store, Arc::new(Nobody), Surface::default()).await
+    }
+
     async fn start_over(authenticator: Arc<dyn Authenticator>, surface: Surface) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = store::Embedded::open(directory.path(), store::embedded::Options::default()).unwrap();
+        Self::start_on(directory, store, authenticator, surface).await
+    }
+
+    async fn start_on(
+        directory: tempfile::TempDir,
+        store: Arc<store::Embedded>,
+        authenticator: Arc<dyn Authenticator>,
+        surface: Surface,
+    ) -> Self {
         let registry = Registry::open_as(store.clone(), None, surface).await.unwrap();
         let security =
             Security { authenticator, authorizer: Arc::new(Everything), audit: None, limit: MaxInFlight::default() };

@@ -60,7 +60,9 @@ pub async fn start() -> Cluster {
 
 pub async fn start_with(options: Options) -> Cluster {
     let directory = tempfile::tempdir().expect("a directory");
-    let store = store::Embedded::open(directory.path(), store::embedded::Options::default()).expect("a store");
+    let undo = store::embedded::Undo { horizon: Duration::from_secs(3600), bytes: 1 << 30, except: Vec::new() };
+    let keeping = store::embedded::Options { undo: Some(undo), ..store::embedded::Options::default() };
+    let store = store::Embedded::open(directory.path(), keeping).expect("a store");
     let registry = Registry::open(store).await.expect("a registry");
     let range = AddressRange::parse(options.service_range).expect("a range");
     let key = rcgen::KeyPair::generate().expect("a key");

@@ -2,6 +2,7 @@
 
 pub mod image;
 pub mod store;
+pub mod undo;
 pub mod upstream;
 pub mod values;
 
@@ -45,8 +46,8 @@ pub enum Command {
     /// Manages images of the embedded runtime
     #[command(subcommand)]
     Image(image::ImageCommand),
-    /// Looks after the store: status, snapshots, verification, compaction
-    Store(store::StoreArgs),
+    /// Looks after the store: status, snapshots, verification, compaction; shows and restores the past of objects
+    Store(Box<store::StoreArgs>),
     /// A tiny web server, for a first deployment
     DemoServer(DemoServerArgs),
 }
@@ -142,6 +143,8 @@ pub struct PlaneArgs {
     pub peers: crate::cluster::peers::PeerArgs,
     #[command(flatten)]
     pub encryption: crate::backend::EncryptionArgs,
+    #[command(flatten)]
+    pub undo: crate::backend::UndoArgs,
     /// Progress as lines of JSON
     #[arg(long)]
     pub json: bool,

@@ -1,12 +1,13 @@
 //! `pilothouse store`: looking after a cluster's state, embedded (while the cluster is stopped, or through its etcd face)
-//! or in etcd.
+//! or in etcd; and at its past, through the API server.
 
-use crate::backend::{Backend, EtcdArgs};
+use super::undo::{self, DiffArgs, HistoryArgs, RestoreArgs};
+use crate::backend::{self, Backend, EtcdArgs};
 use crate::place::Place;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
-use store::embedded::{Embedded, Options};
+use store::embedded::Embedded;
 use store::{Etcd, Store, snapshot, tools};
 
 #[derive(Debug, Args)]
@@ -29,11 +30,17 @@ enum StoreCommand {
     Status,
     /// Checks everything that is held
     Verify,
-    /// Forgets all history and gives its space back
+    /// Forgets all history, what `restore` needs too, and gives its space back
     Compact,
-    /// Saves, restores and looks at snapshots, which etcdctl takes too
+    /// Saves, restores and looks at snapshots of the whole store in files, which etcdctl takes too
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Shows the versions of an object, of a running cluster
+    History(HistoryArgs),
+    /// Shows what is different between two moments: of an object, or of a namespace; of a running cluster
+    Diff(DiffArgs),
+    /// Brings an object or a namespace back to what it was at a moment, in a running cluster (for files: `snapshot restore`)
+    Restore(RestoreArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -61,8 +68,12 @@ fn say(name: &str, value: impl std::fmt::Display) {
 
 /// Carries out a command on the store of a data directory, or on etcd.
 pub fn run(args: StoreArgs) -> Result<()> {
-    let directory = Place::new(&args.data_dir)?.store;
+    let place = Place::new(&args.data_dir)?;
+    let directory = place.store.clone();
     match args.command {
+        StoreCommand::History(args) => return undo::history(args, &place),
+        StoreCommand::Diff(args) => return undo::diff(args, &place),
+        StoreCommand::Restore(args) => return undo::restore(args, &place),
         // Files alone, whatever the engine.
         StoreCommand::Snapshot(SnapshotCommand::Status { file }) => {
             tell_snapshot(&snapshot::status(&file)?);
@@ -128,12 +139,13 @@ async fn embedded(directory: &Path, command: &StoreCommand) -> Result<()> {
             }
         }
         StoreCommand::Snapshot(SnapshotCommand::Save { file }) => {
-            let store = Embedded::open(directory, Options { retention: None, ..Options::default() })?;
+            let store = Embedded::open(directory, backend::untouched())?;
             snapshot::save(&store.export().await?, file)?;
             store.close();
             tell_snapshot(&snapshot::status(file)?);
         }
-        StoreCommand::Snapshot(_) => {}
+        // Done before an engine was chosen.
+        StoreCommand::Snapshot(_) | StoreCommand::History(_) | StoreCommand::Diff(_) | StoreCommand::Restore(_) => {}
     }
     Ok(())
 }
@@ -160,7 +172,7 @@ async fn etcd(store: &Etcd, command: &StoreCommand) -> Result<()> {
             }
         }
         StoreCommand::Snapshot(SnapshotCommand::Save { file }) => tell_snapshot(&store.snapshot(file).await?),
-        StoreCommand::Snapshot(_) => {}
+        StoreCommand::Snapshot(_) | StoreCommand::History(_) | StoreCommand::Diff(_) | StoreCommand::Restore(_) => {}
     }
     Ok(())
 }

@@ -41,6 +41,20 @@ impl FromStr for GoDuration {
     }
 }
 
+/// A number of bytes, as a quantity: `256Mi`, `1G`, `0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a number of bytes such as 256Mi");
+        let quantity = api::Quantity::parse(text).map_err(|_| wrong())?;
+        u64::try_from(quantity.value()).map(ByteSize).map_err(|_| wrong())
+    }
+}
+
 /// `HOST:PORT`, or an address alone with its usual port, as upstream's `--healthz-bind-address` and the like take it.
 pub fn address(text: &str, usual_port: u16) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix(':') {
@@ -106,6 +120,15 @@ mod tests {
         assert_eq!(read("0"), Ok(Duration::ZERO));
         for bad in ["", "15", "s", "1x", "-1s", "1m3"] {
             assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_quantities() {
+        assert_eq!("256Mi".parse(), Ok(ByteSize(256 << 20)));
+        assert_eq!("0".parse(), Ok(ByteSize(0)));
+        for bad in ["", "-1", "much"] {
+            assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::node::Connect;
 use super::{Settings, certificates, identity};
-use crate::backend::{Backend, EncryptionArgs, FaceArgs, Opened};
+use crate::backend::{Backend, EncryptionArgs, FaceArgs, Opened, UndoArgs};
 use crate::election::{self, Election};
 use crate::pki::Pki;
 use crate::supervisor::Component;
@@ -45,6 +45,8 @@ pub struct Plan {
     /// Whether the store is also served as etcd.
     pub face: FaceArgs,
     pub encryption: EncryptionArgs,
+    /// How much of the past the embedded store keeps.
+    pub undo: UndoArgs,
     pub security: security::Settings,
     pub surface: Surface,
     pub config: Config,
@@ -114,6 +116,7 @@ pub fn plan(settings: &Settings, pki: &Pki) -> Result<Plan> {
         backend: settings.backend.clone(),
         face: settings.args.face.clone(),
         encryption: settings.args.encryption.clone(),
+        undo: settings.args.undo.clone(),
         security,
         surface: settings.args.surface.surface()?,
         config: Config {
@@ -135,7 +138,7 @@ impl ControlPlane {
     pub async fn start(plan: Plan, listener: TcpListener, shutdown: CancellationToken) -> Result<Self> {
         let kubelets = plan.security.kubelets.as_ref();
         let kubelet_authorities = kubelets.map(|k| k.tls.authorities.clone()).unwrap_or_default();
-        let opened = plan.backend.open().await?;
+        let opened = plan.backend.open(&plan.undo).await?;
         plan.face.serve(&opened, shutdown.clone()).await?;
         let sealed = plan.encryption.seal(opened.store.clone(), plan.backend.prefix()).await?;
         let store = match &sealed {

@@ -5,3 +5,4 @@
 mod encryption;
 mod server;
 mod snapshots;
+mod undo;

@@ -5,8 +5,9 @@
 //! block   length  crc  records        a record never spans two blocks
 //! ```
 //!
-//! The last record is the end mark with the number of keys: a checkpoint without it is damaged. A new one is written
-//! beside the old and renamed into its place, so there is always a whole one.
+//! The last record of the keys is the end mark with their number: a checkpoint without it is damaged. What follows in
+//! further blocks is about history beyond the compaction mark; engines that know nothing of it read no further. A new one
+//! is written beside the old and renamed into its place, so there is always a whole one.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,6 +22,7 @@ use super::format::{FORMAT, Kind, u32_at, u64_at};
 use super::hooks::{self, Mutant};
 use super::index::{Chain, Index, Location, Version};
 use super::segment::corrupt;
+use super::times::Times;
 use crate::{Error, LeaseId};
 
 pub(crate) const NAME: &str = "checkpoint";
@@ -28,6 +30,8 @@ pub(crate) const NEW_NAME: &str = "checkpoint.new";
 const MAGIC: [u8; 8] = *b"PILOTCKP";
 const START: u64 = 16;
 const BLOCK: usize = hooks::bound(64 << 10, 400);
+/// Times in one record.
+const TIMES: usize = 4096;
 
 /// A segment that a checkpoint refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,16 @@ pub(crate) struct Head {
     pub(crate) segments: Vec<SegmentRecord>,
     /// Number, full time, and what is written as left.
     pub(crate) leases: Vec<(LeaseId, Duration, Option<Duration>)>,
+}
+
+/// History beyond the compaction mark.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Past {
+    /// How far back it reaches.
+    pub(crate) undo: i64,
+    /// Prefixes of keys of which there is none; `None`: not said, as nothing was dropped because of it.
+    pub(crate) except: Option<Vec<Bytes>>,
+    pub(crate) times: Times,
 }
 
 /// Writes a checkpoint record by record.
@@ -127,6 +141,28 @@ impl<'a> Writer<'a> {
         self.flush_full()
     }
 
+    fn past(&mut self, past: &Past) -> io::Result<()> {
+        self.block.push(b'U');
+        self.block.extend_from_slice(&past.undo.to_le_bytes());
+        for prefix in past.except.iter().flatten() {
+            self.block.push(b'X');
+            self.block.extend_from_slice(&(prefix.len() as u32).to_le_bytes());
+            self.block.extend_from_slice(prefix);
+        }
+        self.flush()?;
+        let times: Vec<(i64, i64)> = past.times.up_to(i64::MAX).collect();
+        for times in times.chunks(TIMES) {
+            self.block.push(b'T');
+            self.block.extend_from_slice(&(times.len() as u32).to_le_bytes());
+            for (second, revision) in times {
+                self.block.extend_from_slice(&second.to_le_bytes());
+                self.block.extend_from_slice(&revision.to_le_bytes());
+            }
+            self.flush()?;
+        }
+        Ok(())
+    }
+
     fn flush_full(&mut self) -> io::Result<()> {
         if self.block.len() >= BLOCK { self.flush() } else { Ok(()) }
     }
@@ -143,10 +179,13 @@ impl<'a> Writer<'a> {
     }
 
     /// Makes it durable and puts it in the place of the one before; tells its size.
-    pub(crate) fn finish(mut self) -> io::Result<u64> {
+    pub(crate) fn finish(mut self, past: Option<&Past>) -> io::Result<u64> {
         self.block.push(b'E');
         self.block.extend_from_slice(&self.keys.to_le_bytes());
         self.flush()?;
+        if let Some(past) = past {
+            self.past(past)?;
+        }
         if !hooks::is(Mutant::CheckpointNotSynced) {
             self.file.sync()?;
         }
@@ -158,8 +197,17 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Reads the checkpoint of a store; tells its size too.
-pub(crate) fn read(disk: &dyn Disk) -> Result<(Head, Index, u64), Error> {
+/// A checkpoint, read back.
+pub(crate) struct Checkpoint {
+    pub(crate) head: Head,
+    pub(crate) index: Index,
+    /// `None`: written by an engine without, or at the beginning.
+    pub(crate) past: Option<Past>,
+    pub(crate) bytes: u64,
+}
+
+/// Reads the checkpoint of a store.
+pub(crate) fn read(disk: &dyn Disk) -> Result<Checkpoint, Error> {
     let failed = |source| Error::Io { doing: "read", path: disk.path().join(NAME), source };
     let file = disk.open(NAME).map_err(failed)?;
     let len = file.size().map_err(failed)?;
@@ -179,7 +227,7 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<(Head, Index, u64), Error> {
     let mut loader = Loader::default();
     let mut offset = START;
     let mut block = Vec::new();
-    while !loader.ended {
+    while !loader.ended || offset < len {
         let damage = |what| corrupt(disk.path(), NAME, offset, what);
         let mut head = [0; 8];
         if offset + 8 > len {
@@ -198,9 +246,9 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<(Head, Index, u64), Error> {
         loader.block(&block).ok_or_else(|| damage("a record of the checkpoint makes no sense"))?;
         offset += 8 + size as u64;
     }
-    let (head, index) = loader.finish().ok_or_else(|| corrupt(disk.path(), NAME, START, "keys are missing"))?;
+    let (head, index, past) = loader.finish().ok_or_else(|| corrupt(disk.path(), NAME, START, "keys are missing"))?;
     check_references(disk.path(), &head, &index)?;
-    Ok((head, index, len))
+    Ok(Checkpoint { head, index, past, bytes: len })
 }
 
 fn check_references(path: &Path, head: &Head, index: &Index) -> Result<(), Error> {
@@ -226,6 +274,7 @@ struct Loader {
     live: usize,
     expected: u64,
     ended: bool,
+    past: Option<Past>,
 }
 
 impl Loader {
@@ -266,6 +315,27 @@ impl Loader {
                     self.ended = true;
                     rest
                 }
+                b'U' => {
+                    let (record, rest) = rest.split_at_checked(8)?;
+                    self.past =
+                        Some(Past { undo: u64_at(record, 0) as i64, except: Some(Vec::new()), ..Past::default() });
+                    rest
+                }
+                b'X' => {
+                    let (len, rest) = rest.split_at_checked(4)?;
+                    let (prefix, rest) = rest.split_at_checked(u32_at(len, 0) as usize)?;
+                    self.past.as_mut()?.except.as_mut()?.push(Bytes::copy_from_slice(prefix));
+                    rest
+                }
+                b'T' => {
+                    let (count, rest) = rest.split_at_checked(4)?;
+                    let (times, rest) = rest.split_at_checked((u32_at(count, 0) as usize).checked_mul(16)?)?;
+                    let past = self.past.as_mut()?;
+                    for time in times.chunks_exact(16) {
+                        past.times.note(u64_at(time, 0) as i64, u64_at(time, 8) as i64);
+                    }
+                    rest
+                }
                 _ => return None,
             };
         }
@@ -303,9 +373,10 @@ impl Loader {
         Some(rest)
     }
 
-    fn finish(self) -> Option<(Head, Index)> {
+    fn finish(self) -> Option<(Head, Index, Option<Past>)> {
         let complete = self.keys.len() as u64 == self.expected;
         // They come in order, from which the map is built in one pass.
-        complete.then(|| (self.head, Index { keys: self.keys.into_iter().collect(), live: self.live }))
+        let index = || Index { keys: self.keys.into_iter().collect(), live: self.live };
+        complete.then(|| (self.head, index(), self.past))
     }
 }

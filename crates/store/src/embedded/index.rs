@@ -74,7 +74,9 @@ impl Chain {
         if self.latest.mod_revision == revision {
             return Some(&mut self.latest);
         }
-        self.older.as_mut()?.iter_mut().find(|version| version.mod_revision == revision)
+        let older = self.older.as_mut()?;
+        let at = older.binary_search_by_key(&revision, |version| version.mod_revision).ok()?;
+        older.get_mut(at)
     }
 
     pub(crate) fn push(&mut self, version: Version) {
@@ -90,6 +92,16 @@ impl Chain {
             self.older = None;
         }
         Some(std::mem::replace(&mut self.latest, below))
+    }
+
+    /// What [`Chain::prune`] would drop at `mark`, each version with the lowest mark that drops it.
+    pub(crate) fn superseded(&self, mark: i64) -> impl Iterator<Item = (i64, &Version)> {
+        let after = self.versions().skip(1).map(|version| version.mod_revision).chain(std::iter::once(i64::MAX));
+        let dropped = self.versions().zip(after).map(|(version, next)| {
+            let alone = if version.is_tombstone() { version.mod_revision + 1 } else { i64::MAX };
+            (next.min(alone), version)
+        });
+        dropped.take_while(move |(at, _)| *at <= mark)
     }
 
     /// Drops what no read at or above `mark`, and no watch from `mark`, needs; `true` when nothing is left.
@@ -223,6 +235,19 @@ mod tests {
         assert_eq!(pruned(&[(2, 1), (4, 0)], 5), [] as [i64; 0]);
         assert_eq!(pruned(&[(2, 1), (4, 0), (6, 1)], 5), [6]);
         assert_eq!(pruned(&[(2, 1), (4, 0), (6, 1)], 4), [4, 6]);
+    }
+
+    #[test]
+    fn what_is_superseded_is_what_pruning_drops() {
+        for versions in [&[(5, 1)][..], &[(2, 1), (4, 2), (6, 3)], &[(2, 1), (4, 0)], &[(2, 1), (4, 0), (6, 1)]] {
+            for mark in 1..9 {
+                let left = pruned(versions, mark);
+                let chain = chain(versions);
+                let dropped: Vec<i64> = chain.superseded(mark).map(|(_, version)| version.mod_revision).collect();
+                let all: Vec<i64> = versions.iter().map(|(revision, _)| *revision).collect();
+                assert_eq!([&dropped[..], &left[..]].concat(), all, "at {mark}");
+            }
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! | `index`, `recent`, `lease` | keys and their versions; the latest changes with values; what ends by itself |
 //! | `queue`, `writer` | requests; evaluating, making durable, publishing |
 //! | `shared`, `watch` | reading at a revision; who follows what |
+//! | `history`, `times` | what is kept beyond the compaction mark; when revisions were made |
 //! | `checkpoint`, `recovery` | a fast start |
 //! | `upkeep`, `pack` | forgetting history, giving space back |
 //! | `hooks` | where tests take hold |
@@ -28,6 +29,7 @@ mod clock;
 mod disk;
 mod export;
 mod format;
+mod history;
 #[cfg(any(test, feature = "suite"))]
 pub mod hooks;
 #[cfg(not(any(test, feature = "suite")))]
@@ -41,6 +43,7 @@ mod recent;
 mod recovery;
 mod segment;
 mod shared;
+mod times;
 pub(crate) mod tools;
 mod upkeep;
 mod watch;
@@ -70,7 +73,8 @@ use self::upkeep::Upkeep;
 pub use self::writer::LeaseState;
 use self::writer::{Done, Outcome, Reply, Request, Writer};
 use crate::{
-    Error, KeyValue, LeaseId, OpResult, Range, RangeResult, Store, StoreStatus, Txn, TxnResult, Watch, WatchStream,
+    Error, History, KeyValue, LeaseId, OpResult, Range, RangeResult, Store, StoreStatus, Txn, TxnResult, Watch,
+    WatchStream,
 };
 
 /// Up to so many values are first looked for without waiting for the disk.
@@ -87,6 +91,8 @@ pub struct Options {
     pub retention: Option<Duration>,
     /// History is compacted earlier when its log is larger than this.
     pub history_bytes: u64,
+    /// What is kept of history beyond the compaction mark; `None`: nothing.
+    pub undo: Option<Undo>,
     /// Recent changes kept in memory with their values.
     pub recent_bytes: usize,
     /// A watcher for which more events than this wait is ended.
@@ -97,6 +103,20 @@ pub struct Options {
     pub upkeep_interval: Duration,
 }
 
+/// What is kept of history beyond the compaction mark, for [`History`](crate::History). Reads and watches of the store
+/// itself do not see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undo {
+    /// Versions that were superseded longer ago are dropped.
+    pub horizon: Duration,
+    /// The oldest are dropped earlier when they take more than this. A version costs the length of its record (key, value
+    /// and 48 bytes) on disk, and 48 bytes of memory; a deleted key its place in the index too.
+    pub bytes: u64,
+    /// Prefixes of keys of which no history is kept: those that change all the time and say nothing later. When a store is
+    /// opened with others than before, its history begins anew.
+    pub except: Vec<Bytes>,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -104,6 +124,7 @@ impl Default for Options {
             checkpoint_bytes: 16 << 20,
             retention: Some(Duration::from_secs(300)),
             history_bytes: 1 << 30,
+            undo: None,
             recent_bytes: 4 << 20,
             watch_events: 64 << 10,
             watch_bytes: 64 << 20,
@@ -193,7 +214,7 @@ impl Embedded {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Forgets history below the compaction mark, packs and writes a checkpoint now, not when it is due.
+    /// Forgets history that is not kept any more, packs and writes a checkpoint now, not when it is due.
     pub async fn maintain(&self) -> Result<(), Error> {
         let (upkeep, queue) = (Arc::clone(&self.upkeep), Arc::clone(&self.queue));
         blocking(move || {
@@ -410,6 +431,10 @@ impl Store for Embedded {
         Ok(revision)
     }
 
+    fn history(&self) -> Option<&dyn History> {
+        Some(self)
+    }
+
     async fn status(&self) -> Result<StoreStatus, Error> {
         let read_only = self.shared.read_only.read().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(StoreStatus {
@@ -474,8 +499,16 @@ fn join(
     options: Options,
     recovered: Recovered,
 ) -> (Writer, Upkeep, Arc<Shared>) {
-    let Recovered { store_id, index, leases, revision, compacted, segments, next_segment, log_end, .. } = recovered;
-    let shared = Shared::new(disk, clock, options, store_id, index, revision, compacted, segments, next_segment);
+    let Recovered { store_id, index, leases, revision, compacted, past, segments, next_segment, log_end, .. } =
+        recovered;
+    // Without it all is dropped below the compaction mark; of keys that were an exception until now, all was.
+    let (undo, times) = match &options.undo {
+        Some(undo) if past.except.is_none_or(|except| except == undo.except) => (past.undo.min(compacted), past.times),
+        Some(_) => (compacted, past.times),
+        None => (compacted, times::Times::default()),
+    };
+    let shared =
+        Shared::new(disk, clock, options, store_id, index, revision, compacted, undo, times, segments, next_segment);
     let shared = Arc::new(shared);
     let upkeep = Upkeep::new(Arc::clone(&shared), recovered.replayed, recovered.checkpoint_bytes);
     (Writer::new(Arc::clone(&shared), Log::after(log_end.0, log_end.1), leases), upkeep, shared)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::checkpoint::{self, Head};
+use super::checkpoint::{self, Checkpoint, Head, Past};
 use super::disk::{Disk, File};
 use super::format::{EntryKind, FIRST, FRAME_HEADER, Found, FrameReader, Kind, SEGMENT_HEADER, SegmentHeader, entries};
 use super::hooks::{self, Mutant};
@@ -24,6 +24,8 @@ pub(crate) struct Recovered {
     pub(crate) leases: Leases,
     pub(crate) revision: i64,
     pub(crate) compacted: i64,
+    /// History beyond the compaction mark, as the checkpoint has it and the log goes on.
+    pub(crate) past: Past,
     pub(crate) segments: Segments,
     pub(crate) next_segment: u32,
     /// The newest log segment and where it ends.
@@ -49,12 +51,15 @@ pub(crate) fn recover(disk: &dyn Disk, now: Duration) -> Result<Option<Recovered
             Some(_) => Err(corrupt(disk.path(), checkpoint::NAME, 0, "the checkpoint is missing: restore a snapshot")),
         };
     }
-    let (head, index, checkpoint_bytes) = checkpoint::read(disk)?;
+    let Checkpoint { head, index, past, bytes: checkpoint_bytes } = checkpoint::read(disk)?;
+    // Without, nothing above the checkpoint's own mark has been dropped.
+    let past = past.unwrap_or_else(|| Past { undo: head.compacted, ..Past::default() });
     let mut replay = Replay {
         disk,
         store: head.store,
         revision: head.revision,
         compacted: head.compacted,
+        past,
         index,
         leases: Leases::default(),
         segments: Segments::default(),
@@ -71,7 +76,7 @@ pub(crate) fn recover(disk: &dyn Disk, now: Duration) -> Result<Option<Recovered
     let strange = |(id, kind): (&u32, &Kind)| replay.segments.get(*id).is_none().then(|| segment::name(*kind, *id));
     let mut strays: Vec<String> = files.iter().filter_map(strange).collect();
     strays.extend(names.into_iter().filter(|name| name == checkpoint::NEW_NAME));
-    let Replay { index, mut leases, segments, mut revision, compacted, last_group, replayed, .. } = replay;
+    let Replay { index, mut leases, segments, mut revision, compacted, past, last_group, replayed, .. } = replay;
     if hooks::is(Mutant::RevisionFromKeys) {
         let latest = index.keys.values().map(|chain| chain.latest()).filter(|latest| !latest.is_tombstone());
         revision = latest.map(|latest| latest.mod_revision).max().unwrap_or(1).max(compacted);
@@ -87,6 +92,7 @@ pub(crate) fn recover(disk: &dyn Disk, now: Duration) -> Result<Option<Recovered
         leases,
         revision,
         compacted,
+        past,
         segments,
         next_segment: head.next_segment.max(highest + 1),
         log_end,
@@ -102,6 +108,7 @@ struct Replay<'a> {
     store: u64,
     revision: i64,
     compacted: i64,
+    past: Past,
     index: Index,
     leases: Leases,
     segments: Segments,
@@ -238,6 +245,9 @@ impl Replay<'_> {
                 Found::Frame(header, body) => {
                     self.frame(&name, id, at, header.revision, body, header.entries)?;
                     self.last_group = header.group;
+                    if header.revision != 0 {
+                        self.past.times.note(header.time.div_euclid(1000), header.revision);
+                    }
                     at += header.len as u64;
                 }
                 Found::Nothing(what) => {
@@ -332,6 +342,6 @@ fn used(len: u64) -> u64 {
 /// Makes a new store's first checkpoint.
 pub(crate) fn initialize(disk: &dyn Disk, store: u64) -> Result<(), Error> {
     let head = Head { store, revision: 1, next_segment: 1, ..Head::default() };
-    let written = checkpoint::Writer::new(disk, &head).and_then(checkpoint::Writer::finish);
+    let written = checkpoint::Writer::new(disk, &head).and_then(|writer| writer.finish(None));
     written.map(|_| ()).map_err(|source| Error::Io { doing: "write", path: disk.path().join(checkpoint::NAME), source })
 }

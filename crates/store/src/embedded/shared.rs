@@ -13,6 +13,7 @@ use super::hooks::{self, Mutant};
 use super::index::{Index, Location, Version};
 use super::recent::{Recent, key_value};
 use super::segment::{self, Segments};
+use super::times::Times;
 use super::watch::Hub;
 use crate::{Error, KeyRange, KeyValue, Range, RangeResult};
 
@@ -33,6 +34,11 @@ pub(crate) struct Shared {
     pub(crate) visible: AtomicI64,
     /// Reads and watches below it are refused.
     pub(crate) compacted: AtomicI64,
+    /// History of keys that [are kept](Shared::keeps) reaches back to here, which is at or below the compaction mark.
+    pub(crate) undo: AtomicI64,
+    /// What superseded versions take that only history beyond the compaction mark needs.
+    pub(crate) undo_bytes: AtomicU64,
+    times: Mutex<Times>,
     pub(crate) recent: RwLock<Recent>,
     pub(crate) segments: Segments,
     pub(crate) next_segment: AtomicU64,
@@ -45,6 +51,15 @@ pub(crate) struct Shared {
 
 /// A version in memory, its value not read yet.
 pub(crate) type Item = (Bytes, Version);
+
+/// Up to where versions are dropped that no read needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// Of keys without history beyond the compaction mark.
+    pub(crate) compacted: i64,
+    /// Of the others.
+    pub(crate) undo: i64,
+}
 
 /// What a range found before values are read.
 pub(crate) struct Found {
@@ -63,6 +78,8 @@ impl Shared {
         index: Index,
         revision: i64,
         compacted: i64,
+        undo: i64,
+        times: Times,
         segments: Segments,
         next_segment: u32,
     ) -> Self {
@@ -72,6 +89,9 @@ impl Shared {
             store_id,
             visible: AtomicI64::new(revision),
             compacted: AtomicI64::new(compacted),
+            undo: AtomicI64::new(undo),
+            undo_bytes: AtomicU64::new(0),
+            times: Mutex::new(times),
             recent: RwLock::new(Recent::new(revision, options.recent_bytes)),
             segments,
             next_segment: AtomicU64::new(u64::from(next_segment)),
@@ -104,6 +124,34 @@ impl Shared {
         self.compacted.load(Ordering::SeqCst)
     }
 
+    pub(crate) fn undo(&self) -> i64 {
+        self.undo.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The machine's time in seconds since 1970.
+    pub(crate) fn second(&self) -> i64 {
+        self.clock.wall_millis().div_euclid(1000)
+    }
+
+    /// Whether history of a key is kept beyond the compaction mark.
+    pub(crate) fn keeps(&self, key: &[u8]) -> bool {
+        self.options.undo.as_ref().is_some_and(|undo| !undo.except.iter().any(|prefix| key.starts_with(prefix)))
+    }
+
+    /// The same, of all keys of a range.
+    pub(crate) fn keeps_all(&self, keys: &KeyRange) -> bool {
+        self.options.undo.as_ref().is_some_and(|undo| !undo.except.iter().any(|prefix| keys.meets_prefix(prefix)))
+    }
+
+    /// How far back the history of all keys of a range reaches.
+    pub(crate) fn reach(&self, keys: &KeyRange) -> i64 {
+        if self.keeps_all(keys) { self.undo() } else { self.compacted() }
+    }
+
     /// A number for a new segment.
     pub(crate) fn new_segment(&self) -> u32 {
         self.next_segment.fetch_add(1, Ordering::Relaxed) as u32
@@ -122,17 +170,23 @@ impl Shared {
         Pin { shared: Arc::clone(self), revision }
     }
 
-    /// The mark up to which history may be dropped now.
-    pub(crate) fn prunable(&self) -> i64 {
-        let mark = self.compacted();
+    /// The marks up to which history may be dropped now.
+    pub(crate) fn prunable(&self) -> Marks {
+        let (compacted, undo) = (self.compacted(), self.undo());
         if hooks::is(Mutant::PruneIgnoresReaders) {
-            return mark;
+            return Marks { compacted, undo };
         }
-        self.pins().keys().next().map_or(mark, |pinned| mark.min(*pinned))
+        let pinned = self.pins().keys().next().copied().unwrap_or(i64::MAX);
+        Marks { compacted: compacted.min(pinned), undo: undo.min(pinned) }
     }
 
     /// Pins the revision that a read asks for.
     pub(crate) fn pin_for(self: &Arc<Self>, asked: i64) -> Result<Pin, Error> {
+        self.pin_above(asked, || self.compacted())
+    }
+
+    /// Pins the revision that a read asks for, unless it is below what is kept.
+    pub(crate) fn pin_above(self: &Arc<Self>, asked: i64, kept: impl Fn() -> i64) -> Result<Pin, Error> {
         loop {
             let mut current = self.visible();
             if hooks::is(Mutant::StaleRead) && asked == 0 {
@@ -142,7 +196,7 @@ impl Shared {
             if pin.revision > current {
                 return Err(Error::FutureRevision { asked, current });
             }
-            let compacted = self.compacted();
+            let compacted = kept();
             if pin.revision >= compacted {
                 return Ok(pin);
             }

@@ -5,6 +5,7 @@ mod faults;
 mod files;
 mod property;
 mod simulation;
+mod undo;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use async_trait::async_trait;
 
 use std::sync::atomic::Ordering;
 
-use super::{Embedded, Options};
+use super::{Embedded, Options, Undo};
 use crate::Store;
 use crate::suite::Fixture;
 
@@ -65,6 +66,11 @@ fn tiny() -> Options {
     }
 }
 
+/// With history beyond the compaction mark.
+fn keeping() -> Options {
+    Options { undo: Some(Undo { horizon: Duration::from_secs(3600), bytes: 1 << 30, except: Vec::new() }), ..tiny() }
+}
+
 mod plain {
     use super::*;
 
@@ -80,6 +86,16 @@ mod small {
 
     async fn make() -> Local {
         Local::new(tiny())
+    }
+
+    crate::suite!(super::make);
+}
+
+mod kept {
+    use super::*;
+
+    async fn make() -> Local {
+        Local::new(keeping())
     }
 
     crate::suite!(super::make);

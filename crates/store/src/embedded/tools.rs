@@ -140,7 +140,8 @@ fn check_version(
     Ok(())
 }
 
-/// Forgets all history of the store in a directory and gives the space back; tells the state before and after.
+/// Forgets all history of the store in a directory, also that beyond the compaction mark, and gives the space back; tells
+/// the state before and after.
 pub async fn compact(directory: &Path) -> Result<(Status, Status), Error> {
     let before = status(directory)?;
     let store = Embedded::open(directory, Options { retention: None, ..Options::default() })?;
@@ -281,7 +282,7 @@ impl Builder {
         };
         let written = checkpoint::Writer::new(&*self.disk, &head).and_then(|mut writer| {
             self.keys.iter().try_for_each(|(key, version)| writer.versions(key, &[version]))?;
-            writer.finish()
+            writer.finish(None)
         });
         written.map_err(failed)?;
         self.finished = true;

@@ -1,6 +1,10 @@
 //! What keeps the store small and its start fast: compaction by age and size, pruning, moving live values out of
 //! segments that are mostly dead, checkpoints.
 //!
+//! There are two marks. Reads and watches end at the compaction mark. Versions of keys whose history is kept are dropped
+//! only below the undo mark, which follows by age and size. It needs no record in the log: a start finds all that was there
+//! at the last checkpoint, which has the mark that it was written with.
+//!
 //! Order matters in one place: a segment's file is removed only after a checkpoint that does not refer to it is durable.
 
 use std::collections::VecDeque;
@@ -13,12 +17,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::checkpoint::{self, Head, SegmentRecord};
+use super::checkpoint::{self, Head, Past, SegmentRecord};
 use super::format::Kind;
 use super::hooks::{self, Mutant};
+use super::index::Version;
 use super::pack::pack;
 use super::segment::Segment;
-use super::shared::Shared;
+use super::shared::{Marks, Shared};
+use super::times::Times;
 use super::writer::{Mark, Reply, Request};
 use crate::Error;
 
@@ -35,7 +41,7 @@ pub(crate) struct Upkeep {
     /// When which revision was the present.
     samples: VecDeque<(Duration, i64)>,
     /// History has been dropped up to here.
-    pruned: i64,
+    pruned: Marks,
     /// Log bytes since the last checkpoint.
     appended: u64,
     checkpoint_bytes: u64,
@@ -49,7 +55,14 @@ pub(crate) type Ask<'a> = &'a dyn Fn(Request);
 impl Upkeep {
     /// After a start that read back `replayed` bytes of log and a checkpoint of `checkpoint_bytes`.
     pub(crate) fn new(shared: Arc<Shared>, replayed: u64, checkpoint_bytes: u64) -> Self {
-        Self { shared, samples: VecDeque::new(), pruned: 0, appended: replayed, checkpoint_bytes, removable: false }
+        Self {
+            shared,
+            samples: VecDeque::new(),
+            pruned: Marks::default(),
+            appended: replayed,
+            checkpoint_bytes,
+            removable: false,
+        }
     }
 
     /// Does what is due; `all`: also the checkpoint if it is not.
@@ -57,7 +70,9 @@ impl Upkeep {
         self.shared.hub.progress(self.shared.visible());
         self.compact_by_age(ask)?;
         self.compact_by_size(ask)?;
+        self.forget_by_age();
         self.prune();
+        self.forget_by_size();
         self.pack()?;
         let mark = request(ask, Request::Mark)?;
         self.appended += mark.appended;
@@ -105,13 +120,58 @@ impl Upkeep {
         if target > compacted { compact(ask, target) } else { Ok(()) }
     }
 
+    /// Raises the undo mark to what was the present as long ago as history is to reach.
+    fn forget_by_age(&self) {
+        let compacted = self.shared.compacted();
+        let mark = match &self.shared.options.undo {
+            None => Some(compacted),
+            Some(undo) => {
+                let horizon = i64::try_from(undo.horizon.as_secs()).unwrap_or(i64::MAX);
+                let then = self.shared.second().saturating_sub(horizon);
+                self.shared.times().revision_at(then, self.shared.visible())
+            }
+        };
+        if let Some(mark) = mark {
+            self.shared.undo.fetch_max(mark.min(compacted), Ordering::SeqCst);
+        }
+    }
+
+    /// Raises the undo mark, and prunes again, when what is kept below the compaction mark takes too much.
+    fn forget_by_size(&mut self) {
+        let Some(undo) = &self.shared.options.undo else { return };
+        let mut bytes = self.shared.undo_bytes.load(Ordering::Relaxed);
+        if bytes <= undo.bytes {
+            return;
+        }
+        let compacted = self.shared.compacted();
+        // What is dropped by which mark.
+        let mut kept: Vec<(i64, u64)> = Vec::new();
+        self.shared.chunks(&crate::KeyRange::all(), |_, chain| {
+            kept.extend(chain.superseded(compacted).map(|(at, version)| (at, cost(version))));
+        });
+        kept.sort_unstable();
+        // Some room, so that this is not to be done again at the next step.
+        let room = undo.bytes - undo.bytes / 8;
+        let mut mark = 0;
+        for (at, cost) in kept {
+            if bytes <= room && at > mark {
+                break;
+            }
+            mark = at;
+            bytes = bytes.saturating_sub(cost);
+        }
+        self.shared.undo.fetch_max(mark.min(compacted), Ordering::SeqCst);
+        self.prune();
+    }
+
     /// Drops versions that no read can ask for.
     fn prune(&mut self) {
-        let mark = self.shared.prunable();
-        if mark <= self.pruned {
+        let marks = self.shared.prunable();
+        if marks.compacted <= self.pruned.compacted && marks.undo <= self.pruned.undo {
             return;
         }
         let segments = &self.shared.segments;
+        let mut kept = 0;
         let mut start = Bytes::new();
         loop {
             let mut index = self.shared.index_mut();
@@ -121,8 +181,11 @@ impl Upkeep {
             for (key, chain) in
                 index.keys.range_mut::<[u8], _>((Bound::Included(&start[..]), Bound::Unbounded)).take(CHUNK)
             {
+                let mark = if self.shared.keeps(key) { marks.undo } else { marks.compacted };
                 if chain.prune(mark, |version| segments.account(version.location, false)) {
                     dead.push(key.clone());
+                } else {
+                    kept += chain.superseded(marks.compacted).map(|(_, version)| cost(version)).sum::<u64>();
                 }
                 last = Some(key);
                 visited += 1;
@@ -139,7 +202,9 @@ impl Upkeep {
                 None => break,
             }
         }
-        self.pruned = mark;
+        self.pruned = marks;
+        self.shared.undo_bytes.store(kept, Ordering::Relaxed);
+        self.shared.times().forget_below(marks.undo);
     }
 
     /// Moves live values out of segments that are not worth their space.
@@ -151,7 +216,7 @@ impl Upkeep {
             Some(segment.id) != last
                 && segment.sealed.load(Ordering::Acquire)
                 && !segment.damaged.load(Ordering::Relaxed)
-                && segment.newest.load(Ordering::Relaxed) <= self.pruned
+                && segment.newest.load(Ordering::Relaxed) <= self.pruned.compacted
         };
         let settled: Vec<Arc<Segment>> = all.into_iter().filter(settled).collect();
         let small = |segment: &Arc<Segment>| segment.used() < self.shared.options.segment_bytes / 8;
@@ -181,7 +246,7 @@ impl Upkeep {
             segment.live.load(Ordering::Relaxed) == 0
                 && segment.sealed.load(Ordering::Acquire)
                 && (segment.kind == Kind::Packed || segment.id < mark.segment)
-                && segment.newest.load(Ordering::Relaxed) <= self.pruned
+                && segment.newest.load(Ordering::Relaxed) <= self.pruned.compacted
         });
         let head = Head {
             store: shared.store_id,
@@ -198,6 +263,11 @@ impl Upkeep {
                 shared.disk.remove(&segment.name()).map_err(failed("remove", &segment.name()))?;
             }
         }
+        let past = shared.options.undo.as_ref().map(|undo| {
+            let mut times = Times::default();
+            shared.times().up_to(mark.pin.revision).for_each(|(second, revision)| times.note(second, revision));
+            Past { undo: shared.undo(), except: Some(undo.except.clone()), times }
+        });
         let written = checkpoint::Writer::new(&*shared.disk, &head).and_then(|mut writer| {
             let mut result = Ok(());
             shared.chunks(&crate::KeyRange::all(), |key, chain| {
@@ -205,7 +275,7 @@ impl Upkeep {
                     result = writer.key(key, chain, mark.pin.revision);
                 }
             });
-            result.and_then(|()| writer.finish())
+            result.and_then(|()| writer.finish(past.as_ref()))
         });
         self.checkpoint_bytes = written.map_err(failed("write", checkpoint::NEW_NAME))?;
         self.appended = 0;
@@ -233,6 +303,11 @@ fn record(segment: &Segment, mark: &Mark) -> SegmentRecord {
         end: if here { mark.offset } else { segment.end.load(Ordering::Relaxed) },
         newest: if here { mark.pin.revision } else { segment.newest.load(Ordering::Relaxed) },
     }
+}
+
+/// What a superseded version takes: its entry on disk, and its place in memory.
+fn cost(version: &Version) -> u64 {
+    u64::from(version.location.len) + size_of::<Version>() as u64
 }
 
 /// Gives back the space that was reserved and not used.

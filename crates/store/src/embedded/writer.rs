@@ -241,7 +241,7 @@ impl Writer {
             let Some(request) = requests.next() else { break };
             self.stage(&mut stage, request);
         }
-        let Stage { frames, changes, undo, answers, compact, .. } = stage;
+        let Stage { frames, changes, undo, answers, compact, time, .. } = stage;
         let keys = index.live as u64;
         drop(index);
         let before = shared.visible();
@@ -262,6 +262,9 @@ impl Writer {
             return;
         }
         if self.revision > before {
+            if let Some(kept) = changes.iter().find(|change| shared.keeps(&change.key)) {
+                shared.times().note(time.div_euclid(1000), kept.version.mod_revision);
+            }
             shared.hub.publish(&changes, self.revision, || {
                 let mut recent = shared.recent.write().unwrap_or_else(std::sync::PoisonError::into_inner);
                 recent.extend(changes.iter().cloned());

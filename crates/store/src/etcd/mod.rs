@@ -40,7 +40,8 @@ use crate::proto::kv_client::KvClient;
 use crate::proto::lease_client::LeaseClient;
 use crate::proto::maintenance_client::MaintenanceClient;
 use crate::{
-    Error, KeyRange, LeaseId, Op, Range, RangeResult, Store, StoreStatus, Txn, TxnResult, Watch, WatchStream, proto,
+    Error, History, Kept, KeyRange, LeaseId, Op, Range, RangeResult, Store, StoreStatus, Txn, TxnResult, Versions,
+    Watch, WatchStream, proto,
 };
 
 /// Answers may be as large as etcd makes them.
@@ -393,6 +394,34 @@ impl Store for Etcd {
         // That a majority agrees, then that there is space.
         self.core.revision().await?;
         Ok(self.sizes().await?.1)
+    }
+
+    fn history(&self) -> Option<&dyn History> {
+        Some(self)
+    }
+}
+
+/// etcd keeps no history beyond its compaction mark, and no times.
+#[async_trait]
+impl History for Etcd {
+    async fn kept(&self) -> Result<Kept, Error> {
+        Ok(Kept { revision: self.core.compacted().await?.max(1), since: None, bytes: 0 })
+    }
+
+    async fn revision_at(&self, _: &KeyRange, second: i64) -> Result<i64, Error> {
+        Err(Error::TimeNotKept { asked: second, oldest: None })
+    }
+
+    async fn time_of(&self, _: i64) -> Result<Option<i64>, Error> {
+        Ok(None)
+    }
+
+    async fn range_at(&self, range: Range) -> Result<RangeResult, Error> {
+        self.range(range).await
+    }
+
+    async fn versions(&self, key: Bytes, until: i64, limit: usize) -> Result<Versions, Error> {
+        crate::history::versions_by_watch(self, key, until, limit).await
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod compaction;
 pub mod concurrency;
 pub mod durability;
+pub mod history;
 pub mod lease;
 pub mod model;
 pub mod range;
@@ -60,6 +61,10 @@ macro_rules! suite {
             reads_below_are_refused, the_mark_itself_is_readable, watches_below_are_refused,
             a_watch_from_the_mark_misses_nothing, deleted_keys_are_forgotten, marks_are_checked,
             compaction_survives_reopening,
+        ]);
+        $crate::suite!(@cases $make, history: [
+            versions_are_told_with_deletions, a_page_of_versions_goes_on, a_range_is_of_its_revision,
+            history_ends_where_it_says, the_future_has_no_history,
         ]);
         $crate::suite!(@cases $make, concurrency: [
             counters_lose_nothing, transfers_keep_the_sum, watchers_agree_on_the_order, readers_never_go_back,

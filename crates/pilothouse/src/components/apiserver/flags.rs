@@ -3,7 +3,7 @@
 use super::super::LogArgs;
 use super::super::features::SurfaceArgs;
 use super::super::serving::FrontProxyArgs;
-use crate::backend::{Backend, EncryptionArgs, EtcdArgs, FaceArgs};
+use crate::backend::{Backend, EncryptionArgs, EtcdArgs, FaceArgs, UndoArgs};
 use crate::cli::values::GoDuration;
 use crate::cluster::control_plane::Plan;
 use crate::cluster::peers::{self, PeerArgs};
@@ -57,6 +57,8 @@ pub struct ApiserverArgs {
     peers: PeerArgs,
     #[command(flatten)]
     encryption: EncryptionArgs,
+    #[command(flatten)]
+    undo: UndoArgs,
     /// The kind of store
     #[arg(long, value_parser = ["etcd3"], value_name = "KIND")]
     storage_backend: Option<String>,
@@ -444,6 +446,7 @@ impl ApiserverArgs {
             backend,
             face: self.face.clone(),
             encryption: self.encryption.clone(),
+            undo: self.undo.clone(),
             security: security::Settings {
                 client_ca,
                 front_proxy: front_proxy.clone(),

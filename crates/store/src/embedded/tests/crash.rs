@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 use crate::suite::{key, list, put, put_op, text};
-use crate::{KeyRange, Txn, Watch};
+use crate::{History, KeyRange, Txn, Watch};
 
 const DIRECTORY: &str = "STORE_CRASH_TEST_DIRECTORY";
 const WRITERS: u64 = 8;
@@ -19,7 +19,7 @@ fn options() -> Options {
         checkpoint_bytes: 64 << 10,
         retention: Some(Duration::from_millis(100)),
         upkeep_interval: Duration::from_millis(7),
-        ..Options::default()
+        ..keeping()
     }
 }
 
@@ -108,6 +108,16 @@ async fn check(directory: &Path, acknowledged: &BTreeMap<u64, u64>, highest: i64
         assert_eq!(values.len(), 2);
         assert_eq!(values[0], values[1], "a transaction is there as a whole");
         assert!(values[0] >= *told, "writer {writer} was told {told}, and {} is there", values[0]);
+    }
+    // History beyond the compaction mark is whole, back to the first version of the first life, and has its times.
+    for writer in acknowledged.keys() {
+        let told = store.versions(key(&format!("/w/{writer}/a")), 0, 0).await.expect("every version is whole").versions;
+        let numbers: Vec<u64> =
+            told.iter().rev().filter_map(|v| v.kv.as_ref()).map(|kv| number(&text(&kv.value))).collect();
+        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "writer {writer}: {numbers:?}");
+        let versions: Vec<i64> = told.iter().rev().filter_map(|v| v.kv.as_ref()).map(|kv| kv.version).collect();
+        assert_eq!(versions, (1..=versions.len() as i64).collect::<Vec<_>>(), "writer {writer}");
+        assert!(told.iter().all(|version| version.time.is_some()));
     }
     let mut stream = store.watch(Watch::of(KeyRange::all(), status.compacted.max(1))).await.expect("watching");
     crate::suite::established(&mut stream).await;

@@ -5,13 +5,15 @@ use proptest::prelude::*;
 use super::*;
 use crate::suite::model::Model;
 use crate::suite::{batch, established, key};
-use crate::{Compare, Event, KeyRange, Op, Range, Relation, Target, Txn, Watch};
+use crate::{Compare, Event, History, KeyRange, Op, Range, Relation, Target, Txn, Watch};
 
 #[derive(Clone, Debug)]
 enum Step {
     Txn(Txn),
     /// The whole key space at a revision back from the present.
     ReadPast(u8),
+    /// The whole key space at any revision, and the versions of a key, whatever has been compacted.
+    History(u8, bytes::Bytes),
     /// All changes from a revision back from the present.
     Replay(u8),
     Compact(u8),
@@ -75,6 +77,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         20 => txn,
         2 => any::<u8>().prop_map(Step::ReadPast),
+        2 => (any::<u8>(), keys()).prop_map(|(by, key)| Step::History(by, key)),
         2 => any::<u8>().prop_map(Step::Replay),
         1 => any::<u8>().prop_map(Step::Compact),
         1 => Just(Step::Maintain),
@@ -89,8 +92,9 @@ fn back(model: &Model, by: u8) -> i64 {
     model.revision - i64::from(by) % (model.revision - low + 1)
 }
 
-async fn run(steps: Vec<Step>) {
-    let mut fixture = Local::new(tiny());
+async fn run(options: Options, steps: Vec<Step>) {
+    let keeps = options.undo.is_some();
+    let mut fixture = Local::new(options);
     let mut model = Model::default();
     for step in steps {
         let store = Arc::clone(fixture.engine());
@@ -105,6 +109,17 @@ async fn run(steps: Vec<Step>) {
                 let read = store.range(Range::of(KeyRange::all()).at(revision)).await.expect("read");
                 assert_eq!(read.kvs, model.range(&KeyRange::all(), revision), "at {revision}");
             }
+            Step::History(by, key) if keeps => {
+                let revision = model.revision - i64::from(by) % model.revision;
+                let read = store.range_at(Range::of(KeyRange::all()).at(revision)).await.expect("read");
+                assert_eq!(read.kvs, model.range(&KeyRange::all(), revision), "at {revision}");
+                let told = store.versions(key.clone(), revision, 0).await.expect("told").versions;
+                let told: Vec<(i64, bool)> = told.iter().rev().map(|v| (v.revision, v.kv.is_some())).collect();
+                let events = model.history(&KeyRange::key(key), 0).into_iter();
+                let events = events.map(|event| (event.revision(), matches!(event, Event::Put { .. })));
+                assert_eq!(told, events.filter(|(made, _)| *made <= revision).collect::<Vec<_>>(), "up to {revision}");
+            }
+            Step::History(..) => {}
             Step::Replay(by) => {
                 let from = back(&model, by);
                 let mut stream = store.watch(Watch::of(KeyRange::all(), from)).await.expect("watching");
@@ -146,6 +161,12 @@ proptest! {
     #[test]
     fn the_engine_does_what_the_model_does(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(run(steps));
+        runtime.block_on(run(tiny(), steps));
+    }
+
+    #[test]
+    fn history_is_what_the_model_was(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(run(keeping(), steps));
     }
 }
