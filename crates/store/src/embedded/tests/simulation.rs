@@ -1,10 +1,17 @@
 //! The engine on the simulator: many seeds, every boundary of a few, and known bugs that must be found.
 
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use super::*;
 use crate::embedded::hooks::Mutant;
-use crate::testing::sim::{shortened, simulate};
+use crate::testing::sim::{Done, shortened, simulate, trace};
 
 /// Seeds within which each bug is found.
-const BOUND: u64 = 400;
+const BOUND: u64 = 2000;
+/// Seeds that are tried each time, in shares that run side by side.
+const SEEDS: u64 = 1200;
+const SHARES: u64 = 4;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
@@ -12,13 +19,9 @@ fn number(name: &str) -> Option<u64> {
 
 /// A bug that was put back is found, by a seed that the engine without it passes.
 fn found(mutant: Mutant) {
-    let bound = number("PILOTHOUSE_BOUND").unwrap_or(BOUND);
-    let seed = (0..bound).find(|seed| simulate(*seed, Some(mutant), None).is_err());
-    let Some(seed) = seed else { panic!("{mutant:?} is not found by {bound} seeds") };
-    println!("{mutant:?} is found by seed {seed}");
-    if let Err(failure) = simulate(seed, None, None) {
-        panic!("{}", shortened(*failure, None, None));
-    }
+    let seed = (0..BOUND).find(|seed| simulate(*seed, Some(mutant), None).is_err());
+    let Some(seed) = seed else { panic!("{mutant:?} is not found by {BOUND} seeds") };
+    passes(seed, None);
 }
 
 macro_rules! mutants {
@@ -65,32 +68,93 @@ mutants! {
     a_tail_taken_for_durable: TailTakenAsDurable,
 }
 
+/// Seeds of this share of all that are tried each time.
+fn seeds(share: u64) {
+    let count = number("PILOTHOUSE_SEEDS").unwrap_or(SEEDS);
+    for seed in (share..count).step_by(SHARES as usize) {
+        passes(seed, None);
+    }
+}
+
+fn passes(seed: u64, power: Option<u64>) -> Done {
+    simulate(seed, None, power).unwrap_or_else(|failure| panic!("{}", shortened(*failure, None, power)))
+}
+
 #[test]
-fn one_seed() {
-    let Some(seed) = number("PILOTHOUSE_SEED") else { return };
-    if let Err(failure) = simulate(seed, None, None) {
-        panic!("{}", shortened(*failure, None, None));
+fn seeds_of_the_first_share() {
+    seeds(0);
+}
+
+#[test]
+fn seeds_of_the_second_share() {
+    seeds(1);
+}
+
+#[test]
+fn seeds_of_the_third_share() {
+    seeds(2);
+}
+
+#[test]
+fn seeds_of_the_fourth_share() {
+    seeds(3);
+}
+
+#[test]
+fn the_power_goes_at_every_boundary() {
+    for seed in 0..number("PILOTHOUSE_SEEDS").map_or(2, |seeds| seeds / 100) {
+        let boundaries = passes(seed, Some(u64::MAX)).boundaries;
+        assert!(boundaries > 50, "seed {seed} does too little");
+        for boundary in 0..boundaries {
+            passes(seed, Some(boundary));
+        }
     }
 }
 
 #[test]
-fn survey() {
-    let count: u64 = number("PILOTHOUSE_SEEDS").unwrap_or(50);
-    let start = std::time::Instant::now();
-    let mut total = crate::testing::sim::Done::default();
-    let list = std::env::var("LIST").map(|list| list.split(',').map(|n| n.parse().unwrap()).collect::<Vec<u64>>());
-    for seed in list.unwrap_or((0..count).collect()) {
-        match simulate(seed, None, None) {
-            Err(failure) => println!("SEED {seed}: {}", failure.what),
-            Ok(done) => {
-                total.revisions += done.revisions;
-                total.boundaries += done.boundaries;
-                total.crashes += done.crashes;
-                total.failures += done.failures;
-                total.answers += done.answers;
-                total.batches += done.batches;
-            }
-        }
+fn a_seed_always_stands_for_the_same() {
+    for seed in 0..20 {
+        assert_eq!(trace(seed), trace(seed));
     }
-    println!("{total:?} {:?}", start.elapsed());
+}
+
+#[test]
+fn much_happens_in_a_simulation() {
+    let mut total = Done::default();
+    for seed in 0..50 {
+        total += passes(seed, None);
+    }
+    assert!(total.crashes > 50 && total.failures > 50, "{total:?}");
+    assert!(total.revisions > 300 && total.answers > 1000 && total.batches > 500, "{total:?}");
+}
+
+/// Not a test unless a seed is asked for: what found something does it again.
+#[test]
+fn one_seed() {
+    if let Some(seed) = number("PILOTHOUSE_SEED") {
+        passes(seed, number("PILOTHOUSE_POWER"));
+    }
+}
+
+/// Not a test unless a time is asked for: new seeds on all processors, until it is over or one finds something.
+#[test]
+#[allow(clippy::print_stdout, reason = "who asked for it wants to know what was done")]
+fn for_a_time() {
+    let Some(seconds) = number("PILOTHOUSE_SIMULATE_SECONDS") else { return };
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let (first, end) = (now().as_nanos() as u64, now() + Duration::from_secs(seconds));
+    let next = AtomicU64::new(first);
+    let total = Mutex::new(Done::default());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while now() < end {
+                    let done = passes(next.fetch_add(1, Ordering::Relaxed), None);
+                    *total.lock().expect("no thread failed") += done;
+                }
+            });
+        }
+    });
+    let seeds = next.load(Ordering::Relaxed) - first;
+    println!("{seeds} seeds from {first} on: {:?}", total.into_inner().expect("no thread failed"));
 }

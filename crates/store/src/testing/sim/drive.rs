@@ -53,6 +53,17 @@ pub struct Done {
     pub batches: u64,
 }
 
+impl std::ops::AddAssign for Done {
+    fn add_assign(&mut self, other: Self) {
+        self.revisions += other.revisions;
+        self.boundaries += other.boundaries;
+        self.crashes += other.crashes;
+        self.failures += other.failures;
+        self.answers += other.answers;
+        self.batches += other.batches;
+    }
+}
+
 /// A simulation under way.
 pub struct Driver<'a> {
     script: &'a Script,

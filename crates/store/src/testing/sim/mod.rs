@@ -12,7 +12,7 @@ use std::fmt;
 pub use drive::Done;
 
 use self::drive::Driver;
-use self::script::Script;
+use self::script::{Kind, Script};
 use crate::embedded::hooks::Mutant;
 
 /// Scripts tried to make a failing one shorter.
@@ -22,6 +22,8 @@ const ATTEMPTS: usize = 400;
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub seed: u64,
+    /// The boundary at which the power went, if it was not for the script to say.
+    pub power: Option<u64>,
     /// What no store with etcd's semantics does.
     pub what: String,
     /// What happened, from the start.
@@ -36,29 +38,47 @@ impl fmt::Display for Failure {
         writeln!(f, "seed {}: {}", self.seed, self.what)?;
         writeln!(f, "what happened, with {left} of {all} steps:")?;
         self.trace.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
-        writeln!(f, "again: PILOTHOUSE_SEED={} cargo test -p pilothouse-store one_seed -- --nocapture", self.seed)
+        let power = self.power.map_or(String::new(), |power| format!(" PILOTHOUSE_POWER={power}"));
+        write!(f, "again: PILOTHOUSE_SEED={}{power} cargo test -p pilothouse-store simulation::one_seed", self.seed)
     }
 }
 
-/// Simulates what a seed stands for, with a bug or without; with a loss of power at one boundary too.
+/// Simulates what a seed stands for, with a bug or without; or with one loss of power, at this boundary, and no other.
 ///
 /// # Errors
 /// When the store did what it must not.
 pub fn simulate(seed: u64, mutant: Option<Mutant>, power: Option<u64>) -> Result<Done, Box<Failure>> {
-    run(&Script::of(seed), mutant, power)
+    run(&script(seed, power), mutant, power)
+}
+
+/// What happens in the simulation of a seed.
+pub fn trace(seed: u64) -> Vec<String> {
+    let script = script(seed, None);
+    let mut driver = Driver::new(&script, None);
+    let end = driver.run(None);
+    driver.trace.push(format!("{end:?}"));
+    driver.trace
+}
+
+fn script(seed: u64, power: Option<u64>) -> Script {
+    let mut script = Script::of(seed);
+    if power.is_some() {
+        script.steps.retain(|step| !matches!(step.kind, Kind::Power | Kind::Kill));
+    }
+    script
 }
 
 fn run(script: &Script, mutant: Option<Mutant>, power: Option<u64>) -> Result<Done, Box<Failure>> {
     let mut driver = Driver::new(script, mutant);
     driver.run(power).map_err(|what| {
         let steps = (script.steps.len(), script.steps.len());
-        Box::new(Failure { seed: script.seed, what, trace: std::mem::take(&mut driver.trace), steps })
+        Box::new(Failure { seed: script.seed, power, what, trace: std::mem::take(&mut driver.trace), steps })
     })
 }
 
 /// Leaves steps out of a failing script as long as it still fails.
 pub fn shortened(failure: Failure, mutant: Option<Mutant>, power: Option<u64>) -> Failure {
-    let mut script = Script::of(failure.seed);
+    let mut script = script(failure.seed, power);
     let all = script.steps.len();
     let mut shortest = failure;
     let mut attempts = 0;
