@@ -269,6 +269,7 @@ impl Draw<'_> {
     }
 
     pub fn compact(&mut self) -> Ask {
-        Ask::Compact(self.revision())
+        let present = self.random.chance(40);
+        Ask::Compact(if present { self.judge.revision() } else { self.revision() })
     }
 }
