@@ -347,8 +347,11 @@ impl<'a> Driver<'a> {
             Kind::Follow => self.follow(random.index(WATCHES), &mut random),
             Kind::Cut => self.cut(random.index(WATCHES))?,
             Kind::Upkeep => self.begin_upkeep(random.chance(50)),
+            Kind::Squeeze => self.squeeze()?,
             Kind::Advance => {
-                let millis = *random.pick(&[1, 50, 900, 1100, 5000, 20_000, 45_000, 400_000]);
+                let part = self.judge.ttl(&mut random).map(|ttl| ttl * 6 / 10);
+                let any = *random.pick(&[1, 50, 900, 1100, 5000, 20_000, 45_000, 400_000]);
+                let millis = part.filter(|_| random.chance(40)).unwrap_or(any);
                 self.note(|| format!("{millis} ms pass"));
                 self.machine.hand().advance(millis);
             }
@@ -392,6 +395,22 @@ impl<'a> Driver<'a> {
             self.machine.upkeep(all, &slot);
             self.upkeep = Some(slot);
         }
+    }
+
+    /// Those who read stay where they are while what they read is compacted and the space given back.
+    fn squeeze(&mut self) -> Result<(), Stop> {
+        if self.clients.iter().all(Option::is_some) {
+            return Ok(());
+        }
+        self.machine.freeze(true);
+        self.ask(Ask::Compact(self.judge.revision()))?;
+        for _ in 0..2 {
+            self.turns_until("the upkeep does not end", |driver| driver.upkeep.is_none())?;
+            self.begin_upkeep(true);
+        }
+        self.turns_until("the upkeep does not end", |driver| driver.upkeep.is_none())?;
+        self.machine.freeze(false);
+        Ok(())
     }
 
     fn fail(&mut self, random: &mut Random) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::ask::{Answer, Ask};
 use crate::suite::model::{Changes, Effect, Model, events};
+use crate::testing::random::Random;
 use crate::{Error, Event, KeyRange, KeyValue, LeaseId, OpResult, Range, RangeResult, Txn, TxnResult, WatchBatch};
 
 /// Why no store with etcd's semantics does this.
@@ -160,6 +161,12 @@ impl Judge {
     /// Leases that are not known to be gone.
     pub fn leases(&self) -> Vec<LeaseId> {
         self.leases.iter().filter(|(_, lease)| lease.gone.is_none()).map(|(id, _)| *id).collect()
+    }
+
+    /// The full time of a lease that is not known to be gone, in milliseconds.
+    pub fn ttl(&self, random: &mut Random) -> Option<u64> {
+        let leases = self.leases();
+        if leases.is_empty() { None } else { self.leases.get(random.pick(&leases)).map(|lease| lease.ttl) }
     }
 
     /// A number that is taken for sure, or is being taken.

@@ -124,6 +124,8 @@ pub struct Machine {
     ranks: Option<[u64; FIRST_WATCH + WATCHES]>,
     /// How many times in a hundred the ranks change.
     change: u64,
+    /// Those who stay where they are.
+    frozen: Vec<usize>,
     pub random: Random,
 }
 
@@ -165,6 +167,7 @@ impl Machine {
             running: None,
             ranks,
             change,
+            frozen: Vec::new(),
             random,
         }
     }
@@ -253,8 +256,8 @@ impl Machine {
 
     /// Lets one thread, chosen by the seed, go on; `false` when none can.
     pub fn turn(&mut self) -> Result<bool, Stop> {
-        let mut ready: Vec<usize> =
-            (0..FIRST_WATCH + WATCHES).filter(|fiber| self.fibers.state(*fiber) == State::Paused).collect();
+        let paused = |fiber: &usize| self.fibers.state(*fiber) == State::Paused && !self.frozen.contains(fiber);
+        let mut ready: Vec<usize> = (0..FIRST_WATCH + WATCHES).filter(paused).collect();
         if self.fibers.state(WRITER) == State::Idle && self.writer_is_due() {
             ready.push(WRITER);
         }
@@ -283,6 +286,12 @@ impl Machine {
         }
         self.go_on(fiber)?;
         Ok(true)
+    }
+
+    /// Those clients and watches that have something under way stay where they are, or no longer.
+    pub fn freeze(&mut self, on: bool) {
+        let busy = |fiber: &usize| on && self.fibers.state(*fiber) != State::Idle;
+        self.frozen = (FIRST_CLIENT..FIRST_WATCH + WATCHES).filter(busy).collect();
     }
 
     /// Whether a client waits for no answer.
@@ -342,6 +351,7 @@ impl Machine {
         self.control.off.store(true, Ordering::SeqCst);
         let unwound = self.fibers.lose_power();
         self.running = None;
+        self.frozen.clear();
         {
             let mut inner = self.control.inner();
             inner.engine = None;

@@ -23,6 +23,8 @@ pub enum Kind {
     Follow,
     Cut,
     Upkeep,
+    /// All history is compacted and given back while whoever is under way stays where it is.
+    Squeeze,
     Advance,
     WallJump,
     Snapshot,
@@ -38,7 +40,7 @@ pub enum Kind {
     Settle,
 }
 
-const WEIGHTS: [(Kind, u64); 18] = [
+const WEIGHTS: [(Kind, u64); 19] = [
     (Kind::Txn, 40),
     (Kind::Read, 12),
     (Kind::Lease, 8),
@@ -48,6 +50,7 @@ const WEIGHTS: [(Kind, u64); 18] = [
     (Kind::Follow, 12),
     (Kind::Cut, 2),
     (Kind::Upkeep, 6),
+    (Kind::Squeeze, 2),
     (Kind::Advance, 8),
     (Kind::WallJump, 1),
     (Kind::Snapshot, 1),
