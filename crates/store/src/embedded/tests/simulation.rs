@@ -124,8 +124,8 @@ fn much_happens_in_a_simulation() {
     for seed in 0..50 {
         total += passes(seed, None);
     }
-    assert!(total.crashes > 50 && total.failures > 50, "{total:?}");
-    assert!(total.revisions > 300 && total.answers > 1000 && total.batches > 500, "{total:?}");
+    assert!(total.crashes > 50 && total.failures > 20, "{total:?}");
+    assert!(total.revisions > 300 && total.answers > 1000 && total.batches > 300, "{total:?}");
 }
 
 /// Not a test unless a seed is asked for: what found something does it again.

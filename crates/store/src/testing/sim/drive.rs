@@ -312,7 +312,7 @@ impl<'a> Driver<'a> {
         let mut draw = Draw {
             random: random.clone(),
             judge: &self.judge,
-            keys: script.keys,
+            script,
             now: self.machine.now(),
             unique: &mut self.unique,
         };
@@ -349,9 +349,8 @@ impl<'a> Driver<'a> {
             Kind::Upkeep => self.begin_upkeep(random.chance(50)),
             Kind::Squeeze => self.squeeze()?,
             Kind::Advance => {
-                let part = self.judge.ttl(&mut random).map(|ttl| ttl * 6 / 10);
-                let any = *random.pick(&[1, 50, 900, 1100, 5000, 20_000, 45_000, 400_000]);
-                let millis = part.filter(|_| random.chance(40)).unwrap_or(any);
+                let ttl = self.judge.ttl(&mut random);
+                let millis = script.pass(&mut random, ttl);
                 self.note(|| format!("{millis} ms pass"));
                 self.machine.hand().advance(millis);
             }

@@ -77,7 +77,12 @@ pub struct Script {
     pub steps: Vec<Step>,
     /// Keys that are used, at most.
     pub keys: u64,
+    /// It is about leases, which all have the same time, and time passes in parts of it.
+    pub leases: bool,
 }
+
+/// The time of leases where they matter most.
+const TTL: u64 = 60;
 
 impl Script {
     pub fn of(seed: u64) -> Self {
@@ -91,9 +96,17 @@ impl Script {
             watch_events: *random.pick(&[6, 6, 64 << 10]),
             ..Options::default()
         };
+        // Some seeds are about leases, whose bugs need time to pass between renewals, notes and restarts.
+        let leases = random.chance(15);
+        let options = match leases {
+            true => Options { retention: Some(Duration::from_secs(5)), ..options },
+            false => options,
+        };
         // Each seed leaves something out, so that what is left comes more often and in longer runs.
         let weights = WEIGHTS.map(|(kind, weight)| match kind {
             Kind::Txn => (kind, weight),
+            Kind::Lease | Kind::Advance | Kind::Upkeep | Kind::Reopen if leases => (kind, weight * 5),
+            Kind::Squeeze if leases => (kind, 0),
             _ if random.chance(20) => (kind, 0),
             _ => (kind, weight * (1 + random.below(3))),
         });
@@ -111,7 +124,18 @@ impl Script {
             Step { kind, dice: random.next() }
         };
         let steps = (0..steps).map(|_| draw()).collect();
-        Self { seed, options, steps, keys }
+        Self { seed, options, steps, keys, leases }
+    }
+}
+
+impl Script {
+    /// How long nothing happens, in milliseconds.
+    pub fn pass(&self, random: &mut Random, ttl: Option<u64>) -> u64 {
+        if self.leases {
+            return *random.pick(&[900, 5000, 20_000, TTL * 600, TTL * 1000 - 1]);
+        }
+        let any = *random.pick(&[1, 50, 900, 1100, 5000, 20_000, 45_000, 400_000]);
+        ttl.filter(|_| random.chance(40)).map_or(any, |ttl| ttl * 6 / 10)
     }
 }
 
@@ -119,7 +143,7 @@ impl Script {
 pub struct Draw<'a> {
     pub random: Random,
     pub judge: &'a Judge,
-    pub keys: u64,
+    pub script: &'a Script,
     pub now: u64,
     /// Makes each value another.
     pub unique: &'a mut u64,
@@ -127,7 +151,7 @@ pub struct Draw<'a> {
 
 impl Draw<'_> {
     fn name(&mut self) -> Bytes {
-        let number = self.random.below(self.keys);
+        let number = self.random.below(self.script.keys);
         if number % 3 == 0 { key(&format!("/b/{number}")) } else { key(&format!("/a/{number}")) }
     }
 
@@ -191,14 +215,14 @@ impl Draw<'_> {
                     let (key, value) = (self.name(), self.value());
                     let lease = if self.random.chance(25) { self.lease() } else { 0 };
                     let keys = KeyRange::key(key.clone());
-                    if !overlap(&keys, used, self.keys) {
+                    if !overlap(&keys, used, self.script.keys) {
                         used.push(keys);
                         ops.push(Op::Put { key, value, lease });
                     }
                 }
                 7..10 => {
                     let keys = if self.random.chance(70) { KeyRange::key(self.name()) } else { self.keys() };
-                    if !overlap(&keys, used, self.keys) {
+                    if !overlap(&keys, used, self.script.keys) {
                         used.push(keys.clone());
                         ops.push(Op::Delete { keys });
                     }
@@ -254,7 +278,7 @@ impl Draw<'_> {
     pub fn lease_ask(&mut self) -> Ask {
         match self.random.below(10) {
             0..4 => {
-                let ttl = *self.random.pick(&[1, 3, 10, 60, 700, 3600]);
+                let ttl = if self.script.leases { TTL } else { *self.random.pick(&[1, 3, 10, 60, 700, 3600]) };
                 let chosen = match self.random.below(10) {
                     // Mostly another each time: who has one that may be over is hard to tell.
                     0 | 1 => {
