@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up build test prove lint fix bench release install-build install-test clean
+.PHONY: help up build test simulate prove lint fix bench release install-build install-test clean
 
 TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 # Static, as the executable is also the content of the built-in image; not for proc macros, hence --target everywhere.
@@ -21,6 +21,10 @@ test: install-build install-test ## Runs every test (as root)
 	@if [ "$$(id -u)" -ne 0 ]; then echo "make test runs real containers, network namespaces and nftables: run it as root (sudo make test)"; exit 1; fi
 	@if cargo nextest --version >/dev/null 2>&1; then run="nextest run"; else run="test"; fi; \
 	set -x; RUSTFLAGS="$(STATIC)" cargo $$run --workspace --no-fail-fast --target $(TARGET)
+
+SECONDS := 600
+simulate: install-build ## Runs the store on a simulated machine with new seeds, on all processors, for SECONDS=600
+	PILOTHOUSE_SIMULATE_SECONDS=$(SECONDS) cargo test --locked -p pilothouse-store --lib -- embedded::tests::simulation::for_a_time --exact --nocapture
 
 ROUNDS := 200
 prove: release install-test ## Attacks the released executable: 200 kills and more under load; prints what was counted (as root)
