@@ -136,6 +136,13 @@ async fn devices_are_served_in_the_shapes_of_their_versions() {
         json!({"name": "gpu", "attributes": {"model": {"string": "m"}}}),
         "{shown}"
     );
+    for version in ["v1beta1", "v1beta2", "v1"] {
+        for (driver, count) in [("d.example.com", 1), ("e.example.com", 0)] {
+            let list =
+                client.get(&of(version, &format!("resourceslices?fieldSelector=spec.driver%3D{driver}"))).await.ok();
+            assert_eq!(list["items"].as_array().map(Vec::len), Some(count), "{version} {driver}");
+        }
+    }
     let protobuf = [("accept", "application/vnd.kubernetes.protobuf")];
     let raw = client.raw(Method::GET, &of("v1beta1", "resourceslices/s"), &protobuf, "").await;
     let ty = schema::types::of_kind("resource.k8s.io", "v1beta1", "ResourceSlice").expect("a type");

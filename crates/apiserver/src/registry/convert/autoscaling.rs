@@ -4,7 +4,7 @@
 use super::Conversion;
 use schema::{Map, Value};
 
-pub(super) static CONVERSION: Conversion = Conversion { to_stored, from_stored, labels: Some(&[]) };
+pub(super) static CONVERSION: Conversion = Conversion { to_stored, from_stored, labels: None };
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
