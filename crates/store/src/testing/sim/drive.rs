@@ -489,6 +489,7 @@ impl<'a> Driver<'a> {
         let leases = self.now(|engine| fiber::wait(engine.leases()))?;
         let now = self.machine.now();
         let there = leases.map_err(|error| format!("no leases: {error:?}"))?;
+        self.note(|| format!("settled, with the leases {there:?}"));
         self.judge.settled(&there, now)?;
         self.check_leases(&there)?;
         let status = self.now(|engine| fiber::wait(engine.status()))?;

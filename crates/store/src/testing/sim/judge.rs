@@ -75,6 +75,8 @@ struct LeaseModel {
     rumoured: bool,
     /// It may be over, and another of its number be there whose grant was not answered.
     ambiguous: bool,
+    /// The number of what was asked last when its grant was answered.
+    told: u64,
 }
 
 /// What was asked for when a lease was.
@@ -86,8 +88,8 @@ struct Grant {
 }
 
 impl LeaseModel {
-    fn new(ttl: u64, begun: u64, begun_latest: u64, rumoured: bool) -> Self {
-        Self { ttl, begun, begun_latest, gone: None, revoked: false, rumoured, ambiguous: false }
+    fn new(ttl: u64, begun: u64, begun_latest: u64, told: u64) -> Self {
+        Self { ttl, begun, begun_latest, gone: None, revoked: false, rumoured: false, ambiguous: false, told }
     }
 }
 
@@ -349,12 +351,17 @@ impl Judge {
                         format!("lease {id:x} was renewed for {ttl:?}")
                     })
                 }
-                Err(error) => self.lease_missing(*id, error, now),
+                Err(error) => self.lease_missing(*id, since, error, now),
             },
             (Ask::Revoke(id), Answer::Done(result)) => match result {
                 Ok(()) => {
                     let number = self.numbers;
                     if let Some(lease) = self.alive(*id, since)? {
+                        if since.number <= lease.told {
+                            // It may have been the one before that was revoked.
+                            lease.ambiguous = true;
+                            return Ok(());
+                        }
                         lease.gone = Some(number);
                     }
                     let keys = self.model.lease_end(*id, self.revision());
@@ -362,7 +369,7 @@ impl Judge {
                 }
                 Err(error) => {
                     self.explain_again(since.number)?;
-                    self.lease_missing(*id, error, now)
+                    self.lease_missing(*id, since, error, now)
                 }
             },
             (Ask::Status, Answer::Status(Ok(status))) => {
@@ -433,7 +440,7 @@ impl Judge {
 
     fn refused(&mut self, txn: &Txn, since: Since, error: Error, now: u64) -> Verdict {
         match error {
-            Error::LeaseNotFound(id) => self.lease_missing(id, Error::LeaseNotFound(id), now),
+            Error::LeaseNotFound(id) => self.lease_missing(id, since, Error::LeaseNotFound(id), now),
             Error::FutureRevision { asked, .. } => expect(asked > since.revision, || format!("{asked} is no future")),
             Error::Compacted { asked, compacted } => {
                 expect(asked < compacted, || format!("{asked} was said to be below {compacted}"))?;
@@ -497,14 +504,20 @@ impl Judge {
                 expect(chosen == 0 || chosen == id, || format!("lease {id:x} was granted for {chosen:x}"))?;
                 if let Some(rumoured) = self.leases.get_mut(&id).filter(|lease| lease.rumoured) {
                     rumoured.rumoured = false;
+                    rumoured.ttl = ttl;
                     rumoured.begun_latest = now;
                     return Ok(());
                 }
-                let lease = LeaseModel::new(ttl, since.time, now, false);
-                let before = self.leases.insert(id, lease);
                 let may_be_gone =
-                    |lease: LeaseModel| lease.gone.is_some() || lease.revoked || lease.begun + lease.ttl <= now;
-                expect(before.is_none_or(may_be_gone), || format!("lease {id:x} was granted twice"))
+                    |lease: &LeaseModel| lease.gone.is_some() || lease.revoked || lease.begun + lease.ttl <= now;
+                let lease = LeaseModel::new(ttl, since.time, now, self.numbers);
+                let free = self.leases.get(&id).is_none_or(may_be_gone);
+                // The one that is known may have been granted after this one, which is over already.
+                expect(free || may_be_gone(&lease), || format!("lease {id:x} was granted twice"))?;
+                if free {
+                    self.leases.insert(id, lease);
+                }
+                Ok(())
             }
             Err(Error::LeaseExists(id)) => {
                 self.loose_grants.retain(|loose| loose.number != since.number);
@@ -518,10 +531,15 @@ impl Judge {
 
     /// A lease that is there may be one whose grant was not answered.
     fn rumour(&mut self, id: LeaseId, now: u64) {
-        let Some(loose) = self.loose_grants.iter().find(|loose| loose.chosen == id) else { return };
+        let Some(at) = self.loose_grants.iter().position(|loose| loose.chosen == id) else { return };
         match self.leases.get_mut(&id) {
             Some(lease) if lease.gone.is_none() => lease.ambiguous |= lease.revoked || lease.begun + lease.ttl <= now,
-            _ => drop(self.leases.insert(id, LeaseModel::new(loose.ttl, loose.time, now, true))),
+            _ => {
+                let loose = self.loose_grants.swap_remove(at);
+                let rumoured =
+                    LeaseModel { rumoured: true, ..LeaseModel::new(loose.ttl, loose.time, now, self.numbers) };
+                self.leases.insert(id, rumoured);
+            }
         }
     }
 
@@ -536,12 +554,16 @@ impl Judge {
     }
 
     /// Someone was told that a lease is not there.
-    fn lease_missing(&mut self, id: LeaseId, error: Error, now: u64) -> Verdict {
+    fn lease_missing(&mut self, id: LeaseId, since: Since, error: Error, now: u64) -> Verdict {
         let Error::LeaseNotFound(told) = error else { return Err(format!("lease {id:x}: {error:?}")) };
         expect(told == id, || format!("lease {told:x} was said to be missing, not {id:x}"))?;
         let keys = self.model.lease_end(id, self.revision());
         let number = self.numbers;
         let Some(lease) = self.leases.get_mut(&id) else { return Ok(()) };
+        if since.number <= lease.told {
+            // It may have been asked for before it was granted.
+            return Ok(());
+        }
         let may_be = lease.ambiguous || lease.gone.is_some() || lease.revoked || lease.begun + lease.ttl <= now;
         expect(may_be, || {
             format!("lease {id:x} of {} ms was said to be gone after {} ms", lease.ttl, now - lease.begun)
