@@ -85,6 +85,8 @@ struct Grant {
     ttl: u64,
     chosen: LeaseId,
     time: u64,
+    /// The process ended, so it is not answered any more.
+    lost: bool,
 }
 
 impl LeaseModel {
@@ -204,9 +206,13 @@ impl Judge {
             Ask::Compact(revision) if *revision <= self.revision() + 10 => {
                 self.compacted_most = self.compacted_most.max(*revision);
             }
-            Ask::Grant(ttl, id) => {
-                self.loose_grants.push(Grant { number: since.number, ttl: millis(*ttl), chosen: *id, time: now })
-            }
+            Ask::Grant(ttl, id) => self.loose_grants.push(Grant {
+                number: since.number,
+                ttl: millis(*ttl),
+                chosen: *id,
+                time: now,
+                lost: false,
+            }),
             _ => {}
         }
         if let Ask::Revoke(id) = ask
@@ -258,37 +264,62 @@ impl Judge {
     }
 
     /// Who made a revision that did this.
-    fn explain(&self, revision: i64, changes: &Changes, now: u64, when: When) -> Result<Maker, String> {
+    fn explain(&mut self, revision: i64, changes: &Changes, now: u64, when: When) -> Result<Maker, String> {
         let base = revision - 1;
-        for (number, pending) in &self.pending {
-            let taken = self.makers.values().any(|maker| *maker == Maker::Likely(*number));
-            let late = pending.since.revision >= revision
-                || pending.until < revision
-                || (pending.unknown && when == When::Now);
-            if !taken && !late && self.effect(&pending.ask, base) == *changes {
-                return Ok(Maker::Likely(*number));
-            }
+        // Leases first: they need not be asked, so nothing else is left without an explanation.
+        let ended = self.leases.iter().filter(|(id, lease)| {
+            let there = lease.gone.is_none() || when == When::Before;
+            there && !changes.is_empty() && self.model.lease_end(**id, base) == *changes
+        });
+        let ended: Vec<(LeaseId, u64, u64, bool)> = ended
+            .map(|(id, lease)| {
+                (*id, now - lease.begun, lease.ttl, lease.ambiguous || (lease.revoked && when == When::Before))
+            })
+            .collect();
+        if let Some((id, ..)) = ended.iter().find(|(_, age, ttl, excused)| age >= ttl || *excused) {
+            return Ok(Maker::Lease(*id));
         }
-        for (id, lease) in &self.leases {
-            if self.model.lease_end(*id, base) == *changes
-                && !changes.is_empty()
-                && (lease.gone.is_none() || when == When::Before)
-            {
-                let age = now - lease.begun;
-                let revoked = lease.revoked && when == When::Before;
-                if age < lease.ttl && !lease.ambiguous && !revoked {
-                    return Err(format!(
-                        "lease {id:x} of {} ms ended after {age} ms at revision {revision}: {}",
-                        lease.ttl,
-                        shown(&events(changes, revision))
-                    ));
-                }
-                return Ok(Maker::Lease(*id));
+        let fits = |number: &u64, base: i64, changes: &Changes, when: When| {
+            let pending = &self.pending[number];
+            let late = pending.since.revision > base || pending.until <= base || (pending.unknown && when == When::Now);
+            !late && self.effect(&pending.ask, base) == *changes
+        };
+        let made =
+            |number: &u64| self.makers.iter().find(|(_, maker)| **maker == Maker::Likely(*number)).map(|(at, _)| *at);
+        let suspects: Vec<u64> =
+            self.pending.keys().copied().filter(|number| fits(number, base, changes, when)).collect();
+        if let Some(number) = suspects.iter().find(|number| made(number).is_none()) {
+            return Ok(Maker::Likely(*number));
+        }
+        // One that was thought to have made another revision, if someone else can have made that.
+        for number in suspects {
+            let Some(other) = made(&number) else { continue };
+            let before = self.changes_of(other);
+            let instead = self.pending.keys().copied().find(|instead| {
+                *instead != number && made(instead).is_none() && fits(instead, other - 1, &before, When::Before)
+            });
+            if let Some(instead) = instead {
+                self.makers.insert(other, Maker::Likely(instead));
+                return Ok(Maker::Likely(number));
             }
         }
         let told = shown(&events(changes, revision));
+        if let Some((id, age, ttl, _)) = ended.first() {
+            return Err(format!("lease {id:x} of {ttl} ms ended after {age} ms at revision {revision}: {told}"));
+        }
         let asked: Vec<String> = self.pending.values().map(|pending| format!("{:?}", pending.ask)).collect();
         Err(format!("revision {revision} did what nobody asked for: {told}; pending: {asked:#?}"))
+    }
+
+    /// What a revision did.
+    fn changes_of(&self, revision: i64) -> Changes {
+        let history = self.model.history(&KeyRange::all(), revision).into_iter();
+        let of_it = history.take_while(|event| event.revision() == revision);
+        let change = |event| match event {
+            Event::Put { kv, .. } => (kv.key.clone(), Some(kv)),
+            Event::Delete { key, .. } => (key, None),
+        };
+        of_it.map(change).collect()
     }
 
     /// Who was thought to have made something has not.
@@ -296,14 +327,9 @@ impl Judge {
         let made = self.makers.iter().find(|(_, maker)| **maker == Maker::Likely(number)).map(|(at, _)| *at);
         let Some(revision) = made else { return Ok(()) };
         self.makers.insert(revision, Maker::Gone);
-        let history = self.model.history(&KeyRange::all(), revision);
-        let of_it = history.into_iter().take_while(|event| event.revision() == revision);
-        let changes = of_it.map(|event| match event {
-            Event::Put { kv, .. } => (kv.key.clone(), Some(kv)),
-            Event::Delete { key, .. } => (key, None),
-        });
+        let changes = self.changes_of(revision);
         let time = self.times.iter().find(|(at, _)| *at == revision).map_or(0, |(_, time)| *time);
-        let maker = self.explain(revision, &changes.collect(), time, When::Before)?;
+        let maker = self.explain(revision, &changes, time, When::Before)?;
         self.makers.insert(revision, maker);
         Ok(())
     }
@@ -500,7 +526,9 @@ impl Judge {
         let ttl = millis(ttl);
         match result {
             Ok(id) => {
-                self.loose_grants.retain(|loose| loose.number != since.number);
+                // Those that were lost before have not been granted, or are over.
+                let other = |loose: &Grant| loose.number != since.number && !(loose.lost && loose.chosen == id);
+                self.loose_grants.retain(other);
                 expect(chosen == 0 || chosen == id, || format!("lease {id:x} was granted for {chosen:x}"))?;
                 if let Some(rumoured) = self.leases.get_mut(&id).filter(|lease| lease.rumoured) {
                     rumoured.rumoured = false;
@@ -536,8 +564,10 @@ impl Judge {
             Some(lease) if lease.gone.is_none() => lease.ambiguous |= lease.revoked || lease.begun + lease.ttl <= now,
             _ => {
                 let loose = self.loose_grants.swap_remove(at);
-                let rumoured =
-                    LeaseModel { rumoured: true, ..LeaseModel::new(loose.ttl, loose.time, now, self.numbers) };
+                // Which of several it is can't be told.
+                let ambiguous = self.loose_grants.iter().any(|other| other.chosen == id);
+                let lease = LeaseModel::new(loose.ttl, loose.time, now, self.numbers);
+                let rumoured = LeaseModel { rumoured: true, ambiguous, ..lease };
                 self.leases.insert(id, rumoured);
             }
         }
@@ -545,10 +575,12 @@ impl Judge {
 
     /// A lease that was used, unless it was gone before that was told.
     fn alive(&mut self, id: LeaseId, since: Since) -> Result<Option<&mut LeaseModel>, String> {
+        if self.leases.get(&id).is_some_and(|lease| lease.gone.is_some_and(|told| since.number <= told)) {
+            return Ok(None);
+        }
         self.rumour(id, since.time);
         match self.leases.get_mut(&id) {
             Some(lease) if lease.gone.is_none() => Ok(Some(lease)),
-            Some(lease) if lease.gone.is_some_and(|told| since.number <= told) => Ok(None),
             _ => Err(format!("lease {id:x} is gone, and was used")),
         }
     }
@@ -574,6 +606,7 @@ impl Judge {
 
     /// The process ended, whatever was under way in it.
     pub fn crashed(&mut self, now: u64) {
+        self.loose_grants.iter_mut().for_each(|grant| grant.lost = true);
         for lease in self.leases.values_mut() {
             lease.begun_latest = now;
         }
