@@ -601,12 +601,22 @@ fn a_node_joins_a_control_plane() -> Fallible<()> {
     // Once joined, a node needs no token any more; its pods run on meanwhile, without the control plane too.
     node.kill()?;
     server.kill()?;
-    assert!(on_node()?);
+    until("the Service answers without anybody", || Ok(on_node()?.then_some(())))?;
     let mut server = start_on(&plane, dir, "server", &server_args)?;
     server.says("\"ready\":true")?;
-    let mut node = start_on(&machine, dir, "agent", &agent(&words[..3]))?;
+    // Its name, too, it remembers.
+    let remembered: Vec<String> = agent(&words[..3]).into_iter().filter(|word| word != "--node-name=joined").collect();
+    let mut node = start_on(&machine, dir, "agent", &remembered)?;
     node.says("\"ready\":true")?;
-    assert!(on_node()?);
+    until("the Service answers again", || Ok(on_node()?.then_some(())))?;
+    // Nobody else can be that node while it lives.
+    let mut args = strings(&words);
+    args.extend(strings(&[&format!("--data-dir={}", path("other")), &format!("--name={name}o"), "--node-name=joined"]));
+    let output = plane.run(|| Command::new(BINARY).args(args).output())??;
+    let why = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && why.contains("is Ready in the cluster already"), "{why}");
+    let other = Reset { data: dir.join("other"), name: format!("{name}o") }.run()?;
+    assert!(other.status.success(), "{other:?}");
     let restarts = ["get", "pod", "web", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"];
     assert_eq!(kubectl.get(&restarts)?, "0");
     assert!(node.stop()?);

@@ -63,10 +63,10 @@ pub fn run(mut args: AgentArgs) -> Result<()> {
     let create = |directory: &std::path::Path| {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))
     };
-    super::claim::Claim::check(&place, args.place.name.as_deref(), &[])?;
+    super::claim::Claim::check(&place, args.place.name.as_deref(), Some(&[]))?;
     create(&place.data_dir)?;
     let _lock = lock::take(&place.node_lock)?;
-    args.place.name = Some(super::claim::Claim::take(&place, args.place.name.as_deref(), &[])?.name);
+    args.place.name = Some(super::claim::Claim::take(&place, args.place.name.as_deref(), Some(&[]))?.name);
     create(&place.run)?;
     create(&files.kept.dir)?;
     let name = match &args.node.node_name {
@@ -235,12 +235,30 @@ async fn join(args: &AgentArgs, files: &Files, name: &str, progress: &Progress) 
     }
     let ca = std::fs::read(&files.ca)?;
     write_bootstrap(files, &args.server, &ca, token)?;
-    let asked = crate::components::tls_bootstrap::ensure(&files.bootstrap, &files.kubeconfig, &files.kept, name).await;
+    let asked = async {
+        free(&files.bootstrap, name).await?;
+        crate::components::tls_bootstrap::ensure(&files.bootstrap, &files.kubeconfig, &files.kept, name).await
+    };
+    let asked = asked.await;
     // The token is not needed any more, however it went.
     std::fs::remove_file(&files.bootstrap).context("cannot remove the bootstrap token")?;
     asked?;
     pki::write_atomically(&files.node_name, name.as_bytes(), 0o644)?;
     progress.done("certificate", &files.kept.current().display().to_string());
+    Ok(())
+}
+
+/// Whether no other node has this name: one that is Ready is alive, and two of a name would take each other's pods.
+async fn free(bootstrap: &std::path::Path, name: &str) -> Result<()> {
+    let client = client::client(&client::from_file(bootstrap).await?, "pilothouse")?;
+    let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(client);
+    let there = nodes.get_opt(name).await.context("the control plane can't be asked for the node's name")?;
+    let conditions = there.and_then(|node| node.status).and_then(|status| status.conditions).unwrap_or_default();
+    if conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True") {
+        bail!(
+            "a Node {name:?} is Ready in the cluster already: delete it (`kubectl delete node {name}`) if it is this one, or choose another --node-name"
+        );
+    }
     Ok(())
 }
 

@@ -74,7 +74,7 @@ impl Claim {
     ///
     /// # Errors
     /// As [`Self::take`].
-    pub fn check(place: &Place, name: Option<&str>, networks: &[Cidr]) -> Result<()> {
+    pub fn check(place: &Place, name: Option<&str>, networks: Option<&[Cidr]>) -> Result<()> {
         let present = Self::read(&place.data_dir)?;
         if place.default && present.is_none() {
             for sign in [place.kubelet.join("pods"), place.kubelet.join("config.yaml")] {
@@ -90,20 +90,24 @@ impl Claim {
         let unnamed = present.as_ref().is_none_or(|claim| claim.name.is_empty());
         let name = if unnamed { name.or(Some(DEFAULT_NAME)) } else { name };
         let claim = Self::wanted(present, place, name)?;
+        let Some(networks) = networks else { return Ok(()) };
         place.machine.check(&claim.name, &Holding::here(&place.data_dir, networks), lives)
     }
 
     /// The claim of a cluster's start on this machine, made if the directory is new. The directory is locked by the caller.
-    /// `networks` are what the machine's routes and rules will be for.
+    /// `networks` are what the machine's routes and rules will be for; `None` where there will be no pods: the name on the
+    /// machine is left to whoever has them.
     ///
     /// # Errors
     /// A directory that holds something else or a cluster of another name, a name or a network that another cluster on the
     /// machine has, a name whose cgroup is somebody else's, and for the default directory another kubelet on the machine.
-    pub fn take(place: &Place, name: Option<&str>, networks: &[Cidr]) -> Result<Self> {
+    pub fn take(place: &Place, name: Option<&str>, networks: Option<&[Cidr]>) -> Result<Self> {
         Self::check(place, name, networks)?;
         let claim = Self::write_wanted(place, name)?;
         let claim = if claim.name.is_empty() { Self::write_wanted(place, Some(DEFAULT_NAME))? } else { claim };
-        place.machine.hold(&claim.name, &Holding::here(&place.data_dir, networks))?;
+        if let Some(networks) = networks {
+            place.machine.hold(&claim.name, &Holding::here(&place.data_dir, networks))?;
+        }
         Ok(claim)
     }
 
@@ -260,10 +264,10 @@ mod tests {
     fn a_claim_is_made_once_and_names_the_cluster() {
         let (_directory, place) = place();
         assert_eq!(Claim::of(&place, Some("no-such-cluster")).expect("readable"), None);
-        let made = Claim::take(&place, Some("dev-of-a-test"), &[]).expect("claimed");
-        assert_eq!(Claim::take(&place, None, &[]).expect("the same"), made);
+        let made = Claim::take(&place, Some("dev-of-a-test"), Some(&[])).expect("claimed");
+        assert_eq!(Claim::take(&place, None, Some(&[])).expect("the same"), made);
         assert_eq!(Claim::of(&place, None).expect("readable"), Some(made));
-        for refused in [Claim::of(&place, Some("other")).err(), Claim::take(&place, Some("other"), &[]).err()] {
+        for refused in [Claim::of(&place, Some("other")).err(), Claim::take(&place, Some("other"), Some(&[])).err()] {
             assert!(refused.expect("refused").to_string().contains("is the cluster \"dev-of-a-test\", not \"other\""));
         }
     }
@@ -273,7 +277,12 @@ mod tests {
         let (_directory, place) = place();
         fs::write(place.data_dir.join("precious"), "x").expect("written");
         assert!(Claim::of(&place, None).expect_err("refused").to_string().contains("holds no cluster"));
-        assert!(Claim::take(&place, None, &[]).expect_err("refused").to_string().contains("choose another --data-dir"));
+        assert!(
+            Claim::take(&place, None, Some(&[]))
+                .expect_err("refused")
+                .to_string()
+                .contains("choose another --data-dir")
+        );
         assert!(place.data_dir.join("precious").exists());
     }
 
@@ -281,7 +290,7 @@ mod tests {
     fn a_claim_that_was_cut_short_is_made_anew() {
         let (_directory, place) = place();
         fs::write(place.data_dir.join(UNFINISHED), "{").expect("written");
-        let made = Claim::take(&place, Some("dev-of-a-test"), &[]).expect("claimed");
+        let made = Claim::take(&place, Some("dev-of-a-test"), Some(&[])).expect("claimed");
         assert_eq!(Claim::of(&place, None).expect("readable"), Some(made));
     }
 
@@ -292,7 +301,7 @@ mod tests {
         fs::create_dir(place.data_dir.join("store")).expect("made");
         let named = Claim::take_for(&place, Some("dev-of-a-test")).expect("named");
         assert_eq!(Claim::take_for(&place, None).expect("any name will do"), named);
-        assert_eq!(Claim::take(&place, None, &[]).expect("the name it has"), named);
+        assert_eq!(Claim::take(&place, None, Some(&[])).expect("the name it has"), named);
         assert!(Claim::take_for(&place, Some("other")).is_err());
     }
 
@@ -301,14 +310,14 @@ mod tests {
         let (_directory, place) = place();
         fs::create_dir(place.data_dir.join("store")).expect("made");
         assert!(Claim::of(&place, None).is_err());
-        Claim::take(&place, Some("dev-of-a-test"), &[]).expect("claimed");
+        Claim::take(&place, Some("dev-of-a-test"), Some(&[])).expect("claimed");
     }
 
     #[test]
     fn a_new_file_system_is_empty() {
         let (_directory, place) = place();
         fs::create_dir(place.data_dir.join("lost+found")).expect("made");
-        Claim::take(&place, Some("dev-of-a-test"), &[]).expect("claimed");
+        Claim::take(&place, Some("dev-of-a-test"), Some(&[])).expect("claimed");
     }
 
     #[test]
@@ -316,14 +325,15 @@ mod tests {
         let (_directory, place) = place();
         fs::write(place.data_dir.join(FILE), "{").expect("written");
         assert!(
-            format!("{:#}", Claim::take(&place, None, &[]).expect_err("refused")).contains("cluster.json is damaged")
+            format!("{:#}", Claim::take(&place, None, Some(&[])).expect_err("refused"))
+                .contains("cluster.json is damaged")
         );
     }
 
     #[test]
     fn removing_takes_the_claim_last() {
         let (_directory, place) = place();
-        Claim::take(&place, Some("dev-of-a-test"), &[]).expect("claimed");
+        Claim::take(&place, Some("dev-of-a-test"), Some(&[])).expect("claimed");
         fs::create_dir_all(place.data_dir.join("store/log")).expect("made");
         Claim::remove_directory(&place.data_dir).expect("removed");
         assert!(!place.data_dir.exists());
@@ -333,7 +343,7 @@ mod tests {
     #[test]
     fn another_clusters_name_is_never_ended() {
         let (directory, place) = place();
-        Claim::take(&place, Some("dev-of-a-test"), &[]).expect("claimed");
+        Claim::take(&place, Some("dev-of-a-test"), Some(&[])).expect("claimed");
         let beside = |name: &str| {
             let data_dir = directory.path().join(name);
             let place = Place { machine: place.machine.clone(), ..Place::new(&data_dir).expect("a place") };
@@ -346,12 +356,16 @@ mod tests {
             "a mistyped directory is no cluster"
         );
         fs::create_dir(&data_dir).expect("made");
-        let refused = Claim::take(&second, Some("dev-of-a-test"), &[]).expect_err("refused").to_string();
+        let refused = Claim::take(&second, Some("dev-of-a-test"), Some(&[])).expect_err("refused").to_string();
         assert!(refused.contains("choose another --name"), "{refused}");
         // One that had the name before this machine knew, or an API server's.
         let claim = Claim { name: "dev-of-a-test".into(), found: Vec::new() };
         claim.write(&data_dir).expect("written");
         assert_eq!(Claim::of(&second, None).expect("readable").expect("there").name, "");
+        let (data_dir, server) = beside("server");
+        fs::create_dir(&data_dir).expect("made");
+        Claim::take(&server, Some("dev-of-a-test"), None).expect("a control plane has no pods here");
+        assert_eq!(Claim::of(&server, None).expect("readable").expect("there").name, "");
         let (data_dir, third) = beside("third");
         fs::create_dir(&data_dir).expect("made");
         Claim::take_for(&third, None).expect("claimed");

@@ -86,6 +86,12 @@ async fn rights(client: &Client) -> Result<()> {
         ],
     });
     apply(client, &cluster_roles, None, "pilothouse:node-proxier", &role).await?;
+    // A node that joins looks whether its name is free, as kubeadm's do.
+    let role = json!({
+        "apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": {"name": "pilothouse:get-nodes"},
+        "rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}],
+    });
+    apply(client, &cluster_roles, None, "pilothouse:get-nodes", &role).await?;
     let approver = "pilothouse:serving-approver";
     let role = json!({
         "apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": {"name": approver},
@@ -106,6 +112,7 @@ async fn rights(client: &Client) -> Result<()> {
     let signing = "system:certificates.k8s.io:certificatesigningrequests";
     for (name, role, subject) in [
         ("pilothouse:kubelet-bootstrap", "system:node-bootstrapper".to_owned(), GROUP),
+        ("pilothouse:get-nodes", "pilothouse:get-nodes".to_owned(), GROUP),
         ("pilothouse:node-autoapprove-bootstrap", format!("{signing}:nodeclient"), GROUP),
         ("pilothouse:node-autoapprove-certificate-rotation", format!("{signing}:selfnodeclient"), "system:nodes"),
         ("pilothouse:node-proxier", "pilothouse:node-proxier".to_owned(), "system:nodes"),

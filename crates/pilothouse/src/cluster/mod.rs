@@ -122,7 +122,7 @@ fn start(mut args: PlaneArgs, node: Option<NodeArgs>, advertise: Option<IpAddr>,
 /// Takes the data directory and the port, or leaves nothing behind.
 fn begin(args: &mut PlaneArgs, node: Option<&NodeArgs>, place: &Place) -> Result<(Vec<lock::Lock>, TcpListener)> {
     let networks = [args.pod_cidr, args.service_cidr];
-    let networks = if node.is_some() { &networks[..] } else { &[] };
+    let networks = node.is_some().then_some(&networks[..]);
     Claim::check(place, args.place.name.as_deref(), networks)?;
     let fresh = !place.data_dir.exists();
     place.make()?;
