@@ -20,7 +20,7 @@
 //! | `hooks` | where tests take hold |
 //! | `export`, `tools` | all that is held, for snapshots; what an administrator asks of a store that is not open |
 //!
-//! Invariants: nothing is visible to readers before it is durable; no sync runs on a caller's thread; reads of the
+//! Invariants: nothing is visible to readers before it is durable, nor is a refusal that tells of it answered; no sync runs on a caller's thread; reads of the
 //! disk that may wait run on the runtime's blocking threads; the disk and the clock are touched only through
 //! [`Disk`] and [`Clock`].
 

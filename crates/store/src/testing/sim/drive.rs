@@ -554,7 +554,7 @@ impl<'a> Driver<'a> {
 
     /// Copies the store as a directory or as a file of etcd's, opens the copy, and compares.
     fn snapshot(&mut self, random: &mut Random) -> Result<(), Stop> {
-        let (platter, id) = (Arc::<Platter>::default(), random.next());
+        let (platter, id) = (Arc::<Platter>::default(), random.draw());
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(&platter));
         let bump = 1 + random.below(50) as i64;
         let low = self.judge.revision();

@@ -223,7 +223,7 @@ impl Machine {
     /// Opens the store as a new process does.
     pub fn open(&mut self, options: &Options) -> Result<Result<(), Error>, Stop> {
         let first = self.random.below(1 << 40);
-        let id = self.random.next();
+        let id = self.random.draw();
         let clock: Arc<dyn Clock> = Arc::new(Run::new(&self.hand, first));
         let disk: Arc<dyn Disk> = Arc::new(self.disk());
         let (opened, options) = (Slot::default(), options.clone());
@@ -268,7 +268,7 @@ impl Machine {
             None => *self.random.pick(&ready),
             Some(ranks) => {
                 if self.random.chance(self.change) {
-                    ranks.iter_mut().for_each(|rank| *rank = self.random.next());
+                    ranks.iter_mut().for_each(|rank| *rank = self.random.draw());
                 }
                 ready.into_iter().max_by_key(|fiber| ranks[*fiber]).unwrap_or(WRITER)
             }

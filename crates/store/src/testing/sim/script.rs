@@ -121,7 +121,7 @@ impl Script {
                 here
             };
             let kind = weights.iter().find(past).map_or(Kind::Txn, |(kind, _)| *kind);
-            Step { kind, dice: random.next() }
+            Step { kind, dice: random.draw() }
         };
         let steps = (0..steps).map(|_| draw()).collect();
         Self { seed, options, steps, keys, leases }
@@ -152,7 +152,7 @@ pub struct Draw<'a> {
 impl Draw<'_> {
     fn name(&mut self) -> Bytes {
         let number = self.random.below(self.script.keys);
-        if number % 3 == 0 { key(&format!("/b/{number}")) } else { key(&format!("/a/{number}")) }
+        if number.is_multiple_of(3) { key(&format!("/b/{number}")) } else { key(&format!("/a/{number}")) }
     }
 
     pub fn keys(&mut self) -> KeyRange {
@@ -205,7 +205,7 @@ impl Draw<'_> {
         let mut ops = Vec::new();
         for _ in 0..count {
             let overlap = |keys: &KeyRange, used: &[KeyRange], all: u64| {
-                let names = (0..all).map(|n| if n % 3 == 0 { format!("/b/{n}") } else { format!("/a/{n}") });
+                let names = (0..all).map(|n| if n.is_multiple_of(3) { format!("/b/{n}") } else { format!("/a/{n}") });
                 names
                     .map(|name| key(&name))
                     .any(|name| keys.contains(&name) && used.iter().any(|other| other.contains(&name)))
