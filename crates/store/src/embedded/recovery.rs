@@ -1,7 +1,8 @@
 //! Reading a store back: the checkpoint, then what the log says after it.
 //!
-//! Reading writes nothing; [`make_durable`] does, before what was read is shown. The end of the log may be torn, because a write that was under way when the machine stopped was
-//! never acknowledged; everything before it must be whole, or the store does not open.
+//! Reading writes nothing; [`make_durable`] does, before what was read is shown. The end of the log may be torn, because a
+//! write that was under way when the machine stopped was never acknowledged; everything before it must be whole, or the
+//! store does not open.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

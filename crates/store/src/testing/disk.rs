@@ -203,6 +203,7 @@ impl Platter {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What fails, to be set and unset.
     pub fn faults(&self) -> &Faults {
         &self.faults
     }

@@ -1,4 +1,4 @@
-//! What tests of any crate use to judge a store.
+//! What tests of any crate use to judge a store: a history of what clients saw, real etcd members, and a simulated machine.
 
 pub mod clock;
 pub mod disk;

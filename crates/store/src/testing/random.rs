@@ -10,6 +10,7 @@ impl Random {
         Self(seed)
     }
 
+    /// The next number, any of all.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -33,6 +34,7 @@ impl Random {
         self.below(100) < percent
     }
 
+    /// One of several, which are not none.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.index(of.len())]
     }
