@@ -136,13 +136,15 @@ fn one_seed() {
     }
 }
 
-/// Not a test unless a time is asked for: new seeds on all processors, until it is over or one finds something.
+/// Not a test unless a time is asked for: seeds on all processors, new ones or from a given one on, until it is over or one
+/// finds something.
 #[test]
 #[allow(clippy::print_stdout, reason = "who asked for it wants to know what was done")]
 fn for_a_time() {
     let Some(seconds) = number("PILOTHOUSE_SIMULATE_SECONDS") else { return };
     let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    let (first, end) = (now().as_nanos() as u64, now() + Duration::from_secs(seconds));
+    let first = number("PILOTHOUSE_FIRST_SEED").unwrap_or_else(|| now().as_nanos() as u64);
+    let end = now() + Duration::from_secs(seconds);
     let next = AtomicU64::new(first);
     let total = Mutex::new(Done::default());
     std::thread::scope(|scope| {
