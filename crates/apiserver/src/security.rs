@@ -40,7 +40,7 @@ use crate::user::UserInfo;
 use api::{GroupResource, Status};
 use async_trait::async_trait;
 use schema::Map;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -219,14 +219,14 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     Ok(Secured { security, documents, tokens, clients, kubelets, presence, written })
 }
 
-/// After the first objects could not be mended.
+/// Between two times that the first objects are mended.
 const MEND_AGAIN: Duration = Duration::from_secs(1);
 
 /// Mends the first objects when somebody takes from them what the cluster lives by, and when servers come and go.
 fn keep_first_objects(
     registry: &Arc<Registry>,
     settings: bootstrap::Settings,
-    mut servers: Option<watch::Receiver<Vec<IpAddr>>>,
+    mut servers: Option<watch::Receiver<Vec<SocketAddr>>>,
 ) {
     let notify = Arc::new(tokio::sync::Notify::new());
     for (group, plural) in
@@ -254,9 +254,11 @@ fn keep_first_objects(
             let known = servers.as_mut().map_or_else(Vec::new, |servers| servers.borrow_and_update().clone());
             if let Err(error) = bootstrap::ensure(&**registry.store(), registry.caches(), &settings, &known).await {
                 tracing::warn!(error = %Chain(&error), "the first objects could not be mended: it is tried again");
-                tokio::time::sleep(MEND_AGAIN).await;
                 notify.notify_one();
             }
+            drop(registry);
+            // Who disagrees with another writer must not write against it as fast as it can.
+            tokio::time::sleep(MEND_AGAIN).await;
         }
     });
 }

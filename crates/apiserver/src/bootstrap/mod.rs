@@ -15,7 +15,7 @@ use crate::cache::{Cacher, Caches, NotReached};
 use jiff::Timestamp;
 use schema::apply::Manager;
 use schema::{Encoded, Map, Resource, Value};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use store::{Compare, KeyRange, Op, Relation, Store, Target, Txn};
 use thiserror::Error;
@@ -141,7 +141,7 @@ fn step(wanted: &Wanted, existing: Option<&Map>) -> Step {
     }
 }
 
-fn wanted(settings: &Settings, servers: &[IpAddr], now: &str) -> Vec<Wanted> {
+fn wanted(settings: &Settings, servers: &[SocketAddr], now: &str) -> Vec<Wanted> {
     let mut all = objects::namespaces();
     all.extend(objects::priority_classes());
     all.extend(flow_control::flow_control());
@@ -169,7 +169,7 @@ pub async fn ensure(
     store: &dyn Store,
     caches: &Caches,
     settings: &Settings,
-    servers: &[IpAddr],
+    servers: &[SocketAddr],
 ) -> Result<usize, BootstrapError> {
     let now = Timestamp::now();
     let shown = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();

@@ -2,11 +2,11 @@
 //! upstream's lease reconciler does, and the Service `kubernetes` leads to all whose key is there.
 
 use super::Advertised;
-use super::services::endpoints;
+use super::services::{endpoints, port};
 use crate::cache::Chain;
 use futures::StreamExt;
-use schema::Encoded;
-use std::net::IpAddr;
+use schema::{Encoded, Map, Value};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{KeyRange, LeaseId, Op, OpResult, Range, Store, Txn, Watch};
@@ -24,7 +24,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Presence {
     at: Advertised,
-    servers: watch::Sender<Vec<IpAddr>>,
+    servers: watch::Sender<Vec<SocketAddr>>,
     lease: Mutex<Option<LeaseId>>,
     end: CancellationToken,
 }
@@ -35,7 +35,7 @@ impl Presence {
     /// # Errors
     /// Those of the store.
     pub(crate) async fn begin(at: Advertised, store: &Arc<dyn Store>) -> Result<Arc<Self>, store::Error> {
-        let servers = watch::Sender::new(vec![at.address]);
+        let servers = watch::Sender::new(vec![SocketAddr::new(at.address, at.port)]);
         let presence = Arc::new(Presence { at, servers, lease: Mutex::new(None), end: CancellationToken::new() });
         if presence.at.shared {
             presence.announce(&**store).await?;
@@ -45,8 +45,9 @@ impl Presence {
         Ok(presence)
     }
 
-    /// Whom the Service `kubernetes` leads to, in order, never empty.
-    pub(crate) fn servers(&self) -> watch::Receiver<Vec<IpAddr>> {
+    /// Whom the Service `kubernetes` leads to, in order, never empty, all of one port: an EndpointSlice has one. Every server
+    /// finds the same here, so none undoes what another writes.
+    pub(crate) fn servers(&self) -> watch::Receiver<Vec<SocketAddr>> {
         self.servers.subscribe()
     }
 
@@ -70,7 +71,8 @@ impl Presence {
             return Ok(());
         }
         let granted = store.lease_grant(TIME_TO_LIVE).await?;
-        let value = Encoded::new(&endpoints("", &self.key(), &[self.at.address], None)).stored("v1", "Endpoints");
+        let object = endpoints("", &self.key(), &[self.at.address], port("https", self.at.port, "TCP"));
+        let value = Encoded::new(&object).stored("v1", "Endpoints");
         store.txn(Txn::of(vec![Op::Put { key: self.key().into(), value, lease: granted }])).await?;
         *lease = Some(granted);
         Ok(())
@@ -82,28 +84,35 @@ impl Presence {
             let range = Range::of(KeyRange::prefix(PLACE));
             let result = store.txn(Txn::of(vec![Op::Range(range)])).await?;
             let Some(OpResult::Range(found)) = result.results.into_iter().next() else { return Ok(Vec::new()) };
-            let addresses = found.kvs.iter().filter_map(|kv| {
+            let servers = found.kvs.iter().filter_map(|kv| {
                 let address = std::str::from_utf8(&kv.key).ok()?.strip_prefix(PLACE)?;
-                address.parse().ok()
+                // Upstream's values tell no port: there it is the same everywhere.
+                Some(SocketAddr::new(address.parse().ok()?, told_port(&kv.value).unwrap_or(self.at.port)))
             });
-            let mut addresses: Vec<IpAddr> = addresses.collect();
-            addresses.sort_unstable();
-            Ok::<_, store::Error>(addresses)
+            let mut servers: Vec<SocketAddr> = servers.collect();
+            servers.sort_unstable();
+            Ok::<_, store::Error>(servers)
         };
-        let mut addresses = read().await?;
-        if !addresses.contains(&self.at.address) && !self.end.is_cancelled() {
+        let mut servers = read().await?;
+        if !servers.iter().any(|server| server.ip() == self.at.address) && !self.end.is_cancelled() {
             self.announce(store).await?;
-            addresses = read().await?;
+            servers = read().await?;
         }
         // The endpoints of a Service are of one family, and a server that withdraws leaves what it led to to the others.
-        addresses.retain(|address| address.is_ipv4() == self.at.address.is_ipv4());
-        if !addresses.is_empty() {
-            self.servers.send_if_modified(|known| {
-                let changed = *known != addresses;
-                *known = addresses;
-                changed
-            });
+        servers.retain(|server| server.is_ipv4() == self.at.address.is_ipv4());
+        let Some(first) = servers.first().copied() else { return Ok(()) };
+        if servers.iter().any(|server| server.port() != first.port()) {
+            tracing::warn!(
+                port = first.port(),
+                "servers of one store have different ports: the Service kubernetes leads only to those with this one; give all the same"
+            );
         }
+        servers.retain(|server| server.port() == first.port());
+        self.servers.send_if_modified(|known| {
+            let changed = *known != servers;
+            *known = servers;
+            changed
+        });
         Ok(())
     }
 
@@ -151,6 +160,14 @@ impl Presence {
     }
 }
 
+/// The port in the value of a server of ours.
+fn told_port(value: &[u8]) -> Option<u16> {
+    let Ok(Value::Map(endpoints)) = schema::json::parse(value) else { return None };
+    let first = |map: &Map, list: &str| map.at(&[list])?.as_list()?.first()?.as_map().cloned();
+    let port = first(&first(&endpoints, "subsets")?, "ports")?;
+    port.get("port")?.as_i64()?.try_into().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,10 +180,14 @@ mod tests {
         Advertised { address: parsed(address), port: 6443, cluster_ip: parsed("10.96.0.1"), shared: true }
     }
 
+    fn servers(addresses: &[&str]) -> Vec<SocketAddr> {
+        addresses.iter().map(|text| SocketAddr::new(text.parse().expect("an address"), 6443)).collect()
+    }
+
     async fn sees(presence: &Presence, wanted: &[&str]) {
-        let wanted: Vec<IpAddr> = wanted.iter().map(|text| text.parse().expect("an address")).collect();
-        let mut servers = presence.servers();
-        let seen = tokio::time::timeout(Duration::from_secs(60), servers.wait_for(|servers| *servers == wanted)).await;
+        let wanted = servers(wanted);
+        let mut known = presence.servers();
+        let seen = tokio::time::timeout(Duration::from_secs(60), known.wait_for(|known| *known == wanted)).await;
         seen.expect("in time").expect("it is kept");
     }
 
@@ -184,6 +205,11 @@ mod tests {
         let forgotten = Op::Delete { keys: KeyRange::key(second.key()) };
         store.txn(Txn::of(vec![forgotten])).await.expect("removed");
         sees(&first, &["192.0.2.9", "192.0.2.10"]).await;
+        // One with another port is told the same as all: nobody undoes what another writes.
+        let other = Advertised { port: 7443, ..at("192.0.2.11") };
+        let third = Presence::begin(other, &store).await.expect("begun");
+        sees(&third, &["192.0.2.9", "192.0.2.10"]).await;
+        third.withdraw(&*store).await;
         second.withdraw(&*store).await;
         sees(&first, &["192.0.2.9"]).await;
         first.withdraw(&*store).await;
@@ -203,10 +229,12 @@ mod tests {
             client_ca: "PEM".into(),
             front_proxy: None,
         };
-        let both: Vec<IpAddr> = ["192.0.2.9", "192.0.2.10"].map(|text| text.parse().expect("an address")).into();
+        let both = servers(&["192.0.2.9", "192.0.2.10"]);
         ensure(&*opened.store, caches, &settings("192.0.2.9"), &both).await.expect("made");
-        for address in ["192.0.2.10", "192.0.2.9"] {
-            let written = ensure(&*opened.store, caches, &settings(address), &both).await.expect("kept");
+        for (address, port) in [("192.0.2.10", 6443), ("192.0.2.9", 6443), ("192.0.2.11", 7443)] {
+            let mut settings = settings(address);
+            settings.advertised = Some(Advertised { port, ..at(address) });
+            let written = ensure(&*opened.store, caches, &settings, &both).await.expect("kept");
             assert_eq!(written, 0, "{address}");
         }
         let row = schema::resource::get("discovery.k8s.io", "v1", "endpointslices").expect("a row");

@@ -3,7 +3,7 @@
 use super::{Keep, Wanted};
 use crate::allocator::range::Family;
 use schema::{Map, Value};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Which server `kubernetes` stands for.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ fn object(namespace: &str, name: &str) -> Map {
     object
 }
 
-fn port(name: &str, port: u16, protocol: &str) -> Map {
+pub(super) fn port(name: &str, port: u16, protocol: &str) -> Map {
     let mut map = Map::new();
     map.insert("name", name);
     map.insert("port", i64::from(port));
@@ -58,7 +58,7 @@ fn claim(namespace: &str, name: &str, address: IpAddr) -> Wanted {
 }
 
 /// Endpoints of one subset.
-pub(super) fn endpoints(namespace: &str, name: &str, addresses: &[IpAddr], port: Option<Map>) -> Map {
+pub(super) fn endpoints(namespace: &str, name: &str, addresses: &[IpAddr], port: Map) -> Map {
     let addresses = addresses.iter().map(|address| {
         let mut map = Map::new();
         map.insert("ip", address.to_string());
@@ -66,26 +66,26 @@ pub(super) fn endpoints(namespace: &str, name: &str, addresses: &[IpAddr], port:
     });
     let mut subset = Map::new();
     subset.insert("addresses", addresses.collect::<Vec<_>>());
-    if let Some(port) = port {
-        subset.insert("ports", vec![Value::Map(port)]);
-    }
+    subset.insert("ports", vec![Value::Map(port)]);
     let mut endpoints = object(namespace, name);
     endpoints.insert("subsets", vec![Value::Map(subset)]);
     endpoints
 }
 
-/// The Service `kubernetes`, the claim of its address, and its endpoints in both forms: the servers, all at this one's port.
-pub(super) fn kubernetes(at: &Advertised, servers: &[IpAddr]) -> Vec<Wanted> {
+/// The Service `kubernetes`, the claim of its address, and its endpoints in both forms: the servers, which are of one port.
+pub(super) fn kubernetes(at: &Advertised, servers: &[SocketAddr]) -> Vec<Wanted> {
     let (namespace, name) = ("default", "kubernetes");
+    let served = servers.first().map_or(at.port, SocketAddr::port);
+    let servers: Vec<IpAddr> = servers.iter().map(SocketAddr::ip).collect();
     let mut https = port("https", 443, "TCP");
-    https.insert("targetPort", i64::from(at.port));
+    https.insert("targetPort", i64::from(served));
     let mut own = service(namespace, name, at.cluster_ip, vec![https]);
     own.set_at(&["metadata", "labels", "component"], "apiserver");
     own.set_at(&["metadata", "labels", "provider"], "kubernetes");
-    let mut endpoints = endpoints(namespace, name, servers, Some(port("https", at.port, "TCP")));
+    let mut endpoints = endpoints(namespace, name, &servers, port("https", served, "TCP"));
     endpoints.set_at(&["metadata", "labels", "endpointslice.kubernetes.io/skip-mirror"], "true");
-    let mut slice = endpoint_slice(namespace, name, name, servers, None);
-    slice.insert("ports", vec![Value::Map(port("https", at.port, "TCP"))]);
+    let mut slice = endpoint_slice(namespace, name, name, &servers, None);
+    slice.insert("ports", vec![Value::Map(port("https", served, "TCP"))]);
     vec![
         claim(namespace, name, at.cluster_ip),
         Wanted::new("", "v1", "services", own, Keep::Same(&[&["spec", "ports"]])),

@@ -21,8 +21,8 @@ fn settings() -> Settings {
 }
 
 /// Whom `kubernetes` leads to when there is one server.
-fn alone(settings: &Settings) -> Vec<IpAddr> {
-    settings.advertised.iter().map(|at| at.address).collect()
+fn alone(settings: &Settings) -> Vec<SocketAddr> {
+    settings.advertised.iter().map(|at| SocketAddr::new(at.address, at.port)).collect()
 }
 
 fn read(registry: &Registry, group: &str, plural: &str, key: &str) -> Map {
