@@ -207,6 +207,9 @@ pub fn restore(args: RestoreArgs, place: &Place) -> Result<()> {
         let cluster = args.access.open(place).await?;
         let scope = args.access.scope(&cluster, args.kind, args.name)?;
         let moment = args.to.fix();
+        if moment.is_none() {
+            bail!("now is what there is: say which moment to go back to");
+        }
         let asked = restore::Asked { dry_run: args.dry_run, prune: args.prune };
         let mut outcomes = Vec::new();
         let mut tell = |outcome: restore::Outcome| {

@@ -94,9 +94,6 @@ pub async fn object(
     asked: Asked,
     tell: &mut impl FnMut(Outcome),
 ) -> Result<()> {
-    if moment.is_none() {
-        bail!("now is what there is: say which moment to go back to");
-    }
     let Some(past) = cluster.get(kind, name, moment).await? else {
         bail!("{} did not exist at that moment", kind.title(name));
     };
@@ -112,9 +109,6 @@ pub async fn namespace(
     asked: Asked,
     tell: &mut impl FnMut(Outcome),
 ) -> Result<()> {
-    if moment.is_none() {
-        bail!("now is what there is: say which moment to go back to");
-    }
     let (_, past) = cluster.everything(moment).await?;
     let is_namespace = |(kind, ..): &(Kind, String, Value)| kind.is("", "namespaces");
     if !past.iter().any(is_namespace) {
