@@ -48,9 +48,8 @@ fn executed(cluster: &Cluster) -> Fallible {
     let sum = cluster.ok("exec talker -- sh -c 'head -c 3000000 /dev/zero | tr \\\\0 x'")?;
     assert!(sum.len() == 3_000_000 && sum.bytes().all(|b| b == b'x'), "{} bytes", sum.len());
     // On a terminal: there is one, its size is told, and it ends with the shell's code.
-    let shown = cluster.terminal("exec -it talker -- sh", "test -t 0 && echo is-a-$((40+2))-terminal\nexit\n")?;
-    has(&shown, &["is-a-42-terminal"]);
-    Ok(())
+    let typed = "test -t 0 && echo is-a-$((40+2))-terminal\nexit\n";
+    cluster.terminal("exec -it talker -- sh", typed, |shown| shown.contains("is-a-42-terminal")).map(drop)
 }
 
 fn attached(cluster: &Cluster) -> Fallible {
@@ -155,9 +154,11 @@ fn run_at_once(cluster: &Cluster) -> Fallible {
     let said = cluster.fed("run once --image=busybox --restart=Never --rm -i --quiet -- cat", "only once\n")?;
     has(&said, &["only once"]);
     has(&cluster.refused("get pod once")?, &["pods \"once\" not found"]);
-    let shown =
-        cluster.terminal("run typed --image=busybox --restart=Never --rm -it -- sh", "echo it-is-$((1+1))\nexit\n")?;
-    has(&shown, &["it-is-2", "pod \"typed\" deleted"]);
+    cluster.terminal(
+        "run typed --image=busybox --restart=Never --rm -it -- sh",
+        "echo it-is-$((1+1))\nexit\n",
+        |shown| shown.contains("it-is-2") && shown.contains("pod \"typed\" deleted"),
+    )?;
     let failed = cluster.kubectl("run fails --image=busybox --restart=Never --rm -i -- sh -c 'exit 7'").output()?;
     assert_eq!(failed.status.code(), Some(7), "{failed:?}");
     Ok(())

@@ -211,17 +211,23 @@ impl Cluster {
         Follower::start(self.kubectl(line))
     }
 
-    /// kubectl on a terminal, with what is typed there; what the terminal shows.
-    pub fn terminal(&self, line: &str, typed: &str) -> Fallible<String> {
+    /// kubectl on a terminal, with what is typed there, which must end it; what the terminal shows once it is as wanted. kubectl
+    /// tells each of its requests, and if it hangs, so does the error with what runs on the machine.
+    pub fn terminal(&self, line: &str, typed: &str, wanted: impl Fn(&str) -> bool) -> Fallible<String> {
         let mut command = self.machines.command("script");
-        command.args(["-qec", &format!("timeout 120 kubectl {line}"), "/dev/null"]);
+        command.args(["-qec", &format!("timeout 120 kubectl -v=8 {line}"), "/dev/null"]);
         command.env("KUBECONFIG", self.data().join("admin.kubeconfig")).env("HOME", self.dir.path());
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let mut stdin = child.stdin.take().ok_or("no standard input")?;
-        stdin.write_all(typed.as_bytes())?;
-        let output = child.wait_with_output()?;
-        drop(stdin);
-        succeeded(line, &output)
+        let mut shown = Follower::start(command)?;
+        shown.type_in(typed)?;
+        let text = shown.until(wanted).map_err(|error| {
+            let running = Command::new("ps").args(["-eo", "pid,ppid,pgid,tpgid,stat,wchan:24,args"]).output();
+            let running = running.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+            format!("kubectl {line}: {error}\n{}", running.unwrap_or_default())
+        })?;
+        if !shown.finished()? {
+            return Err(format!("kubectl {line} failed:\n{text}").into());
+        }
+        Ok(text)
     }
 
     pub fn reset(&self) -> Fallible {
