@@ -176,6 +176,16 @@ impl Fibers {
         fibers
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
     /// What a fiber is at; one that waits and was woken is paused.
     pub fn state(&self, fiber: usize) -> State {
         match self.seats[fiber].inner().state {
@@ -212,29 +222,39 @@ impl Fibers {
         }
     }
 
-    /// Ends what all fibers do where they are.
+    /// Ends what a fiber does where it is.
+    ///
+    /// # Errors
+    /// When it panics while it unwinds.
+    pub fn unwind(&self, fiber: usize) -> Result<(), String> {
+        let seat = &self.seats[fiber];
+        seat.lost.store(true, Ordering::Release);
+        let not_begun = seat.inner().task.take();
+        let unwound = match not_begun {
+            Some(_) => {
+                seat.inner().state = State::Idle;
+                Ok(())
+            }
+            None if self.state(fiber) != State::Idle => self.go_on(fiber),
+            None => Ok(()),
+        };
+        seat.lost.store(false, Ordering::Release);
+        unwound
+    }
+
+    /// Ends what these fibers do where they are.
     ///
     /// # Errors
     /// When one panics while it unwinds.
-    pub fn lose_power(&self) -> Result<(), String> {
-        for (fiber, seat) in self.seats.iter().enumerate() {
-            seat.lost.store(true, Ordering::Release);
-            let not_begun = seat.inner().task.take();
-            match not_begun {
-                Some(_) => seat.inner().state = State::Idle,
-                None if self.state(fiber) != State::Idle => self.go_on(fiber)?,
-                None => {}
-            }
-            seat.lost.store(false, Ordering::Release);
-        }
-        Ok(())
+    pub fn lose_power(&self, mut fibers: impl Iterator<Item = usize>) -> Result<(), String> {
+        fibers.try_for_each(|fiber| self.unwind(fiber))
     }
 }
 
 impl Drop for Fibers {
     fn drop(&mut self) {
         // What they unwind with was told already, or the test fails for another reason.
-        drop(self.lose_power());
+        drop(self.lose_power(0..self.seats.len()));
         for (fiber, seat) in self.seats.iter().enumerate() {
             seat.inner().ended = true;
             self.turn.of.store(fiber, Ordering::Release);

@@ -1,21 +1,13 @@
 //! The engine on the simulator: many seeds, every boundary of a few, and known bugs that must be found.
 
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
-
-use super::*;
 use crate::embedded::hooks::Mutant;
+use crate::testing::sim::seeds::{self, number};
 use crate::testing::sim::{Done, shortened, simulate, trace};
 
 /// Seeds within which each bug is found.
 const BOUND: u64 = 2000;
-/// Seeds that are tried each time, in shares that run side by side.
+/// Seeds that are tried each time.
 const SEEDS: u64 = 1200;
-const SHARES: u64 = 4;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
-}
 
 /// A bug that was put back is found, by a seed that the engine without it passes.
 fn found(mutant: Mutant) {
@@ -69,9 +61,8 @@ mutants! {
 }
 
 /// Seeds of this share of all that are tried each time.
-fn seeds(share: u64) {
-    let count = number("PILOTHOUSE_SEEDS").unwrap_or(SEEDS);
-    for seed in (share..count).step_by(SHARES as usize) {
+fn share(share: u64) {
+    for seed in seeds::share(share, SEEDS) {
         passes(seed, None);
     }
 }
@@ -82,22 +73,22 @@ fn passes(seed: u64, power: Option<u64>) -> Done {
 
 #[test]
 fn seeds_of_the_first_share() {
-    seeds(0);
+    share(0);
 }
 
 #[test]
 fn seeds_of_the_second_share() {
-    seeds(1);
+    share(1);
 }
 
 #[test]
 fn seeds_of_the_third_share() {
-    seeds(2);
+    share(2);
 }
 
 #[test]
 fn seeds_of_the_fourth_share() {
-    seeds(3);
+    share(3);
 }
 
 #[test]
@@ -131,7 +122,7 @@ fn much_happens_in_a_simulation() {
 /// Not a test unless a seed is asked for: what found something does it again.
 #[test]
 fn one_seed() {
-    if let Some(seed) = number("PILOTHOUSE_SEED") {
+    if let Some(seed) = seeds::one() {
         passes(seed, number("PILOTHOUSE_POWER"));
     }
 }
@@ -141,22 +132,7 @@ fn one_seed() {
 #[test]
 #[allow(clippy::print_stdout, reason = "who asked for it wants to know what was done")]
 fn for_a_time() {
-    let Some(seconds) = number("PILOTHOUSE_SIMULATE_SECONDS") else { return };
-    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    let first = number("PILOTHOUSE_FIRST_SEED").unwrap_or_else(|| now().as_nanos() as u64);
-    let end = now() + Duration::from_secs(seconds);
-    let next = AtomicU64::new(first);
-    let total = Mutex::new(Done::default());
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while now() < end {
-                    let done = passes(next.fetch_add(1, Ordering::Relaxed), None);
-                    *total.lock().expect("no thread failed") += done;
-                }
-            });
-        }
-    });
-    let seeds = next.load(Ordering::Relaxed) - first;
-    println!("{seeds} seeds from {first} on: {:?}", total.into_inner().expect("no thread failed"));
+    if let Some((seeds, first, done)) = seeds::for_a_time(|seed| passes(seed, None)) {
+        println!("the store: {seeds} seeds from {first} on: {done:?}");
+    }
 }

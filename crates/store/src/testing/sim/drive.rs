@@ -8,16 +8,22 @@ use futures::{FutureExt, StreamExt};
 
 use super::ask::{Answer, Ask};
 use super::judge::{Follower, Judge, Since};
-use super::machine::{CLIENTS, Machine, Slot, Stop, WATCHES};
-use super::script::{Draw, Kind, Script, Step};
-use crate::embedded::hooks::Mutant;
+use super::machine::{Machine, Slot, Stop};
+use super::script::{Draw, Kind, Script};
+use super::story::{Step, brief};
+use super::witness::Witness;
+use crate::embedded::hooks::{self, Mutant};
 use crate::embedded::{Disk, tools};
 use crate::testing::clock::Hand;
-use crate::testing::disk::{Call, Loss, MemoryDisk, Platter};
+use crate::testing::disk::{Loss, MemoryDisk, Platter};
 use crate::testing::fiber;
 use crate::testing::random::Random;
 use crate::{Embedded, Error, KeyRange, LeaseId, Range, Store, Txn, Watch, WatchBatch, WatchStream, snapshot};
 
+/// Clients that ask, each one thing at a time.
+const CLIENTS: usize = 4;
+/// Watches that are followed at a time, in the seats behind the clients'.
+const WATCHES: usize = 3;
 /// More turns than this in which nothing ends are a hang.
 const TURNS: usize = 20_000;
 
@@ -69,7 +75,7 @@ pub struct Driver<'a> {
     script: &'a Script,
     machine: Machine,
     judge: Judge,
-    witness: Option<WatchStream>,
+    witness: Witness,
     clients: [Option<Asked>; CLIENTS],
     watches: [Option<Watching>; WATCHES],
     /// Where those who were cut go on.
@@ -84,18 +90,6 @@ pub struct Driver<'a> {
     pub trace: Vec<String>,
 }
 
-/// What happened in one line: values' padding is counted, and what is very long is cut.
-fn brief(words: &str) -> String {
-    let mut line = String::new();
-    for run in words.as_bytes().chunk_by(|a, b| a == b && *a == b'x') {
-        match run {
-            [b'x', _, _, _, ..] => line.push_str(&format!("x*{}", run.len())),
-            other => line.push_str(&String::from_utf8_lossy(other)),
-        }
-    }
-    line.chars().take(700).collect()
-}
-
 fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
@@ -104,9 +98,9 @@ impl<'a> Driver<'a> {
     pub fn new(script: &'a Script, mutant: Option<Mutant>) -> Self {
         Self {
             script,
-            machine: Machine::new(script.seed, mutant),
+            machine: Machine::new(script.seed, (CLIENTS + WATCHES, 0), move || hooks::mutate(mutant)),
             judge: Judge::new(&script.options),
-            witness: None,
+            witness: Witness::default(),
             clients: Default::default(),
             watches: Default::default(),
             resume: Vec::new(),
@@ -171,7 +165,7 @@ impl<'a> Driver<'a> {
 
     /// Drops what was connected to the process, which is no more.
     fn forget(&mut self) {
-        self.witness = None;
+        self.witness.forget();
         self.clients = Default::default();
         for watching in self.watches.iter_mut().filter_map(Option::take) {
             self.resume.push((watching.follower.keys.clone(), watching.follower.next));
@@ -199,7 +193,7 @@ impl<'a> Driver<'a> {
         let engine = self.machine.engine();
         let status = fiber::wait(engine.status()).map_err(|error| format!("no status: {error:?}"))?;
         self.note(|| format!("opened at revision {}, compacted {}", status.revision, status.compacted));
-        self.witness(&engine, true)?;
+        self.see(&engine, true)?;
         let now = self.machine.now();
         self.judge.recovered(status.revision, status.compacted, now)?;
         let read =
@@ -212,27 +206,16 @@ impl<'a> Driver<'a> {
     }
 
     /// Reads the witness; after a start all that was found.
-    fn witness(&mut self, engine: &Embedded, recovered: bool) -> Result<(), String> {
-        let now = self.machine.now();
-        if self.witness.is_none() {
-            let watch = Watch { progress: false, ..Watch::of(KeyRange::all(), self.judge.revision() + 1) };
-            let begun = fiber::wait(engine.watch(watch)).map_err(|error| format!("no witness: {error:?}"))?;
-            self.witness = Some(begun);
-        }
-        while let Some(told) = self.witness.as_mut().and_then(|witness| witness.next().now_or_never()) {
-            match told {
-                Some(Ok(batch)) => self.judge.told(&batch.events, now, recovered)?,
-                other => return Err(format!("the witness was told {other:?}")),
-            }
-        }
-        Ok(())
+    fn see(&mut self, engine: &Embedded, recovered: bool) -> Result<(), String> {
+        let seen = self.witness.see(engine, self.judge.revision() + 1)?;
+        self.judge.told(&seen, self.machine.now(), recovered)
     }
 
     /// One thread goes on; what it brings about is judged.
     fn turn(&mut self) -> Result<bool, Stop> {
         let went_on = self.machine.turn()?;
         let engine = self.machine.engine();
-        self.witness(&engine, false)?;
+        self.see(&engine, false)?;
         self.look()?;
         Ok(went_on)
     }
@@ -301,12 +284,12 @@ impl<'a> Driver<'a> {
         self.note(|| format!("#{} {ask:?}", since.number));
         let (engine, answer) = (self.machine.engine(), Slot::default());
         let asked = ask.clone();
-        self.machine.client(client, &answer, move || fiber::wait(asked.of(&engine)));
+        self.machine.start(client, &answer, move || fiber::wait(asked.of(&engine)));
         self.clients[client] = Some(Asked { ask, since, answer });
         Ok(())
     }
 
-    fn step(&mut self, step: Step) -> Result<(), Stop> {
+    fn step(&mut self, step: Step<Kind>) -> Result<(), Stop> {
         let mut random = Random::new(step.dice);
         let (script, turns) = (self.script, random.below(8));
         let mut draw = Draw {
@@ -375,7 +358,10 @@ impl<'a> Driver<'a> {
                 self.forget();
                 self.open()?;
             }
-            Kind::Fail => self.fail(&mut random),
+            Kind::Fail => {
+                let what = self.machine.fail_any(&mut random);
+                self.note(|| what);
+            }
             Kind::Heal => self.machine.heal(),
             Kind::Settle => self.settle()?,
         }
@@ -401,29 +387,16 @@ impl<'a> Driver<'a> {
         if self.clients.iter().all(Option::is_some) {
             return Ok(());
         }
-        self.machine.freeze(true);
+        let busy: Vec<usize> = (0..CLIENTS + WATCHES).filter(|seat| !self.machine.is_free(*seat)).collect();
+        self.machine.freeze(busy);
         self.ask(Ask::Compact(self.judge.revision()))?;
         for _ in 0..2 {
             self.turns_until("the upkeep does not end", |driver| driver.upkeep.is_none())?;
             self.begin_upkeep(true);
         }
         self.turns_until("the upkeep does not end", |driver| driver.upkeep.is_none())?;
-        self.machine.freeze(false);
+        self.machine.freeze([]);
         Ok(())
-    }
-
-    fn fail(&mut self, random: &mut Random) {
-        let calls = match random.below(6) {
-            0 => vec![Call::Create, Call::Write],
-            1 => vec![Call::Sync],
-            2 => vec![Call::SyncNames, Call::Rename, Call::Remove],
-            3 => vec![Call::Read, Call::Open, Call::Size],
-            4 => vec![Call::Write, Call::Sync],
-            _ => vec![Call::Create, Call::Write, Call::Sync, Call::SyncNames, Call::SetLen],
-        };
-        let count = *random.pick(&[1, 1, 2, 5]);
-        self.note(|| format!("the next {count} of {calls:?} fail"));
-        self.machine.fail(calls, count);
     }
 
     fn begin_watch(&mut self, at: usize, keys: KeyRange, start: i64, previous: bool) -> Result<(), Stop> {
@@ -445,9 +418,9 @@ impl<'a> Driver<'a> {
     /// Reads a few batches of a watch, if nobody does already.
     fn follow(&mut self, at: usize, random: &mut Random) {
         let (machine, watching) = (&self.machine, &self.watches[at]);
-        if let Some(watching) = watching.as_ref().filter(|_| machine.watch_is_free(at) && random.chance(90)) {
+        if let Some(watching) = watching.as_ref().filter(|_| machine.is_free(CLIENTS + at) && random.chance(90)) {
             let stream = Arc::clone(&watching.stream);
-            machine.watch(at, &watching.told, move || {
+            machine.start(CLIENTS + at, &watching.told, move || {
                 let mut taken = take(&stream);
                 let told = taken.as_mut().and_then(|stream| stream.next().now_or_never()).flatten();
                 *stream.lock().unwrap_or_else(PoisonError::into_inner) = taken;
@@ -458,7 +431,7 @@ impl<'a> Driver<'a> {
 
     /// Ends a watch from its reader's side.
     fn cut(&mut self, at: usize) -> Result<(), Stop> {
-        self.turns_until("a watch is not read", |driver| driver.machine.watch_is_free(at))?;
+        self.turns_until("a watch is not read", |driver| driver.machine.is_free(CLIENTS + at))?;
         self.look()?;
         if let Some(watching) = self.watches[at].take() {
             self.note(|| format!("watch {at} is cut before {}", watching.follower.next));
@@ -523,10 +496,10 @@ impl<'a> Driver<'a> {
 
     /// Something a client does while everybody waits for it.
     fn now<T: Send + 'static>(&mut self, work: impl FnOnce(&Embedded) -> T + Send + 'static) -> Result<T, Stop> {
-        self.turns_until("a client is not answered", |driver| driver.machine.client_is_free(0))?;
+        self.turns_until("a client is not answered", |driver| driver.machine.is_free(0))?;
         let (engine, slot) = (self.machine.engine(), Slot::default());
-        self.machine.client(0, &slot, move || work(&engine));
-        self.turns_until("a client is not answered", |driver| driver.machine.client_is_free(0))?;
+        self.machine.start(0, &slot, move || work(&engine));
+        self.turns_until("a client is not answered", |driver| driver.machine.is_free(0))?;
         take(&slot).ok_or_else(|| Stop::Wrong("a client did nothing".into()))
     }
 
@@ -539,7 +512,7 @@ impl<'a> Driver<'a> {
             }
             for _ in 0..TURNS {
                 self.follow(at, &mut random);
-                self.turns_until("a watch is not read", |driver| driver.machine.watch_is_free(at))?;
+                self.turns_until("a watch is not read", |driver| driver.machine.is_free(CLIENTS + at))?;
                 self.look()?;
                 if self.watches[at].as_ref().is_none_or(|watching| watching.quiet) {
                     break;

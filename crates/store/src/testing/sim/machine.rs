@@ -4,7 +4,6 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::embedded::hooks::{self, Mutant};
 use crate::embedded::{Clock, Disk, Options, Turns};
 use crate::testing::clock::{Hand, Run};
 use crate::testing::disk::{Call, Fate, Loss, MemoryDisk, Platter};
@@ -12,14 +11,10 @@ use crate::testing::fiber::{self, Fibers, State};
 use crate::testing::random::Random;
 use crate::{Embedded, Error};
 
-/// Clients that ask, each one thing at a time.
-pub const CLIENTS: usize = 4;
-/// Watches that are followed at a time.
-pub const WATCHES: usize = 3;
 const WRITER: usize = 0;
 const UPKEEP: usize = 1;
-const FIRST_CLIENT: usize = 2;
-const FIRST_WATCH: usize = FIRST_CLIENT + CLIENTS;
+/// The fiber of the first seat.
+const FIRST: usize = 2;
 
 /// What decides the fate of the disk's calls.
 pub struct Control {
@@ -114,14 +109,17 @@ struct Running {
     turns: Arc<Mutex<Option<Turns>>>,
 }
 
+/// Beside the engine's own threads it has seats, each for one who does one thing at a time.
 pub struct Machine {
     control: Arc<Control>,
     platter: Arc<Platter>,
     hand: Arc<Hand>,
     fibers: Fibers,
+    /// So many seats are in the engine's process, and end with it.
+    inside: usize,
     running: Option<Running>,
     /// Who goes first, if not just anyone: so one thread may wait while another does a lot.
-    ranks: Option<[u64; FIRST_WATCH + WATCHES]>,
+    ranks: Option<Vec<u64>>,
     /// How many times in a hundred the ranks change.
     change: u64,
     /// Those who stay where they are.
@@ -143,9 +141,11 @@ impl From<String> for Stop {
 }
 
 impl Machine {
-    /// A new machine with an empty disk.
-    pub fn new(seed: u64, mutant: Option<Mutant>) -> Self {
-        hooks::mutate(mutant);
+    /// A new machine with an empty disk, with seats in the engine's process and behind them seats outside of it. `prepare`
+    /// runs on each thread first, also on the caller's.
+    pub fn new(seed: u64, (inside, outside): (usize, usize), prepare: impl Fn() + Send + Clone + 'static) -> Self {
+        prepare();
+        let fibers = FIRST + inside + outside;
         let inner = Inner {
             random: Random::new(seed ^ 0x1234_5678),
             power: None,
@@ -158,12 +158,13 @@ impl Machine {
         hand.set_wall(1_700_000_000_000);
         let mut random = Random::new(seed);
         let change = *random.pick(&[1, 4, 10]);
-        let ranks = random.chance(60).then_some([0; FIRST_WATCH + WATCHES]);
+        let ranks = random.chance(60).then(|| vec![0; fibers]);
         Self {
             control: Arc::new(Control { inner: Mutex::new(inner), off: AtomicBool::new(false) }),
             platter: Arc::default(),
             hand,
-            fibers: Fibers::new(FIRST_WATCH + WATCHES, move || hooks::mutate(mutant)),
+            fibers: Fibers::new(fibers, prepare),
+            inside,
             running: None,
             ranks,
             change,
@@ -196,8 +197,24 @@ impl Machine {
     }
 
     /// The next `count` of these calls fail.
-    pub fn fail(&self, calls: Vec<Call>, count: u64) {
+    fn fail(&self, calls: Vec<Call>, count: u64) {
         self.control.inner().failing = Some((calls, count));
+    }
+
+    /// Some of the next calls fail; tells which.
+    pub fn fail_any(&self, random: &mut Random) -> String {
+        let calls = match random.below(6) {
+            0 => vec![Call::Create, Call::Write],
+            1 => vec![Call::Sync],
+            2 => vec![Call::SyncNames, Call::Rename, Call::Remove],
+            3 => vec![Call::Read, Call::Open, Call::Size],
+            4 => vec![Call::Write, Call::Sync],
+            _ => vec![Call::Create, Call::Write, Call::Sync, Call::SyncNames, Call::SetLen],
+        };
+        let count = *random.pick(&[1, 1, 2, 5]);
+        let words = format!("the next {count} of {calls:?} fail");
+        self.fail(calls, count);
+        words
     }
 
     pub fn heal(&self) {
@@ -244,7 +261,7 @@ impl Machine {
     }
 
     fn go_on(&self, fiber: usize) -> Result<(), Stop> {
-        self.fibers.go_on(fiber).map_err(|panic| format!("the engine panicked: {panic}"))?;
+        self.fibers.go_on(fiber).map_err(|panic| format!("a thread panicked: {panic}"))?;
         if self.control.off.load(Ordering::SeqCst) { Err(Stop::Off) } else { Ok(()) }
     }
 
@@ -257,7 +274,7 @@ impl Machine {
     /// Lets one thread, chosen by the seed, go on; `false` when none can.
     pub fn turn(&mut self) -> Result<bool, Stop> {
         let paused = |fiber: &usize| self.fibers.state(*fiber) == State::Paused && !self.frozen.contains(fiber);
-        let mut ready: Vec<usize> = (0..FIRST_WATCH + WATCHES).filter(paused).collect();
+        let mut ready: Vec<usize> = (0..self.fibers.len()).filter(paused).collect();
         if self.fibers.state(WRITER) == State::Idle && self.writer_is_due() {
             ready.push(WRITER);
         }
@@ -288,35 +305,37 @@ impl Machine {
         Ok(true)
     }
 
-    /// Those clients and watches that have something under way stay where they are, or no longer.
-    pub fn freeze(&mut self, on: bool) {
-        let busy = |fiber: &usize| on && self.fibers.state(*fiber) != State::Idle;
-        self.frozen = (FIRST_CLIENT..FIRST_WATCH + WATCHES).filter(busy).collect();
+    /// Those who sit there stay where they are, and no others do.
+    pub fn freeze(&mut self, seats: impl IntoIterator<Item = usize>) {
+        self.frozen = seats.into_iter().map(|seat| FIRST + seat).collect();
     }
 
-    /// Whether a client waits for no answer.
-    pub fn client_is_free(&self, client: usize) -> bool {
-        self.fibers.state(FIRST_CLIENT + client) == State::Idle
-    }
-
-    pub fn watch_is_free(&self, watch: usize) -> bool {
-        self.fibers.state(FIRST_WATCH + watch) == State::Idle
+    /// Whether who sits there has nothing under way.
+    pub fn is_free(&self, seat: usize) -> bool {
+        self.fibers.state(FIRST + seat) == State::Idle
     }
 
     /// Whether a thread has something under way or to do.
     pub fn is_busy(&self) -> bool {
         let busy = |fiber| self.fibers.state(fiber) != State::Idle;
-        (0..FIRST_WATCH + WATCHES).any(busy) || self.writer_is_due()
+        (0..self.fibers.len()).any(busy) || self.writer_is_due()
     }
 
-    /// A client that is free does something; what it returns is put into the slot.
-    pub fn client<T: Send + 'static>(&self, client: usize, slot: &Slot<T>, work: impl FnOnce() -> T + Send + 'static) {
-        self.begin(FIRST_CLIENT + client, slot, work);
+    /// Whether nobody can go on, but those who were told to stay where they are.
+    pub fn is_quiet(&self) -> bool {
+        let paused = |fiber| self.fibers.state(fiber) == State::Paused && !self.frozen.contains(&fiber);
+        !(0..self.fibers.len()).any(paused) && !self.writer_is_due()
     }
 
-    /// The same of one who follows a watch.
-    pub fn watch<T: Send + 'static>(&self, watch: usize, slot: &Slot<T>, work: impl FnOnce() -> T + Send + 'static) {
-        self.begin(FIRST_WATCH + watch, slot, work);
+    /// One who is free does something; what it returns is put into the slot.
+    pub fn start<T: Send + 'static>(&self, seat: usize, slot: &Slot<T>, work: impl FnOnce() -> T + Send + 'static) {
+        self.begin(FIRST + seat, slot, work);
+    }
+
+    /// Ends what is under way there.
+    pub fn stop(&self, seat: usize) -> Result<(), String> {
+        let unwound = self.fibers.unwind(FIRST + seat);
+        unwound.map_err(|panic| format!("it panicked when it was stopped: {panic}"))
     }
 
     /// The upkeep looks what is due.
@@ -346,10 +365,10 @@ fn locked<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Machine {
-    /// Ends the process: with a loss of power what is not synced is lost too.
+    /// Ends the engine's process: with a loss of power what is not synced is lost too.
     pub fn end(&mut self, loss: Option<Loss>) -> Result<(), String> {
         self.control.off.store(true, Ordering::SeqCst);
-        let unwound = self.fibers.lose_power();
+        let unwound = self.fibers.lose_power(0..FIRST + self.inside);
         self.running = None;
         self.frozen.clear();
         {

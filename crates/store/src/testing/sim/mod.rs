@@ -1,47 +1,24 @@
 //! A simulator of the embedded engine: its disk, its clock and its threads follow from one seed, and everything that it
 //! tells is compared with a model.
+//!
+//! What is not the engine's alone serves the simulators of what stands on it too: the `machine`, what is `ask`ed of the store,
+//! the `witness`, the `story` and the `seeds`.
 
-mod ask;
+pub mod ask;
 mod drive;
 mod judge;
-mod machine;
+pub mod machine;
 mod script;
-
-use std::fmt;
+pub mod seeds;
+pub mod story;
+pub mod witness;
 
 pub use drive::Done;
 
 use self::drive::Driver;
 use self::script::{Kind, Script};
+use self::story::Failure;
 use crate::embedded::hooks::Mutant;
-
-/// Scripts tried to make a failing one shorter.
-const ATTEMPTS: usize = 400;
-
-/// A seed that found something.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    pub seed: u64,
-    /// The boundary at which the power went, if it was not for the script to say.
-    pub power: Option<u64>,
-    /// What no store with etcd's semantics does.
-    pub what: String,
-    /// What happened, from the start.
-    pub trace: Vec<String>,
-    /// Of so many steps these are left.
-    pub steps: (usize, usize),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (left, all) = self.steps;
-        writeln!(f, "seed {}: {}", self.seed, self.what)?;
-        writeln!(f, "what happened, with {left} of {all} steps:")?;
-        self.trace.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
-        let power = self.power.map_or(String::new(), |power| format!(" PILOTHOUSE_POWER={power}"));
-        write!(f, "again: PILOTHOUSE_SEED={}{power} cargo test -p pilothouse-store simulation::one_seed", self.seed)
-    }
-}
 
 /// Simulates what a seed stands for, with a bug or without; or with one loss of power, at this boundary, and no other.
 ///
@@ -71,37 +48,14 @@ fn script(seed: u64, power: Option<u64>) -> Script {
 fn run(script: &Script, mutant: Option<Mutant>, power: Option<u64>) -> Result<Done, Box<Failure>> {
     let mut driver = Driver::new(script, mutant);
     driver.run(power).map_err(|what| {
-        let steps = (script.steps.len(), script.steps.len());
-        Box::new(Failure { seed: script.seed, power, what, trace: std::mem::take(&mut driver.trace), steps })
+        let (trace, steps) = (std::mem::take(&mut driver.trace), (script.steps.len(), script.steps.len()));
+        Box::new(Failure { seed: script.seed, power, what, trace, steps, package: env!("CARGO_PKG_NAME") })
     })
 }
 
 /// Leaves steps out of a failing script as long as it still fails.
 pub fn shortened(failure: Failure, mutant: Option<Mutant>, power: Option<u64>) -> Failure {
-    let mut script = script(failure.seed, power);
-    let all = script.steps.len();
-    let mut shortest = failure;
-    let mut attempts = 0;
-    let mut chunk = (all / 2).max(1);
-    loop {
-        let mut at = 0;
-        while at < script.steps.len() && attempts < ATTEMPTS {
-            attempts += 1;
-            let end = (at + chunk).min(script.steps.len());
-            let mut shorter = script.clone();
-            shorter.steps.drain(at..end);
-            match run(&shorter, mutant, power) {
-                Ok(_) => at = end,
-                Err(failure) => {
-                    let left = shorter.steps.len();
-                    shortest = Failure { steps: (left, all), ..*failure };
-                    script = shorter;
-                }
-            }
-        }
-        if chunk == 1 || attempts >= ATTEMPTS {
-            return shortest;
-        }
-        chunk /= 2;
-    }
+    let script = script(failure.seed, power);
+    let shorter = |steps| run(&Script { steps, ..script.clone() }, mutant, power).map(drop);
+    story::shortened(failure, script.steps.clone(), shorter)
 }

@@ -1,5 +1,4 @@
-//! What happens in a simulation, step by step. What exactly a step does is drawn when it is carried out, from a number of
-//! its own: so steps can be left out and the others still mean the same.
+//! What happens in a simulation, step by step.
 
 use std::time::Duration;
 
@@ -7,6 +6,7 @@ use bytes::Bytes;
 
 use super::ask::Ask;
 use super::judge::Judge;
+use super::story::{self, Step};
 use crate::embedded::Options;
 use crate::suite::key;
 use crate::testing::random::Random;
@@ -62,19 +62,12 @@ const WEIGHTS: [(Kind, u64); 19] = [
     (Kind::Settle, 2),
 ];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
-    pub kind: Kind,
-    /// What it draws from.
-    pub dice: u64,
-}
-
 /// What a seed stands for.
 #[derive(Clone, Debug)]
 pub struct Script {
     pub seed: u64,
     pub options: Options,
-    pub steps: Vec<Step>,
+    pub steps: Vec<Step<Kind>>,
     /// Keys that are used, at most.
     pub keys: u64,
     /// It is about leases, which all have the same time, and time passes in parts of it.
@@ -110,20 +103,9 @@ impl Script {
             _ if random.chance(20) => (kind, 0),
             _ => (kind, weight * (1 + random.below(3))),
         });
-        let total: u64 = weights.iter().map(|(_, weight)| weight).sum();
-        let steps = 40 + random.below(120);
+        let count = 40 + random.below(120);
         let keys = *random.pick(&[4, 10, 10, 25]);
-        let mut draw = || {
-            let mut at = random.below(total);
-            let past = |(_, weight): &&(Kind, u64)| {
-                let here = at < *weight;
-                at = at.wrapping_sub(*weight);
-                here
-            };
-            let kind = weights.iter().find(past).map_or(Kind::Txn, |(kind, _)| *kind);
-            Step { kind, dice: random.draw() }
-        };
-        let steps = (0..steps).map(|_| draw()).collect();
+        let steps = story::steps(&weights, count, &mut random);
         Self { seed, options, steps, keys, leases }
     }
 }
