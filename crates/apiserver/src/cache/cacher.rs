@@ -3,6 +3,7 @@
 use super::change::{Change, ChangeKind};
 use super::entry::Entry;
 use super::fields::Paths;
+use super::hooks::{self, Mutant};
 use super::progress::Progress;
 use super::state::{Scope, State, Unreadable};
 use super::watchers::{Delivery, End, Filter, Mailbox, Registration, Watchers};
@@ -12,16 +13,17 @@ use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How far back exact lists, `continue` tokens and watches reach.
-const REACH: Duration = Duration::from_secs(300);
+pub(super) const REACH: Duration = Duration::from_secs(300);
 /// What the past may take in memory, for each storage.
-const REACH_BYTES: usize = 64 << 20;
+pub(super) const REACH_BYTES: usize = hooks::bound(64 << 20, 64 << 10);
 /// Changes whose encoded bytes are kept for those who come a little later.
-const HOT: usize = 128;
+const HOT: usize = hooks::bound(128, 4);
 /// Snapshots kept for lists that go on.
-const PINS: usize = 64;
+pub(super) const PINS: usize = hooks::bound(64, 8);
 
 /// What is stored where, and as what.
 #[derive(Clone, Debug)]
@@ -170,6 +172,11 @@ impl Cacher {
         self.flow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Another thread may come in between here.
+    fn pause(&self) {
+        hooks::pause(|| self.flow.try_lock().is_ok() && self.state.try_write().is_ok());
+    }
+
     fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -245,6 +252,7 @@ impl Cacher {
     pub fn now(&self) -> (State, u64) {
         // Read before the state: all changes up to it are in the state then.
         let progress = self.progress.revision();
+        self.pause();
         let state = self.state().clone();
         let revision = progress.max(state.revision());
         (state, revision)
@@ -272,7 +280,11 @@ impl Cacher {
         let mut past = base.clone();
         let from = flow.log.partition_point(|(change, _)| change.revision() <= revision);
         let to = flow.log.partition_point(|(change, _)| change.revision() <= past.revision());
-        for (change, _) in flow.log.range(from..to).rev() {
+        let mut undone: Vec<&Arc<Change>> = flow.log.range(from..to).rev().map(|(change, _)| change).collect();
+        if hooks::is(Mutant::UndoneForward) {
+            undone.reverse();
+        }
+        for change in undone {
             match &change.previous {
                 Some(previous) => {
                     past.insert(previous.clone(), &self.layout.paths);
@@ -312,7 +324,8 @@ impl Cacher {
             if revision < flow.floor {
                 return Err(NoWatch::TooOld(TooOld { oldest: flow.floor }));
             }
-            let from = flow.log.partition_point(|(change, _)| change.revision() <= revision);
+            let told = if hooks::is(Mutant::ResumeTellsAgain) { revision.saturating_sub(1) } else { revision };
+            let from = flow.log.partition_point(|(change, _)| change.revision() <= told);
             for (change, _) in flow.log.range(from..) {
                 if let Some(kind) = change.seen(|entry| filter.sees(entry, &self.layout.paths)) {
                     backlog.push_back(Delivery { change: change.clone(), kind });
@@ -324,6 +337,11 @@ impl Cacher {
             Start::Initial => 0,
         };
         let mailbox = Arc::new(Mailbox::new(after, backlog));
+        if hooks::is(Mutant::WatchAfterSnapshot) {
+            drop(flow);
+            self.pause();
+            flow = self.flow();
+        }
         let registration = flow.watchers.add(filter, mailbox.clone());
         drop(flow);
         Ok((Watcher { cacher: self.clone(), mailbox, registration }, state, now))
@@ -365,6 +383,7 @@ impl Cacher {
             return false;
         }
         self.log_unreadable(&parsed);
+        self.pause();
         let mut flow = self.flow();
         let mut turned = false;
         let mut changes = Vec::with_capacity(parsed.len());
@@ -391,7 +410,7 @@ impl Cacher {
                 changes.extend(change.map(Arc::new));
             }
         }
-        if turned {
+        if turned && !hooks::is(Mutant::UnreadableToldRemoved) {
             // What cannot be read is gone for observers, but watchers would take it for removed, or miss that it is again.
             // They are ended before they are told of any of this, list again, and are told why not.
             flow.watchers.end_all(End::Expired);
@@ -429,9 +448,11 @@ impl Cacher {
         }
         fresh.set_revision(revision);
         let stale = std::mem::replace(&mut *self.state_mut(), fresh.clone());
-        flow.watchers.end_all(End::Expired);
+        if !hooks::is(Mutant::ReloadKeepsWatches) {
+            flow.watchers.end_all(End::Expired);
+        }
         flow.forget(revision);
-        if flow.observers.is_empty() {
+        if flow.observers.is_empty() || hooks::is(Mutant::ReloadForgetsDifference) {
             return true;
         }
         let gone = stale.range(&Scope::All, None).filter(|entry| fresh.get(entry.key()).is_none());
@@ -510,7 +531,9 @@ impl Flow {
                 self.log_bytes -= change.entry.size();
                 self.log.pop_front();
             }
-            self.floor = revision;
+            if !hooks::is(Mutant::TrimForgetsFloor) {
+                self.floor = revision;
+            }
         }
     }
 }
@@ -562,7 +585,13 @@ impl Watcher {
     pub fn caught_up(&self) -> Option<u64> {
         // Changes are put here before the progress is advanced: it must be read first.
         let revision = self.cacher.progress.revision();
-        self.mailbox.is_empty().then_some(revision)
+        self.cacher.pause();
+        let nothing_waits = self.mailbox.is_empty();
+        if hooks::is(Mutant::BookmarkAhead) {
+            self.cacher.pause();
+            return nothing_waits.then_some(self.cacher.progress.revision());
+        }
+        nothing_waits.then_some(revision)
     }
 
     pub fn cacher(&self) -> &Arc<Cacher> {

@@ -1,6 +1,7 @@
 //! One change of one object, as watchers are told it.
 
 use super::entry::Entry;
+use super::hooks::{self, Mutant};
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -55,6 +56,7 @@ impl Change {
             (false, false) => None,
             (false, true) => Some(ChangeKind::Added),
             (true, true) => Some(ChangeKind::Modified),
+            (true, false) if self.kind != ChangeKind::Deleted && hooks::is(Mutant::LeavingUntold) => None,
             (true, false) => Some(ChangeKind::Deleted),
         }
     }

@@ -1,11 +1,13 @@
 //! Follows the store: loads what it holds, then brings every change to the storage it belongs to.
 
 use super::cacher::{Age, Cacher, Chain, Layout, Raw};
+use super::hooks::{self, Mutant};
 use super::mender;
 use super::progress::Progress;
 use super::watchers::End;
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,14 +18,14 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Everything is stored below this.
 const ROOT: &str = "/registry/";
-const PAGE: usize = 4_000;
+const PAGE: usize = hooks::bound(4_000, 5);
 /// How many of the store's last revisions are replayed at a start, so that watches that the restart cut off go on where they
 /// were, as they do within one life of the server.
-const REPLAY: i64 = 10_000;
+pub(super) const REPLAY: i64 = hooks::bound(10_000, 30) as i64;
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long a read waits for the caches to catch up before it says that they can't.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The revision by which the store means the last.
 const PRESENT: i64 = 0;
@@ -59,6 +61,15 @@ impl Caches {
     /// # Errors
     /// Those of the store.
     pub async fn open(store: Arc<dyn Store>, layouts: Vec<Layout>) -> Result<Arc<Self>, store::Error> {
+        let (caches, tasks) = Self::begin(store, layouts).await?;
+        tokio::spawn(tasks.feed);
+        tokio::spawn(tasks.mender);
+        caches.replayed().await?;
+        Ok(caches)
+    }
+
+    /// Loads all storages as they were a little while ago. The tasks, which whoever asks must run, bring them to the present.
+    pub(super) async fn begin(store: Arc<dyn Store>, layouts: Vec<Layout>) -> Result<(Arc<Self>, Tasks), store::Error> {
         let progress = Arc::new(Progress::default());
         let table = layouts
             .into_iter()
@@ -81,14 +92,12 @@ impl Caches {
         };
         let replayed = status.revision.cast_unsigned();
         let feed = Feed { caches: Arc::downgrade(&caches), inbox, revision, replayed };
-        tokio::spawn(feed.run(stream));
-        tokio::spawn(mender::run(Arc::downgrade(&caches)));
-        caches.replayed().await?;
-        Ok(caches)
+        let tasks = Tasks { feed: feed.run(stream).boxed(), mender: mender::run(Arc::downgrade(&caches)).boxed() };
+        Ok((caches, tasks))
     }
 
     /// Waits until the present is reached, however long it takes.
-    async fn replayed(&self) -> Result<(), store::Error> {
+    pub(super) async fn replayed(&self) -> Result<(), store::Error> {
         loop {
             match self.consistent().await {
                 Ok(_) => return Ok(()),
@@ -146,7 +155,9 @@ impl Caches {
     /// [`NotReached`] when that takes too long, or the store does not say.
     pub async fn consistent(&self) -> Result<u64, NotReached> {
         let revision = self.store.request_progress().await?.cast_unsigned();
-        self.reached(revision).await?;
+        if !hooks::is(Mutant::ReadWithoutProgress) {
+            self.reached(revision).await?;
+        }
         Ok(revision)
     }
 
@@ -278,6 +289,12 @@ impl Caches {
     }
 }
 
+/// What is done as long as there are caches.
+pub(super) struct Tasks {
+    pub(super) feed: BoxFuture<'static, ()>,
+    pub(super) mender: BoxFuture<'static, ()>,
+}
+
 /// The task that feeds the caches.
 struct Feed {
     caches: std::sync::Weak<Caches>,
@@ -301,7 +318,12 @@ impl Feed {
                     batch = stream.next() => match batch {
                         Some(Ok(batch)) => {
                             let Some(caches) = self.caches.upgrade() else { return };
+                            if hooks::is(Mutant::ProgressBeforeChanges) {
+                                caches.progress.advance(batch.revision.cast_unsigned());
+                                hooks::pause(|| true);
+                            }
                             let refused = caches.apply(batch.events, self.replayed);
+                            hooks::pause(|| true);
                             let loaded = refused.iter().map(|cacher| caches.load_present(cacher));
                             if let Err(error) = futures::future::try_join_all(loaded).await {
                                 break error;
@@ -341,7 +363,7 @@ impl Feed {
                     stream
                 })
             } else {
-                caches.follow(self.revision).await
+                caches.follow(self.revision + u64::from(hooks::is(Mutant::ResumeSkipsOne))).await
             };
             drop(caches);
             match resumed {

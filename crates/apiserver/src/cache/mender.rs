@@ -7,8 +7,9 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::{HashMap, HashSet};
 use std::sync::Weak;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use store::{KeyRange, Range, Store};
+use tokio::time::Instant;
 
 /// How often is looked, and how long a storage is left alone in which nothing new could be read: twice as long each time,
 /// up to so long.
@@ -47,6 +48,7 @@ pub(super) async fn run(caches: Weak<Caches>) {
     let mut tried = HashMap::new();
     loop {
         tokio::select! {
+            biased;
             Some((prefix, after)) = running.next() => {
                 busy.remove(&prefix);
                 if let Some(after) = after {

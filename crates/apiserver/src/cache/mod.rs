@@ -13,9 +13,12 @@ mod change;
 mod entry;
 mod feed;
 mod fields;
+pub(crate) mod hooks;
 mod mender;
 mod progress;
 mod scan;
+#[cfg(test)]
+mod sim;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! How far the caches have followed the store, and waiting until they have come far enough.
 
+use super::hooks::{self, Mutant};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -38,6 +39,9 @@ impl Progress {
             let later = waiting.wakers.split_off(&(revision + 1, 0));
             std::mem::replace(&mut waiting.wakers, later)
         };
+        if hooks::is(Mutant::WaiterForgotten) {
+            return;
+        }
         for waker in ready.into_values() {
             waker.wake();
         }
@@ -64,9 +68,10 @@ impl Future for Reached<'_> {
         if self.progress.revision() >= self.revision {
             return Poll::Ready(());
         }
+        hooks::pause(|| true);
         let mut waiting = self.progress.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         // Looked at again under the lock: whoever advances takes it afterwards.
-        if self.progress.revision() >= self.revision {
+        if self.progress.revision() >= self.revision && !hooks::is(Mutant::WaitsWithoutALook) {
             return Poll::Ready(());
         }
         let place = self.place.unwrap_or_else(|| {

@@ -2,6 +2,7 @@
 
 use super::entry::Entry;
 use super::fields::Paths;
+use super::hooks::{self, Mutant};
 use api::selector::Labels as _;
 use imbl::{OrdMap, OrdSet};
 use std::borrow::Borrow;
@@ -175,6 +176,7 @@ impl State {
             Scope::All | Scope::Field(..) | Scope::Label { namespace: None, .. } => true,
         };
         match self.unreadables().find(|unreadable| within(&unreadable.key)) {
+            Some(_) if hooks::is(Mutant::UnreadableTakenForAbsent) => Ok(()),
             Some(unreadable) => Err(unreadable.clone()),
             None => Ok(()),
         }
@@ -206,7 +208,9 @@ impl State {
         for (number, _) in paths.fields().iter().enumerate().filter(|(_, field)| field.indexed) {
             let (before, now) = (previous_of.map(|p| p.field(paths, number)), entry.field(paths, number));
             if before != Some(now) {
-                if let Some(before) = before {
+                if let Some(before) = before
+                    && !hooks::is(Mutant::StaleFieldIndex)
+                {
                     self.forget(field_term(number, before), entry.key());
                 }
                 self.note(field_term(number, now), &entry);
@@ -218,7 +222,8 @@ impl State {
                     self.forget(label_term(key, before), entry.key());
                 }
             }
-            for (key, now) in entry.labels() {
+            let stale = previous_of.is_some() && hooks::is(Mutant::StaleLabelIndex);
+            for (key, now) in entry.labels().filter(|_| !stale) {
                 if previous_of.and_then(|previous| previous.label(key)) != Some(now) {
                     self.note(label_term(key, now), &entry);
                 }

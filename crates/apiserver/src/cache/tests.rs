@@ -1,5 +1,7 @@
 //! Of the parts that need no store.
 
+mod simulation;
+
 use super::cacher::Age;
 use super::*;
 use std::sync::Arc;

@@ -119,6 +119,17 @@ impl Registry {
             }
         }
         let caches = Caches::open(store.clone(), layouts).await?;
+        Ok(Self::over(store, sealed, surface, &rows, caches))
+    }
+
+    /// Serves rows from caches that follow the store.
+    pub(crate) fn over(
+        store: Arc<dyn Store>,
+        sealed: Option<Arc<Sealed>>,
+        surface: Surface,
+        rows: &[&Resource],
+        caches: Arc<Caches>,
+    ) -> Arc<Self> {
         let served = rows.iter().map(|row| {
             let cacher = row.storage.as_ref().and_then(|storage| caches.get(&storage.prefix));
             let mut served = Served::new(Arc::new(Resource::clone(row)), cacher, &surface);
@@ -129,7 +140,7 @@ impl Registry {
             Arc::new(served)
         });
         let table = Table::new(served.collect());
-        Ok(Arc::new(Registry {
+        Arc::new(Registry {
             leases: leases::Leases::new(store.clone()),
             gates: surface.gates,
             store,
@@ -139,7 +150,7 @@ impl Registry {
             admission: OnceLock::new(),
             measures: measures::Measures::default(),
             authorizer: OnceLock::new(),
-        }))
+        })
     }
 
     /// Puts admission and the hatches in their places. Only the first call counts.
@@ -320,7 +331,7 @@ impl std::fmt::Debug for Registry {
 }
 
 /// Where and as what a row is stored.
-fn layout_of(row: &Resource) -> Option<Layout> {
+pub(crate) fn layout_of(row: &Resource) -> Option<Layout> {
     let storage = row.storage.as_ref()?;
     let schema = if storage.version == row.version && storage.group == row.group {
         row.schema.clone()

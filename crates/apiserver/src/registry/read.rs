@@ -2,6 +2,7 @@
 
 use super::token::Token;
 use super::{Registry, Served, check_all_readable, check_segments, not_all};
+use crate::cache::hooks::{self, Mutant};
 use crate::cache::{Cacher, Entry, Filter, NoWatch, Scope, Start, State, Watcher};
 use crate::options::{ListOptions, Match};
 use api::Status;
@@ -53,6 +54,7 @@ impl Registry {
             };
             self.caches.reached(revision).await?;
             return match cacher.at(revision) {
+                Ok(_) if hooks::is(Mutant::PageOfPresent) => Ok((cacher.now().0, revision)),
                 Ok(state) => Ok((state, revision)),
                 Err(_) => {
                     let mut status = Status::expired(TOO_OLD);

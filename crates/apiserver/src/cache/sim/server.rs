@@ -1,0 +1,214 @@
+//! The API server's life: its tasks run on threads that take turns with the store's, on a clock that is set by hand.
+
+use super::judge::{Projection, Projections};
+use super::view::{STORAGES, Storage};
+use super::wire::{End, Wire};
+use crate::cache::Cacher;
+use crate::cache::feed::{Caches, Tasks};
+use crate::registry::{Registry, Served, layout_of};
+use crate::surface::Surface;
+use api::Status;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use store::testing::fiber;
+use store::testing::sim::machine::{Machine, Slot};
+use tokio::runtime::{Handle, Runtime};
+
+/// Those in the store's process: who writes, and who serves the wire.
+pub(super) const WRITERS: usize = 3;
+pub(super) const CALLERS: std::ops::Range<usize> = WRITERS..WRITERS + 3;
+pub(super) const CONNECTIONS: std::ops::Range<usize> = CALLERS.end..CALLERS.end + 2;
+pub(super) const INSIDE: usize = CONNECTIONS.end;
+/// Those in the API server's process.
+pub(super) const FEED: usize = INSIDE;
+const MENDER: usize = INSIDE + 1;
+const OPENER: usize = INSIDE + 2;
+pub(super) const READERS: std::ops::Range<usize> = OPENER + 1..OPENER + 4;
+pub(super) const WATCHERS: std::ops::Range<usize> = READERS.end..READERS.end + 3;
+pub(super) const OUTSIDE: usize = WATCHERS.end - INSIDE;
+
+/// Time as everything on it sees it. It goes when it is told to.
+pub(super) struct Time(Runtime);
+
+impl Time {
+    pub(super) fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        Time(runtime.expect("a runtime"))
+    }
+
+    pub(super) fn handle(&self) -> Handle {
+        self.0.handle().clone()
+    }
+
+    pub(super) fn advance(&self, millis: u64) {
+        self.0.block_on(tokio::time::advance(Duration::from_millis(millis)));
+    }
+}
+
+/// Does something of the API server's on the thread that takes turns there.
+pub(super) fn run<T: Send + 'static>(
+    machine: &Machine,
+    seat: usize,
+    handle: &Handle,
+    slot: &Slot<T>,
+    work: impl Future<Output = T> + Send + 'static,
+) {
+    let handle = handle.clone();
+    machine.start(seat, slot, move || {
+        let _context = handle.enter();
+        fiber::wait(work)
+    });
+}
+
+type Begun = Result<(Arc<Caches>, Tasks), store::Error>;
+
+enum Stage {
+    Beginning(Slot<Begun>),
+    Replaying(Arc<Caches>, Slot<Result<(), store::Error>>),
+    Up(Up),
+}
+
+/// An API server that serves.
+#[derive(Clone)]
+pub(super) struct Up {
+    pub(super) registry: Arc<Registry>,
+    /// Those that are served so far.
+    pub(super) served: [Option<Arc<Served>>; STORAGES.len()],
+    pub(super) projections: Projections,
+}
+
+/// An API server, from its start on.
+pub(super) struct Server {
+    wire: Arc<Wire>,
+    handle: Handle,
+    stage: Stage,
+    /// A storage that is being added.
+    added: Option<(Storage, Slot<Result<Arc<Cacher>, store::Error>>)>,
+    /// What its tasks leave when they end, which they never do.
+    ended: Slot<()>,
+}
+
+impl Server {
+    /// Starts one that serves these.
+    pub(super) fn start(machine: &Machine, wire: &Arc<Wire>, handle: &Handle, storages: &[Storage]) -> Server {
+        let layouts = storages.iter().filter_map(|storage| layout_of(row(*storage))).collect();
+        let begun = Slot::default();
+        let store = Arc::new(End(wire.clone()));
+        run(machine, OPENER, handle, &begun, Caches::begin(store, layouts));
+        let (wire, handle) = (wire.clone(), handle.clone());
+        Server { wire, handle, stage: Stage::Beginning(begun), added: None, ended: Slot::default() }
+    }
+
+    /// It does what comes next, if it can. `Ok(false)`: it could not be started.
+    ///
+    /// # Errors
+    /// It stopped following the store.
+    pub(super) fn look(&mut self, machine: &Machine) -> Result<bool, String> {
+        match &self.stage {
+            Stage::Beginning(begun) => match take(begun) {
+                None => return Ok(true),
+                Some(Err(_)) => return Ok(false),
+                Some(Ok((caches, tasks))) => {
+                    run(machine, FEED, &self.handle, &self.ended, tasks.feed);
+                    run(machine, MENDER, &self.handle, &self.ended, tasks.mender);
+                    let replayed = Slot::default();
+                    let waiting = caches.clone();
+                    run(machine, OPENER, &self.handle, &replayed, async move { waiting.replayed().await });
+                    self.stage = Stage::Replaying(caches, replayed);
+                }
+            },
+            Stage::Replaying(caches, replayed) => match take(replayed) {
+                None => {}
+                Some(Err(_)) => return Ok(false),
+                Some(Ok(())) => self.stage = Stage::Up(self.serve(caches.clone())),
+            },
+            Stage::Up(_) => {}
+        }
+        if take(&self.ended).is_some() {
+            return Err("the API server follows the store no more".into());
+        }
+        Ok(true)
+    }
+
+    fn serve(&self, caches: Arc<Caches>) -> Up {
+        let rows = STORAGES.map(row);
+        let store = Arc::new(End(self.wire.clone()));
+        let registry = Registry::over(store, None, Surface::default(), &rows, caches);
+        let mut up = Up { registry, served: Default::default(), projections: Default::default() };
+        for storage in STORAGES {
+            if let Some(cacher) = up.registry.caches().get(storage.prefix()) {
+                up.serve(storage, &cacher);
+            }
+        }
+        up
+    }
+
+    /// Adds a storage if it is not served yet, and none is being added.
+    pub(super) fn add(&mut self, machine: &Machine, storage: Storage) {
+        let Stage::Up(up) = &self.stage else { return };
+        if self.added.is_some() || up.served[storage as usize].is_some() {
+            return;
+        }
+        let Some(layout) = layout_of(row(storage)) else { return };
+        let (caches, added) = (up.registry.caches().clone(), Slot::default());
+        run(machine, OPENER, &self.handle, &added, async move { caches.add(layout).await });
+        self.added = Some((storage, added));
+    }
+
+    /// A storage that was added.
+    pub(super) fn added(&mut self) -> Option<Storage> {
+        let (storage, result) = self.added.as_ref().and_then(|(storage, added)| Some((*storage, take(added)?)))?;
+        self.added = None;
+        let (Stage::Up(up), Ok(cacher)) = (&mut self.stage, result) else { return None };
+        up.serve(storage, &cacher);
+        Some(storage)
+    }
+
+    pub(super) fn up(&self) -> Option<&Up> {
+        match &self.stage {
+            Stage::Up(up) => Some(up),
+            Stage::Beginning(_) | Stage::Replaying(..) => None,
+        }
+    }
+
+    /// Its process ends where it is.
+    pub(super) fn stop(self, machine: &Machine) -> Result<(), String> {
+        (INSIDE..INSIDE + OUTSIDE).try_for_each(|seat| machine.stop(seat))
+    }
+}
+
+impl Up {
+    fn serve(&mut self, storage: Storage, cacher: &Arc<Cacher>) {
+        let served = self.registry.served("", "v1", storage.plural()).expect("it is served");
+        let mut served = Served::clone(&served);
+        served.cacher = Some(cacher.clone());
+        cacher.observe(Arc::clone(&self.projections[storage as usize]) as Arc<_>);
+        self.served[storage as usize] = Some(Arc::new(served));
+    }
+
+    /// What serves a storage.
+    ///
+    /// # Errors
+    /// Nothing does.
+    pub(super) fn of(&self, storage: Storage) -> Result<&Arc<Served>, Status> {
+        self.served[storage as usize].as_ref().ok_or_else(|| Status::internal(format!("{storage:?} is not served")))
+    }
+
+    pub(super) fn serves(&self, storage: Storage) -> bool {
+        self.served[storage as usize].is_some()
+    }
+
+    /// What each who is told of every change was told makes sense.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.projections.iter().try_for_each(|projection: &Arc<Projection>| projection.check())
+    }
+}
+
+fn row(storage: Storage) -> &'static schema::Resource {
+    schema::resource::get("", "v1", storage.plural()).expect("a built-in resource")
+}
+
+pub(super) fn take<T>(slot: &std::sync::Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+}
