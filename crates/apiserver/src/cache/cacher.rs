@@ -212,6 +212,7 @@ impl Cacher {
     /// Tells how many objects can be read now.
     pub(super) fn mend(&self, raws: Vec<Raw>) -> usize {
         let parsed: Vec<Parsed> = raws.into_iter().map(|raw| self.parse(raw)).collect();
+        self.pause();
         let mut flow = self.flow();
         let mut state = self.state_mut();
         let mut added = Vec::new();
@@ -264,6 +265,7 @@ impl Cacher {
     /// # Errors
     /// [`TooOld`] when it is not kept any more.
     pub fn at(&self, revision: u64) -> Result<State, TooOld> {
+        self.pause();
         let flow = self.flow();
         let state = self.state().clone();
         if state.revision() <= revision {
@@ -300,6 +302,7 @@ impl Cacher {
 
     /// Keeps a snapshot for a list that will go on from it.
     pub fn pin(&self, state: &State, until: u64) {
+        self.pause();
         let mut flow = self.flow();
         flow.pins.retain(|pin| pin.at.elapsed() < REACH);
         if flow.pins.iter().any(|pin| pin.until == until) {
@@ -316,6 +319,7 @@ impl Cacher {
     /// # Errors
     /// [`NoWatch`] when the changes after the start are not all kept, or an object of the scope cannot be read now.
     pub fn watch(self: &Arc<Self>, filter: Filter, start: Start) -> Result<(Watcher, State, u64), NoWatch> {
+        self.pause();
         let mut flow = self.flow();
         let (state, now) = self.now();
         state.check(&filter.scope).map_err(NoWatch::Unreadable)?;
@@ -433,6 +437,7 @@ impl Cacher {
             return false;
         }
         self.log_unreadable(&parsed);
+        self.pause();
         let mut flow = self.flow();
         let mut fresh = State::new(revision);
         for (raw, entry) in parsed {

@@ -5,6 +5,8 @@
 //! another may come in between wherever one waits, and where [`super::hooks::pause`] is. What the API server has of the store
 //! it has over a `wire`.
 
+mod client;
+mod done;
 mod drive;
 mod follow;
 mod history;
@@ -14,7 +16,7 @@ mod server;
 mod view;
 mod wire;
 
-pub(super) use drive::Done;
+pub(super) use done::Done;
 
 use super::hooks::Mutant;
 use drive::World;

@@ -1,7 +1,8 @@
 //! Carries out a script on a machine and has everything judged that the store tells.
 
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+mod copy;
+mod settle;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{FutureExt, StreamExt};
@@ -13,12 +14,10 @@ use super::script::{Draw, Kind, Script};
 use super::story::{Step, brief};
 use super::witness::Witness;
 use crate::embedded::hooks::{self, Mutant};
-use crate::embedded::{Disk, tools};
-use crate::testing::clock::Hand;
-use crate::testing::disk::{Loss, MemoryDisk, Platter};
+use crate::testing::disk::Loss;
 use crate::testing::fiber;
 use crate::testing::random::Random;
-use crate::{Embedded, Error, KeyRange, LeaseId, Range, Store, Txn, Watch, WatchBatch, WatchStream, snapshot};
+use crate::{Embedded, Error, KeyRange, Range, Store, Watch, WatchBatch, WatchStream};
 
 /// Clients that ask, each one thing at a time.
 const CLIENTS: usize = 4;
@@ -440,60 +439,6 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Finishes everything, heals the disk, and looks at all.
-    fn settle(&mut self) -> Result<(), Stop> {
-        self.machine.heal();
-        let idle = |driver: &Self| {
-            driver.clients.iter().all(Option::is_none) && driver.upkeep.is_none() && !driver.machine.is_busy()
-        };
-        self.turns_until("something is not finished", idle)?;
-        let engine = self.machine.engine();
-        for _ in 0..20 {
-            match fiber::wait(engine.health()) {
-                Ok(None) => break,
-                Ok(Some(_)) => {
-                    self.machine.hand().advance(1001);
-                    self.turns_until("the disk is not tried again", idle)?;
-                }
-                Err(error) => return Err(Stop::Wrong(format!("no health: {error:?}"))),
-            }
-        }
-        self.follow_all()?;
-        let leases = self.now(|engine| fiber::wait(engine.leases()))?;
-        let now = self.machine.now();
-        let there = leases.map_err(|error| format!("no leases: {error:?}"))?;
-        self.note(|| format!("settled, with the leases {there:?}"));
-        self.judge.settled(&there, now)?;
-        self.check_leases(&there)?;
-        let status = self.now(|engine| fiber::wait(engine.status()))?;
-        let status = status.map_err(|error| format!("no status: {error:?}"))?;
-        let present = self.judge.model.range(&KeyRange::all(), i64::MAX).len();
-        if status.read_only.is_some() || status.revision != self.judge.revision() || status.keys != present {
-            let revision = self.judge.revision();
-            return Err(format!("the state is {status:?}, with {present} keys at {revision}").into());
-        }
-        self.check_history(status.compacted)
-    }
-
-    /// What is known of each lease is what the model has.
-    fn check_leases(&mut self, there: &[LeaseId]) -> Result<(), Stop> {
-        for lease in there.iter().copied() {
-            let state = self.now(move |engine| fiber::wait(engine.lease_state(lease)))?;
-            let state = state.map_err(|error| format!("lease {lease:x} is listed, and {error:?}"))?;
-            let keys: Vec<_> = self.judge.model.lease_end(lease, i64::MAX - 1).into_keys().collect();
-            if state.keys != keys || state.left > state.granted {
-                return Err(format!("lease {lease:x} is {state:?}, and has {keys:?}").into());
-            }
-        }
-        Ok(())
-    }
-
-    /// All of history that is held is told, whole and in order.
-    fn check_history(&mut self, compacted: i64) -> Result<(), Stop> {
-        self.begin_watch(0, KeyRange::all(), compacted.max(1), true)?;
-        self.follow_all()
-    }
-
     /// Something a client does while everybody waits for it.
     fn now<T: Send + 'static>(&mut self, work: impl FnOnce(&Embedded) -> T + Send + 'static) -> Result<T, Stop> {
         self.turns_until("a client is not answered", |driver| driver.machine.is_free(0))?;
@@ -502,100 +447,4 @@ impl<'a> Driver<'a> {
         self.turns_until("a client is not answered", |driver| driver.machine.is_free(0))?;
         take(&slot).ok_or_else(|| Stop::Wrong("a client did nothing".into()))
     }
-
-    /// Reads all watches until they are quiet, and have told everything.
-    fn follow_all(&mut self) -> Result<(), Stop> {
-        let mut random = Random::new(0);
-        for at in 0..WATCHES {
-            if let Some(watching) = &mut self.watches[at] {
-                watching.quiet = false;
-            }
-            for _ in 0..TURNS {
-                self.follow(at, &mut random);
-                self.turns_until("a watch is not read", |driver| driver.machine.is_free(CLIENTS + at))?;
-                self.look()?;
-                if self.watches[at].as_ref().is_none_or(|watching| watching.quiet) {
-                    break;
-                }
-            }
-            if let Some(watching) = &self.watches[at] {
-                self.judge.caught_up(&watching.follower)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies the store as a directory or as a file of etcd's, opens the copy, and compares.
-    fn snapshot(&mut self, random: &mut Random) -> Result<(), Stop> {
-        let (platter, id) = (Arc::<Platter>::default(), random.draw());
-        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(&platter));
-        let bump = 1 + random.below(50) as i64;
-        let low = self.judge.revision();
-        let failures = self.machine.failures();
-        let (onto, by_file) = (Arc::clone(&disk), random.chance(60));
-        self.note(|| format!("a snapshot, as a file: {by_file}"));
-        let made = self.now(move |engine| {
-            if by_file {
-                by_a_file(engine, onto, id, bump)
-            } else {
-                fiber::wait(engine.snapshot_onto(onto, id)).map(|at| (at, at))
-            }
-        })?;
-        let (at, revision) = match made {
-            Ok(made) => made,
-            Err(Error::Io { .. }) if self.machine.failures() > failures => return Ok(()),
-            Err(error) => return Err(format!("no snapshot is made: {error:?}").into()),
-        };
-        if !(low..=self.judge.revision()).contains(&at) {
-            return Err(format!("a snapshot is of {at}, and {low} was there before").into());
-        }
-        let clock = Arc::new(Hand::default());
-        let opened = Embedded::at_rest(disk, clock, self.script.options.clone(), id);
-        let (copy, mut turns) = opened.map_err(|error| format!("the copy does not open: {error:?}"))?;
-        let status = fiber::wait(copy.status()).map_err(|error| format!("no status: {error:?}"))?;
-        let all = Range::of(KeyRange::all());
-        let read = fiber::wait(copy.range(all.clone())).map_err(|error| format!("no range: {error:?}"))?;
-        let mut expected = self.judge.model.read(&all, at);
-        expected.revision = revision;
-        if (status.revision, status.compacted) != (revision, revision) || read != expected {
-            return Err(format!("the copy of {at} is {status:?}\n {read:?}, and it was\n {expected:?}").into());
-        }
-        // It goes on where it says, which is above all that was.
-        let mut put = copy.txn(Txn::of(vec![crate::suite::put_op("/copied", "1")]));
-        if put.as_mut().now_or_never().is_some() {
-            return Err(Stop::Wrong("the copy answers by itself".into()));
-        }
-        turns.next(false);
-        match put.now_or_never() {
-            Some(Ok(result)) if result.revision == revision + 1 => Ok(()),
-            other => Err(format!("the copy of {revision} answers a put with {other:?}").into()),
-        }
-    }
-
-    /// After everything, the store is whole on the disk, and the same when it is opened again.
-    fn last(&mut self) -> Result<(), Stop> {
-        if !self.machine.is_open() {
-            self.open()?;
-        }
-        self.settle()?;
-        self.machine.end(None)?;
-        self.forget();
-        let verification = tools::verify_on(&self.machine.disk()).map_err(|error| format!("{error:?}"))?;
-        if !verification.damage.is_empty() {
-            return Err(format!("the store is damaged: {:?}", verification.damage).into());
-        }
-        self.open()?;
-        self.settle()?;
-        self.finished = true;
-        Ok(())
-    }
-}
-
-/// Saves a snapshot in a file without a name and makes a store of it; tells the revisions of both.
-fn by_a_file(engine: &Embedded, onto: Arc<dyn Disk>, id: u64, bump: i64) -> Result<(i64, i64), Error> {
-    let export = fiber::wait(engine.export())?;
-    let (file, _) = snapshot::unnamed(&export, &std::env::temp_dir())?;
-    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    let restored = snapshot::restore_into(&path, || Ok(tools::Builder::on(onto, id)), bump, false)?;
-    Ok((restored.snapshot, restored.revision))
 }

@@ -1,0 +1,227 @@
+//! What a step of the script is.
+
+use super::{FRAMES, PATIENCE, Reading, Watching, World};
+use crate::cache::sim::client::{find, pieces, watch};
+use crate::cache::sim::judge::Read;
+use crate::cache::sim::script::{Kind, Watched};
+use crate::cache::sim::server::{CALLERS, CONNECTIONS, FEED, READERS, WATCHERS, run};
+use crate::cache::sim::view::STORAGES;
+use std::sync::Arc;
+use std::time::Duration;
+use store::testing::disk::Loss;
+use store::testing::random::Random;
+use store::testing::sim::ask::Ask;
+use store::testing::sim::machine::{Slot, Stop};
+use store::testing::sim::story::Step;
+
+impl World<'_> {
+    pub(super) fn step(&mut self, step: Step<Kind>) -> Result<(), Stop> {
+        let mut random = Random::new(step.dice);
+        let turns = random.below(10);
+        match step.kind {
+            Kind::Write => {
+                let ask = self.draw(&random).write();
+                self.ask(ask)?;
+            }
+            Kind::Burst => {
+                let ask = self.draw(&random).burst();
+                self.ask(ask)?;
+            }
+            Kind::Lease => self.ask(Ask::Grant(Duration::from_secs(*random.pick(&[3, 30, 200])), 0))?,
+            Kind::Read => {
+                self.wait_for_server()?;
+                self.begin_read(&mut random);
+            }
+            Kind::Watch => {
+                self.wait_for_server()?;
+                if random.chance(40) {
+                    let ask = self.draw(&random).write();
+                    self.ask(ask)?;
+                }
+                let from = random.chance(60).then(|| self.resume.pop()).flatten();
+                let watched = self.draw(&random).watch(from);
+                self.begin_watch(random.index(WATCHERS.len()), watched)?;
+            }
+            Kind::Follow => self.follow(random.index(WATCHERS.len()), 1 + random.index(FRAMES)),
+            Kind::Due => {
+                self.note(|| "bookmarks are due".into());
+                self.pass(61_000);
+                let ask = self.draw(&random).write();
+                self.ask(ask)?;
+                (0..self.watchers.len()).for_each(|at| self.follow(at, FRAMES));
+                // Those who read stay where they are while it is brought to them.
+                self.some_turns(random.below(12))?;
+                let reading: Vec<usize> = WATCHERS.filter(|seat| !self.machine.is_free(*seat)).collect();
+                self.machine.freeze(reading);
+                self.some_turns(60)?;
+                self.machine.freeze([]);
+            }
+            Kind::Cut => self.cut(random.index(WATCHERS.len()))?,
+            Kind::Compact => {
+                let ask = self.draw(&random).compact();
+                self.ask(ask)?;
+            }
+            Kind::Upkeep => {
+                if self.upkeep.is_none() && self.machine.is_open() {
+                    let slot = Slot::default();
+                    self.machine.upkeep(random.chance(50), &slot);
+                    self.upkeep = Some(slot);
+                }
+            }
+            Kind::Advance => {
+                let millis = self.draw(&random).pass();
+                self.note(|| format!("{millis} ms pass"));
+                self.pass(millis);
+            }
+            Kind::Stall => {
+                self.note(|| "the store's watch stalls".into());
+                self.machine.freeze(CONNECTIONS);
+            }
+            Kind::Release => self.machine.freeze([]),
+            Kind::Lose => self.lose(&mut random)?,
+            Kind::Overtake => self.overtake(&random)?,
+            Kind::Crash | Kind::Away | Kind::CrashTogether if self.machine.is_open() => {
+                self.loss = random.chance(60).then(|| Loss::any(&mut random));
+                self.together = step.kind == Kind::CrashTogether;
+                self.away = step.kind == Kind::Away;
+                self.machine.cut_after(random.below(8));
+            }
+            Kind::Crash | Kind::Away | Kind::CrashTogether => {}
+            Kind::Back => self.back()?,
+            Kind::Restart => {
+                self.stop_server()?;
+                self.start_server();
+            }
+            Kind::Fail => {
+                let what = self.machine.fail_any(&mut random);
+                self.note(|| what);
+            }
+            Kind::Heal => self.machine.heal(),
+            Kind::Add => self.add(),
+            Kind::Key => {
+                let there = !self.wire.has_key();
+                self.note(|| format!("the key is there: {there}"));
+                self.wire.set_key(there);
+            }
+            Kind::Settle => self.settle()?,
+        }
+        if self.server.is_none() {
+            self.start_server();
+        }
+        self.some_turns(turns)
+    }
+
+    /// Who wants something of an API server that starts waits a little.
+    pub(super) fn wait_for_server(&mut self) -> Result<(), Stop> {
+        for _ in 0..PATIENCE {
+            if self.up().is_some() || !self.turn()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn add(&mut self) {
+        if let Some(server) = &mut self.server {
+            server.add(&self.machine, STORAGES[1]);
+        }
+    }
+
+    pub(super) fn back(&mut self) -> Result<(), Stop> {
+        self.away = false;
+        if self.machine.is_open() { Ok(()) } else { self.open() }
+    }
+
+    /// Some of what goes over the wire does not arrive.
+    pub(super) fn lose(&mut self, random: &mut Random) -> Result<(), String> {
+        let connection = random.chance(60);
+        let seats = if connection { CONNECTIONS } else { CALLERS };
+        self.note(|| if connection { "the store's watch is cut".into() } else { "calls are cut".into() });
+        for seat in seats {
+            self.machine.stop(seat)?;
+            if !connection {
+                self.callers[seat - CALLERS.start] = None;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn overtake(&mut self, random: &Random) -> Result<(), Stop> {
+        self.wait_for_server()?;
+        self.note(|| "the API server is overtaken".into());
+        self.machine.freeze([FEED]);
+        CONNECTIONS.into_iter().try_for_each(|seat| self.machine.stop(seat))?;
+        let burst = self.draw(random).burst();
+        self.ask(burst)?;
+        self.some_turns(100)?;
+        self.ask(Ask::Compact(self.judge.revision()))?;
+        self.some_turns(100)?;
+        self.machine.freeze([]);
+        Ok(())
+    }
+
+    pub(super) fn begin_read(&mut self, random: &mut Random) {
+        let Some(at) = self.readers.iter().position(Option::is_none) else { return };
+        let read = match random.below(10) {
+            0 | 1 => {
+                let (storage, key, version) = self.draw(random).get();
+                Read::Get(storage, key, version)
+            }
+            2..5 if !self.tokens.is_empty() => {
+                let (view, options) = self.tokens.swap_remove(random.index(self.tokens.len()));
+                Read::List(view, options)
+            }
+            _ => {
+                let (view, options) = self.draw(random).list();
+                Read::List(view, options)
+            }
+        };
+        self.reads(at, read);
+    }
+
+    pub(super) fn reads(&mut self, at: usize, read: Read) {
+        let storage = match &read {
+            Read::List(view, _) => view.storage,
+            Read::Get(storage, ..) => *storage,
+        };
+        let Some(up) = self.up().filter(|up| up.serves(storage)).cloned() else { return };
+        self.note(|| format!("reader {at}: {read:?}"));
+        let (since, answer, asked) = (self.judge.since(), Slot::default(), read.clone());
+        let work = async move { find(&up, &asked).await };
+        run(&self.machine, READERS.start + at, &self.time.handle(), &answer, work);
+        self.readers[at] = Some(Reading { read, since, answer });
+    }
+
+    pub(super) fn begin_watch(&mut self, at: usize, watched: Watched) -> Result<(), Stop> {
+        let Some(up) = self.up().filter(|up| up.serves(watched.view.storage)).cloned() else { return Ok(()) };
+        self.cut(at)?;
+        self.note(|| format!("watch {at}: {watched:?}"));
+        let (since, begun, asked) = (self.judge.since(), Slot::default(), watched.clone());
+        let work = async move { watch(&up, asked).await };
+        run(&self.machine, WATCHERS.start + at, &self.time.handle(), &begun, work);
+        self.watchers[at] = Some(Watching::Beginning(Box::new(watched), since, begun));
+        Ok(())
+    }
+
+    /// Reads a few frames of a watch, if nobody does already.
+    pub(super) fn follow(&mut self, at: usize, most: usize) {
+        let seat = WATCHERS.start + at;
+        if let Some(Watching::There(_, stream, told)) = &self.watchers[at]
+            && self.machine.is_free(seat)
+        {
+            let stream = Arc::clone(stream);
+            run(&self.machine, seat, &self.time.handle(), told, async move { pieces(&stream, most) });
+        }
+    }
+
+    /// A client goes away from its watch, wherever that is.
+    pub(super) fn cut(&mut self, at: usize) -> Result<(), Stop> {
+        self.machine.stop(WATCHERS.start + at)?;
+        self.look_at_watch(at)?;
+        if self.watchers[at].is_some() {
+            self.note(|| format!("watch {at} is cut"));
+        }
+        self.forget_watch(at);
+        Ok(())
+    }
+}

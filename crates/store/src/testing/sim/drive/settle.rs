@@ -1,0 +1,104 @@
+//! Everything is finished, and looked at.
+
+use super::{CLIENTS, Driver, TURNS, WATCHES};
+use crate::embedded::tools;
+use crate::testing::fiber;
+use crate::testing::random::Random;
+use crate::testing::sim::machine::Stop;
+use crate::{KeyRange, LeaseId, Store};
+
+impl Driver<'_> {
+    /// Finishes everything, heals the disk, and looks at all.
+    pub(super) fn settle(&mut self) -> Result<(), Stop> {
+        self.machine.heal();
+        let idle = |driver: &Self| {
+            driver.clients.iter().all(Option::is_none) && driver.upkeep.is_none() && !driver.machine.is_busy()
+        };
+        self.turns_until("something is not finished", idle)?;
+        let engine = self.machine.engine();
+        for _ in 0..20 {
+            match fiber::wait(engine.health()) {
+                Ok(None) => break,
+                Ok(Some(_)) => {
+                    self.machine.hand().advance(1001);
+                    self.turns_until("the disk is not tried again", idle)?;
+                }
+                Err(error) => return Err(Stop::Wrong(format!("no health: {error:?}"))),
+            }
+        }
+        self.follow_all()?;
+        let leases = self.now(|engine| fiber::wait(engine.leases()))?;
+        let now = self.machine.now();
+        let there = leases.map_err(|error| format!("no leases: {error:?}"))?;
+        self.note(|| format!("settled, with the leases {there:?}"));
+        self.judge.settled(&there, now)?;
+        self.check_leases(&there)?;
+        let status = self.now(|engine| fiber::wait(engine.status()))?;
+        let status = status.map_err(|error| format!("no status: {error:?}"))?;
+        let present = self.judge.model.range(&KeyRange::all(), i64::MAX).len();
+        if status.read_only.is_some() || status.revision != self.judge.revision() || status.keys != present {
+            let revision = self.judge.revision();
+            return Err(format!("the state is {status:?}, with {present} keys at {revision}").into());
+        }
+        self.check_history(status.compacted)
+    }
+
+    /// What is known of each lease is what the model has.
+    pub(super) fn check_leases(&mut self, there: &[LeaseId]) -> Result<(), Stop> {
+        for lease in there.iter().copied() {
+            let state = self.now(move |engine| fiber::wait(engine.lease_state(lease)))?;
+            let state = state.map_err(|error| format!("lease {lease:x} is listed, and {error:?}"))?;
+            let keys: Vec<_> = self.judge.model.lease_end(lease, i64::MAX - 1).into_keys().collect();
+            if state.keys != keys || state.left > state.granted {
+                return Err(format!("lease {lease:x} is {state:?}, and has {keys:?}").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// All of history that is held is told, whole and in order.
+    pub(super) fn check_history(&mut self, compacted: i64) -> Result<(), Stop> {
+        self.begin_watch(0, KeyRange::all(), compacted.max(1), true)?;
+        self.follow_all()
+    }
+
+    /// Reads all watches until they are quiet, and have told everything.
+    pub(super) fn follow_all(&mut self) -> Result<(), Stop> {
+        let mut random = Random::new(0);
+        for at in 0..WATCHES {
+            if let Some(watching) = &mut self.watches[at] {
+                watching.quiet = false;
+            }
+            for _ in 0..TURNS {
+                self.follow(at, &mut random);
+                self.turns_until("a watch is not read", |driver| driver.machine.is_free(CLIENTS + at))?;
+                self.look()?;
+                if self.watches[at].as_ref().is_none_or(|watching| watching.quiet) {
+                    break;
+                }
+            }
+            if let Some(watching) = &self.watches[at] {
+                self.judge.caught_up(&watching.follower)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// After everything, the store is whole on the disk, and the same when it is opened again.
+    pub(super) fn last(&mut self) -> Result<(), Stop> {
+        if !self.machine.is_open() {
+            self.open()?;
+        }
+        self.settle()?;
+        self.machine.end(None)?;
+        self.forget();
+        let verification = tools::verify_on(&self.machine.disk()).map_err(|error| format!("{error:?}"))?;
+        if !verification.damage.is_empty() {
+            return Err(format!("the store is damaged: {:?}", verification.damage).into());
+        }
+        self.open()?;
+        self.settle()?;
+        self.finished = true;
+        Ok(())
+    }
+}
