@@ -129,7 +129,7 @@ pub(super) const ASKED: &[&str] = &[
     "CrossNamespaceVolumeDataSource", "DRAConsumableCapacity", "DRADeviceBindingConditions", "DRADeviceTaints",
     "DRAExtendedResource", "DRAListTypeAttributes", "DRANodeAllocatableResources", "DRAPartitionableDevices",
     "DRAResourceClaimDeviceStatus", "DeploymentReplicaSetTerminatingReplicas", "EnvFiles", "GenericWorkload",
-    "HPAConfigurableTolerance", "HostnameOverride", "MatchLabelKeysInPodTopologySpread", "MaxUnavailableStatefulSet",
-    "NodeDeclaredFeatures", "PodCertificateRequest", "PodLevelResources", "PodTopologyLabelsAdmission",
+    "HPAConfigurableTolerance", "HPAScaleToZero", "HostnameOverride", "MatchLabelKeysInPodTopologySpread",
+    "MaxUnavailableStatefulSet", "MutablePVNodeAffinity", "NodeDeclaredFeatures", "PodCertificateRequest", "PodLevelResources", "PodTopologyLabelsAdmission",
     "ResourceHealthStatus", "StorageVersionHash", "VolumeLimitScaling",
 ];

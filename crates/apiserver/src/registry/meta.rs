@@ -97,8 +97,6 @@ pub enum NameRule {
     Subdomain,
     /// RFC 1123.
     Label,
-    /// RFC 1035.
-    ServiceLabel,
     /// Anything that can be a part of a path.
     Segment,
     /// An IP address in its canonical form.
@@ -112,14 +110,15 @@ pub enum NameRule {
 /// The rule of a row.
 pub fn name_rule(row: &Resource) -> NameRule {
     match (row.group.as_ref(), row.kind.as_ref()) {
-        ("", "Namespace") | ("apps", "StatefulSet") => NameRule::Label,
+        ("", "Namespace" | "Service") | ("apps", "StatefulSet") => NameRule::Label,
         ("networking.k8s.io", "IPAddress") => NameRule::Address,
-        ("", "Service") => NameRule::ServiceLabel,
         ("coordination.k8s.io", "LeaseCandidate") => NameRule::Key,
         ("internal.apiserver.k8s.io", "StorageVersion") => NameRule::GroupResource,
         // What else their names must be depends on the object, and is for its own rules to say.
         ("", "Event") | ("apiregistration.k8s.io", "APIService") => NameRule::Segment,
         ("certificates.k8s.io", "CertificateSigningRequest" | "ClusterTrustBundle") => NameRule::Segment,
+        // Upstream's own rules of this kind leave out its metadata.
+        ("policy", "PodDisruptionBudget") => NameRule::Segment,
         ("rbac.authorization.k8s.io", _) => NameRule::Segment,
         _ => NameRule::Subdomain,
     }
@@ -132,7 +131,6 @@ fn name_problems(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
     match rule {
         NameRule::Subdomain => names::dns1123_subdomain(name),
         NameRule::Label => names::dns1123_label(name),
-        NameRule::ServiceLabel => names::dns1035_label(name),
         NameRule::Segment => segment_problems(name, prefix),
         NameRule::Key => names::config_map_key(name),
         NameRule::GroupResource => match name.rsplit_once('.') {
@@ -387,6 +385,7 @@ mod tests {
         assert!(!name_problems(NameRule::Subdomain, "a.b-", false).is_empty());
         assert!(name_problems(NameRule::Segment, "system:node", false).is_empty());
         assert_eq!(name_problems(NameRule::Segment, "a/b", false), ["may not contain '/'"]);
-        assert!(!name_problems(NameRule::ServiceLabel, "1a", false).is_empty());
+        assert!(name_problems(NameRule::Label, "1a", false).is_empty());
+        assert!(!name_problems(NameRule::Label, "a.b", false).is_empty());
     }
 }

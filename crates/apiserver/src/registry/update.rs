@@ -166,7 +166,10 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Status::invalid(&served.group_kind(), place.name, &errors));
         }
-        served.strategy.warnings_on_update(row, &object, old).into_iter().for_each(|warning| cx.warn(warning));
+        // Who writes through the other subresources is told nothing: it is not what he wrote.
+        if matches!(place.subresource, "" | "scale") {
+            served.strategy.warnings_on_update(row, &object, old).into_iter().for_each(|warning| cx.warn(warning));
+        }
         served.strategy.canonicalize(&mut object);
         normalise(cacher, &mut object)?;
         self.validate(

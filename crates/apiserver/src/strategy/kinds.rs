@@ -1,7 +1,9 @@
 //! The strategies of built-in kinds that differ from the standard one.
 
-use super::{Rules, Strategy, keep_at, keep_other_side};
+use super::{Rules, Strategy, keep_at, keep_other_side, validation};
 use crate::context::Context;
+use api::FieldError;
+use schema::validation::Features;
 use schema::{Map, Resource, Value};
 use std::time::Duration;
 
@@ -30,6 +32,62 @@ impl Strategy for Deployments {
         if subresource == "status" {
             keep_at(object, old, &["metadata", "labels"]);
         }
+    }
+}
+
+/// Autoscalers, whose lowest bound is a matter of a feature.
+#[derive(Debug)]
+pub struct Autoscalers(pub Features);
+
+impl Strategy for Autoscalers {
+    fn validate_create(&self, _: &Context, row: &Resource, object: &Map) -> Vec<FieldError> {
+        validation::create_with(row, object, self.0)
+    }
+
+    fn validate_update(
+        &self,
+        _: &Context,
+        row: &Resource,
+        subresource: &str,
+        object: &Map,
+        old: &Map,
+    ) -> Vec<FieldError> {
+        validation::update_with(row, subresource, object, old, self.0)
+    }
+}
+
+/// A limit range without a name gets one.
+#[derive(Debug)]
+pub struct LimitRanges(pub Rules);
+
+impl Strategy for LimitRanges {
+    fn prepare_for_create(&self, _: &Context, _: &Resource, object: &mut Map) {
+        if object.str_at(&["metadata", "name"]).is_empty() {
+            object.set_at(&["metadata", "name"], uuid::Uuid::new_v4().to_string());
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        self.0
+    }
+}
+
+/// Kinds whose status is written without anything of the metadata.
+#[derive(Debug)]
+pub struct StatusAlone(pub Rules);
+
+impl Strategy for StatusAlone {
+    fn prepare_for_update(&self, _: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
+        keep_other_side(row, subresource, object, old);
+        if subresource == "status" {
+            for field in ["annotations", "finalizers", "labels"] {
+                keep_at(object, old, &["metadata", field]);
+            }
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        self.0
     }
 }
 

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::surface::Surface;
 use schema::Resource;
+use schema::validation::Features;
 use std::sync::Arc;
 
 const STANDARD: Rules = Rules::STANDARD;
@@ -32,7 +33,7 @@ const RULES: &[(&str, &str, Rules)] = &[
     ("coordination.k8s.io", "LeaseCandidate", Rules { unconditional_update: false, ..PUT_CREATES }),
     ("internal.apiserver.k8s.io", "StorageVersion", CONDITIONAL),
     ("networking.k8s.io", "IPAddress", PUT_CREATES),
-    ("node.k8s.io", "RuntimeClass", CONDITIONAL),
+    ("node.k8s.io", "RuntimeClass", Rules { create_on_update: true, ..CONDITIONAL }),
     ("policy", "PodDisruptionBudget", CONDITIONAL),
     ("rbac.authorization.k8s.io", "", PUT_CREATES),
     ("storage.k8s.io", "CSIDriver", CONDITIONAL),
@@ -48,11 +49,16 @@ pub fn of(row: &Resource, surface: &Surface) -> Arc<dyn Strategy> {
     let kind = stored.map_or(row.kind.as_ref(), |s| s.kind.as_ref());
     let of = |(g, k, _): &&(&str, &str, Rules)| *g == group && (k.is_empty() || *k == kind);
     let rules = RULES.iter().find(of).map_or(STANDARD, |(.., rules)| *rules);
+    let features = Features {
+        scale_to_zero: surface.gates.enabled("HPAScaleToZero"),
+        volume_affinity: surface.gates.enabled("MutablePVNodeAffinity"),
+    };
     match (group, kind) {
         ("", "Event") => Arc::new(kinds::Events { rules, time_to_live: surface.event_ttl }),
         ("", "Namespace") => Arc::new(kinds::Namespaces),
         ("", "Node") => Arc::new(kinds::Nodes),
-        ("", "PersistentVolume") => Arc::new(volumes::Volumes(rules)),
+        ("", "LimitRange") => Arc::new(kinds::LimitRanges(rules)),
+        ("", "PersistentVolume") => Arc::new(volumes::Volumes { rules, features }),
         ("", "PersistentVolumeClaim") => {
             Arc::new(volumes::Claims { rules, elsewhere: surface.gates.enabled("CrossNamespaceVolumeDataSource") })
         }
@@ -61,12 +67,16 @@ pub fn of(row: &Resource, surface: &Surface) -> Arc<dyn Strategy> {
         ("", "ServiceAccount") => Arc::new(kinds::ServiceAccounts(rules)),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => Arc::new(extensions::Definitions(rules)),
         ("apiregistration.k8s.io", "APIService") => Arc::new(extensions::ApiServices(rules)),
+        ("autoscaling", "HorizontalPodAutoscaler") => Arc::new(kinds::Autoscalers(features)),
         ("batch", "Job") => Arc::new(jobs::Jobs(rules)),
         ("apps", "DaemonSet") => Arc::new(daemon_sets::DaemonSets),
         ("apps", "Deployment") => Arc::new(kinds::Deployments),
         ("certificates.k8s.io", "CertificateSigningRequest") => Arc::new(signing::SigningRequests),
         ("certificates.k8s.io", "ClusterTrustBundle") => Arc::new(trust::Bundles(rules)),
         ("discovery.k8s.io", "EndpointSlice") => Arc::new(kinds::EndpointSlices(rules)),
+        ("networking.k8s.io", "ServiceCIDR") | ("storage.k8s.io", "VolumeAttachment") => {
+            Arc::new(kinds::StatusAlone(rules))
+        }
         ("resource.k8s.io", "ResourceClaim") => Arc::new(devices::Claims),
         ("resource.k8s.io", "ResourceSlice") => Arc::new(devices::Slices),
         ("scheduling.k8s.io", "PriorityClass") => Arc::new(kinds::PriorityClasses),

@@ -2,6 +2,7 @@
 //! object in the shape that is stored: events of the newer group are held to more than those of the older one.
 
 use api::FieldError;
+use schema::validation::Features;
 use schema::{Map, Resource};
 
 /// What is wrong with a new object of a row, beside its metadata.
@@ -9,13 +10,23 @@ pub fn create(row: &Resource, object: &Map) -> Vec<FieldError> {
     schema::validation::create(&row.group, &row.kind, object)
 }
 
+/// The same where features are on.
+pub fn create_with(row: &Resource, object: &Map, features: Features) -> Vec<FieldError> {
+    schema::validation::create_with(&row.group, &row.kind, object, features)
+}
+
 /// What is wrong with an update, beside its metadata.
 pub fn update(row: &Resource, subresource: &str, object: &Map, old: &Map) -> Vec<FieldError> {
+    update_with(row, subresource, object, old, Features::default())
+}
+
+/// The same where features are on.
+pub fn update_with(row: &Resource, sub: &str, object: &Map, old: &Map, features: Features) -> Vec<FieldError> {
     // A binding judges for itself; what it changes, nothing else may.
-    if subresource == "binding" {
+    if sub == "binding" {
         return Vec::new();
     }
-    schema::validation::update(&row.group, &row.kind, subresource, object, old)
+    schema::validation::update_with(&row.group, &row.kind, sub, object, old, features)
 }
 
 /// What the client should know.

@@ -197,3 +197,82 @@ async fn a_claim_forgets_what_was_told_of_devices_that_it_gave_back() {
     let back = client.put(&format!("{path}/c/status"), &back).await.ok();
     assert_eq!(back["status"].get("devices"), None, "{back}");
 }
+
+#[tokio::test]
+async fn names_are_as_free_as_upstreams() {
+    let server = Server::start().await;
+    let client = server.client();
+    let ranges = "/api/v1/namespaces/default/limitranges";
+    let nameless = made(&client, ranges, json!({"spec": {"limits": []}})).await;
+    let name = nameless["metadata"]["name"].as_str().unwrap_or("");
+    assert!(uuid::Uuid::parse_str(name).is_ok(), "{nameless}");
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    made(&client, budgets, json!({"metadata": {"name": "A_budget"}, "spec": {"minAvailable": 1}})).await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = |name: &str| json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
+    made(&client, services, service("1st")).await;
+    let refused = client.post(services, &service("a.b")).await.refused(422);
+    assert_eq!(causes(&refused)[0].0, "metadata.name");
+    // A PUT creates a runtime class.
+    let class = json!({"metadata": {"name": "c"}, "handler": "runc"});
+    let path = "/apis/node.k8s.io/v1/runtimeclasses/c";
+    assert_eq!(client.put(path, &class).await.code, http::StatusCode::CREATED);
+    let broken = json!({"overhead": {"podFixed": {"cpu": "-1"}}}).to_string();
+    client.patch(path, "application/merge-patch+json", &broken).await.refused(422);
+}
+
+#[tokio::test]
+async fn who_writes_a_status_is_told_nothing_of_the_rest() {
+    let server = Server::start().await;
+    let client = server.client();
+    let volumes = "/api/v1/persistentvolumes";
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}, "persistentVolumeReclaimPolicy": "Recycle"}});
+    let warned = |answer: &crate::client::Answer| answer.headers.contains_key("warning");
+    assert!(warned(&client.post(volumes, &volume).await));
+    let merge = "application/merge-patch+json";
+    let labelled = client.patch(&format!("{volumes}/v"), merge, r#"{"metadata":{"labels":{"a":"b"}}}"#).await;
+    assert!(warned(&labelled), "an update that changes nothing of it, too");
+    let bound = client.patch(&format!("{volumes}/v/status"), merge, r#"{"status":{"phase":"Bound"}}"#).await;
+    assert!(!warned(&bound));
+    assert_eq!(bound.ok()["status"]["phase"], "Bound");
+    // Of an attachment the metadata stays, too.
+    let attachments = "/apis/storage.k8s.io/v1/volumeattachments";
+    let attachment = json!({"metadata": {"name": "a", "labels": {"a": "b"}}, "spec": {"attacher": "d.example.com",
+        "nodeName": "n", "source": {"persistentVolumeName": "v"}}});
+    made(&client, attachments, attachment).await;
+    let attached = r#"{"metadata":{"labels":{"a":"c"},"annotations":{"x":"y"}},"status":{"attached":true}}"#;
+    let attached = client.patch(&format!("{attachments}/a/status"), merge, attached).await.ok();
+    assert_eq!(attached["status"]["attached"], true);
+    assert_eq!(attached["metadata"]["labels"], json!({"a": "b"}));
+    assert!(attached["metadata"].get("annotations").is_none(), "{attached}");
+}
+
+#[tokio::test]
+async fn gates_change_what_is_allowed() {
+    let scalers = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    let scaler = json!({"metadata": {"name": "h"}, "spec": {"minReplicas": 0, "maxReplicas": 2,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+        "metrics": [{"type": "External", "external": {"metric": {"name": "q"},
+            "target": {"type": "Value", "value": "1"}}}]}});
+    let affinity = |zone: &str| {
+        json!({"required": {"nodeSelectorTerms":
+            [{"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]}]}})
+    };
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}, "nodeAffinity": affinity("a")}});
+    let moved = json!({"spec": {"nodeAffinity": affinity("b")}}).to_string();
+    let merge = "application/merge-patch+json";
+    let server = Server::start().await;
+    let client = server.client();
+    let refused = client.post(scalers, &scaler).await.refused(422);
+    assert_eq!(causes(&refused)[0].0, "spec.minReplicas");
+    made(&client, "/api/v1/persistentvolumes", volume.clone()).await;
+    let refused = client.patch("/api/v1/persistentvolumes/v", merge, &moved).await.refused(422);
+    assert_eq!(causes(&refused)[0].0, "nodeAffinity");
+    let server = Server::start_as("HPAScaleToZero=true,MutablePVNodeAffinity=true", "").await;
+    let client = server.client();
+    assert_eq!(made(&client, scalers, scaler).await["spec"]["minReplicas"], 0);
+    made(&client, "/api/v1/persistentvolumes", volume).await;
+    client.patch("/api/v1/persistentvolumes/v", merge, &moved).await.ok();
+}

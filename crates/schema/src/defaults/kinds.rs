@@ -62,6 +62,28 @@ pub(super) fn stateful_set(spec: &mut Map) {
     }
 }
 
+/// An earlier version told all pods and none apart by a label that no pod has. Beside other requirements it means nothing;
+/// alone and asked for, it still means none.
+pub(super) fn disruption_budget(spec: &mut Map) {
+    const LABEL: &str = "pdb.kubernetes.io/deprecated-v1beta1-empty-selector-match";
+    let Some(selector) = spec.get_mut("selector").and_then(Value::as_map_mut) else { return };
+    let others = !selector.get("matchLabels").and_then(Value::as_map).is_none_or(Map::is_empty);
+    let Some(list) = selector.get_mut("matchExpressions").and_then(Value::as_list_mut) else { return };
+    let text = |one: &Value, key: &str| one.as_map().map_or("", |one| one.str_at(&[key])).to_owned();
+    let old = |one: &Value| text(one, "key") == LABEL;
+    let none = |one: &Value| {
+        let values = one.as_map().and_then(|one| one.get("values")).and_then(Value::as_list).unwrap_or_default();
+        old(one) && text(one, "operator") == "Exists" && values.is_empty()
+    };
+    if !others && list.len() == 1 && list.first().is_some_and(none) {
+        return;
+    }
+    list.retain(|one| !old(one));
+    if list.is_empty() {
+        selector.remove("matchExpressions");
+    }
+}
+
 /// What a container may have at most is what it is given, and what it is given is what it asks for.
 pub(super) fn limit_range_item(item: &mut Map) {
     if item.get("type").and_then(Value::as_str) != Some("Container") {

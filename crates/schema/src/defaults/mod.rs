@@ -216,6 +216,18 @@ mod tests {
                 "scaleDown":{"selectPolicy":"Max","policies":[{"type":"Percent","value":100,"periodSeconds":15}]}}}"#
             ))
         );
+        let selector = |selector: &str| {
+            let text = format!(r#"{{"spec":{{"selector":{selector}}}}}"#);
+            defaulted("policy", "v1", "PodDisruptionBudget", &text).at(&["spec", "selector"]).cloned()
+        };
+        let label = "pdb.kubernetes.io/deprecated-v1beta1-empty-selector-match";
+        let old = |operator: &str| format!(r#"{{"key":"{label}","operator":"{operator}"}}"#);
+        let none = format!(r#"{{"matchExpressions":[{}]}}"#, old("Exists"));
+        assert_eq!(selector(&none), Some(value(&none)), "no pod at all");
+        let all = format!(r#"{{"matchExpressions":[{}]}}"#, old("DoesNotExist"));
+        assert_eq!(selector(&all), Some(value("{}")), "every pod");
+        let mixed = format!(r#"{{"matchLabels":{{"a":"b"}},"matchExpressions":[{}]}}"#, old("Exists"));
+        assert_eq!(selector(&mixed), Some(value(r#"{"matchLabels":{"a":"b"}}"#)));
         let controller =
             defaulted("", "v1", "ReplicationController", r#"{"spec":{"template":{"metadata":{"labels":{"a":"b"}}}}}"#);
         assert_eq!(controller.str_at(&["spec", "selector", "a"]), "b");

@@ -196,6 +196,7 @@ pub(super) const COMPUTED: Computed = &[
     ("api.flowcontrol.v1.FlowSchemaSpec", flow_schema),
     ("api.flowcontrol.v1.QueuingConfiguration", queuing),
     ("api.networking.v1.NetworkPolicySpec", network_policy),
+    ("api.policy.v1.PodDisruptionBudgetSpec", kinds::disruption_budget),
     ("api.rbac.v1.Subject", subject),
     ("api.resource.v1.DeviceSubRequest", device_request),
     ("api.resource.v1.ExactDeviceRequest", device_request),

@@ -1,5 +1,6 @@
 //! HorizontalPodAutoscalers, in the version that is stored (v2).
 
+use super::Features;
 use super::fields::{Errors, json, non_negative, problems, quantity, required, supported_of};
 use super::pod::resources;
 use crate::tree::{Map, Value};
@@ -29,11 +30,11 @@ fn spec_of(object: &Map) -> HorizontalPodAutoscalerSpec<'_> {
     HorizontalPodAutoscaler(object).spec().unwrap_or(HorizontalPodAutoscalerSpec(&EMPTY))
 }
 
-pub(super) fn create(object: &Map) -> Errors {
-    checked(object, None)
+pub(super) fn create(object: &Map, features: Features) -> Errors {
+    checked(object, None, features)
 }
 
-pub(super) fn update(subresource: &str, new: &Map, old: &Map) -> Errors {
+pub(super) fn update(subresource: &str, new: &Map, old: &Map, features: Features) -> Errors {
     if subresource == "status" {
         let mut errors = Errors::new();
         let path = Path::root("status");
@@ -42,15 +43,16 @@ pub(super) fn update(subresource: &str, new: &Map, old: &Map) -> Errors {
         }
         return errors;
     }
-    checked(new, Some(spec_of(old)))
+    checked(new, Some(spec_of(old)), features)
 }
 
-fn checked(object: &Map, old: Option<HorizontalPodAutoscalerSpec<'_>>) -> Errors {
+fn checked(object: &Map, old: Option<HorizontalPodAutoscalerSpec<'_>>, features: Features) -> Errors {
     let mut errors = Errors::new();
     let spec = spec_of(object);
     let (least, most) = (spec.min_replicas(), spec.max_replicas().unwrap_or(0));
-    // Scaling to zero is behind a gate that is off; who has it already keeps it.
-    let bound = i64::from(old.is_none_or(|old| old.min_replicas() != Some(0)));
+    // Who may scale to nothing already keeps it.
+    let to_zero = features.scale_to_zero || old.is_some_and(|old| old.min_replicas() == Some(0));
+    let bound = i64::from(!to_zero);
     if let Some(least) = least.filter(|least| *least < bound) {
         let why = format!("must be greater than or equal to {bound}");
         errors.push(FieldError::invalid(&SPEC.child("minReplicas"), least, why));

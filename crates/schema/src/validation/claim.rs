@@ -1,6 +1,8 @@
 //! PersistentVolumeClaims, and the specs of claims that pods and StatefulSets have made.
 
-use super::fields::{Errors, IMMUTABLE, immutable, label_selector, problems, quantity, required, same, supported_of};
+use super::fields::{
+    Errors, IMMUTABLE, Values, immutable, label_selector_with, problems, quantity, required, same, supported_of,
+};
 use super::pod::resources;
 use crate::tree::{Map, Value};
 use crate::view::List;
@@ -41,16 +43,25 @@ pub(super) fn class_name(errors: &mut Errors, path: &Path<'_>, class: Option<&st
 
 /// The spec of a claim, or of an ephemeral volume's.
 pub(super) fn claim_spec(errors: &mut Errors, path: &Path<'_>, spec: Option<PersistentVolumeClaimSpec<'_>>) {
-    spec_rules(errors, path, spec.unwrap_or(PersistentVolumeClaimSpec(&EMPTY)), false);
+    spec_rules(errors, path, spec.unwrap_or(PersistentVolumeClaimSpec(&EMPTY)), NOTHING_KNOWN);
 }
 
-/// `known_group`: the source is of some group already, so its name is not looked at.
-fn spec_rules(errors: &mut Errors, path: &Path<'_>, spec: PersistentVolumeClaimSpec<'_>, known_group: bool) {
+/// What was there before and is let pass.
+#[derive(Clone, Copy)]
+struct Known {
+    /// The source is of some group already, so the group's name is not looked at.
+    group: bool,
+    values: Values,
+}
+
+const NOTHING_KNOWN: Known = Known { group: false, values: Values::Checked };
+
+fn spec_rules(errors: &mut Errors, path: &Path<'_>, spec: PersistentVolumeClaimSpec<'_>, known: Known) {
     let modes = path.child("accessModes");
     if spec.access_modes().is_empty() {
         errors.push(FieldError::required(&modes, "at least 1 access mode is required"));
     }
-    label_selector(errors, &path.child("selector"), spec.selector());
+    label_selector_with(errors, &path.child("selector"), spec.selector(), known.values);
     access_modes(errors, &modes, spec.access_modes());
     let resources_path = path.child("resources");
     let size_path = resources_path.key("storage");
@@ -63,7 +74,7 @@ fn spec_rules(errors: &mut Errors, path: &Path<'_>, spec: PersistentVolumeClaimS
     }
     class_name(errors, &path.child("storageClassName"), spec.storage_class_name());
     supported_of(errors, &path.child("volumeMode"), spec.volume_mode(), &["Block", "Filesystem"]);
-    sources(errors, path, spec, known_group);
+    sources(errors, path, spec, known.group);
     class_name(errors, &path.child("volumeAttributesClassName"), spec.volume_attributes_class_name());
 }
 
@@ -116,7 +127,7 @@ fn spec_of(object: &Map) -> PersistentVolumeClaimSpec<'_> {
 
 pub(super) fn create(object: &Map) -> Errors {
     let mut errors = Errors::new();
-    spec_rules(&mut errors, &SPEC, spec_of(object), false);
+    spec_rules(&mut errors, &SPEC, spec_of(object), NOTHING_KNOWN);
     errors
 }
 
@@ -126,9 +137,9 @@ pub(super) fn update(subresource: &str, new: &Map, old: &Map) -> Errors {
     }
     let mut errors = Errors::new();
     let was = spec_of(old);
-    let known_group = was.data_source().is_some_and(|source| source.api_group().is_some())
+    let group = was.data_source().is_some_and(|source| source.api_group().is_some())
         || was.data_source_ref().is_some_and(|source| source.api_group().is_some());
-    spec_rules(&mut errors, &SPEC, spec_of(new), known_group);
+    spec_rules(&mut errors, &SPEC, spec_of(new), Known { group, values: Values::after(was.selector()) });
     let bound = new.str_at(&["status", "phase"]) == "Bound";
     unchanged(&mut errors, new, old, bound);
     let size = |map: &Map, path: &[&str]| quantity(map.str_at(path)).nanos();
@@ -141,23 +152,24 @@ pub(super) fn update(subresource: &str, new: &Map, old: &Map) -> Errors {
     }
     let path = Path::root("volumeMode");
     immutable(&mut errors, &path, new.at(&["spec", "volumeMode"]), old.at(&["spec", "volumeMode"]));
-    if was.volume_attributes_class_name().is_some() {
-        let path = SPEC.child("volumeAttributesClassName");
-        match spec_of(new).volume_attributes_class_name() {
-            None => errors.push(FieldError::forbidden(&path, "update from non-nil value to nil is forbidden")),
-            Some("") if was.volume_attributes_class_name() != Some("") => {
-                let why = "update from non-nil value to an empty string is forbidden";
-                errors.push(FieldError::forbidden(&path, why));
-            }
-            Some(_) => {}
-        }
+    let class = spec_of(new).volume_attributes_class_name();
+    let applied = PersistentVolumeClaim(old).status().and_then(|status| status.current_volume_attributes_class_name());
+    // A class can be taken back until a volume has had it.
+    if class != was.volume_attributes_class_name() && applied.is_some() && class.unwrap_or("").is_empty() {
+        let none = if class.is_none() { "nil" } else { "empty string" };
+        let why = format!("update to {none} is forbidden when status.currentVolumeAttributesClassName is not nil");
+        errors.push(FieldError::forbidden(&SPEC.child("volumeAttributesClassName"), why));
     }
     errors
 }
 
 /// A claim stays what it is; once bound, it may grow and change its class of attributes.
 fn unchanged(errors: &mut Errors, new: &Map, old: &Map, bound: bool) {
-    let of = |map: &Map| map.get("spec").and_then(Value::as_map).cloned().unwrap_or_default();
+    let of = |map: &Map| {
+        let mut spec = map.get("spec").and_then(Value::as_map).cloned().unwrap_or_default();
+        same_source(&mut spec);
+        spec
+    };
     let (mut now, mut was) = (of(new), of(old));
     if was.str_at(&["volumeName"]).is_empty() {
         take(&mut was, &now, "volumeName");
@@ -169,9 +181,7 @@ fn unchanged(errors: &mut Errors, new: &Map, old: &Map, bound: bool) {
         {
             now.set_at(&["resources", "requests", "storage"], size.clone());
         }
-        if now.contains_key("volumeAttributesClassName") {
-            take(&mut now, &was, "volumeAttributesClassName");
-        }
+        take(&mut now, &was, "volumeAttributesClassName");
     }
     if !same(Some(&Value::Map(now.clone())), Some(&Value::Map(was.clone()))) {
         let diff = super::pod::diff("PersistentVolumeClaimSpec", &was, &now);
@@ -180,6 +190,17 @@ fn unchanged(errors: &mut Errors, new: &Map, old: &Map, bound: bool) {
         );
         errors.push(FieldError::forbidden(&SPEC, why));
     }
+}
+
+/// Says twice what a claim is made from, which older servers did not.
+fn same_source(spec: &mut Map) {
+    match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
+        (Some(source), None) => spec.insert("dataSourceRef", source),
+        (None, Some(source)) if spec.str_at(&["dataSourceRef", "namespace"]).is_empty() => {
+            spec.insert("dataSource", source)
+        }
+        _ => None,
+    };
 }
 
 fn take(to: &mut Map, from: &Map, field: &'static str) {
@@ -259,11 +280,8 @@ fn resource_key(errors: &mut Errors, path: &Path<'_>, name: &str) {
     }
 }
 
-pub(super) fn warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
+pub(super) fn warnings(new: &Map, _: Option<&Map>) -> Vec<String> {
     let mut out = Vec::new();
-    if old.is_some_and(|old| old.get("spec") == new.get("spec")) {
-        return out;
-    }
     if new.at(&["metadata", "annotations", OLD_CLASS]).is_some() {
         out.push(format!(
             "metadata.annotations[{OLD_CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"

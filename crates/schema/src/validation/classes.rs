@@ -1,9 +1,10 @@
 //! Runtime classes and priority classes.
 
-use super::fields::{Errors, immutable, labels, problems, supported_of};
+use super::fields::{Errors, immutable, json, labels, problems, shape, supported_of};
 use super::pod::{resources, scheduling};
 use crate::tree::Map;
-use crate::view::core_v1::ResourceRequirements;
+use crate::view::List;
+use crate::view::core_v1::{ResourceRequirements, Toleration};
 use crate::view::node_v1::RuntimeClass;
 use crate::view::scheduling_v1::PriorityClass;
 use api::{FieldError, Path, names};
@@ -32,12 +33,32 @@ pub(super) fn runtime(object: &Map) -> Errors {
         let path = Path::root("scheduling");
         labels(&mut errors, &path.child("nodeSelector"), rules.node_selector());
         scheduling::tolerations(&mut errors, &path.child("tolerations"), rules.tolerations());
+        repeated(&mut errors, &path.child("tolerations"), rules.tolerations());
     }
     errors
 }
 
+/// Tolerations that say the same as one before, whatever their time.
+fn repeated(errors: &mut Errors, path: &Path<'_>, tolerations: List<'_, Toleration<'_>>) {
+    let mut seen = BTreeSet::new();
+    for (i, one) in tolerations.iter().enumerate() {
+        let parts = [one.key(), one.operator(), one.value(), one.effect()].map(|part| part.unwrap_or(""));
+        if !seen.insert(parts) {
+            let [key, operator, value, effect] = parts.map(|part| json(Some(&part.into())));
+            let shown = shape(&[
+                ("Key", key),
+                ("Operator", operator),
+                ("Value", value),
+                ("Effect", effect),
+                ("TolerationSeconds", json(one.0.get("tolerationSeconds"))),
+            ]);
+            errors.push(FieldError::duplicate(&path.index(i), shown));
+        }
+    }
+}
+
 pub(super) fn runtime_update(_: &str, new: &Map, old: &Map) -> Errors {
-    let mut errors = Errors::new();
+    let mut errors = runtime(new);
     immutable(&mut errors, &Path::root("handler"), new.get("handler"), old.get("handler"));
     errors
 }

@@ -2,7 +2,8 @@
 
 use super::conditions::conditions;
 use super::fields::{
-    Errors, json, label_selector, non_negative, not_over_100_percent, positive_int_or_percent, shape, supported_of,
+    Errors, Values, json, label_selector_with, non_negative, not_over_100_percent, positive_int_or_percent, shape,
+    supported_of,
 };
 use crate::tree::{Map, Value};
 use crate::view::List;
@@ -12,6 +13,10 @@ use api::{FieldError, Path};
 const SPEC: Path<'static> = Path::root("spec");
 
 pub(super) fn create(object: &Map) -> Errors {
+    checked(object, Values::Checked)
+}
+
+fn checked(object: &Map, values: Values) -> Errors {
     let mut errors = Errors::new();
     let empty = Map::new();
     let spec = PodDisruptionBudget(object).spec().unwrap_or(PodDisruptionBudgetSpec(&empty));
@@ -29,15 +34,15 @@ pub(super) fn create(object: &Map) -> Errors {
         positive_int_or_percent(&mut errors, &SPEC.child(field), value);
         not_over_100_percent(&mut errors, &SPEC.child(field), value);
     }
-    label_selector(&mut errors, &SPEC.child("selector"), spec.selector());
+    label_selector_with(&mut errors, &SPEC.child("selector"), spec.selector(), values);
     let path = SPEC.child("unhealthyPodEvictionPolicy");
     supported_of(&mut errors, &path, spec.unhealthy_pod_eviction_policy(), &["AlwaysAllow", "IfHealthyBudget"]);
     errors
 }
 
-pub(super) fn update(subresource: &str, new: &Map, _: &Map) -> Errors {
+pub(super) fn update(subresource: &str, new: &Map, old: &Map) -> Errors {
     if subresource != "status" {
-        return create(new);
+        return checked(new, Values::after(PodDisruptionBudget(old).spec().and_then(|spec| spec.selector())));
     }
     let mut errors = Errors::new();
     let path = Path::root("status");

@@ -32,6 +32,15 @@ pub(super) fn shape(fields: &[(&str, Raw)]) -> Raw {
     Raw(format!("{{{}}}", fields.join(",")))
 }
 
+/// How Go's json writes a list of such structs, of which one without any is none.
+pub(super) fn shown_list(items: Vec<Raw>) -> Raw {
+    if items.is_empty() {
+        return json(None);
+    }
+    let items: Vec<String> = items.into_iter().map(|item| item.0).collect();
+    Raw(format!("[{}]", items.join(",")))
+}
+
 /// What Go prints for a list of strings that a message shows.
 pub(super) fn json_list(list: List<'_, &str>) -> Raw {
     let items: Vec<String> = list.iter().map(api::field::go_quote).collect();
@@ -115,7 +124,34 @@ pub(super) fn labels(errors: &mut Errors, path: &Path<'_>, labels: StrMap<'_>) {
     }
 }
 
+/// A selector of labels.
 pub(super) fn label_selector(errors: &mut Errors, path: &Path<'_>, selector: Option<LabelSelector<'_>>) {
+    label_selector_with(errors, path, selector, Values::Checked);
+}
+
+/// Whether the values that a selector's requirements list must be values of labels.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Values {
+    Checked,
+    /// They are let pass: older servers took any, and what is stored must stay changeable.
+    Any,
+}
+
+impl Values {
+    /// For the selector that takes the place of `old`.
+    pub(super) fn after(old: Option<LabelSelector<'_>>) -> Self {
+        let mut errors = Errors::new();
+        label_selector(&mut errors, &Path::root("selector"), old);
+        if errors.is_empty() { Values::Checked } else { Values::Any }
+    }
+}
+
+pub(super) fn label_selector_with(
+    errors: &mut Errors,
+    path: &Path<'_>,
+    selector: Option<LabelSelector<'_>>,
+    checked: Values,
+) {
     let Some(selector) = selector else { return };
     labels(errors, &path.child("matchLabels"), selector.match_labels());
     for (i, requirement) in selector.match_expressions().iter().enumerate() {
@@ -136,7 +172,7 @@ pub(super) fn label_selector(errors: &mut Errors, path: &Path<'_>, selector: Opt
         }
         let key = requirement.key().unwrap_or("");
         problems(errors, &path.child("key"), key, names::qualified_name(key));
-        for (i, value) in values.iter().enumerate() {
+        for (i, value) in values.iter().enumerate().filter(|_| checked == Values::Checked) {
             problems(errors, &path.child("values").index(i), value, names::label_value(value));
         }
     }

@@ -41,11 +41,20 @@ mod webhook;
 use crate::tree::{Map, Value};
 use api::{FieldError, Path};
 
+/// Features that change what is allowed, all off when nobody says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// `HPAScaleToZero`: autoscalers may scale to nothing.
+    pub scale_to_zero: bool,
+    /// `MutablePVNodeAffinity`: to which nodes a volume belongs may change.
+    pub volume_affinity: bool,
+}
+
 /// The rules of a kind.
 struct Rules {
-    create: fn(&Map) -> Vec<FieldError>,
+    create: fn(&Map, Features) -> Vec<FieldError>,
     /// Takes the subresource (empty for the object itself), the new and the old object.
-    update: fn(&str, &Map, &Map) -> Vec<FieldError>,
+    update: fn(&str, &Map, &Map, Features) -> Vec<FieldError>,
     warnings: fn(&Map, Option<&Map>) -> Vec<String>,
 }
 
@@ -56,13 +65,17 @@ fn no_warnings(_: &Map, _: Option<&Map>) -> Vec<String> {
 /// A kind whose update is checked as its creation.
 macro_rules! rules {
     ($create:path) => {
-        Rules { create: $create, update: |_, new, _| $create(new), warnings: no_warnings }
+        Rules { create: |new, _| $create(new), update: |_, new, _, _| $create(new), warnings: no_warnings }
     };
     ($create:path, $update:path) => {
-        Rules { create: $create, update: $update, warnings: no_warnings }
+        rules!($create, $update, no_warnings)
     };
     ($create:path, $update:path, $warnings:path) => {
-        Rules { create: $create, update: $update, warnings: $warnings }
+        Rules {
+            create: |new, _| $create(new),
+            update: |subresource, new, old, _| $update(subresource, new, old),
+            warnings: $warnings,
+        }
     };
 }
 
@@ -74,7 +87,9 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("", "LimitRange") => rules!(limits::create),
         ("", "Namespace") => rules!(cluster::namespace, cluster::namespace_update),
         ("", "Node") => rules!(cluster::node, cluster::node_update, warnings::node),
-        ("", "PersistentVolume") => rules!(volume::create, volume::update, volume::warnings),
+        ("", "PersistentVolume") => {
+            Rules { create: |new, _| volume::create(new), update: volume::update, warnings: volume::warnings }
+        }
         ("", "PersistentVolumeClaim") => rules!(claim::create, claim::update, claim::warnings),
         ("", "Pod") => rules!(pod::create, pod::update, pod::warnings),
         ("", "PodTemplate") => rules!(pod::pod_template, pod::pod_template_update, pod::pod_template_warnings),
@@ -107,7 +122,9 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("apps", "StatefulSet") => {
             rules!(apps::stateful_set, apps::stateful_set_update, apps::stateful_set_warnings)
         }
-        ("autoscaling", "HorizontalPodAutoscaler") => rules!(autoscaling::create, autoscaling::update),
+        ("autoscaling", "HorizontalPodAutoscaler") => {
+            Rules { create: autoscaling::create, update: autoscaling::update, warnings: no_warnings }
+        }
         ("batch", "CronJob") => rules!(batch::cron_job, batch::cron_job_update, batch::cron_job_warnings),
         ("batch", "Job") => rules!(batch::job, batch::job_update, batch::warnings),
         ("certificates.k8s.io", "CertificateSigningRequest") => rules!(certificates::create, certificates::update),
@@ -163,15 +180,32 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
 
 /// What is wrong with a new object; nothing for kinds without rules.
 pub fn create(group: &str, kind: &str, object: &Map) -> Vec<FieldError> {
+    create_with(group, kind, object, Features::default())
+}
+
+/// The same where features are on.
+pub fn create_with(group: &str, kind: &str, object: &Map, features: Features) -> Vec<FieldError> {
     let mut errors = finalizers(group, object);
-    errors.extend(of(group, kind).map(|rules| (rules.create)(object)).unwrap_or_default());
+    errors.extend(of(group, kind).map(|rules| (rules.create)(object, features)).unwrap_or_default());
     errors
 }
 
 /// What is wrong with an update through a subresource (empty: the object itself).
 pub fn update(group: &str, kind: &str, subresource: &str, new: &Map, old: &Map) -> Vec<FieldError> {
+    update_with(group, kind, subresource, new, old, Features::default())
+}
+
+/// The same where features are on.
+pub fn update_with(
+    group: &str,
+    kind: &str,
+    subresource: &str,
+    new: &Map,
+    old: &Map,
+    features: Features,
+) -> Vec<FieldError> {
     let mut errors = finalizers(group, new);
-    errors.extend(of(group, kind).map(|rules| (rules.update)(subresource, new, old)).unwrap_or_default());
+    errors.extend(of(group, kind).map(|rules| (rules.update)(subresource, new, old, features)).unwrap_or_default());
     errors
 }
 

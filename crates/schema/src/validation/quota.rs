@@ -1,10 +1,11 @@
 //! ResourceQuotas: what a namespace may use.
 
-use super::fields::{Errors, json};
+use super::fields::{Errors, json, shape, shown_list};
 use super::pod::resources::{amount, is_huge_page, resource_name};
 use crate::tree::Map;
 use crate::view::StrMap;
-use crate::view::core_v1::{ResourceQuota, ResourceQuotaSpec, ScopedResourceSelectorRequirement};
+use crate::view::core_v1::{ResourceQuota, ResourceQuotaSpec, ScopeSelector, ScopedResourceSelectorRequirement};
+use api::field::Raw;
 use api::{FieldError, Path};
 use std::collections::BTreeSet;
 
@@ -103,13 +104,23 @@ fn spec_rules(errors: &mut Errors, spec: ResourceQuotaSpec<'_>) {
             errors.push(FieldError::invalid(&path.child("scopeName"), scope, "unsupported scope"));
         }
         for _ in 0..unfit(scope) {
-            let shown = super::fields::json_map(selector.0);
-            errors.push(FieldError::invalid(&path, shown, "unsupported scope applied to resource"));
+            errors.push(FieldError::invalid(&path, shown_selector(selector), "unsupported scope applied to resource"));
         }
         requirement_rules(errors, &path, scope, requirement);
     }
     let scopes = selector.match_expressions().iter().filter_map(|requirement| requirement.scope_name()).collect();
     conflicts(errors, &path, spec, &scopes);
+}
+
+/// A selector as Go writes it.
+fn shown_selector(selector: ScopeSelector<'_>) -> Raw {
+    let text = |text: Option<&str>| json(Some(&text.unwrap_or("").into()));
+    let expressions = selector.match_expressions();
+    let expressions = expressions.iter().map(|one| {
+        let values = json(one.0.get("values"));
+        shape(&[("ScopeName", text(one.scope_name())), ("Operator", text(one.operator())), ("Values", values)])
+    });
+    shape(&[("MatchExpressions", shown_list(expressions.collect()))])
 }
 
 fn conflicts(errors: &mut Errors, path: &Path<'_>, spec: ResourceQuotaSpec<'_>, scopes: &BTreeSet<&str>) {

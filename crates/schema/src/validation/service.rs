@@ -4,6 +4,7 @@ use super::fields::{
     Errors, cidr, ip, json_list, labels, non_special_ip, parse_ip, port_num, port_or_name, problems, required,
     required_of, supported_of,
 };
+use super::warnings::{address, range};
 use crate::tree::{Map, Value};
 use crate::view::core_v1::{Service, ServicePort, ServiceSpec};
 use api::field::Raw;
@@ -12,6 +13,8 @@ use std::collections::BTreeSet;
 
 const SPEC: Path<'static> = Path::root("spec");
 const KUBELET: i64 = 10250;
+const OLD_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 /// A day.
 const LONGEST_AFFINITY: i64 = 86400;
@@ -350,20 +353,48 @@ fn status(new: &Map) -> Errors {
     errors
 }
 
-pub(super) fn warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
+pub(super) fn warnings(new: &Map, _: Option<&Map>) -> Vec<String> {
     let mut out = Vec::new();
-    let _ = old;
+    if new.at(&["metadata", "annotations", OLD_HINTS]).is_some() {
+        out.push(format!("annotation {OLD_HINTS} is deprecated, please use {TOPOLOGY_MODE} instead"));
+    }
     let Some(spec) = Service(new).spec() else { return out };
-    if is_headless(spec) {
-        if !spec.load_balancer_ip().unwrap_or("").is_empty() {
-            out.push("spec.loadBalancerIP is ignored when spec.clusterIP is \"None\"".to_owned());
+    let kind = spec.type_().unwrap_or("");
+    for (i, text) in spec.cluster_ips().iter().enumerate().filter(|(_, text)| !matches!(*text, "" | "None")) {
+        address(&mut out, &SPEC.child("clusterIPs").index(i), text);
+    }
+    if kind == "ClusterIP" && spec.cluster_ip() == Some("None") {
+        for (field, set) in [
+            ("loadBalancerIP", !spec.load_balancer_ip().unwrap_or("").is_empty()),
+            ("externalIPs", !spec.external_ips().is_empty()),
+            ("SessionAffinity", spec.session_affinity() != Some("None")),
+        ] {
+            if set {
+                out.push(format!("spec.{field} is ignored for headless services"));
+            }
         }
-        if !spec.external_ips().is_empty() {
-            out.push("spec.externalIPs is ignored when spec.clusterIP is \"None\"".to_owned());
-        }
-        if !matches!(spec.session_affinity(), None | Some("None")) {
-            out.push("spec.SessionAffinity is ignored for headless services".to_owned());
-        }
+    }
+    if !spec.external_ips().is_empty() {
+        out.push("spec.externalIPs is deprecated".to_owned());
+    }
+    for (i, text) in spec.external_ips().iter().enumerate() {
+        address(&mut out, &SPEC.child("externalIPs").index(i), text);
+    }
+    if let Some(text) = spec.load_balancer_ip().filter(|text| !text.is_empty()) {
+        address(&mut out, &SPEC.child("loadBalancerIP"), text);
+    }
+    for (i, text) in spec.load_balancer_source_ranges().iter().enumerate() {
+        range(&mut out, &SPEC.child("loadBalancerSourceRanges").index(i), text);
+    }
+    let external = kind == "ExternalName";
+    if external && !spec.external_ips().is_empty() {
+        out.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
+    }
+    if !external && !spec.external_name().unwrap_or("").is_empty() {
+        out.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+    }
+    if spec.traffic_distribution() == Some("PreferClose") {
+        out.push("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".to_owned());
     }
     out
 }

@@ -1,8 +1,8 @@
 //! storage.k8s.io: classes, CSI drivers, what nodes have of them, and attachments.
 
 use super::fields::{
-    Errors, NEGATIVE, immutable, inclusive, json, label_selector, non_negative, problems, quantity, required, same,
-    supported_of,
+    Errors, IMMUTABLE, NEGATIVE, Values, immutable, inclusive, json, label_selector_with, non_negative, problems,
+    quantity, required, same, shape, supported_of,
 };
 use super::pod::volume::driver_name;
 use crate::tree::{Map, Value};
@@ -13,6 +13,7 @@ use crate::view::storage_v1::{
     CSIDriver, CSIDriverSpec, CSINode, CSINodeDriver, CSIStorageCapacity, StorageClass, TokenRequest, VolumeAttachment,
     VolumeAttachmentStatus, VolumeAttributesClass, VolumeError,
 };
+use api::field::Raw;
 use api::{FieldError, Path, names};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,7 +81,8 @@ pub(super) fn class(object: &Map) -> Errors {
 }
 
 fn topologies(errors: &mut Errors, path: &Path<'_>, terms: List<'_, TopologySelectorTerm<'_>>) {
-    let mut earlier: Vec<BTreeMap<&str, BTreeSet<&str>>> = Vec::new();
+    // Upstream begins with as many empty ones, so one that asks for nothing is like each of them.
+    let mut earlier: Vec<BTreeMap<&str, BTreeSet<&str>>> = vec![BTreeMap::new(); terms.len()];
     for (i, term) in terms.iter().enumerate() {
         let path = path.index(i);
         let mut by_key = BTreeMap::new();
@@ -103,7 +105,7 @@ fn topologies(errors: &mut Errors, path: &Path<'_>, terms: List<'_, TopologySele
                 errors.push(FieldError::duplicate(&path.child("key"), key));
             }
         }
-        if earlier.contains(&by_key) || by_key.is_empty() {
+        for _ in earlier.iter().filter(|term| **term == by_key) {
             errors.push(FieldError::duplicate(&path.child("matchLabelExpressions"), ""));
         }
         earlier.push(by_key);
@@ -111,7 +113,7 @@ fn topologies(errors: &mut Errors, path: &Path<'_>, terms: List<'_, TopologySele
 }
 
 pub(super) fn class_update(_: &str, new: &Map, old: &Map) -> Errors {
-    let mut errors = Errors::new();
+    let mut errors = class(new);
     forbidden_updates(&mut errors, new, old, &["parameters", "provisioner", "reclaimPolicy"]);
     let field = "volumeBindingMode";
     immutable(&mut errors, &Path::root(field), new.get(field), old.get(field));
@@ -127,9 +129,8 @@ pub(super) fn attributes_class(object: &Map) -> Errors {
 }
 
 pub(super) fn attributes_class_update(_: &str, new: &Map, old: &Map) -> Errors {
-    let mut errors = Errors::new();
+    let mut errors = attributes_class(new);
     forbidden_updates(&mut errors, new, old, &["driverName", "parameters"]);
-    errors.extend(attributes_class(new));
     errors
 }
 
@@ -247,17 +248,28 @@ pub(super) fn node_update(_: &str, new: &Map, old: &Map) -> Errors {
         for driver in now.iter().filter(|driver| driver.str_at(&["name"]) == was.str_at(&["name"])) {
             let mut driver = driver.clone();
             driver.remove("allocatable");
-            let (now, was) = (Value::Map(driver), Value::Map(was.clone()));
-            immutable(&mut errors, &SPEC.child("drivers"), Some(&now), Some(&was));
+            if !same(Some(&Value::Map(driver.clone())), Some(&Value::Map(was.clone()))) {
+                let shown = shape(&[
+                    ("Name", json(Some(&driver.str_at(&["name"]).into()))),
+                    ("NodeID", json(Some(&driver.str_at(&["nodeID"]).into()))),
+                    ("TopologyKeys", json(driver.get("topologyKeys"))),
+                    ("Allocatable", json(None)),
+                ]);
+                errors.push(FieldError::invalid(&SPEC.child("drivers"), shown, IMMUTABLE));
+            }
         }
     }
     errors
 }
 
 pub(super) fn capacity(object: &Map) -> Errors {
+    capacity_with(object, Values::Checked)
+}
+
+fn capacity_with(object: &Map, values: Values) -> Errors {
     let mut errors = Errors::new();
     let capacity = CSIStorageCapacity(object);
-    label_selector(&mut errors, &Path::root("nodeTopology"), capacity.node_topology());
+    label_selector_with(&mut errors, &Path::root("nodeTopology"), capacity.node_topology(), values);
     let class = capacity.storage_class_name().unwrap_or("");
     problems(&mut errors, &Path::root("storageClassName"), class, names::dns1123_subdomain(class));
     if let Some(amount) = capacity.capacity().filter(|amount| quantity(amount).signum() < 0) {
@@ -267,7 +279,7 @@ pub(super) fn capacity(object: &Map) -> Errors {
 }
 
 pub(super) fn capacity_update(_: &str, new: &Map, old: &Map) -> Errors {
-    let mut errors = Errors::new();
+    let mut errors = capacity_with(new, Values::after(CSIStorageCapacity(old).node_topology()));
     for field in ["nodeTopology", "storageClassName"] {
         immutable(&mut errors, &Path::root(field), new.get(field), old.get(field));
     }
@@ -378,7 +390,18 @@ fn volume_error(errors: &mut Errors, path: &Path<'_>, error: Option<VolumeError<
 pub(super) fn attachment_update(subresource: &str, new: &Map, old: &Map) -> Errors {
     let mut errors = attachment_parts(new);
     if subresource.is_empty() && !same(new.get("spec"), old.get("spec")) {
-        errors.push(FieldError::invalid(&SPEC, json(new.get("spec")), "field is immutable"));
+        errors.push(FieldError::invalid(&SPEC, shown_attachment(new), IMMUTABLE));
     }
     errors
+}
+
+/// The spec of an attachment, as Go writes it. Of a volume that is described in it, what the client wrote is shown.
+fn shown_attachment(object: &Map) -> Raw {
+    let text = |at: &[&str]| json(Some(&object.str_at(at).into()));
+    let source = ["spec", "source"];
+    let source = object.at(&source).and_then(Value::as_map);
+    let of = |field: &str| json(source.and_then(|source| source.get(field)));
+    let source =
+        shape(&[("PersistentVolumeName", of("persistentVolumeName")), ("InlineVolumeSpec", of("inlineVolumeSpec"))]);
+    shape(&[("Attacher", text(&["spec", "attacher"])), ("Source", source), ("NodeName", text(&["spec", "nodeName"]))])
 }

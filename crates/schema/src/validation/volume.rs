@@ -1,11 +1,14 @@
 //! PersistentVolumes.
 
+use super::Features;
 use super::claim::{OLD_CLASS, access_modes, basic_amount, class_name};
-use super::fields::{Errors, immutable, json, quantity, same, supported_of};
+use super::fields::{Errors, immutable, json, quantity, same, shape, shown_list, supported_of};
 use super::pod::scheduling;
-use super::volume_source::PERSISTENT;
+use super::volume_source::{NAMES_TOO_LONG, PERSISTENT, names_too_long};
 use crate::tree::{Map, Value};
-use crate::view::core_v1::{PersistentVolume, PersistentVolumeSpec};
+use crate::view::List;
+use crate::view::core_v1::{NodeSelectorRequirement, PersistentVolume, PersistentVolumeSpec, VolumeNodeAffinity};
+use api::field::Raw;
 use api::{FieldError, Path};
 
 const SPEC: Path<'static> = Path::root("spec");
@@ -38,7 +41,7 @@ pub(super) fn create(object: &Map) -> Errors {
             }
         }
     }
-    sources(&mut errors, spec);
+    sources(&mut errors, spec, object.str_at(&["metadata", "name"]));
     let at_root = spec.host_path().and_then(|source| source.path()).is_some_and(is_root);
     if at_root && policy == Some("Recycle") {
         errors.push(FieldError::forbidden(&policy_path, "may not be 'recycle' for a hostPath mount of '/'"));
@@ -56,7 +59,34 @@ pub(super) fn create(object: &Map) -> Errors {
             errors.push(FieldError::required(&SPEC.child("csi"), why));
         }
     }
+    mount_options(&mut errors, object, spec);
     errors
+}
+
+/// The annotation that had a volume's mount options before there was a field for them, and what may have it still.
+fn mount_options(errors: &mut Errors, object: &Map, spec: PersistentVolumeSpec<'_>) {
+    const OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+    const MOUNTED: [&str; 13] = [
+        "awsElasticBlockStore",
+        "azureDisk",
+        "azureFile",
+        "cephfs",
+        "cinder",
+        "gcePersistentDisk",
+        "glusterfs",
+        "iscsi",
+        "nfs",
+        "photonPersistentDisk",
+        "quobyte",
+        "rbd",
+        "vsphereVolume",
+    ];
+    let given = object.at(&["metadata", "annotations", OPTIONS]).is_some();
+    if given && !MOUNTED.iter().any(|field| spec.0.get(field).is_some_and(|source| !source.is_null())) {
+        let metadata = Path::root("metadata");
+        let why = "may not specify mount options for this volume type";
+        errors.push(FieldError::forbidden(&metadata.child("annotations").child(OPTIONS), why));
+    }
 }
 
 /// Whether a path is the root once its detours are taken out.
@@ -88,7 +118,7 @@ fn capacity(errors: &mut Errors, spec: PersistentVolumeSpec<'_>) {
     }
 }
 
-fn sources(errors: &mut Errors, spec: PersistentVolumeSpec<'_>) {
+fn sources(errors: &mut Errors, spec: PersistentVolumeSpec<'_>, name: &str) {
     let mut count = 0;
     for (field, check) in PERSISTENT {
         let Some(map) = spec.0.get(field).and_then(Value::as_map) else { continue };
@@ -101,6 +131,10 @@ fn sources(errors: &mut Errors, spec: PersistentVolumeSpec<'_>) {
         }
         let shown = if *field == "gcePersistentDisk" { "persistentDisk" } else { field };
         check(errors, &SPEC.child(shown), map);
+        if *field == "iscsi" && names_too_long(name, map) {
+            let portal = map.str_at(&["targetPortal"]);
+            errors.push(FieldError::invalid(&SPEC.child(shown).child("targetportal"), portal, NAMES_TOO_LONG));
+        }
         if *field == "local" && spec.node_affinity().is_none() {
             let why = "Local volume requires node affinity";
             errors.push(FieldError::required(&SPEC.child("nodeAffinity"), why));
@@ -111,7 +145,7 @@ fn sources(errors: &mut Errors, spec: PersistentVolumeSpec<'_>) {
     }
 }
 
-pub(super) fn update(subresource: &str, new: &Map, old: &Map) -> Errors {
+pub(super) fn update(subresource: &str, new: &Map, old: &Map, features: Features) -> Errors {
     if subresource == "status" {
         return Errors::new();
     }
@@ -133,7 +167,9 @@ pub(super) fn update(subresource: &str, new: &Map, old: &Map) -> Errors {
     }
     let root = Path::root("volumeMode");
     immutable(&mut errors, &root, new.at(&["spec", "volumeMode"]), old.at(&["spec", "volumeMode"]));
-    affinity(&mut errors, new, old);
+    if !features.volume_affinity {
+        affinity(&mut errors, new, old);
+    }
     if spec_of(old).volume_attributes_class_name().is_some() && spec_of(new).volume_attributes_class_name().is_none() {
         let why = "update from non-nil value to nil is forbidden";
         errors.push(FieldError::forbidden(&SPEC.child("volumeAttributesClassName"), why));
@@ -151,8 +187,29 @@ fn affinity(errors: &mut Errors, new: &Map, old: &Map) {
     }
     if !same(now, Some(&renamed)) {
         let why = "field is immutable, except for updating from beta label to GA";
-        errors.push(FieldError::invalid(&Path::root("nodeAffinity"), json(now), why));
+        errors.push(FieldError::invalid(&Path::root("nodeAffinity"), shown_affinity(now), why));
     }
+}
+
+/// An affinity as Go writes it.
+fn shown_affinity(affinity: Option<&Value>) -> Raw {
+    let Some(affinity) = affinity.and_then(Value::as_map).map(VolumeNodeAffinity) else { return json(None) };
+    let text = |text: Option<&str>| json(Some(&text.unwrap_or("").into()));
+    let requirements = |list: List<'_, NodeSelectorRequirement<'_>>| {
+        let shown = list.iter().map(|one| {
+            let values = json(one.0.get("values"));
+            shape(&[("Key", text(one.key())), ("Operator", text(one.operator())), ("Values", values)])
+        });
+        shown_list(shown.collect())
+    };
+    let required = affinity.required().map_or(json(None), |required| {
+        let terms = required.node_selector_terms().iter().map(|term| {
+            let (expressions, fields) = (term.match_expressions(), term.match_fields());
+            shape(&[("MatchExpressions", requirements(expressions)), ("MatchFields", requirements(fields))])
+        });
+        shape(&[("NodeSelectorTerms", shown_list(terms.collect()))])
+    });
+    shape(&[("Required", required)])
 }
 
 /// Gives the keys of `was` the final names that `now` has at the same places.
@@ -185,11 +242,8 @@ const OLD_SOURCES: [(&str, &str); 6] = [
     ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
 ];
 
-pub(super) fn warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
+pub(super) fn warnings(new: &Map, _: Option<&Map>) -> Vec<String> {
     let mut out = Vec::new();
-    if old.is_some_and(|old| old.get("spec") == new.get("spec")) {
-        return out;
-    }
     if new.at(&["metadata", "annotations", OLD_CLASS]).is_some() {
         out.push(format!(
             "metadata.annotations[{OLD_CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"

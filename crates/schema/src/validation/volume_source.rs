@@ -200,6 +200,14 @@ pub(super) fn iscsi(errors: &mut Errors, path: &Path<'_>, map: &Map) {
     }
 }
 
+pub(super) const NAMES_TOO_LONG: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+
+/// Whether a volume with an initiator of its own has too long a name beside its portal's.
+pub(super) fn names_too_long(volume: &str, iscsi: &Map) -> bool {
+    let named = iscsi.get("initiatorName").is_some_and(|name| !name.is_null());
+    named && volume.len() + 1 + iscsi.str_at(&["targetPortal"]).len() > 64
+}
+
 fn lun(errors: &mut Errors, path: &Path<'_>, lun: i64) {
     if !(0..=255).contains(&lun) {
         errors.push(FieldError::invalid(&path.child("lun"), lun, inclusive(0, 255)));

@@ -1,6 +1,6 @@
 //! What is allowed but old: labels of nodes by their former names, addresses in odd forms, fields that mean nothing now.
 
-use super::fields::parse_ip;
+use super::fields::{network, parse_cidr, parse_ip};
 use super::pod::old_label;
 use crate::tree::Map;
 use crate::view::StrMap;
@@ -83,6 +83,32 @@ pub(super) fn address(out: &mut Warnings, path: &Path<'_>, text: &str) {
         ));
     } else if ip.is_ipv6() && ip.to_string() != text {
         out.push(format!("{path}: IPv6 address {text:?} should be in RFC 5952 canonical format (\"{ip}\")"));
+    }
+}
+
+/// The same for ranges, which may also say more than their network.
+pub(super) fn range(out: &mut Warnings, path: &Path<'_>, text: &str) {
+    let Some((ip, bits)) = parse_cidr(text) else { return };
+    let before = out.len();
+    // What is of IPv4 is written so, and then has 96 bits less.
+    let first = network((ip, bits));
+    let plain = first.to_canonical();
+    let whole = format!("{plain}/{}", if plain == first { bits } else { bits.saturating_sub(96) });
+    if first != ip {
+        let one = format!("{}/{}", ip.to_canonical(), if ip.is_ipv4() { 32 } else { 128 });
+        out.push(format!("{path}: CIDR value {text:?} is ambiguous in this context (should be {whole:?} or {one:?}?)"));
+    }
+    let strict = text
+        .split_once('/')
+        .is_some_and(|(address, bits)| address.parse::<IpAddr>().is_ok() && (bits == "0" || !bits.starts_with('0')));
+    if !strict || ip.to_canonical() != ip {
+        out.push(format!(
+            "{path}: non-standard CIDR value {text:?} will be considered invalid in a future Kubernetes release: use {whole:?}"
+        ));
+    }
+    let canonical = format!("{ip}/{bits}");
+    if out.len() == before && ip.is_ipv6() && canonical != text {
+        out.push(format!("{path}: IPv6 CIDR value {text:?} should be in RFC 5952 canonical format ({canonical:?})"));
     }
 }
 

@@ -434,7 +434,10 @@ fn cron_jobs() {
         ],
     );
     let object = rules::object("batch", "v1", "CronJob", &zoned);
-    let warned = validation::warnings("batch", "CronJob", &object, None);
-    assert_eq!(warned.len(), 1, "{warned:?}");
-    assert!(warned[0].starts_with("CRON_TZ or TZ used in spec.schedule is not officially supported"), "{warned:?}");
+    assert_eq!(
+        validation::warnings("batch", "CronJob", &object, Some(&object)),
+        [
+            "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
+        ]
+    );
 }

@@ -18,6 +18,12 @@ fn ingresses() {
     for (object, expected) in [
         (path("Prefix", "/"), vec![]),
         (path("ImplementationSpecific", ""), vec![]),
+        // Names of Services may begin with a digit.
+        (path("Prefix", "/").replace(r#""name":"s""#, r#""name":"1-s""#), vec![]),
+        (
+            path("Prefix", "/").replace(r#""name":"s""#, r#""name":"s.t""#),
+            vec![at("backend.service.name: Invalid value: \"s.t\": must not contain dots")],
+        ),
         (
             path("Exact", "a//b"),
             vec![
@@ -169,7 +175,7 @@ fn network_policies() {
         (
             port(r#""port":5,"endPort":1"#),
             vec![
-                "spec.egress[0].ports[0].endPort: Invalid value: 1: must be greater than or equal to `port`".to_owned(),
+                "spec.egress[0].ports[0].endPort: Invalid value: 5: must be greater than or equal to `port`".to_owned(),
             ],
         ),
         (
@@ -201,11 +207,89 @@ fn network_policies() {
     // A range that was there stays, wherever it goes.
     let old = from(r#"{"ipBlock":{"cidr":"010.0.0.0/8"}}"#);
     assert_eq!(rules::updated(GROUP, "v1", "NetworkPolicy", "", &old, &old), Vec::<String>::new());
-    let object = rules::object(GROUP, "v1", "NetworkPolicy", &from(r#"{"ipBlock":{"cidr":"2001:DB8::/64"}}"#));
+    let at = "spec.ingress[0].from[0].ipBlock.cidr";
+    let old = "will be considered invalid in a future Kubernetes release: use";
+    for (range, expected) in [
+        ("10.0.0.0/8", vec![]),
+        (
+            "2001:DB8::/64",
+            vec![format!(
+                r#"{at}: IPv6 CIDR value "2001:DB8::/64" should be in RFC 5952 canonical format ("2001:db8::/64")"#
+            )],
+        ),
+        (
+            "10.1.2.3/8",
+            vec![format!(
+                r#"{at}: CIDR value "10.1.2.3/8" is ambiguous in this context (should be "10.0.0.0/8" or "10.1.2.3/32"?)"#
+            )],
+        ),
+        ("010.0.0.0/8", vec![format!(r#"{at}: non-standard CIDR value "010.0.0.0/8" {old} "10.0.0.0/8""#)]),
+        ("10.0.0.0/08", vec![format!(r#"{at}: non-standard CIDR value "10.0.0.0/08" {old} "10.0.0.0/8""#)]),
+        (
+            "::ffff:10.0.0.0/104",
+            vec![format!(r#"{at}: non-standard CIDR value "::ffff:10.0.0.0/104" {old} "10.0.0.0/8""#)],
+        ),
+    ] {
+        let text = from(&format!(r#"{{"ipBlock":{{"cidr":"{range}"}}}}"#));
+        let object = rules::object(GROUP, "v1", "NetworkPolicy", &text);
+        assert_eq!(validation::warnings(GROUP, "NetworkPolicy", &object, None), expected, "{range}");
+    }
+    // Values of labels that were wrong in the policy's own selector are wrong no more.
+    let selecting = |value: &str| {
+        from(r#"{"podSelector":{}}"#).replace(
+            r#""podSelector":{},"#,
+            &format!(r#""podSelector":{{"matchExpressions":[{{"key":"a","operator":"In","values":["{value}"]}}]}},"#),
+        )
+    };
+    let updated = |new: &str, old: &str| rules::updated(GROUP, "v1", "NetworkPolicy", "", new, old);
+    assert_eq!(updated(&selecting("-b"), &selecting("-a")), Vec::<String>::new());
+    assert_eq!(updated(&selecting("-b"), &selecting("a")).len(), 1);
+}
+
+#[test]
+fn services_are_warned_of() {
+    let service = |spec: &str| {
+        let text = named("s", &format!(r#""spec":{{"ports":[{{"port":80}}],{spec}}}"#));
+        let object = rules::object("", "v1", "Service", &text);
+        validation::warnings("", "Service", &object, None)
+    };
+    let ignored = |field: &str| format!("spec.{field} is ignored for headless services");
+    for (spec, expected) in [
+        (r#""clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1"]"#, vec![]),
+        (
+            r#""clusterIP":"None","clusterIPs":["None"],"loadBalancerIP":"1.2.3.4","sessionAffinity":"ClientIP""#,
+            vec![ignored("loadBalancerIP"), ignored("SessionAffinity")],
+        ),
+        (
+            r#""externalIPs":["2001:DB8::1"]"#,
+            vec![
+                "spec.externalIPs is deprecated".to_owned(),
+                r#"spec.externalIPs[0]: IPv6 address "2001:DB8::1" should be in RFC 5952 canonical format ("2001:db8::1")"#.to_owned(),
+            ],
+        ),
+        (
+            r#""type":"LoadBalancer","loadBalancerSourceRanges":["10.1.2.3/8"]"#,
+            vec![
+                r#"spec.loadBalancerSourceRanges[0]: CIDR value "10.1.2.3/8" is ambiguous in this context (should be "10.0.0.0/8" or "10.1.2.3/32"?)"#.to_owned(),
+            ],
+        ),
+        (
+            r#""externalName":"a.b","trafficDistribution":"PreferClose""#,
+            vec![
+                r#"spec.externalName is ignored when spec.type is not "ExternalName""#.to_owned(),
+                r#"spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone""#.to_owned(),
+            ],
+        ),
+    ] {
+        assert_eq!(service(spec), expected, "{spec}");
+    }
+    let text = named("s", r#""spec":{"ports":[{"port":80}]}"#)
+        .replace(r#""name":"s""#, r#""name":"s","annotations":{"service.kubernetes.io/topology-aware-hints":"auto"}"#);
+    let object = rules::object("", "v1", "Service", &text);
     assert_eq!(
-        validation::warnings(GROUP, "NetworkPolicy", &object, None),
+        validation::warnings("", "Service", &object, None),
         [
-            r#"spec.ingress[0].from[0].ipBlock.cidr: IPv6 CIDR value "2001:DB8::/64" should be in RFC 5952 canonical format (suggestion: "2001:db8::/64")"#
+            "annotation service.kubernetes.io/topology-aware-hints is deprecated, please use service.kubernetes.io/topology-mode instead"
         ]
     );
 }
@@ -229,8 +313,7 @@ fn addresses_and_ranges() {
             ),
         ],
     );
-    let other =
-        r#"spec.parentRef: Invalid value: {"name":"t","namespace":"n","resource":"services"}: field is immutable"#;
+    let other = r#"spec.parentRef: Invalid value: {"Group":"","Resource":"services","Namespace":"n","Name":"t"}: field is immutable"#;
     check_updated(GROUP, "IPAddress", "", &address, &[(r#""s""#, r#""t""#, &[other])]);
     let range = |list: &str| named("r", &format!(r#""spec":{{"cidrs":{list}}}"#));
     check_created(
@@ -242,7 +325,19 @@ fn addresses_and_ranges() {
             (
                 &range(r#"["10.0.0.0/24","10.1.0.0/24"]"#),
                 &[
-                    r#"spec.cidrs: Invalid value: ["10.0.0.0/24","10.1.0.0/24"]: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"#,
+                    r#"spec.cidrs: Invalid value: {"CIDRs":["10.0.0.0/24","10.1.0.0/24"]}: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"#,
+                ],
+            ),
+            (
+                &range(r#"["x","10.1.0.0/24"]"#),
+                &[
+                    r#"spec.cidrs: Invalid value: {"CIDRs":["x","10.1.0.0/24"]}: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"#,
+                ],
+            ),
+            (
+                &range(r#"["10.0.0.0/24","10.1.0.0/24","2001:db8::/64"]"#),
+                &[
+                    r#"spec.cidrs: Invalid value: {"CIDRs":["10.0.0.0/24","10.1.0.0/24","2001:db8::/64"]}: may only hold up to 2 values"#,
                 ],
             ),
             (

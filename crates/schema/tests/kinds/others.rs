@@ -15,6 +15,15 @@ fn runtime_classes() {
             (
                 &named(
                     "r",
+                    r#""handler":"h","scheduling":{"tolerations":[{"key":"a","operator":"Exists"},{"key":"b","operator":"Exists"},{"key":"a","operator":"Exists","effect":""}]}"#,
+                ),
+                &[
+                    r#"scheduling.tolerations[2]: Duplicate value: {"Key":"a","Operator":"Exists","Value":"","Effect":"","TolerationSeconds":null}"#,
+                ],
+            ),
+            (
+                &named(
+                    "r",
                     r#""handler":"h","overhead":{"podFixed":{"cpu":"-1"}},"scheduling":{"tolerations":[{"operator":"Equal"}]}"#,
                 ),
                 &[
@@ -32,6 +41,11 @@ fn runtime_classes() {
         &[
             ("runc", "crun", &[r#"handler: Invalid value: "crun": field is immutable"#]),
             (r#""a":"b""#, r#""a":"c""#, &[]),
+            (
+                r#""cpu":"1""#,
+                r#""cpu":"-1""#,
+                &[r#"overhead.limits[cpu]: Invalid value: "-1": must be greater than or equal to 0"#],
+            ),
         ],
     );
 }

@@ -43,6 +43,14 @@ fn quotas() {
             ),
             (&only(r#"{"scopeName":"PriorityClass","operator":"In","values":["high"]}"#), &[]),
             (
+                &quota(
+                    r#""hard":{"memory":"1"},"scopeSelector":{"matchExpressions":[{"scopeName":"BestEffort","operator":"Exists"}]}"#,
+                ),
+                &[
+                    r#"spec.scopeSelector.matchExpressions: Invalid value: {"MatchExpressions":[{"ScopeName":"BestEffort","Operator":"Exists","Values":null}]}: unsupported scope applied to resource"#,
+                ],
+            ),
+            (
                 &only(r#"{"scopeName":"PriorityClass","operator":"In"}"#),
                 &[
                     "spec.scopeSelector.matchExpressions.values: Required value: must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",

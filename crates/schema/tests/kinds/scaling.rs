@@ -1,6 +1,7 @@
 //! HorizontalPodAutoscalers and PodDisruptionBudgets.
 
 use crate::{check_created, check_updated, named, rules};
+use schema::validation;
 
 const TARGET: &str = r#""scaleTargetRef":{"apiVersion":"apps/v1","kind":"Deployment","name":"d"}"#;
 
@@ -47,14 +48,13 @@ fn targets_and_bounds() {
     check(&bare.replace("Deployment", "ReplicationController"), &[]);
     changed(&bare, &scaler(""), &[why]);
     changed(&bare, &bare, &[]);
-    // Who could scale to nothing may go on to.
-    changed(
-        &zero,
-        &zero,
-        &[
-            "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas",
-        ],
-    );
+    // Who could scale to nothing may go on to, and anybody may where that is allowed.
+    let metrics = "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas";
+    changed(&zero, &zero, &[metrics]);
+    let object = rules::object("autoscaling", "v2", "HorizontalPodAutoscaler", &zero);
+    let features = validation::Features { scale_to_zero: true, ..Default::default() };
+    let found = validation::create_with("autoscaling", "HorizontalPodAutoscaler", &object, features);
+    assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), [metrics]);
 }
 
 #[test]
@@ -150,6 +150,12 @@ fn disruption_budgets() {
             ),
         ],
     );
+    let selecting = |value: &str| {
+        budget(&format!(r#""selector":{{"matchExpressions":[{{"key":"a","operator":"In","values":["{value}"]}}]}}"#))
+    };
+    let updated = |new: &str, old: &str| rules::updated("policy", "v1", "PodDisruptionBudget", "", new, old);
+    assert_eq!(updated(&selecting("-b"), &selecting("-a")), Vec::<String>::new());
+    assert_eq!(updated(&selecting("-b"), &selecting("a")).len(), 1);
     let old = named("b", r#""status":{"currentHealthy":1}"#);
     check_updated(
         "policy",

@@ -40,6 +40,10 @@ fn storage_classes() {
                     r#"allowedTopologies[2].matchLabelExpressions: Duplicate value: """#,
                 ],
             ),
+            (
+                &named("c", r#""provisioner":"p","allowedTopologies":[{}]"#),
+                &[r#"allowedTopologies[0].matchLabelExpressions: Duplicate value: """#],
+            ),
         ],
     );
     check_updated(
@@ -61,6 +65,7 @@ fn storage_classes() {
                 &[r#"volumeBindingMode: Invalid value: "WaitForFirstConsumer": field is immutable"#],
             ),
             (r#""parameters""#, r#""allowVolumeExpansion":true,"mountOptions":["ro"],"parameters""#, &[]),
+            (r#"["a","b"]"#, "[]", &["allowedTopologies[0].matchLabelExpressions[0].values: Required value"]),
         ],
     );
 }
@@ -88,6 +93,14 @@ fn volume_attributes_classes() {
         &[
             ("d.example.com", "e", &["driverName: Forbidden: updates to driverName are forbidden."]),
             (r#""1""#, r#""2""#, &["parameters: Forbidden: updates to parameters are forbidden."]),
+            (
+                r#"{"iops":"1"}"#,
+                "{}",
+                &[
+                    "parameters: Required value: must contain at least one key/value pair",
+                    "parameters: Forbidden: updates to parameters are forbidden.",
+                ],
+            ),
         ],
     );
 }
@@ -193,7 +206,7 @@ fn nodes() {
                 r#""nodeID":"i""#,
                 r#""nodeID":"j""#,
                 &[
-                    r#"spec.drivers: Invalid value: {"name":"d","nodeID":"j","topologyKeys":["zone"]}: field is immutable"#,
+                    r#"spec.drivers: Invalid value: {"Name":"d","NodeID":"j","TopologyKeys":["zone"],"Allocatable":null}: field is immutable"#,
                 ],
             ),
             (r#""name":"d""#, r#""name":"e""#, &[]),
@@ -232,6 +245,7 @@ fn capacities() {
         &[
             (r#""s""#, r#""t""#, &[r#"storageClassName: Invalid value: "t": field is immutable"#]),
             (r#""1Gi""#, r#""2Gi""#, &[]),
+            (r#""1Gi""#, r#""-1""#, &[r#"capacity: Invalid value: "-1": must be greater than or equal to 0"#]),
             (
                 r#""a":"b""#,
                 r#""a":"c""#,
@@ -285,7 +299,7 @@ fn attachments() {
             r#""n""#,
             r#""m""#,
             &[
-                r#"spec: Invalid value: {"attacher":"d.example.com","nodeName":"m","source":{"persistentVolumeName":"v"}}: field is immutable"#,
+                r#"spec: Invalid value: {"Attacher":"d.example.com","Source":{"PersistentVolumeName":"v","InlineVolumeSpec":null},"NodeName":"m"}: field is immutable"#,
             ],
         )],
     );

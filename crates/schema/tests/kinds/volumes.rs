@@ -77,19 +77,43 @@ fn claims_grow() {
             ("2Gi", "1536Mi", &[]),
             ("2Gi", "1Gi", &["spec.resources.requests.storage: Forbidden: field can not be less than status.capacity"]),
             (r#""gold""#, r#""silver""#, &[]),
-            (
-                r#","volumeAttributesClassName":"gold""#,
-                "",
-                &[
-                    "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n  core.PersistentVolumeClaimSpec{\n- \tVolumeAttributesClassName: \"gold\",\n+ \tVolumeAttributesClassName: null,\n  }\n",
-                    "spec.volumeAttributesClassName: Forbidden: update from non-nil value to nil is forbidden",
-                ],
-            ),
+            // A class that no volume has had yet can be taken back.
+            (r#","volumeAttributesClassName":"gold""#, "", &[]),
+        ],
+    );
+    let applied = bound.replace(r#""phase""#, r#""currentVolumeAttributesClassName":"gold","phase""#);
+    let why = |none: &str| {
+        format!(
+            "spec.volumeAttributesClassName: Forbidden: update to {none} is forbidden when status.currentVolumeAttributesClassName is not nil"
+        )
+    };
+    check_updated(
+        "",
+        "PersistentVolumeClaim",
+        "",
+        &applied,
+        &[
+            (r#""volumeAttributesClassName":"gold"}"#, r#""volumeAttributesClassName":"silver"}"#, &[]),
+            (r#","volumeAttributesClassName":"gold"}"#, "}", &[&why("nil")]),
+            (r#""volumeAttributesClassName":"gold"}"#, r#""volumeAttributesClassName":""}"#, &[&why("empty string")]),
         ],
     );
     let found = rules::updated("", "v1", "PersistentVolumeClaim", "", &bound.replace(r#""v""#, r#""w""#), &bound);
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].starts_with("spec: Forbidden: spec is immutable after creation except"), "{found:?}");
+    // What older servers stored said only once what a claim is made from.
+    let source = r#"{"kind":"PersistentVolumeClaim","name":"a"}"#;
+    let both = claim(&format!(r#","dataSource":{source},"dataSourceRef":{source}"#));
+    for field in ["dataSource", "dataSourceRef"] {
+        let once = claim(&format!(r#","{field}":{source}"#));
+        assert_eq!(rules::updated("", "v1", "PersistentVolumeClaim", "", &both, &once), Vec::<String>::new());
+    }
+    let selecting = |value: &str| {
+        claim(&format!(r#","selector":{{"matchExpressions":[{{"key":"a","operator":"In","values":["{value}"]}}]}}"#))
+    };
+    let wrong = selecting("-a");
+    assert_eq!(rules::created("", "v1", "PersistentVolumeClaim", &wrong).len(), 1);
+    assert_eq!(rules::updated("", "v1", "PersistentVolumeClaim", "", &wrong, &wrong), Vec::<String>::new());
     let pending = claim("");
     check_updated(
         "",
@@ -122,13 +146,15 @@ fn claims_grow() {
         ],
     );
     let object = rules::object("", "v1", "PersistentVolumeClaim", &annotated.replace("2Gi", "500m"));
-    assert_eq!(
-        validation::warnings("", "PersistentVolumeClaim", &object, None),
-        [
-            "metadata.annotations[volume.beta.kubernetes.io/storage-class]: deprecated since v1.8; use \"storageClassName\" attribute instead",
-            "spec.resources.requests[storage]: fractional byte value \"500m\" is invalid, must be an integer",
-        ]
-    );
+    for old in [None, Some(&object)] {
+        assert_eq!(
+            validation::warnings("", "PersistentVolumeClaim", &object, old),
+            [
+                "metadata.annotations[volume.beta.kubernetes.io/storage-class]: deprecated since v1.8; use \"storageClassName\" attribute instead",
+                "spec.resources.requests[storage]: fractional byte value \"500m\" is invalid, must be an integer",
+            ]
+        );
+    }
 }
 
 #[test]
@@ -209,6 +235,12 @@ fn volumes() {
         ),
         (r#""iscsi":{"targetPortal":"p","iqn":"iqn.2015-02.example.com:test","lun":1}"#, &[]),
         (
+            r#""iscsi":{"targetPortal":"0123456789012345678901234567890123456789012345678901234567890.de","iqn":"iqn.2015-02.example.com:test","initiatorName":"iqn.2015-02.example.com:init"}"#,
+            &[
+                r#"spec.iscsi.targetportal: Invalid value: "0123456789012345678901234567890123456789012345678901234567890.de": Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified."#,
+            ],
+        ),
+        (
             r#""flexVolume":{"driver":"d","options":{"a.k8s.io/b":"c"}}"#,
             &[
                 r#"spec.flexVolume.options[a.k8s.io/b]: Invalid value: "a.k8s.io/b": kubernetes.io and k8s.io namespaces are reserved"#,
@@ -217,6 +249,23 @@ fn volumes() {
     ] {
         check_created("", "PersistentVolume", &[(&volume(rest), expected)]);
     }
+    let with_options = |source: &str| {
+        volume(source)
+            .replace(r#""name":"v""#, r#""name":"v","annotations":{"volume.beta.kubernetes.io/mount-options":"ro"}"#)
+    };
+    check_created(
+        "",
+        "PersistentVolume",
+        &[
+            (&with_options(r#""nfs":{"server":"s","path":"/"}"#), &[]),
+            (
+                &with_options(r#""hostPath":{"path":"/d"}"#),
+                &[
+                    "metadata.annotations.volume.beta.kubernetes.io/mount-options: Forbidden: may not specify mount options for this volume type",
+                ],
+            ),
+        ],
+    );
     check_created(
         "",
         "PersistentVolume",
@@ -257,7 +306,7 @@ fn volumes_stay() {
                 zone,
                 "zone",
                 &[
-                    r#"nodeAffinity: Invalid value: {"required":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"zone","operator":"Exists"}]}]}}: field is immutable, except for updating from beta label to GA"#,
+                    r#"nodeAffinity: Invalid value: {"Required":{"NodeSelectorTerms":[{"MatchExpressions":[{"Key":"zone","Operator":"Exists","Values":null}],"MatchFields":null}]}}: field is immutable, except for updating from beta label to GA"#,
                 ],
             ),
             (
@@ -267,6 +316,10 @@ fn volumes_stay() {
             ),
         ],
     );
+    let elsewhere = old.replace(zone, "zone");
+    let features = validation::Features { volume_affinity: true, ..Default::default() };
+    let [new, was] = [&elsewhere, &old].map(|text| rules::object("", "v1", "PersistentVolume", text));
+    assert_eq!(validation::update_with("", "PersistentVolume", "", &new, &was, features), []);
     let object = rules::object(
         "",
         "v1",

@@ -169,12 +169,33 @@ fn stateful_sets() {
                 r#","ordinals":{"start":-1}"#,
                 &["spec.ordinals.start: Invalid value: -1: must be greater than or equal to 0"],
             ),
-            // Volumes that claims will make are not there yet, and how much is kept is a matter of a warning.
+            // How much is kept is a matter of a warning.
             (r#","revisionHistoryLimit":-1"#, &[]),
+            (r#","serviceName":"s.t""#, &["spec.serviceName: Invalid value: \"s.t\": must not contain dots"]),
+            (
+                r#","volumeClaimTemplates":[{"metadata":{"name":"data"},"spec":{"resources":{"requests":{"storage":"1Gi"}}}}]"#,
+                &["spec.volumeClaimTemplates[0].spec.accessModes: Required value: at least 1 access mode is required"],
+            ),
         ],
     );
-    let mounts = spec("").replace(r#""image":"i""#, r#""image":"i","volumeMounts":[{"name":"data","mountPath":"/d"}]"#);
-    check_created("apps", "StatefulSet", &[(&mounts, &[])]);
+    // The pods have the volumes that claims make, instead of those of the same name.
+    const CLAIM: &str = r#","volumeClaimTemplates":[{"metadata":{"name":"data"},"spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}}]"#;
+    let mount =
+        |text: &str| text.replace(r#""image":"i""#, r#""image":"i","volumeMounts":[{"name":"data","mountPath":"/d"}]"#);
+    let replaced = mount(&spec(CLAIM))
+        .replace(r#""containers""#, r#""volumes":[{"name":"data","hostPath":{"path":""}}],"containers""#);
+    let unmounted = r#"spec.template.spec.containers[0].volumeMounts[0].name: Not found: "data""#;
+    check_created(
+        "apps",
+        "StatefulSet",
+        &[(&mount(&spec(CLAIM)), &[]), (&replaced, &[]), (&mount(&spec("")), &[unmounted])],
+    );
+    // What was wrong before it was looked at may stay; what was right may not become wrong.
+    let scaled = |text: &str| text.replace(r#""selector""#, r#""replicas":5,"selector""#);
+    let updated = |new: &str, old: &str| rules::updated("apps", "v1", "StatefulSet", "", new, old);
+    let old = mount(&spec(r#","serviceName":"s.t","volumeClaimTemplates":[{"metadata":{"name":"other"},"spec":{}}]"#));
+    assert_eq!(updated(&scaled(&old), &old), Vec::<String>::new());
+    assert_eq!(updated(&mount(&spec("")), &spec("")), [unmounted]);
     let why = "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
     check_updated(
         "apps",

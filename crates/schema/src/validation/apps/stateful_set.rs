@@ -1,17 +1,28 @@
-//! StatefulSets. Upstream checks little of their pods: the volumes that they mount come from claims made later.
+//! StatefulSets. Their pods have the volumes that claims are made for later.
 
 use super::{EMPTY, SPEC, always, at_most, collisions, counts, matches, name_warning, selector, template_warnings};
 use crate::tree::{Map, Value};
-use crate::validation::claim;
 use crate::validation::fields::{
-    Errors, int_or_percent, json, non_negative, not_over_100_percent, positive_int_or_percent, same, shape,
+    Errors, int_or_percent, json, non_negative, not_over_100_percent, positive_int_or_percent, problems, same, shape,
     supported_of,
 };
-use crate::validation::metadata;
+use crate::validation::{claim, metadata, pod};
 use crate::view::apps_v1::{RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
-use api::{FieldError, Path};
+use crate::view::core_v1::PodTemplateSpec;
+use api::{FieldError, Path, names};
+
+/// What is looked at. What cannot change, or was wrong before it was looked at, does not hold up an update.
+#[derive(Clone, Copy)]
+struct Looked {
+    fixed: bool,
+    pods: bool,
+}
 
 pub(in crate::validation) fn stateful_set(object: &Map) -> Errors {
+    checked(object, Looked { fixed: true, pods: true })
+}
+
+fn checked(object: &Map, looked: Looked) -> Errors {
     let mut errors = Errors::new();
     let spec = StatefulSet(object).spec().unwrap_or(StatefulSetSpec(&EMPTY));
     let path = SPEC.child("podManagementPolicy");
@@ -28,15 +39,51 @@ pub(in crate::validation) fn stateful_set(object: &Map) -> Errors {
             supported_of(&mut errors, &path.child(field), Some(value.unwrap_or("")), &["Retain", "Delete"]);
         }
     }
+    let claims = SPEC.child("volumeClaimTemplates");
+    for (i, claim) in spec.volume_claim_templates().iter().enumerate().filter(|_| looked.fixed) {
+        claim::claim_spec(&mut errors, &claims.index(i).child("spec"), claim.spec());
+    }
     non_negative(&mut errors, &SPEC.child("replicas"), spec.replicas());
     non_negative(&mut errors, &SPEC.child("minReadySeconds"), spec.min_ready_seconds());
     non_negative(&mut errors, &SPEC.child("ordinals.start"), spec.ordinals().and_then(|ordinals| ordinals.start()));
+    if let Some(name) = spec.service_name().filter(|name| looked.fixed && !name.is_empty()) {
+        problems(&mut errors, &SPEC.child("serviceName"), name, names::dns1123_label(name));
+    }
     if selector(&mut errors, "statefulset", "", spec.selector()) {
         matches(&mut errors, spec.selector(), spec.template());
-        metadata::template(&mut errors, &SPEC.child("template"), spec.template().and_then(|t| t.metadata()));
+        let path = SPEC.child("template");
+        if looked.pods {
+            pod::template(&mut errors, &path, with_claims(spec).as_ref().map(PodTemplateSpec).or(spec.template()));
+        } else {
+            metadata::template(&mut errors, &path, spec.template().and_then(|template| template.metadata()));
+        }
     }
     always(&mut errors, "StatefulSet", spec.template());
     errors
+}
+
+/// The template with the volumes that its pods get: those of claims come first, and take the place of what has their name.
+fn with_claims(spec: StatefulSetSpec<'_>) -> Option<Map> {
+    let mut names: Vec<&str> = Vec::new();
+    for claim in spec.volume_claim_templates().iter() {
+        let name = claim.metadata().and_then(|metadata| metadata.name()).unwrap_or("");
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let mut template = spec.template().filter(|_| !names.is_empty())?.0.clone();
+    let claimed = names.iter().map(|name| {
+        let mut volume = Map::new();
+        volume.insert("name", *name);
+        volume.set_at(&["persistentVolumeClaim", "claimName"], *name);
+        Value::Map(volume)
+    });
+    let own = template.at(&["spec", "volumes"]).and_then(Value::as_list).unwrap_or_default();
+    let own =
+        own.iter().filter(|volume| volume.as_map().is_none_or(|volume| !names.contains(&volume.str_at(&["name"]))));
+    let volumes: Vec<Value> = claimed.chain(own.cloned()).collect();
+    template.set_at(&["spec", "volumes"], volumes);
+    Some(template)
 }
 
 fn update_strategy(errors: &mut Errors, path: &Path<'_>, strategy: StatefulSetUpdateStrategy<'_>) {
@@ -87,7 +134,8 @@ pub(in crate::validation) fn stateful_set_update(subresource: &str, new: &Map, o
     if subresource == "status" {
         return status(new, old);
     }
-    let mut errors = stateful_set(new);
+    let looked = Looked { fixed: false, pods: true };
+    let mut errors = checked(new, Looked { pods: checked(old, looked).is_empty(), ..looked });
     let rest = |map: &Map| {
         let mut spec = map.get("spec").and_then(Value::as_map).cloned().unwrap_or_default();
         spec.retain(|key, _| !MAY_CHANGE.contains(&key));

@@ -122,8 +122,9 @@ pub(in crate::validation) fn cron_job_warnings(new: &Map, old: Option<&Map>) -> 
         let before = old.and_then(|old| old.at(&["spec", "jobTemplate", "spec", "template"]));
         spec_warnings(&mut out, &template.child("spec"), job, before);
     }
-    if spec.schedule().unwrap_or("").contains("TZ") {
-        out.push("CRON_TZ or TZ used in spec.schedule is not officially supported, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/#time-zones for more details".to_owned());
+    // Of a new one it is an error. The field's name is upstream's.
+    if old.is_some() && spec.schedule().unwrap_or("").contains("TZ") {
+        out.push("cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details".to_owned());
     }
     out
 }

@@ -19,7 +19,6 @@ static EMPTY: Map = Map::new();
 struct Known {
     secret_names: bool,
     wildcard_rules: bool,
-    service_names: bool,
 }
 
 fn spec_of(object: &Map) -> IngressSpec<'_> {
@@ -57,17 +56,13 @@ fn known(old: IngressSpec<'_>) -> Known {
     let wildcard = |rule: IngressRule<'_>| {
         let mut errors = Errors::new();
         if let Some(http) = rule.http().filter(|_| rule.host().unwrap_or("").contains('*')) {
-            http_rules(&mut errors, &SPEC, http, Known::default());
+            http_rules(&mut errors, &SPEC, http);
         }
         !errors.is_empty()
     };
-    let paths = old.rules().iter().filter_map(|rule| rule.http()).flat_map(|http| http.paths().iter());
-    let backends = old.default_backend().into_iter().chain(paths.filter_map(|path| path.backend()));
-    let relaxed = |name: &str| names::dns1123_label(name).is_empty() && !names::dns1035_label(name).is_empty();
     Known {
         secret_names: old.tls().iter().any(|tls| secret(tls.secret_name())),
         wildcard_rules: old.rules().iter().any(wildcard),
-        service_names: backends.filter_map(|b| b.service()).any(|service| relaxed(service.name().unwrap_or(""))),
     }
 }
 
@@ -79,7 +74,7 @@ fn checked(object: &Map, known: Known) -> Errors {
         errors.push(FieldError::invalid(&SPEC, json(spec.0.get("rules")), why));
     }
     if let Some(default) = spec.default_backend() {
-        backend(&mut errors, &SPEC.child("defaultBackend"), default, known);
+        backend(&mut errors, &SPEC.child("defaultBackend"), default);
     }
     for (i, rule) in spec.rules().iter().enumerate() {
         let rules = SPEC.child("rules");
@@ -117,21 +112,21 @@ fn rule_rules(errors: &mut Errors, path: &Path<'_>, rule: IngressRule<'_>, known
         host_name(errors, &path, host);
     }
     if let Some(http) = rule.http().filter(|_| !host.contains('*') || !known.wildcard_rules) {
-        http_rules(errors, &path.child("http"), http, known);
+        http_rules(errors, &path.child("http"), http);
     }
 }
 
-fn http_rules(errors: &mut Errors, path: &Path<'_>, http: HTTPIngressRuleValue<'_>, known: Known) {
+fn http_rules(errors: &mut Errors, path: &Path<'_>, http: HTTPIngressRuleValue<'_>) {
     let path = path.child("paths");
     if http.paths().is_empty() {
         errors.push(FieldError::required(&path, ""));
     }
     for (i, one) in http.paths().iter().enumerate() {
-        path_rules(errors, &path.index(i), one, known);
+        path_rules(errors, &path.index(i), one);
     }
 }
 
-fn path_rules(errors: &mut Errors, path: &Path<'_>, one: HTTPIngressPath<'_>, known: Known) {
+fn path_rules(errors: &mut Errors, path: &Path<'_>, one: HTTPIngressPath<'_>) {
     let Some(kind) = one.path_type() else {
         errors.push(FieldError::required(&path.child("pathType"), "pathType must be specified"));
         return;
@@ -161,10 +156,10 @@ fn path_rules(errors: &mut Errors, path: &Path<'_>, one: HTTPIngressPath<'_>, kn
             errors.push(FieldError::not_supported(&path.child("pathType"), other, &supported));
         }
     }
-    backend(errors, &path.child("backend"), one.backend().unwrap_or(IngressBackend(&EMPTY)), known);
+    backend(errors, &path.child("backend"), one.backend().unwrap_or(IngressBackend(&EMPTY)));
 }
 
-fn backend(errors: &mut Errors, path: &Path<'_>, backend: IngressBackend<'_>, known: Known) {
+fn backend(errors: &mut Errors, path: &Path<'_>, backend: IngressBackend<'_>) {
     match (backend.resource(), backend.service()) {
         (Some(_), Some(_)) => {
             errors.push(FieldError::invalid(path, "", "cannot set both resource and service backends"));
@@ -178,16 +173,15 @@ fn backend(errors: &mut Errors, path: &Path<'_>, backend: IngressBackend<'_>, kn
             segment(errors, &path.child("kind"), resource.kind());
             segment(errors, &path.child("name"), resource.name());
         }
-        (None, Some(service)) => service_rules(errors, path, service, known),
+        (None, Some(service)) => service_rules(errors, path, service),
     }
 }
 
-fn service_rules(errors: &mut Errors, path: &Path<'_>, service: IngressServiceBackend<'_>, known: Known) {
+fn service_rules(errors: &mut Errors, path: &Path<'_>, service: IngressServiceBackend<'_>) {
     let here = path.child("service");
     let name = service.name().unwrap_or("");
     if required(errors, &here.child("name"), Some(name)) {
-        let rule = if known.service_names { names::dns1123_label } else { names::dns1035_label };
-        problems(errors, &here.child("name"), name, rule(name));
+        problems(errors, &here.child("name"), name, names::dns1123_label(name));
     }
     let port = service.port();
     let number = port.and_then(|port| port.number()).filter(|number| *number != 0);

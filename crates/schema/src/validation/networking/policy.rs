@@ -3,12 +3,12 @@
 use super::SPEC;
 use crate::tree::Map;
 use crate::validation::fields::{
-    Errors, cidr, json, label_selector, network, parse_cidr, port_num, problems, required, supported_of,
+    Errors, Values, cidr, json, label_selector_with, network, parse_cidr, port_num, problems, required, supported_of,
 };
+use crate::validation::warnings::range as range_warnings;
 use crate::view::networking_v1::{IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
 use crate::view::{IntOrString, List};
 use api::{FieldError, Path, names};
-use std::net::IpAddr;
 
 type Peers<'a> = List<'a, NetworkPolicyPeer<'a>>;
 type Ports<'a> = List<'a, NetworkPolicyPort<'a>>;
@@ -29,20 +29,28 @@ fn ranges(object: &Map) -> Vec<&str> {
     blocks.flat_map(|block| block.cidr().into_iter().chain(block.except().iter())).collect()
 }
 
+/// What was there before and is let pass.
+struct Known<'a> {
+    /// These are not looked at again.
+    ranges: Vec<&'a str>,
+    /// Of selectors, once the one of the policy's own pods was wrong.
+    values: Values,
+}
+
 pub(in crate::validation) fn policy(object: &Map) -> Errors {
-    checked(object, &[])
+    checked(object, &Known { ranges: Vec::new(), values: Values::Checked })
 }
 
 pub(in crate::validation) fn policy_update(_: &str, new: &Map, old: &Map) -> Errors {
-    checked(new, &ranges(old))
+    let values = Values::after(NetworkPolicy(old).spec().and_then(|spec| spec.pod_selector()));
+    checked(new, &Known { ranges: ranges(old), values })
 }
 
-/// `known`: ranges that were there before, which are not looked at again.
-fn checked(object: &Map, known: &[&str]) -> Errors {
+fn checked(object: &Map, known: &Known<'_>) -> Errors {
     let mut errors = Errors::new();
     let empty = Map::new();
     let spec = NetworkPolicy(object).spec().unwrap_or(NetworkPolicySpec(&empty));
-    label_selector(&mut errors, &SPEC.child("podSelector"), spec.pod_selector());
+    label_selector_with(&mut errors, &SPEC.child("podSelector"), spec.pod_selector(), known.values);
     for (direction, i, ports, field, peers) in rules(spec) {
         let path = SPEC.child(direction);
         let path = path.index(i);
@@ -86,18 +94,19 @@ fn port_rules(errors: &mut Errors, path: &Path<'_>, port: NetworkPolicyPort<'_>)
             port_num(errors, &path.child("port"), number);
             let Some(last) = port.end_port() else { return };
             if last < number {
-                errors.push(FieldError::invalid(&end, last, "must be greater than or equal to `port`"));
+                // Upstream shows the port that the end is held against.
+                errors.push(FieldError::invalid(&end, number, "must be greater than or equal to `port`"));
             }
             port_num(errors, &end, last);
         }
     }
 }
 
-fn peer_rules(errors: &mut Errors, path: &Path<'_>, peer: NetworkPolicyPeer<'_>, known: &[&str]) {
-    label_selector(errors, &path.child("podSelector"), peer.pod_selector());
-    label_selector(errors, &path.child("namespaceSelector"), peer.namespace_selector());
+fn peer_rules(errors: &mut Errors, path: &Path<'_>, peer: NetworkPolicyPeer<'_>, known: &Known<'_>) {
+    label_selector_with(errors, &path.child("podSelector"), peer.pod_selector(), known.values);
+    label_selector_with(errors, &path.child("namespaceSelector"), peer.namespace_selector(), known.values);
     if let Some(block) = peer.ip_block() {
-        block_rules(errors, &path.child("ipBlock"), block, known);
+        block_rules(errors, &path.child("ipBlock"), block, &known.ranges);
     }
     let selects = peer.pod_selector().is_some() || peer.namespace_selector().is_some();
     match (selects, peer.ip_block().is_some()) {
@@ -127,20 +136,10 @@ fn block_rules(errors: &mut Errors, path: &Path<'_>, block: IPBlock<'_>, known: 
     }
 }
 
-/// Ranges that are right but not written as RFC 5952 has it.
+/// Ranges that are understood, but written as they should not be.
 pub(in crate::validation) fn policy_warnings(new: &Map, _: Option<&Map>) -> Vec<String> {
     let mut out = Vec::new();
     let Some(spec) = NetworkPolicy(new).spec() else { return out };
-    let mut look = |path: &Path<'_>, text: &str| {
-        if let Some((IpAddr::V6(ip), bits)) = parse_cidr(text) {
-            let canonical = format!("{}/{bits}", network((IpAddr::V6(ip), bits)));
-            if canonical != text {
-                out.push(format!(
-                    "{path}: IPv6 CIDR value {text:?} should be in RFC 5952 canonical format (suggestion: {canonical:?})"
-                ));
-            }
-        }
-    };
     for (direction, i, _, field, peers) in rules(spec) {
         let path = SPEC.child(direction);
         let path = path.index(i);
@@ -148,10 +147,10 @@ pub(in crate::validation) fn policy_warnings(new: &Map, _: Option<&Map>) -> Vec<
             let path = path.child(field);
             let path = path.index(i);
             let path = path.child("ipBlock");
-            look(&path.child("cidr"), block.cidr().unwrap_or(""));
+            range_warnings(&mut out, &path.child("cidr"), block.cidr().unwrap_or(""));
             for (i, text) in block.except().iter().enumerate() {
                 let path = path.child("except");
-                look(&path.index(i), text);
+                range_warnings(&mut out, &path.index(i), text);
             }
         }
     }

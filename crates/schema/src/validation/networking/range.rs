@@ -2,10 +2,11 @@
 //! canonical form of what they hold.
 
 use super::{SPEC, segment};
-use crate::tree::{Map, Value};
-use crate::validation::fields::{Errors, IMMUTABLE, cidr, immutable, json, parse_cidr, problems};
+use crate::tree::Map;
+use crate::validation::fields::{Errors, IMMUTABLE, cidr, json, parse_cidr, problems, same, shape};
 use crate::view::List;
 use crate::view::networking_v1::{IPAddress, ServiceCIDR};
+use api::field::Raw;
 use api::{FieldError, Path, names};
 
 pub(in crate::validation) fn address(object: &Map) -> Errors {
@@ -29,8 +30,19 @@ pub(in crate::validation) fn address(object: &Map) -> Errors {
 
 pub(in crate::validation) fn address_update(_: &str, new: &Map, old: &Map) -> Errors {
     let mut errors = Errors::new();
-    let path = SPEC.child("parentRef");
-    immutable(&mut errors, &path, new.at(&["spec", "parentRef"]), old.at(&["spec", "parentRef"]));
+    let at = ["spec", "parentRef"];
+    if !same(new.at(&at), old.at(&at)) {
+        let shown = IPAddress(new).spec().and_then(|spec| spec.parent_ref()).map_or(json(None), |parent| {
+            let text = |text: Option<&str>| json(Some(&text.unwrap_or("").into()));
+            shape(&[
+                ("Group", text(parent.group())),
+                ("Resource", text(parent.resource())),
+                ("Namespace", text(parent.namespace())),
+                ("Name", text(parent.name())),
+            ])
+        });
+        errors.push(FieldError::invalid(&SPEC.child("parentRef"), shown, IMMUTABLE));
+    }
     errors
 }
 
@@ -38,8 +50,9 @@ fn ranges(object: &Map) -> List<'_, &str> {
     ServiceCIDR(object).spec().map_or(List::new(&[]), |spec| spec.cidrs())
 }
 
-fn shown(object: &Map) -> api::field::Raw {
-    json(object.at(&["spec", "cidrs"]))
+/// The spec, which upstream shows for its list.
+fn shown(object: &Map) -> Raw {
+    shape(&[("CIDRs", json(object.at(&["spec", "cidrs"])))])
 }
 
 pub(in crate::validation) fn service_cidr(object: &Map) -> Errors {
@@ -51,19 +64,17 @@ pub(in crate::validation) fn service_cidr(object: &Map) -> Errors {
         return errors;
     }
     if list.len() > 2 {
-        let spec = crate::validation::fields::shape(&[("CIDRs", shown(object))]);
-        errors.push(FieldError::invalid(&path, spec, "may only hold up to 2 values"));
+        errors.push(FieldError::invalid(&path, shown(object), "may only hold up to 2 values"));
+        return errors;
+    }
+    let families: Vec<Option<bool>> = list.iter().map(|text| parse_cidr(text).map(|(ip, _)| ip.is_ipv4())).collect();
+    if !matches!(families[..], [_] | [Some(true), Some(false)] | [Some(false), Some(true)]) {
+        let why = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        errors.push(FieldError::invalid(&path, shown(object), why));
         return errors;
     }
     for (i, text) in list.iter().enumerate() {
         canonical(&mut errors, &path.index(i), text);
-    }
-    let families: Vec<bool> = list.iter().filter_map(parse_cidr).map(|(ip, _)| ip.is_ipv4()).collect();
-    if let [one, other] = families[..]
-        && one == other
-    {
-        let why = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
-        errors.push(FieldError::invalid(&path, shown(object), why));
     }
     errors
 }
@@ -94,9 +105,7 @@ pub(in crate::validation) fn service_cidr_update(subresource: &str, new: &Map, o
                 errors.extend(service_cidr(new));
             }
         }
-        _ => {
-            errors.push(FieldError::invalid(&path, json(new.at(&["spec", "cidrs"]).or(Some(&Value::Null))), IMMUTABLE))
-        }
+        _ => errors.push(FieldError::invalid(&path, json(new.at(&["spec", "cidrs"])), IMMUTABLE)),
     }
     errors
 }

@@ -4,7 +4,8 @@ use super::super::fields::{
     Errors, local_descending_path, local_non_reserved_path, problems, quantity, required, supported_of,
 };
 use super::super::volume_source::{
-    Check, aws, azure_disk, fc, flex, flocker, gce, host_path, iscsi, monitors, need, nfs, quobyte, rbd, storage_os,
+    Check, NAMES_TOO_LONG, aws, azure_disk, fc, flex, flocker, gce, host_path, iscsi, monitors, names_too_long, need,
+    nfs, quobyte, rbd, storage_os,
 };
 use super::Volumes;
 use super::env::{field_ref, resource_ref};
@@ -98,6 +99,10 @@ fn source(errors: &mut Errors, path: &Path<'_>, volume: Volume<'_>) {
             errors.push(FieldError::forbidden(&path.child(shown), ONE_TYPE));
         } else {
             check(errors, &path.child(shown), map);
+        }
+        let name = volume.name().unwrap_or("");
+        if *field == "iscsi" && names_too_long(name, map) {
+            errors.push(FieldError::invalid(&path.child("name"), name, NAMES_TOO_LONG));
         }
     }
     if count == 0 {
