@@ -146,7 +146,7 @@ impl Registry {
             }
             let metadata = meta::of(&mut object);
             metadata.remove("resourceVersion");
-            metadata.remove("generation");
+            // Of a kind that counts none it stays what its maker says.
             if row.flags.generation {
                 metadata.insert("generation", 1_i64);
             }

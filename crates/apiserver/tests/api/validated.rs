@@ -213,6 +213,13 @@ async fn names_are_as_free_as_upstreams() {
     made(&client, services, service("1st")).await;
     let refused = client.post(services, &service("a.b")).await.refused(422);
     assert_eq!(causes(&refused)[0].0, "metadata.name");
+    // Kinds that count no generation keep the maker's.
+    let copied = |kind: Value| json!({"metadata": {"name": "copied", "generation": 7}, "spec": kind});
+    let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    let kept = made(&client, "/api/v1/namespaces/default/persistentvolumeclaims", copied(claim)).await;
+    let counted = made(&client, budgets, copied(json!({"minAvailable": 1}))).await;
+    let of = |object: &Value| object["metadata"]["generation"].as_i64();
+    assert_eq!((of(&kept), of(&counted)), (Some(7), Some(1)));
     // A PUT creates a runtime class.
     let class = json!({"metadata": {"name": "c"}, "handler": "runc"});
     let path = "/apis/node.k8s.io/v1/runtimeclasses/c";
@@ -246,6 +253,28 @@ async fn who_writes_a_status_is_told_nothing_of_the_rest() {
     assert_eq!(attached["status"]["attached"], true);
     assert_eq!(attached["metadata"]["labels"], json!({"a": "b"}));
     assert!(attached["metadata"].get("annotations").is_none(), "{attached}");
+}
+
+#[tokio::test]
+async fn an_old_autoscaler_is_a_new_one_with_its_defaults() {
+    let server = Server::start().await;
+    let client = server.client();
+    let of = |version: &str| format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers");
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
+    let old = json!({"metadata": {"name": "h"}, "spec": {"maxReplicas": 2, "scaleTargetRef": target}});
+    let made = made(&client, &of("v1"), old).await;
+    assert_eq!(made["spec"]["targetCPUUtilizationPercentage"], 80);
+    let new = client.get(&format!("{}/h", of("v2"))).await.ok();
+    let cpu = json!({"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}});
+    assert_eq!(new["spec"]["metrics"], json!([{"type": "Resource", "resource": cpu}]));
+    // What v1 has no field for goes by annotations, in its own shape.
+    let queue = json!({"spec": {"metrics": [{"type": "External", "external": {"metric": {"name": "q"},
+        "target": {"type": "Value", "value": "1"}}}]}});
+    client.patch(&format!("{}/h", of("v2")), "application/merge-patch+json", &queue.to_string()).await.ok();
+    let old = client.get(&format!("{}/h", of("v1"))).await.ok();
+    let told = &old["metadata"]["annotations"]["autoscaling.alpha.kubernetes.io/metrics"];
+    let told: Value = serde_json::from_str(told.as_str().unwrap_or("")).unwrap();
+    assert_eq!(told, json!([{"type": "External", "external": {"metricName": "q", "targetValue": "1"}}]));
 }
 
 #[tokio::test]

@@ -117,7 +117,9 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("apiregistration.k8s.io", "APIService") => rules!(api_service::create, api_service::update),
         ("apps", "ControllerRevision") => rules!(apps::revision, apps::revision_update),
         ("apps", "DaemonSet") => rules!(apps::daemon_set, apps::daemon_set_update, apps::daemon_set_warnings),
-        ("apps", "Deployment") => rules!(apps::deployment, apps::deployment_update, apps::warnings),
+        ("apps", "Deployment") => {
+            rules!(apps::deployment, apps::deployment_update, apps::deployment_warnings)
+        }
         ("apps", "ReplicaSet") => rules!(apps::replica_set, apps::replica_set_update, apps::warnings),
         ("apps", "StatefulSet") => {
             rules!(apps::stateful_set, apps::stateful_set_update, apps::stateful_set_warnings)

@@ -216,6 +216,24 @@ fn stateful_sets() {
     );
 }
 
+/// Pods are told about again with each change that makes a generation, whatever it changes.
+#[test]
+fn templates_warn_with_every_generation() {
+    let scheduled = |rest: &str| {
+        spec(rest).replace("\"containers\"", "\"nodeSelector\":{\"beta.kubernetes.io/os\":\"linux\"},\"containers\"")
+    };
+    let annotated = |text: &str| text.replacen("\"name\":\"x\"", "\"name\":\"x\",\"annotations\":{\"a\":\"b\"}", 1);
+    for (kind, of_annotations) in [("Deployment", 1), ("ReplicaSet", 0), ("StatefulSet", 0), ("DaemonSet", 0)] {
+        let object = |text: &str| rules::object("apps", "v1", kind, text);
+        let old = object(&scheduled(r#","minReadySeconds":1"#));
+        let told = |new: &str, old| validation::warnings("apps", kind, &object(new), old).len();
+        assert_eq!(told(&scheduled(""), None), 1, "{kind}");
+        assert_eq!(told(&scheduled(""), Some(&old)), 1, "{kind}");
+        assert_eq!(told(&scheduled(r#","minReadySeconds":1"#), Some(&old)), 0, "{kind}");
+        assert_eq!(told(&annotated(&scheduled(r#","minReadySeconds":1"#)), Some(&old)), of_annotations, "{kind}");
+    }
+}
+
 #[test]
 fn daemon_sets() {
     check(

@@ -124,26 +124,42 @@ pub(super) fn name_warning(out: &mut Vec<String>, object: &Map) {
     }
 }
 
+/// Of all that makes a generation: pods are told about with every change of it, also of how many there are.
+fn changed(new: &Map, old: Option<&Map>) -> bool {
+    old.is_none_or(|old| old.get("spec") != new.get("spec"))
+}
+
 pub(super) fn warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
     let mut out = Vec::new();
     if old.is_none() {
         name_warning(&mut out, new);
     }
-    template_warnings(&mut out, new, old);
+    if changed(new, old) {
+        template_warnings(&mut out, new);
+    }
+    out
+}
+
+/// Annotations of a Deployment make a generation, too.
+pub(super) fn deployment_warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
+    let annotations = |map: &Map| map.at(&["metadata", "annotations"]).cloned();
+    let mut out = warnings(new, old);
+    if old.is_some_and(|old| !changed(new, Some(old)) && annotations(old) != annotations(new)) {
+        template_warnings(&mut out, new);
+    }
     out
 }
 
 /// A DaemonSet's pods have its name only as a beginning.
 pub(super) fn daemon_set_warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
     let mut out = Vec::new();
-    template_warnings(&mut out, new, old);
+    if changed(new, old) {
+        template_warnings(&mut out, new);
+    }
     out
 }
 
-fn template_warnings(out: &mut Vec<String>, new: &Map, old: Option<&Map>) {
-    let template = |map: &Map| map.at(&["spec", "template"]).cloned();
-    if old.is_none_or(|old| template(old) != template(new)) {
-        let template = new.at(&["spec", "template"]).and_then(Value::as_map).map(PodTemplateSpec);
-        pod::template_warnings(out, &SPEC.child("template"), template);
-    }
+fn template_warnings(out: &mut Vec<String>, new: &Map) {
+    let template = new.at(&["spec", "template"]).and_then(Value::as_map).map(PodTemplateSpec);
+    pod::template_warnings(out, &SPEC.child("template"), template);
 }

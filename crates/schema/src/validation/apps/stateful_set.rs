@@ -1,6 +1,8 @@
 //! StatefulSets. Their pods have the volumes that claims are made for later.
 
-use super::{EMPTY, SPEC, always, at_most, collisions, counts, matches, name_warning, selector, template_warnings};
+use super::{
+    EMPTY, SPEC, always, at_most, changed, collisions, counts, matches, name_warning, selector, template_warnings,
+};
 use crate::tree::{Map, Value};
 use crate::validation::fields::{
     Errors, int_or_percent, json, non_negative, not_over_100_percent, positive_int_or_percent, problems, same, shape,
@@ -169,13 +171,13 @@ fn status(new: &Map, old: &Map) -> Errors {
 
 pub(in crate::validation) fn stateful_set_warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
     let mut out = Vec::new();
-    if old.is_some_and(|old| old.get("spec") == new.get("spec")) {
+    if !changed(new, old) {
         return out;
     }
     if old.is_none() {
         name_warning(&mut out, new);
     }
-    template_warnings(&mut out, new, old);
+    template_warnings(&mut out, new);
     let spec = StatefulSet(new).spec().unwrap_or(StatefulSetSpec(&EMPTY));
     for (i, template) in spec.volume_claim_templates().iter().enumerate() {
         if let Some(claim) = template.spec() {

@@ -119,8 +119,7 @@ pub(in crate::validation) fn cron_job_warnings(new: &Map, old: Option<&Map>) -> 
         && let Some(job) = spec.job_template().and_then(|template| template.spec())
     {
         let template = SPEC.child("jobTemplate");
-        let before = old.and_then(|old| old.at(&["spec", "jobTemplate", "spec", "template"]));
-        spec_warnings(&mut out, &template.child("spec"), job, before);
+        spec_warnings(&mut out, &template.child("spec"), job);
     }
     // Of a new one it is an error. The field's name is upstream's.
     if old.is_some() && spec.schedule().unwrap_or("").contains("TZ") {

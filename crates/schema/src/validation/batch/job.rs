@@ -232,14 +232,13 @@ pub(in crate::validation) fn warnings(new: &Map, old: Option<&Map>) -> Vec<Strin
     if old.is_none_or(|old| old.get("spec") != new.get("spec"))
         && let Some(spec) = Job(new).spec()
     {
-        let before = old.and_then(|old| old.at(&["spec", "template"]));
-        spec_warnings(&mut out, &SPEC, spec, before);
+        spec_warnings(&mut out, &SPEC, spec);
     }
     out
 }
 
-/// What the maker of a spec should know; `old` is the template that it replaces.
-pub(super) fn spec_warnings(out: &mut Vec<String>, path: &Path<'_>, spec: JobSpec<'_>, old: Option<&Value>) {
+/// What the maker of a spec should know.
+pub(super) fn spec_warnings(out: &mut Vec<String>, path: &Path<'_>, spec: JobSpec<'_>) {
     if spec.completion_mode() == Some("Indexed")
         && spec.completions().unwrap_or(0) > MANY_COMPLETIONS
         && spec.parallelism().unwrap_or(0) > MAX_PARALLELISM_MANY
@@ -248,7 +247,5 @@ pub(super) fn spec_warnings(out: &mut Vec<String>, path: &Path<'_>, spec: JobSpe
             "{path}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
         ));
     }
-    if old.is_none() || spec.0.get("template") != old {
-        pod::template_warnings(out, &path.child("template"), spec.template());
-    }
+    pod::template_warnings(out, &path.child("template"), spec.template());
 }
