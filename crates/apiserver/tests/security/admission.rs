@@ -196,6 +196,17 @@ async fn what_needs_a_quota_is_refused_without_one() {
     let scoped = json!({"metadata": {"name": "s"}, "spec": {"hard": {"pods": "4"}, "scopeSelector": {"matchExpressions": [
         {"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}}});
     admin.post(quotas, scoped).await.expect(201);
+    // A quota covers what its status says, and that is empty until somebody counts.
+    let refused = admin.post(pods, busy.clone()).await;
+    assert_eq!(refused.message(), "pods \"busy\" is forbidden: insufficient quota to consume: requests.cpu");
+    let status = format!("{quotas}/q/status");
+    admin.patch(&status, json!({"status": {"hard": {"requests.cpu": "4"}}})).await.expect(200);
+    let refused = admin.post(pods, busy.clone()).await;
+    assert_eq!(
+        (refused.code, refused.message()),
+        (403, "pods \"busy\" is forbidden: status unknown for quota: q, resources: requests.cpu")
+    );
+    admin.patch(&status, json!({"status": {"used": {"requests.cpu": "0"}}})).await.expect(200);
     admin.post(pods, busy).await.expect(201);
     high["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
     admin.post(pods, high).await.expect(201);

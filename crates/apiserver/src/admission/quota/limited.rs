@@ -45,7 +45,8 @@ pub(super) struct Uncovered {
     pub(super) scopes: Vec<String>,
 }
 
-/// Looks for use without a quota. `covering` are the quotas that hold for the object, of all `quotas` of its namespace.
+/// Looks for use that none of the `quotas` of its namespace covers. A quota covers what its status bounds: not before it has
+/// been counted, and not by its spec alone.
 pub(super) fn uncovered(
     limited: &[Limited],
     (group, plural): (&str, &str),
@@ -55,9 +56,13 @@ pub(super) fn uncovered(
 ) -> Uncovered {
     let mut names: BTreeSet<&str> = BTreeSet::new();
     let mut scopes: Vec<&Scope> = Vec::new();
-    for limited in limited.iter().filter(|limited| limited.group == group && limited.plural == plural) {
-        let contained = |name: &str| limited.contains.iter().any(|part| name.contains(part.as_str()));
-        names.extend(used.iter().filter(|(name, v)| v.signum() > 0 && contained(name)).map(|(name, _)| name.as_str()));
+    for limited in limited {
+        if limited.group == group && limited.plural == plural {
+            let contained = |name: &str| limited.contains.iter().any(|part| name.contains(part.as_str()));
+            let consumed = used.iter().filter(|(name, v)| v.signum() > 0 && contained(name));
+            names.extend(consumed.map(|(name, _)| name.as_str()));
+        }
+        // Scopes tell themselves what they are about, whatever resource they are written under.
         scopes.extend(limited.scopes.iter().filter(|scope| scope.selects(group, plural, object)));
     }
     if names.is_empty() && scopes.is_empty() {
@@ -71,7 +76,7 @@ pub(super) fn uncovered(
             })
         });
         if scope::holds(node, group, plural, Node::Object(object)) {
-            names.retain(|name| node.at(&["spec", "hard", name]).is_none());
+            names.retain(|name| node.at(&["status", "hard", name]).is_none());
         }
     }
     Uncovered {
@@ -112,15 +117,13 @@ mod tests {
         let nothing = found(&[]);
         assert_eq!(nothing.amounts, ["cpu", "requests.cpu"]);
         assert_eq!(nothing.scopes, ["{PriorityClass In [high higher]}"]);
-        let part = found(&["{spec: {hard: {requests.cpu: 4}}}"]);
+        let part = found(&["{status: {hard: {requests.cpu: 4}}}"]);
         assert_eq!((part.amounts, part.scopes.len()), (vec!["cpu".to_owned()], 1));
-        let scoped = "{spec: {hard: {cpu: 1, requests.cpu: 1}, scopeSelector: {matchExpressions: [{scopeName: PriorityClass, operator: In, values: [high]}]}}}";
+        let uncounted = found(&["{spec: {hard: {cpu: 4, requests.cpu: 4}}}"]);
+        assert_eq!(uncounted, nothing);
+        let scoped = "{status: {hard: {cpu: 1, requests.cpu: 1}}, spec: {scopeSelector: {matchExpressions: [{scopeName: PriorityClass, operator: In, values: [high]}]}}}";
         assert_eq!(found(&[scoped]), Uncovered::default());
-        let other = "{spec: {hard: {cpu: 1, requests.cpu: 1}, scopeSelector: {matchExpressions: [{scopeName: PriorityClass, operator: In, values: [low]}]}}}";
-        assert_eq!(found(&[other]), nothing_of());
-    }
-
-    fn nothing_of() -> Uncovered {
-        found(&[])
+        let other = "{status: {hard: {cpu: 1, requests.cpu: 1}}, spec: {scopeSelector: {matchExpressions: [{scopeName: PriorityClass, operator: In, values: [low]}]}}}";
+        assert_eq!(found(&[other]), nothing);
     }
 }

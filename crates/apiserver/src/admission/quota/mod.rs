@@ -50,7 +50,9 @@ struct Pending {
 struct Bound {
     quota: Arc<Map>,
     hard: Amounts,
-    /// What the write adds, of what the quota bounds.
+    /// What the write adds.
+    delta: Amounts,
+    /// What it adds of what the quota bounds.
     adds: Amounts,
 }
 
@@ -84,39 +86,35 @@ impl ResourceQuota {
         turn
     }
 
-    /// The quotas that have to do with a write, with what it adds to each.
-    fn bounds(&self, a: &Attributes<'_>, quotas: Vec<Arc<Map>>) -> Result<Vec<Bound>, Status> {
-        let (group, plural) = (a.resource.group.as_ref(), a.resource.plural.as_ref());
-        let is_pod = group.is_empty() && plural == "pods";
-        let adds = added(a);
+    /// The quotas that have to do with a write, with what it adds to each; none where the write changes nothing that counts.
+    ///
+    /// # Errors
+    /// A quota that wants more said, whose use is not known, or that is missing where something needs one.
+    fn bounds(&self, a: &Attributes<'_>, quotas: &[Arc<Map>]) -> Result<Vec<Bound>, Status> {
         let mut bounds = Vec::new();
+        let mut matched = false;
         for quota in quotas {
-            let hard = list(&quota, &["spec", "hard"]);
-            if !scope::holds(Node::Object(&quota), group, plural, Node::Object(a.object))
-                || !adds.keys().any(|name| hard.contains_key(name))
-            {
-                continue;
+            let Some(bound) = bound(a, quota)? else { continue };
+            matched = true;
+            if !bound.delta.is_empty() {
+                bounds.push(bound);
             }
-            if is_pod && a.operation == Operation::Create {
-                usage::check_said(Node::Object(a.object), &hard).map_err(|why| {
-                    a.forbidden(format!("failed quota: {}: {why}", quota.str_at(&["metadata", "name"])))
-                })?;
-            }
-            let adds = adds.iter().filter(|(name, _)| hard.contains_key(*name)).map(|(n, v)| (n.clone(), *v)).collect();
-            bounds.push(Bound { quota, hard, adds });
         }
+        let changes = if matched { !bounds.is_empty() } else { !added(a, None).is_empty() };
+        if !changes {
+            return Ok(Vec::new());
+        }
+        self.covered(a, quotas)?;
+        bounds.retain(|bound| !bound.adds.is_empty());
         Ok(bounds)
     }
 
     /// Refuses what needs a quota and has none.
     fn covered(&self, a: &Attributes<'_>, quotas: &[Arc<Map>]) -> Result<(), Status> {
+        if self.limited.is_empty() {
+            return Ok(());
+        }
         let of = (a.resource.group.as_ref(), a.resource.plural.as_ref());
-        if !self.limited.iter().any(|limited| (limited.group.as_str(), limited.plural.as_str()) == of) {
-            return Ok(());
-        }
-        if added(a).is_empty() {
-            return Ok(());
-        }
         // All that the object uses, not only what the write adds.
         let used = usage::of(of.0, of.1, Node::Object(a.object));
         let uncovered = limited::uncovered(&self.limited, of, a.object, &used, quotas);
@@ -191,17 +189,17 @@ impl ResourceQuota {
     }
 
     /// Reserves in one quota; the refusal when there is no room.
-    async fn reserve(&self, a: &Attributes<'_>, bound: &Bound) -> Result<(), Status> {
-        let name = bound.quota.str_at(&["metadata", "name"]);
-        let mut quota = bound.quota.clone();
+    async fn reserve(&self, a: &Attributes<'_>, first: Bound) -> Result<(), Status> {
+        let name = first.quota.str_at(&["metadata", "name"]).to_owned();
+        let mut bound = first;
         for _ in 0..TRIES {
-            let known = list(&quota, &["status", "hard"]);
-            let mut used = list(&quota, &["status", "used"]);
-            let complete = bound.hard.keys().all(|n| known.contains_key(n) && used.contains_key(n));
-            if !complete || !exceeded(bound, &used).is_empty() {
-                used = self.count(a.namespace, &quota, &bound.hard)?;
+            let quota = &bound.quota;
+            let mut used = list(quota, &["status", "used"]);
+            let complete = is_counted(quota) && bound.hard.keys().all(|n| used.contains_key(n));
+            if !complete || !exceeded(&bound, &used).is_empty() {
+                used = self.count(a.namespace, quota, &bound.hard)?;
             }
-            let over = exceeded(bound, &used);
+            let over = exceeded(&bound, &used);
             if !over.is_empty() {
                 let only = |all: &Amounts| {
                     amounts::shown(
@@ -219,12 +217,12 @@ impl ResourceQuota {
                 return Ok(());
             }
             amounts::add(&mut used, &bound.adds);
-            let mut reserved = (*quota).clone();
+            let mut reserved = (**quota).clone();
             reserved.set_at(&["status", "hard"], to_value(&bound.hard));
             reserved.set_at(&["status", "used"], to_value(&used));
             match self.writer.write_status(&reserved).await {
                 Ok(()) => {
-                    self.note_pending(a, name, &bound.adds);
+                    self.note_pending(a, &name, &bound.adds);
                     return Ok(());
                 }
                 Err(conflict) if conflict.reason == Reason::Conflict => {}
@@ -232,20 +230,72 @@ impl ResourceQuota {
                 Err(gone) if gone.reason == Reason::NotFound => return Ok(()),
                 Err(error) => return Err(error),
             }
-            match self.objects.fresh(RESOURCE_QUOTAS, a.namespace, name).await? {
-                Some(fresh) => quota = fresh,
+            let Some(fresh) = self.objects.fresh(RESOURCE_QUOTAS, a.namespace, &name).await? else { return Ok(()) };
+            // It may bound something else by now.
+            match self::bound(a, &fresh)?.filter(|bound| !bound.adds.is_empty()) {
+                Some(now) => bound = now,
                 None => return Ok(()),
             }
         }
-        Err(Status::modified(&api::GroupResource::new("", "resourcequotas"), name))
+        Err(Status::modified(&api::GroupResource::new("", "resourcequotas"), &name))
     }
 }
 
-/// What a write adds to what is used.
-fn added(a: &Attributes<'_>) -> Amounts {
+/// Whether somebody has counted what is used of a quota: what its status bounds is what counts from then on.
+fn is_counted(quota: &Map) -> bool {
+    quota.at(&["status", "hard"]).and_then(Value::as_map).is_some_and(|hard| !hard.is_empty())
+}
+
+/// Whether quotas look at a write at all. Of a pod they look at its creation and its size, and at the change that takes it
+/// from one scope to another.
+fn handles(a: &Attributes<'_>) -> bool {
+    let (group, plural) = (a.resource.group.as_ref(), a.resource.plural.as_ref());
+    if a.operation != Operation::Update || !a.subresource.is_empty() {
+        return true;
+    }
+    let ends = |pod: &Map| scope::selects("Terminating", "Exists", &[], group, plural, Node::Object(pod));
+    match a.old {
+        Some(old) if group.is_empty() && plural == "pods" => ends(old) != ends(a.object),
+        _ => usage::weighs_updates(group, plural),
+    }
+}
+
+/// What a quota has to do with a write; nothing, where it is about other objects or bounds nothing of this kind.
+///
+/// A quota that nobody has counted yet binds by its spec at once. Upstream's does not bind before its controller has been
+/// there, which may be at any time.
+///
+/// # Errors
+/// 403 when the object does not say what it must, or when what is used of the quota is not known.
+fn bound(a: &Attributes<'_>, quota: &Arc<Map>) -> Result<Option<Bound>, Status> {
+    let (group, plural) = (a.resource.group.as_ref(), a.resource.plural.as_ref());
+    let counted = is_counted(quota);
+    let hard = list(quota, &[if counted { "status" } else { "spec" }, "hard"]);
+    let bounded: Vec<&str> =
+        hard.keys().map(String::as_str).filter(|name| usage::counted_from(name) == Some((group, plural))).collect();
+    if bounded.is_empty() || !scope::holds(Node::Object(quota), group, plural, Node::Object(a.object)) {
+        return Ok(None);
+    }
+    let name = quota.str_at(&["metadata", "name"]);
+    if group.is_empty() && plural == "pods" {
+        usage::check_said(Node::Object(a.object), &hard)
+            .map_err(|why| a.forbidden(format!("failed quota: {name}: {why}")))?;
+    }
+    let used = list(quota, &["status", "used"]);
+    if counted && !bounded.iter().all(|name| used.contains_key(*name)) {
+        return Err(a.forbidden(format!("status unknown for quota: {name}, resources: {}", bounded.join(","))));
+    }
+    let delta = added(a, Some(quota));
+    let adds = delta.iter().filter(|(name, _)| hard.contains_key(*name)).map(|(n, v)| (n.clone(), *v)).collect();
+    Ok(Some(Bound { quota: quota.clone(), hard, delta, adds }))
+}
+
+/// What a write adds to what is used: of a quota that was not about the object before, all of it.
+fn added(a: &Attributes<'_>, quota: Option<&Map>) -> Amounts {
     let (group, plural) = (a.resource.group.as_ref(), a.resource.plural.as_ref());
     let mut adds = usage::of(group, plural, Node::Object(a.object));
-    if let Some(old) = a.old {
+    let was_held = |old: &&Map| quota.is_none_or(|q| scope::holds(Node::Object(q), group, plural, Node::Object(*old)));
+    if let Some(old) = a.old.filter(was_held) {
         let before = usage::of(group, plural, Node::Object(old));
         for (name, value) in &mut adds {
             if let Some(had) = before.get(name) {
@@ -287,12 +337,11 @@ impl Admission for ResourceQuota {
         {
             return Ok(());
         }
-        if a.operation == Operation::Update && !usage::weighs_updates(group, plural) {
+        if !handles(a) {
             return Ok(());
         }
         let quotas = self.objects.list(RESOURCE_QUOTAS, Some(a.namespace))?;
-        self.covered(a, &quotas)?;
-        if quotas.is_empty() || self.bounds(a, quotas)?.is_empty() {
+        if quotas.is_empty() && self.limited.is_empty() || self.bounds(a, &quotas)?.is_empty() {
             return Ok(());
         }
         let turn = self.turn(a.namespace);
@@ -302,8 +351,8 @@ impl Admission for ResourceQuota {
         for quota in self.objects.list(RESOURCE_QUOTAS, Some(a.namespace))? {
             fresh.extend(self.objects.fresh(RESOURCE_QUOTAS, a.namespace, quota.str_at(&["metadata", "name"])).await?);
         }
-        for bound in self.bounds(a, fresh)? {
-            self.reserve(a, &bound).await?;
+        for bound in self.bounds(a, &fresh)? {
+            self.reserve(a, bound).await?;
         }
         Ok(())
     }
