@@ -1,6 +1,6 @@
 //! Get, list and watch, from memory.
 
-use super::token::Token;
+use super::token::{Seen, Token};
 use super::{Registry, Served, check_all_readable, check_segments, not_all};
 use crate::cache::hooks::{self, Mutant};
 use crate::cache::{Cacher, Entry, Filter, NoWatch, Scope, Start, State, Watcher};
@@ -113,15 +113,22 @@ impl Registry {
         }
         let mut listed = Listed { entries, revision, next: String::new(), remaining: None };
         if more && let Some(last) = listed.entries.last() {
-            let before = options.token.as_ref().map_or(Some(0), |token| token.seen);
-            let mut seen = before.and_then(|before| before.checked_add(listed.entries.len()));
             let selector = !options.label_selector.is_empty() || !options.field_selector.is_empty();
-            if !selector && let Some(all) = size(&state, &filter.scope) {
-                // A count of another state (or of a token that is not ours) may be anything.
-                seen = seen.filter(|seen| *seen < all);
-                let seen = seen.unwrap_or_else(|| all - state.range(&filter.scope, Some(last.key())).count());
-                listed.remaining = all.checked_sub(seen);
-            }
+            // Upstream tells of no selected list how much remains.
+            let seen = size(&state, &filter.scope).filter(|_| !selector).map(|(all, namespace)| {
+                let before = match &options.token {
+                    None => Some(0),
+                    // A count of another list (or of a token that is not ours) is none of this one.
+                    Some(token) => {
+                        token.seen.as_ref().filter(|seen| seen.namespace == namespace).map(|seen| seen.count)
+                    }
+                };
+                let count = before.and_then(|before| before.checked_add(listed.entries.len()));
+                let rest = || state.range(&filter.scope, Some(last.key())).count();
+                let count = count.filter(|count| *count < all).unwrap_or_else(|| all - rest());
+                listed.remaining = all.checked_sub(count);
+                Seen { count, namespace: namespace.to_owned() }
+            });
             listed.next = Token { revision: Some(revision), after: last.key().to_owned(), seen }.encode();
             cacher.pin(&state, revision);
         }
@@ -162,11 +169,11 @@ impl Registry {
     }
 }
 
-/// How many objects are in a scope; `None` for one that selects, of which upstream does not tell how many remain.
-fn size(state: &State, scope: &Scope) -> Option<usize> {
+/// How many objects are in a scope, and the namespace that it is; `None` for one that selects.
+fn size<'a>(state: &State, scope: &'a Scope) -> Option<(usize, &'a str)> {
     match scope {
-        Scope::All => Some(state.len()),
-        Scope::Namespace(namespace) => Some(state.len_of_namespace(namespace)),
+        Scope::All => Some((state.len(), "")),
+        Scope::Namespace(namespace) => Some((state.len_of_namespace(namespace), namespace)),
         Scope::Key(_) | Scope::Field(..) | Scope::Label { .. } => None,
     }
 }

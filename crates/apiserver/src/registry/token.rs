@@ -15,7 +15,16 @@ pub struct Token {
     /// The key after which it goes on.
     pub after: String,
     /// How many objects of that state came before, if that was counted: so that those that remain need not be.
-    pub seen: Option<usize>,
+    pub seen: Option<Seen>,
+}
+
+/// A count of what came before, which holds for the same list alone: it is of all objects, not of selected ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    pub count: usize,
+    /// Empty: in all namespaces.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -25,7 +34,7 @@ struct Wire {
     start: String,
     /// Ours alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    seen: Option<usize>,
+    seen: Option<Seen>,
 }
 
 impl Token {
@@ -34,7 +43,7 @@ impl Token {
             v: VERSION.to_owned(),
             rv: self.revision.map_or(-1, u64::cast_signed),
             start: format!("{}\0", self.after),
-            seen: self.seen,
+            seen: self.seen.clone(),
         };
         // A struct of strings and numbers always has a JSON.
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&wire).unwrap_or_default())
@@ -72,7 +81,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_survive(revision in proptest::option::of(1_u64..i64::MAX as u64), after in "[a-z0-9.-]{1,20}(/[a-z0-9.-]{1,20})?", seen in proptest::option::of(0..1_000_000_usize)) {
+        fn tokens_survive(revision in proptest::option::of(1_u64..i64::MAX as u64), after in "[a-z0-9.-]{1,20}(/[a-z0-9.-]{1,20})?", seen in proptest::option::of((0..1_000_000_usize, "[a-z]{0,5}"))) {
+            let seen = seen.map(|(count, namespace)| Seen { count, namespace });
             let token = Token { revision, after, seen: seen.filter(|_| revision.is_some()) };
             prop_assert_eq!(Token::decode(&token.encode()).expect("our own"), token);
         }

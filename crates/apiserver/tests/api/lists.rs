@@ -51,6 +51,33 @@ async fn pages_are_of_one_state() {
 }
 
 #[tokio::test]
+async fn what_remains_is_that_of_the_list_that_is_asked_for() {
+    let server = Server::start().await;
+    let client = server.client();
+    client.post("/api/v1/namespaces", &json!({"metadata": {"name": "a"}})).await.ok();
+    for i in 0..3 {
+        client.post("/api/v1/namespaces/a/configmaps", &json!({"metadata": {"name": format!("a{i}")}})).await.ok();
+    }
+    fill(&client, 10).await;
+    let (all, one) = ("/api/v1/configmaps", "/api/v1/namespaces/default/configmaps");
+    // Where the first page is taken, and where it goes on; how much remains after each.
+    for (first, then, remain) in [
+        (format!("{one}?limit=2"), format!("{one}?limit=3"), (Some(8), Some(5))),
+        (format!("{one}?limit=2&labelSelector=parity%3Deven"), format!("{one}?limit=3"), (None, Some(4))),
+        (format!("{one}?limit=2&fieldSelector=metadata.name!%3Dc000"), format!("{one}?limit=3"), (None, Some(4))),
+        (format!("{one}?limit=2"), format!("{one}?limit=2&labelSelector=parity%3Deven"), (Some(8), None)),
+        (format!("{all}?limit=4"), format!("{one}?limit=3"), (Some(9), Some(6))),
+        (format!("{one}?limit=2"), format!("{all}?limit=3"), (Some(8), Some(5))),
+    ] {
+        let page = client.get(&first).await.ok();
+        let token = page["metadata"]["continue"].as_str().expect("a token");
+        let next = client.get(&format!("{then}&continue={token}")).await.ok();
+        let told = |page: &Value| page["metadata"]["remainingItemCount"].as_i64();
+        assert_eq!((told(&page), told(&next)), remain, "{first} {then}");
+    }
+}
+
+#[tokio::test]
 async fn selectors_select() {
     let server = Server::start().await;
     let client = server.client();
