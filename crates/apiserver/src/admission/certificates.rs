@@ -161,7 +161,101 @@ impl Admission for CertificateSubjectRestriction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::Chain;
+    use crate::authz::{Decision, Rules};
+    use crate::context::Context;
+    use crate::options::Options;
+    use crate::registry::{Hooks, Place, Registry, mutation};
+    use crate::user::UserInfo;
     use rcgen::{CertificateParams, DnType, KeyPair};
+    use schema::Value;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{OnceLock, Weak};
+
+    /// Lets everybody approve for the first signer alone; while it is asked for the first time, somebody puts a request to
+    /// another signer in the place of the one that is judged.
+    #[derive(Default)]
+    struct Replaced {
+        registry: OnceLock<Weak<Registry>>,
+        asked: AtomicUsize,
+    }
+
+    fn request(signer: &str) -> Map {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec!["a.example".to_owned()]).expect("parameters");
+        let pem = params.serialize_request(&key).expect("a request").pem().expect("PEM");
+        let mut object = Map::new();
+        object.set_at(&["metadata", "name"], "r");
+        object.set_at(&["spec", "request"], STANDARD.encode(pem));
+        object.set_at(&["spec", "signerName"], signer);
+        object.set_at(&["spec", "usages"], vec![Value::from("client auth")]);
+        object
+    }
+
+    async fn make(registry: &Registry, signer: &str) {
+        let served = registry.preferred(GROUP, REQUESTS).expect("served");
+        let made = registry.create(&Context::internal(), &served, "", request(signer), &Options::default()).await;
+        made.expect("made");
+    }
+
+    #[async_trait]
+    impl Authorizer for Replaced {
+        async fn authorize(&self, attributes: &authz::Attributes<'_>) -> Decision {
+            if self.asked.fetch_add(1, Ordering::Relaxed) == 0 {
+                let registry = self.registry.get().and_then(Weak::upgrade).expect("a registry");
+                let served = registry.preferred(GROUP, REQUESTS).expect("served");
+                let gone = registry.delete(&Context::internal(), &served, "", "r", &Options::default()).await;
+                assert!(gone.expect("deleted").gone);
+                make(&registry, "b.example/signer").await;
+            }
+            match attributes.name {
+                "a.example/signer" => Decision::Allow(String::new()),
+                _ => Decision::NoOpinion(String::new()),
+            }
+        }
+        async fn rules_for(&self, _: &UserInfo, _: &str) -> Rules {
+            Rules::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_approve_is_asked_again_when_the_request_is_another_by_then() {
+        let approve = |object: &mut Map| {
+            let mut approved = Map::new();
+            approved.insert("type", "Approved");
+            approved.insert("status", "True");
+            object.set_at(&["status", "conditions"], vec![Value::Map(approved)]);
+            Ok(())
+        };
+        let mut whole = request("a.example/signer");
+        approve(&mut whole).expect("approved");
+        // A patch and a replacement that name no version are tried again with whatever is there.
+        let mutations: [Box<dyn mutation::Mutation>; 2] =
+            [Box::new(mutation::Change(approve)), Box::new(mutation::Replace(whole))];
+        for mutation in mutations {
+            let directory = tempfile::tempdir().expect("a directory");
+            let store = store::Embedded::open(directory.path(), store::embedded::Options::default()).expect("a store");
+            let registry = Registry::open(store).await.expect("a registry");
+            let authorizer = Arc::new(Replaced::default());
+            authorizer.registry.get_or_init(|| Arc::downgrade(&registry));
+            let admission = Chain(vec![Arc::new(CertificateApproval { authorizer: authorizer.clone() })]);
+            registry.install(Hooks { admission, ..Hooks::default() });
+            make(&registry, "a.example/signer").await;
+            let served = registry.preferred(GROUP, REQUESTS).expect("served");
+            let place = Place { namespace: "", name: "r", subresource: "approval" };
+            let cx = Context::new(Arc::new(UserInfo::new("jane", ["g"])), "", jiff::Timestamp::now());
+            let refused = registry.update(&cx, &served, place, &*mutation, &Options::default()).await;
+            let refused = refused.expect_err("it is not the first signer's any more");
+            let why = "user not permitted to approve requests with signerName \"b.example/signer\"";
+            assert!(refused.code == 403 && refused.message.ends_with(why), "{}", refused.message);
+            assert!(authorizer.asked.load(Ordering::Relaxed) > 1);
+            let cacher = served.cacher.as_ref().expect("stored");
+            let stored = cacher.get("r").expect("readable").expect("there");
+            let stored = cacher.decode(&stored).expect("a request");
+            assert_eq!(stored.str_at(&["spec", "signerName"]), "b.example/signer");
+            assert!(stored.at(&["status", "conditions"]).is_none(), "nobody approved it");
+        }
+    }
 
     #[test]
     fn the_organizations_of_a_request_are_read() {
