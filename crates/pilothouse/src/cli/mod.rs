@@ -194,6 +194,8 @@ pub struct AgentArgs {
     pub node_ip: Option<IpAddr>,
     #[command(flatten)]
     pub node: NodeArgs,
+    #[command(flatten)]
+    pub features: components::features::FeatureArgs,
     /// Progress as lines of JSON
     #[arg(long)]
     pub json: bool,
@@ -327,7 +329,19 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_node_takes_feature_gates() {
+        let gates = |said: &str| {
+            let server = ["agent", "--server", "https://127.0.0.1:6443", "--feature-gates", said];
+            let cli = Cli::try_parse_from(["pilothouse"].into_iter().chain(server)).map_err(|e| e.to_string())?;
+            let Command::Agent(args) = cli.command else { return Err("another command".to_owned()) };
+            args.features.gates().map_err(|e| format!("{e:#}"))
+        };
+        assert_eq!(gates("ContainerStopSignals=true").map(|gates| gates.enabled("ContainerStopSignals")), Ok(true));
+        assert_eq!(gates("ContainerStopSignals=false").map(|gates| gates.enabled("ContainerStopSignals")), Ok(false));
+        assert!(gates("NoSuchGate=true").is_err_and(|why| why.contains("NoSuchGate")));
     }
 }

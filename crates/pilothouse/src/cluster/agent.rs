@@ -57,6 +57,7 @@ impl Files {
 /// Runs a node in the foreground until it is told to stop; its pods go on running then.
 pub fn run(mut args: AgentArgs) -> Result<()> {
     let progress = Progress::start(args.json);
+    let gates = args.features.gates()?;
     preflight::node()?;
     let place = Place::new(&args.place.data_dir)?;
     let files = Files::of(&place);
@@ -82,7 +83,7 @@ pub fn run(mut args: AgentArgs) -> Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let outcome = runtime.block_on(async {
         tokio::select! {
-            outcome = serve(&args, &place, &files, &name, &progress) => outcome,
+            outcome = serve(&args, &gates, &place, &files, &name, &progress) => outcome,
             stopped = stop_signal() => bail!("stopped by {stopped} before the node had joined"),
         }
     });
@@ -97,7 +98,14 @@ struct Running {
     node: String,
 }
 
-async fn serve(args: &AgentArgs, place: &Place, files: &Files, name: &str, progress: &Progress) -> Result<Running> {
+async fn serve(
+    args: &AgentArgs,
+    gates: &Gates,
+    place: &Place,
+    files: &Files,
+    name: &str,
+    progress: &Progress,
+) -> Result<Running> {
     join(args, files, name, progress).await?;
     let told = told(files).await?;
     let node = Node {
@@ -110,7 +118,7 @@ async fn serve(args: &AgentArgs, place: &Place, files: &Files, name: &str, progr
         pod_cidr: told.pod_cidr,
         service_cidr: told.service_cidr,
         args: args.node.clone(),
-        gates: Gates::default(),
+        gates: gates.clone(),
     };
     let api = client::from_file(&files.kubeconfig).await?;
     let mut supervisor = Supervisor::new(CancellationToken::new(), Arc::new(|_, _| {}));
