@@ -12,18 +12,60 @@ pub struct Context {
     pub user_agent: Arc<str>,
     /// When the request arrived: the time that its writes carry.
     pub now: Timestamp,
-    notes: Arc<Mutex<Notes>>,
+    notes: Notes,
 }
 
-#[derive(Debug, Default)]
-struct Notes {
-    warnings: Vec<String>,
-    annotations: Vec<(String, String)>,
+/// What is to be told of a request beside its answer. Clones share it. Every request has it as an extension, so that who
+/// authenticates it can tell something, too.
+#[derive(Clone, Debug, Default)]
+pub struct Notes(Arc<Mutex<Told>>);
+
+/// What has been told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    pub warnings: Vec<String>,
+    /// Of the audit event.
+    pub annotations: Vec<(String, String)>,
+}
+
+impl Told {
+    /// Tells the client something beside the answer: a `Warning: 299` header. Repeated ones are told once.
+    pub fn warn(&mut self, warning: impl Into<String>) {
+        let warning = warning.into();
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    /// Adds an annotation to the audit event of the request; the first of a key stays.
+    pub fn annotate(&mut self, key: &str, value: impl Into<String>) {
+        if !self.annotations.iter().any(|(k, _)| k == key) {
+            self.annotations.push((key.to_owned(), value.into()));
+        }
+    }
+}
+
+impl Notes {
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells all of it.
+    pub fn tell(&self, more: &Told) {
+        let mut told = self.told();
+        more.warnings.iter().for_each(|warning| told.warn(warning.as_str()));
+        more.annotations.iter().for_each(|(key, value)| told.annotate(key, value.as_str()));
+    }
 }
 
 impl Context {
     pub fn new(user: Arc<UserInfo>, user_agent: &str, now: Timestamp) -> Self {
-        Context { user, user_agent: user_agent.into(), now, notes: Arc::default() }
+        Self::noting(user, user_agent, now, Notes::default())
+    }
+
+    /// The same for a request of which something may have been told before.
+    pub fn noting(user: Arc<UserInfo>, user_agent: &str, now: Timestamp, notes: Notes) -> Self {
+        Context { user, user_agent: user_agent.into(), now, notes }
     }
 
     /// For what the server does on its own account. It passes no authorization, and admission as anyone.
@@ -31,30 +73,28 @@ impl Context {
         Self::new(Arc::new(UserInfo::apiserver()), "apiserver", Timestamp::now())
     }
 
-    /// Tells the client something beside the answer: a `Warning: 299` header. Repeated ones are told once.
+    /// Tells the client something beside the answer: [`Told::warn`].
     pub fn warn(&self, warning: impl Into<String>) {
-        let warning = warning.into();
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        if !notes.warnings.contains(&warning) {
-            notes.warnings.push(warning);
-        }
+        self.notes.told().warn(warning);
     }
 
-    /// Adds an annotation to the audit event of the request; the first of a key stays.
+    /// Adds to the audit event of the request: [`Told::annotate`].
     pub fn annotate(&self, key: &str, value: impl Into<String>) {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        if !notes.annotations.iter().any(|(k, _)| k == key) {
-            notes.annotations.push((key.to_owned(), value.into()));
-        }
+        self.notes.told().annotate(key, value);
+    }
+
+    /// Tells all of what somebody else found.
+    pub fn tell(&self, told: &Told) {
+        self.notes.tell(told);
     }
 
     /// The warnings so far, in their order.
     pub fn warnings(&self) -> Vec<String> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).warnings.clone()
+        self.notes.told().warnings.clone()
     }
 
     /// The audit annotations so far.
     pub fn annotations(&self) -> Vec<(String, String)> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).annotations.clone()
+        self.notes.told().annotations.clone()
     }
 }

@@ -110,13 +110,56 @@ impl<K: Labels> Counters<K> {
     /// # Errors
     /// Those of the writer.
     pub fn render(&self, out: &mut String, name: &str, help: &str) -> fmt::Result {
-        head(out, name, "counter", help)?;
-        for (key, count) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let mut labels = String::new();
-            key.write(&mut labels)?;
-            writeln!(out, "{name}{{{labels}}} {count}")?;
+        render(&self.0, out, (name, "counter", help))
+    }
+}
+
+/// A value for each set of labels, as it is now.
+#[derive(Debug)]
+pub struct Gauges<K>(Mutex<BTreeMap<K, u64>>);
+
+impl<K: Labels> Gauges<K> {
+    pub const fn new() -> Self {
+        Gauges(Mutex::new(BTreeMap::new()))
+    }
+
+    pub fn set(&self, key: &K, value: u64) {
+        let mut series = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match series.get_mut(key) {
+            Some(set) => *set = value,
+            None => {
+                series.insert(key.clone(), value);
+            }
         }
-        Ok(())
+    }
+
+    /// Writes all of it under a name.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn render(&self, out: &mut String, name: &str, help: &str) -> fmt::Result {
+        render(&self.0, out, (name, "gauge", help))
+    }
+}
+
+/// Writes a number for each set of labels, under name, type and help of their metric.
+fn render<K: Labels>(
+    series: &Mutex<BTreeMap<K, u64>>,
+    out: &mut String,
+    (name, kind, help): (&str, &str, &str),
+) -> fmt::Result {
+    head(out, name, kind, help)?;
+    for (key, value) in series.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let mut labels = String::new();
+        key.write(&mut labels)?;
+        writeln!(out, "{name}{{{labels}}} {value}")?;
+    }
+    Ok(())
+}
+
+impl<K: Labels> Default for Gauges<K> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -13,11 +13,18 @@ pub struct Surface {
     pub runtime: RuntimeConfig,
     /// `--event-ttl`: how long events are kept; zero: for ever.
     pub event_ttl: Duration,
+    /// The other components of the cluster are ours, too: what those do not act on, nothing does, and clients are told so.
+    pub whole: bool,
 }
 
 impl Default for Surface {
     fn default() -> Self {
-        Surface { gates: Gates::default(), runtime: RuntimeConfig::default(), event_ttl: Duration::from_secs(3600) }
+        Surface {
+            gates: Gates::default(),
+            runtime: RuntimeConfig::default(),
+            event_ttl: Duration::from_secs(3600),
+            whole: false,
+        }
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) struct Resource {
     pub(crate) generation: bool,
     pub(crate) is_virtual: bool,
     pub(crate) returns_deleted: bool,
+    /// Who does not act on its objects: `Server`, `Cluster`, or `No`body is wanting.
+    pub(crate) inert: &'static str,
     pub(crate) short_names: Vec<String>,
     pub(crate) categories: Vec<String>,
     pub(crate) verbs: BTreeSet<&'static str>,
@@ -173,6 +175,7 @@ fn resource(line: &str, place: &str) -> Resource {
         generation: false,
         is_virtual: false,
         returns_deleted: false,
+        inert: "No",
         short_names: Vec::new(),
         categories: Vec::new(),
         verbs: VERBS.into_iter().collect(),
@@ -201,6 +204,8 @@ fn resource(line: &str, place: &str) -> Resource {
                 assert_eq!(version, "v1", "{place}: rules are known under v1");
                 resource.like = Some(version.to_owned());
             }
+            Some(("inert", "server")) => resource.inert = "Server",
+            Some(("inert", "cluster")) => resource.inert = "Cluster",
             Some(("gate", name)) => resource.gate = name.to_owned(),
             Some(("deprecated", text)) => resource.deprecation = Some(deprecation(text)),
             Some(("stored", gv)) => resource.stored = group_version(gv, place),
@@ -273,7 +278,7 @@ fn rows(model: &Model, name: &str, resources: &[&Resource]) -> String {
              singular: b({:?}), short_names: {}, categories: {}, namespaced: {}, verbs: Verbs({}), \
              subresources: Cow::Borrowed(&[{}]), schema: Schema::of_struct({}), columns: Cow::Borrowed(&[{}]), \
              storage: {storage}, flags: Flags {{ status: {}, generation: {}, strategic: true, protobuf: true, \
-             returns_deleted: {} }}, \
+             returns_deleted: {}, inert: Inert::{} }}, \
              gate: b({:?}), deprecation: {deprecation} }},",
             r.group,
             r.version,
@@ -290,6 +295,7 @@ fn rows(model: &Model, name: &str, resources: &[&Resource]) -> String {
             r.subresources.iter().any(|s| s.name == "status"),
             r.generation,
             r.returns_deleted,
+            r.inert,
             r.gate,
         )
         .expect("writing to a string");

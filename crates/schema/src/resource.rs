@@ -67,6 +67,18 @@ pub struct Flags {
     pub protobuf: bool,
     /// A delete is answered with the object instead of a `Status`.
     pub returns_deleted: bool,
+    pub inert: Inert,
+}
+
+/// Whether objects are stored and nothing more, because what upstream does with them is not done here (yet).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Inert {
+    #[default]
+    No,
+    /// The API server itself would have to act on them.
+    Server,
+    /// A controller, the scheduler, or what runs on nodes would have to, which may be another's than ours.
+    Cluster,
 }
 
 /// A subresource: `pods/exec`.
@@ -152,6 +164,15 @@ impl Resource {
             text.push_str(&format!("; use {}", deprecation.replacement));
         }
         Some(text)
+    }
+    /// What clients are told who make an object that nothing comes of; `whole`: the cluster's other components are ours.
+    pub fn inert_warning(&self, whole: bool) -> Option<String> {
+        let why = match self.flags.inert {
+            Inert::Server => "this server does not act on it yet",
+            Inert::Cluster if whole => "nothing in this cluster acts on it yet",
+            Inert::Cluster | Inert::No => return None,
+        };
+        Some(format!("{} {} is stored, but {why}", self.api_version(), self.kind))
     }
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|s| s.name == name)

@@ -2,6 +2,7 @@
 
 use super::AuthnError;
 use super::tokens::{TokenAuthenticator, TokenUser};
+use crate::context::Told;
 use crate::lookup::{Lookup, SECRETS};
 use crate::user::UserInfo;
 use async_trait::async_trait;
@@ -76,7 +77,7 @@ impl TokenAuthenticator for BootstrapTokens {
         let stored = self.objects.get(SECRETS, "kube-system", &name).map_err(|error| AuthnError(error.message))?;
         let Some(object) = stored else { return Ok(None) };
         match admitted(&object, id, secret, Timestamp::now()) {
-            Ok(user) => Ok(Some(TokenUser { user, audiences: Vec::new() })),
+            Ok(user) => Ok(Some(TokenUser { user, audiences: Vec::new(), told: Told::default() })),
             Err(why) => {
                 tracing::debug!(token = id, why, "a bootstrap token is not accepted");
                 Ok(None)

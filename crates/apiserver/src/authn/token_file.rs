@@ -2,6 +2,7 @@
 
 use super::AuthnError;
 use super::tokens::{TokenAuthenticator, TokenUser};
+use crate::context::Told;
 use crate::user::UserInfo;
 use async_trait::async_trait;
 use std::collections::HashMap;
@@ -95,7 +96,11 @@ impl ClearIfBlank for String {
 #[async_trait]
 impl TokenAuthenticator for TokenFile {
     async fn authenticate(&self, token: &str, _audiences: &[String]) -> Result<Option<TokenUser>, AuthnError> {
-        Ok(self.users.get(&digest(token)).map(|user| TokenUser { user: user.clone(), audiences: Vec::new() }))
+        Ok(self.users.get(&digest(token)).map(|user| TokenUser {
+            user: user.clone(),
+            audiences: Vec::new(),
+            told: Told::default(),
+        }))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Bearer tokens: where a request carries one, who may know it, and the memory of those that were good.
 
 use super::{Authenticator, AuthnError, Peer};
+use crate::context::{Notes, Told};
 use crate::user::UserInfo;
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -20,6 +21,8 @@ pub struct TokenUser {
     pub user: UserInfo,
     /// Which of the audiences asked for the token is meant for; empty when its kind has none.
     pub audiences: Vec<String>,
+    /// What is to be told whenever the token is used.
+    pub told: Told,
 }
 
 /// Knows the tokens of one kind.
@@ -142,7 +145,12 @@ impl Authenticator for Bearer {
     ) -> Result<Option<UserInfo>, AuthnError> {
         let Some(token) = bearer(&request.headers) else { return Ok(None) };
         match self.tokens.authenticate(&token, &self.audiences).await? {
-            Some(found) => Ok(Some(found.user)),
+            Some(found) => {
+                if let Some(notes) = request.extensions.get::<Notes>() {
+                    notes.tell(&found.told);
+                }
+                Ok(Some(found.user))
+            }
             None => Err(AuthnError("invalid bearer token".into())),
         }
     }
@@ -159,7 +167,7 @@ mod tests {
     impl TokenAuthenticator for Counting {
         async fn authenticate(&self, token: &str, _audiences: &[String]) -> Result<Option<TokenUser>, AuthnError> {
             self.0.fetch_add(1, Ordering::Relaxed);
-            let user = || TokenUser { user: UserInfo::new(token, ["g"]), audiences: Vec::new() };
+            let user = || TokenUser { user: UserInfo::new(token, ["g"]), audiences: Vec::new(), told: Told::default() };
             Ok((token != "bad").then(user))
         }
     }
@@ -175,6 +183,28 @@ mod tests {
         let other = ["other".to_owned()];
         assert!(tokens.authenticate("good", &other).await.is_ok());
         assert_eq!(tokens.inner.0.load(Ordering::Relaxed), 5, "another audience is another question");
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_told_of_a_token_is_told_of_every_request() {
+        struct Old;
+        #[async_trait]
+        impl TokenAuthenticator for Old {
+            async fn authenticate(&self, token: &str, _audiences: &[String]) -> Result<Option<TokenUser>, AuthnError> {
+                let mut told = Told::default();
+                told.warn("old");
+                Ok(Some(TokenUser { user: UserInfo::new(token, ["g"]), audiences: Vec::new(), told }))
+            }
+        }
+        let bearer = Bearer { tokens: Arc::new(Remembering::new(Old)), audiences: Vec::new() };
+        for _ in 0..2 {
+            let notes = Notes::default();
+            let request = http::Request::get("/api").header(AUTHORIZATION, "Bearer t").extension(notes.clone());
+            let (parts, ()) = request.body(()).expect("a request").into_parts();
+            let user = bearer.authenticate(&parts, None).await.expect("good").expect("known");
+            let cx = crate::context::Context::noting(Arc::new(user), "", jiff::Timestamp::now(), notes);
+            assert_eq!(cx.warnings(), ["old"]);
+        }
     }
 
     #[test]

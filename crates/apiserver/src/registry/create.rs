@@ -162,6 +162,7 @@ impl Registry {
             if !errors.is_empty() {
                 return Err(Status::invalid(&served.group_kind(), &name, &errors));
             }
+            served.inert.iter().for_each(|warning| cx.warn(warning.as_str()));
             served.strategy.warnings_on_create(row, &object).into_iter().for_each(|warning| cx.warn(warning));
             served.strategy.canonicalize(&mut object);
             normalise(cacher, &mut object)?;

@@ -29,6 +29,8 @@ pub struct Served {
     pub(crate) conversion: Option<&'static Conversion>,
     /// Tells apart what is shown of one storage: 0 for the version that is stored, for each other one a number of its own.
     pub(crate) view: u32,
+    /// What who makes an object is told, when nothing comes of it.
+    pub(super) inert: Option<String>,
     /// What objects of this version begin with.
     head: Bytes,
     api_version: String,
@@ -46,6 +48,7 @@ impl Served {
             api_version,
             strategy: strategy::of(&resource, surface),
             closed: Closed::of(&resource, &surface.gates),
+            inert: resource.inert_warning(surface.whole),
             resource,
             cacher,
             subresources: HashMap::new(),

@@ -6,7 +6,7 @@ use crate::audit::Record;
 use crate::authn::Peer;
 use crate::authn::impersonation::impersonate;
 use crate::authz::{self, Attributes, Decision};
-use crate::context::Context;
+use crate::context::{Context, Notes};
 use crate::handlers::{self, Call, NotServed};
 use crate::http::media::View;
 use crate::http::{Body, Request, RequestBody, Response, answer, receive};
@@ -81,7 +81,7 @@ impl ApiServer {
 
     async fn filtered(
         self: &Arc<Self>,
-        parts: Parts,
+        mut parts: Parts,
         body: RequestBody,
         info: Arc<RequestInfo>,
         query: String,
@@ -89,6 +89,8 @@ impl ApiServer {
     ) -> Response<Body> {
         let view = View::for_error(&parts.headers);
         let received = Timestamp::now();
+        let notes = Notes::default();
+        parts.extensions.insert(notes.clone());
         let user = match self.authenticated(&parts, &origin).await {
             Ok(user) => user,
             Err(status) => return answer::refusal(&status, view),
@@ -107,7 +109,7 @@ impl ApiServer {
                 if let (Some(record), Some(acting)) = (&mut record, &acting) {
                     record.impersonated(acting);
                 }
-                let cx = Context::new(acting.map_or(user, Arc::new), &agent, received);
+                let cx = Context::noting(acting.map_or(user, Arc::new), &agent, received, notes);
                 if let Some(record) = &mut record {
                     record.with(&cx);
                 }
@@ -184,7 +186,14 @@ impl ApiServer {
             parts,
             body,
         };
-        match handlers::handle(&self.registry, call).await {
+        let answered = handlers::handle(&self.registry, call).await;
+        if !matches!(answered, Err(NotServed::Path))
+            && let Some(served) = self.registry.served(&info.group, &info.version, &info.resource)
+            && let Some(deprecation) = &served.resource.deprecation
+        {
+            self.metrics.deprecated(info, deprecation);
+        }
+        match answered {
             Ok(response) => Ok(response),
             // Of a version that is served the router says it, of others the mux.
             Err(NotServed::Path) if self.registry.table().has_version(&info.group, &info.version) => {

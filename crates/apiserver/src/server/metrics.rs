@@ -1,9 +1,10 @@
 //! `/metrics`, with upstream's names and labels.
 
 use super::Config;
-use crate::measure::{Counters, Histograms, Labels, escaped, head};
+use crate::measure::{Counters, Gauges, Histograms, Labels, escaped, head};
 use crate::registry::Registry;
 use crate::request::{RequestInfo, parameters};
+use schema::resource::Deprecation;
 use std::fmt::{self, Write};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -101,9 +102,30 @@ impl Labels for Plain {
     }
 }
 
+/// A version that goes away, which somebody still asks for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Deprecated {
+    group: String,
+    removed: String,
+    resource: String,
+    subresource: String,
+    version: String,
+}
+
+impl Labels for Deprecated {
+    fn write(&self, out: &mut String) -> fmt::Result {
+        write!(
+            out,
+            "group=\"{}\",removed_release=\"{}\",resource=\"{}\",subresource=\"{}\",version=\"{}\"",
+            self.group, self.removed, self.resource, self.subresource, self.version
+        )
+    }
+}
+
 /// What was served.
 #[derive(Debug)]
 pub struct Metrics {
+    deprecated: Gauges<Deprecated>,
     requests: Counters<Answered>,
     times: Histograms<Series>,
     sli: Histograms<Plain>,
@@ -113,6 +135,7 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Metrics {
+            deprecated: Gauges::new(),
             requests: Counters::new(),
             times: Histograms::new(SECONDS),
             sli: Histograms::new(SLI_SECONDS),
@@ -134,6 +157,18 @@ fn scope_of(info: &RequestInfo) -> &'static str {
 }
 
 impl Metrics {
+    /// Notes that a resource in a version that goes away was asked for.
+    pub(super) fn deprecated(&self, info: &RequestInfo, deprecation: &Deprecation) {
+        let asked = Deprecated {
+            group: info.group.clone(),
+            removed: deprecation.removed.to_string(),
+            resource: info.resource.clone(),
+            subresource: info.subresource.clone(),
+            version: info.version.clone(),
+        };
+        self.deprecated.set(&asked, 1);
+    }
+
     pub(super) fn request(&self, info: &RequestInfo, asked: Asked, code: u16, took: Duration, size: Option<u64>) {
         // Names that clients invent make no series.
         let known = code != 404;
@@ -178,6 +213,11 @@ impl Metrics {
             out,
             "apiserver_request_total",
             "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.",
+        )?;
+        self.deprecated.render(
+            out,
+            "apiserver_requested_deprecated_apis",
+            "Gauge of deprecated APIs that have been requested, broken out by API group, version, resource, subresource, and removed_release.",
         )?;
         self.times.render(
             out,

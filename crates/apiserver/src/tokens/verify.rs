@@ -4,6 +4,7 @@ use super::jwt::{self, Claims, ObjectRef, TokenError};
 use super::{Tokens, legacy};
 use crate::authn::AuthnError;
 use crate::authn::tokens::{TokenAuthenticator, TokenUser};
+use crate::context::Told;
 use crate::lookup::{NODES, PODS, SECRETS, SERVICE_ACCOUNTS, Stored};
 use crate::user::UserInfo;
 use async_trait::async_trait;
@@ -24,7 +25,7 @@ fn timely(claims: &Claims, now: i64) -> Result<(), TokenError> {
 }
 
 /// Whether an object has been deleted, though it may be waiting for its finalizers.
-pub(super) fn gone(object: &Map, now: i64) -> bool {
+fn gone(object: &Map, now: i64) -> bool {
     let deleted = object.str_at(&["metadata", "deletionTimestamp"]);
     deleted.parse::<Timestamp>().is_ok_and(|at| at.as_second() < now - LEEWAY)
 }
@@ -110,7 +111,7 @@ impl Tokens {
             return Err(TokenError::Audience { token: meant.clone(), wanted: wanted.to_vec() });
         }
         let user = self.judge(&claims, now).await?;
-        Ok(TokenUser { user, audiences })
+        Ok(TokenUser { user, audiences, told: Told::default() })
     }
 }
 

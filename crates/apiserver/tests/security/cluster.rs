@@ -37,6 +37,7 @@ pub struct Options {
     pub node_ports: &'static str,
     pub token_file: &'static str,
     pub plugins: &'static [&'static str],
+    pub surface: apiserver::surface::Surface,
     pub admission: apiserver::admission::config::Config,
 }
 
@@ -49,6 +50,7 @@ impl Default for Options {
             node_ports: "30000-32767",
             token_file: "",
             plugins: &[],
+            surface: apiserver::surface::Surface::default(),
             admission: apiserver::admission::config::Config::default(),
         }
     }
@@ -63,7 +65,7 @@ pub async fn start_with(options: Options) -> Cluster {
     let undo = store::embedded::Undo { horizon: Duration::from_secs(3600), bytes: 1 << 30, except: Vec::new() };
     let keeping = store::embedded::Options { undo: Some(undo), ..store::embedded::Options::default() };
     let store = store::Embedded::open(directory.path(), keeping).expect("a store");
-    let registry = Registry::open(store).await.expect("a registry");
+    let registry = Registry::open_as(store, None, options.surface).await.expect("a registry");
     let range = AddressRange::parse(options.service_range).expect("a range");
     let key = rcgen::KeyPair::generate().expect("a key");
     let settings = Settings {

@@ -1,6 +1,6 @@
 //! `componentstatuses`, and what is told of kinds that go away.
 
-use crate::cluster::start;
+use crate::cluster::{Options, start, start_with};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -55,4 +55,44 @@ async fn who_uses_what_goes_away_is_told() {
     let told = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
     assert_eq!(admin.get("/api/v1/endpoints").await.warnings, [told]);
     assert!(admin.get("/api/v1/pods").await.warnings.is_empty());
+    assert_eq!(admin.get("/api/v1/componentstatuses/nothing").await.code, 500);
+    admin.get("/api/v1/endpoints/x/nothing").await;
+    cluster.user("nobody", &[]).get("/apis/resource.k8s.io/v1/resourceclaims").await.expect(403);
+    let metrics = admin.get("/metrics").await.expect(200);
+    let told: Vec<&str> = metrics
+        .as_str()
+        .unwrap_or_default()
+        .lines()
+        .filter(|line| line.starts_with("apiserver_requested_deprecated_apis"))
+        .collect();
+    let series = |resource: &str| {
+        format!(
+            "apiserver_requested_deprecated_apis{{group=\"\",removed_release=\"\",resource=\"{resource}\",subresource=\"\",version=\"v1\"}} 1"
+        )
+    };
+    assert_eq!(told, [series("componentstatuses"), series("endpoints")]);
+}
+
+#[tokio::test]
+async fn who_makes_what_nothing_comes_of_is_told() {
+    let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    let policy = json!({"metadata": {"name": "deny"}, "spec": {"podSelector": {}}});
+    let webhooks = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    let told = [
+        "networking.k8s.io/v1 NetworkPolicy is stored, but nothing in this cluster acts on it yet",
+        "admissionregistration.k8s.io/v1 ValidatingWebhookConfiguration is stored, but this server does not act on it yet",
+    ];
+    // What other components are for may be done by those of somebody else, where only the API server is ours.
+    for (whole, of_policies) in [(true, &told[..1]), (false, &[])] {
+        let surface = apiserver::surface::Surface { whole, ..apiserver::surface::Surface::default() };
+        let cluster = start_with(Options { surface, ..Options::default() }).await;
+        let admin = cluster.admin();
+        assert_eq!(admin.post(&format!("{policies}?dryRun=All"), policy.clone()).await.warnings, of_policies);
+        assert_eq!(admin.post(policies, policy.clone()).await.warnings, of_policies);
+        let change = json!({"metadata": {"labels": {"a": "b"}}});
+        assert!(admin.patch(&format!("{policies}/deny"), change).await.warnings.is_empty(), "it is said once");
+        assert_eq!(admin.post(webhooks, json!({"metadata": {"name": "none"}})).await.warnings, told[1..]);
+        let map = json!({"metadata": {"name": "a"}});
+        assert!(admin.post("/api/v1/namespaces/default/configmaps", map).await.warnings.is_empty());
+    }
 }

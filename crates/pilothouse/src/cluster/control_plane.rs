@@ -118,7 +118,7 @@ pub fn plan(settings: &Settings, pki: &Pki) -> Result<Plan> {
         encryption: settings.args.encryption.clone(),
         undo: settings.args.undo.clone(),
         security,
-        surface: settings.args.surface.surface()?,
+        surface: Surface { whole: true, ..settings.args.surface.surface()? },
         config: Config {
             git_version: crate::KUBERNETES_VERSION.to_owned(),
             advertised: format!("{}:{}", settings.node_ip, settings.api.port()),

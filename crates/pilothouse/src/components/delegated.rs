@@ -6,6 +6,7 @@ use apiserver::authn::tokens::{Bearer, Remembering, TokenAuthenticator, TokenUse
 use apiserver::authn::union::{Anonymous, Union};
 use apiserver::authn::x509::ClientCertificates;
 use apiserver::authn::{Authenticator, AuthnError, Peer};
+use apiserver::context::Told;
 use apiserver::user::UserInfo;
 use async_trait::async_trait;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
@@ -49,7 +50,7 @@ impl TokenAuthenticator for Reviewed {
             groups: info.groups.unwrap_or_default(),
             extra: info.extra.unwrap_or_default().into_iter().collect(),
         };
-        Ok(Some(TokenUser { user, audiences: Vec::new() }))
+        Ok(Some(TokenUser { user, audiences: Vec::new(), told: Told::default() }))
     }
 }
 

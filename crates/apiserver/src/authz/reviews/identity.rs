@@ -21,7 +21,7 @@ pub struct TokenReview {
 impl Virtual for TokenReview {
     async fn create(
         &self,
-        _cx: &Context,
+        cx: &Context,
         _served: &Arc<Served>,
         namespace: &str,
         mut object: Map,
@@ -37,6 +37,7 @@ impl Virtual for TokenReview {
         let mut status = Map::new();
         match self.tokens.authenticate(token, wanted).await {
             Ok(Some(found)) => {
+                cx.tell(&found.told);
                 status.insert("authenticated", true);
                 status.insert("user", user_map(&found.user));
                 if !found.audiences.is_empty() {
