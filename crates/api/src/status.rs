@@ -195,18 +195,7 @@ impl Status {
 
     /// 422 `Pod "x" is invalid: [a, b]` with a cause for each field.
     pub fn invalid(kind: &GroupKind, name: &str, errors: &[FieldError]) -> Self {
-        let shown: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        let mut unique: Vec<&str> = Vec::with_capacity(shown.len());
-        for text in &shown {
-            if !unique.contains(&text.as_str()) {
-                unique.push(text);
-            }
-        }
-        let list = match unique.as_slice() {
-            [] => String::new(),
-            [one] => format!(": {one}"),
-            many => format!(": [{}]", many.join(", ")),
-        };
+        let list = if errors.is_empty() { String::new() } else { format!(": {}", crate::field::aggregate(errors)) };
         Status {
             code: 422,
             reason: Reason::Invalid,

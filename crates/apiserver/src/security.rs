@@ -145,6 +145,7 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     let (rbac, authorizer) = authorizer(registry, &settings.authorization);
     let tokens = Tokens::new(settings.tokens, objects.clone());
     tokens.note_legacy_uses(Arc::new(SecretLabels(Arc::downgrade(registry))));
+    registry.measures().tell_of_tokens(tokens.uses());
     let bearer: Arc<dyn TokenAuthenticator> = {
         let mut kinds: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
         if let Some(file) = settings.token_file {

@@ -8,7 +8,7 @@ use crate::cache::{Cacher, Entry};
 use crate::context::Context;
 use crate::options::{DeleteOptions, Options, Propagation};
 use crate::strategy::{GarbageCollection, Strategy};
-use api::Status;
+use api::{GroupKind, GroupResource, Status};
 use jiff::{SignedDuration, Timestamp};
 use schema::{Encoded, Map, Value};
 use std::sync::Arc;
@@ -150,17 +150,32 @@ impl Tried {
 
 fn check_preconditions(served: &Served, options: &DeleteOptions, entry: &Entry, name: &str) -> Result<(), Status> {
     let revision = entry.revision().to_string();
-    for (what, wanted, actual) in
-        [("UID", &options.uid, entry.uid()), ("ResourceVersion", &options.resource_version, revision.as_str())]
-    {
+    for (what, wanted, actual, perhaps) in [
+        ("UID", &options.uid, entry.uid(), "deleted and then recreated"),
+        ("ResourceVersion", &options.resource_version, revision.as_str(), "modified"),
+    ] {
         if let Some(wanted) = wanted
             && wanted != actual
         {
-            let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {actual}");
-            return Err(Status::conflict(&served.group_resource(), name, why));
+            return Err(other_is_meant(&served.group_kind(), name, what, wanted, actual, perhaps));
         }
     }
     Ok(())
+}
+
+/// 409 for a delete that means another object. Upstream names the kind where others name the resource.
+pub(crate) fn other_is_meant(
+    kind: &GroupKind,
+    name: &str,
+    what: &str,
+    wanted: &str,
+    actual: &str,
+    perhaps: &str,
+) -> Status {
+    let why = format!(
+        "the {what} in the precondition ({wanted}) does not match the {what} in record ({actual}). The object might have been {perhaps}"
+    );
+    Status::conflict(&GroupResource::new(kind.group.clone(), kind.kind.clone()), name, why)
 }
 
 /// What a delete with these options does to an object.

@@ -2,8 +2,10 @@
 
 use crate::admission::{Attributes, Chain, Operation};
 use crate::measure::{Histograms, Labels};
+use crate::tokens::Uses;
 use api::Status;
 use std::fmt::{self, Write};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 const ADMISSION: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
@@ -50,6 +52,8 @@ pub struct Measures {
     plugins: Histograms<Admitted>,
     steps: Histograms<Admitted>,
     pub(super) store: Histograms<Stored>,
+    /// Of service account tokens, where there are any.
+    tokens: OnceLock<Arc<Uses>>,
 }
 
 impl Default for Measures {
@@ -58,16 +62,25 @@ impl Default for Measures {
             plugins: Histograms::new(ADMISSION),
             steps: Histograms::new(ADMISSION),
             store: Histograms::new(STORE),
+            tokens: OnceLock::new(),
         }
     }
 }
 
 impl Measures {
+    /// Tells of the uses of tokens, too. Only the first call counts.
+    pub fn tell_of_tokens(&self, uses: Arc<Uses>) {
+        self.tokens.get_or_init(|| uses);
+    }
+
     /// Writes all of it.
     ///
     /// # Errors
     /// Those of the writer.
     pub fn render(&self, out: &mut String) -> fmt::Result {
+        if let Some(tokens) = self.tokens.get() {
+            tokens.render(out)?;
+        }
         self.plugins.render(
             out,
             "apiserver_admission_controller_admission_duration_seconds",

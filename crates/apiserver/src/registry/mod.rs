@@ -40,12 +40,14 @@ mod virtual_resource;
 pub use allocator::{Allocator, Side};
 pub use create::Written;
 pub use delete::Deleted;
+pub(crate) use delete::other_is_meant;
 pub use past::{Became, Past, PastVersion};
 pub use read::Listed;
 pub use served::Served;
 pub use subresource::{Subresource, Target};
 pub use table::Table;
 pub use update::Place;
+pub(crate) use update::precondition_failed;
 pub use virtual_resource::Virtual;
 
 use crate::admission::{Attributes, Chain, Operation};

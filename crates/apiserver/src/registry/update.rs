@@ -10,7 +10,7 @@ use crate::cache::{Cacher, Entry};
 use crate::context::Context;
 use crate::options::Options;
 use api::field::{FieldError, Path, Raw};
-use api::{Reason, Status};
+use api::{GroupResource, Reason, Status};
 use schema::{Encoded, Map, Value};
 use std::sync::Arc;
 
@@ -124,7 +124,7 @@ impl Registry {
         }
         fit_namespace(&mut object, place.namespace)?;
         without_repeated_owners(cx, &mut object);
-        check_identity(served, &object, &old, place.name)?;
+        check_identity(served, &object, &entry, place.name)?;
         if !mutation.tracks() {
             managed::track(served, cx, Some(live), &mut object, place.subresource, options);
         }
@@ -309,14 +309,29 @@ impl Registry {
 }
 
 /// The name and the uid can't be others.
-fn check_identity(served: &Served, object: &Map, old: &Map, name: &str) -> Result<(), Status> {
+fn check_identity(served: &Served, object: &Map, entry: &Entry, name: &str) -> Result<(), Status> {
     let uid = object.str_at(&["metadata", "uid"]);
-    let actual = old.str_at(&["metadata", "uid"]);
-    if !uid.is_empty() && uid != actual {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {actual}");
-        return Err(Status::conflict(&served.group_resource(), name, why));
+    if uid.is_empty() || uid == entry.uid() {
+        return Ok(());
     }
-    Ok(())
+    let prefix = served.cacher.as_ref().map_or("", |cacher| cacher.layout.prefix.as_str());
+    let key = format!("{prefix}{}", entry.key());
+    Err(precondition_failed(&served.group_resource(), name, &key, "UID", uid, entry.uid()))
+}
+
+/// 409 for an object that is not the one that is meant. `key`: where it is stored; `what`: the part that differs.
+pub(crate) fn precondition_failed(
+    resource: &GroupResource,
+    name: &str,
+    key: &str,
+    what: &str,
+    wanted: &str,
+    actual: &str,
+) -> Status {
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {actual}"
+    );
+    Status::conflict(resource, name, why)
 }
 
 /// The resourceVersion, if there is one, must be the object's.

@@ -5,8 +5,9 @@ use crate::admission::walk;
 use crate::context::Context;
 use crate::options::Options;
 use crate::registry::mutation::Mutation;
-use crate::registry::{Place, Registry, Served, Subresource, Target, Virtual};
-use api::{FieldError, GroupKind, GroupResource, Path, Status};
+use crate::registry::{Place, Registry, Served, Subresource, Target, Virtual, precondition_failed};
+use api::field::aggregate;
+use api::{FieldError, GroupResource, Path, Reason, Status};
 use async_trait::async_trait;
 use schema::{Map, Value};
 use std::sync::{Arc, Weak};
@@ -70,16 +71,14 @@ impl Mutation for Assign<'_> {
     fn apply(&self, _: &Context, existing: Option<&Map>) -> Result<Map, Status> {
         let resource = || GroupResource::new("", "pods");
         let mut pod = existing.cloned().ok_or_else(|| Status::not_found(&resource(), self.pod))?;
-        let precondition = |key: &str, what: &str, meta: &str| {
+        for (key, what) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
             let (wanted, actual) = (self.binding.str_at(&["metadata", key]), pod.str_at(&["metadata", key]));
-            if wanted.is_empty() || wanted == actual {
-                return Ok(());
+            if !wanted.is_empty() && wanted != actual {
+                let key = format!("/registry/pods/{}/{}", pod.str_at(&["metadata", "namespace"]), self.pod);
+                return Err(precondition_failed(&resource(), self.pod, &key, what, wanted, actual));
             }
-            Err(format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {meta}{actual}"))
-        };
+        }
         let conflict = |why: String| Status::conflict(&GroupResource::new("", "pods/binding"), self.pod, why);
-        precondition("uid", "UID", "").map_err(conflict)?;
-        precondition("resourceVersion", "ResourceVersion", "").map_err(conflict)?;
         self.assign(&mut pod).map_err(conflict)?;
         Ok(pod)
     }
@@ -90,6 +89,7 @@ impl Mutation for Assign<'_> {
     }
 }
 
+/// What is wrong is told without ado: upstream takes it for an error of its own.
 fn validate(binding: &Map) -> Result<(), Status> {
     let target = Path::root("target");
     let mut errors = Vec::new();
@@ -103,7 +103,7 @@ fn validate(binding: &Map) -> Result<(), Status> {
     if errors.is_empty() {
         return Ok(());
     }
-    Err(Status::invalid(&GroupKind::new("", "Binding"), binding.str_at(&["metadata", "name"]), &errors))
+    Err(Status::new(500, Reason::Unknown, aggregate(&errors)))
 }
 
 impl Binding {
@@ -130,8 +130,7 @@ impl Binding {
 #[async_trait]
 impl Subresource for Binding {
     async fn create(&self, cx: &Context, target: &Target, object: Map, options: &Options) -> Result<Map, Status> {
-        let given = object.str_at(&["metadata", "name"]);
-        if !given.is_empty() && given != target.name {
+        if object.str_at(&["metadata", "name"]) != target.name {
             return Err(Status::bad_request("name in URL does not match name in Binding object"));
         }
         self.bind(cx, &target.namespace, &target.name, &object, options).await
@@ -197,15 +196,24 @@ mod tests {
     #[test]
     fn another_uid_is_another_pod() {
         let refused =
-            assign("{metadata: {name: p, uid: a1}}", "{metadata: {uid: b2}, target: {name: n1}}").expect_err("another");
+            assign("{metadata: {name: p, namespace: ns, uid: a1}}", "{metadata: {uid: b2}, target: {name: n1}}")
+                .expect_err("another");
         assert_eq!(refused.code, 409);
+        assert_eq!(
+            refused.message,
+            "Operation cannot be fulfilled on pods \"p\": StorageError: invalid object, Code: 4, Key: /registry/pods/ns/p, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: b2, UID in object meta: a1"
+        );
     }
 
     #[test]
     fn a_binding_names_a_node() {
+        let refused = validate(&map("{target: {kind: Pod}}")).expect_err("bad");
         assert_eq!(
-            validate(&map("{target: {kind: Pod}}")).expect_err("bad").message,
-            "Binding \"\" is invalid: [target.kind: Unsupported value: \"Pod\": supported values: \"Node\", \"<empty>\", target.name: Required value]"
+            (refused.code, refused.message.as_str()),
+            (
+                500,
+                "[target.kind: Unsupported value: \"Pod\": supported values: \"Node\", \"<empty>\", target.name: Required value]"
+            )
         );
     }
 }

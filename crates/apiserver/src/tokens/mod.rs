@@ -8,11 +8,13 @@ mod jwt;
 mod keys;
 mod legacy;
 mod request;
+mod uses;
 mod verify;
 
 pub use jwt::{Claims, KubernetesClaims, ObjectRef, TokenError};
 pub use keys::{KeyError, SigningKey, VerifyingKey};
 pub use request::TokenRequest;
+pub use uses::{Use, Uses};
 
 use crate::lookup::Lookup;
 use async_trait::async_trait;
@@ -45,6 +47,7 @@ pub struct Tokens {
     objects: Arc<dyn Lookup>,
     /// Where uses of tokens in Secrets are noted.
     noted: OnceLock<Arc<dyn LegacyUse>>,
+    uses: Arc<Uses>,
 }
 
 /// Notes that the token of a Secret was used.
@@ -65,12 +68,17 @@ impl Tokens {
         }
         let audiences =
             if settings.audiences.is_empty() { settings.issuers.clone() } else { settings.audiences.clone() };
-        Arc::new(Tokens { settings, keys, audiences, objects, noted: OnceLock::new() })
+        Arc::new(Tokens { settings, keys, audiences, objects, noted: OnceLock::new(), uses: Arc::default() })
     }
 
     /// From now on uses of tokens in Secrets are noted there. Only the first call counts.
     pub fn note_legacy_uses(&self, noted: Arc<dyn LegacyUse>) {
         self.noted.get_or_init(|| noted);
+    }
+
+    /// How often tokens were used.
+    pub fn uses(&self) -> Arc<Uses> {
+        self.uses.clone()
     }
 
     /// The audiences of the API server itself.

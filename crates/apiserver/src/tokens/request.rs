@@ -21,6 +21,10 @@ const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 /// The subresource.
 pub struct TokenRequest(pub Arc<Tokens>);
 
+fn kind() -> GroupKind {
+    GroupKind::new("authentication.k8s.io", "TokenRequest")
+}
+
 /// What the token is to be bound to, as it is stored.
 #[derive(Default)]
 struct Bound {
@@ -34,20 +38,22 @@ fn reference(object: &Map) -> ObjectRef {
     ObjectRef { name: text("name"), uid: text("uid") }
 }
 
-fn validate(request: &Map, account: &str, namespace: &str) -> Result<(), Status> {
-    let mut errors = Vec::new();
+/// Whether the request is for the account of its place.
+fn belongs(request: &Map, account: &str, namespace: &str) -> Result<(), Status> {
     let metadata = Path::root("metadata");
     for (key, wanted, what) in [("name", account, "name"), ("namespace", namespace, "namespace")] {
         let given = request.str_at(&["metadata", key]);
         if !given.is_empty() && given != wanted {
             let why = format!("must match the service account {what} if specified");
-            errors.push(FieldError::invalid(&metadata.child(key), given, why));
+            let error = FieldError::invalid(&metadata.child(key), given, why);
+            return Err(Status::invalid(&kind(), account, &[error]));
         }
     }
-    let kind = GroupKind::new("authentication.k8s.io", "TokenRequest");
-    if !errors.is_empty() {
-        return Err(Status::invalid(&kind, account, &errors));
-    }
+    Ok(())
+}
+
+fn validate(request: &Map) -> Result<(), Status> {
+    let mut errors = Vec::new();
     let seconds = seconds(request);
     let path = Path::root("spec");
     let path = path.child("expirationSeconds");
@@ -57,7 +63,7 @@ fn validate(request: &Map, account: &str, namespace: &str) -> Result<(), Status>
     if seconds > 1 << 32 {
         errors.push(FieldError::invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds"));
     }
-    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&kind, "", &errors)) }
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&kind(), "", &errors)) }
 }
 
 fn seconds(request: &Map) -> i64 {
@@ -81,8 +87,10 @@ impl TokenRequest {
         let Some(asked) = request.at(&["spec", "boundObjectRef"]).and_then(Value::as_map) else { return Ok(bound) };
         let text = |key| asked.str_at(&[key]);
         let name = text("name");
-        let found = match (text("apiVersion"), text("kind")) {
-            ("v1", "Pod") => {
+        // Whatever version of it is named.
+        let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+        let found = match (group, text("kind")) {
+            ("", "Pod") => {
                 let pod = self.get(PODS, namespace, name).await?;
                 if pod.str_at(&["spec", "serviceAccountName"]) != account {
                     return Err(Status::bad_request(format!(
@@ -98,14 +106,13 @@ impl TokenRequest {
                 }
                 bound.pod.insert(pod).clone()
             }
-            ("v1", "Secret") => bound.secret.insert(self.get(SECRETS, namespace, name).await?).clone(),
-            ("v1", "Node") => {
+            ("", "Secret") => bound.secret.insert(self.get(SECRETS, namespace, name).await?).clone(),
+            ("", "Node") => {
                 let node = self.get(NODES, "", name).await?;
                 bound.node = Some(reference(&node));
                 node
             }
-            (version, kind) => {
-                let (group, version) = version.split_once('/').unwrap_or(("", version));
+            (group, kind) => {
                 return Err(Status::bad_request(format!(
                     "cannot bind token to object of type {group}/{version}, Kind={kind}"
                 )));
@@ -137,8 +144,9 @@ impl TokenRequest {
 impl Subresource for TokenRequest {
     async fn create(&self, cx: &Context, target: &Target, mut request: Map, _options: &Options) -> Result<Map, Status> {
         let (namespace, name) = (target.namespace.as_str(), target.name.as_str());
+        belongs(&request, name, namespace)?;
         let account = self.get(SERVICE_ACCOUNTS, namespace, name).await?;
-        validate(&request, name, namespace)?;
+        validate(&request)?;
         let mut audiences = audiences(&request);
         if audiences.is_empty() {
             audiences.clone_from(&self.0.audiences);

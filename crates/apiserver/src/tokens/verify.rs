@@ -1,7 +1,7 @@
 //! Whose a service account token is, and whether what it is bound to is still there.
 
 use super::jwt::{self, Claims, ObjectRef, TokenError};
-use super::{Tokens, legacy};
+use super::{Tokens, Use, legacy};
 use crate::authn::AuthnError;
 use crate::authn::tokens::{TokenAuthenticator, TokenUser};
 use crate::context::Told;
@@ -42,6 +42,12 @@ fn bound(found: Option<Arc<Map>>, reference: &ObjectRef, now: i64, what: &str, c
         "{what} UID ({uid}) does not match service account {claim} ref claim ({})",
         reference.uid
     )))
+}
+
+/// Of a token that lives longer than was asked for: the seconds since it should have been replaced.
+fn late(claims: &Claims, now: i64) -> Option<i64> {
+    let after = claims.kubernetes.warnafter.filter(|after| *after != 0)?;
+    Some(now.saturating_sub(after).max(0))
 }
 
 impl Tokens {
@@ -111,7 +117,17 @@ impl Tokens {
             return Err(TokenError::Audience { token: meant.clone(), wanted: wanted.to_vec() });
         }
         let user = self.judge(&claims, now).await?;
-        Ok(TokenUser { user, audiences, told: Told::default() })
+        let mut told = Told::default();
+        match late(&claims, now) {
+            Some(0) => self.uses.count(Use::Valid),
+            Some(seconds) => {
+                let stale = format!("subject: {}, seconds after warning threshold: {seconds}", claims.sub);
+                told.annotate("authentication.k8s.io/stale-token", stale);
+                self.uses.count(Use::Stale);
+            }
+            None => {}
+        }
+        Ok(TokenUser { user, audiences, told })
     }
 }
 
@@ -128,5 +144,22 @@ impl TokenAuthenticator for Tokens {
         }
         let verified = self.verify(token, audiences, Timestamp::now().as_second()).await;
         verified.map(Some).map_err(|e| AuthnError(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokens::KubernetesClaims;
+
+    #[test]
+    fn what_lives_longer_than_was_asked_for_is_late_in_the_end() {
+        let of = |warnafter| {
+            late(&Claims { kubernetes: KubernetesClaims { warnafter, ..Default::default() }, ..Claims::default() }, 100)
+        };
+        assert_eq!(
+            [of(None), of(Some(0)), of(Some(101)), of(Some(100)), of(Some(40))],
+            [None, None, Some(0), Some(0), Some(60)]
+        );
     }
 }

@@ -68,11 +68,20 @@ async fn deletes_have_preconditions_and_propagation() {
     let json_type = [("content-type", "application/json")];
     let body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": "other"}}).to_string();
     let conflict = client.raw(Method::DELETE, &path, &json_type, body).await.refused(409);
-    assert!(
-        conflict["message"]
-            .as_str()
-            .unwrap()
-            .contains("Precondition failed: UID in precondition: other, UID in object meta: ")
+    let uid = client.get(&path).await.ok()["metadata"]["uid"].as_str().unwrap().to_owned();
+    assert_eq!(
+        conflict["message"],
+        format!(
+            "Operation cannot be fulfilled on ConfigMap \"a\": the UID in the precondition (other) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+        )
+    );
+    let other = json!({"metadata": {"name": "a", "uid": "other"}});
+    let conflict = client.put(&path, &other).await.refused(409);
+    assert_eq!(
+        conflict["message"],
+        format!(
+            "Operation cannot be fulfilled on configmaps \"a\": StorageError: invalid object, Code: 4, Key: /registry/configmaps/default/a, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: other, UID in object meta: {uid}"
+        )
     );
     let body = json!({"propagationPolicy": "Foreground"}).to_string();
     let held = client.raw(Method::DELETE, &path, &json_type, body).await.ok();

@@ -284,8 +284,8 @@ pub async fn grow(client: &Client, collection: &str, ty: TypeRef<'_>, mut object
     object
 }
 
-/// Whether an answer warns of anything but that the kind itself goes away.
+/// Whether an answer warns of anything but the kind itself: that it goes away, that nothing acts on it.
 pub(crate) fn warned(headers: &http::HeaderMap) -> bool {
-    let kind_goes = |w: &http::HeaderValue| w.to_str().is_ok_and(|text| text.contains(" is deprecated in v1."));
-    headers.get_all("warning").iter().any(|warning| !kind_goes(warning))
+    let of_kind = |text: &str| text.contains(" is deprecated in v1.") || text.contains(" is stored, but ");
+    headers.get_all("warning").iter().any(|warning| !warning.to_str().is_ok_and(of_kind))
 }

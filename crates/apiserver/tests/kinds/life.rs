@@ -295,7 +295,11 @@ async fn deletes(subject: &Subject, count: usize) {
     for (bad, word) in [(json!({"uid": "other"}), "UID"), (json!({"resourceVersion": "1"}), "ResourceVersion")] {
         let body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": bad}).to_string();
         let refused = client.raw(Method::DELETE, &path, &[("content-type", JSON)], body).await.refused(409);
-        assert!(refused["message"].as_str().unwrap().contains(&format!("Precondition failed: {word} in precondition")));
+        let told = format!(
+            "the {word} in the precondition ({}) does not match",
+            bad.as_object().unwrap().values().next().unwrap().as_str().unwrap()
+        );
+        assert!(refused["message"].as_str().unwrap().contains(&told), "{what}: {refused}");
     }
     let tried = client.delete(&format!("{path}?dryRun=All")).await;
     assert!(tried.code.is_success(), "{what}: {}", tried.text());

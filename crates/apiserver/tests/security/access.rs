@@ -212,6 +212,60 @@ async fn reviews_answer_what_one_may_do() {
         .post(reviews, json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {}}))
         .await;
     assert_eq!(bad.code, 422, "{}", bad.body);
+    let bad = admin
+        .post(
+            reviews,
+            json!({
+                "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+                "spec": {"user": "u", "resourceAttributes": {
+                    "verb": "list", "resource": "pods",
+                    "fieldSelector": {"rawSelector": "a=b", "requirements": [{"key": "", "operator": "In"}]},
+                    "labelSelector": {"requirements": [
+                        {"key": "a", "operator": "Exists", "values": ["-"]}, {"key": "b", "operator": "of-tomorrow"}
+                    ]}
+                }}
+            }),
+        )
+        .await;
+    let told: Vec<String> = bad.body["details"]["causes"]
+        .as_array()
+        .expect("causes")
+        .iter()
+        .map(|c| format!("{}: {}", c["field"].as_str().unwrap_or(""), c["message"].as_str().unwrap_or("")))
+        .collect();
+    let at = "spec.resourceAttributes";
+    assert_eq!(
+        told[..4],
+        [
+            format!(
+                "{at}.fieldSelector.rawSelector: Invalid value: \"a=b\": may not specified at the same time as requirements"
+            ),
+            format!("{at}.fieldSelector.requirements[0].key: Required value: must be specified"),
+            format!(
+                "{at}.fieldSelector.requirements[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'"
+            ),
+            format!(
+                "{at}.labelSelector.requirements[0].values: Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+            ),
+        ]
+    );
+    assert!(
+        told.len() == 5
+            && told[4].starts_with(&format!(
+                "{at}.labelSelector.requirements[0].values[0]: Invalid value: \"-\": a valid label"
+            ))
+    );
+    let local = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "LocalSubjectAccessReview",
+        "metadata": {"name": "x", "namespace": "default"},
+        "spec": {"user": "u", "resourceAttributes": {
+            "verb": "list", "resource": "pods", "namespace": "default", "labelSelector": {}
+        }}
+    });
+    let bad = admin.post("/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews", local).await;
+    assert_eq!(bad.code, 422, "{}", bad.body);
+    assert!(bad.message().contains("spec.resourceAttributes.labelSelector.requirements: Required value: when spec.resourceAttributes.labelSelector is specified, requirements or rawSelector is required"));
+    assert!(bad.message().contains(": must be empty except for namespace"), "{}", bad.body);
     let rules = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": "default"}});
     let answer = jane.post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", rules).await.expect(201);
     assert!(answer["status"]["resourceRules"].as_array().is_some_and(|r| !r.is_empty()));

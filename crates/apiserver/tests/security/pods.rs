@@ -51,6 +51,10 @@ async fn an_eviction_asks_the_budget() {
     let evict = |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}, "deleteOptions": {"gracePeriodSeconds": 0}});
     admin.post(&format!("{PODS}/p/eviction"), evict("p")).await.expect(201);
     assert_eq!(admin.get(&format!("{PODS}/p")).await.code, 404);
+    let budget = admin.get("/apis/policy/v1/namespaces/default/poddisruptionbudgets/b").await.expect(200);
+    assert_eq!(budget["status"]["conditions"][0]["reason"], "InsufficientPods", "{budget}");
+    let nameless = admin.post(&format!("{PODS}/q/eviction"), evict("")).await;
+    assert_eq!((nameless.code, nameless.message()), (400, "name in URL does not match name in Eviction object"));
     let refused = admin.post(&format!("{PODS}/q/eviction"), evict("q")).await;
     assert_eq!(refused.code, 429, "{}", refused.body);
     assert_eq!(refused.message(), "Cannot evict pod as it would violate the pod's disruption budget.");
@@ -59,4 +63,36 @@ async fn an_eviction_asks_the_budget() {
         "The disruption budget b needs 1 healthy pods and has 2 currently"
     );
     assert_eq!(admin.get(&format!("{PODS}/q")).await.code, 200);
+}
+
+#[tokio::test]
+async fn who_is_evicted_is_told_why() {
+    let cluster = start().await;
+    cluster.service_account("default", "default").await;
+    let admin = cluster.admin();
+    let evict = |name: &str, options: serde_json::Value| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}, "deleteOptions": options});
+    for (name, phase) in [("pending", "Pending"), ("running", "Running")] {
+        let mut held = pod(name);
+        held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+        held["spec"]["nodeName"] = json!("n1");
+        let made = admin.post(PODS, held).await.expect(201);
+        admin.patch(&format!("{PODS}/{name}"), json!({"metadata": {"labels": {"a": "b"}}})).await.expect(200);
+        admin.patch(&format!("{PODS}/{name}/status"), json!({"status": {"phase": phase}})).await.expect(200);
+        let path = format!("{PODS}/{name}/eviction");
+        let stale = json!({"preconditions": {"resourceVersion": made["metadata"]["resourceVersion"]}});
+        let refused = admin.post(&path, evict(name, stale)).await;
+        assert_eq!(refused.code, 409, "{}", refused.body);
+        assert!(refused.message().ends_with("The object might have been modified"), "{}", refused.body);
+        admin.post(&format!("{path}?dryRun=All"), evict(name, json!({}))).await.expect(201);
+        let kept = admin.get(&format!("{PODS}/{name}")).await.expect(200);
+        assert!(kept["status"]["conditions"].as_array().is_none_or(Vec::is_empty), "a dry run changes nothing: {kept}");
+        admin.post(&path, evict(name, json!({}))).await.expect(201);
+        let evicted = admin.get(&format!("{PODS}/{name}")).await.expect(200);
+        assert!(evicted["metadata"]["deletionTimestamp"].is_string(), "{evicted}");
+        let condition = &evicted["status"]["conditions"][0];
+        assert_eq!(
+            (&condition["type"], &condition["reason"]),
+            (&json!("DisruptionTarget"), &json!("EvictionByEvictionAPI"))
+        );
+    }
 }

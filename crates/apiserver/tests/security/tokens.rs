@@ -72,7 +72,17 @@ async fn requests_for_tokens_are_checked() {
     let unknown =
         admin.post(path, ask(json!({"boundObjectRef": {"apiVersion": "v1", "kind": "ConfigMap", "name": "x"}}))).await;
     assert_eq!(unknown.message(), "cannot bind token to object of type /v1, Kind=ConfigMap");
-    let foreign = ask(json!({"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p"}}));
+    let mut other = ask(json!({"expirationSeconds": 60}));
+    other["metadata"] = json!({"name": "other"});
+    let refused = admin.post("/api/v1/namespaces/default/serviceaccounts/none/token", other).await;
+    assert_eq!(
+        (refused.code, refused.message()),
+        (
+            422,
+            "TokenRequest.authentication.k8s.io \"none\" is invalid: metadata.name: Invalid value: \"other\": must match the service account name if specified"
+        )
+    );
+    let foreign = ask(json!({"boundObjectRef": {"kind": "Pod", "name": "p"}}));
     cluster.service_account("default", "default").await;
     admin.post("/api/v1/namespaces/default/pods", pod("p")).await.expect(201);
     let refused = admin.post(path, foreign).await;
@@ -128,6 +138,19 @@ async fn the_use_of_a_token_in_a_secret_is_noted() {
         tokens.authenticate(&token, &own).await.expect_err("marked").to_string(),
         "the token in secret default/old-token for service account default/old has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the 'kubernetes.io/legacy-token-invalid-since' label from the secret to temporarily allow use of this token"
     );
+    let metrics = admin.get("/metrics").await.expect(200);
+    let counted = |name: &str| {
+        let line = metrics.as_str().unwrap_or_default().lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.rsplit_once(' ')).map(|(_, count)| count.to_owned())
+    };
+    for (name, count) in [
+        ("legacy_tokens_total", "4"),
+        ("legacy_manual_token_uses_total", "2"),
+        ("legacy_auto_token_uses_total", "2"),
+        ("invalid_legacy_auto_token_uses_total", "1"),
+    ] {
+        assert_eq!(counted(&format!("serviceaccount_{name}")).as_deref(), Some(count), "{name}");
+    }
     admin.patch(secret, label(Value::Null)).await.expect(200);
     let version = admin.get(secret).await.expect(200)["metadata"]["resourceVersion"].clone();
     tokens.authenticate(&token, &own).await.expect("good");

@@ -133,7 +133,7 @@ impl PodSecurity {
             return Ok(());
         }
         if !errors.is_empty() {
-            annotate(a.cx, "error", format!("Failed to parse policy: {}", aggregate(errors)));
+            annotate(a.cx, "error", format!("Failed to parse policy: {}", api::field::aggregate(errors)));
         }
         let mut known: Vec<(Standard, Refusals)> = Vec::with_capacity(3);
         let mut refusals = |standard: Standard| {
@@ -282,14 +282,6 @@ impl PodSecurity {
         each.sort();
         warnings.extend(each);
         warnings
-    }
-}
-
-/// As upstream shows several errors at once.
-fn aggregate(errors: &[FieldError]) -> String {
-    match errors {
-        [one] => one.to_string(),
-        many => format!("[{}]", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
     }
 }
 

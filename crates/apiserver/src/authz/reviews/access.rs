@@ -1,12 +1,12 @@
 //! SubjectAccessReview, SelfSubjectAccessReview and LocalSubjectAccessReview: may somebody do something?
 
-use super::{metadata_errors, user_of};
+use super::{EMPTY, metadata_errors, user_of};
 use crate::authz::{Attributes, Authorizer, Decision};
 use crate::context::Context;
 use crate::options::Options;
 use crate::registry::{Served, Virtual};
 use api::field::Raw;
-use api::{FieldError, GroupKind, Path, Status};
+use api::{FieldError, GroupKind, Path, Status, names};
 use async_trait::async_trait;
 use schema::{Map, Value};
 use std::sync::Arc;
@@ -65,7 +65,13 @@ impl AccessReview {
                 errors.push(FieldError::invalid(&SPEC.child("user"), "", why));
             }
         }
-        errors.extend(metadata_errors(object, if self.whose == Whose::InNamespace { &["namespace"] } else { &[] }));
+        if let Some(resource) = resource {
+            selectors(&mut errors, resource);
+        }
+        errors.extend(match self.whose {
+            Whose::InNamespace => metadata_errors(object, &["namespace"], "must be empty except for namespace"),
+            _ => metadata_errors(object, &[], EMPTY),
+        });
         if self.whose == Whose::InNamespace {
             let asked = resource.map(|r| r.str_at(&["namespace"]));
             if let Some(asked) = asked.filter(|a| *a != namespace) {
@@ -81,6 +87,56 @@ impl AccessReview {
             }
         }
         errors
+    }
+}
+
+/// The two selectors of the objects that a review asks about: each as written, or as requirements. Operators that are not
+/// known may be a newer client's; they narrow nothing here.
+fn selectors(errors: &mut Vec<FieldError>, attributes: &Map) {
+    let root = Path::root("spec.resourceAttributes");
+    for kind in ["fieldSelector", "labelSelector"] {
+        let Some(selector) = attributes.get(kind).and_then(Value::as_map) else { continue };
+        let path = root.child(kind);
+        let written = selector.str_at(&["rawSelector"]);
+        let requirements = selector.get("requirements").and_then(Value::as_list).unwrap_or_default();
+        let here = path.child("requirements");
+        if !written.is_empty() && !requirements.is_empty() {
+            let why = "may not specified at the same time as requirements";
+            errors.push(FieldError::invalid(&path.child("rawSelector"), written, why));
+        }
+        if written.is_empty() && requirements.is_empty() {
+            let why = format!("when {path} is specified, requirements or rawSelector is required");
+            errors.push(FieldError::required(&here, why));
+        }
+        for (i, one) in requirements.iter().filter_map(Value::as_map).enumerate() {
+            requirement(errors, &here.index(i), one, kind == "labelSelector");
+        }
+    }
+}
+
+fn requirement(errors: &mut Vec<FieldError>, path: &Path<'_>, requirement: &Map, of_labels: bool) {
+    let (key, values) = (requirement.str_at(&["key"]), super::strings(requirement, &["values"]));
+    if !of_labels && key.is_empty() {
+        errors.push(FieldError::required(&path.child("key"), "must be specified"));
+    }
+    match requirement.str_at(&["operator"]) {
+        "In" | "NotIn" if values.is_empty() => {
+            let why = "must be specified when `operator` is 'In' or 'NotIn'";
+            errors.push(FieldError::required(&path.child("values"), why));
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+            errors.push(FieldError::forbidden(&path.child("values"), why));
+        }
+        _ => {}
+    }
+    if of_labels {
+        let bad = names::qualified_name(key).into_iter();
+        errors.extend(bad.map(|why| FieldError::invalid(&path.child("key"), key, why)));
+        for (i, value) in values.iter().enumerate() {
+            let bad = names::label_value(value).into_iter();
+            errors.extend(bad.map(|why| FieldError::invalid(&path.child("values").index(i), value.as_str(), why)));
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! TokenReview and SelfSubjectReview: who is somebody?
 
-use super::{list_value, metadata_errors, no_namespace, strings, user_map};
+use super::{EMPTY, list_value, metadata_errors, no_namespace, strings, user_map};
 use crate::authn::tokens::TokenAuthenticator;
 use crate::context::Context;
 use crate::options::Options;
@@ -71,7 +71,7 @@ impl Virtual for SelfSubjectReview {
         mut object: Map,
         _options: &Options,
     ) -> Result<Map, Status> {
-        if let Some(error) = metadata_errors(&object, &[]) {
+        if let Some(error) = metadata_errors(&object, &[], EMPTY) {
             let kind = GroupKind::new("authentication.k8s.io", "SelfSubjectReview");
             return Err(Status::invalid(&kind, "", &[error]));
         }

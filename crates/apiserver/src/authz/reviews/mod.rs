@@ -56,8 +56,10 @@ fn user_map(user: &UserInfo) -> Map {
     map
 }
 
-/// Whether a review has metadata beside what is allowed.
-fn metadata_errors(object: &Map, allowed: &[&str]) -> Option<FieldError> {
+const EMPTY: &str = "must be empty";
+
+/// Whether a review has metadata beside what is allowed, and `why` that is wrong.
+fn metadata_errors(object: &Map, allowed: &[&str], why: &'static str) -> Option<FieldError> {
     let metadata = object.get("metadata").and_then(Value::as_map)?;
     let meant = |key: &str, value: &Value| {
         let empty = match value {
@@ -71,7 +73,7 @@ fn metadata_errors(object: &Map, allowed: &[&str]) -> Option<FieldError> {
     };
     metadata.iter().any(|(k, v)| meant(k, v)).then(|| {
         let shown = api::field::Raw(schema::json::to_string(metadata));
-        FieldError::invalid(&"metadata", shown, "must be empty")
+        FieldError::invalid(&"metadata", shown, why)
     })
 }
 
