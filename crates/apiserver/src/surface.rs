@@ -74,9 +74,6 @@ const MATCHERS: [(&str, Option<Level>); 4] = [
     ("api/alpha", Some(Level::Alpha)),
 ];
 
-/// Groups of upstream's that have no GA version, and none here.
-const ABSENT: [&str; 1] = ["storagemigration.k8s.io"];
-
 /// A key that names a version or one resource of it, and whether it is on.
 struct Switch<'c> {
     group: &'c str,
@@ -123,7 +120,7 @@ impl RuntimeConfig {
                 [group, version, resource] => (group, version, Some(resource)),
                 _ => return Err(format!("runtime-config invalid key {key}")),
             };
-            if !known().any(|row| row.group == group) && !ABSENT.contains(&group) {
+            if !known().any(|row| row.group == group) {
                 unknown.insert(group);
                 continue;
             }

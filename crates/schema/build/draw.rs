@@ -44,9 +44,12 @@ pub(crate) fn definitions() -> Map<String, Value> {
         api::policy::v1 { Eviction PodDisruptionBudget }
         api::rbac::v1 { ClusterRole ClusterRoleBinding Role RoleBinding }
         api::resource::v1 { DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice }
+        api::resource::v1alpha3 { DeviceTaintRule }
         api::resource::v1beta1 { DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice }
+        api::resource::v1beta2 { DeviceTaintRule }
         api::scheduling::v1 { PriorityClass }
         api::storage::v1 { CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment VolumeAttributesClass }
+        api::storagemigration::v1beta1 { StorageVersionMigration }
         apiextensions_apiserver::pkg::apis::apiextensions::v1 { CustomResourceDefinition }
         kube_aggregator::pkg::apis::apiregistration::v1 { APIService }
         apimachinery::pkg::apis::meta::v1 {

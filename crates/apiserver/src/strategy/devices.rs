@@ -1,4 +1,5 @@
-//! Devices: claims forget what drivers told of devices that they gave back, slices know since when a device is tainted.
+//! Devices: claims forget what drivers told of devices that they gave back, slices and rules know since when a device is
+//! tainted.
 
 use super::{Strategy, keep_other_side};
 use crate::context::Context;
@@ -38,8 +39,12 @@ impl Strategy for Claims {
 #[derive(Debug)]
 pub struct Slices;
 
+fn now(cx: &Context) -> String {
+    cx.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 fn date_taints(cx: &Context, object: &mut Map) {
-    let now = cx.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let now = now(cx);
     let devices = object.at_mut(&["spec", "devices"]).and_then(Value::as_list_mut);
     for device in devices.into_iter().flatten().filter_map(Value::as_map_mut) {
         let taints = device.get_mut("taints").and_then(Value::as_list_mut);
@@ -59,5 +64,35 @@ impl Strategy for Slices {
     fn prepare_for_update(&self, cx: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
         keep_other_side(row, subresource, object, old);
         date_taints(cx, object);
+    }
+}
+
+/// The taint of a rule has a time too: of when its effect began.
+#[derive(Debug)]
+pub struct TaintRules;
+
+const ADDED: [&str; 3] = ["spec", "taint", "timeAdded"];
+
+fn date_rule(cx: &Context, object: &mut Map) {
+    if object.str_at(&ADDED).is_empty() {
+        object.set_at(&ADDED, now(cx));
+    }
+}
+
+impl Strategy for TaintRules {
+    fn prepare_for_create(&self, cx: &Context, _: &Resource, object: &mut Map) {
+        date_rule(cx, object);
+    }
+
+    fn prepare_for_update(&self, cx: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
+        keep_other_side(row, subresource, object, old);
+        if !subresource.is_empty() {
+            return;
+        }
+        date_rule(cx, object);
+        let effect = |object: &'_ Map| object.str_at(&["spec", "taint", "effect"]).to_owned();
+        if effect(object) != effect(old) && object.str_at(&ADDED) == old.str_at(&ADDED) {
+            object.set_at(&ADDED, now(cx));
+        }
     }
 }

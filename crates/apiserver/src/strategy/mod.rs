@@ -3,12 +3,14 @@
 //! Everything has a default that follows the flags of the kind's row, so most kinds have no strategy of their own.
 //! All methods are pure: they see objects in the version that is stored, decoded and defaulted.
 
+mod admitting;
 mod daemon_sets;
 mod devices;
 mod extensions;
 mod gates;
 mod jobs;
 mod kinds;
+mod pem;
 mod pods;
 mod secrets;
 mod signing;

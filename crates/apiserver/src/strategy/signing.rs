@@ -1,14 +1,13 @@
 //! Signing requests: they carry who made them, and each subresource changes its own part.
 
-use super::{Strategy, keep, keep_other_side, validation};
+use super::{Strategy, keep, keep_other_side, pem, validation};
 use crate::context::Context;
 use api::field::{FieldError, Path, Raw, go_quote};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schema::{Map, Resource, Value};
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::pem::Pem;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::FromDer as _;
 
 /// Requests carry who made them, whatever they say of it themselves.
 #[derive(Debug)]
@@ -126,11 +125,6 @@ fn date(cx: &Context, object: &mut Map, old: &Map) {
     }
 }
 
-/// The blocks of PEM text, as far as it is any.
-fn blocks(pem: &[u8]) -> Vec<Pem> {
-    Pem::iter_from_buffer(pem).map_while(Result::ok).collect()
-}
-
 /// What is wrong with the request of keys: its form, or its signature.
 fn request_error(object: &Map) -> Option<FieldError> {
     let text = object.str_at(&["spec", "request"]);
@@ -140,10 +134,11 @@ fn request_error(object: &Map) -> Option<FieldError> {
     Some(FieldError::invalid(&spec.child("request"), Raw(shown), why))
 }
 
-fn check_request(pem: &[u8]) -> Result<(), &'static str> {
-    let block = blocks(pem).into_iter().next().filter(|block| block.label == "CERTIFICATE REQUEST");
+fn check_request(text: &[u8]) -> Result<(), &'static str> {
+    let block = pem::blocks(&String::from_utf8_lossy(text)).into_iter().next();
+    let block = block.filter(|block| block.label == "CERTIFICATE REQUEST");
     let block = block.ok_or("PEM block type must be CERTIFICATE REQUEST")?;
-    let (rest, request) = X509CertificationRequest::from_der(&block.contents)
+    let (rest, request) = X509CertificationRequest::from_der(&block.der)
         .map_err(|_| "asn1: structure error: malformed certificate request")?;
     if !rest.is_empty() {
         return Err("asn1: syntax error: trailing data");
@@ -158,17 +153,22 @@ fn check_request(pem: &[u8]) -> Result<(), &'static str> {
 
 /// What is wrong with an issued certificate.
 fn certificate_error(text: &str) -> Option<String> {
-    let pem = STANDARD.decode(text).unwrap_or_default();
-    if pem.is_empty() {
+    let given = STANDARD.decode(text).unwrap_or_default();
+    if given.is_empty() {
         return None;
     }
-    let blocks = blocks(&pem);
+    let blocks = pem::blocks(&String::from_utf8_lossy(&given));
     for block in &blocks {
-        if block.label != "CERTIFICATE" {
+        if block.label != pem::CERTIFICATE {
             return Some(format!("only CERTIFICATE PEM blocks are allowed, found {}", go_quote(&block.label)));
         }
-        if X509Certificate::from_der(&block.contents).is_err() {
-            return Some("x509: malformed certificate".to_owned());
+        if block.headers {
+            return Some("no PEM block headers are permitted".to_owned());
+        }
+        match block.certificates().as_deref() {
+            None => return Some("x509: malformed certificate".to_owned()),
+            Some([]) => return Some("found CERTIFICATE PEM block containing 0 certificates".to_owned()),
+            Some(_) => {}
         }
     }
     blocks.is_empty().then(|| "must contain at least one CERTIFICATE PEM block".to_owned())
@@ -202,8 +202,14 @@ mod tests {
         let made = CertificateParams::new(Vec::new()).expect("parameters").self_signed(&key).expect("a certificate");
         assert_eq!(certificate_error(&STANDARD.encode(made.pem())), None);
         assert_eq!(certificate_error(""), None);
+        let block = |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+        let twice = [made.der().as_ref(), made.der().as_ref()].concat();
+        assert_eq!(certificate_error(&STANDARD.encode(block(&STANDARD.encode(twice)))), None, "several of one block");
         for (text, why) in [
             ("x".to_owned(), "must contain at least one CERTIFICATE PEM block"),
+            (block(""), "found CERTIFICATE PEM block containing 0 certificates"),
+            (block("AAAA"), "x509: malformed certificate"),
+            (made.pem().replacen("-----\n", "-----\na: b\n\n", 1), "no PEM block headers are permitted"),
             (key.serialize_pem(), "only CERTIFICATE PEM blocks are allowed, found \"PRIVATE KEY\""),
         ] {
             assert_eq!(certificate_error(&STANDARD.encode(text)).as_deref(), Some(why));

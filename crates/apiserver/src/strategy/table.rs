@@ -1,8 +1,8 @@
 //! Which kind has which strategy. Most differ from the standard one in data alone: a row of [`RULES`].
 
 use super::{
-    GarbageCollection, Rules, Strategy, daemon_sets, devices, extensions, jobs, kinds, pods, secrets, signing, trust,
-    volumes,
+    GarbageCollection, Rules, Strategy, admitting, daemon_sets, devices, extensions, jobs, kinds, pods, secrets,
+    signing, trust, volumes,
 };
 use crate::surface::Surface;
 use schema::Resource;
@@ -40,6 +40,7 @@ const RULES: &[(&str, &str, Rules)] = &[
     ("storage.k8s.io", "CSINode", CONDITIONAL),
     ("storage.k8s.io", "CSIStorageCapacity", CONDITIONAL),
     ("storage.k8s.io", "VolumeAttachment", CONDITIONAL),
+    ("storagemigration.k8s.io", "StorageVersionMigration", CONDITIONAL),
 ];
 
 /// The strategy of a row.
@@ -65,6 +66,9 @@ pub fn of(row: &Resource, surface: &Surface) -> Arc<dyn Strategy> {
         ("", "Pod") => Arc::new(pods::Pods(rules)),
         ("", "Secret") => Arc::new(secrets::Secrets(rules)),
         ("", "ServiceAccount") => Arc::new(kinds::ServiceAccounts(rules)),
+        ("admissionregistration.k8s.io", _) => {
+            Arc::new(admitting::Admitting { rules, files: surface.gates.enabled(admitting::FROM_FILES) })
+        }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => Arc::new(extensions::Definitions(rules)),
         ("apiregistration.k8s.io", "APIService") => Arc::new(extensions::ApiServices(rules)),
         ("autoscaling", "HorizontalPodAutoscaler") => Arc::new(kinds::Autoscalers(features)),
@@ -77,6 +81,7 @@ pub fn of(row: &Resource, surface: &Surface) -> Arc<dyn Strategy> {
         ("networking.k8s.io", "ServiceCIDR") | ("storage.k8s.io", "VolumeAttachment") => {
             Arc::new(kinds::StatusAlone(rules))
         }
+        ("resource.k8s.io", "DeviceTaintRule") => Arc::new(devices::TaintRules),
         ("resource.k8s.io", "ResourceClaim") => Arc::new(devices::Claims),
         ("resource.k8s.io", "ResourceSlice") => Arc::new(devices::Slices),
         ("scheduling.k8s.io", "PriorityClass") => Arc::new(kinds::PriorityClasses),

@@ -1,18 +1,17 @@
 //! Bundles of trust anchors: each is a certificate of an authority, once.
 
-use super::{Rules, Strategy, validation};
+use super::{Rules, Strategy, pem, validation};
 use crate::context::Context;
 use api::field::{FieldError, Path, Raw};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use schema::{Map, Resource};
 use std::collections::BTreeMap;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 #[derive(Debug)]
 pub struct Bundles(pub Rules);
 
 const BUNDLE: [&str; 2] = ["spec", "trustBundle"];
+/// Bytes of PEM text.
+const MAX_BUNDLE: usize = 1 << 20;
 
 impl Strategy for Bundles {
     fn validate_create(&self, _: &Context, row: &Resource, object: &Map) -> Vec<FieldError> {
@@ -42,48 +41,28 @@ impl Strategy for Bundles {
     }
 }
 
-/// A block of PEM text.
-struct Block {
-    label: String,
-    headers: bool,
-    der: Vec<u8>,
-}
-
-/// The blocks of PEM text; what is none is passed over, as Go does.
-fn blocks(text: &str) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut lines = text.lines().map(str::trim_end);
-    while let Some(line) = lines.next() {
-        let label = line.strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----"));
-        let Some(label) = label else { continue };
-        let end = format!("-----END {label}-----");
-        let body: Vec<&str> = lines.by_ref().take_while(|line| *line != end).collect();
-        let (headers, base64): (Vec<&str>, Vec<&str>) = body.into_iter().partition(|line| line.contains(':'));
-        if let Ok(der) = STANDARD.decode(base64.concat()) {
-            blocks.push(Block { label: label.to_owned(), headers: !headers.is_empty(), der });
-        }
-    }
-    blocks
-}
-
+/// What is wrong with a bundle. Of one that is too long nothing else is told.
 fn anchors(text: &str) -> Vec<FieldError> {
     let spec = Path::root("spec");
     let invalid =
         |why: String| FieldError::invalid(&spec.child("trustBundle"), Raw("\"<value omitted>\"".to_owned()), why);
+    if text.len() > MAX_BUNDLE {
+        return vec![FieldError::too_long(&spec.child("trustBundle"), MAX_BUNDLE)];
+    }
     let mut errors = Vec::new();
     let mut places: BTreeMap<Vec<u8>, Vec<String>> = BTreeMap::new();
-    for (i, block) in blocks(text).into_iter().enumerate() {
-        if block.label != "CERTIFICATE" {
+    for (i, block) in pem::blocks(text).into_iter().enumerate() {
+        if block.label != pem::CERTIFICATE {
             errors.push(invalid(format!("entry {i} has bad block type: {}", block.label)));
         } else if block.headers {
             errors.push(invalid(format!("entry {i} has PEM block headers")));
         } else {
-            match X509Certificate::from_der(&block.der) {
-                Ok(([], certificate)) if certificate.is_ca() => {
+            match block.certificates().as_deref() {
+                Some([certificate]) if certificate.is_ca() => {
                     places.entry(block.der.clone()).or_default().push(i.to_string());
                 }
-                Ok(([], _)) => errors.push(invalid(format!("entry {i} does not have the CA bit set"))),
-                _ => errors.push(invalid(format!("entry {i} does not parse as X.509: x509: malformed certificate"))),
+                Some([_]) => errors.push(invalid(format!("entry {i} does not have the CA bit set"))),
+                _ => errors.push(invalid(format!("entry {i} does not parse as X.509"))),
             }
         }
     }
@@ -127,6 +106,8 @@ mod tests {
         let headed = one.replacen("-----\n", "-----\nProc-Type: 4,ENCRYPTED\n\n", 1);
         assert_eq!(told(&headed), wrong("entry 0 has PEM block headers"));
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert_eq!(told(broken), wrong("entry 0 does not parse as X.509: x509: malformed certificate"));
+        assert_eq!(told(broken), wrong("entry 0 does not parse as X.509"));
+        let long = "x".repeat(MAX_BUNDLE + 1);
+        assert_eq!(told(&long), ["spec.trustBundle: Too long: may not be more than 1048576 bytes"]);
     }
 }

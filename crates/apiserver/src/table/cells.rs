@@ -254,7 +254,7 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
             By(signing_condition),
         ],
     ),
-    ("certificates.k8s.io", "ClusterTrustBundle", &[NAME, Path(&["spec", "signerName"])]),
+    ("certificates.k8s.io", "ClusterTrustBundle", &[NAME, Or(&["spec", "signerName"], NONE)]),
     ("coordination.k8s.io", "Lease", &[NAME, Path(&["spec", "holderIdentity"]), AGE]),
     (
         "coordination.k8s.io",
@@ -383,6 +383,18 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
         ],
     ),
     (RESOURCE, "DeviceClass", &[NAME, AGE]),
+    (
+        RESOURCE,
+        "DeviceTaintRule",
+        &[
+            NAME,
+            Path(&["spec", "taint", "key"]),
+            Path(&["spec", "taint", "value"]),
+            Path(&["spec", "taint", "effect"]),
+            By(tainted_since),
+            AGE,
+        ],
+    ),
     (RESOURCE, "ResourceClaim", &[NAME, By(claim_state), AGE]),
     (RESOURCE, "ResourceClaimTemplate", &[NAME, AGE]),
     (
@@ -390,6 +402,8 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
         "ResourceSlice",
         &[NAME, By(slice_node), Path(&["spec", "driver"]), Path(&["spec", "pool", "name"]), AGE],
     ),
+    // Upstream has a third column, and nothing for it yet.
+    ("storagemigration.k8s.io", "StorageVersionMigration", &[NAME, By(migrated), By(|_, _| "".into())]),
 ];
 
 const BINDING: &[Cell] = &[
@@ -644,6 +658,19 @@ fn storage_versions(object: &Map, _: Timestamp) -> Value {
     let shown = all.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(",");
     let more = all.len().saturating_sub(SHOWN);
     if more > 0 { format!("{shown} + {more} more...").into() } else { shown.into() }
+}
+
+/// What is migrated: `resource.group`, with the dot where there is no group too.
+fn migrated(object: &Map, _: Timestamp) -> Value {
+    let part = |name| object.str_at(&["spec", "resource", name]);
+    format!("{}.{}", part("resource"), part("group")).into()
+}
+
+fn tainted_since(object: &Map, now: Timestamp) -> Value {
+    match object.str_at(&["spec", "taint", "timeAdded"]) {
+        "" => "".into(),
+        added => ago(added, now).into(),
+    }
 }
 
 fn component(object: &Map, what: &str) -> Value {

@@ -154,6 +154,51 @@ async fn devices_are_served_in_the_shapes_of_their_versions() {
 }
 
 #[tokio::test]
+async fn taints_by_rule_and_migrations_are_served_with_their_features() {
+    let runtime = "resource.k8s.io/v1beta2=true,resource.k8s.io/v1alpha3=true,storagemigration.k8s.io/v1beta1=true";
+    let silent = Server::start_as("", runtime).await;
+    let (rules, migrations) = (
+        "/apis/resource.k8s.io/v1beta2/devicetaintrules",
+        "/apis/storagemigration.k8s.io/v1beta1/storageversionmigrations",
+    );
+    for path in [rules, migrations] {
+        assert_eq!(silent.client().get(path).await.code, 404);
+    }
+    let server = Server::start_as("DRADeviceTaintRules=true,StorageVersionMigrator=true", runtime).await;
+    let client = server.client();
+    let rule = json!({"metadata": {"name": "r"}, "spec": {"deviceSelector": {"driver": "d.example.com"},
+        "taint": {"key": "broken", "effect": "NoSchedule"}}, "status": {"conditions": []}});
+    let made = client.post(rules, &rule).await.ok();
+    assert_eq!((&made["metadata"]["generation"], &made["status"]), (&json!(1), &json!({})));
+    let added = made["spec"]["taint"]["timeAdded"].as_str().expect("a time").to_owned();
+    let (path, merge) = (format!("{rules}/r"), "application/merge-patch+json");
+    let early = json!({"spec": {"taint": {"timeAdded": "2026-01-01T00:00:00Z"}}}).to_string();
+    client.patch(&path, merge, &early).await.ok();
+    let changed = json!({"spec": {"taint": {"effect": "NoExecute"}}}).to_string();
+    let changed = client.patch(&path, merge, &changed).await.ok();
+    assert!(changed["spec"]["taint"]["timeAdded"].as_str().is_some_and(|time| time >= added.as_str()), "{changed}");
+    assert_eq!(changed["metadata"]["generation"], 3);
+    let alpha = client.get("/apis/resource.k8s.io/v1alpha3/devicetaintrules/r").await;
+    let told = "299 - \"resource.k8s.io/v1alpha3 DeviceTaintRule is deprecated in v1.36+, unavailable in v1.39+\"";
+    assert_eq!(alpha.headers["warning"], told);
+    let alpha = alpha.ok();
+    assert_eq!((&alpha["apiVersion"], &alpha["spec"]), (&json!("resource.k8s.io/v1alpha3"), &changed["spec"]));
+    let deleted = client.delete(&path).await.ok();
+    assert_eq!(deleted["kind"], "DeviceTaintRule");
+
+    let migration = json!({"metadata": {"name": "m"}, "spec": {"resource": {"group": "", "resource": "secrets"}}});
+    client.post(migrations, &migration).await.ok();
+    let replaced = client.put(&format!("{migrations}/m"), &migration).await.refused(422);
+    assert!(replaced["message"].as_str().is_some_and(|m| m.contains("must be specified for an update")), "{replaced}");
+    let status = json!({"status": {"resourceVersion": "5"}}).to_string();
+    let status = client.patch(&format!("{migrations}/m/status"), merge, &status).await.ok();
+    assert_eq!(status["status"]["resourceVersion"], "5");
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let table = client.raw(Method::GET, migrations, &accept, "").await.ok();
+    assert_eq!(table["rows"][0]["cells"], json!(["m", "secrets.", ""]));
+}
+
+#[tokio::test]
 async fn what_is_turned_off_is_not_there() {
     let usual = Server::start().await;
     assert_eq!(usual.client().get("/apis/networking.k8s.io/v1beta1/ipaddresses").await.code, 404);

@@ -1,6 +1,7 @@
 //! `componentstatuses`, and what is told of kinds that go away.
 
 use crate::cluster::{Options, start, start_with};
+use apiserver::surface::Surface;
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -84,7 +85,7 @@ async fn who_makes_what_nothing_comes_of_is_told() {
     ];
     // What other components are for may be done by those of somebody else, where only the API server is ours.
     for (whole, of_policies) in [(true, &told[..1]), (false, &[])] {
-        let surface = apiserver::surface::Surface { whole, ..apiserver::surface::Surface::default() };
+        let surface = Surface { whole, ..Surface::default() };
         let cluster = start_with(Options { surface, ..Options::default() }).await;
         let admin = cluster.admin();
         assert_eq!(admin.post(&format!("{policies}?dryRun=All"), policy.clone()).await.warnings, of_policies);
@@ -94,5 +95,34 @@ async fn who_makes_what_nothing_comes_of_is_told() {
         assert_eq!(admin.post(webhooks, json!({"metadata": {"name": "none"}})).await.warnings, told[1..]);
         let map = json!({"metadata": {"name": "a"}});
         assert!(admin.post("/api/v1/namespaces/default/configmaps", map).await.warnings.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn names_of_what_comes_of_files_are_reserved() {
+    let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+    let object = json!({"metadata": {"name": "a.static.k8s.io"}});
+    for on in [false, true] {
+        let asked: api::features::Asked = format!("ManifestBasedAdmissionControlConfig={on}").parse().expect("gates");
+        let surface = Surface { gates: asked.gates().expect("gates").0, ..Surface::default() };
+        let cluster = start_with(Options { surface, ..Options::default() }).await;
+        let admin = cluster.admin();
+        let made = admin.post(path, object.clone()).await;
+        if on {
+            assert_eq!(
+                (made.code, made.message()),
+                (
+                    422,
+                    "MutatingWebhookConfiguration.admissionregistration.k8s.io \"a.static.k8s.io\" is invalid: metadata.name: Invalid value: \"a.static.k8s.io\": names ending with \".static.k8s.io\" are reserved for static manifest-based configurations and cannot be managed via the API"
+                )
+            );
+            continue;
+        }
+        let told = "metadata.name: names ending with \".static.k8s.io\" will be reserved for static manifest-based configurations when the ManifestBasedAdmissionControlConfig feature gate is enabled";
+        assert_eq!(made.code, 201, "{}", made.body);
+        assert!(made.warnings.iter().any(|warning| warning == told), "{:?}", made.warnings);
+        let change = json!({"metadata": {"labels": {"a": "b"}}});
+        let changed = admin.patch(&format!("{path}/a.static.k8s.io"), change).await;
+        assert_eq!((changed.code, changed.warnings.as_slice()), (200, &[told.to_owned()][..]));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The expressions themselves are checked where they are compiled.
 
-use super::fields::{Errors, json_list, label_selector, problems, required, same, supported_of};
+use super::fields::{Errors, Values, json_list, label_selector_with, problems, required, same, supported_of};
 use super::webhook::{Service, client, review_versions, speaks};
 use crate::tree::{Map, Value};
 use crate::view::List;
@@ -27,7 +27,7 @@ struct Demands {
     no_side_effects: bool,
     recognized_versions: bool,
     unique_names: bool,
-    good_selectors: bool,
+    values_of_selectors: Values,
 }
 
 fn hooks(object: &Map) -> &[Value] {
@@ -40,7 +40,7 @@ impl Demands {
         no_side_effects: true,
         recognized_versions: true,
         unique_names: true,
-        good_selectors: true,
+        values_of_selectors: Values::Checked,
     };
 
     fn of_update(new: &Map, old: &Map) -> Self {
@@ -63,18 +63,19 @@ impl Demands {
                 versions.is_empty() || versions.iter().any(speaks)
             }),
             unique_names: were.iter().all(|hook| names.insert(hook.name().unwrap_or(""))),
-            good_selectors: were.iter().all(|hook| {
-                let mut errors = Errors::new();
-                selectors(&mut errors, &WEBHOOKS, *hook);
-                errors.is_empty()
-            }),
+            values_of_selectors: were
+                .iter()
+                .flat_map(|hook| [hook.namespace_selector(), hook.object_selector()])
+                .map(Values::after)
+                .find(|values| *values == Values::Any)
+                .unwrap_or(Values::Checked),
         }
     }
 }
 
-fn selectors(errors: &mut Errors, path: &Path<'_>, hook: ValidatingWebhook<'_>) {
-    label_selector(errors, &path.child("namespaceSelector"), hook.namespace_selector());
-    label_selector(errors, &path.child("objectSelector"), hook.object_selector());
+fn selectors(errors: &mut Errors, path: &Path<'_>, hook: ValidatingWebhook<'_>, values: Values) {
+    label_selector_with(errors, &path.child("namespaceSelector"), hook.namespace_selector(), values);
+    label_selector_with(errors, &path.child("objectSelector"), hook.object_selector(), values);
 }
 
 pub(super) fn validating(object: &Map) -> Errors {
@@ -137,9 +138,7 @@ fn webhook(
         let why = "the timeout value must be between 1 and 30 seconds";
         errors.push(FieldError::invalid(&path.child("timeoutSeconds"), seconds, why));
     }
-    if demands.good_selectors {
-        selectors(errors, path, hook);
-    }
+    selectors(errors, path, hook, demands.values_of_selectors);
     supported_of(errors, &path.child("reinvocationPolicy"), reinvocation, &REINVOCATION_POLICIES);
     let config = hook.client_config();
     let service = config.and_then(|config| config.service()).map(|service| Service {

@@ -17,7 +17,6 @@ const LEGACY: &str = "kubernetes.io/legacy-unknown";
 const LEAST_SECONDS: i64 = 600;
 const MAX_DOMAIN: usize = 253;
 const MAX_SIGNER: usize = 571;
-const MAX_BUNDLE: usize = 1 << 20;
 const USAGES: [&str; 23] = [
     "any",
     "cert sign",
@@ -176,7 +175,7 @@ fn status_conditions(errors: &mut Errors, object: &Map, tolerated: &Tolerated) {
             let other = if kind == "Approved" { "Denied" } else { "Approved" };
             if seen.contains(other) {
                 let why = "Approved and Denied conditions are mutually exclusive";
-                errors.push(FieldError::invalid(&path.child("type"), kind, why));
+                errors.push(FieldError::invalid(&root, kind, why));
             }
         }
         if !seen.insert(kind) && !tolerated.repeated_conditions {
@@ -223,6 +222,12 @@ pub(super) fn update(subresource: &str, new: &Map, old: &Map) -> Errors {
 /// A bundle of a signer begins with the signer's name. What it holds is for who can read certificates to check.
 pub(super) fn bundle(object: &Map) -> Errors {
     let mut errors = Errors::new();
+    bundle_name(&mut errors, object);
+    bundle_signer(&mut errors, object);
+    errors
+}
+
+fn bundle_name(errors: &mut Errors, object: &Map) {
     let (name, signer) = (object.str_at(&["metadata", "name"]), object.str_at(&["spec", "signerName"]));
     let metadata = Path::root("metadata");
     let path = metadata.child("name");
@@ -234,18 +239,20 @@ pub(super) fn bundle(object: &Map) -> Errors {
     } else {
         names::dns1123_subdomain(if signer.is_empty() { name } else { name.strip_prefix(&prefix).unwrap_or(name) })
     };
-    problems(&mut errors, &path, name, bad);
+    problems(errors, &path, name, bad);
+}
+
+fn bundle_signer(errors: &mut Errors, object: &Map) {
+    let signer = object.str_at(&["spec", "signerName"]);
     if !signer.is_empty() {
-        signer_name(&mut errors, &SPEC.child("signerName"), signer);
+        signer_name(errors, &SPEC.child("signerName"), signer);
     }
-    if object.str_at(&["spec", "trustBundle"]).len() > MAX_BUNDLE {
-        errors.push(FieldError::too_long(&SPEC.child("trustBundle"), MAX_BUNDLE));
-    }
-    errors
 }
 
 pub(super) fn bundle_update(_: &str, new: &Map, old: &Map) -> Errors {
-    let mut errors = bundle(new);
+    let mut errors = Errors::new();
+    bundle_signer(&mut errors, new);
+    bundle_name(&mut errors, new);
     let signer = ["spec", "signerName"];
     immutable(&mut errors, &SPEC.child("signerName"), new.at(&signer), old.at(&signer));
     errors

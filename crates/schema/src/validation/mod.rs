@@ -162,6 +162,7 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("rbac.authorization.k8s.io", "Role") => rules!(rbac::role),
         ("rbac.authorization.k8s.io", "RoleBinding") => rules!(rbac::role_binding, rbac::role_binding_update),
         ("resource.k8s.io", "DeviceClass") => rules!(device::class, device::class_update),
+        ("resource.k8s.io", "DeviceTaintRule") => rules!(device::taint_rule, device::taint_rule_update),
         ("resource.k8s.io", "ResourceClaim") => rules!(device::claim, device::claim_update),
         ("resource.k8s.io", "ResourceClaimTemplate") => rules!(device::template, device::template_update),
         ("resource.k8s.io", "ResourceSlice") => rules!(device::slice, device::slice_update, device::slice_warnings),
@@ -175,6 +176,9 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("storage.k8s.io", "VolumeAttachment") => rules!(storage::attachment, storage::attachment_update),
         ("storage.k8s.io", "VolumeAttributesClass") => {
             rules!(storage::attributes_class, storage::attributes_class_update)
+        }
+        ("storagemigration.k8s.io", "StorageVersionMigration") => {
+            rules!(storage_version::migration, storage_version::migration_update)
         }
         _ => return None,
     })

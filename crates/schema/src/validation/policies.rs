@@ -205,7 +205,7 @@ fn variable(errors: &mut Errors, path: &Path<'_>, variable: Variable<'_>) {
     if name.trim().is_empty() {
         errors.push(FieldError::required(&path.child("name"), "name is not specified"));
     } else if !is_identifier(name) {
-        errors.push(FieldError::invalid(&path.child("name"), name, "name is not a valid CEL identifier"));
+        errors.push(FieldError::invalid(&path.child("name"), name, "must be a valid CEL identifier"));
     }
     if variable.expression().unwrap_or("").trim().is_empty() {
         errors.push(FieldError::required(&path.child("expression"), "expression is not specified"));
@@ -231,10 +231,10 @@ fn validation(errors: &mut Errors, path: &Path<'_>, validation: Validation<'_>) 
     let message = validation.message().unwrap_or("");
     let trimmed = message.trim();
     if !message.is_empty() && trimmed.is_empty() {
-        let why = "message must be non-empty if specified";
+        let why = "must be non-empty if specified";
         errors.push(FieldError::invalid(&path.child("message"), message, why));
     } else if trimmed.contains(['\n', '\r']) {
-        errors.push(FieldError::invalid(&path.child("message"), message, "message must not contain line breaks"));
+        errors.push(FieldError::invalid(&path.child("message"), message, "must not contain line breaks"));
     }
     let reasons = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
     supported_of(errors, &path.child("reason"), validation.reason(), &reasons);
@@ -335,8 +335,7 @@ pub(super) fn validating_binding(object: &Map) -> Errors {
     let spec = ValidatingAdmissionPolicyBinding(object).spec().unwrap_or(ValidatingAdmissionPolicyBindingSpec(&empty));
     bound(&mut errors, spec.policy_name(), spec.param_ref());
     if let Some(resources) = spec.match_resources() {
-        // The path is spelled so upstream.
-        match_resources(&mut errors, &SPEC.child("matchResouces"), resources);
+        match_resources(&mut errors, &SPEC.child("matchResources"), resources);
     }
     let path = SPEC.child("validationActions");
     let actions = spec.validation_actions();
@@ -363,7 +362,7 @@ pub(super) fn mutating_binding(object: &Map) -> Errors {
     let spec = MutatingAdmissionPolicyBinding(object).spec().unwrap_or(MutatingAdmissionPolicyBindingSpec(&empty));
     bound(&mut errors, spec.policy_name(), spec.param_ref());
     if let Some(resources) = spec.match_resources() {
-        let path = SPEC.child("matchResouces");
+        let path = SPEC.child("matchResources");
         match_resources(&mut errors, &path, resources);
         let path = path.child("resourceRules");
         only_operations(&mut errors, &path.child("operations"), resources.resource_rules(), &MUTATING_OPERATIONS);

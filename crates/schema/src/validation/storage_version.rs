@@ -1,10 +1,15 @@
-//! What each API server writes and reads of a resource.
+//! What each API server writes and reads of a resource; and the rewriting of stored objects in the version of today.
 
-use super::fields::{Errors, json, problems};
+use super::conditions::conditions as shared_conditions;
+use super::fields::{Errors, IMMUTABLE, json, problems, same, shape};
 use crate::tree::Map;
+use crate::view::List;
 use crate::view::apiserverinternal_v1alpha1::{ServerStorageVersion, StorageVersion, StorageVersionStatus};
+use crate::view::meta_v1::Condition;
+use crate::view::storagemigration_v1beta1::{StorageVersionMigration, StorageVersionMigrationStatus};
 use api::{FieldError, Path, names};
 
+const SPEC: Path<'static> = Path::root("spec");
 const STATUS: Path<'static> = Path::root("status");
 static EMPTY: Map = Map::new();
 
@@ -97,4 +102,75 @@ fn conditions(errors: &mut Errors, status: StorageVersionStatus<'_>) {
             }
         }
     }
+}
+
+pub(super) fn migration(object: &Map) -> Errors {
+    let mut errors = Errors::new();
+    let path = SPEC.child("resource");
+    let (group, resource) =
+        (object.str_at(&["spec", "resource", "group"]), object.str_at(&["spec", "resource", "resource"]));
+    if resource.is_empty() {
+        errors.push(FieldError::required(&path.child("resource"), "resource is required to be set"));
+    } else {
+        joined(&mut errors, &path.child("resource"), resource, names::dns1035_label(resource));
+    }
+    if !group.is_empty() {
+        joined(&mut errors, &path.child("group"), group, names::dns1123_subdomain(group));
+    }
+    errors
+}
+
+/// One error for all problems of a name.
+fn joined(errors: &mut Errors, path: &Path<'_>, value: &str, problems: Vec<String>) {
+    if !problems.is_empty() {
+        errors.push(FieldError::invalid(path, value, problems.join(",")));
+    }
+}
+
+pub(super) fn migration_update(subresource: &str, new: &Map, old: &Map) -> Errors {
+    if subresource == "status" {
+        return migration_status(new, old);
+    }
+    let mut errors = migration(new);
+    if !same(new.get("spec"), old.get("spec")) {
+        let shown = shape(&[("Resource", json(new.at(&["spec", "resource"])))]);
+        errors.push(FieldError::invalid(&SPEC, shown, IMMUTABLE));
+    }
+    errors
+}
+
+fn migration_status(new: &Map, old: &Map) -> Errors {
+    let mut errors = Errors::new();
+    let of = |object| StorageVersionMigration(object).status().unwrap_or(StorageVersionMigrationStatus(&EMPTY));
+    let (status, was) = (of(new), of(old));
+    let path = STATUS.child("resourceVersion");
+    let version = status.resource_version().unwrap_or("");
+    let well_formed = !version.starts_with('0') && version.bytes().all(|b| b.is_ascii_digit());
+    if !well_formed {
+        let why = format!("resource version is not well formed: {version}");
+        errors.push(FieldError::invalid(&path, version, why));
+    }
+    let list = STATUS.child("conditions");
+    shared_conditions(&mut errors, &list, status.conditions());
+    let first = was.resource_version().unwrap_or("");
+    if !first.is_empty() && first != version {
+        errors.push(FieldError::invalid(&path, version, IMMUTABLE));
+    }
+    let is = |conditions: List<'_, Condition<'_>>, kind: &str| {
+        conditions.iter().find(|c| c.type_() == Some(kind)).is_some_and(|c| c.status() == Some("True"))
+    };
+    let mut refuse = |why: &str| {
+        errors.push(FieldError::invalid(&list, json(status.0.get("conditions")), why));
+    };
+    let [succeeded, failed] = ["Succeeded", "Failed"].map(|kind| is(status.conditions(), kind));
+    if succeeded && failed {
+        refuse("Both success and failed conditions cannot be true at the same time");
+    }
+    if is(was.conditions(), "Succeeded") && !succeeded {
+        refuse("Success condition cannot be set to false once it is true");
+    }
+    if is(was.conditions(), "Failed") && !failed {
+        refuse("Failed condition cannot be set to false once it is true");
+    }
+    errors
 }

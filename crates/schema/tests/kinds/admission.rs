@@ -126,6 +126,30 @@ fn webhooks() {
 }
 
 #[test]
+fn values_of_selectors_that_were_taken_once_are_taken_again() {
+    let selector = |value: &str| {
+        hook(&format!(
+            r#","objectSelector":{{"matchExpressions":[{{"key":"a","operator":"In","values":["{value}"]}}]}}"#
+        ))
+    };
+    let path = "webhooks[0].objectSelector.matchExpressions[0]";
+    let bad = format!(
+        "{path}.values[0]: Invalid value: \"-\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+    );
+    let kind = "ValidatingWebhookConfiguration";
+    check_created(GROUP, kind, &[(&selector("-"), &[&bad])]);
+    check_updated(GROUP, kind, "", &selector("x"), &[(r#"["x"]"#, r#"["-"]"#, &[&bad])]);
+    let unknown = format!("{path}.operator: Invalid value: \"x\": not a valid selector operator");
+    check_updated(
+        GROUP,
+        kind,
+        "",
+        &selector("-"),
+        &[(r#"["-"]"#, r#"["-","+"]"#, &[]), (r#""In""#, r#""x""#, &[&unknown])],
+    );
+}
+
+#[test]
 fn an_update_of_webhooks_demands_no_more_than_what_was() {
     let old = hook("").replace(r#""sideEffects":"None""#, r#""sideEffects":"Some""#).replace(r#"["v1"]"#, r#"["v9"]"#);
     check_updated(
@@ -175,9 +199,9 @@ fn validating_policies() {
                 &[
                     "spec.validations[0].expression: Required value: expression is not specified",
                     r#"spec.validations[0].messageExpression: Invalid value: " ": must be non-empty if specified"#,
-                    r#"spec.validations[0].message: Invalid value: " ": message must be non-empty if specified"#,
+                    r#"spec.validations[0].message: Invalid value: " ": must be non-empty if specified"#,
                     r#"spec.validations[0].reason: Unsupported value: "x": supported values: "Forbidden", "Invalid", "RequestEntityTooLarge""#,
-                    r#"spec.validations[1].message: Invalid value: "a\nb": message must not contain line breaks"#,
+                    r#"spec.validations[1].message: Invalid value: "a\nb": must not contain line breaks"#,
                 ],
             ),
             (
@@ -185,7 +209,7 @@ fn validating_policies() {
                     r#""validations":[{"expression":"true"}],"variables":[{"name":"for","expression":""},{"name":"","expression":"1"}]"#,
                 ),
                 &[
-                    r#"spec.variables[0].name: Invalid value: "for": name is not a valid CEL identifier"#,
+                    r#"spec.variables[0].name: Invalid value: "for": must be a valid CEL identifier"#,
                     "spec.variables[0].expression: Required value: expression is not specified",
                     "spec.variables[1].name: Required value: name is not specified",
                 ],
@@ -315,6 +339,23 @@ fn bindings() {
     check_created(
         GROUP,
         "MutatingAdmissionPolicyBinding",
-        &[(&binding(""), &[]), (&named("b", r#""spec":{}"#), &["spec.policyName: Required value"])],
+        &[
+            (&binding(""), &[]),
+            (&named("b", r#""spec":{}"#), &["spec.policyName: Required value"]),
+            (
+                &binding(
+                    r#","matchResources":{"resourceRules":[{"operations":["DELETE"],"apiGroups":[""],"apiVersions":["v1"],"resources":["pods"]}]}"#,
+                ),
+                &[
+                    r#"spec.matchResources.resourceRules.operations: Unsupported value: "DELETE": supported values: "*", "CONNECT", "CREATE", "UPDATE""#,
+                ],
+            ),
+            (
+                &binding(r#","matchResources":{"matchPolicy":"x"}"#),
+                &[
+                    r#"spec.matchResources.matchPolicy: Unsupported value: "x": supported values: "Equivalent", "Exact""#,
+                ],
+            ),
+        ],
     );
 }

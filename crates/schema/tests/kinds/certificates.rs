@@ -80,7 +80,7 @@ fn decisions() {
                 condition,
                 &format!(r#"{condition},{{"type":"Denied","status":"True"}}"#),
                 &[
-                    r#"status.conditions[1].type: Invalid value: "Denied": Approved and Denied conditions are mutually exclusive"#,
+                    r#"status.conditions: Invalid value: "Denied": Approved and Denied conditions are mutually exclusive"#,
                 ],
             ),
             (

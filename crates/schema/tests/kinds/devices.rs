@@ -211,6 +211,34 @@ fn slices() {
                 ],
             ),
             (
+                &device(
+                    r#""allowMultipleAllocations":true,"capacity":{"m":{"value":"10","requestPolicy":{"default":"1","validRange":{"min":"2"}}},"n":{"value":"10","requestPolicy":{"default":"5","validRange":{"min":"2","max":"4"}}}}"#,
+                ),
+                &[
+                    r#"spec.devices[0].capacity[m].requestPolicy.validRange.min: Invalid value: "1": default is less than min: 2"#,
+                    r#"spec.devices[0].capacity[n].requestPolicy.validRange.max: Invalid value: "5": default is more than max: 4"#,
+                ],
+            ),
+            (
+                &device(&format!(
+                    r#""attributes":{{"a":{{"string":"x"}},"b":{{"ints":[{}]}}}}"#,
+                    vec!["1"; 48].join(",")
+                )),
+                &["spec.devices[0]: Invalid value: 49: the total number of attribute values must not exceed 48"],
+            ),
+            (
+                &device(
+                    r#""capacity":{"mem":{"value":"1Gi"}},"nodeAllocatableResourceMappings":{"memory":{"capacityKey":"mem"},"cpu":{"allocationMultiplier":"2"},"a.b/c":{},"hugepages-2Mi":{"allocationMultiplier":"0","capacityKey":""},"pods":{"capacityKey":"x"}}"#,
+                ),
+                &[
+                    r#"spec.devices[0].nodeAllocatableResourceMappings[a.b/c]: Invalid value: "a.b/c": must be a node allocatable resource name"#,
+                    r#"spec.devices[0].nodeAllocatableResourceMappings[a.b/c]: Invalid value: "": at least one of allocationMultiplier or capacityKey must be set"#,
+                    r#"spec.devices[0].nodeAllocatableResourceMappings[hugepages-2Mi].allocationMultiplier: Invalid value: "0": must be positive"#,
+                    r#"spec.devices[0].nodeAllocatableResourceMappings[hugepages-2Mi].capacityKey: Invalid value: "": capacityKey must not be an empty string"#,
+                    r#"spec.devices[0].nodeAllocatableResourceMappings[pods].capacityKey: Not found: "x""#,
+                ],
+            ),
+            (
                 &device(r#""taints":[{"key":"","effect":"x"}]"#),
                 &[
                     "spec.devices[0].taints[0].key: Invalid value: \"\": name part must be non-empty",
@@ -255,4 +283,40 @@ fn slices() {
             (r#""nodeName":"n""#, r#""nodeName":"m""#, &[r#"spec.nodeName: Invalid value: "m": field is immutable"#]),
         ],
     );
+}
+
+#[test]
+fn taint_rules() {
+    let rule = |spec: &str| named("r", &format!(r#""spec":{{{spec}}}"#));
+    let created = |spec: &str| crate::rules::created(GROUP, "v1alpha3", "DeviceTaintRule", &rule(spec));
+    assert!(created(r#""deviceSelector":{"driver":"d.example.com","pool":"p/q","device":"a"},"taint":{"key":"e.com/k","value":"v","effect":"NoExecute"}"#).is_empty());
+    assert!(created(r#""taint":{"key":"k","effect":"None"}"#).is_empty());
+    let found = created(r#""deviceSelector":{"driver":"","pool":"","device":"A"},"taint":{"key":"","value":"-"}"#);
+    let starts = [
+        "spec.deviceSelector.driver: Required value",
+        "spec.deviceSelector.driver: Invalid value: \"\": a lowercase RFC 1123 subdomain",
+        "spec.deviceSelector.pool: Required value",
+        "spec.deviceSelector.device: Invalid value: \"A\": a lowercase RFC 1123 label",
+        "spec.taint.key: Invalid value: \"\": name part must be non-empty",
+        "spec.taint.key: Invalid value: \"\": name part must consist",
+        "spec.taint.value: Invalid value: \"-\": a valid label",
+        "spec.taint.effect: Required value",
+    ];
+    assert!(
+        found.len() == starts.len() && found.iter().zip(starts).all(|(told, start)| told.starts_with(start)),
+        "{found:#?}"
+    );
+    let update =
+        |sub: &str, new: &str, old: &str| crate::rules::updated(GROUP, "v1alpha3", "DeviceTaintRule", sub, new, old);
+    let old = rule(r#""taint":{"key":"k","effect":"OfTomorrow"}"#);
+    assert!(update("", &old.replace(r#""k""#, r#""l""#), &old).is_empty(), "what is stored is not judged again");
+    assert_eq!(
+        update("", &old.replace("Tomorrow", "Yesterday"), &old),
+        [r#"spec.taint.effect: Unsupported value: "OfYesterday": supported values: "NoExecute", "NoSchedule", "None""#]
+    );
+    let conditions: Vec<String> = (0..9)
+        .map(|i| format!(r#"{{"type":"T{i}","status":"True","reason":"r","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}}"#))
+        .collect();
+    let told = old.replace(r#""spec""#, &format!(r#""status":{{"conditions":[{}]}},"spec""#, conditions.join(",")));
+    assert_eq!(update("status", &told, &old), ["status.conditions: Too many: 9: must have at most 8 items"]);
 }

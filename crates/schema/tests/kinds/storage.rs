@@ -315,3 +315,67 @@ fn attachments() {
         )],
     );
 }
+
+#[test]
+fn migrations() {
+    let migration = |resource: &str| named("m", &format!(r#""spec":{{"resource":{{{resource}}}}}"#));
+    let (group, version, kind) = ("storagemigration.k8s.io", "v1beta1", "StorageVersionMigration");
+    let created = |resource: &str| crate::rules::created(group, version, kind, &migration(resource));
+    assert!(created(r#""group":"","resource":"secrets""#).is_empty());
+    assert_eq!(created(""), ["spec.resource.resource: Required value: resource is required to be set"]);
+    let found = created(r#""group":"A","resource":"pods/status""#);
+    assert!(
+        found.len() == 2
+            && found[0].starts_with(r#"spec.resource.resource: Invalid value: "pods/status": a DNS-1035 label"#),
+        "{found:?}"
+    );
+    assert!(
+        found[1].starts_with(r#"spec.resource.group: Invalid value: "A": a lowercase RFC 1123 subdomain"#),
+        "{found:?}"
+    );
+    let updated = |sub: &str, new: &str, old: &str| crate::rules::updated(group, version, kind, sub, new, old);
+    let old = migration(r#""group":"apps","resource":"deployments""#);
+    assert_eq!(
+        updated("", &old.replace("deployments", "daemonsets"), &old),
+        [r#"spec: Invalid value: {"Resource":{"group":"apps","resource":"daemonsets"}}: field is immutable"#]
+    );
+    let status = |version: &str, conditions: &[&str]| {
+        let condition = |kind: &&str| {
+            let (kind, status) = kind.split_once('=').expect("a status");
+            format!(
+                r#"{{"lastTransitionTime":"2026-01-01T00:00:00Z","message":"","reason":"r","status":"{status}","type":"{kind}"}}"#
+            )
+        };
+        let list: Vec<String> = conditions.iter().map(condition).collect();
+        old.replace(
+            r#""spec""#,
+            &format!(r#""status":{{"conditions":[{}],"resourceVersion":"{version}"}},"spec""#, list.join(",")),
+        )
+    };
+    assert!(updated("status", &status("7", &["Running=True"]), &old).is_empty());
+    for bad in ["x", "07", "-1"] {
+        assert_eq!(
+            updated("status", &status(bad, &[]), &old),
+            [format!(r#"status.resourceVersion: Invalid value: "{bad}": resource version is not well formed: {bad}"#)]
+        );
+    }
+    assert_eq!(
+        updated("status", &status("8", &[]), &status("7", &[])),
+        [r#"status.resourceVersion: Invalid value: "8": field is immutable"#]
+    );
+    for (new, was, why) in [
+        (
+            &["Succeeded=True", "Failed=True"][..],
+            &[][..],
+            "Both success and failed conditions cannot be true at the same time",
+        ),
+        (&["Succeeded=False"], &["Succeeded=True"], "Success condition cannot be set to false once it is true"),
+        (&["Failed=Unknown"], &["Failed=True"], "Failed condition cannot be set to false once it is true"),
+    ] {
+        let told = updated("status", &status("7", new), &status("7", was));
+        assert!(
+            told.len() == 1 && told[0].starts_with("status.conditions: Invalid value: [{") && told[0].ends_with(why),
+            "{told:?}"
+        );
+    }
+}

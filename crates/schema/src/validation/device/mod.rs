@@ -4,9 +4,11 @@ mod claim;
 mod names;
 mod slice;
 mod status;
+mod taint;
 
 pub(super) use claim::{claim, claim_update, class, class_update, template, template_update};
 pub(super) use slice::{slice, slice_update, slice_warnings};
+pub(super) use taint::{taint_rule, taint_rule_update};
 
 use super::fields::{Errors, json_list, problems, required, required_of, supported_of};
 use crate::tree::Value;
@@ -16,7 +18,6 @@ use api::{FieldError, Path, names as words};
 use std::collections::BTreeSet;
 
 const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "None"];
-const MAX_TOLERATIONS: usize = 16;
 const MAX_BINDING_CONDITIONS: usize = 4;
 /// Of the parameters of a driver, and of what it tells about an allocated device.
 const MAX_RAW: usize = 10 * 1024;
@@ -66,9 +67,6 @@ fn raw(errors: &mut Errors, path: &Path<'_>, value: Option<&Value>, stored: bool
 
 fn tolerations(errors: &mut Errors, path: &Path<'_>, list: List<'_, DeviceToleration<'_>>) {
     let path = path.child("tolerations");
-    if !at_most(errors, &path, list.len(), MAX_TOLERATIONS) {
-        return;
-    }
     for (i, toleration) in list.iter().enumerate() {
         let path = path.index(i);
         let (key, value) = (toleration.key().unwrap_or(""), toleration.value().unwrap_or(""));

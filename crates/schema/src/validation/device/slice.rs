@@ -2,13 +2,13 @@
 
 use super::{at_most, binding_conditions, names, unique};
 use crate::tree::{Map, Value};
-use crate::validation::fields::{Errors, immutable, json, problems, quantity, required_of, same};
-use crate::validation::pod::scheduling;
+use crate::validation::fields::{Errors, immutable, json, problems, quantity, same};
+use crate::validation::pod::{self, scheduling};
 use crate::view::List;
 use crate::view::core_v1::NodeSelector;
 use crate::view::resource_v1::{
-    CapacityRequestPolicy, Counter, Device, DeviceAttribute, DeviceCapacity, DeviceCounterConsumption, DeviceTaint,
-    ResourceSlice, ResourceSliceSpec,
+    CapacityRequestPolicy, Counter, Device, DeviceAttribute, DeviceCapacity, DeviceCounterConsumption,
+    NodeAllocatableResourceMapping, ResourceSlice, ResourceSliceSpec,
 };
 use crate::view::{Entries, FromValue};
 use api::field::Raw;
@@ -23,6 +23,8 @@ const MAX_COUNTER_SETS: usize = 8;
 const MAX_COUNTERS: usize = 32;
 const MAX_CONSUMPTIONS: usize = 2;
 const MAX_ATTRIBUTES: usize = 32;
+/// Of the attributes of a device, each item of a list for itself.
+const MAX_VALUES: usize = 48;
 const MAX_TAINTS: usize = 16;
 const MAX_TEXT: usize = 64;
 const MAX_OPTIONS: usize = 10;
@@ -187,26 +189,29 @@ fn device(errors: &mut Errors, path: &Path<'_>, device: Device<'_>, was: Option<
         let why = format!("the total number of attributes and capacities must not exceed {MAX_ATTRIBUTES}");
         errors.push(FieldError::invalid(path, i64::try_from(count).unwrap_or(i64::MAX), why));
     }
-    entries(errors, &path.child("attributes"), device.attributes(), MAX_KEY, names::qualified, attribute);
-    // What did not change is not judged again.
-    let changed = |field: &str| was.is_none_or(|was| !same(was.0.get(field), device.0.get(field)));
-    if changed("capacity") {
-        let shared = device.allow_multiple_allocations() == Some(true);
-        let judge = |errors: &mut Errors, path: &Path<'_>, capacity: DeviceCapacity<'_>| {
-            let Some(policy) = capacity.request_policy() else { return };
-            let path = path.child("requestPolicy");
-            if shared {
-                request_policy(errors, &path, quantity(capacity.value().unwrap_or("0")), policy);
-            } else {
-                errors.push(FieldError::forbidden(&path, "allowMultipleAllocations must be true"));
-            }
-        };
-        entries(errors, &path.child("capacity"), device.capacity(), MAX_KEY, names::qualified, judge);
+    let count: usize = device.attributes().iter().map(|(_, attribute)| values(attribute)).sum();
+    if count > MAX_VALUES {
+        let why = format!("the total number of attribute values must not exceed {MAX_VALUES}");
+        errors.push(FieldError::invalid(path, i64::try_from(count).unwrap_or(i64::MAX), why));
     }
+    entries(errors, &path.child("attributes"), device.attributes(), MAX_KEY, names::qualified, attribute);
+    let shared = device.allow_multiple_allocations() == Some(true);
+    let judge = |errors: &mut Errors, path: &Path<'_>, capacity: DeviceCapacity<'_>| {
+        let Some(policy) = capacity.request_policy() else { return };
+        let path = path.child("requestPolicy");
+        if shared {
+            request_policy(errors, &path, quantity(capacity.value().unwrap_or("0")), policy);
+        } else {
+            errors.push(FieldError::forbidden(&path, "allowMultipleAllocations must be true"));
+        }
+    };
+    entries(errors, &path.child("capacity"), device.capacity(), MAX_KEY, names::qualified, judge);
     let taints = path.child("taints");
-    if changed("taints") && at_most(errors, &taints, device.taints().len(), MAX_TAINTS) {
+    // What did not change is not judged again.
+    let changed = was.is_none_or(|was| !same(was.0.get("taints"), device.0.get("taints")));
+    if changed && at_most(errors, &taints, device.taints().len(), MAX_TAINTS) {
         for (i, one) in device.taints().iter().enumerate() {
-            taint(errors, &taints.index(i), one);
+            super::taint::taint(errors, &taints.index(i), one.0, None);
         }
     }
     let consumed = path.child("consumesCounters");
@@ -228,6 +233,46 @@ fn device(errors: &mut Errors, path: &Path<'_>, device: Device<'_>, was: Option<
         errors.push(FieldError::invalid(path, Raw(NULL.to_owned()), why));
     }
     binding_conditions(errors, path, device.binding_conditions(), device.binding_failure_conditions());
+    for (name, mapping) in device.node_allocatable_resource_mappings().iter() {
+        let path = path.child("nodeAllocatableResourceMappings");
+        node_resource(errors, &path.key(name), name, mapping, device.capacity());
+    }
+}
+
+/// How many values an attribute tells.
+fn values(attribute: DeviceAttribute<'_>) -> usize {
+    let listed = ["bools", "ints", "strings", "versions"]
+        .iter()
+        .filter_map(|field| attribute.0.get(field).and_then(Value::as_list))
+        .map(<[Value]>::len)
+        .sum();
+    if listed == 0 { 1 } else { listed }
+}
+
+/// What a device takes of a resource of its node: so much each time, or as much as one of its capacities.
+fn node_resource(
+    errors: &mut Errors,
+    path: &Path<'_>,
+    name: &str,
+    mapping: NodeAllocatableResourceMapping<'_>,
+    capacities: Entries<'_, DeviceCapacity<'_>>,
+) {
+    if !pod::resources::is_native(name) {
+        errors.push(FieldError::invalid(path, name, "must be a node allocatable resource name"));
+    }
+    let (multiplier, key) = (mapping.allocation_multiplier(), mapping.capacity_key());
+    if multiplier.is_none() && key.is_none() {
+        errors.push(FieldError::invalid(path, "", "at least one of allocationMultiplier or capacityKey must be set"));
+    }
+    if let Some(multiplier) = multiplier.filter(|multiplier| quantity(multiplier).signum() <= 0) {
+        errors.push(FieldError::invalid(&path.child("allocationMultiplier"), multiplier, "must be positive"));
+    }
+    let path = path.child("capacityKey");
+    match key {
+        Some("") => errors.push(FieldError::invalid(&path, "", "capacityKey must not be an empty string")),
+        Some(key) if capacities.iter().all(|(of, _)| of != key) => errors.push(FieldError::not_found(&path, key)),
+        _ => {}
+    }
 }
 
 /// The keys and the values of a map.
@@ -294,13 +339,6 @@ fn attribute(errors: &mut Errors, path: &Path<'_>, attribute: DeviceAttribute<'_
         1 => {}
         _ => errors.push(FieldError::invalid(path, json(Some(&Value::Map(attribute.0.clone()))), ONE)),
     }
-}
-
-fn taint(errors: &mut Errors, path: &Path<'_>, taint: DeviceTaint<'_>) {
-    let (key, value) = (taint.key().unwrap_or(""), taint.value().unwrap_or(""));
-    problems(errors, &path.child("key"), key, words::qualified_name(key));
-    problems(errors, &path.child("value"), value, words::label_value(value));
-    required_of(errors, &path.child("effect"), taint.effect(), &super::EFFECTS);
 }
 
 fn counters(errors: &mut Errors, path: &Path<'_>, counters: Entries<'_, Counter<'_>>) {
@@ -393,7 +431,7 @@ fn request_range(
         refuse("min", min, format!("min is larger than capacity value: {capacity}"));
     }
     if wanted.nanos() < least.nanos() {
-        refuse("default", default, format!("default is less than min: {min}"));
+        refuse("min", default, format!("default is less than min: {min}"));
     }
     if let Some(max) = range.max() {
         let most = quantity(max).nanos();
@@ -404,7 +442,7 @@ fn request_range(
             refuse("max", max, format!("max is larger than capacity value: {capacity}"));
         }
         if wanted.nanos() > most {
-            refuse("default", default, format!("default is more than max: {max}"));
+            refuse("max", default, format!("default is more than max: {max}"));
         }
     }
     let Some(step) = range.step() else { return };
