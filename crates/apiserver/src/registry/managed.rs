@@ -43,6 +43,16 @@ pub fn track(
     schema::apply::track(served.resource.schema.root(), live, object, &manager);
 }
 
+/// Kinds whose status says itself that it writes no metadata. Others write none and own what they say.
+const NO_METADATA: [(&str, &str); 6] = [
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"),
+    ("apiregistration.k8s.io", "APIService"),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema"),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"),
+    ("storage.k8s.io", "VolumeAttachment"),
+];
+
 /// What this endpoint does not write, whatever is asked of it.
 fn reset_fields(row: &Resource, subresource: &str) -> Set {
     let mut set = Set::new();
@@ -52,6 +62,9 @@ fn reset_fields(row: &Resource, subresource: &str) -> Set {
             if !matches!(field.name(), "status" | "metadata" | "kind" | "apiVersion") {
                 without(field.name());
             }
+        }
+        if NO_METADATA.contains(&(row.group.as_ref(), row.kind.as_ref())) {
+            without("metadata");
         }
     } else if row.flags.status {
         without("status");

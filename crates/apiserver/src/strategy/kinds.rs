@@ -72,25 +72,6 @@ impl Strategy for LimitRanges {
     }
 }
 
-/// Kinds whose status is written without anything of the metadata.
-#[derive(Debug)]
-pub struct StatusAlone(pub Rules);
-
-impl Strategy for StatusAlone {
-    fn prepare_for_update(&self, _: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
-        keep_other_side(row, subresource, object, old);
-        if subresource == "status" {
-            for field in ["annotations", "finalizers", "labels"] {
-                keep_at(object, old, &["metadata", field]);
-            }
-        }
-    }
-
-    fn rules(&self) -> Rules {
-        self.0
-    }
-}
-
 /// What a priority class says does not change.
 #[derive(Debug)]
 pub struct PriorityClasses;

@@ -42,8 +42,8 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// Changes an updated object before it is checked: keeps from `old` what this (sub)resource may not change.
     ///
-    /// The default keeps the status on the object itself; through `status`, everything but the status, labels,
-    /// annotations, finalizers and managed fields.
+    /// The default keeps the status on the object itself; through `status`, everything but the status and
+    /// the metadata that it may change.
     fn prepare_for_update(&self, cx: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
         let _ = cx;
         keep_other_side(row, subresource, object, old);
@@ -155,7 +155,27 @@ pub enum GarbageCollection {
 }
 
 /// Metadata that may be changed through the status subresource.
-const STATUS_METADATA: [&str; 4] = ["annotations", "finalizers", "labels", "managedFields"];
+const STATUS_METADATA: [&str; 5] = ["annotations", "finalizers", "labels", "managedFields", "ownerReferences"];
+
+/// Whose status changes no metadata.
+const STATUS_ALONE: [(&str, &str); 8] = [
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"),
+    ("apiregistration.k8s.io", "APIService"),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema"),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"),
+    ("internal.apiserver.k8s.io", "StorageVersion"),
+    ("networking.k8s.io", "ServiceCIDR"),
+    ("resource.k8s.io", "ResourceClaim"),
+    ("storage.k8s.io", "VolumeAttachment"),
+];
+
+/// Whether the status of a kind may change this of its metadata.
+fn in_status(row: &Resource, key: &str) -> bool {
+    let (group, kind) = (row.group.as_ref(), row.kind.as_ref());
+    // Kubelets, which write statuses, are not to be trusted with the owners of pods.
+    key == "managedFields"
+        || !STATUS_ALONE.contains(&(group, kind)) && ((group, kind) != ("", "Pod") || key != "ownerReferences")
+}
 
 /// Keeps of `old` what the object itself, or its status, may not change.
 pub fn keep_other_side(row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
@@ -173,7 +193,7 @@ pub fn keep_other_side(row: &Resource, subresource: &str, object: &mut Map, old:
         Some(status) => kept.insert("status", status),
         None => kept.remove("status"),
     };
-    for key in STATUS_METADATA {
+    for key in STATUS_METADATA.into_iter().filter(|key| in_status(row, key)) {
         match object.remove_at(&["metadata", key]) {
             Some(value) => kept.set_at(&["metadata", key], value),
             None => {

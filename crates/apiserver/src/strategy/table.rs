@@ -78,9 +78,6 @@ pub fn of(row: &Resource, surface: &Surface) -> Arc<dyn Strategy> {
         ("certificates.k8s.io", "CertificateSigningRequest") => Arc::new(signing::SigningRequests),
         ("certificates.k8s.io", "ClusterTrustBundle") => Arc::new(trust::Bundles(rules)),
         ("discovery.k8s.io", "EndpointSlice") => Arc::new(kinds::EndpointSlices(rules)),
-        ("networking.k8s.io", "ServiceCIDR") | ("storage.k8s.io", "VolumeAttachment") => {
-            Arc::new(kinds::StatusAlone(rules))
-        }
         ("resource.k8s.io", "DeviceTaintRule") => Arc::new(devices::TaintRules),
         ("resource.k8s.io", "ResourceClaim") => Arc::new(devices::Claims),
         ("resource.k8s.io", "ResourceSlice") => Arc::new(devices::Slices),

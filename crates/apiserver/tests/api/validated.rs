@@ -253,6 +253,28 @@ async fn who_writes_a_status_is_told_nothing_of_the_rest() {
     assert_eq!(attached["status"]["attached"], true);
     assert_eq!(attached["metadata"]["labels"], json!({"a": "b"}));
     assert!(attached["metadata"].get("annotations").is_none(), "{attached}");
+    let levels = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
+    let level = json!({"metadata": {"name": "l"},
+        "spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}}});
+    made(&client, levels, level).await;
+    let applied = json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration",
+        "metadata": {"name": "l", "labels": {"a": "b"}},
+        "status": {"conditions": [{"type": "X", "status": "True"}]}});
+    let apply = "application/apply-patch+yaml";
+    let applied = client.patch(&format!("{levels}/l/status?fieldManager=m"), apply, &applied.to_string()).await.ok();
+    assert!(applied["metadata"].get("labels").is_none(), "{applied}");
+    let managers = applied["metadata"]["managedFields"].as_array().unwrap();
+    let manager = managers.iter().find(|entry| entry["manager"] == "m").unwrap();
+    assert!(manager["fieldsV1"].get("f:metadata").is_none(), "{manager}");
+    // The status of others changes owners, too, but never those of a pod.
+    let owners = r#"{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"n","uid":"u"}]}}"#;
+    let owned = client.patch(&format!("{volumes}/v/status"), merge, owners).await.ok();
+    assert_eq!(owned["metadata"]["ownerReferences"][0]["uid"], "u");
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    made(&client, pods, pod).await;
+    let pod = client.patch(&format!("{pods}/p/status"), merge, owners).await.ok();
+    assert!(pod["metadata"].get("ownerReferences").is_none(), "{pod}");
 }
 
 #[tokio::test]
