@@ -121,6 +121,8 @@ struct Pin {
 pub enum Start {
     /// After this revision.
     After(u64),
+    /// After whatever happened so far.
+    Now,
     /// With all objects there are.
     Initial,
 }
@@ -282,19 +284,15 @@ impl Cacher {
         let mut past = base.clone();
         let from = flow.log.partition_point(|(change, _)| change.revision() <= revision);
         let to = flow.log.partition_point(|(change, _)| change.revision() <= past.revision());
-        let mut undone: Vec<&Arc<Change>> = flow.log.range(from..to).rev().map(|(change, _)| change).collect();
+        let undo = |(change, _): &(Arc<Change>, Instant)| match &change.previous {
+            Some(previous) => drop(past.insert(previous.clone(), &self.layout.paths)),
+            None => drop(past.remove(change.entry.key(), &self.layout.paths)),
+        };
+        let since = flow.log.range(from..to);
         if hooks::is(Mutant::UndoneForward) {
-            undone.reverse();
-        }
-        for change in undone {
-            match &change.previous {
-                Some(previous) => {
-                    past.insert(previous.clone(), &self.layout.paths);
-                }
-                None => {
-                    past.remove(change.entry.key(), &self.layout.paths);
-                }
-            }
+            since.for_each(undo);
+        } else {
+            since.rev().for_each(undo);
         }
         past.set_revision(revision);
         Ok(past)
@@ -338,6 +336,7 @@ impl Cacher {
         }
         let after = match start {
             Start::After(revision) => revision,
+            Start::Now => now,
             Start::Initial => 0,
         };
         let mailbox = Arc::new(Mailbox::new(after, backlog));

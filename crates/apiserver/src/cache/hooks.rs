@@ -6,6 +6,8 @@
 pub(crate) enum Mutant {
     /// A watch is registered some time after its snapshot was taken.
     WatchAfterSnapshot,
+    /// From which revision a watch from now on begins is looked up some time before it begins.
+    NowBeforeWatch,
     /// A watch that is resumed tells once more what was told last.
     ResumeTellsAgain,
     /// A watcher that is too slow loses events and goes on.

@@ -129,6 +129,20 @@ fn who_is_ahead_of_the_server_is_told_nothing_twice() {
 }
 
 #[test]
+fn a_watch_from_now_is_never_too_old() {
+    let cacher = cacher();
+    cacher.apply(vec![put("a/x", 4, "n", "1")], Age::Present);
+    let seen = cacher.now().1;
+    // All is loaded anew between a look at where the cache is and the watch.
+    cacher.replace(vec![put("a/x", 6, "n", "1")], 6, Age::Present);
+    assert!(matches!(cacher.watch(Filter::everything(), Start::After(seen)), Err(NoWatch::TooOld(_))));
+    let (mut watcher, _, now) = cacher.watch(Filter::everything(), Start::Now).expect("a watch");
+    assert_eq!(now, 6);
+    cacher.apply(vec![put("a/x", 7, "n", "1")], Age::Present);
+    assert_eq!(taken(&mut watcher), [(ChangeKind::Modified, "a/x".to_owned(), 7)]);
+}
+
+#[test]
 fn who_reads_too_slowly_is_ended() {
     let cacher = cacher();
     let (mut slow, ..) = cacher.watch(Filter::everything(), Start::After(1)).expect("a watch");

@@ -157,7 +157,8 @@ impl Registry {
         }
         let start = match options.version {
             _ if initial => Start::Initial,
-            None | Some(0) => Start::After(cacher.now().1),
+            None | Some(0) if hooks::is(Mutant::NowBeforeWatch) => Start::After(cacher.now().1),
+            None | Some(0) => Start::Now,
             Some(version) => Start::After(version),
         };
         let asked = options.version.unwrap_or(0);

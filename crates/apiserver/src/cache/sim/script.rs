@@ -282,8 +282,8 @@ impl Draw<'_> {
             Some((view, version)) => (view, Some(version.cast_unsigned()), None),
             None => {
                 let view = self.view();
-                match self.random.below(10) {
-                    8 => (view, None, Some(false)),
+                match self.random.below(11) {
+                    8 | 10 => (view, None, Some(false)),
                     9 => (view, Some(0), Some(false)),
                     0 => (view, None, None),
                     1 => (view, Some(0), None),

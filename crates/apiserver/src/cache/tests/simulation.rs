@@ -35,6 +35,7 @@ macro_rules! mutants {
 
 mutants! {
     a_watch_registered_after_its_snapshot: WatchAfterSnapshot,
+    a_watch_from_an_earlier_now: NowBeforeWatch,
     an_event_told_twice_after_a_resumption: ResumeTellsAgain,
     a_slow_watcher_that_skips: SlowWatcherSkips,
     a_consistent_read_that_does_not_wait: ReadWithoutProgress,

@@ -3,7 +3,7 @@
 use super::{FRAMES, PATIENCE, Reading, Watching, World};
 use crate::cache::sim::client::{find, pieces, watch};
 use crate::cache::sim::judge::Read;
-use crate::cache::sim::script::{Kind, Watched};
+use crate::cache::sim::script::{Draw, Kind, Watched};
 use crate::cache::sim::server::{CALLERS, CONNECTIONS, FEED, READERS, WATCHERS, run};
 use crate::cache::sim::view::STORAGES;
 use std::sync::Arc;
@@ -153,9 +153,30 @@ impl World<'_> {
         CONNECTIONS.into_iter().try_for_each(|seat| self.machine.stop(seat))?;
         let burst = self.draw(random).burst();
         self.ask(burst)?;
+        // A watch may begin at the mark: it has to be further.
+        self.ask(Draw::nothing())?;
         self.some_turns(100)?;
         self.ask(Ask::Compact(self.judge.revision()))?;
         self.some_turns(100)?;
+        let mut random = random.clone();
+        if random.chance(60) {
+            // Someone is about to watch when all is loaded anew.
+            let mut watched = self.draw(&random).watch(None);
+            if random.chance(50) {
+                watched.options.version = Some(0);
+                watched.options.send_initial_events = Some(false);
+            }
+            self.begin_watch(random.index(WATCHERS.len()), watched)?;
+            self.machine.freeze(0..WATCHERS.start);
+            self.some_turns(1 + random.below(4))?;
+        }
+        let watching: Vec<usize> = WATCHERS.filter(|seat| !self.machine.is_free(*seat)).collect();
+        self.machine.freeze(watching);
+        for turn in 0..600 {
+            if !self.turn()? || (turn > 100 && !self.judge.known.reloading) {
+                break;
+            }
+        }
         self.machine.freeze([]);
         Ok(())
     }
