@@ -142,7 +142,7 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     let known = servers.as_ref().map_or_else(Vec::new, |servers| servers.borrow().clone());
     let written = bootstrap::ensure(&**registry.store(), registry.caches(), &settings.bootstrap, &known).await?;
     keep_first_objects(registry, settings.bootstrap.clone(), servers);
-    let (rbac, authorizer) = authorizer(registry, &settings.authorization);
+    let (rbac, authorizer) = authorizer(registry, &objects, &settings.authorization);
     let tokens = Tokens::new(settings.tokens, objects.clone());
     tokens.note_legacy_uses(Arc::new(SecretLabels(Arc::downgrade(registry))));
     registry.measures().tell_of_tokens(tokens.uses());
@@ -307,7 +307,7 @@ impl<A: Authenticator> Authenticator for Shared<A> {
 }
 
 /// The authorizers of the modes, following the registry. RBAC's index is kept in any case: reviews and escalation ask it.
-fn authorizer(registry: &Registry, modes: &[Mode]) -> (Arc<Rbac>, Arc<dyn Authorizer>) {
+fn authorizer(registry: &Registry, objects: &Arc<dyn Lookup>, modes: &[Mode]) -> (Arc<Rbac>, Arc<dyn Authorizer>) {
     let rbac = Arc::new(Rbac::default());
     for plural in ["clusterroles", "clusterrolebindings", "roles", "rolebindings"] {
         registry.observe(rbac::GROUP, plural, Arc::new(Follows { plural, into: rbac.clone() }));
@@ -322,7 +322,8 @@ fn authorizer(registry: &Registry, modes: &[Mode]) -> (Arc<Rbac>, Arc<dyn Author
                 let role = bootstrap::rbac::defaults()
                     .iter()
                     .find(|d| d.resource == "clusterroles" && d.name == "system:node");
-                let node = Arc::new(Node::new(role.map(|r| PolicyRule::list_of(&r.object)).unwrap_or_default()));
+                let rules = role.map(|r| PolicyRule::list_of(&r.object)).unwrap_or_default();
+                let node = Arc::new(Node::new(rules, objects.clone()));
                 for (group, plural) in [
                     ("", "pods"),
                     ("", "persistentvolumes"),
@@ -372,8 +373,8 @@ impl Authorizer for Always {
 trait Projection: Send + Sync + 'static {
     fn apply(&self, plural: &str, namespace: &str, name: &str, object: Option<&Map>);
 
-    /// Whether a change of a known object can be passed over without looking at it.
-    fn indifferent(&self, _cacher: &Cacher, _change: &Change) -> bool {
+    /// Takes in what an object has become without having it decoded, if it can.
+    fn noted(&self, _plural: &str, _cacher: &Cacher, _change: &Change) -> bool {
         false
     }
 }
@@ -391,17 +392,20 @@ impl Projection for Node {
 
     /// Most changes of a pod are of its status. What it refers to is settled when it gets its node, but for ephemeral
     /// containers and claims, which show in its text.
-    fn indifferent(&self, cacher: &Cacher, change: &Change) -> bool {
-        let Some(field) = cacher.paths().position("spec.nodeName") else { return false };
-        let node = change.entry.field(cacher.paths(), field);
-        if node.is_empty() {
-            return change.previous.is_none();
-        }
-        let Some(previous) = &change.previous else { return false };
+    fn noted(&self, plural: &str, cacher: &Cacher, change: &Change) -> bool {
+        let (entry, paths) = (&change.entry, cacher.paths());
+        let Some(field) = paths.position("spec.nodeName").filter(|_| plural == "pods") else { return false };
+        let node = entry.field(paths, field);
         let grows = [&b"\"ephemeralContainers\""[..], b"ResourceClaim", b"resourceClaimStatuses"];
-        previous.field(cacher.paths(), field) == node
-            && previous.uid() == change.entry.uid()
-            && !grows.iter().any(|word| memchr::memmem::find(change.entry.item(), word).is_some())
+        let settled = change.previous.as_ref().is_some_and(|previous| {
+            previous.field(paths, field) == node
+                && previous.uid() == entry.uid()
+                && (node.is_empty() || !grows.iter().any(|word| memchr::memmem::find(entry.item(), word).is_some()))
+        });
+        if !settled && (!node.is_empty() || change.previous.is_some()) {
+            self.note_pod(entry.namespace(), entry.name(), node, entry.uid());
+        }
+        true
     }
 }
 
@@ -417,7 +421,7 @@ impl<P: Projection> Observer for Follows<P> {
         if change.kind == ChangeKind::Deleted {
             return self.into.apply(self.plural, namespace, name, None);
         }
-        if self.into.indifferent(cacher, change) {
+        if self.into.noted(self.plural, cacher, change) {
             return;
         }
         match cacher.decode(&change.entry) {

@@ -5,16 +5,21 @@
 
 use crate::builder::Builder;
 use crate::decode::{DecodeError, Decoded};
-use crate::scalar::Scalar;
+use crate::scalar::{self, Scalar};
 use crate::tree::{Map, Value};
-use crate::types::{Field, Kind, TypeRef, flag};
+use crate::types::{Field, Kind, Struct, TypeRef, flag};
 use std::borrow::Cow;
 
 /// Checks a tree (made by patching, say) against a type: unknown fields, types, normal form.
 ///
 /// # Errors
 /// [`DecodeError::Type`] when a value is not of its field's type, [`DecodeError::TooDeep`].
-pub fn typed(ty: TypeRef<'_>, value: Value) -> Result<Decoded, DecodeError> {
+pub fn typed(ty: TypeRef<'_>, mut value: Value) -> Result<Decoded, DecodeError> {
+    if let Value::Map(object) = &mut value
+        && mend_map(ty, object, MENDED)
+    {
+        return Ok(Decoded { object: std::mem::take(object), problems: Vec::new() });
+    }
     let mut builder = Builder::new(ty);
     feed(&mut builder, value)?;
     builder.finish()
@@ -27,6 +32,103 @@ pub fn typed(ty: TypeRef<'_>, value: Value) -> Result<Decoded, DecodeError> {
 pub fn normalise(ty: TypeRef<'_>, object: &mut Map) -> Result<(), DecodeError> {
     *object = typed(ty, Value::Map(std::mem::take(object)))?.object;
     Ok(())
+}
+
+/// How deep values are mended where they are; the mending recurses, so what is deeper is made anew.
+const MENDED: usize = 64;
+
+/// Brings a value of a type into normal form where it is, which costs a fraction of making it anew by a [`Builder`]. `false`: it
+/// has problems (it is of another type, has unknown fields, is too deep), which the builder is to find. What is mended until then
+/// makes no difference to it.
+fn mend(ty: TypeRef<'_>, value: &mut Value, depth: usize) -> bool {
+    if depth == 0 {
+        return false;
+    }
+    let element = |of: TypeRef<'_>, value: &mut Value| {
+        if value.is_null() {
+            *value = null(of);
+            return true;
+        }
+        mend(of, value, depth - 1)
+    };
+    match (ty.kind(), &mut *value) {
+        (Kind::Json | Kind::Raw, Value::Map(map)) => map.iter_mut().all(|(_, value)| mend(ty.json(), value, depth - 1)),
+        (Kind::Json | Kind::Raw, Value::List(items)) => items.iter_mut().all(|item| mend(ty.json(), item, depth - 1)),
+        (Kind::Json | Kind::Raw, _)
+        | (Kind::String | Kind::IntOrString, Value::Str(_))
+        | (Kind::Bool | Kind::OrBool(_), Value::Bool(_))
+        | (Kind::Int64, Value::Int(_))
+        | (Kind::Float, Value::Float(_))
+        | (Kind::Fields, Value::Raw(_)) => true,
+        (Kind::Int32 | Kind::IntOrString, Value::Int(number)) => i32::try_from(*number).is_ok(),
+        (Kind::Quantity | Kind::Time | Kind::MicroTime | Kind::Bytes | Kind::Duration, Value::Str(text)) => {
+            match scalar::convert(ty, Scalar::Str(text)) {
+                Ok(canonical) => {
+                    *value = canonical;
+                    true
+                }
+                Err(_) => false,
+            }
+        }
+        (Kind::List(of) | Kind::OrList(of), Value::List(items)) => items.iter_mut().all(|item| element(of, item)),
+        (Kind::OrStrings(_), Value::List(items)) => items.iter_mut().all(|item| element(ty.string(), item)),
+        (Kind::Map(of), Value::Map(map)) => map.iter_mut().all(|(_, value)| element(of, value)),
+        (_, Value::Map(map)) => mend_map(ty, map, depth),
+        _ => false,
+    }
+}
+
+/// The same for an object.
+fn mend_map(ty: TypeRef<'_>, map: &mut Map, depth: usize) -> bool {
+    match ty.kind() {
+        Kind::Struct(s) => mend_struct(s, ty.json(), map, depth),
+        Kind::OrBool(of) | Kind::OrList(of) | Kind::OrStrings(of) => {
+            of.as_struct().is_some_and(|s| mend_struct(s, ty.json(), map, depth))
+        }
+        _ => false,
+    }
+}
+
+/// Fields and entries are both sorted by name: one walk over both. `json` is the type of undeclared fields.
+fn mend_struct(s: Struct<'_>, json: TypeRef<'_>, map: &mut Map, depth: usize) -> bool {
+    let mut fields = s.fields().peekable();
+    let written_anyway = |field: Field<'_>| if s.always() { absent(field) } else { None };
+    let mut added: Vec<(&'static str, Value)> = Vec::new();
+    let mut dropped: Vec<&'static str> = Vec::new();
+    for (key, value) in map.iter_mut() {
+        while let Some(field) = fields.next_if(|field| field.comes_before(key)) {
+            added.extend(written_anyway(field).map(|value| (field.name(), value)));
+        }
+        match fields.next_if(|field| field.is_named(key)) {
+            Some(field) => {
+                if !value.is_null() && !mend(field.ty(), value, depth - 1) {
+                    return false;
+                }
+                if !keep(field, value) {
+                    match written_anyway(field) {
+                        Some(absent) => *value = absent,
+                        None => dropped.push(field.name()),
+                    }
+                }
+            }
+            None if s.open() => {
+                if !mend(json, value, depth - 1) {
+                    return false;
+                }
+            }
+            None => return false,
+        }
+    }
+    for field in fields {
+        added.extend(written_anyway(field).map(|value| (field.name(), value)));
+    }
+    for name in dropped {
+        map.remove(name);
+    }
+    for (name, value) in added {
+        map.insert(name, value);
+    }
+    true
 }
 
 /// The object of a type to which nothing was given, e.g. `{"metadata":{},"spec":{"containers":null},"status":{}}`.

@@ -3,7 +3,7 @@
 mod support;
 
 use proptest::prelude::*;
-use schema::{Map, json, normal, protobuf, resource, types, yaml};
+use schema::{Map, Value, json, normal, protobuf, resource, types, yaml};
 use support::Generator;
 
 fn kind(n: usize) -> &'static schema::Resource {
@@ -18,6 +18,71 @@ fn object(n: usize, seed: u64) -> (&'static schema::Resource, Map) {
     let decoded = normal::typed(ty, made.into()).unwrap();
     assert_eq!(decoded.problems, []);
     (resource, decoded.object)
+}
+
+/// How many entries an object has, those of its parts included.
+fn count(map: &Map) -> usize {
+    map.iter().map(|(_, value)| 1 + count_in(value)).sum()
+}
+
+fn count_in(value: &Value) -> usize {
+    match value {
+        Value::Map(map) => count(map),
+        Value::List(items) => items.iter().map(count_in).sum(),
+        _ => 0,
+    }
+}
+
+/// Does something to the entry of this number that may or may not leave it in normal form.
+fn damage_one(map: &mut Map, at: &mut usize, how: usize) {
+    let keys: Vec<String> = map.iter().map(|(key, _)| key.to_owned()).collect();
+    for key in keys {
+        if *at == 0 {
+            match how {
+                0 => drop(map.remove(&key)),
+                1 => drop(map.insert(format!("{key}x"), "unknown")),
+                _ => drop(map.insert(key, replacement(how))),
+            }
+            *at = usize::MAX;
+            return;
+        }
+        *at -= 1;
+        if let Some(value) = map.get_mut(&key) {
+            damage_in(value, at, how);
+        }
+        if *at == usize::MAX {
+            return;
+        }
+    }
+}
+
+fn damage_in(value: &mut Value, at: &mut usize, how: usize) {
+    match value {
+        Value::Map(map) => damage_one(map, at, how),
+        Value::List(items) => {
+            for item in items {
+                if *at != usize::MAX {
+                    damage_in(item, at, how);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn replacement(how: usize) -> Value {
+    match how {
+        2 => Value::Null,
+        3 => "".into(),
+        4 => 0i64.into(),
+        5 => false.into(),
+        6 => Map::new().into(),
+        7 => Vec::new().into(),
+        8 => (1i64 << 40).into(),
+        9 => "1000m".into(),
+        10 => vec![Value::Null].into(),
+        _ => "text".into(),
+    }
 }
 
 proptest! {
@@ -52,6 +117,24 @@ proptest! {
         let mut again = object.clone();
         normal::normalise(resource.schema.root(), &mut again).unwrap();
         prop_assert_eq!(again, object);
+    }
+
+    /// What is mended where it is comes out as what is made anew.
+    #[test]
+    fn trees_become_what_their_text_does(n in 0usize..1000, seed: u64, at: prop::sample::Index, damage in 0usize..12) {
+        let (resource, mut object) = object(n, seed);
+        let ty = resource.schema.root();
+        let places = count(&object);
+        damage_one(&mut object, &mut at.index(places.max(1)), damage);
+        let text = json::to_string(&object);
+        match (normal::typed(ty, object.into()), json::decode(ty, text.as_bytes())) {
+            (Ok(mended), Ok(made)) => {
+                prop_assert_eq!(mended.problems, made.problems);
+                prop_assert_eq!(mended.object, made.object);
+            }
+            (Err(mended), Err(made)) => prop_assert_eq!(mended.to_string(), made.to_string()),
+            (mended, made) => prop_assert!(false, "{:?} instead of {:?}", mended, made),
+        }
     }
 
     #[test]

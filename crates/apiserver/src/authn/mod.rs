@@ -12,7 +12,8 @@ use crate::user::UserInfo;
 use async_trait::async_trait;
 use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 /// The text of a header: Go takes its bytes as they are, and names are often beyond ASCII.
 fn header_text(value: &http::HeaderValue) -> Option<&str> {
@@ -25,7 +26,48 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The chain that the client proved to hold the key of, its own certificate first. TLS has verified it
     /// against the client authorities; empty when the client showed none.
-    pub certificates: Arc<[CertificateDer<'static>]>,
+    pub certificates: Chain,
+}
+
+/// Certificates that the other end of a connection showed, its own first; cheap to clone. Known by a digest, which is made once
+/// for a connection and not for each of its requests.
+#[derive(Clone, Debug, Default)]
+pub struct Chain(Arc<ChainInner>);
+
+#[derive(Debug, Default)]
+struct ChainInner {
+    certificates: Vec<CertificateDer<'static>>,
+    digest: OnceLock<[u8; 32]>,
+}
+
+impl Chain {
+    /// SHA-256 of all certificates, each after its length.
+    fn digest(&self) -> &[u8; 32] {
+        self.0.digest.get_or_init(|| {
+            let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+            for certificate in &self.0.certificates {
+                digest.update(&(certificate.len() as u64).to_be_bytes());
+                digest.update(certificate);
+            }
+            let mut out = [0; 32];
+            out.copy_from_slice(digest.finish().as_ref());
+            out
+        })
+    }
+}
+
+impl Deref for Chain {
+    type Target = [CertificateDer<'static>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.certificates
+    }
+}
+
+impl FromIterator<CertificateDer<'static>> for Chain {
+    fn from_iter<T: IntoIterator<Item = CertificateDer<'static>>>(certificates: T) -> Self {
+        Chain(Arc::new(ChainInner { certificates: certificates.into_iter().collect(), digest: OnceLock::new() }))
+    }
 }
 
 /// Finds out who a request is from.

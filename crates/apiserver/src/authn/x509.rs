@@ -1,6 +1,6 @@
 //! Client certificates: the common name is the user, the organizations are its groups.
 
-use super::{Authenticator, AuthnError, Peer};
+use super::{Authenticator, AuthnError, Chain, Peer};
 use crate::user::UserInfo;
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
@@ -62,12 +62,12 @@ impl ClientCertificates {
     ///
     /// # Errors
     /// It is of none of the authorities, not for clients, or not valid now.
-    pub fn verify(&self, chain: &[CertificateDer<'static>]) -> Result<Option<UserInfo>, AuthnError> {
+    pub fn verify(&self, chain: &Chain) -> Result<Option<UserInfo>, AuthnError> {
         let Some((own, intermediates)) = chain.split_first() else { return Ok(None) };
         let authorities = self.authorities.load();
         let Some(authorities) = authorities.as_ref() else { return Ok(None) };
         let now = UnixTime::now();
-        let digest = chain_digest(chain);
+        let digest = *chain.digest();
         let mut good = authorities.good.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((until, user)) = good.get(&digest)
             && now.as_secs() <= *until
@@ -87,17 +87,6 @@ impl ClientCertificates {
         good.insert(digest, (u64::try_from(until).unwrap_or(0), user.clone()));
         Ok(user)
     }
-}
-
-fn chain_digest(chain: &[CertificateDer<'_>]) -> [u8; 32] {
-    let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-    for certificate in chain {
-        digest.update(&(certificate.len() as u64).to_be_bytes());
-        digest.update(certificate);
-    }
-    let mut out = [0; 32];
-    out.copy_from_slice(digest.finish().as_ref());
-    out
 }
 
 fn user_of(parsed: &X509Certificate<'_>, der: &CertificateDer<'_>) -> Option<UserInfo> {
@@ -155,7 +144,7 @@ mod tests {
     fn the_subject_is_the_user() {
         let authority = authority();
         let known = ClientCertificates::new(authority.pem().as_bytes()).expect("authorities");
-        let chain = [client(&authority, ExtendedKeyUsagePurpose::ClientAuth)];
+        let chain = Chain::from_iter([client(&authority, ExtendedKeyUsagePurpose::ClientAuth)]);
         for _ in 0..2 {
             let user = known.verify(&chain).expect("good").expect("a user");
             assert_eq!(
@@ -170,16 +159,20 @@ mod tests {
     fn foreign_and_server_certificates_are_refused() {
         let authority = authority();
         let known = ClientCertificates::new(authority.pem().as_bytes()).expect("authorities");
-        assert!(known.verify(&[client(&self::authority(), ExtendedKeyUsagePurpose::ClientAuth)]).is_err());
-        assert!(known.verify(&[client(&authority, ExtendedKeyUsagePurpose::ServerAuth)]).is_err());
-        assert_eq!(known.verify(&[]).ok(), Some(None));
+        for (authority, usage) in [
+            (&self::authority(), ExtendedKeyUsagePurpose::ClientAuth),
+            (&authority, ExtendedKeyUsagePurpose::ServerAuth),
+        ] {
+            assert!(known.verify(&Chain::from_iter([client(authority, usage)])).is_err());
+        }
+        assert_eq!(known.verify(&Chain::default()).ok(), Some(None));
     }
 
     #[test]
     fn replaced_authorities_count_at_once() {
         let (old, new) = (authority(), authority());
         let known = ClientCertificates::new(old.pem().as_bytes()).expect("authorities");
-        let chain = [client(&old, ExtendedKeyUsagePurpose::ClientAuth)];
+        let chain = Chain::from_iter([client(&old, ExtendedKeyUsagePurpose::ClientAuth)]);
         assert!(known.verify(&chain).is_ok());
         known.replace(new.pem().as_bytes()).expect("authorities");
         assert!(known.verify(&chain).is_err());

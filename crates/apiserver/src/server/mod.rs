@@ -5,10 +5,11 @@
 //! | `chain` | the filters: request info, authentication, impersonation, limits, authorization, then the answer |
 //! | `paths` | what is no resource: discovery, documents, version |
 //! | `health`, `metrics`, `profile` | how it is |
-//! | `serve` | connections |
+//! | `serve`, `corked` | connections, and how what they write is held together |
 //! | `local` | the service for clients within the process |
 
 mod chain;
+mod corked;
 mod health;
 mod local;
 pub mod metrics;

@@ -2,6 +2,7 @@
 
 use super::ApiServer;
 use super::chain::Origin;
+use super::corked::corked;
 use crate::authn::Peer;
 use crate::http::{Body, BoxError, Response};
 use crate::tls::ServerTls;
@@ -12,9 +13,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -124,14 +128,29 @@ impl ApiServer {
             .max_send_buf_size(1 << 18)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(15));
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let (stream, cork) = corked(stream);
+        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let silent = tokio::time::sleep(HEADERS);
-        tokio::pin!(connection, silent);
+        tokio::pin!(silent);
         let mut asked = false;
         let mut watched = true;
+        let mut waited = false;
         loop {
             tokio::select! {
-                ended = connection.as_mut() => {
+                ended = poll_fn(|cx| {
+                    // Woken by a stream that has something to send, it lets the others say theirs first: the runtime would run
+                    // it next, and what they say would go out one by one.
+                    waited = !waited;
+                    if waited {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    let turn = connection.as_mut().poll(cx);
+                    match cork.poll_out(cx) {
+                        Poll::Ready(Err(error)) if turn.is_pending() => Poll::Ready(Err(error.into())),
+                        _ => turn,
+                    }
+                }) => {
                     if let Err(error) = ended {
                         tracing::debug!(%error, %address, "a connection ended badly");
                     }

@@ -5,7 +5,7 @@ use super::client;
 use super::delegated::{Delegated, Verdict};
 use anyhow::{Context, Result, bail};
 use api::features::Gates;
-use apiserver::authn::Peer;
+use apiserver::authn::{Chain, Peer};
 use apiserver::tls::{Identity, ServerTls, TlsSettings, read_file};
 use bytes::Bytes;
 use clap::{ArgAction, Args};
@@ -313,7 +313,7 @@ async fn listen(
 
 async fn connection(stream: TcpStream, address: SocketAddr, tls: Option<Arc<ServerTls>>, server: Arc<Server>) {
     let Some(tls) = tls else {
-        return converse(stream, Peer { address, certificates: Vec::new().into() }, server).await;
+        return converse(stream, Peer { address, certificates: Chain::default() }, server).await;
     };
     match tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => {

@@ -7,6 +7,7 @@ use super::walk::{Comparison, compare, set_of};
 use crate::normal;
 use crate::tree::{Map, Value};
 use crate::types::TypeRef;
+use std::cell::OnceCell;
 use std::fmt::Write;
 
 /// Update managers kept apart at most; the oldest beyond it become one.
@@ -96,9 +97,72 @@ struct Entry {
     api_version: String,
     subresource: String,
     time: String,
-    set: Set,
+    fields: Fields,
+}
+
+/// The fields that an entry owns.
+#[derive(Clone, Debug, Default)]
+struct Fields {
     /// The set as it was read, while it stays so.
     text: Option<Value>,
+    /// Read when it is asked for: most writes have nothing to do with what others own.
+    set: OnceCell<Set>,
+}
+
+impl From<Set> for Fields {
+    fn from(set: Set) -> Self {
+        Fields { text: None, set: OnceCell::from(set) }
+    }
+}
+
+/// Whether a byte of a field's name is written as it is.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/')
+}
+
+impl Fields {
+    /// `None` when they can't be read. Those that `known` says to be well-formed are not looked at yet.
+    fn read(fields: Option<&Value>, known: bool) -> Option<Self> {
+        match fields {
+            None | Some(Value::Null) => Some(Set::new().into()),
+            Some(text @ Value::Raw(_)) => {
+                let fields = Fields { text: Some(text.clone()), set: OnceCell::new() };
+                if !known {
+                    let read = Set::from_fields(text).ok()?;
+                    // It was empty.
+                    fields.set.get_or_init(|| read);
+                }
+                Some(fields)
+            }
+            Some(tree) => Set::from_fields(tree).ok().map(Self::from),
+        }
+    }
+
+    fn set(&self) -> &Set {
+        self.set.get_or_init(|| self.text.as_ref().and_then(|text| Set::from_fields(text).ok()).unwrap_or_default())
+    }
+
+    fn is_empty(&self) -> bool {
+        match (self.set.get(), &self.text) {
+            (None, Some(Value::Raw(text))) => &**text == "{}",
+            _ => self.set().is_empty(),
+        }
+    }
+
+    /// Whether they can have something in common with a set, or with what is below its members.
+    fn may_meet(&self, set: &Set) -> bool {
+        match (self.set.get(), &self.text) {
+            (None, Some(Value::Raw(text))) => set.children().any(|(element, _)| match element {
+                Element::Field(name) if name.bytes().all(is_plain) => text.contains(&element.spelled()),
+                _ => true,
+            }),
+            _ => true,
+        }
+    }
+
+    fn write(&self) -> Value {
+        self.text.clone().unwrap_or_else(|| self.set().to_fields())
+    }
 }
 
 impl Entry {
@@ -110,12 +174,9 @@ impl Entry {
             && (apply || self.api_version == manager.api_version)
     }
 
-    fn read(value: &Value) -> Option<Entry> {
+    fn read(value: &Value, known: bool) -> Option<Entry> {
         let map = value.as_map()?;
-        let set = match map.get("fieldsV1") {
-            None | Some(Value::Null) => Set::new(),
-            Some(fields) => Set::from_fields(fields).ok()?,
-        };
+        let fields = Fields::read(map.get("fieldsV1"), known)?;
         let operation = map.str_at(&["operation"]);
         if !matches!(operation, "Apply" | "Update") {
             return None;
@@ -126,14 +187,16 @@ impl Entry {
             api_version: map.str_at(&["apiVersion"]).to_owned(),
             subresource: map.str_at(&["subresource"]).to_owned(),
             time: map.str_at(&["time"]).to_owned(),
-            set,
-            text: map.get("fieldsV1").filter(|fields| matches!(fields, Value::Raw(_))).cloned(),
+            fields,
         })
     }
 
+    fn set(&self) -> &Set {
+        self.fields.set()
+    }
+
     fn replace(&mut self, set: Set) {
-        self.set = set;
-        self.text = None;
+        self.fields = set.into();
     }
 
     fn write(&self) -> Value {
@@ -142,7 +205,7 @@ impl Entry {
             map.insert("apiVersion", self.api_version.as_str());
         }
         map.insert("fieldsType", "FieldsV1");
-        map.insert("fieldsV1", self.text.clone().unwrap_or_else(|| self.set.to_fields()));
+        map.insert("fieldsV1", self.fields.write());
         if !self.manager.is_empty() {
             map.insert("manager", self.manager.as_str());
         }
@@ -157,16 +220,23 @@ impl Entry {
     }
 }
 
+/// What an object says of who manages it.
+fn managers(object: &Map) -> Option<&[Value]> {
+    object.at(&["metadata", "managedFields"]).and_then(Value::as_list)
+}
+
 /// Everyone who manages an object; `None` when an entry can't be read.
 fn read(object: &Map) -> Option<Vec<Entry>> {
-    let Some(list) = object.at(&["metadata", "managedFields"]).and_then(Value::as_list) else {
-        return Some(Vec::new());
-    };
-    list.iter().map(Entry::read).collect()
+    managers(object).unwrap_or_default().iter().map(|entry| Entry::read(entry, false)).collect()
+}
+
+/// Everyone who manages an object that is stored, and was read when it was written.
+fn read_stored(object: &Map) -> Option<Vec<Entry>> {
+    managers(object).unwrap_or_default().iter().map(|entry| Entry::read(entry, true)).collect()
 }
 
 fn write(object: &mut Map, mut entries: Vec<Entry>) {
-    entries.retain(|e| !e.set.is_empty());
+    entries.retain(|e| !e.fields.is_empty());
     if entries.is_empty() {
         object.remove_at(&["metadata", "managedFields"]);
         return;
@@ -201,17 +271,16 @@ fn owned_part(object: &Map) -> Map {
 /// `live` is `None` for a create. An object that has no managers at all is left so until something is applied to it,
 /// unless it is being created.
 pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Manager<'_>) {
-    let given = object.at(&["metadata", "managedFields"]).and_then(Value::as_list).map(<[Value]>::to_vec);
-    let reset = given.as_ref().is_some_and(|l| l.len() == 1 && l[0].as_map().is_some_and(Map::is_empty));
+    let given = managers(object).unwrap_or_default();
+    let reset = given.len() == 1 && given[0].as_map().is_some_and(Map::is_empty);
     if reset {
         object.remove_at(&["metadata", "managedFields"]);
         return;
     }
     // What the client sends of it counts when it can be read; otherwise the live one does.
-    let mut entries = match (given, read(object)) {
-        (Some(list), Some(entries)) if !list.is_empty() => entries,
-        _ => live.and_then(read).unwrap_or_default(),
-    };
+    let stored = live.and_then(managers).unwrap_or_default();
+    let sent = if given.is_empty() || given == stored { None } else { read(object) };
+    let mut entries = sent.or_else(|| live.and_then(read_stored)).unwrap_or_default();
     if live.is_some() && entries.is_empty() {
         object.remove_at(&["metadata", "managedFields"]);
         return;
@@ -230,11 +299,12 @@ pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Ma
         write(object, entries);
         return;
     }
-    take_from_others(&mut entries, |e| e.is(manager, false), &change);
-    let changed = change.changed();
+    let removed = change.removed;
+    let changed = if change.modified.is_empty() { change.added } else { change.modified.union(&change.added) };
+    take_from_others(&mut entries, |e| e.is(manager, false), &changed, &removed);
     if let Some(entry) = entries.iter_mut().find(|e| e.is(manager, false)) {
-        let next = entry.set.difference(&change.removed).union(&changed);
-        if next != entry.set {
+        let next = entry.set().difference(&removed).union(&changed);
+        if next != *entry.set() {
             entry.replace(next);
             entry.time = manager.now.to_owned();
         } else if !changed.is_empty() {
@@ -247,8 +317,7 @@ pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Ma
             api_version: manager.api_version.to_owned(),
             subresource: manager.subresource.to_owned(),
             time: manager.now.to_owned(),
-            set: changed,
-            text: None,
+            fields: changed.into(),
         });
     }
     cap(&mut entries);
@@ -304,8 +373,8 @@ impl Window<'_> {
     /// The managers of an object as the subresource shows them: those who own the field, of that alone.
     pub fn narrow(&self, object: &Map) -> Option<Value> {
         let only = self.only();
-        let owners = read(object)?.into_iter().filter(|entry| entry.set.intersects(&only)).map(|entry| {
-            let shown = Entry { api_version: self.shown_version.to_owned(), set: only.clone(), text: None, ..entry };
+        let owners = read(object)?.into_iter().filter(|entry| entry.set().intersects(&only)).map(|entry| {
+            let shown = Entry { api_version: self.shown_version.to_owned(), fields: only.clone().into(), ..entry };
             shown.write()
         });
         let owners: Vec<Value> = owners.collect();
@@ -319,18 +388,17 @@ impl Window<'_> {
         let (Some(mut entries), Some(shown)) = (read(object), read(shown)) else { return };
         let same =
             |a: &Entry, b: &Entry| a.manager == b.manager && a.apply == b.apply && a.subresource == b.subresource;
-        for entry in entries.iter_mut().filter(|entry| entry.set.intersects(&only)) {
+        for entry in entries.iter_mut().filter(|entry| entry.set().intersects(&only)) {
             if !shown.iter().any(|other| same(entry, other)) {
-                entry.replace(entry.set.difference(&only));
+                entry.replace(entry.set().difference(&only));
             }
         }
-        for other in shown.into_iter().filter(|other| other.set.intersects(&only)) {
+        for other in shown.into_iter().filter(|other| other.set().intersects(&only)) {
             match entries.iter_mut().find(|entry| same(entry, &other)) {
                 Some(entry) => entry.time = other.time,
                 None => entries.push(Entry {
                     api_version: self.api_version.to_owned(),
-                    set: only.clone(),
-                    text: None,
+                    fields: only.clone().into(),
                     ..other
                 }),
             }
@@ -339,11 +407,14 @@ impl Window<'_> {
     }
 }
 
-fn take_from_others(entries: &mut [Entry], own: impl Fn(&Entry) -> bool, change: &Comparison) {
-    let changed = change.changed();
+fn take_from_others(entries: &mut [Entry], own: impl Fn(&Entry) -> bool, changed: &Set, removed: &Set) {
     for entry in entries.iter_mut().filter(|e| !own(e)) {
-        if entry.set.intersects(&changed) || entry.set.intersects_below(&change.removed) {
-            entry.replace(entry.set.difference(&changed).recursive_difference(&change.removed));
+        if !entry.fields.may_meet(changed) && !entry.fields.may_meet(removed) {
+            continue;
+        }
+        let set = entry.set();
+        if set.intersects(changed) || set.intersects_below(removed) {
+            entry.replace(set.difference(changed).recursive_difference(removed));
         }
     }
 }
@@ -364,7 +435,7 @@ fn cap(entries: &mut Vec<Entry>) {
         excess -= 1;
         match ancient.iter_mut().find(|a| a.api_version == entry.api_version) {
             Some(a) => {
-                a.replace(a.set.union(&entry.set));
+                a.replace(a.set().union(entry.set()));
                 a.time = entry.time.max(std::mem::take(&mut a.time));
             }
             None => ancient.push(Entry { manager: ANCIENT.to_owned(), ..entry }),
@@ -399,15 +470,14 @@ pub fn apply(
             api_version: live.str_at(&["apiVersion"]).to_owned(),
             subresource: String::new(),
             time: manager.now.to_owned(),
-            set: set_of(ty, &owned_part(live)),
-            text: None,
+            fields: set_of(ty, &owned_part(live)).into(),
         });
     }
     let mut config = config.clone();
     config.remove_at(&["metadata", "managedFields"]);
     let own_part = owned_part(&config);
     let claimed = set_of(ty, &own_part).recursive_difference(reset);
-    let last = entries.iter().find(|e| e.is(manager, true)).map(|e| e.set.clone());
+    let last = entries.iter().find(|e| e.is(manager, true)).map(|e| e.set().clone());
     let last_time = entries.iter().find(|e| e.is(manager, true)).map(|e| e.time.clone());
     entries.retain(|e| !e.is(manager, true));
 
@@ -415,7 +485,7 @@ pub fn apply(
     if let Some(last) = &last {
         let mut kept = claimed.clone();
         for entry in &entries {
-            kept = kept.union(&entry.set);
+            kept = kept.union(entry.set());
         }
         let gone = last.difference(&claimed);
         merge::prune(ty, &mut object, &gone, &kept);
@@ -430,7 +500,7 @@ pub fn apply(
     };
     let mut conflicts = Vec::new();
     for entry in &entries {
-        let disputed = entry.set.intersection(&changed).difference(&upgraded);
+        let disputed = entry.set().intersection(&changed).difference(&upgraded);
         if !disputed.is_empty() {
             conflicts.push(Conflict {
                 manager: entry.manager.clone(),
@@ -452,11 +522,7 @@ pub fn apply(
         let text = format!("{}\n", crate::json::to_string(&plain));
         object.set_at(&["metadata", "annotations", LAST_APPLIED], text);
     }
-    take_from_others(
-        &mut entries,
-        |_| false,
-        &Comparison { added: changed, modified: Set::new(), removed: change.removed },
-    );
+    take_from_others(&mut entries, |_| false, &changed, &change.removed);
     let unchanged = last.as_ref() == Some(&claimed) && Some(&object) == live;
     entries.push(Entry {
         manager: manager.name.to_owned(),
@@ -464,8 +530,7 @@ pub fn apply(
         api_version: manager.api_version.to_owned(),
         subresource: manager.subresource.to_owned(),
         time: if unchanged { last_time.unwrap_or_default() } else { manager.now.to_owned() },
-        set: claimed,
-        text: None,
+        fields: claimed.into(),
     });
     write(&mut object, entries);
     Ok(object)

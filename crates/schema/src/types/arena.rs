@@ -334,6 +334,15 @@ impl<'s> Field<'s> {
     pub(crate) fn key(self) -> Key {
         Cow::Borrowed(self.name())
     }
+    /// Whether it is sorted before a name.
+    pub(crate) fn comes_before(self, name: &str) -> bool {
+        let own = self.arena.name_bytes(self.row.name);
+        !std::ptr::eq(own.as_ptr(), name.as_ptr()) && own < name.as_bytes()
+    }
+    /// Whether it has a name.
+    pub(crate) fn is_named(self, name: &str) -> bool {
+        self.arena.name_bytes(self.row.name) == name.as_bytes()
+    }
     pub fn ty(self) -> TypeRef<'s> {
         TypeRef { arena: self.arena, id: self.row.ty }
     }

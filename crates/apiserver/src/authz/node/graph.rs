@@ -1,8 +1,11 @@
 //! Which objects have to do with which node, kept ready from pods, volumes, attachments and slices.
+//!
+//! What a pod refers to is read out of it when its node first asks, not when it is written: many pods are written, and a node asks
+//! when it starts one.
 
 use super::references::{self, Kind};
 use schema::Map;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// A reference as it is filed: kind, namespace, name.
@@ -12,7 +15,8 @@ type Key = (Kind, Arc<str>, String);
 struct Pod {
     node: String,
     uid: String,
-    refers_to: Vec<Key>,
+    /// `None`: not read yet.
+    refers_to: Option<Vec<Key>>,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +32,8 @@ pub struct Graph {
     pods: HashMap<String, HashMap<String, Pod>>,
     /// By node: what its pods refer to, and how many of them do.
     reachable: HashMap<String, HashMap<Key, u32>>,
+    /// By node: namespace and name of its pods that are not read yet.
+    unread: HashMap<String, HashSet<(String, String)>>,
     volumes: HashMap<String, Volume>,
     /// By namespace and name of a secret: the volumes that name it.
     volumes_by_secret: HashMap<(String, String), Vec<String>>,
@@ -36,6 +42,37 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// Takes note of a pod that is to be read when its node asks; one without a node has to do with none.
+    pub fn note_pod(&mut self, namespace: &str, name: &str, node: &str, uid: &str) {
+        self.remove_pod(namespace, name);
+        if node.is_empty() {
+            return;
+        }
+        let entry = Pod { node: node.to_owned(), uid: uid.to_owned(), refers_to: None };
+        self.pods.entry(namespace.to_owned()).or_default().insert(name.to_owned(), entry);
+        self.unread.entry(node.to_owned()).or_default().insert((namespace.to_owned(), name.to_owned()));
+    }
+
+    /// Whether pods of the node are not read yet.
+    pub fn has_unread(&self, node: &str) -> bool {
+        self.unread.contains_key(node)
+    }
+
+    /// Reads the pods of the node that are not read yet: `get` gives the pod of a namespace and name as it is now. One that it
+    /// does not give refers to nothing.
+    pub fn read(&mut self, node: &str, get: impl Fn(&str, &str) -> Option<Arc<Map>>) {
+        for (namespace, name) in self.unread.remove(node).into_iter().flatten() {
+            match get(&namespace, &name) {
+                Some(pod) => self.put_pod(&pod),
+                None => {
+                    if let Some(pod) = self.pods.get_mut(&namespace).and_then(|pods| pods.get_mut(&name)) {
+                        pod.refers_to = Some(Vec::new());
+                    }
+                }
+            }
+        }
+    }
+
     /// Takes in a pod; one without a node has to do with none.
     pub fn put_pod(&mut self, pod: &Map) {
         let (namespace, name) = (pod.str_at(&["metadata", "namespace"]), pod.str_at(&["metadata", "name"]));
@@ -53,7 +90,7 @@ impl Graph {
         refers_to.sort_unstable();
         refers_to.dedup();
         let known = self.pods.get(namespace).and_then(|pods| pods.get(name));
-        if known.is_some_and(|p| p.node == node && p.uid == uid && p.refers_to == refers_to) {
+        if known.is_some_and(|p| p.node == node && p.uid == uid && p.refers_to.as_ref() == Some(&refers_to)) {
             return;
         }
         self.remove_pod(namespace, name);
@@ -61,7 +98,7 @@ impl Graph {
         for key in &refers_to {
             *counts.entry(key.clone()).or_default() += 1;
         }
-        let entry = Pod { node: node.to_owned(), uid: uid.to_owned(), refers_to };
+        let entry = Pod { node: node.to_owned(), uid: uid.to_owned(), refers_to: Some(refers_to) };
         self.pods.entry(namespace.to_owned()).or_default().insert(name.to_owned(), entry);
     }
 
@@ -71,8 +108,17 @@ impl Graph {
         if pods.is_empty() {
             self.pods.remove(namespace);
         }
+        let Some(refers_to) = pod.refers_to else {
+            if let Some(unread) = self.unread.get_mut(&pod.node) {
+                unread.remove(&(namespace.to_owned(), name.to_owned()));
+                if unread.is_empty() {
+                    self.unread.remove(&pod.node);
+                }
+            }
+            return;
+        };
         let Some(counts) = self.reachable.get_mut(&pod.node) else { return };
-        for key in &pod.refers_to {
+        for key in &refers_to {
             if let Some(count) = counts.get_mut(key) {
                 *count -= 1;
                 if *count == 0 {
@@ -205,6 +251,26 @@ mod tests {
         assert!(graph.runs_pod("n1", "a", "p") && !graph.runs_pod("n2", "a", "p"));
         graph.remove_pod("a", "p");
         assert!(graph.reachable.is_empty() && graph.pods.is_empty());
+    }
+
+    #[test]
+    fn a_pod_is_read_when_its_node_asks() {
+        let mut graph = Graph::default();
+        graph.note_pod("a", "p", "n1", "1");
+        assert!(graph.runs_pod("n1", "a", "p") && graph.has_unread("n1") && !graph.has_unread("n2"));
+        let stored = Arc::new(pod("n1", "volumes: [{secret: {secretName: x}}]"));
+        graph.read("n1", |namespace, name| ((namespace, name) == ("a", "p")).then(|| stored.clone()));
+        assert!(graph.reads_secret("n1", "a", "x") && !graph.has_unread("n1"));
+        // Changed, it is read anew; gone before that, it is not missed.
+        graph.note_pod("a", "p", "n1", "1");
+        assert!(!graph.reads_secret("n1", "a", "x") && graph.has_unread("n1"));
+        graph.read("n1", |_, _| None);
+        assert!(!graph.reads_secret("n1", "a", "x") && graph.runs_pod("n1", "a", "p"));
+        graph.note_pod("a", "p", "n1", "1");
+        graph.remove_pod("a", "p");
+        assert!(graph.unread.is_empty() && graph.pods.is_empty() && graph.reachable.is_empty());
+        graph.note_pod("a", "p", "", "1");
+        assert!(graph.unread.is_empty() && graph.pods.is_empty());
     }
 
     #[test]

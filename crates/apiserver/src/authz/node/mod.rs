@@ -5,13 +5,14 @@ pub mod references;
 
 use super::rbac::{self, rule::PolicyRule};
 use super::{Attributes, Authorizer, Decision, Rules};
+use crate::lookup::{self, Lookup};
 use crate::user::UserInfo;
 use api::FieldSelector;
 use async_trait::async_trait;
 use graph::Graph;
 use references::Kind;
 use schema::Map;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 const LEASES: &str = "kube-node-lease";
 
@@ -21,17 +22,32 @@ pub fn node_of(user: &UserInfo) -> Option<&str> {
 }
 
 /// The node authorizer.
-#[derive(Debug)]
 pub struct Node {
     graph: RwLock<Graph>,
+    objects: Arc<dyn Lookup>,
     /// What every node may do, whatever runs on it.
     rules: Vec<PolicyRule>,
 }
 
 impl Node {
-    /// `rules` are those of the role `system:node`.
-    pub fn new(rules: Vec<PolicyRule>) -> Self {
-        Node { graph: RwLock::default(), rules }
+    /// `rules` are those of the role `system:node`; pods are read out of `objects`.
+    pub fn new(rules: Vec<PolicyRule>, objects: Arc<dyn Lookup>) -> Self {
+        Node { graph: RwLock::default(), objects, rules }
+    }
+
+    /// Takes note of a stored pod without looking into it: it is read when its node asks for something. `node` is the one that it
+    /// is bound to, empty for none.
+    pub fn note_pod(&self, namespace: &str, name: &str, node: &str, uid: &str) {
+        self.graph.write().unwrap_or_else(PoisonError::into_inner).note_pod(namespace, name, node, uid);
+    }
+
+    /// A pod as memory has it.
+    fn pod_now(&self, namespace: &str, name: &str) -> Option<Arc<Map>> {
+        self.objects.get(lookup::PODS, namespace, name).unwrap_or_else(|error| {
+            // What cannot be read gives nothing.
+            tracing::error!(namespace, name, %error, "a stored pod cannot be read");
+            None
+        })
     }
 
     /// Takes in a stored pod, persistent volume, volume attachment or resource slice: as it is now, or that it is gone.
@@ -81,11 +97,15 @@ impl Node {
         if a.name.is_empty() {
             return Err("No Object name found".into());
         }
-        if has(&self.graph.read().unwrap_or_else(PoisonError::into_inner)) {
-            Ok(())
-        } else {
-            Err(format!("no relationship found between node '{node}' and this object"))
+        let mut graph = self.graph.read().unwrap_or_else(PoisonError::into_inner);
+        if graph.has_unread(node) {
+            drop(graph);
+            let mut writing = self.graph.write().unwrap_or_else(PoisonError::into_inner);
+            writing.read(node, |namespace, name| self.pod_now(namespace, name));
+            drop(writing);
+            graph = self.graph.read().unwrap_or_else(PoisonError::into_inner);
         }
+        if has(&graph) { Ok(()) } else { Err(format!("no relationship found between node '{node}' and this object")) }
     }
 
     fn get(&self, node: &str, a: &Attributes<'_>, has: impl FnOnce(&Graph) -> bool) -> Result<(), String> {
@@ -245,7 +265,7 @@ impl Authorizer for Node {
 mod tests {
     use super::*;
     use crate::request::RequestInfo;
-    use crate::test_support::map;
+    use crate::test_support::{Held, map};
 
     async fn decide(node: &Node, method: &str, target: &str) -> Decision {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -256,12 +276,22 @@ mod tests {
 
     fn node() -> Node {
         let rule = map("{verbs: [get], apiGroups: [''], resources: [services]}");
-        let node = Node::new(vec![PolicyRule::from_map(&rule)]);
         let pod = map(
             "{metadata: {namespace: a, name: p, uid: u}, spec: {nodeName: n1, serviceAccountName: sa, volumes: [{secret: {secretName: s}}]}}",
         );
-        node.apply("pods", "a", "p", Some(&pod));
+        let objects = Held::default();
+        objects.put(lookup::PODS, pod);
+        let node = Node::new(vec![PolicyRule::from_map(&rule)], Arc::new(objects));
+        node.note_pod("a", "p", "n1", "u");
         node
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_is_gone_gives_nothing() {
+        let node = node();
+        assert!(decide(&node, "GET", "/api/v1/namespaces/a/secrets/s").await.allowed());
+        node.apply("pods", "a", "p", None);
+        assert!(!decide(&node, "GET", "/api/v1/namespaces/a/secrets/s").await.allowed());
     }
 
     #[tokio::test]
