@@ -294,7 +294,7 @@ fn bound(a: &Attributes<'_>, quota: &Arc<Map>) -> Result<Option<Bound>, Status> 
 fn added(a: &Attributes<'_>, quota: Option<&Map>) -> Amounts {
     let (group, plural) = (a.resource.group.as_ref(), a.resource.plural.as_ref());
     let mut adds = usage::of(group, plural, Node::Object(a.object));
-    let was_held = |old: &&Map| quota.is_none_or(|q| scope::holds(Node::Object(q), group, plural, Node::Object(*old)));
+    let was_held = |old: &&Map| quota.is_none_or(|q| scope::holds(Node::Object(q), group, plural, Node::Object(old)));
     if let Some(old) = a.old.filter(was_held) {
         let before = usage::of(group, plural, Node::Object(old));
         for (name, value) in &mut adds {
