@@ -92,7 +92,8 @@ pub fn apply(apply: &Apply<'_>, cx: &Context, existing: Option<&Map>) -> Result<
         .map_err(|conflicts| conflict(&conflicts))
 }
 
-/// What an apply changes only until defaults are filled in again, it does not change: the times stay too.
+/// What an apply changes only until defaults and what was allocated are filled in again, it does not change: the times stay
+/// too.
 pub fn keep_times(live: &Map, object: &mut Map) {
     let timeless = |map: &Map| {
         let mut map = map.clone();

@@ -178,9 +178,6 @@ impl Mutation for Apply<'_> {
             .object;
         if self.defaults {
             super::complete::complete(self.ty, &mut object);
-            if let Some(existing) = existing {
-                managed::keep_times(existing, &mut object);
-            }
         }
         Ok(object)
     }

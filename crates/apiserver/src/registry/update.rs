@@ -185,6 +185,9 @@ impl Registry {
         )
         .await?;
 
+        if mutation.tracks() {
+            managed::keep_times(old, &mut object);
+        }
         let encoded = Encoded::new(&object);
         let removed = self.removable(served, &object);
         let unchanged = !removed && encoded.item(entry.revision()) == entry.item();
