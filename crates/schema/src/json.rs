@@ -106,14 +106,11 @@ pub fn encode_int(value: i64, out: &mut Vec<u8>) {
 pub fn encode_str(text: &str, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut start = 0;
-    for (at, &b) in bytes.iter().enumerate() {
-        if b >= 0x20 && b != b'"' && b != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(&bytes[start..at]);
-        start = at + 1;
+    let mut rest = text.as_bytes();
+    loop {
+        let (plain, special) = rest.split_at(plain(rest));
+        out.extend_from_slice(plain);
+        let Some((&b, after)) = special.split_first() else { break };
         match b {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
@@ -122,9 +119,32 @@ pub fn encode_str(text: &str, out: &mut Vec<u8>) {
             b'\t' => out.extend_from_slice(b"\\t"),
             _ => out.extend_from_slice(&[b'\\', b'u', b'0', b'0', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]),
         }
+        rest = after;
     }
-    out.extend_from_slice(&bytes[start..]);
     out.push(b'"');
+}
+
+/// How many bytes come before the first that a JSON string can't have as it is: a quote, a backslash, a control character.
+fn plain(bytes: &[u8]) -> usize {
+    /// A byte in all eight places.
+    const fn all(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    // Marks the bytes of a word that are less than `n`, and maybe some above (in value of place) the first such.
+    const fn less(word: u64, n: u8) -> u64 {
+        word.wrapping_sub(all(n)) & !word & all(0x80)
+    }
+    let mut at = 0;
+    while let Some(eight) = bytes[at..].first_chunk::<8>() {
+        let word = u64::from_le_bytes(*eight);
+        let special = less(word, 0x20) | less(word ^ all(b'"'), 1) | less(word ^ all(b'\\'), 1);
+        if special != 0 {
+            return at + special.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let rest = bytes[at..].iter().position(|b| matches!(b, 0..0x20 | b'"' | b'\\'));
+    rest.map_or(bytes.len(), |rest| at + rest)
 }
 
 /// Reads JSON and tells the builder what comes.
@@ -334,18 +354,15 @@ impl<'t> Reader<'t> {
     fn string(&mut self) -> Result<Cow<'t, str>, DecodeError> {
         self.at += 1;
         let start = self.at;
-        loop {
-            match self.bytes.get(self.at) {
-                Some(b'"') => {
-                    let text = &self.text[start..self.at];
-                    self.at += 1;
-                    return Ok(Cow::Borrowed(text));
-                }
-                Some(b'\\') => return self.escaped(start).map(Cow::Owned),
-                Some(0..0x20) => return Err(self.unexpected("in string literal")),
-                Some(_) => self.at += 1,
-                None => return Err(self.unexpected("in string literal")),
+        self.at += plain(&self.bytes[start..]);
+        match self.bytes.get(self.at) {
+            Some(b'"') => {
+                let text = &self.text[start..self.at];
+                self.at += 1;
+                Ok(Cow::Borrowed(text))
             }
+            Some(b'\\') => self.escaped(start).map(Cow::Owned),
+            _ => Err(self.unexpected("in string literal")),
         }
     }
 
@@ -412,5 +429,31 @@ impl<'t> Reader<'t> {
             self.at += 1;
         }
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn the_first_byte_that_needs_an_escape_is_found() {
+        for length in 0..20 {
+            for at in 0..=length {
+                for byte in 0..=255_u8 {
+                    // What comes behind it makes no difference, nor what is just no special byte before it.
+                    for (before, behind) in [(0x20, 0xff), (0x7f, 0x00), (0xff, b'"'), (b'#', b'\\'), (b'[', 0x1f)] {
+                        let mut bytes = vec![before; length];
+                        bytes[at..].fill(behind);
+                        if let Some(place) = bytes.get_mut(at) {
+                            *place = byte;
+                        }
+                        let special = |b: &u8| *b < 0x20 || *b == b'"' || *b == b'\\';
+                        let first = bytes.iter().position(special).unwrap_or(length);
+                        assert_eq!(plain(&bytes), first, "{bytes:?}");
+                    }
+                }
+            }
+        }
     }
 }
