@@ -55,7 +55,10 @@ pub fn apply(ty: TypeRef<'_>, object: &mut Map) {
             }
             run(COMPUTED, name, object);
             for (key, value) in object.iter_mut() {
-                if let Some(field) = s.field(key) {
+                // Scalars have no parts.
+                if matches!(value, Value::Map(_) | Value::List(_))
+                    && let Some(field) = s.field(key)
+                {
                     below(field.ty(), value);
                 }
             }
