@@ -69,7 +69,7 @@ const WEIGHTS: [(Kind, u64); 25] = [
     (Kind::Stall, 3),
     (Kind::Release, 3),
     (Kind::Lose, 3),
-    (Kind::Overtake, 2),
+    (Kind::Overtake, 4),
     (Kind::Crash, 2),
     (Kind::Away, 1),
     (Kind::Back, 3),
@@ -109,12 +109,16 @@ impl Script {
         };
         let seals = random.chance(35);
         let late = random.chance(40);
+        // A store whose disk failed takes no writes for a while, so little else happens.
+        let fails = random.chance(20);
         // Each seed leaves something out, so that what is left comes more often and in longer runs.
         let weights = WEIGHTS.map(|(kind, weight)| match kind {
             Kind::Write | Kind::Follow | Kind::Read => (kind, weight * (1 + random.below(2))),
             Kind::Key if seals => (kind, weight * 4),
             Kind::Key => (kind, 0),
             Kind::Add if !late => (kind, 0),
+            Kind::Fail | Kind::Heal if !fails => (kind, 0),
+            Kind::Heal => (kind, weight * 3),
             _ if random.chance(25) => (kind, 0),
             _ => (kind, weight * (1 + random.below(3))),
         });

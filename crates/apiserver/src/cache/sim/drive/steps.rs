@@ -96,12 +96,20 @@ impl World<'_> {
                 let what = self.machine.fail_any(&mut random);
                 self.note(|| what);
             }
-            Kind::Heal => self.machine.heal(),
+            Kind::Heal => {
+                self.machine.heal();
+                // After that it tries again to write.
+                self.pass(1100);
+            }
             Kind::Add => self.add(),
             Kind::Key => {
                 let there = !self.wire.has_key();
                 self.note(|| format!("the key is there: {there}"));
                 self.wire.set_key(there);
+                if !there {
+                    let ask = self.draw(&random).burst();
+                    self.ask(ask)?;
+                }
             }
             Kind::Settle => self.settle()?,
         }
@@ -172,11 +180,10 @@ impl World<'_> {
         }
         let watching: Vec<usize> = WATCHERS.filter(|seat| !self.machine.is_free(*seat)).collect();
         self.machine.freeze(watching);
-        for turn in 0..600 {
-            if !self.turn()? || (turn > 100 && !self.judge.known.reloading) {
-                break;
-            }
-        }
+        self.some_turns(100)?;
+        // It waits a little before it loads anew.
+        self.pass(150);
+        self.some_turns(600)?;
         self.machine.freeze([]);
         Ok(())
     }
