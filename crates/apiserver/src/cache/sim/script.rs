@@ -69,7 +69,7 @@ const WEIGHTS: [(Kind, u64); 25] = [
     (Kind::Stall, 3),
     (Kind::Release, 3),
     (Kind::Lose, 3),
-    (Kind::Overtake, 4),
+    (Kind::Overtake, 2),
     (Kind::Crash, 2),
     (Kind::Away, 1),
     (Kind::Back, 3),

@@ -34,13 +34,25 @@ impl World<'_> {
             }
             Kind::Watch => {
                 self.wait_for_server()?;
-                if random.chance(40) {
+                // Its client may know more than the API server, from another one.
+                let lags = random.chance(20);
+                if lags {
+                    self.machine.freeze([FEED]);
+                }
+                if lags || random.chance(40) {
                     let ask = self.draw(&random).write();
                     self.ask(ask)?;
+                }
+                if lags {
+                    self.some_turns(40)?;
                 }
                 let from = random.chance(60).then(|| self.resume.pop()).flatten();
                 let watched = self.draw(&random).watch(from);
                 self.begin_watch(random.index(WATCHERS.len()), watched)?;
+                if lags {
+                    self.some_turns(10)?;
+                    self.machine.freeze([]);
+                }
             }
             Kind::Follow => self.follow(random.index(WATCHERS.len()), 1 + random.index(FRAMES)),
             Kind::Due => {
