@@ -131,3 +131,14 @@ fn graphs_made_at_run_time_work_as_the_built_in_one() {
     let problems: Vec<String> = decoded.problems.iter().map(ToString::to_string).collect();
     assert_eq!(problems, [r#"duplicate field "spec.f099""#, r#"unknown field "y""#]);
 }
+
+/// A gate that serves a kind does something: nobody is told that it has no effect.
+#[test]
+fn gates_of_kinds_are_known_to_be_asked_for() {
+    for row in resource::all().iter().chain(resource::optional()).filter(|row| !row.gate.is_empty()) {
+        let asked = format!("{}=true", row.gate).parse::<api::features::Asked>().expect("a gate");
+        // Alone it may lack what it needs, which is an error of its own.
+        let told = asked.gates().map(|(_, told)| told).unwrap_or_default();
+        assert!(told.iter().all(|told| !told.contains("no effect")), "{}: {told:?}", row.kind);
+    }
+}

@@ -125,11 +125,13 @@ pub(super) const NEEDS: &[(&str, &[&str])] = &[
 #[rustfmt::skip]
 pub(super) const ASKED: &[&str] = &[
     "APIResponseCompression", "AllAlpha", "AllBeta", "AuthorizePodWebsocketUpgradeCreatePermission",
-    "ClusterTrustBundleProjection", "ContainerRestartRules", "ContainerStopSignals", "CoordinatedLeaderElection",
-    "CrossNamespaceVolumeDataSource", "DRAConsumableCapacity", "DRADeviceBindingConditions", "DRADeviceTaints",
-    "DRAExtendedResource", "DRAListTypeAttributes", "DRANodeAllocatableResources", "DRAPartitionableDevices",
+    "ClusterTrustBundle", "ClusterTrustBundleProjection", "ContainerRestartRules", "ContainerStopSignals", "CoordinatedLeaderElection",
+    "CrossNamespaceVolumeDataSource", "DRAConsumableCapacity", "DRADeviceBindingConditions", "DRADeviceTaintRules",
+    "DRADeviceTaints", "DRAExtendedResource", "DRAListTypeAttributes", "DRANodeAllocatableResources", "DRAPartitionableDevices",
     "DRAResourceClaimDeviceStatus", "DeploymentReplicaSetTerminatingReplicas", "EnvFiles", "GenericWorkload",
-    "HPAConfigurableTolerance", "HPAScaleToZero", "HostnameOverride", "MatchLabelKeysInPodTopologySpread",
-    "MaxUnavailableStatefulSet", "MutablePVNodeAffinity", "NodeDeclaredFeatures", "PodCertificateRequest", "PodLevelResources", "PodTopologyLabelsAdmission",
-    "ResourceHealthStatus", "StorageVersionHash", "VolumeLimitScaling",
+    "HPAConfigurableTolerance", "HPAScaleToZero", "HostnameOverride", "ManifestBasedAdmissionControlConfig",
+    "MatchLabelKeysInPodTopologySpread",
+    "MaxUnavailableStatefulSet", "MutablePVNodeAffinity", "NodeDeclaredFeatures", "OpenAPIEnums",
+    "PodCertificateRequest", "PodLevelResources", "PodTopologyLabelsAdmission", "ResourceHealthStatus", "StorageVersionAPI",
+    "StorageVersionHash", "StorageVersionMigrator", "VolumeLimitScaling",
 ];

@@ -262,7 +262,7 @@ impl Caches {
     /// whose changes were refused.
     fn apply(&self, events: Vec<Event>, replayed: u64) -> Vec<Arc<Cacher>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let mut by_storage: Vec<(&Arc<Cacher>, Vec<Raw>)> = Vec::new();
+        let mut by_storage: Vec<(Arc<Cacher>, Vec<Raw>)> = Vec::new();
         for event in events {
             let revision = event.revision().cast_unsigned();
             let Ok(key) = std::str::from_utf8(event.key()) else { continue };
@@ -275,14 +275,16 @@ impl Caches {
             let raw = Raw { key, revision, value };
             match by_storage.iter_mut().find(|(other, _)| Arc::ptr_eq(other, cacher)) {
                 Some((_, raws)) => raws.push(raw),
-                None => by_storage.push((cacher, vec![raw])),
+                None => by_storage.push((cacher.clone(), vec![raw])),
             }
         }
+        // Who observes the changes may read the caches under a lock of his own, which another waits for who has the table.
+        drop(table);
         let mut refused = Vec::new();
         for (cacher, raws) in by_storage {
             let past = raws.first().is_some_and(|raw| raw.revision <= replayed);
             if !cacher.apply(raws, if past { Age::Past } else { Age::Present }) {
-                refused.push(cacher.clone());
+                refused.push(cacher);
             }
         }
         refused

@@ -4,6 +4,7 @@ use super::mutation::Apply;
 use super::{Served, meta};
 use crate::context::Context;
 use crate::options::Options;
+use crate::strategy;
 use api::{Cause, Reason, Status};
 use schema::apply::manager::conflict_message;
 use schema::apply::{Conflict, Element, Manager, Set};
@@ -43,16 +44,6 @@ pub fn track(
     schema::apply::track(served.resource.schema.root(), live, object, &manager);
 }
 
-/// Kinds whose status says itself that it writes no metadata. Others write none and own what they say.
-const NO_METADATA: [(&str, &str); 6] = [
-    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"),
-    ("apiextensions.k8s.io", "CustomResourceDefinition"),
-    ("apiregistration.k8s.io", "APIService"),
-    ("flowcontrol.apiserver.k8s.io", "FlowSchema"),
-    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"),
-    ("storage.k8s.io", "VolumeAttachment"),
-];
-
 /// What this endpoint does not write, whatever is asked of it.
 fn reset_fields(row: &Resource, subresource: &str) -> Set {
     let mut set = Set::new();
@@ -63,7 +54,7 @@ fn reset_fields(row: &Resource, subresource: &str) -> Set {
                 without(field.name());
             }
         }
-        if NO_METADATA.contains(&(row.group.as_ref(), row.kind.as_ref())) {
+        if !strategy::status_owns_metadata(row) {
             without("metadata");
         }
     } else if row.flags.status {

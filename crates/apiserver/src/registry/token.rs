@@ -33,8 +33,14 @@ struct Wire {
     rv: i64,
     start: String,
     /// Ours alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known")]
     seen: Option<Seen>,
+}
+
+/// What an older server wrote there is as if there was nothing.
+fn known<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Seen>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(Seen::deserialize(value).ok())
 }
 
 impl Token {
@@ -78,6 +84,14 @@ impl Token {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_an_older_server_noted_is_passed_over() {
+        let token = URL_SAFE_NO_PAD.encode(r#"{"v":"meta.k8s.io/v1","rv":7,"start":"b\u0000","seen":12}"#);
+        let read = Token::decode(&token).expect("a token");
+        assert_eq!((read.revision, read.after.as_str()), (Some(7), "b"));
+        assert!(read.seen.is_none());
+    }
 
     proptest! {
         #[test]

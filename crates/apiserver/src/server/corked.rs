@@ -7,7 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// So many bytes are gathered at most: a few TLS records. More is passed on at once, and waits for the peer to read.
@@ -24,6 +24,8 @@ struct Inner<S> {
     unflushed: bool,
     /// Somebody passes on what is gathered after each turn. Without, a flush does.
     held: bool,
+    /// Who waits for something to read.
+    reader: Option<Waker>,
 }
 
 impl<S: AsyncWrite + Unpin> Inner<S> {
@@ -68,12 +70,12 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
 /// The stream, for who serves the connection.
 pub(super) struct Corked<S>(Arc<Mutex<Inner<S>>>);
 
-/// The other end of a [`Corked`] stream: passes on what was gathered. Dropped, the stream is as any other.
+/// The other end of a [`Corked`] stream: passes on what was gathered, until it lets the stream go.
 pub(super) struct Cork<S>(Arc<Mutex<Inner<S>>>);
 
 /// Splits a stream into that to write to and that which lets the writes out.
 pub(super) fn corked<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> (Corked<S>, Cork<S>) {
-    let inner = Inner { stream, gathered: Vec::new(), passed: 0, unflushed: false, held: true };
+    let inner = Inner { stream, gathered: Vec::new(), passed: 0, unflushed: false, held: true, reader: None };
     let inner = Arc::new(Mutex::new(inner));
     (Corked(inner.clone()), Cork(inner))
 }
@@ -87,11 +89,20 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
     pub(super) fn poll_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         lock(&self.0).poll_out(cx)
     }
-}
 
-impl<S> Drop for Cork<S> {
-    fn drop(&mut self) {
-        lock(&self.0).held = false;
+    /// From now on the stream is as any other: after an upgrade somebody else has it, and may have written and flushed already.
+    /// What the peer does not take now goes out before he reads or flushes next.
+    pub(super) fn let_go(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut inner = lock(&self.0);
+        inner.held = false;
+        let out = inner.poll_out(cx);
+        if let Some(reader) = inner.reader.take() {
+            reader.wake();
+        }
+        match out {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
     }
 }
 
@@ -104,7 +115,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Corked<S> {
                 return Poll::Ready(Err(error));
             }
         }
-        Pin::new(&mut inner.stream).poll_read(cx, into)
+        let read = Pin::new(&mut inner.stream).poll_read(cx, into);
+        if read.is_pending() && inner.held && !inner.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker()))
+        {
+            inner.reader = Some(cx.waker().clone());
+        }
+        read
     }
 }
 
@@ -228,7 +244,12 @@ mod tests {
     async fn uncorked_it_flushes_when_asked_and_before_it_reads() {
         let (mut near, cork, mut far, _) = pipe(1000);
         near.write_all(b"HTTP/1.1 101\r\n").await.unwrap();
-        drop(cork);
+        // Who has it after an upgrade may be quicker, and wait to read.
+        let mut first = [0];
+        let waiting = poll_fn(|cx| Poll::Ready(Pin::new(&mut near).poll_read(cx, &mut ReadBuf::new(&mut first)))).await;
+        assert!(waiting.is_pending() && lock(&near.0).reader.is_some());
+        poll_fn(|cx| Poll::Ready(cork.let_go(cx))).await.unwrap();
+        assert!(lock(&near.0).reader.is_none());
         let answer = tokio::spawn(async move {
             let mut read = [0; 14];
             far.read_exact(&mut read).await.unwrap();

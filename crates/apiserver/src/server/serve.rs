@@ -145,10 +145,12 @@ impl ApiServer {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
-                    let turn = connection.as_mut().poll(cx);
-                    match cork.poll_out(cx) {
-                        Poll::Ready(Err(error)) if turn.is_pending() => Poll::Ready(Err(error.into())),
-                        _ => turn,
+                    match connection.as_mut().poll(cx) {
+                        Poll::Ready(ended) => Poll::Ready(ended.and(cork.let_go(cx).map_err(Into::into))),
+                        Poll::Pending => match cork.poll_out(cx) {
+                            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+                            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+                        },
                     }
                 }) => {
                     if let Err(error) = ended {

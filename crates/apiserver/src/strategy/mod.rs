@@ -157,24 +157,49 @@ pub enum GarbageCollection {
 /// Metadata that may be changed through the status subresource.
 const STATUS_METADATA: [&str; 5] = ["annotations", "finalizers", "labels", "managedFields", "ownerReferences"];
 
-/// Whose status changes no metadata.
-const STATUS_ALONE: [(&str, &str); 8] = [
-    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"),
-    ("apiregistration.k8s.io", "APIService"),
-    ("flowcontrol.apiserver.k8s.io", "FlowSchema"),
-    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"),
-    ("internal.apiserver.k8s.io", "StorageVersion"),
-    ("networking.k8s.io", "ServiceCIDR"),
-    ("resource.k8s.io", "ResourceClaim"),
-    ("storage.k8s.io", "VolumeAttachment"),
+/// What the status of a kind has to do with its metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Alone {
+    /// It changes none, and who applies it owns none.
+    Wholly,
+    /// It changes none.
+    InWriting,
+    /// Who applies it owns none.
+    InOwning,
+}
+
+/// The kinds whose status is not as that of others, which changes [`STATUS_METADATA`] and is owned with it.
+const STATUS_ALONE: [(&str, &str, Alone); 11] = [
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", Alone::Wholly),
+    ("apiextensions.k8s.io", "CustomResourceDefinition", Alone::InOwning),
+    ("apiregistration.k8s.io", "APIService", Alone::Wholly),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema", Alone::Wholly),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", Alone::Wholly),
+    ("internal.apiserver.k8s.io", "StorageVersion", Alone::Wholly),
+    ("networking.k8s.io", "ServiceCIDR", Alone::InWriting),
+    ("resource.k8s.io", "DeviceTaintRule", Alone::Wholly),
+    ("resource.k8s.io", "ResourceClaim", Alone::Wholly),
+    ("storage.k8s.io", "VolumeAttachment", Alone::Wholly),
+    ("storagemigration.k8s.io", "StorageVersionMigration", Alone::Wholly),
 ];
+
+fn alone(row: &Resource) -> Option<Alone> {
+    let of = |(group, kind, alone): &(&str, &str, Alone)| (*group == row.group && *kind == row.kind).then_some(*alone);
+    STATUS_ALONE.iter().find_map(of)
+}
+
+/// Whether who applies the status of a kind owns metadata by that.
+pub fn status_owns_metadata(row: &Resource) -> bool {
+    !matches!(alone(row), Some(Alone::Wholly | Alone::InOwning))
+}
 
 /// Whether the status of a kind may change this of its metadata.
 fn in_status(row: &Resource, key: &str) -> bool {
     let (group, kind) = (row.group.as_ref(), row.kind.as_ref());
     // Kubelets, which write statuses, are not to be trusted with the owners of pods.
     key == "managedFields"
-        || !STATUS_ALONE.contains(&(group, kind)) && ((group, kind) != ("", "Pod") || key != "ownerReferences")
+        || !matches!(alone(row), Some(Alone::Wholly | Alone::InWriting))
+            && ((group, kind) != ("", "Pod") || key != "ownerReferences")
 }
 
 /// Keeps of `old` what the object itself, or its status, may not change.

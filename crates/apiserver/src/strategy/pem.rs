@@ -21,13 +21,21 @@ pub(super) fn blocks(text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut lines = text.lines().map(str::trim_end);
     while let Some(line) = lines.next() {
+        // What is no block is passed over line by line: another may begin within it.
         let label = line.strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----"));
         let Some(label) = label else { continue };
         let end = format!("-----END {label}-----");
-        let body: Vec<&str> = lines.by_ref().take_while(|line| *line != end).collect();
+        let mut after = lines.clone();
+        let body: Vec<&str> = after.by_ref().take_while(|line| !line.starts_with("-----")).collect();
+        // The line that ended the body is gone with it.
+        if lines.clone().nth(body.len()) != Some(end.as_str()) {
+            continue;
+        }
         let (headers, base64): (Vec<&str>, Vec<&str>) = body.into_iter().partition(|line| line.contains(':'));
-        if let Ok(der) = STANDARD.decode(base64.concat()) {
+        let base64: String = base64.concat().chars().filter(|c| !matches!(c, ' ' | '\t')).collect();
+        if let Ok(der) = STANDARD.decode(base64) {
             blocks.push(Block { label: label.to_owned(), headers: !headers.is_empty(), der });
+            lines = after;
         }
     }
     blocks
@@ -44,5 +52,22 @@ impl Block {
             rest = left;
         }
         Some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_blocks_count_and_text_around_them_does_not() {
+        let labels = |text: &str| blocks(text).into_iter().map(|block| (block.label, block.der)).collect::<Vec<_>>();
+        let good = "-----BEGIN A-----\nAQ I\tD\n-----END A-----\n";
+        let a = || ("A".to_owned(), vec![1, 2, 3]);
+        assert_eq!(labels(&format!("words\n{good}more\n{good}")), [a(), a()]);
+        assert!(labels("-----BEGIN A-----\nAQID\n").is_empty(), "it has no end");
+        assert_eq!(labels(&format!("-----BEGIN B-----\nAQID\n-----END C-----\n{good}")), [a()]);
+        assert_eq!(labels(&format!("-----BEGIN B-----\nAQID\n{good}")), [a()]);
+        assert!(blocks("-----BEGIN A-----\nProc-Type: 4\n\nAQID\n-----END A-----")[0].headers);
     }
 }

@@ -153,7 +153,10 @@ impl Fields {
     fn may_meet(&self, set: &Set) -> bool {
         match (self.set.get(), &self.text) {
             (None, Some(Value::Raw(text))) => set.children().any(|(element, _)| match element {
-                Element::Field(name) if name.bytes().all(is_plain) => text.contains(&element.spelled()),
+                // What is escaped may be spelled in other ways.
+                Element::Field(name) if name.bytes().all(is_plain) && !text.contains('\\') => {
+                    text.contains(&element.spelled())
+                }
                 _ => true,
             }),
             _ => true,

@@ -337,7 +337,7 @@ impl<'s> Field<'s> {
     /// Whether it is sorted before a name.
     pub(crate) fn comes_before(self, name: &str) -> bool {
         let own = self.arena.name_bytes(self.row.name);
-        !std::ptr::eq(own.as_ptr(), name.as_ptr()) && own < name.as_bytes()
+        !std::ptr::eq(own, name.as_bytes()) && own < name.as_bytes()
     }
     /// Whether it has a name.
     pub(crate) fn is_named(self, name: &str) -> bool {

@@ -97,15 +97,17 @@ impl Node {
         if a.name.is_empty() {
             return Err("No Object name found".into());
         }
-        let mut graph = self.graph.read().unwrap_or_else(PoisonError::into_inner);
-        if graph.has_unread(node) {
+        let graph = self.graph.read().unwrap_or_else(PoisonError::into_inner);
+        let has = if graph.has_unread(node) {
             drop(graph);
-            let mut writing = self.graph.write().unwrap_or_else(PoisonError::into_inner);
-            writing.read(node, |namespace, name| self.pod_now(namespace, name));
-            drop(writing);
-            graph = self.graph.read().unwrap_or_else(PoisonError::into_inner);
-        }
-        if has(&graph) { Ok(()) } else { Err(format!("no relationship found between node '{node}' and this object")) }
+            let mut graph = self.graph.write().unwrap_or_else(PoisonError::into_inner);
+            graph.read(node, |namespace, name| self.pod_now(namespace, name));
+            // Asked before the lock is given up: a pod that is noted anew just then would refer to nothing.
+            has(&graph)
+        } else {
+            has(&graph)
+        };
+        if has { Ok(()) } else { Err(format!("no relationship found between node '{node}' and this object")) }
     }
 
     fn get(&self, node: &str, a: &Attributes<'_>, has: impl FnOnce(&Graph) -> bool) -> Result<(), String> {
