@@ -224,26 +224,27 @@ async fn ports_are_forwarded() {
             if tunnelled { Spdy::tunnel(&url).await } else { Spdy::open(&url, &["portforward.k8s.io"]).await };
         assert!(client.head.starts_with("HTTP/1.1 101 "), "{}", client.head);
         for request in ["0", "1"] {
+            eventually("a listener", async || {
+                let (out, _, _) = web.exec(&["sh", "-c", "cat /proc/net/tcp /proc/net/tcp6"]).await.unwrap();
+                out.lines().any(|l| l.contains(":1F90 ") && l.contains(" 0A ")).then_some(())
+            })
+            .await;
             let error = client.stream(&headers("error", "8080", request)).await;
             let data = client.stream(&headers("data", "8080", request)).await;
             client.data(error, &[], true).await;
             client.data(data, b"echo this", false).await;
             let mut seen = Vec::new();
             while seen.len() < 9 {
-                if let Some(Frame::Data { stream, bytes, .. }) = client.receive().await
-                    && stream == data
-                {
-                    seen.extend(bytes);
+                match client.receive().await {
+                    Some(Frame::Data { stream, bytes, .. }) if stream == data => seen.extend(bytes),
+                    Some(Frame::Data { bytes, .. }) => assert!(bytes.is_empty(), "{}", String::from_utf8_lossy(&bytes)),
+                    Some(_) => {}
+                    None => panic!("the connection ended"),
                 }
             }
             assert_eq!(seen, b"echo this");
             client.data(data, &[], true).await;
             assert!(client.until_end(data).await.is_empty());
-            eventually("the next listener", async || {
-                let (out, _, _) = web.exec(&["sh", "-c", "cat /proc/net/tcp /proc/net/tcp6"]).await.unwrap();
-                out.lines().any(|l| l.contains(":1F90 ") && l.contains(" 0A ")).then_some(())
-            })
-            .await;
         }
         let error = client.stream(&headers("error", "9", "2")).await;
         client.stream(&headers("data", "9", "2")).await;

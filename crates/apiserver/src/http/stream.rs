@@ -16,7 +16,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
@@ -43,6 +43,8 @@ pub struct WatchBody {
     told: u64,
     headers_sent: bool,
     timer: Pin<Box<Sleep>>,
+    /// Whom the timer wakes.
+    armed: Option<Waker>,
     deadline: Instant,
     /// The revision of the last bookmark.
     marked: u64,
@@ -81,6 +83,7 @@ impl WatchBody {
             told: options.version.unwrap_or(0),
             headers_sent: false,
             timer: Box::pin(tokio::time::sleep_until(deadline)),
+            armed: None,
             deadline,
             marked: 0,
             last_words: None,
@@ -103,6 +106,7 @@ impl WatchBody {
             told: 0,
             headers_sent: true,
             timer: Box::pin(tokio::time::sleep_until(deadline)),
+            armed: None,
             deadline,
             marked: 0,
             last_words: None,
@@ -275,6 +279,14 @@ impl http_body::Body for WatchBody {
                 return Poll::Ready(None);
             }
             Poll::Pending => {}
+        }
+        // After each of many events there is nothing more, and the timer need not be asked again.
+        let armed = body.armed.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if armed && !body.timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        if !armed {
+            body.armed = Some(cx.waker().clone());
         }
         while body.timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= body.deadline {

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// So many bytes are gathered at most: a few TLS records. More is passed on at once, and waits for the peer to read.
 const GATHERED: usize = 64 * 1024;
-/// Room that is made for the first of them. A silent connection holds none.
+/// Room that is made for the first of them; for more, room for all is made. A silent connection holds none.
 const ROOM: usize = 16 * 1024;
 
 struct Inner<S> {
@@ -54,16 +54,18 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Room for more bytes, once there is some.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Room for more bytes, once there is some, of `wanted`.
+    fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
         if self.gathered.len() >= GATHERED {
             // What was passed on in part keeps its place until all is.
             ready!(self.poll_pass(cx))?;
         }
-        if self.gathered.is_empty() {
-            self.gathered.reserve(ROOM);
+        let room = wanted.min(GATHERED - self.gathered.len());
+        if self.gathered.len() + room > self.gathered.capacity() {
+            let whole = if self.gathered.len() + room <= ROOM { ROOM } else { GATHERED };
+            self.gathered.reserve_exact(whole - self.gathered.len());
         }
-        Poll::Ready(Ok(GATHERED - self.gathered.len()))
+        Poll::Ready(Ok(room))
     }
 }
 
@@ -127,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Corked<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = lock(&self.0);
-        let taken = ready!(inner.poll_room(cx))?.min(bytes.len());
+        let taken = ready!(inner.poll_room(cx, bytes.len()))?;
         inner.gathered.extend_from_slice(&bytes[..taken]);
         Poll::Ready(Ok(taken))
     }
@@ -138,7 +140,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut inner = lock(&self.0);
-        let mut room = ready!(inner.poll_room(cx))?;
+        let mut room = ready!(inner.poll_room(cx, slices.iter().map(|slice| slice.len()).sum()))?;
         let mut taken = 0;
         for slice in slices {
             let part = slice.len().min(room);
@@ -232,7 +234,7 @@ mod tests {
         });
         for piece in sent.chunks(7_001) {
             near.write_all(piece).await.unwrap();
-            assert!(lock(&near.0).gathered.capacity() <= 2 * GATHERED);
+            assert!(lock(&near.0).gathered.capacity() <= GATHERED);
         }
         poll_fn(|cx| cork.poll_out(cx)).await.unwrap();
         near.shutdown().await.unwrap();
