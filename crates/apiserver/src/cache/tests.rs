@@ -105,6 +105,27 @@ fn put(key: &str, revision: u64, node: &str, label: &str) -> cacher::Raw {
     cacher::Raw { key: key.into(), revision, value: Some(text.into()) }
 }
 
+/// Many objects are parsed by several threads.
+#[test]
+fn many_objects_are_loaded_each_in_its_place() {
+    let cacher = cacher();
+    let raw = |n: u64| match n {
+        4_500 => cacher::Raw { key: format!("a/{n:05}"), revision: n + 1, value: Some("{".into()) },
+        n => put(&format!("a/{n:05}"), n + 1, &format!("n{}", n % 7), "x"),
+    };
+    assert!(!cacher.replace((0..5_003).map(raw).collect(), 6_000, Age::Past));
+    assert!(cacher.replace((0..5_003).map(raw).collect(), 6_000, Age::Present));
+    assert_eq!(cacher.newest_unreadable(), Some(4_501));
+    let node = cacher.paths().position("spec.nodeName").expect("a field");
+    let (state, _) = cacher.now();
+    let entries: Vec<&Arc<Entry>> = state.range(&Scope::All, None).collect();
+    assert_eq!(entries.len(), 5_002);
+    for entry in entries {
+        let n = entry.revision() - 1;
+        assert_eq!((entry.key(), entry.field(cacher.paths(), node)), (&*format!("a/{n:05}"), &*format!("n{}", n % 7)));
+    }
+}
+
 fn gone(key: &str, revision: u64) -> cacher::Raw {
     cacher::Raw { key: key.into(), revision, value: None }
 }
