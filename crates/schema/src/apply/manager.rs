@@ -129,7 +129,7 @@ impl Fields {
                 let fields = Fields { text: Some(text.clone()), set: OnceCell::new() };
                 if !known {
                     let read = Set::from_fields(text).ok()?;
-                    // It was empty.
+                    // Not read yet: it takes this one.
                     fields.set.get_or_init(|| read);
                 }
                 Some(fields)
@@ -138,6 +138,7 @@ impl Fields {
         }
     }
 
+    /// A stored text that can't be read, which no write here leaves, owns nothing: as an entry that can't be.
     fn set(&self) -> &Set {
         self.set.get_or_init(|| self.text.as_ref().and_then(|text| Set::from_fields(text).ok()).unwrap_or_default())
     }
