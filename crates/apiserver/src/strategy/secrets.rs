@@ -1,5 +1,6 @@
 //! Secrets: whoever stores a certificate with another's key is told.
 
+use super::pem::{self, Block};
 use super::{Rules, Strategy, validation};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,7 +8,6 @@ use rustls::SignatureAlgorithm;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::PrivateKeyDer;
 use schema::{Map, Resource};
-use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Secrets, some of which hold a certificate and its key.
@@ -41,9 +41,9 @@ fn pair_problem(secret: &Map) -> Option<String> {
 }
 
 /// The first block that is wanted, or the labels of those that are not.
-fn find(pem: &[u8], wanted: fn(&str) -> bool) -> Result<Pem, Vec<String>> {
+fn find(text: &[u8], wanted: fn(&str) -> bool) -> Result<Block, Vec<String>> {
     let mut others = Vec::new();
-    for block in Pem::iter_from_buffer(pem).map_while(Result::ok) {
+    for block in pem::blocks(&String::from_utf8_lossy(text)) {
         if wanted(&block.label) {
             return Ok(block);
         }
@@ -54,7 +54,7 @@ fn find(pem: &[u8], wanted: fn(&str) -> bool) -> Result<Pem, Vec<String>> {
 
 /// Whether a key is the certificate's, in the words of upstream's TLS library.
 fn check_pair(certificate: &[u8], key: &[u8]) -> Result<(), String> {
-    let certificate = find(certificate, |label| label == "CERTIFICATE").map_err(|others| match &others[..] {
+    let certificate = find(certificate, |label| label == pem::CERTIFICATE).map_err(|others| match &others[..] {
         [] => "tls: failed to find any PEM data in certificate input".to_owned(),
         [one] if one.ends_with("PRIVATE KEY") => "tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been switched".to_owned(),
         _ => format!("tls: failed to find \"CERTIFICATE\" PEM block in certificate input after skipping PEM blocks of the following types: [{}]", others.join(" ")),
@@ -66,9 +66,8 @@ fn check_pair(certificate: &[u8], key: &[u8]) -> Result<(), String> {
         }
         _ => format!("tls: failed to find PEM block with type ending in \"PRIVATE KEY\" in key input after skipping PEM blocks of the following types: [{}]", others.join(" ")),
     })?;
-    let (_, certificate) =
-        X509Certificate::from_der(&certificate.contents).map_err(|_| "x509: malformed certificate")?;
-    let key = PrivateKeyDer::try_from(key.contents.as_slice()).ok().and_then(|key| any_supported_type(&key).ok());
+    let (_, certificate) = X509Certificate::from_der(&certificate.der).map_err(|_| "x509: malformed certificate")?;
+    let key = PrivateKeyDer::try_from(key.der.as_slice()).ok().and_then(|key| any_supported_type(&key).ok());
     let key = key.ok_or("tls: failed to parse private key")?;
     let public = &certificate.tbs_certificate.subject_pki;
     let algorithm = match public.algorithm.algorithm.to_id_string().as_str() {
