@@ -211,19 +211,18 @@ impl Cluster {
         Follower::start(self.kubectl(line))
     }
 
-    /// kubectl on a terminal, with what is typed there, which must end it; what the terminal shows once it is as wanted. kubectl
-    /// tells each of its requests, and if it hangs, so does the error with what runs on the machine.
+    /// kubectl on a terminal, with what is typed there, which must end it; what the terminal shows once it is as wanted.
     pub fn terminal(&self, line: &str, typed: &str, wanted: impl Fn(&str) -> bool) -> Fallible<String> {
         let mut command = self.machines.command("script");
-        command.args(["-qec", &format!("timeout 120 kubectl -v=8 {line}"), "/dev/null"]);
+        // `timeout` puts itself into a process group of its own unless it leads the session or is told not to; kubectl in a group
+        // that is not the terminal's foreground is stopped when it makes the terminal raw. Which of the two it was hung on the
+        // caller's $SHELL, as some shells replace themselves by their last command.
+        command.args(["-qec", &format!("exec timeout --foreground 120 kubectl {line}"), "/dev/null"]);
+        command.env("SHELL", "/bin/sh");
         command.env("KUBECONFIG", self.data().join("admin.kubeconfig")).env("HOME", self.dir.path());
         let mut shown = Follower::start(command)?;
         shown.type_in(typed)?;
-        let text = shown.until(wanted).map_err(|error| {
-            let running = Command::new("ps").args(["-eo", "pid,ppid,pgid,tpgid,stat,wchan:24,args"]).output();
-            let running = running.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-            format!("kubectl {line}: {error}\n{}", running.unwrap_or_default())
-        })?;
+        let text = shown.until(wanted).map_err(|error| format!("kubectl {line}: {error}"))?;
         if !shown.finished()? {
             return Err(format!("kubectl {line} failed:\n{text}").into());
         }
