@@ -39,11 +39,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     time("clone", || decoded.clone());
     time("complete (and clone)", || {
         let mut object = decoded.clone();
-        complete::complete(ty, &mut object);
+        complete::complete(ty, &mut object, None);
         object
     });
     let mut object: Map = decoded.clone();
-    complete::complete(ty, &mut object);
+    complete::complete(ty, &mut object, None);
     time("track (and clone)", || {
         let mut object = object.clone();
         schema::apply::track(ty, None, &mut object, &manager);
@@ -57,9 +57,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     time("warnings", || strategy.warnings_on_create(row, &tracked));
     time("normalise (and clone)", || {
         let mut object = tracked.clone();
-        schema::normal::normalise(ty, &mut object).map(|()| object)
+        schema::normal::normalise(ty, &mut object, None).map(|()| object)
     });
-    schema::normal::normalise(ty, &mut tracked)?;
+    schema::normal::normalise(ty, &mut tracked, None)?;
     time("encode", || Encoded::new(&tracked));
     let encoded = Encoded::new(&tracked);
     time("stored", || encoded.stored("v1", "Pod"));

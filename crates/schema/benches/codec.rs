@@ -89,7 +89,7 @@ fn main() {
     });
     measure("normalise in place", size, || {
         let mut object = black_box(&object).clone();
-        normal::normalise(ty, &mut object).expect("is normal");
+        normal::normalise(ty, &mut object, None).expect("is normal");
         black_box(object);
     });
     measure("decode protobuf", message.len(), || {

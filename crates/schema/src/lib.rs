@@ -11,7 +11,7 @@
 //! | [`json`] | `json::decode(ty, bytes) -> Result<Decoded, DecodeError>`; `json::parse(bytes) -> Result<Value, DecodeError>` (untyped); `json::encode(&Map, &mut Vec<u8>)`, `json::encode_value(&Value, &mut Vec<u8>)` |
 //! | [`yaml`] | `yaml::decode(ty, bytes)`, `yaml::parse(bytes)`: the same from YAML; `yaml::parse_all(bytes)`: every document of a stream |
 //! | [`protobuf`] | `protobuf::decode(ty, bytes)`, `protobuf::type_meta(bytes)`, `protobuf::encode(ty, &Map, &mut Vec<u8>)` (with the `k8s\0` envelope); `message`, `list`, `event`, `envelope` for its parts |
-//! | [`normal`] | `normal::typed(ty, Value) -> Result<Decoded, DecodeError>`: a tree made by patching, checked against its type; `normal::normalise(ty, &mut Map)`: empties dropped and absent ones written as Go would |
+//! | [`normal`] | `normal::typed(ty, Value) -> Result<Decoded, DecodeError>`: a tree made by patching, checked against its type; `normal::changed(ty, Value, from)`: the same, but for what it shares with what it was made from; `normal::normalise(ty, &mut Map, from)`: empties dropped and absent ones written as Go would |
 //! | [`patch`] | JSON patch, merge patch, strategic merge patch on untyped trees |
 //! | [`apply`] | field ownership and server-side apply: `apply::track`, `apply::apply` |
 //! | [`defaults`] | `defaults::apply(ty, &mut Map)`: what the server fills in |

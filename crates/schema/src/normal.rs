@@ -6,7 +6,7 @@
 use crate::builder::Builder;
 use crate::decode::{DecodeError, Decoded};
 use crate::scalar::{self, Scalar};
-use crate::tree::{Map, Value};
+use crate::tree::{Beside, Map, Value};
 use crate::types::{Field, Kind, Struct, TypeRef, flag};
 use std::borrow::Cow;
 
@@ -14,9 +14,17 @@ use std::borrow::Cow;
 ///
 /// # Errors
 /// [`DecodeError::Type`] when a value is not of its field's type, [`DecodeError::TooDeep`].
-pub fn typed(ty: TypeRef<'_>, mut value: Value) -> Result<Decoded, DecodeError> {
+pub fn typed(ty: TypeRef<'_>, value: Value) -> Result<Decoded, DecodeError> {
+    changed(ty, value, None)
+}
+
+/// The same for a tree that was made from another of the type, which is in normal form: what they share is not looked at.
+///
+/// # Errors
+/// As [`typed`].
+pub fn changed(ty: TypeRef<'_>, mut value: Value, from: Option<&Map>) -> Result<Decoded, DecodeError> {
     if let Value::Map(object) = &mut value
-        && mend_map(ty, object, MENDED)
+        && mend_map(ty, object, from, MENDED)
     {
         return Ok(Decoded { object: std::mem::take(object), problems: Vec::new() });
     }
@@ -25,12 +33,13 @@ pub fn typed(ty: TypeRef<'_>, mut value: Value) -> Result<Decoded, DecodeError> 
     builder.finish()
 }
 
-/// Brings an object into its normal form after it was changed in place.
+/// Brings an object into its normal form after it was changed in place. `from`: the object of normal form that it was made from,
+/// if it was.
 ///
 /// # Errors
 /// As [`typed`]; the object is empty then.
-pub fn normalise(ty: TypeRef<'_>, object: &mut Map) -> Result<(), DecodeError> {
-    *object = typed(ty, Value::Map(std::mem::take(object)))?.object;
+pub fn normalise(ty: TypeRef<'_>, object: &mut Map, from: Option<&Map>) -> Result<(), DecodeError> {
+    *object = changed(ty, Value::Map(std::mem::take(object)), from)?.object;
     Ok(())
 }
 
@@ -39,21 +48,29 @@ const MENDED: usize = 64;
 
 /// Brings a value of a type into normal form where it is, which costs a fraction of making it anew by a [`Builder`]. `false`: it
 /// has problems (it is of another type, has unknown fields, is too deep), which the builder is to find. What is mended until then
-/// makes no difference to it.
-fn mend(ty: TypeRef<'_>, value: &mut Value, depth: usize) -> bool {
+/// makes no difference to it. `from`: a value of the type in normal form that this may share parts with.
+fn mend(ty: TypeRef<'_>, value: &mut Value, from: Option<&Value>, depth: usize) -> bool {
     if depth == 0 {
         return false;
     }
-    let element = |of: TypeRef<'_>, value: &mut Value| {
+    let element = |of: TypeRef<'_>, value: &mut Value, from: Option<&Value>| {
         if value.is_null() {
             *value = null(of);
             return true;
         }
-        mend(of, value, depth - 1)
+        mend(of, value, from, depth - 1)
     };
+    let from_map = from.and_then(Value::as_map);
+    let from_list = || from.and_then(Value::as_list).unwrap_or_default();
     match (ty.kind(), &mut *value) {
-        (Kind::Json | Kind::Raw, Value::Map(map)) => map.iter_mut().all(|(_, value)| mend(ty.json(), value, depth - 1)),
-        (Kind::Json | Kind::Raw, Value::List(items)) => items.iter_mut().all(|item| mend(ty.json(), item, depth - 1)),
+        (_, Value::Map(map)) if from_map.is_some_and(|from| from.is(map)) => true,
+        (Kind::Json | Kind::Raw, Value::Map(map)) => {
+            let mut beside = Beside::new(from_map);
+            map.iter_mut().all(|(key, value)| mend(ty.json(), value, beside.value(key), depth - 1))
+        }
+        (Kind::Json | Kind::Raw, Value::List(items)) => {
+            paired(items, from_list()).all(|(item, from)| mend(ty.json(), item, from, depth - 1))
+        }
         (Kind::Json | Kind::Raw, _)
         | (Kind::String | Kind::IntOrString, Value::Str(_))
         | (Kind::Bool | Kind::OrBool(_), Value::Bool(_))
@@ -62,6 +79,9 @@ fn mend(ty: TypeRef<'_>, value: &mut Value, depth: usize) -> bool {
         | (Kind::Fields, Value::Raw(_)) => true,
         (Kind::Int32 | Kind::IntOrString, Value::Int(number)) => i32::try_from(*number).is_ok(),
         (Kind::Quantity | Kind::Time | Kind::MicroTime | Kind::Bytes | Kind::Duration, Value::Str(text)) => {
+            if from.and_then(Value::as_str) == Some(text) {
+                return true;
+            }
             match scalar::convert(ty, Scalar::Str(text)) {
                 Ok(canonical) => {
                     *value = canonical;
@@ -70,28 +90,44 @@ fn mend(ty: TypeRef<'_>, value: &mut Value, depth: usize) -> bool {
                 Err(_) => false,
             }
         }
-        (Kind::List(of) | Kind::OrList(of), Value::List(items)) => items.iter_mut().all(|item| element(of, item)),
-        (Kind::OrStrings(_), Value::List(items)) => items.iter_mut().all(|item| element(ty.string(), item)),
-        (Kind::Map(of), Value::Map(map)) => map.iter_mut().all(|(_, value)| element(of, value)),
-        (_, Value::Map(map)) => mend_map(ty, map, depth),
+        (Kind::List(of) | Kind::OrList(of), Value::List(items)) => {
+            paired(items, from_list()).all(|(item, from)| element(of, item, from))
+        }
+        (Kind::OrStrings(_), Value::List(items)) => {
+            paired(items, from_list()).all(|(item, from)| element(ty.string(), item, from))
+        }
+        (Kind::Map(of), Value::Map(map)) => {
+            let mut beside = Beside::new(from_map);
+            map.iter_mut().all(|(key, value)| element(of, value, beside.value(key)))
+        }
+        (_, Value::Map(map)) => mend_map(ty, map, from_map, depth),
         _ => false,
     }
 }
 
+/// The items of a list, each with that of the same place in another.
+fn paired<'a>(items: &'a mut [Value], from: &'a [Value]) -> impl Iterator<Item = (&'a mut Value, Option<&'a Value>)> {
+    items.iter_mut().enumerate().map(|(n, item)| (item, from.get(n)))
+}
+
 /// The same for an object.
-fn mend_map(ty: TypeRef<'_>, map: &mut Map, depth: usize) -> bool {
+fn mend_map(ty: TypeRef<'_>, map: &mut Map, from: Option<&Map>, depth: usize) -> bool {
     match ty.kind() {
-        Kind::Struct(s) => mend_struct(s, ty.json(), map, depth),
+        Kind::Struct(s) => mend_struct(s, ty.json(), map, from, depth),
         Kind::OrBool(of) | Kind::OrList(of) | Kind::OrStrings(of) => {
-            of.as_struct().is_some_and(|s| mend_struct(s, ty.json(), map, depth))
+            of.as_struct().is_some_and(|s| mend_struct(s, ty.json(), map, from, depth))
         }
         _ => false,
     }
 }
 
 /// Fields and entries are both sorted by name: one walk over both. `json` is the type of undeclared fields.
-fn mend_struct(s: Struct<'_>, json: TypeRef<'_>, map: &mut Map, depth: usize) -> bool {
+fn mend_struct(s: Struct<'_>, json: TypeRef<'_>, map: &mut Map, from: Option<&Map>, depth: usize) -> bool {
+    if from.is_some_and(|from| from.is(map)) {
+        return true;
+    }
     let mut fields = s.fields().peekable();
+    let mut beside = Beside::new(from);
     let written_anyway = |field: Field<'_>| if s.always() { absent(field) } else { None };
     let mut added: Vec<(&'static str, Value)> = Vec::new();
     let mut dropped: Vec<&'static str> = Vec::new();
@@ -99,9 +135,10 @@ fn mend_struct(s: Struct<'_>, json: TypeRef<'_>, map: &mut Map, depth: usize) ->
         while let Some(field) = fields.next_if(|field| field.comes_before(key)) {
             added.extend(written_anyway(field).map(|value| (field.name(), value)));
         }
+        let from = beside.value(key);
         match fields.next_if(|field| field.is_named(key)) {
             Some(field) => {
-                if !value.is_null() && !mend(field.ty(), value, depth - 1) {
+                if !value.is_null() && !mend(field.ty(), value, from, depth - 1) {
                     return false;
                 }
                 if !keep(field, value) {
@@ -112,7 +149,7 @@ fn mend_struct(s: Struct<'_>, json: TypeRef<'_>, map: &mut Map, depth: usize) ->
                 }
             }
             None if s.open() => {
-                if !mend(json, value, depth - 1) {
+                if !mend(json, value, from, depth - 1) {
                     return false;
                 }
             }

@@ -2,9 +2,14 @@
 //!
 //! Maps are sorted by key (bytewise), so that encoding is deterministic, lookup is a search and equality is structural.
 //! Keys that the catalogue knows are `&'static str` and cost nothing; short strings live inline.
+//!
+//! A copy of a map shares its entries until either is changed, and then only the maps on the way to the change are copied. So an
+//! object that is changed in a few places is mostly the one that it was made from, and [`Map::is`] tells where: what is known of
+//! the old one need not be found out again of those parts.
 
 use compact_str::CompactString;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// A key of a [`Map`].
 pub type Key = Cow<'static, str>;
@@ -24,10 +29,42 @@ pub enum Value {
     Raw(Box<str>),
 }
 
-/// A map sorted by key; keys are unique.
-#[derive(Clone, Debug, Default, PartialEq)]
+type Entries = Vec<(Key, Value)>;
+
+/// A map sorted by key; keys are unique. Cloning it costs nothing.
+#[derive(Clone, Debug, Default)]
 pub struct Map {
-    entries: Vec<(Key, Value)>,
+    /// None: it is empty.
+    entries: Option<Arc<Entries>>,
+}
+
+impl PartialEq for Map {
+    fn eq(&self, other: &Map) -> bool {
+        self.is(other) || self.entries() == other.entries()
+    }
+}
+
+/// The entries of a map, by which those of another with about the same keys are found, in their order.
+pub(crate) struct Beside<'a>(&'a [(Key, Value)]);
+
+impl<'a> Beside<'a> {
+    pub(crate) fn new(map: Option<&'a Map>) -> Self {
+        Beside(map.map_or(&[], Map::entries))
+    }
+    /// The value of a key; keys must be asked for in their order.
+    pub(crate) fn value(&mut self, key: &str) -> Option<&'a Value> {
+        while let Some(((first, value), rest)) = self.0.split_first() {
+            if is_same(first.as_bytes(), key.as_bytes()) {
+                self.0 = rest;
+                return Some(value);
+            }
+            if first.as_ref() > key {
+                return None;
+            }
+            self.0 = rest;
+        }
+        None
+    }
 }
 
 /// Maps of at most so many entries are searched from their beginning.
@@ -39,39 +76,55 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
 
 impl Map {
     pub const fn new() -> Self {
-        Map { entries: Vec::new() }
+        Map { entries: None }
     }
     /// Entries that are sorted by key, without duplicates.
-    pub(crate) fn from_sorted(entries: Vec<(Key, Value)>) -> Self {
+    pub(crate) fn from_sorted(entries: Entries) -> Self {
         debug_assert!(entries.is_sorted_by(|(a, _), (b, _)| a < b));
-        Map { entries }
+        Map { entries: (!entries.is_empty()).then(|| Arc::new(entries)) }
+    }
+    fn entries(&self) -> &[(Key, Value)] {
+        self.entries.as_deref().map_or(&[], Vec::as_slice)
+    }
+    /// The entries for change, copied if they are shared.
+    fn entries_mut(&mut self) -> &mut Entries {
+        Arc::make_mut(self.entries.get_or_insert_default())
+    }
+    /// Whether this is the other, not changed since it was copied. `false` says nothing; empty maps are the same.
+    pub fn is(&self, other: &Map) -> bool {
+        match (&self.entries, &other.entries) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
     }
     /// Where a key is, or belongs.
     fn find(&self, key: &str) -> Result<usize, usize> {
-        self.entries.binary_search_by(|(k, _)| k.as_ref().cmp(key))
+        self.entries().binary_search_by(|(k, _)| k.as_ref().cmp(key))
     }
     /// Where a key is. Most maps are small, and few of their keys have the length of another: looking at all lengths is quicker
     /// than comparing the bytes of some.
     fn place(&self, key: &str) -> Option<usize> {
-        if self.entries.len() <= SMALL {
-            self.entries.iter().position(|(k, _)| is_same(k.as_bytes(), key.as_bytes()))
+        let entries = self.entries();
+        if entries.len() <= SMALL {
+            entries.iter().position(|(k, _)| is_same(k.as_bytes(), key.as_bytes()))
         } else {
             self.find(key).ok()
         }
     }
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.place(key).map(|i| &self.entries[i].1)
+        self.place(key).map(|i| &self.entries()[i].1)
     }
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
-        self.place(key).map(|i| &mut self.entries[i].1)
+        self.place(key).map(|i| &mut self.entries_mut()[i].1)
     }
     /// Sets a key, returning what it had.
     pub fn insert(&mut self, key: impl Into<Key>, value: impl Into<Value>) -> Option<Value> {
         let (key, value) = (key.into(), value.into());
         match self.find(&key) {
-            Ok(i) => Some(std::mem::replace(&mut self.entries[i].1, value)),
+            Ok(i) => Some(std::mem::replace(&mut self.entries_mut()[i].1, value)),
             Err(i) => {
-                self.entries.insert(i, (key, value));
+                self.entries_mut().insert(i, (key, value));
                 None
             }
         }
@@ -79,43 +132,48 @@ impl Map {
     /// The value of a key, made by `make` when it is absent or null.
     pub fn entry(&mut self, key: impl Into<Key>, make: impl FnOnce() -> Value) -> &mut Value {
         let key = key.into();
-        let i = match self.find(&key) {
+        let found = self.find(&key);
+        let entries = self.entries_mut();
+        let i = match found {
             Ok(i) => {
-                if self.entries[i].1 == Value::Null {
-                    self.entries[i].1 = make();
+                if entries[i].1 == Value::Null {
+                    entries[i].1 = make();
                 }
                 i
             }
             Err(i) => {
-                self.entries.insert(i, (key, make()));
+                entries.insert(i, (key, make()));
                 i
             }
         };
-        &mut self.entries[i].1
+        &mut entries[i].1
     }
     pub fn remove(&mut self, key: &str) -> Option<Value> {
-        self.place(key).map(|i| self.entries.remove(i).1)
+        self.place(key).map(|i| self.entries_mut().remove(i).1)
     }
     pub fn contains_key(&self, key: &str) -> bool {
         self.place(key).is_some()
     }
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries().len()
     }
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries().is_empty()
     }
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &Value)> + ExactSizeIterator {
-        self.entries.iter().map(|(k, v)| (k.as_ref(), v))
+        self.entries().iter().map(|(k, v)| (k.as_ref(), v))
     }
     pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (&str, &mut Value)> + ExactSizeIterator {
-        self.entries.iter_mut().map(|entry| (&*entry.0, &mut entry.1))
+        let entries = if self.is_empty() { &mut [] } else { self.entries_mut().as_mut_slice() };
+        entries.iter_mut().map(|entry| (&*entry.0, &mut entry.1))
     }
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut Value) -> bool) {
-        self.entries.retain_mut(|(k, v)| keep(k, v));
+        if !self.is_empty() {
+            self.entries_mut().retain_mut(|(k, v)| keep(k, v));
+        }
     }
     pub fn into_entries(self) -> Vec<(Key, Value)> {
-        self.entries
+        self.entries.map_or_else(Vec::new, Arc::unwrap_or_clone)
     }
 
     /// The string at a path of keys, or `""`.

@@ -115,19 +115,23 @@ proptest! {
     fn normal_form_is_final(n in 0usize..1000, seed: u64) {
         let (resource, object) = object(n, seed);
         let mut again = object.clone();
-        normal::normalise(resource.schema.root(), &mut again).unwrap();
+        normal::normalise(resource.schema.root(), &mut again, None).unwrap();
         prop_assert_eq!(again, object);
     }
 
-    /// What is mended where it is comes out as what is made anew.
+    /// What is mended where it is comes out as what is made anew, and nothing of the object that it was made from is changed.
     #[test]
     fn trees_become_what_their_text_does(n in 0usize..1000, seed: u64, at: prop::sample::Index, damage in 0usize..12) {
-        let (resource, mut object) = object(n, seed);
+        let (resource, from) = object(n, seed);
         let ty = resource.schema.root();
+        let before = json::to_string(&from);
+        let mut object = from.clone();
         let places = count(&object);
         damage_one(&mut object, &mut at.index(places.max(1)), damage);
         let text = json::to_string(&object);
-        match (normal::typed(ty, object.into()), json::decode(ty, text.as_bytes())) {
+        let mended = normal::changed(ty, object.into(), Some(&from));
+        prop_assert_eq!(json::to_string(&from), before);
+        match (mended, json::decode(ty, text.as_bytes())) {
             (Ok(mended), Ok(made)) => {
                 prop_assert_eq!(mended.problems, made.problems);
                 prop_assert_eq!(mended.object, made.object);

@@ -92,7 +92,7 @@ fn secret(name: &str) -> schema::Map {
 async fn create(registry: &Arc<Registry>, name: &str) -> Result<Written, Status> {
     let served = registry.preferred("", "secrets").expect("served");
     let mut object = secret(name);
-    crate::registry::complete::complete(served.resource.schema.root(), &mut object);
+    crate::registry::complete::complete(served.resource.schema.root(), &mut object, None);
     registry.create(&context(), &served, "default", object, &options()).await
 }
 

@@ -43,7 +43,7 @@ async fn body(call: &mut Call, expected: Expected<'_>, validation: FieldValidati
     let body = std::mem::take(&mut call.body);
     let bytes = receive::read(&call.parts.headers, body).await?;
     let mut object = receive::decode(&call.cx, &call.parts.headers, &bytes, expected, validation)?;
-    crate::registry::complete::complete(expected.ty, &mut object);
+    crate::registry::complete::complete(expected.ty, &mut object, None);
     Ok(object)
 }
 

@@ -5,29 +5,30 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use schema::{Map, TypeRef, Value};
 
-/// Fills in the defaults, and makes fields agree that are aliases of each other.
-pub fn complete(ty: TypeRef<'_>, object: &mut Map) {
+/// Fills in the defaults, and makes fields agree that are aliases of each other. `from`: the object that went through this when it
+/// was written, and of which this one was made.
+pub fn complete(ty: TypeRef<'_>, object: &mut Map, from: Option<&Map>) {
     let name = ty.as_struct().map_or("", |s| s.name());
     match name.strip_prefix("io.k8s.api.").unwrap_or("") {
         "core.v1.Secret" => string_data(object),
         "core.v1.Pod" => {
-            account(object.get_mut("spec"));
+            account(object, &["spec"]);
             pod_ips(object);
         }
         "apps.v1.StatefulSet" => {
-            account(object.at_mut(&["spec", "template", "spec"]));
+            account(object, &["spec", "template", "spec"]);
             claims(object);
         }
-        "core.v1.PodTemplate" => account(object.at_mut(&["template", "spec"])),
+        "core.v1.PodTemplate" => account(object, &["template", "spec"]),
         "core.v1.ReplicationController"
         | "apps.v1.Deployment"
         | "apps.v1.ReplicaSet"
         | "apps.v1.DaemonSet"
-        | "batch.v1.Job" => account(object.at_mut(&["spec", "template", "spec"])),
-        "batch.v1.CronJob" => account(object.at_mut(&["spec", "jobTemplate", "spec", "template", "spec"])),
+        | "batch.v1.Job" => account(object, &["spec", "template", "spec"]),
+        "batch.v1.CronJob" => account(object, &["spec", "jobTemplate", "spec", "template", "spec"]),
         _ => {}
     }
-    schema::defaults::apply(ty, object);
+    schema::defaults::changed(ty, object, from);
 }
 
 /// `stringData` is written only: it becomes `data`.
@@ -41,13 +42,14 @@ fn string_data(secret: &mut Map) {
 }
 
 /// `serviceAccount` is the old name of `serviceAccountName`; both are shown.
-fn account(spec: Option<&mut Value>) {
-    let Some(spec) = spec.and_then(Value::as_map_mut) else { return };
+fn account(object: &mut Map, path: &[&str]) {
+    let Some(spec) = object.at(path).and_then(Value::as_map) else { return };
     let name = match (spec.str_at(&["serviceAccountName"]), spec.str_at(&["serviceAccount"])) {
-        ("", "") => return,
+        (name, old) if name == old => return,
         ("", old) => old.to_owned(),
         (name, _) => name.to_owned(),
     };
+    let Some(spec) = object.at_mut(path).and_then(Value::as_map_mut) else { return };
     spec.insert("serviceAccount", name.as_str());
     spec.insert("serviceAccountName", name);
 }
@@ -83,7 +85,7 @@ mod tests {
     fn completed(kind: &str, json: &str) -> String {
         let row = schema::resource::of_kind("", "v1", kind).expect("a kind");
         let mut object = schema::json::decode(row.schema.root(), json.as_bytes()).expect("an object").object;
-        complete(row.schema.root(), &mut object);
+        complete(row.schema.root(), &mut object, None);
         schema::json::to_string(&object)
     }
 

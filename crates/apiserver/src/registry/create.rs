@@ -165,7 +165,7 @@ impl Registry {
             served.inert.iter().for_each(|warning| cx.warn(warning.as_str()));
             served.strategy.warnings_on_create(row, &object).into_iter().for_each(|warning| cx.warn(warning));
             served.strategy.canonicalize(&mut object);
-            normalise(cacher, &mut object)?;
+            normalise(cacher, &mut object, None)?;
             self.validate(cx, served, Operation::Create, "", namespace, &name, &mut object, None, options).await?;
             check_segments(namespace, &name)?;
             let key = Cacher::key(namespace, &name);
@@ -234,9 +234,9 @@ impl Registry {
     }
 }
 
-/// Brings what strategies and admission made of an object into its normal form.
-pub(super) fn normalise(cacher: &Cacher, object: &mut Map) -> Result<(), Status> {
-    schema::normal::normalise(cacher.layout.schema.root(), object)
+/// Brings what strategies and admission made of an object into its normal form. `from`: what is stored, if it was made from that.
+pub(super) fn normalise(cacher: &Cacher, object: &mut Map, from: Option<&Map>) -> Result<(), Status> {
+    schema::normal::normalise(cacher.layout.schema.root(), object, from)
         .map_err(|error| Status::internal(format!("the object does not fit its kind after admission: {error}")))
 }
 

@@ -108,7 +108,7 @@ impl Registry {
                 return Ok(Tried::done(served, old.clone(), Some(entry.revision()), false));
             }
             Plan::Update(mut object) => {
-                normalise(cacher, &mut object)?;
+                normalise(cacher, &mut object, Some(old))?;
                 let encoded = Encoded::new(&object);
                 if options.dry_run || encoded.item(entry.revision()) == entry.item() {
                     return Ok(Tried::done(served, object, Some(entry.revision()), false));

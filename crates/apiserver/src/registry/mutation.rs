@@ -101,8 +101,8 @@ impl Mutation for Patch<'_> {
                 String::from_utf8_lossy(&json).into_owned()
             }
         };
-        let decoded =
-            schema::normal::typed(self.ty, value).map_err(|error| invalid_patch(&shown(), &error.to_string()))?;
+        let decoded = schema::normal::changed(self.ty, value, Some(existing))
+            .map_err(|error| invalid_patch(&shown(), &error.to_string()))?;
         let found = decoded.problems.iter().map(ToString::to_string);
         let problems: Vec<String> = self.problems.iter().cloned().chain(found).collect();
         judge(cx, &problems, self.validation, |problems| {
@@ -110,7 +110,7 @@ impl Mutation for Patch<'_> {
         })?;
         let mut object = decoded.object;
         if self.defaults {
-            super::complete::complete(self.ty, &mut object);
+            super::complete::complete(self.ty, &mut object, Some(existing));
         }
         Ok(object)
     }
@@ -172,12 +172,12 @@ pub struct Apply<'a> {
 impl Mutation for Apply<'_> {
     fn apply(&self, cx: &Context, existing: Option<&Map>) -> Result<Map, Status> {
         let merged = managed::apply(self, cx, existing)?;
-        let typed = schema::normal::typed(self.ty, Value::Map(merged));
+        let typed = schema::normal::changed(self.ty, Value::Map(merged), existing);
         let mut object = typed
             .map_err(|error| Status::internal(format!("the merged object does not fit its kind: {error}")))?
             .object;
         if self.defaults {
-            super::complete::complete(self.ty, &mut object);
+            super::complete::complete(self.ty, &mut object, existing);
         }
         Ok(object)
     }

@@ -102,7 +102,7 @@ impl Served {
         if let Some(conversion) = self.conversion {
             (conversion.from_stored)(object);
             self.stamp(object);
-            if let Err(error) = schema::normal::normalise(self.resource.schema.root(), object) {
+            if let Err(error) = schema::normal::normalise(self.resource.schema.root(), object, None) {
                 tracing::error!(resource = %self.group_resource(), %error, "an object does not fit the version it was converted to");
             }
         }

@@ -171,7 +171,7 @@ impl Registry {
             served.strategy.warnings_on_update(row, &object, old).into_iter().for_each(|warning| cx.warn(warning));
         }
         served.strategy.canonicalize(&mut object);
-        normalise(cacher, &mut object)?;
+        normalise(cacher, &mut object, Some(old))?;
         self.validate(
             cx,
             served,

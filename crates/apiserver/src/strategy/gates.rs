@@ -128,7 +128,8 @@ impl Closed {
     /// Drops from a new or updated object what belongs to features that are off and that the old one does not use.
     pub fn drop_from(&self, object: &mut Map, old: Option<&Map>) {
         for fields in &self.0 {
-            if !old.is_some_and(|old| fields.iter().any(|at| uses(old, at))) {
+            let used = |map: &Map| fields.iter().any(|at| uses(map, at));
+            if used(object) && !old.is_some_and(used) {
                 fields.iter().for_each(|at| remove(object, at));
             }
         }

@@ -98,6 +98,8 @@ struct Entry {
     subresource: String,
     time: String,
     fields: Fields,
+    /// As it is stored, while it stays so.
+    stored: Option<Value>,
 }
 
 /// The fields that an entry owns.
@@ -113,11 +115,6 @@ impl From<Set> for Fields {
     fn from(set: Set) -> Self {
         Fields { text: None, set: OnceCell::from(set) }
     }
-}
-
-/// Whether a byte of a field's name is written as it is.
-fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/')
 }
 
 impl Fields {
@@ -153,13 +150,7 @@ impl Fields {
     /// Whether they can have something in common with a set, or with what is below its members.
     fn may_meet(&self, set: &Set) -> bool {
         match (self.set.get(), &self.text) {
-            (None, Some(Value::Raw(text))) => set.children().any(|(element, _)| match element {
-                // What is escaped may be spelled in other ways.
-                Element::Field(name) if name.bytes().all(is_plain) && !text.contains('\\') => {
-                    text.contains(&element.spelled())
-                }
-                _ => true,
-            }),
+            (None, Some(Value::Raw(text))) => set.may_meet(text),
             _ => true,
         }
     }
@@ -192,6 +183,7 @@ impl Entry {
             subresource: map.str_at(&["subresource"]).to_owned(),
             time: map.str_at(&["time"]).to_owned(),
             fields,
+            stored: known.then(|| value.clone()),
         })
     }
 
@@ -201,9 +193,18 @@ impl Entry {
 
     fn replace(&mut self, set: Set) {
         self.fields = set.into();
+        self.stored = None;
+    }
+
+    fn set_time(&mut self, time: String) {
+        self.time = time;
+        self.stored = None;
     }
 
     fn write(&self) -> Value {
+        if let Some(stored) = &self.stored {
+            return stored.clone();
+        }
         let mut map = Map::new();
         if !self.api_version.is_empty() {
             map.insert("apiVersion", self.api_version.as_str());
@@ -310,9 +311,9 @@ pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Ma
         let next = entry.set().difference(&removed).union(&changed);
         if next != *entry.set() {
             entry.replace(next);
-            entry.time = manager.now.to_owned();
+            entry.set_time(manager.now.to_owned());
         } else if !changed.is_empty() {
-            entry.time = manager.now.to_owned();
+            entry.set_time(manager.now.to_owned());
         }
     } else if !changed.is_empty() {
         entries.push(Entry {
@@ -322,6 +323,7 @@ pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Ma
             subresource: manager.subresource.to_owned(),
             time: manager.now.to_owned(),
             fields: changed.into(),
+            stored: None,
         });
     }
     cap(&mut entries);
@@ -332,7 +334,7 @@ pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Ma
 fn zero(ty: TypeRef<'_>) -> Map {
     let mut map = Map::new();
     // Nothing can be wrong with an empty object.
-    if let Err(e) = normal::normalise(ty, &mut map) {
+    if let Err(e) = normal::normalise(ty, &mut map, None) {
         unreachable!("an empty object is normal: {e}");
     }
     map
@@ -378,7 +380,8 @@ impl Window<'_> {
     pub fn narrow(&self, object: &Map) -> Option<Value> {
         let only = self.only();
         let owners = read(object)?.into_iter().filter(|entry| entry.set().intersects(&only)).map(|entry| {
-            let shown = Entry { api_version: self.shown_version.to_owned(), fields: only.clone().into(), ..entry };
+            let fields = only.clone().into();
+            let shown = Entry { api_version: self.shown_version.to_owned(), fields, stored: None, ..entry };
             shown.write()
         });
         let owners: Vec<Value> = owners.collect();
@@ -399,10 +402,11 @@ impl Window<'_> {
         }
         for other in shown.into_iter().filter(|other| other.set().intersects(&only)) {
             match entries.iter_mut().find(|entry| same(entry, &other)) {
-                Some(entry) => entry.time = other.time,
+                Some(entry) => entry.set_time(other.time),
                 None => entries.push(Entry {
                     api_version: self.api_version.to_owned(),
                     fields: only.clone().into(),
+                    stored: None,
                     ..other
                 }),
             }
@@ -440,9 +444,10 @@ fn cap(entries: &mut Vec<Entry>) {
         match ancient.iter_mut().find(|a| a.api_version == entry.api_version) {
             Some(a) => {
                 a.replace(a.set().union(entry.set()));
-                a.time = entry.time.max(std::mem::take(&mut a.time));
+                let last = entry.time.max(std::mem::take(&mut a.time));
+                a.set_time(last);
             }
-            None => ancient.push(Entry { manager: ANCIENT.to_owned(), ..entry }),
+            None => ancient.push(Entry { manager: ANCIENT.to_owned(), stored: None, ..entry }),
         }
     }
     rest.extend(ancient);
@@ -475,6 +480,7 @@ pub fn apply(
             subresource: String::new(),
             time: manager.now.to_owned(),
             fields: set_of(ty, &owned_part(live)).into(),
+            stored: None,
         });
     }
     let mut config = config.clone();
@@ -535,6 +541,7 @@ pub fn apply(
         subresource: manager.subresource.to_owned(),
         time: if unchanged { last_time.unwrap_or_default() } else { manager.now.to_owned() },
         fields: claimed.into(),
+        stored: None,
     });
     write(&mut object, entries);
     Ok(object)

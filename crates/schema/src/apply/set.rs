@@ -220,6 +220,12 @@ impl Set {
         }
     }
 
+    /// Whether a set that is written as `text` can have something in common with this one, or with what is below its members. Told
+    /// from the text, of which only what this one has too is taken apart; text that is malformed may.
+    pub fn may_meet(&self, text: &str) -> bool {
+        Reader { text, at: 0 }.meets(self, 0).unwrap_or(true)
+    }
+
     fn from_map(fields: &Map) -> Result<Set, String> {
         let mut set = Set::default();
         set.children.reserve(fields.len());
@@ -294,7 +300,68 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// [`Set::may_meet`] of the object that is next.
+    fn meets(&mut self, set: &Set, depth: usize) -> Result<bool, String> {
+        if set.member {
+            return Ok(true);
+        }
+        if depth > MAX_DEPTH || self.next() != b'{' {
+            return Err(self.malformed());
+        }
+        if self.text.as_bytes().get(self.at) == Some(&b'}') {
+            self.at += 1;
+            return Ok(false);
+        }
+        loop {
+            let key = self.key()?;
+            if self.next() != b':' {
+                return Err(self.malformed());
+            }
+            let element = if key == "." { None } else { Element::parse(&key) };
+            match element.and_then(|element| set.get(&element)) {
+                Some(below) if self.meets(below, depth + 1)? => return Ok(true),
+                Some(_) => {}
+                None => self.skip()?,
+            }
+            match self.next() {
+                b',' => {}
+                b'}' => return Ok(false),
+                _ => return Err(self.malformed()),
+            }
+        }
+    }
+
+    /// Goes behind the object that is next.
+    fn skip(&mut self) -> Result<(), String> {
+        let mut open = 0_usize;
+        loop {
+            match self.next() {
+                b'{' => open += 1,
+                b'}' if open <= 1 => return Ok(()),
+                b'}' => open -= 1,
+                b'"' => {
+                    self.at -= 1;
+                    self.quoted()?;
+                }
+                0 => return Err(self.malformed()),
+                _ => {}
+            }
+        }
+    }
+
     fn key(&mut self) -> Result<Cow<'t, str>, String> {
+        let (quoted, escaped) = self.quoted()?;
+        if !escaped {
+            return Ok(Cow::Borrowed(&quoted[1..quoted.len() - 1]));
+        }
+        match json::parse(quoted.as_bytes()) {
+            Ok(Value::Str(text)) => Ok(Cow::Owned(text.into())),
+            _ => Err(self.malformed()),
+        }
+    }
+
+    /// The string that is next with its quotes, and whether something in it is escaped.
+    fn quoted(&mut self) -> Result<(&'t str, bool), String> {
         let start = self.at;
         if self.next() != b'"' {
             return Err(self.malformed());
@@ -312,14 +379,7 @@ impl<'t> Reader<'t> {
             }
         }
         let text: &'t str = self.text;
-        let quoted = &text[start..self.at];
-        if !escaped {
-            return Ok(Cow::Borrowed(&quoted[1..quoted.len() - 1]));
-        }
-        match json::parse(quoted.as_bytes()) {
-            Ok(Value::Str(text)) => Ok(Cow::Owned(text.into())),
-            _ => Err(self.malformed()),
-        }
+        Ok((&text[start..self.at], escaped))
     }
 }
 
@@ -363,6 +423,15 @@ mod tests {
             a.member = false;
             let back = Set::from_fields(&a.to_fields()).map_err(TestCaseError::fail)?;
             prop_assert_eq!(members(&back), members(&a));
+        }
+
+        #[test]
+        fn what_meets_is_told_from_the_text(a in set(), b in set()) {
+            let (mut a, mut b) = (a, b);
+            (a.member, b.member) = (false, false);
+            let Value::Raw(text) = a.to_fields() else { return Err(TestCaseError::fail("no text")) };
+            let meets = a.intersects(&b) || a.intersects_below(&b);
+            prop_assert_eq!(b.may_meet(&text), meets, "{} and {:?}", text, b);
         }
     }
 }

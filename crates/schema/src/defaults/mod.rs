@@ -7,7 +7,7 @@
 mod kinds;
 mod rules;
 
-use crate::tree::{Map, Value};
+use crate::tree::{Beside, Map, Value};
 use crate::types::{Kind, TypeRef};
 
 /// A value that needs no object to be known.
@@ -42,6 +42,15 @@ const AFTER: Computed = rules::AFTER;
 
 /// Fills in the defaults of an object of a built-in type. Applying it again changes nothing.
 pub fn apply(ty: TypeRef<'_>, object: &mut Map) {
+    changed(ty, object, None);
+}
+
+/// The same for an object that was made from another of the type, which has its defaults: what they share is not looked at.
+pub fn changed(ty: TypeRef<'_>, object: &mut Map, from: Option<&Map>) {
+    if from.is_some_and(|from| from.is(object)) {
+        return;
+    }
+    let mut beside = Beside::new(from);
     match ty.kind() {
         Kind::Struct(s) => {
             let name = s.ruled_as();
@@ -59,12 +68,12 @@ pub fn apply(ty: TypeRef<'_>, object: &mut Map) {
                 if matches!(value, Value::Map(_) | Value::List(_))
                     && let Some(field) = s.field(key)
                 {
-                    below(field.ty(), value);
+                    below(field.ty(), value, beside.value(key));
                 }
             }
             run(AFTER, name, object);
         }
-        Kind::Map(of) => object.iter_mut().for_each(|(_, value)| below(of, value)),
+        Kind::Map(of) => object.iter_mut().for_each(|(key, value)| below(of, value, beside.value(key))),
         _ => {}
     }
 }
@@ -75,12 +84,13 @@ fn run(table: Computed, name: &str, object: &mut Map) {
     }
 }
 
-fn below(ty: TypeRef<'_>, value: &mut Value) {
+fn below(ty: TypeRef<'_>, value: &mut Value, from: Option<&Value>) {
     match (ty.kind(), value) {
-        (Kind::Struct(_) | Kind::Map(_), Value::Map(map)) => apply(ty, map),
+        (Kind::Struct(_) | Kind::Map(_), Value::Map(map)) => changed(ty, map, from.and_then(Value::as_map)),
         (Kind::List(of), Value::List(items)) => {
             if matches!(of.kind(), Kind::Struct(_)) {
-                items.iter_mut().for_each(|item| below(of, item));
+                let from = from.and_then(Value::as_list).unwrap_or_default();
+                items.iter_mut().enumerate().for_each(|(n, item)| below(of, item, from.get(n)));
             }
         }
         _ => {}

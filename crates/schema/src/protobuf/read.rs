@@ -237,7 +237,7 @@ fn embedded(bytes: &[u8], depth: usize) -> Result<Value, DecodeError> {
         return Err(DecodeError::syntax(message, 0));
     };
     let mut object = message(ty, envelope.raw, depth)?;
-    crate::normal::normalise(ty, &mut object)?;
+    crate::normal::normalise(ty, &mut object, None)?;
     object.insert("apiVersion", envelope.api_version);
     object.insert("kind", envelope.kind);
     Ok(Value::Map(object))
