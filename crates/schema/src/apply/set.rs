@@ -366,20 +366,18 @@ impl<'t> Reader<'t> {
         if self.next() != b'"' {
             return Err(self.malformed());
         }
+        let text: &'t str = self.text;
         let mut escaped = false;
         loop {
-            match self.next() {
-                b'"' => break,
-                b'\\' => {
-                    escaped = true;
-                    self.at += 1;
-                }
-                0 => return Err(self.malformed()),
-                _ => {}
+            let rest = text.as_bytes().get(self.at..).unwrap_or_default();
+            let Some(special) = memchr::memchr2(b'"', b'\\', rest) else { return Err(self.malformed()) };
+            self.at += special + 1;
+            if rest[special] == b'"' {
+                return Ok((&text[start..self.at], escaped));
             }
+            escaped = true;
+            self.at += 1;
         }
-        let text: &'t str = self.text;
-        Ok((&text[start..self.at], escaped))
     }
 }
 
