@@ -4,7 +4,6 @@
 //! Anything else is `None`: the caller then decodes and encodes it anew.
 
 use super::fields::Paths;
-use memchr::memchr2;
 use std::ops::Range;
 
 /// A piece of the item's text.
@@ -110,14 +109,19 @@ impl Scanner<'_> {
         let start = self.at;
         let mut escaped = false;
         loop {
-            self.at += memchr2(b'"', b'\\', self.text.get(self.at..)?)?;
-            if self.text[self.at] == b'"' {
-                let span = Span { start: u32::try_from(start).ok()?, end: u32::try_from(self.at).ok()? };
-                self.at += 1;
-                return Some((span, escaped));
+            self.at += schema::json::plain(self.text.get(self.at..)?);
+            match self.peek()? {
+                b'"' => {
+                    let span = Span { start: u32::try_from(start).ok()?, end: u32::try_from(self.at).ok()? };
+                    self.at += 1;
+                    return Some((span, escaped));
+                }
+                b'\\' => {
+                    escaped = true;
+                    self.at += 2;
+                }
+                _ => return None,
             }
-            escaped = true;
-            self.at += 2;
         }
     }
 

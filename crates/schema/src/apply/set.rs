@@ -369,14 +369,15 @@ impl<'t> Reader<'t> {
         let text: &'t str = self.text;
         let mut escaped = false;
         loop {
-            let rest = text.as_bytes().get(self.at..).unwrap_or_default();
-            let Some(special) = memchr::memchr2(b'"', b'\\', rest) else { return Err(self.malformed()) };
-            self.at += special + 1;
-            if rest[special] == b'"' {
-                return Ok((&text[start..self.at], escaped));
+            self.at += json::plain(text.as_bytes().get(self.at..).unwrap_or_default());
+            match self.next() {
+                b'"' => return Ok((&text[start..self.at], escaped)),
+                b'\\' => {
+                    escaped = true;
+                    self.at += 1;
+                }
+                _ => return Err(self.malformed()),
             }
-            escaped = true;
-            self.at += 1;
         }
     }
 }
