@@ -56,6 +56,16 @@ pub enum Mutant {
     RefusalNotDurable,
     /// What a start found in the page cache is taken for durable.
     TailTakenAsDurable,
+    /// What is below the compaction mark is dropped, whatever history is to be kept.
+    HistoryPrunedAtTheMark,
+    /// A start takes history for whole that was dropped in part.
+    HistoryMarkForgotten,
+    /// What was there when a second ended is what the next one began with.
+    SecondHasTheNext,
+    /// A history is relied on that was written while some keys were excepted from it that are not any more.
+    ExceptionsForgotten,
+    /// A checkpoint does not have the times of the revisions before it.
+    TimesNotWritten,
 }
 
 #[cfg(any(test, feature = "suite"))]

@@ -502,15 +502,19 @@ fn join(
     let Recovered { store_id, index, leases, revision, compacted, past, segments, next_segment, log_end, .. } =
         recovered;
     // Without it all is dropped below the compaction mark; of keys that were an exception until now, all was.
-    let (undo, times) = match &options.undo {
-        Some(undo) if past.except.is_none_or(|except| except == undo.except) => (past.undo.min(compacted), past.times),
-        Some(_) => (compacted, past.times),
-        None => (compacted, times::Times::default()),
+    let forgotten = hooks::is(hooks::Mutant::ExceptionsForgotten);
+    let (undo, times, anew) = match &options.undo {
+        Some(_) if hooks::is(hooks::Mutant::HistoryMarkForgotten) => (0, past.times, false),
+        Some(undo) if past.except.is_none_or(|except| except == undo.except || forgotten) => {
+            (past.undo.min(compacted), past.times, false)
+        }
+        Some(_) => (compacted, past.times, true),
+        None => (compacted, times::Times::default(), false),
     };
     let shared =
         Shared::new(disk, clock, options, store_id, index, revision, compacted, undo, times, segments, next_segment);
     let shared = Arc::new(shared);
-    let upkeep = Upkeep::new(Arc::clone(&shared), recovered.replayed, recovered.checkpoint_bytes);
+    let upkeep = Upkeep::new(Arc::clone(&shared), recovered.replayed, recovered.checkpoint_bytes, anew);
     (Writer::new(Arc::clone(&shared), Log::after(log_end.0, log_end.1), leases), upkeep, shared)
 }
 

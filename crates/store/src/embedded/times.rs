@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use super::hooks::{self, Mutant};
+
 /// Seconds since 1970 and the first revision of each, both rising.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Times {
@@ -36,7 +38,8 @@ impl Times {
         if next == 0 {
             return None;
         }
-        Some(self.samples.get(next).map_or(current, |(_, first)| first - 1))
+        let of_the_next = i64::from(hooks::is(Mutant::SecondHasTheNext));
+        Some(self.samples.get(next).map_or(current, |(_, first)| first - 1 + of_the_next))
     }
 
     /// When a revision was made; `None`: not known.

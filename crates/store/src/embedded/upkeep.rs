@@ -45,23 +45,25 @@ pub(crate) struct Upkeep {
     /// Log bytes since the last checkpoint.
     appended: u64,
     checkpoint_bytes: u64,
-    /// A segment waits for a checkpoint to be removed.
-    removable: bool,
+    /// Something waits for a checkpoint: a segment to be removed, or the next start, which else would not rely on the history
+    /// that begins now.
+    awaited: bool,
 }
 
 /// How the upkeep asks the writer.
 pub(crate) type Ask<'a> = &'a dyn Fn(Request);
 
 impl Upkeep {
-    /// After a start that read back `replayed` bytes of log and a checkpoint of `checkpoint_bytes`.
-    pub(crate) fn new(shared: Arc<Shared>, replayed: u64, checkpoint_bytes: u64) -> Self {
+    /// After a start that read back `replayed` bytes of log and a checkpoint of `checkpoint_bytes`; `anew`: whose history is
+    /// not relied on.
+    pub(crate) fn new(shared: Arc<Shared>, replayed: u64, checkpoint_bytes: u64, anew: bool) -> Self {
         Self {
             shared,
             samples: VecDeque::new(),
             pruned: Marks::default(),
             appended: replayed,
             checkpoint_bytes,
-            removable: false,
+            awaited: anew,
         }
     }
 
@@ -78,7 +80,7 @@ impl Upkeep {
         self.appended += mark.appended;
         // A large index is worth more log before it is written again.
         let due = self.shared.options.checkpoint_bytes.max(self.checkpoint_bytes * 4);
-        if all || self.removable || self.appended >= due { self.checkpoint(&mark) } else { Ok(()) }
+        if all || self.awaited || self.appended >= due { self.checkpoint(&mark) } else { Ok(()) }
     }
 
     fn compact_by_age(&mut self, ask: Ask<'_>) -> Result<(), Error> {
@@ -171,7 +173,7 @@ impl Upkeep {
             return;
         }
         let segments = &self.shared.segments;
-        let mut kept = 0;
+        let mut bytes = 0;
         let mut start = Bytes::new();
         loop {
             let mut index = self.shared.index_mut();
@@ -181,11 +183,12 @@ impl Upkeep {
             for (key, chain) in
                 index.keys.range_mut::<[u8], _>((Bound::Included(&start[..]), Bound::Unbounded)).take(CHUNK)
             {
-                let mark = if self.shared.keeps(key) { marks.undo } else { marks.compacted };
+                let kept = self.shared.keeps(key) && !hooks::is(Mutant::HistoryPrunedAtTheMark);
+                let mark = if kept { marks.undo } else { marks.compacted };
                 if chain.prune(mark, |version| segments.account(version.location, false)) {
                     dead.push(key.clone());
                 } else {
-                    kept += chain.superseded(marks.compacted).map(|(_, version)| cost(version)).sum::<u64>();
+                    bytes += chain.superseded(marks.compacted).map(|(_, version)| cost(version)).sum::<u64>();
                 }
                 last = Some(key);
                 visited += 1;
@@ -203,7 +206,7 @@ impl Upkeep {
             }
         }
         self.pruned = marks;
-        self.shared.undo_bytes.store(kept, Ordering::Relaxed);
+        self.shared.undo_bytes.store(bytes, Ordering::Relaxed);
         self.shared.times().forget_below(marks.undo);
     }
 
@@ -227,8 +230,8 @@ impl Upkeep {
             .into_iter()
             .filter(|segment| segment.live.load(Ordering::Relaxed) * 2 < segment.used() || (merge && small(segment)))
             .collect();
-        self.removable |= !dead.is_empty();
-        self.removable |= pack(&self.shared, &sparse)?;
+        self.awaited |= !dead.is_empty();
+        self.awaited |= pack(&self.shared, &sparse)?;
         Ok(())
     }
 
@@ -265,7 +268,9 @@ impl Upkeep {
         }
         let past = shared.options.undo.as_ref().map(|undo| {
             let mut times = Times::default();
-            shared.times().up_to(mark.pin.revision).for_each(|(second, revision)| times.note(second, revision));
+            if !hooks::is(Mutant::TimesNotWritten) {
+                shared.times().up_to(mark.pin.revision).for_each(|(second, revision)| times.note(second, revision));
+            }
             Past { undo: shared.undo(), except: Some(undo.except.clone()), times }
         });
         let written = checkpoint::Writer::new(&*shared.disk, &head).and_then(|mut writer| {
@@ -279,7 +284,7 @@ impl Upkeep {
         });
         self.checkpoint_bytes = written.map_err(failed("write", checkpoint::NEW_NAME))?;
         self.appended = 0;
-        self.removable = false;
+        self.awaited = false;
         for segment in dead {
             shared.segments.remove(segment.id);
             if hooks::is(Mutant::SegmentRemovedEarly) {

@@ -254,6 +254,24 @@ async fn an_engine_without_drops_it_and_one_with_other_exceptions_begins_anew() 
 }
 
 #[tokio::test]
+async fn a_history_that_began_anew_is_there_after_the_next_start() {
+    let mut bench = Bench::new(undo());
+    bench.put(0, "/k/a", "1").await;
+    bench.compact().await;
+    let other = || Some(Undo { horizon: HORIZON, bytes: 1 << 30, except: Vec::new() });
+    bench.crash(other());
+    let first = bench.put(10, "/k/a", "2").await;
+    bench.put(20, "/k/a", "3").await;
+    bench.store.compact(bench.store.revision()).await.expect("compacted");
+    // What is due, no more: so little was written that it is not worth a checkpoint of itself.
+    let store = Arc::clone(&bench.store);
+    let step = tokio::task::spawn_blocking(move || store.keep_up(false, &|_| ()));
+    step.await.expect("run").expect("kept up");
+    bench.crash(other());
+    assert_eq!(bench.at(first).await.expect("kept"), ["/k/a=2"]);
+}
+
+#[tokio::test]
 async fn a_read_of_history_keeps_what_it_reads() {
     let bench = Bench::new(undo());
     let first = bench.put(0, "/k/a", "1").await;

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{Embedded, Error, LeaseId, Range, RangeResult, Store, StoreStatus, Txn, TxnResult};
+use bytes::Bytes;
+
+use crate::{
+    Embedded, Error, History, Kept, KeyRange, LeaseId, Range, RangeResult, Store, StoreStatus, Txn, TxnResult, Versions,
+};
 
 #[derive(Clone, Debug)]
 pub enum Ask {
@@ -15,6 +19,15 @@ pub enum Ask {
     Revoke(LeaseId),
     Status,
     Progress,
+    /// How far back history reaches.
+    Kept,
+    /// When these keys were last as they were when a second ended.
+    RevisionAt(KeyRange, i64),
+    TimeOf(i64),
+    /// A read of history, which reaches below the compaction mark.
+    Past(Range),
+    /// The versions of a key up to a revision, at most so many.
+    Versions(Bytes, i64, usize),
 }
 
 #[derive(Debug)]
@@ -26,6 +39,9 @@ pub enum Answer {
     Ttl(Result<Duration, Error>),
     Status(Result<StoreStatus, Error>),
     Revision(Result<i64, Error>),
+    Kept(Result<Kept, Error>),
+    Time(Result<Option<i64>, Error>),
+    Versions(Result<Versions, Error>),
 }
 
 impl Ask {
@@ -40,6 +56,11 @@ impl Ask {
             Self::Revoke(id) => Answer::Done(store.lease_revoke(id).await),
             Self::Status => Answer::Status(store.status().await),
             Self::Progress => Answer::Revision(store.request_progress().await),
+            Self::Kept => Answer::Kept(store.kept().await),
+            Self::RevisionAt(keys, second) => Answer::Revision(store.revision_at(&keys, second).await),
+            Self::TimeOf(revision) => Answer::Time(store.time_of(revision).await),
+            Self::Past(range) => Answer::Range(store.range_at(range).await),
+            Self::Versions(key, until, limit) => Answer::Versions(store.versions(key, until, limit).await),
         }
     }
 }
@@ -54,6 +75,9 @@ impl Answer {
             Self::Ttl(result) => result.as_ref().err(),
             Self::Status(result) => result.as_ref().err(),
             Self::Revision(result) => result.as_ref().err(),
+            Self::Kept(result) => result.as_ref().err(),
+            Self::Time(result) => result.as_ref().err(),
+            Self::Versions(result) => result.as_ref().err(),
         }
     }
 }

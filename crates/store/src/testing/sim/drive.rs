@@ -9,29 +9,29 @@ use futures::{FutureExt, StreamExt};
 
 use super::ask::{Answer, Ask};
 use super::judge::{Follower, Judge, Since};
-use super::machine::{Machine, Slot, Stop};
-use super::script::{Draw, Kind, Script};
-use super::story::{Step, brief};
-use super::witness::Witness;
+use super::machine::{Machine, Slot, Stop, take};
+use super::rig::{Driver, Rig};
+use super::script::{self, Draw, Kind, Script};
+use super::story::Step;
 use crate::embedded::hooks::{self, Mutant};
+use crate::embedded::{Clock, Undo};
 use crate::testing::disk::Loss;
 use crate::testing::fiber;
 use crate::testing::random::Random;
-use crate::{Embedded, Error, KeyRange, Range, Store, Watch, WatchBatch, WatchStream};
+use crate::{Embedded, Error, KeyRange, Range, RangeResult, Store, Watch, WatchBatch, WatchStream};
 
 /// Clients that ask, each one thing at a time.
 const CLIENTS: usize = 4;
 /// Watches that are followed at a time, in the seats behind the clients'.
 const WATCHES: usize = 3;
-/// More turns than this in which nothing ends are a hang.
-const TURNS: usize = 20_000;
-
 type Told = Option<Result<WatchBatch, Error>>;
 
 struct Asked {
     ask: Ask,
     since: Since,
     answer: Slot<Answer>,
+    /// What it finds is wanted.
+    recalls: bool,
 }
 
 struct Watching {
@@ -43,157 +43,94 @@ struct Watching {
     quiet: bool,
 }
 
-/// What one simulation did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Done {
-    pub revisions: i64,
-    /// Boundaries at which the power could have gone.
-    pub boundaries: u64,
-    /// Losses of power and kills.
-    pub crashes: u64,
-    /// Calls of the disk that failed.
-    pub failures: u64,
-    /// What was asked, and answered.
-    pub answers: u64,
-    pub batches: u64,
-}
-
-impl std::ops::AddAssign for Done {
-    fn add_assign(&mut self, other: Self) {
-        self.revisions += other.revisions;
-        self.boundaries += other.boundaries;
-        self.crashes += other.crashes;
-        self.failures += other.failures;
-        self.answers += other.answers;
-        self.batches += other.batches;
+crate::counted! {
+    /// What one simulation did.
+    pub struct Done {
+        revisions: i64,
+        /// Boundaries at which the power could have gone.
+        boundaries: u64,
+        /// Losses of power and kills.
+        crashes: u64,
+        /// Calls of the disk that failed.
+        failures: u64,
+        /// What was asked, and answered.
+        answers: u64,
+        /// Of them, what was told of history beyond the compaction mark.
+        recalled: u64,
+        batches: u64,
     }
 }
 
-/// A simulation under way.
-pub struct Driver<'a> {
-    script: &'a Script,
-    machine: Machine,
+/// The store under way.
+pub struct Simulation {
+    script: Arc<Script>,
+    rig: Rig,
     judge: Judge,
-    witness: Witness,
     clients: [Option<Asked>; CLIENTS],
     watches: [Option<Watching>; WATCHES],
     /// Where those who were cut go on.
     resume: Vec<(KeyRange, i64)>,
-    upkeep: Option<Slot<Result<(), Error>>>,
+    /// What was found of the past last.
+    recalled: Option<RangeResult>,
     unique: u64,
-    /// What becomes of the page cache at the next end.
-    loss: Option<Loss>,
-    finished: bool,
     done: Done,
-    /// The last things that happened.
-    pub trace: Vec<String>,
 }
 
-fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
+impl Driver for Simulation {
+    type Script = Script;
+    type Mutant = Mutant;
+    type Done = Done;
 
-impl<'a> Driver<'a> {
-    pub fn new(script: &'a Script, mutant: Option<Mutant>) -> Self {
+    const PACKAGE: &'static str = env!("CARGO_PKG_NAME");
+
+    fn new(script: Arc<Script>, mutant: Option<Mutant>) -> Self {
+        let machine = Machine::new(script.seed, (CLIENTS + WATCHES, 0), move || hooks::mutate(mutant));
+        let rig = Rig::new(machine, script.options.clone());
         Self {
-            script,
-            machine: Machine::new(script.seed, (CLIENTS + WATCHES, 0), move || hooks::mutate(mutant)),
             judge: Judge::new(&script.options),
-            witness: Witness::default(),
+            script,
+            rig,
             clients: Default::default(),
             watches: Default::default(),
             resume: Vec::new(),
-            upkeep: None,
+            recalled: None,
             unique: 0,
-            loss: None,
-            finished: false,
             done: Done::default(),
-            trace: Vec::new(),
         }
     }
 
-    fn note(&mut self, words: impl FnOnce() -> String) {
-        let words = brief(&words());
-        self.trace.push(format!("{:>7} ms  {words}", self.machine.now()));
+    fn rig(&self) -> &Rig {
+        &self.rig
     }
 
-    /// Carries out the script; also with a loss of power at one boundary.
-    pub fn run(&mut self, power: Option<u64>) -> Result<Done, String> {
-        if let Some(boundary) = power {
-            self.machine.cut_after(boundary);
-            self.loss = Some(Loss::any(&mut Random::new(self.script.seed ^ boundary)));
-        }
-        self.through(Self::open)?;
-        for step in &self.script.steps {
-            self.through(|driver| driver.step(*step))?;
-        }
-        while !self.finished {
-            self.through(Self::last)?;
-        }
+    fn rig_mut(&mut self) -> &mut Rig {
+        &mut self.rig
+    }
+
+    fn finish(&mut self) -> Result<Done, String> {
         self.done.revisions = self.judge.revision();
-        self.done.boundaries = self.machine.boundaries();
-        self.done.failures = self.machine.failures();
+        self.done.boundaries = self.rig.machine.boundaries();
+        self.done.failures = self.rig.machine.failures();
+        self.done.crashes = self.rig.crashes;
         Ok(self.done.clone())
     }
 
-    /// Does something, and starts the machine again if its power goes meanwhile.
-    fn through(&mut self, work: impl Fn(&mut Self) -> Result<(), Stop>) -> Result<(), String> {
-        let mut result = work(self);
-        for _ in 0..100 {
-            match result {
-                Ok(()) => return Ok(()),
-                Err(Stop::Wrong(words)) => return Err(words),
-                Err(Stop::Off) => {
-                    self.end()?;
-                    result = self.open();
-                }
-            }
-        }
-        Err("the machine does not start".into())
-    }
-
-    /// The process ends where it is.
-    fn end(&mut self) -> Result<(), String> {
-        self.done.crashes += 1;
-        let loss = self.loss.take();
-        self.note(|| format!("{} {loss:?}", if loss.is_some() { "POWER LOST" } else { "KILLED" }));
-        self.machine.end(loss)?;
-        self.forget();
-        Ok(())
-    }
-
     /// Drops what was connected to the process, which is no more.
-    fn forget(&mut self) {
-        self.witness.forget();
+    fn ended(&mut self) -> Result<(), String> {
         self.clients = Default::default();
         for watching in self.watches.iter_mut().filter_map(Option::take) {
             self.resume.push((watching.follower.keys.clone(), watching.follower.next));
         }
-        self.upkeep = None;
-        self.judge.crashed(self.machine.now());
+        self.judge.crashed(self.rig.machine.now());
+        Ok(())
     }
 
-    fn open(&mut self) -> Result<(), Stop> {
-        let downtime = *self.machine.random.pick(&[0, 5, 800, 20_000]);
-        self.machine.hand().advance(downtime);
-        loop {
-            let before = self.machine.failures();
-            match self.machine.open(&self.script.options)? {
-                Ok(()) => break,
-                Err(Error::Io { .. }) if self.machine.failures() > before => {
-                    self.note(|| "it could not be opened: the disk fails".into());
-                    self.machine.heal();
-                    // The process that did not open its store ends.
-                    self.machine.end(None)?;
-                }
-                Err(error) => return Err(Stop::Wrong(format!("the store does not open: {error:?}"))),
-            }
-        }
-        let engine = self.machine.engine();
+    fn opened(&mut self) -> Result<(), Stop> {
+        let engine = self.rig.machine.engine();
         let status = fiber::wait(engine.status()).map_err(|error| format!("no status: {error:?}"))?;
         self.note(|| format!("opened at revision {}, compacted {}", status.revision, status.compacted));
         self.see(&engine, true)?;
-        let now = self.machine.now();
+        let now = self.rig.machine.now();
         self.judge.recovered(status.revision, status.compacted, now)?;
         let read =
             fiber::wait(engine.range(Range::of(KeyRange::all()))).map_err(|error| format!("no range: {error:?}"))?;
@@ -204,32 +141,47 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Reads the witness; after a start all that was found.
-    fn see(&mut self, engine: &Embedded, recovered: bool) -> Result<(), String> {
-        let seen = self.witness.see(engine, self.judge.revision() + 1)?;
-        self.judge.told(&seen, self.machine.now(), recovered)
-    }
-
-    /// One thread goes on; what it brings about is judged.
     fn turn(&mut self) -> Result<bool, Stop> {
-        let went_on = self.machine.turn()?;
-        let engine = self.machine.engine();
+        let went_on = self.rig.machine.turn()?;
+        let engine = self.rig.machine.engine();
         self.see(&engine, false)?;
         self.look()?;
         Ok(went_on)
     }
 
+    fn step(&mut self, step: Step<Kind>) -> Result<(), Stop> {
+        self.carry_out(step)
+    }
+
+    fn last(&mut self) -> Result<(), Stop> {
+        self.whole()
+    }
+}
+
+impl Simulation {
+    /// Reads the witness; after a start all that was found.
+    fn see(&mut self, engine: &Embedded, recovered: bool) -> Result<(), String> {
+        let seen = self.rig.witness.see(engine, self.judge.revision() + 1)?;
+        self.judge.wall = self.rig.machine.hand().wall_millis();
+        self.judge.told(&seen, self.rig.machine.now(), recovered)
+    }
+
     /// Judges what has been answered and told.
     fn look(&mut self) -> Result<(), String> {
-        let (now, failures) = (self.machine.now(), self.machine.failures());
+        let (now, failures) = (self.rig.machine.now(), self.rig.machine.failures());
         for watching in self.watches.iter_mut().flatten() {
             self.judge.waits(&mut watching.follower);
         }
         for client in 0..CLIENTS {
             let Some(answer) = self.clients[client].as_ref().and_then(|asked| take(&asked.answer)) else { continue };
-            let Some(Asked { ask, since, .. }) = self.clients[client].take() else { continue };
+            let Some(Asked { ask, since, recalls, .. }) = self.clients[client].take() else { continue };
             self.note(|| format!("  #{} is answered {answer:?}", since.number));
             self.done.answers += 1;
+            self.done.recalled +=
+                u64::from(matches!(ask, Ask::Past(_) | Ask::Versions(..)) && answer.error().is_none());
+            if let (true, Answer::Range(Ok(found))) = (recalls, &answer) {
+                self.recalled = Some(found.clone());
+            }
             self.judge.answered(&ask, since, answer, now, failures)?;
         }
         for at in 0..WATCHES {
@@ -250,69 +202,82 @@ impl<'a> Driver<'a> {
                 self.watches[at] = None;
             }
         }
-        if let Some(result) = self.upkeep.as_ref().and_then(|slot| take(slot)) {
-            self.upkeep = None;
-            match result {
-                Ok(()) => {}
-                Err(Error::Io { .. } | Error::ReadOnly { .. } | Error::Unknown { .. }) if failures > 0 => {}
-                Err(error) => return Err(format!("the upkeep failed: {error:?}")),
-            }
+        if self.rig.look_at_upkeep()? {
+            self.judge.kept_up();
         }
         Ok(())
-    }
-
-    /// Turns until something holds.
-    fn turns_until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) -> Result<(), Stop> {
-        for _ in 0..TURNS {
-            if holds(self) {
-                return Ok(());
-            }
-            if !self.turn()? {
-                break;
-            }
-        }
-        if holds(self) { Ok(()) } else { Err(Stop::Wrong(format!("it hangs: {what}"))) }
     }
 
     /// Someone who has all answers asks: so a client can be slow while others do a lot.
     fn ask(&mut self, ask: Ask) -> Result<(), Stop> {
+        self.ask_of(ask, false).map(drop)
+    }
+
+    /// The same; tells which client asks.
+    fn ask_of(&mut self, ask: Ask, recalls: bool) -> Result<usize, Stop> {
         let free = |driver: &Self| driver.clients.iter().position(Option::is_none);
         self.turns_until("no client is answered", |driver| free(driver).is_some())?;
         let client = free(self).unwrap_or_default();
-        let since = self.judge.asked(&ask, self.machine.now(), self.machine.failures());
+        let since = self.judge.asked(&ask, self.rig.machine.now(), self.rig.machine.failures());
         self.note(|| format!("#{} {ask:?}", since.number));
-        let (engine, answer) = (self.machine.engine(), Slot::default());
+        let (engine, answer) = (self.rig.machine.engine(), Slot::default());
         let asked = ask.clone();
-        self.machine.start(client, &answer, move || fiber::wait(asked.of(&engine)));
-        self.clients[client] = Some(Asked { ask, since, answer });
-        Ok(())
+        self.rig.machine.start(client, &answer, move || fiber::wait(asked.of(&engine)));
+        self.clients[client] = Some(Asked { ask, since, answer, recalls });
+        Ok(client)
     }
 
-    fn step(&mut self, step: Step<Kind>) -> Result<(), Stop> {
-        let mut random = Random::new(step.dice);
-        let (script, turns) = (self.script, random.below(8));
-        let mut draw = Draw {
+    /// Makes some keys what they were, if that is known.
+    fn restore(&mut self, range: Range) -> Result<(), Stop> {
+        self.recalled = None;
+        let client = self.ask_of(Ask::Past(range.clone()), true)?;
+        self.turns_until("history is not told", |driver| driver.clients[client].is_none())?;
+        let Some(found) = self.recalled.take() else { return Ok(()) };
+        let ask = self.draw(&Random::new(0)).restore(&range.keys, &found.kvs);
+        self.ask(ask)
+    }
+
+    fn draw(&mut self, random: &Random) -> Draw<'_> {
+        Draw {
             random: random.clone(),
             judge: &self.judge,
-            script,
-            now: self.machine.now(),
+            script: &self.script,
+            now: self.rig.machine.now(),
             unique: &mut self.unique,
-        };
+        }
+    }
+
+    /// What it keeps of history when it is opened again: the same, mostly.
+    fn another_history(&mut self, random: &mut Random) -> Option<Undo> {
+        let before = self.rig.options.undo.clone();
+        if self.script.options.undo.is_none() {
+            return None;
+        }
+        match random.below(4) {
+            0 => None,
+            1 => Some(script::undo(random)),
+            _ => before.or_else(|| self.script.options.undo.clone()),
+        }
+    }
+
+    fn carry_out(&mut self, step: Step<Kind>) -> Result<(), Stop> {
+        let mut random = Random::new(step.dice);
+        let turns = random.below(8);
         match step.kind {
             Kind::Txn => {
-                let ask = draw.txn();
+                let ask = self.draw(&random).txn();
                 self.ask(ask)?;
             }
             Kind::Read => {
-                let ask = Ask::Range(draw.range());
+                let ask = Ask::Range(self.draw(&random).range());
                 self.ask(ask)?;
             }
             Kind::Lease => {
-                let ask = draw.lease_ask();
+                let ask = self.draw(&random).lease_ask();
                 self.ask(ask)?;
             }
             Kind::Compact => {
-                let ask = draw.compact();
+                let ask = self.draw(&random).compact();
                 self.ask(ask)?;
             }
             Kind::Ask => {
@@ -322,63 +287,63 @@ impl<'a> Driver<'a> {
             Kind::Watch => {
                 let (keys, start) = match self.resume.pop() {
                     Some(cut) if random.chance(70) => cut,
-                    _ => (draw.keys(), if random.chance(40) { 0 } else { draw.revision() }),
+                    _ => {
+                        let now = random.chance(40);
+                        let mut draw = self.draw(&random);
+                        (draw.keys(), if now { 0 } else { draw.revision() })
+                    }
                 };
                 self.begin_watch(random.index(WATCHES), keys, start, random.chance(30))?;
             }
+            Kind::Past => {
+                let ask = self.draw(&random).past_ask();
+                self.ask(ask)?;
+            }
+            Kind::Restore => {
+                let range = self.draw(&random).recall();
+                self.restore(range)?;
+            }
             Kind::Follow => self.follow(random.index(WATCHES), &mut random),
             Kind::Cut => self.cut(random.index(WATCHES))?,
-            Kind::Upkeep => self.begin_upkeep(random.chance(50)),
+            Kind::Upkeep => self.rig.begin_upkeep(random.chance(50)),
             Kind::Squeeze => self.squeeze()?,
             Kind::Advance => {
                 let ttl = self.judge.ttl(&mut random);
-                let millis = script.pass(&mut random, ttl);
+                let millis = self.script.pass(&mut random, ttl);
                 self.note(|| format!("{millis} ms pass"));
-                self.machine.hand().advance(millis);
+                self.pass(millis);
             }
             Kind::WallJump => {
                 let to = *random.pick(&[0, 1_600_000_000_000, 1_900_000_000_000, 4_000_000_000_000]);
                 self.note(|| format!("the calendar is set to {to}"));
-                self.machine.hand().set_wall(to);
+                self.rig.machine.hand().set_wall(to);
+                self.judge.clock_set();
             }
             Kind::Snapshot => self.snapshot(&mut random)?,
             Kind::Power => {
-                self.loss = Some(Loss::any(&mut random));
-                self.machine.cut_after(random.below(12));
+                let loss = Loss::any(&mut random);
+                self.rig.crash_soon(Some(loss), 12, &mut random);
             }
             Kind::Kill => {
-                self.loss = None;
-                self.machine.cut_after(random.below(12));
+                self.rig.crash_soon(None, 12, &mut random);
             }
             Kind::Reopen => {
                 self.settle()?;
-                self.note(|| "closed".into());
-                self.machine.end(None)?;
-                self.forget();
+                let undo = self.another_history(&mut random);
+                self.note(|| format!("closed, and opened again with {undo:?}"));
+                self.leave(None)?;
+                self.judge.reopened_with(undo.clone(), self.rig.machine.now());
+                self.rig.options.undo = undo;
                 self.open()?;
             }
             Kind::Fail => {
-                let what = self.machine.fail_any(&mut random);
+                let what = self.rig.machine.fail_any(&mut random);
                 self.note(|| what);
             }
-            Kind::Heal => self.machine.heal(),
+            Kind::Heal => self.rig.machine.heal(),
             Kind::Settle => self.settle()?,
         }
-        for _ in 0..turns {
-            if !self.turn()? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn begin_upkeep(&mut self, all: bool) {
-        if self.upkeep.is_none() {
-            self.note(|| format!("upkeep, all: {all}"));
-            let slot = Slot::default();
-            self.machine.upkeep(all, &slot);
-            self.upkeep = Some(slot);
-        }
+        self.some_turns(turns)
     }
 
     /// Those who read stay where they are while what they read is compacted and the space given back.
@@ -386,25 +351,25 @@ impl<'a> Driver<'a> {
         if self.clients.iter().all(Option::is_some) {
             return Ok(());
         }
-        let busy: Vec<usize> = (0..CLIENTS + WATCHES).filter(|seat| !self.machine.is_free(*seat)).collect();
-        self.machine.freeze(busy);
+        let busy: Vec<usize> = (0..CLIENTS + WATCHES).filter(|seat| !self.rig.machine.is_free(*seat)).collect();
+        self.rig.machine.freeze(busy);
         self.ask(Ask::Compact(self.judge.revision()))?;
         for _ in 0..2 {
-            self.turns_until("the upkeep does not end", |driver| driver.upkeep.is_none())?;
-            self.begin_upkeep(true);
+            self.turns_until("the upkeep does not end", |driver| driver.rig.upkeep.is_none())?;
+            self.rig.begin_upkeep(true);
         }
-        self.turns_until("the upkeep does not end", |driver| driver.upkeep.is_none())?;
-        self.machine.freeze([]);
+        self.turns_until("the upkeep does not end", |driver| driver.rig.upkeep.is_none())?;
+        self.rig.machine.freeze([]);
         Ok(())
     }
 
     fn begin_watch(&mut self, at: usize, keys: KeyRange, start: i64, previous: bool) -> Result<(), Stop> {
         self.cut(at)?;
-        let (now, failures) = (self.machine.now(), self.machine.failures());
+        let (now, failures) = (self.rig.machine.now(), self.rig.machine.failures());
         let follower = self.judge.watches(keys.clone(), previous, start, now, failures);
         self.note(|| format!("watch {at} of {keys:?} from {start}"));
         let watch = Watch { keys, start_revision: start, previous, progress: true };
-        match fiber::wait(self.machine.engine().watch(watch)) {
+        match fiber::wait(self.rig.machine.engine().watch(watch)) {
             Ok(stream) => {
                 let stream = Arc::new(Mutex::new(Some(stream)));
                 self.watches[at] = Some(Watching { follower, stream, told: Slot::default(), quiet: false });
@@ -416,7 +381,7 @@ impl<'a> Driver<'a> {
 
     /// Reads a few batches of a watch, if nobody does already.
     fn follow(&mut self, at: usize, random: &mut Random) {
-        let (machine, watching) = (&self.machine, &self.watches[at]);
+        let (machine, watching) = (&self.rig.machine, &self.watches[at]);
         if let Some(watching) = watching.as_ref().filter(|_| machine.is_free(CLIENTS + at) && random.chance(90)) {
             let stream = Arc::clone(&watching.stream);
             machine.start(CLIENTS + at, &watching.told, move || {
@@ -430,7 +395,7 @@ impl<'a> Driver<'a> {
 
     /// Ends a watch from its reader's side.
     fn cut(&mut self, at: usize) -> Result<(), Stop> {
-        self.turns_until("a watch is not read", |driver| driver.machine.is_free(CLIENTS + at))?;
+        self.turns_until("a watch is not read", |driver| driver.rig.machine.is_free(CLIENTS + at))?;
         self.look()?;
         if let Some(watching) = self.watches[at].take() {
             self.note(|| format!("watch {at} is cut before {}", watching.follower.next));
@@ -441,10 +406,10 @@ impl<'a> Driver<'a> {
 
     /// Something a client does while everybody waits for it.
     fn now<T: Send + 'static>(&mut self, work: impl FnOnce(&Embedded) -> T + Send + 'static) -> Result<T, Stop> {
-        self.turns_until("a client is not answered", |driver| driver.machine.is_free(0))?;
-        let (engine, slot) = (self.machine.engine(), Slot::default());
-        self.machine.start(0, &slot, move || work(&engine));
-        self.turns_until("a client is not answered", |driver| driver.machine.is_free(0))?;
+        self.turns_until("a client is not answered", |driver| driver.rig.machine.is_free(0))?;
+        let (engine, slot) = (self.rig.machine.engine(), Slot::default());
+        self.rig.machine.start(0, &slot, move || work(&engine));
+        self.turns_until("a client is not answered", |driver| driver.rig.machine.is_free(0))?;
         take(&slot).ok_or_else(|| Stop::Wrong("a client did nothing".into()))
     }
 }

@@ -7,6 +7,7 @@
 mod explain;
 mod follow;
 mod leases;
+mod past;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use self::explain::Maker;
 pub use self::follow::Follower;
 use self::leases::{Grant, LeaseModel};
+use self::past::Past;
 
 use super::ask::{Answer, Ask};
 use crate::suite::model::{Effect, Model, events};
@@ -31,6 +33,8 @@ pub struct Since {
     revision: i64,
     /// Reads below it were refused before, or a compaction acknowledged.
     compacted: i64,
+    /// History below it was refused before, by this run of the engine.
+    kept: i64,
     time: u64,
     /// Calls of the disk that failed before.
     pub failures: u64,
@@ -65,6 +69,9 @@ pub struct Judge {
     /// History is compacted by size too, whenever.
     by_size: bool,
     watch_events: usize,
+    past: Past,
+    /// What the machine's calendar says, in milliseconds.
+    pub wall: i64,
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -86,6 +93,8 @@ impl Judge {
             retention: options.retention.map(millis),
             by_size: options.history_bytes < 1 << 20,
             watch_events: options.watch_events,
+            past: Past::new(options.undo.clone()),
+            wall: 0,
         }
     }
 
@@ -141,8 +150,8 @@ impl Judge {
 
     fn since(&mut self, now: u64, failures: u64) -> Since {
         self.numbers += 1;
-        let (revision, compacted) = (self.revision(), self.compacted);
-        Since { number: self.numbers, revision, compacted, time: now, failures }
+        let (revision, compacted, kept) = (self.revision(), self.compacted, self.kept());
+        Since { number: self.numbers, revision, compacted, kept, time: now, failures }
     }
 
     /// Something was answered.
@@ -214,6 +223,7 @@ impl Judge {
                 self.mark(since, status.compacted, now)
             }
             (Ask::Progress, Answer::Revision(Ok(revision))) => self.present(since, revision),
+            (ask, answer) if ask.is_of_the_past() => self.recalled(ask, since, answer, now),
             (ask, answer) => Err(format!("{ask:?} was answered {answer:?}")),
         }
     }
@@ -346,6 +356,7 @@ impl Judge {
         for lease in self.leases.values_mut() {
             lease.begun_latest = now;
         }
+        self.reopened(now);
         let since = self.since(now, 0);
         self.mark(since, compacted, now)
     }

@@ -360,6 +360,11 @@ impl Machine {
 /// Where a fiber leaves what it returns.
 pub type Slot<T> = Arc<Mutex<Option<T>>>;
 
+/// What a fiber has left there, if it has.
+pub fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    locked(slot).take()
+}
+
 fn locked<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }

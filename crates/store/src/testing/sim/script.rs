@@ -6,11 +6,12 @@ use bytes::Bytes;
 
 use super::ask::Ask;
 use super::judge::Judge;
+use super::rig;
 use super::story::{self, Step};
-use crate::embedded::Options;
+use crate::embedded::{Options, Undo};
 use crate::suite::key;
 use crate::testing::random::Random;
-use crate::{Compare, KeyRange, LeaseId, Op, Range, Relation, Target, Txn};
+use crate::{Compare, KeyRange, KeyValue, LeaseId, Op, Range, Relation, Target, Txn};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -19,6 +20,10 @@ pub enum Kind {
     Lease,
     Compact,
     Ask,
+    /// History is asked, beyond the compaction mark.
+    Past,
+    /// Some keys are made what they were.
+    Restore,
     Watch,
     Follow,
     Cut,
@@ -32,7 +37,7 @@ pub enum Kind {
     Power,
     /// The process is killed some calls from now; what it wrote stays in the page cache.
     Kill,
-    /// It is closed and opened again.
+    /// It is closed and opened again, perhaps with another history than before.
     Reopen,
     Fail,
     Heal,
@@ -40,12 +45,14 @@ pub enum Kind {
     Settle,
 }
 
-const WEIGHTS: [(Kind, u64); 19] = [
+const WEIGHTS: [(Kind, u64); 21] = [
     (Kind::Txn, 40),
     (Kind::Read, 12),
     (Kind::Lease, 8),
     (Kind::Compact, 3),
     (Kind::Ask, 2),
+    (Kind::Past, 2),
+    (Kind::Restore, 1),
     (Kind::Watch, 6),
     (Kind::Follow, 12),
     (Kind::Cut, 2),
@@ -77,8 +84,35 @@ pub struct Script {
 /// The time of leases where they matter most.
 const TTL: u64 = 60;
 
-impl Script {
-    pub fn of(seed: u64) -> Self {
+/// What is kept of history, where some is.
+pub fn undo(random: &mut Random) -> Undo {
+    Undo {
+        horizon: Duration::from_secs(*random.pick(&[20, 60, 3600])),
+        bytes: *random.pick(&[1 << 30, 1 << 30, 3000]),
+        except: if random.chance(50) { vec![key("/b/")] } else { Vec::new() },
+    }
+}
+
+impl rig::Script for Script {
+    type Kind = Kind;
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn steps(&self) -> &[Step<Kind>] {
+        &self.steps
+    }
+
+    fn with(&self, steps: Vec<Step<Kind>>) -> Self {
+        Self { steps, ..self.clone() }
+    }
+
+    fn crashes(kind: Kind) -> bool {
+        matches!(kind, Kind::Power | Kind::Kill)
+    }
+
+    fn of(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let options = Options {
             segment_bytes: 4096 + *random.pick(&[600, 1500, 6000]),
@@ -87,19 +121,28 @@ impl Script {
             history_bytes: *random.pick(&[1 << 30, 1 << 30, 1 << 30, 3000]),
             recent_bytes: *random.pick(&[0, 600, 4 << 20]),
             watch_events: *random.pick(&[6, 6, 64 << 10]),
+            undo: if random.chance(40) { Some(undo(&mut random)) } else { None },
             ..Options::default()
         };
+        let keeps = options.undo.is_some();
         // Some seeds are about leases, whose bugs need time to pass between renewals, notes and restarts.
         let leases = random.chance(15);
         let options = match leases {
             true => Options { retention: Some(Duration::from_secs(5)), ..options },
             false => options,
         };
+        let wrong_clock = random.chance(20);
         // Each seed leaves something out, so that what is left comes more often and in longer runs.
         let weights = WEIGHTS.map(|(kind, weight)| match kind {
             Kind::Txn => (kind, weight),
             Kind::Lease | Kind::Advance | Kind::Upkeep | Kind::Reopen if leases => (kind, weight * 5),
             Kind::Squeeze if leases => (kind, 0),
+            Kind::Past if keeps => (kind, weight * 12),
+            Kind::Restore | Kind::Compact if keeps => (kind, weight * 3),
+            Kind::Restore => (kind, 0),
+            // A clock that goes wrong excuses what is said of times.
+            Kind::WallJump if keeps && wrong_clock => (kind, weight),
+            Kind::WallJump if keeps => (kind, 0),
             _ if random.chance(20) => (kind, 0),
             _ => (kind, weight * (1 + random.below(3))),
         });
@@ -255,6 +298,53 @@ impl Draw<'_> {
             count_only: self.random.chance(10),
             keys_only: self.random.chance(15),
         }
+    }
+
+    /// A revision of which history is held, mostly.
+    fn past(&mut self) -> i64 {
+        let (low, high) = (self.judge.kept().max(1), self.judge.revision());
+        match self.random.below(10) {
+            0 => self.revision(),
+            1 => low,
+            2 => 1 + self.random.below(high as u64) as i64,
+            _ => low + self.random.below((high - low + 1) as u64) as i64,
+        }
+    }
+
+    /// Keys of which history may be kept, mostly.
+    fn past_keys(&mut self) -> KeyRange {
+        if self.random.chance(60) { KeyRange::prefix(key("/a/")) } else { self.keys() }
+    }
+
+    pub fn past_ask(&mut self) -> Ask {
+        match self.random.below(10) {
+            0 => Ask::Kept,
+            1 | 2 => {
+                let second = self.judge.wall.div_euclid(1000);
+                let ago = *self.random.pick(&[0, 1, 5, 20, 30, 60, 100, 500]);
+                Ask::RevisionAt(self.past_keys(), second - ago + self.random.below(3) as i64)
+            }
+            3 => Ask::TimeOf(self.past()),
+            4..6 => {
+                let until = if self.random.chance(40) { 0 } else { self.past() };
+                Ask::Versions(self.name(), until, *self.random.pick(&[0, 0, 1, 3]))
+            }
+            _ => Ask::Past(Range { revision: self.past(), keys: self.past_keys(), ..self.range() }),
+        }
+    }
+
+    /// Reads what some keys were.
+    pub fn recall(&mut self) -> Range {
+        Range::of(self.past_keys()).at(self.past())
+    }
+
+    /// Makes the keys of a range what they were.
+    pub fn restore(&self, keys: &KeyRange, was: &[KeyValue]) -> Ask {
+        let gone =
+            self.judge.model.range(keys, i64::MAX).into_iter().filter(|kv| was.iter().all(|old| old.key != kv.key));
+        let deletes = gone.map(|kv| Op::Delete { keys: KeyRange::key(kv.key) });
+        let puts = was.iter().map(|kv| Op::Put { key: kv.key.clone(), value: kv.value.clone(), lease: 0 });
+        Ask::Txn(Txn::of(puts.chain(deletes).collect()))
     }
 
     pub fn lease_ask(&mut self) -> Ask {

@@ -24,11 +24,13 @@ pub fn share(share: u64, usual: u64) -> impl Iterator<Item = u64> {
 }
 
 /// Runs seeds on all processors for `PILOTHOUSE_SIMULATE_SECONDS`, new ones or from `PILOTHOUSE_FIRST_SEED` on; tells how many
-/// they were, the first, and what they did together. `None` when no time is asked for.
+/// they were, the first, and what they did together. `None` when no time is asked for. `run` is told whether there is time left.
 ///
 /// # Panics
 /// When `run` does.
-pub fn for_a_time<D: Default + AddAssign + Send>(run: impl Fn(u64) -> D + Sync) -> Option<(u64, u64, D)> {
+pub fn for_a_time<D: Default + AddAssign + Send>(
+    run: impl Fn(u64, &dyn Fn() -> bool) -> D + Sync,
+) -> Option<(u64, u64, D)> {
     let seconds = number("PILOTHOUSE_SIMULATE_SECONDS")?;
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let first = number("PILOTHOUSE_FIRST_SEED").unwrap_or_else(|| now().as_nanos() as u64);
@@ -38,8 +40,9 @@ pub fn for_a_time<D: Default + AddAssign + Send>(run: impl Fn(u64) -> D + Sync) 
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                while now() < end {
-                    let done = run(next.fetch_add(1, Ordering::Relaxed));
+                let there_is_time = || now() < end;
+                while there_is_time() {
+                    let done = run(next.fetch_add(1, Ordering::Relaxed), &there_is_time);
                     *total.lock().unwrap_or_else(PoisonError::into_inner) += done;
                 }
             });

@@ -6,23 +6,24 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 
-use super::Driver;
+use super::Simulation;
 use crate::embedded::{Disk, tools};
 use crate::testing::clock::Hand;
 use crate::testing::disk::{MemoryDisk, Platter};
 use crate::testing::fiber;
 use crate::testing::random::Random;
 use crate::testing::sim::machine::Stop;
-use crate::{Embedded, Error, KeyRange, Range, Store, Txn, snapshot};
+use crate::testing::sim::rig::Driver;
+use crate::{Embedded, Error, History, KeyRange, Range, Store, Txn, snapshot};
 
-impl Driver<'_> {
+impl Simulation {
     /// Copies the store as a directory or as a file of etcd's, opens the copy, and compares.
     pub(super) fn snapshot(&mut self, random: &mut Random) -> Result<(), Stop> {
         let (platter, id) = (Arc::<Platter>::default(), random.draw());
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(&platter));
         let bump = 1 + random.below(50) as i64;
         let low = self.judge.revision();
-        let failures = self.machine.failures();
+        let failures = self.rig.machine.failures();
         let (onto, by_file) = (Arc::clone(&disk), random.chance(60));
         self.note(|| format!("a snapshot, as a file: {by_file}"));
         let made = self.now(move |engine| {
@@ -34,14 +35,14 @@ impl Driver<'_> {
         })?;
         let (at, revision) = match made {
             Ok(made) => made,
-            Err(Error::Io { .. }) if self.machine.failures() > failures => return Ok(()),
+            Err(Error::Io { .. }) if self.rig.machine.failures() > failures => return Ok(()),
             Err(error) => return Err(format!("no snapshot is made: {error:?}").into()),
         };
         if !(low..=self.judge.revision()).contains(&at) {
             return Err(format!("a snapshot is of {at}, and {low} was there before").into());
         }
         let clock = Arc::new(Hand::default());
-        let opened = Embedded::at_rest(disk, clock, self.script.options.clone(), id);
+        let opened = Embedded::at_rest(disk, clock, self.rig.options.clone(), id);
         let (copy, mut turns) = opened.map_err(|error| format!("the copy does not open: {error:?}"))?;
         let status = fiber::wait(copy.status()).map_err(|error| format!("no status: {error:?}"))?;
         let all = Range::of(KeyRange::all());
@@ -50,6 +51,12 @@ impl Driver<'_> {
         expected.revision = revision;
         if (status.revision, status.compacted) != (revision, revision) || read != expected {
             return Err(format!("the copy of {at} is {status:?}\n {read:?}, and it was\n {expected:?}").into());
+        }
+        // It has no history of the store that it is a copy of: revisions between are of nobody.
+        let before = fiber::wait(copy.range_at(all.at(revision - 1)));
+        let refused = matches!(before, Err(Error::Compacted { compacted, .. }) if compacted == revision);
+        if !refused && revision > 1 {
+            return Err(format!("the copy of {revision} tells of a history that it has not: {before:?}").into());
         }
         // It goes on where it says, which is above all that was.
         let mut put = copy.txn(Txn::of(vec![crate::suite::put_op("/copied", "1")]));

@@ -1,26 +1,28 @@
 //! Everything is finished, and looked at.
 
-use super::{CLIENTS, Driver, TURNS, WATCHES};
+use super::{CLIENTS, Simulation, WATCHES};
 use crate::embedded::tools;
 use crate::testing::fiber;
 use crate::testing::random::Random;
+use crate::testing::sim::ask::{Answer, Ask};
 use crate::testing::sim::machine::Stop;
-use crate::{KeyRange, LeaseId, Store};
+use crate::testing::sim::rig::{Driver, TURNS};
+use crate::{KeyRange, LeaseId, Range, Store};
 
-impl Driver<'_> {
+impl Simulation {
     /// Finishes everything, heals the disk, and looks at all.
     pub(super) fn settle(&mut self) -> Result<(), Stop> {
-        self.machine.heal();
+        self.rig.machine.heal();
         let idle = |driver: &Self| {
-            driver.clients.iter().all(Option::is_none) && driver.upkeep.is_none() && !driver.machine.is_busy()
+            driver.clients.iter().all(Option::is_none) && driver.rig.upkeep.is_none() && !driver.rig.machine.is_busy()
         };
         self.turns_until("something is not finished", idle)?;
-        let engine = self.machine.engine();
+        let engine = self.rig.machine.engine();
         for _ in 0..20 {
             match fiber::wait(engine.health()) {
                 Ok(None) => break,
                 Ok(Some(_)) => {
-                    self.machine.hand().advance(1001);
+                    self.pass(1001);
                     self.turns_until("the disk is not tried again", idle)?;
                 }
                 Err(error) => return Err(Stop::Wrong(format!("no health: {error:?}"))),
@@ -28,7 +30,7 @@ impl Driver<'_> {
         }
         self.follow_all()?;
         let leases = self.now(|engine| fiber::wait(engine.leases()))?;
-        let now = self.machine.now();
+        let now = self.rig.machine.now();
         let there = leases.map_err(|error| format!("no leases: {error:?}"))?;
         self.note(|| format!("settled, with the leases {there:?}"));
         self.judge.settled(&there, now)?;
@@ -40,7 +42,32 @@ impl Driver<'_> {
             let revision = self.judge.revision();
             return Err(format!("the state is {status:?}, with {present} keys at {revision}").into());
         }
-        self.check_history(status.compacted)
+        self.check_history(status.compacted)?;
+        self.check_the_past()
+    }
+
+    /// What is kept of history is what was: at its end, in the middle and now, and version by version.
+    fn check_the_past(&mut self) -> Result<(), Stop> {
+        self.recall(Ask::Kept)?;
+        let (low, high) = (self.judge.kept().max(1), self.judge.revision());
+        for revision in [low, low + 1, i64::midpoint(low, high), high] {
+            if revision <= high {
+                self.recall(Ask::Past(Range::of(KeyRange::prefix(crate::suite::key("/a/"))).at(revision)))?;
+            }
+        }
+        for name in ["/a/1", "/a/2", "/b/3"] {
+            self.recall(Ask::Versions(crate::suite::key(name), 0, 0))?;
+        }
+        Ok(())
+    }
+
+    /// Asks while everybody waits for it.
+    fn recall(&mut self, ask: Ask) -> Result<(), Stop> {
+        let since = self.judge.asked(&ask, self.rig.machine.now(), self.rig.machine.failures());
+        let asked = ask.clone();
+        let answer: Answer = self.now(move |engine| fiber::wait(asked.of(engine)))?;
+        let (now, failures) = (self.rig.machine.now(), self.rig.machine.failures());
+        Ok(self.judge.answered(&ask, since, answer, now, failures)?)
     }
 
     /// What is known of each lease is what the model has.
@@ -71,7 +98,7 @@ impl Driver<'_> {
             }
             for _ in 0..TURNS {
                 self.follow(at, &mut random);
-                self.turns_until("a watch is not read", |driver| driver.machine.is_free(CLIENTS + at))?;
+                self.turns_until("a watch is not read", |driver| driver.rig.machine.is_free(CLIENTS + at))?;
                 self.look()?;
                 if self.watches[at].as_ref().is_none_or(|watching| watching.quiet) {
                     break;
@@ -85,20 +112,17 @@ impl Driver<'_> {
     }
 
     /// After everything, the store is whole on the disk, and the same when it is opened again.
-    pub(super) fn last(&mut self) -> Result<(), Stop> {
-        if !self.machine.is_open() {
+    pub(super) fn whole(&mut self) -> Result<(), Stop> {
+        if !self.rig.machine.is_open() {
             self.open()?;
         }
         self.settle()?;
-        self.machine.end(None)?;
-        self.forget();
-        let verification = tools::verify_on(&self.machine.disk()).map_err(|error| format!("{error:?}"))?;
+        self.leave(None)?;
+        let verification = tools::verify_on(&self.rig.machine.disk()).map_err(|error| format!("{error:?}"))?;
         if !verification.damage.is_empty() {
             return Err(format!("the store is damaged: {:?}", verification.damage).into());
         }
         self.open()?;
-        self.settle()?;
-        self.finished = true;
-        Ok(())
+        self.settle()
     }
 }

@@ -31,6 +31,7 @@ pub(super) enum When {
 impl Judge {
     /// The witness was told what happened next.
     pub fn told(&mut self, events: &[Event], now: u64, recovered: bool) -> Verdict {
+        let earliest = self.earliest_stamp();
         for event in events.chunk_by(|a, b| a.revision() == b.revision()) {
             let revision = event[0].revision();
             if revision != self.revision() + 1 {
@@ -50,6 +51,7 @@ impl Judge {
             self.makers.insert(revision, maker);
             self.model.commit(changes);
             self.times.push((revision, now));
+            self.stamped(revision, earliest);
         }
         Ok(())
     }
