@@ -324,7 +324,7 @@ impl Cacher {
         self.pause();
         let mut flow = self.flow();
         let (state, now) = self.now();
-        state.check(&filter.scope).map_err(NoWatch::Unreadable)?;
+        filter.check(&state).map_err(NoWatch::Unreadable)?;
         let mut backlog = VecDeque::new();
         if let Start::After(revision) = start {
             if revision < flow.floor {

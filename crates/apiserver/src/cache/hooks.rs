@@ -1,7 +1,8 @@
-//! Where tests take hold of the cache: places at which another thread may come in between, and bugs that can be put back to
-//! see whether the simulator finds them. Outside of this crate's own tests all of it is nothing.
+//! Where tests take hold of the cache and of the registry over it: places at which another thread may come in between, what is
+//! drawn at random, and bugs that can be put in to see whether the simulator finds them. Outside of this crate's own tests all
+//! of it is nothing.
 
-/// A bug that is not in the cache unless it is asked for.
+/// A bug that is not there unless it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutant {
     /// A watch is registered some time after its snapshot was taken.
@@ -46,10 +47,35 @@ pub(crate) enum Mutant {
     WaitsWithoutALook,
     /// An object that cannot be read is taken for absent.
     UnreadableTakenForAbsent,
+    /// A write that was refused because its object is another now is tried again with the revision of the new one, and the
+    /// content of the one that it had.
+    RetryReusesStaleObject,
+    /// An update replaces the object, whatever it is by now.
+    UpdateUnguarded,
+    /// A delete removes the object, whatever it is by now.
+    DeleteUnguarded,
+    /// A create replaces an object that is there already.
+    CreateUnguarded,
+    /// A refusal that follows from an object in memory is told without a look whether it is still so.
+    RefusalOfStaleObject,
+    /// That nothing is to be written is told of an object in memory without a look whether it is still so.
+    UnchangedOfStaleObject,
+    /// The preconditions of a delete are not looked at again when it is tried again.
+    PreconditionsLookedAtOnce,
+    /// A write is answered before the caches have it.
+    AnsweredBeforeTheCaches,
+    /// A write of which nobody knows whether it happened is tried again.
+    UnknownTriedAgain,
+    /// A generated name that is taken is not made again.
+    GeneratedNameMadeOnce,
+    /// The last holder lets go of an object that is being deleted, and it stays.
+    LetGoAndKept,
+    /// A finalizer that was put in place meanwhile does not hold the object that is deleted.
+    HoldersOfStaleObject,
 }
 
 #[cfg(test)]
-pub(crate) use on::{is, mutate, pause};
+pub(crate) use on::{dice, drawn, is, mutate, pause};
 
 #[cfg(not(test))]
 #[inline(always)]
@@ -61,6 +87,13 @@ pub(crate) const fn is(_: Mutant) -> bool {
 #[inline(always)]
 pub(crate) fn pause(_: impl FnOnce() -> bool) {}
 
+/// What is drawn instead of random bytes.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) const fn drawn<const N: usize>() -> Option<[u8; N]> {
+    None
+}
+
 /// A bound that only large clusters reach; small in this crate's tests, so that they reach it too.
 pub(crate) const fn bound(large: usize, in_tests: usize) -> usize {
     if cfg!(test) { in_tests } else { large }
@@ -69,10 +102,29 @@ pub(crate) const fn bound(large: usize, in_tests: usize) -> usize {
 #[cfg(test)]
 mod on {
     use super::Mutant;
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
+    use store::testing::random::Random;
+
+    /// So many different short draws there are.
+    const FEW: u64 = 4;
 
     thread_local! {
         static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
+        static DICE: RefCell<Option<Random>> = const { RefCell::new(None) };
+    }
+
+    /// Sets what is drawn from on this thread.
+    pub(crate) fn dice(random: Option<Random>) {
+        DICE.set(random);
+    }
+
+    /// What is drawn instead of random bytes. A few of them are drawn again and again, so that names collide.
+    pub(crate) fn drawn<const N: usize>() -> Option<[u8; N]> {
+        DICE.with_borrow_mut(|dice| {
+            let dice = dice.as_mut()?;
+            let few = [dice.below(FEW) as u8; N];
+            Some(if N < 8 { few } else { std::array::from_fn(|_| dice.draw() as u8) })
+        })
     }
 
     /// Puts a bug into the caches whose work is done on this thread.

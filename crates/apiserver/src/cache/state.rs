@@ -168,6 +168,11 @@ impl State {
     /// # Errors
     /// The first object of the scope that cannot be read; in doubt, any.
     pub fn check(&self, scope: &Scope) -> Result<(), Unreadable> {
+        self.check_named(scope, |_, _| true)
+    }
+
+    /// The same of those objects only whose namespace and name are wanted.
+    pub(super) fn check_named(&self, scope: &Scope, wanted: impl Fn(&str, &str) -> bool) -> Result<(), Unreadable> {
         let within = |key: &str| match scope {
             Scope::Namespace(namespace) | Scope::Label { namespace: Some(namespace), .. } => {
                 key.split_once('/').is_some_and(|(own, _)| own == namespace)
@@ -175,7 +180,11 @@ impl State {
             Scope::Key(one) => key == one,
             Scope::All | Scope::Field(..) | Scope::Label { namespace: None, .. } => true,
         };
-        match self.unreadables().find(|unreadable| within(&unreadable.key)) {
+        let seen = |key: &str| {
+            let (namespace, name) = key.split_once('/').unwrap_or(("", key));
+            within(key) && wanted(namespace, name)
+        };
+        match self.unreadables().find(|unreadable| seen(&unreadable.key)) {
             Some(_) if hooks::is(Mutant::UnreadableTakenForAbsent) => Ok(()),
             Some(unreadable) => Err(unreadable.clone()),
             None => Ok(()),

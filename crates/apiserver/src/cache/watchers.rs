@@ -4,7 +4,7 @@ use super::change::{Change, ChangeKind};
 use super::entry::Entry;
 use super::fields::Paths;
 use super::hooks::{self, Mutant};
-use super::state::Scope;
+use super::state::{Scope, State, Unreadable};
 use api::selector::{LabelSelector, Labels as _};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,10 +52,23 @@ impl Filter {
     /// Whether an object of the scope is seen.
     pub fn selected(&self, entry: &Entry, paths: &Paths) -> bool {
         self.labels.matches(entry)
-            && self.namespace.as_deref().is_none_or(|namespace| entry.namespace() == namespace)
             && self.fields.iter().all(|(number, equal, value)| (entry.field(paths, *number) == value) == *equal)
-            && self.names.iter().all(|(equal, name)| (entry.name() == name) == *equal)
-            && self.namespaces.iter().all(|(equal, namespace)| (entry.namespace() == namespace) == *equal)
+            && self.named(entry.namespace(), entry.name())
+    }
+
+    /// Whether an object of the scope may be seen that has this namespace and name.
+    fn named(&self, namespace: &str, name: &str) -> bool {
+        self.namespace.as_deref().is_none_or(|wanted| namespace == wanted)
+            && self.names.iter().all(|(equal, wanted)| (name == wanted) == *equal)
+            && self.namespaces.iter().all(|(equal, wanted)| (namespace == wanted) == *equal)
+    }
+
+    /// Whether what is seen of a state is all there is.
+    ///
+    /// # Errors
+    /// The first object that cannot be read and may be seen: of what it has but its name nothing is known.
+    pub fn check(&self, state: &State) -> Result<(), Unreadable> {
+        state.check_named(&self.scope, |namespace, name| self.named(namespace, name))
     }
 
     /// Whether an object is seen.

@@ -4,6 +4,7 @@ use super::commit::{Act, Committed, contended};
 use super::{Registry, Served, Side, check_segments, managed, meta};
 use crate::admission::{Attributes, Operation};
 use crate::cache::Cacher;
+use crate::cache::hooks::{self, Mutant};
 use crate::context::Context;
 use crate::options::Options;
 use api::Status;
@@ -117,7 +118,12 @@ impl Registry {
                 object.set_at(&["metadata", "name"], meta::generate_name(&base)?);
             }
             match self.try_create(cx, served, cacher, namespace, &object, options).await {
-                Err(status) if generated && status.code == 409 && status.reason == api::Reason::AlreadyExists => {
+                Err(status)
+                    if generated
+                        && status.code == 409
+                        && status.reason == api::Reason::AlreadyExists
+                        && !hooks::is(Mutant::GeneratedNameMadeOnce) =>
+                {
                     names += 1;
                     if names == NAMES {
                         let name = object.str_at(&["metadata", "name"]);

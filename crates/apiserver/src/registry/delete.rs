@@ -4,6 +4,7 @@ use super::commit::{Act, Committed, contended};
 use super::create::{SIDE_TRIES, Written, normalise, written};
 use super::{Registry, Served, Side, check_segments, meta};
 use crate::admission::Operation;
+use crate::cache::hooks::{self, Mutant};
 use crate::cache::{Cacher, Entry};
 use crate::context::Context;
 use crate::options::{DeleteOptions, Options, Propagation};
@@ -11,6 +12,7 @@ use crate::strategy::{GarbageCollection, Strategy};
 use api::{GroupKind, GroupResource, Status};
 use jiff::{SignedDuration, Timestamp};
 use schema::{Encoded, Map, Value};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 const TRIES: usize = 256;
@@ -53,11 +55,21 @@ impl Registry {
         let mut current = cacher.get(&key)?;
         let mut fresh = false;
         let mut sides = 0;
+        let mut options = Cow::Borrowed(options);
         for _ in 0..TRIES {
-            match self.try_delete(cx, served, cacher, &key, current.clone(), options).await {
+            match self.try_delete(cx, served, cacher, &key, current.clone(), &options).await {
                 Ok(Tried::Done(deleted)) => return Ok(*deleted),
                 Ok(Tried::Again(now)) => {
-                    current = now;
+                    current = match (now, current) {
+                        (Some(now), Some(stale)) if hooks::is(Mutant::HoldersOfStaleObject) => {
+                            Some(Arc::new(stale.at_revision(now.revision())))
+                        }
+                        (now, _) => now,
+                    };
+                    if hooks::is(Mutant::PreconditionsLookedAtOnce) {
+                        let delete = &mut options.to_mut().delete;
+                        (delete.uid, delete.resource_version) = (None, None);
+                    }
                     fresh = true;
                 }
                 Ok(Tried::SideChanged) => {
@@ -66,7 +78,9 @@ impl Registry {
                         break;
                     }
                 }
-                Err(status) if fresh || super::commit::is_final(&status) => return Err(status),
+                Err(status) if fresh || super::commit::is_final(&status) || hooks::is(Mutant::RefusalOfStaleObject) => {
+                    return Err(status);
+                }
                 Err(status) => {
                     self.caches.consistent().await?;
                     let now = cacher.get(&key)?;

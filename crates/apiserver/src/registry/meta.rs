@@ -1,5 +1,6 @@
 //! `metadata`, which all kinds have: what the server fills in, and what it refuses.
 
+use crate::cache::hooks;
 use crate::context::Context;
 use api::field::{FieldError, Path, go_quote};
 use api::{Status, names};
@@ -40,9 +41,15 @@ pub fn generate_name(base: &str) -> Result<String, Status> {
     while !base.is_char_boundary(end) {
         end -= 1;
     }
-    let mut bytes = [0; SUFFIX];
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
-        .map_err(|_| Status::internal("no random bytes for a generated name"))?;
+    let bytes = match hooks::drawn::<SUFFIX>() {
+        Some(drawn) => drawn,
+        None => {
+            let mut bytes = [0; SUFFIX];
+            ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+                .map_err(|_| Status::internal("no random bytes for a generated name"))?;
+            bytes
+        }
+    };
     let mut name = base[..end].to_owned();
     name.extend(bytes.iter().map(|byte| ALPHABET[usize::from(*byte) % ALPHABET.len()] as char));
     Ok(name)
@@ -55,7 +62,8 @@ pub fn fill_new(cx: &Context, object: &mut Map) {
     metadata.remove("deletionGracePeriodSeconds");
     metadata.remove("selfLink");
     metadata.insert("creationTimestamp", time(cx.now));
-    metadata.insert("uid", uuid::Uuid::new_v4().to_string());
+    let drawn = hooks::drawn().map(|bytes| uuid::Builder::from_random_bytes(bytes).into_uuid());
+    metadata.insert("uid", drawn.unwrap_or_else(uuid::Uuid::new_v4).to_string());
 }
 
 /// How many there are of each finalizer and so on is of no interest: whether any is there.

@@ -1,7 +1,7 @@
 //! Get, list and watch, from memory.
 
 use super::token::{Seen, Token};
-use super::{Registry, Served, check_all_readable, check_segments, not_all};
+use super::{Registry, Served, check_segments, not_all};
 use crate::cache::hooks::{self, Mutant};
 use crate::cache::{Cacher, Entry, Filter, NoWatch, Scope, Start, State, Watcher};
 use crate::options::{ListOptions, Match};
@@ -94,7 +94,7 @@ impl Registry {
     pub async fn list(&self, served: &Served, filter: &Filter, options: &ListOptions) -> Result<Listed, Status> {
         let cacher = served.storage("list")?;
         let (state, revision) = self.state(cacher, options).await?;
-        check_all_readable(cacher, &state, &filter.scope)?;
+        filter.check(&state).map_err(|unreadable| not_all(cacher, &unreadable))?;
         let after = options.token.as_ref().map(|token| token.after.as_str());
         // A limit asks for pages of one consistent state; "any state" has always been given whole, unless it goes on.
         let limit = if options.version == Some(0) && options.token.is_none() { 0 } else { options.limit };

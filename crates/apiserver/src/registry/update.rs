@@ -6,6 +6,7 @@ use super::mutation::Mutation;
 use super::{Registry, Served, Side, check_segments, managed, meta};
 use crate::admission::Operation;
 use crate::authz;
+use crate::cache::hooks::{self, Mutant};
 use crate::cache::{Cacher, Entry};
 use crate::context::Context;
 use crate::options::Options;
@@ -64,7 +65,12 @@ impl Registry {
                 Ok(Attempt::Done(written)) => return Ok(*written),
                 Ok(Attempt::Unchanged(written)) => Ok(*written),
                 Ok(Attempt::Again(now)) => {
-                    current = now;
+                    current = match (now, current) {
+                        (Some(now), Some(stale)) if hooks::is(Mutant::RetryReusesStaleObject) => {
+                            Some(Arc::new(stale.at_revision(now.revision())))
+                        }
+                        (now, _) => now,
+                    };
                     fresh = true;
                     continue;
                 }
@@ -77,7 +83,11 @@ impl Registry {
                 }
                 Err(status) => Err(status),
             };
-            if fresh || settled.as_ref().is_err_and(super::commit::is_final) {
+            let untold = match &settled {
+                Ok(_) => Mutant::UnchangedOfStaleObject,
+                Err(_) => Mutant::RefusalOfStaleObject,
+            };
+            if fresh || settled.as_ref().is_err_and(super::commit::is_final) || hooks::is(untold) {
                 return settled;
             }
             self.caches.consistent().await?;
@@ -304,7 +314,8 @@ impl Registry {
     /// Whether nothing holds an object any more that is being deleted.
     pub(super) fn removable(&self, served: &Served, object: &Map) -> bool {
         let grace = object.at(&["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
-        meta::is_deleting(object)
+        !hooks::is(Mutant::LetGoAndKept)
+            && meta::is_deleting(object)
             && meta::finalizers(object).is_empty()
             && !served.strategy.holds_deletion(object)
             && (grace == Some(0) || served.strategy.delete_after_update(object))

@@ -2,7 +2,7 @@
 
 use super::judge::{Found, Read};
 use super::script::Watched;
-use super::server::{Up, take};
+use super::server::Up;
 use super::view::Object;
 use crate::http::media;
 use crate::http::stream::WatchBody;
@@ -13,6 +13,7 @@ use http_body::Body as _;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+use store::testing::sim::machine::take;
 
 /// What was read of a watch, and whether that is its end.
 pub(super) struct Pieces {

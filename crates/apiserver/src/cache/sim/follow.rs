@@ -194,7 +194,8 @@ impl Follower {
     /// It is told that what it follows is lost.
     fn expired(&self, judge: &Judge) -> Verdict {
         let (before, known) = (self.since.known, judge.known);
-        let lost = known.compacted > before.compacted || before.reloading || known.veiled > 0;
+        let turned = judge.dark.turned_since(self.view.storage, self.since.look);
+        let lost = known.compacted > before.compacted || before.reloading || turned;
         expect(lost, || format!("it expired, and nothing was lost since {before:?}"))
     }
 

@@ -1,6 +1,7 @@
 //! All that ever was, by revision: what the judge compares with.
 
 use super::view::{Happened, Object, Storage, Told, View};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use store::Event;
@@ -11,6 +12,8 @@ type Versions = Vec<(i64, Option<Rc<Object>>)>;
 #[derive(Default)]
 struct Shelf {
     versions: BTreeMap<String, Versions>,
+    /// The same as they are stored, but for removals.
+    texts: BTreeMap<String, Vec<(i64, Bytes)>>,
     /// In the order of revisions.
     happened: Vec<Happened>,
 }
@@ -52,6 +55,9 @@ impl History {
             let versions = shelf.versions.entry(key.to_owned()).or_default();
             let before = versions.last().and_then(|(_, object)| object.clone());
             versions.push((revision, object.clone()));
+            if let Event::Put { kv, .. } = event {
+                shelf.texts.entry(key.to_owned()).or_default().push((revision, kv.value.clone()));
+            }
             // What is removed is told with what it was.
             let size = if object.is_some() { size } else { 2000 };
             shelf.happened.push(Happened { revision, before, now: object, size });
@@ -63,6 +69,22 @@ impl History {
     pub(super) fn at(&self, storage: Storage, key: &str, revision: i64) -> Option<&Rc<Object>> {
         let versions = self.shelves.get(&storage)?.versions.get(key)?;
         versions.iter().rev().find(|(made, _)| *made <= revision)?.1.as_ref()
+    }
+
+    /// All that an object was, as it is stored.
+    pub(super) fn texts(&self, storage: Storage, key: &str) -> &[(i64, Bytes)] {
+        self.shelves.get(&storage).and_then(|shelf| shelf.texts.get(key)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The keys of all objects that ever were.
+    pub(super) fn keys(&self, storage: Storage) -> Vec<&str> {
+        self.shelves.get(&storage).into_iter().flat_map(|shelf| shelf.versions.keys().map(String::as_str)).collect()
+    }
+
+    /// What happened to an object at a revision.
+    pub(super) fn happened(&self, storage: Storage, key: &str, revision: i64) -> Option<&Happened> {
+        let since = self.since(storage, revision).iter();
+        since.take_while(|happened| happened.revision == revision).find(|happened| happened.key() == key)
     }
 
     /// What someone saw at a revision, in the order of keys.

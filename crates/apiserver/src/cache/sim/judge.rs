@@ -1,8 +1,10 @@
 //! What the API server may answer to reads, given all that the store ever told.
 
+use super::dark::Dark;
 use super::history::History;
 use super::view::{Object, STORAGES, Storage, View};
-use super::wire::Known;
+use super::wire::{Known, Veils};
+use super::write::Writes;
 use crate::cache::cacher::{REACH, REACH_BYTES};
 use crate::cache::feed::{PATIENCE, REPLAY};
 use crate::cache::{Cacher, Change, ChangeKind, Observer};
@@ -25,6 +27,8 @@ pub(super) struct Since {
     /// All up to here was visible, so whoever wants the most recent must see it.
     pub(super) revision: i64,
     pub(super) time: u64,
+    /// Numbers the looks of the judge.
+    pub(super) look: u64,
     pub(super) known: Known,
 }
 
@@ -53,28 +57,34 @@ fn is_behind(status: &Status) -> bool {
 
 pub(super) struct Judge {
     pub(super) history: History,
-    /// What the wire knew when this API server was started.
-    started: Known,
     /// No cache may refuse what is later than this as too old.
     floor: i64,
-    /// Where a storage began that was added to it.
-    added: BTreeMap<Storage, i64>,
+    /// Nor may that of a storage.
+    floors: BTreeMap<Storage, i64>,
     /// The cache was loading anew when it was last looked at.
     reloading: bool,
+    pub(super) dark: Dark,
+    /// The last look at which the key was not there that some values are encrypted with.
+    pub(super) keyless: Option<u64>,
+    pub(super) writes: Writes,
     pub(super) known: Known,
     pub(super) now: u64,
+    look: u64,
 }
 
 impl Judge {
     pub(super) fn new() -> Self {
         Judge {
             history: History::new(),
-            started: Known::default(),
             floor: 0,
-            added: BTreeMap::new(),
+            floors: BTreeMap::new(),
             reloading: false,
+            dark: Dark::default(),
+            keyless: None,
+            writes: Writes::default(),
             known: Known::default(),
             now: 0,
+            look: 0,
         }
     }
 
@@ -83,35 +93,54 @@ impl Judge {
     }
 
     pub(super) fn since(&self) -> Since {
-        Since { revision: self.revision(), time: self.now, known: self.known }
+        Since { revision: self.revision(), time: self.now, look: self.look, known: self.known }
     }
 
     /// An API server is started.
     pub(super) fn started(&mut self) {
-        self.started = self.known;
         self.floor = 0;
-        self.added.clear();
+        self.floors.clear();
+        self.dark.started();
     }
 
     /// A storage was added to it.
     pub(super) fn added(&mut self, storage: Storage) {
-        self.added.insert(storage, self.revision());
+        self.raise(storage);
     }
 
-    /// Looks at what happened.
-    pub(super) fn see(&mut self, events: &[Event], known: Known, now: u64) -> Verdict {
+    /// What is before the present may be refused as too old.
+    fn raise(&mut self, storage: Storage) {
+        self.floors.insert(storage, self.history.revision);
+    }
+
+    /// Looks at what happened. `at_rest`: the API server has done all that comes of what it was told.
+    pub(super) fn see(
+        &mut self,
+        events: &[Event],
+        known: Known,
+        veils: &BTreeMap<Storage, Veils>,
+        at_rest: bool,
+        now: u64,
+    ) -> Verdict {
         (self.known, self.now) = (known, now);
+        self.look += 1;
+        let before = self.history.revision;
         self.history.add(events, now)?;
-        if known.reloading || self.reloading || self.is_tainted() {
+        for storage in STORAGES {
+            let happened = self.history.since(storage, before + 1).to_vec();
+            self.explain(&happened)?;
+        }
+        if known.keyless {
+            self.keyless = Some(self.look);
+        }
+        if known.reloading || self.reloading {
             self.floor = self.revision();
         }
         self.reloading = known.reloading;
+        for storage in self.dark.see(veils, at_rest, self.look) {
+            self.raise(storage);
+        }
         Ok(())
-    }
-
-    /// Since the API server was started there were values that it could not read.
-    fn is_tainted(&self) -> bool {
-        self.known.veiled > self.started.veiled
     }
 
     /// What is before may be refused as too old.
@@ -124,24 +153,31 @@ impl Judge {
             bytes += happened.size;
             bytes > REACH_BYTES
         });
-        let added = self.added.get(&storage).copied().unwrap_or(0);
-        self.floor.max(added).max(replayed).max(aged).max(kept.map_or(0, |happened| happened.revision))
+        let own = self.floors.get(&storage).copied().unwrap_or(0);
+        self.floor.max(own).max(replayed).max(aged).max(kept.map_or(0, |happened| happened.revision))
     }
 
     /// Whether a wait may have been given up since.
-    fn lost_patience(&self, since: Since) -> bool {
+    pub(super) fn lost_patience(&self, since: Since) -> bool {
         self.now - since.time >= PATIENCE.as_millis() as u64
     }
 
-    /// Whether a read, or the beginning of a watch, may be refused so.
-    pub(super) fn may_refuse(&self, status: &Status, asked: i64, storage: Storage, since: Since) -> Verdict {
+    /// Whether a read, or the beginning of a watch, may be refused so. `seen`: whether it has to do with a key.
+    pub(super) fn may_refuse(
+        &self,
+        status: &Status,
+        asked: i64,
+        storage: Storage,
+        seen: impl Fn(&str) -> bool,
+        since: Since,
+    ) -> Verdict {
         let failed = self.known.failures > since.known.failures;
         let allowed = match status.code {
             500..=504 if failed => true,
             410 => asked > 0 && asked < self.floor(storage),
             504 => self.lost_patience(since) && is_behind(status),
             503 => self.known.losses > since.known.losses,
-            500 => self.is_tainted(),
+            500 => self.dark.was(storage, seen, since.look),
             _ => false,
         };
         expect(allowed, || {
@@ -177,7 +213,9 @@ impl Judge {
         };
         let found = match answer {
             Ok(found) => found,
-            Err(status) => return self.may_refuse(status, exact.unwrap_or(0), view.storage, since),
+            Err(status) => {
+                return self.may_refuse(status, exact.unwrap_or(0), view.storage, |key| view.reaches(key), since);
+            }
         };
         let revision = found.revision;
         expect(exact.is_none_or(|exact| exact == revision), || format!("it is of {revision}, not of {exact:?}"))?;
@@ -213,7 +251,7 @@ impl Judge {
         let found = match answer {
             Ok(found) => found.objects.first(),
             Err(status) if status.code == 404 => None,
-            Err(status) => return self.may_refuse(status, 0, storage, since),
+            Err(status) => return self.may_refuse(status, 0, storage, |dark| dark == key, since),
         };
         let mut possible = (least..=self.revision()).map(|revision| self.history.at(storage, key, revision));
         expect(possible.any(|object| object.map(|object| &**object) == found), || {

@@ -3,17 +3,22 @@
 use super::judge::Judge;
 use super::view::{NAMESPACES, NODES, PHASES, STORAGES, Storage, View, name};
 use super::wire::SEALED;
+use super::write;
 use crate::options::{ListOptions, Match};
 use bytes::Bytes;
 use std::time::Duration;
 use store::embedded::Options;
 use store::testing::random::Random;
 use store::testing::sim::ask::Ask;
+use store::testing::sim::rig;
 use store::testing::sim::story::{self, Step};
 use store::{KeyRange, LeaseId, Op, Txn};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::cache) enum Kind {
+    /// A request writes, through the registry.
+    Request,
+    /// Another server writes.
     Write,
     /// Many objects in one transaction.
     Burst,
@@ -54,9 +59,10 @@ pub(super) enum Kind {
     Settle,
 }
 
-const WEIGHTS: [(Kind, u64); 25] = [
-    (Kind::Write, 40),
-    (Kind::Burst, 8),
+const WEIGHTS: [(Kind, u64); 26] = [
+    (Kind::Request, 40),
+    (Kind::Write, 16),
+    (Kind::Burst, 6),
     (Kind::Lease, 1),
     (Kind::Read, 18),
     (Kind::Watch, 10),
@@ -84,7 +90,7 @@ const WEIGHTS: [(Kind, u64); 25] = [
 
 /// What a seed stands for.
 #[derive(Clone, Debug)]
-pub(super) struct Script {
+pub(in crate::cache) struct Script {
     pub(super) seed: u64,
     pub(super) options: Options,
     pub(super) steps: Vec<Step<Kind>>,
@@ -96,8 +102,26 @@ pub(super) struct Script {
     pub(super) seals: bool,
 }
 
-impl Script {
-    pub(super) fn of(seed: u64) -> Script {
+impl rig::Script for Script {
+    type Kind = Kind;
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn steps(&self) -> &[Step<Kind>] {
+        &self.steps
+    }
+
+    fn with(&self, steps: Vec<Step<Kind>>) -> Script {
+        Script { steps, ..self.clone() }
+    }
+
+    fn crashes(kind: Kind) -> bool {
+        matches!(kind, Kind::Crash | Kind::Away | Kind::CrashTogether)
+    }
+
+    fn of(seed: u64) -> Script {
         let mut random = Random::new(seed);
         let options = Options {
             segment_bytes: 4096 + *random.pick(&[1500, 6000, 20_000]),
@@ -113,7 +137,7 @@ impl Script {
         let fails = random.chance(20);
         // Each seed leaves something out, so that what is left comes more often and in longer runs.
         let weights = WEIGHTS.map(|(kind, weight)| match kind {
-            Kind::Write | Kind::Follow | Kind::Read => (kind, weight * (1 + random.below(2))),
+            Kind::Request | Kind::Write | Kind::Follow | Kind::Read => (kind, weight * (1 + random.below(2))),
             Kind::Key if seals => (kind, weight * 4),
             Kind::Key => (kind, 0),
             Kind::Add if !late => (kind, 0),
@@ -145,12 +169,14 @@ pub(super) struct Draw<'a> {
     pub(super) judge: &'a Judge,
     pub(super) script: &'a Script,
     pub(super) leases: &'a [LeaseId],
+    /// What the calendar says, in milliseconds.
+    pub(super) wall: i64,
     /// Makes each object another.
     pub(super) unique: &'a mut u64,
 }
 
 impl Draw<'_> {
-    fn storage(&mut self) -> Storage {
+    pub(super) fn storage(&mut self) -> Storage {
         if self.random.chance(80) { Storage::Pods } else { Storage::ConfigMaps }
     }
 
@@ -158,8 +184,25 @@ impl Draw<'_> {
         (*self.random.pick(&NAMESPACES), name(self.random.below(self.script.keys)))
     }
 
-    fn put(&mut self, storage: Storage, (namespace, name): (&str, &str)) -> Op {
-        *self.unique += 1;
+    /// The name of an object, mostly one that anyone uses, or one that was there.
+    pub(super) fn named(&mut self, storage: Storage) -> (&'static str, String) {
+        let keys = self.judge.history.keys(storage);
+        if keys.is_empty() || self.random.chance(80) {
+            return self.key();
+        }
+        let (namespace, name) = self.random.pick(&keys).split_once('/').unwrap_or_default();
+        (NAMESPACES.into_iter().find(|known| *known == namespace).unwrap_or(NAMESPACES[0]), name.to_owned())
+    }
+
+    /// An object; with a name, or what one is generated from. `uid`: as another server has stored it.
+    pub(super) fn text(
+        &mut self,
+        storage: Storage,
+        (namespace, name): (&str, Result<&str, &str>),
+        mark: &str,
+        finalizers: &[&str],
+        uid: Option<u64>,
+    ) -> String {
         let random = &mut self.random;
         let mut labels = vec![format!("\"l\":\"{}\"", random.below(3))];
         if self.script.seals && random.chance(40) {
@@ -172,26 +215,50 @@ impl Draw<'_> {
         let labels = labels.join(",");
         let node = match *random.pick(&NODES) {
             "" => String::new(),
-            node => format!("\"nodeName\":\"{node}\""),
+            node => format!(",\"nodeName\":\"{node}\""),
         };
         let rest = match storage {
-            Storage::Pods => format!("\"spec\":{{{node}}},\"status\":{{\"phase\":\"{}\"}}", random.pick(&PHASES)),
+            Storage::Pods => {
+                let status = match uid {
+                    Some(_) => format!(",\"status\":{{\"phase\":\"{}\"}}", random.pick(&PHASES)),
+                    None => String::new(),
+                };
+                format!("\"spec\":{{\"containers\":[{{\"name\":\"c\",\"image\":\"i\"}}]{node}}}{status}")
+            }
             Storage::ConfigMaps => format!("\"data\":{{\"k\":\"{padding}\"}}"),
         };
-        // Not all that is stored was written by this server.
-        let space = if random.chance(5) { " " } else { "" };
-        let value = format!(
-            "{{\"kind\":\"{}\",{space}\"apiVersion\":\"v1\",\"metadata\":{{\"annotations\":{{\"p\":\"{padding}\"}},\"labels\":{{{labels}}},\"name\":\"{name}\",\"namespace\":\"{namespace}\",\"uid\":\"{}\"}},{rest}}}",
+        let uid = uid.map_or(String::new(), |uid| format!(",\"uid\":\"{uid}\""));
+        let name = match name {
+            Ok(name) => format!("\"name\":\"{name}\""),
+            Err(base) => format!("\"generateName\":\"{base}\""),
+        };
+        let finalizers: Vec<String> = finalizers.iter().map(|finalizer| format!("\"{finalizer}\"")).collect();
+        let finalizers = match finalizers[..] {
+            [] => String::new(),
+            _ => format!("\"finalizers\":[{}],", finalizers.join(",")),
+        };
+        format!(
+            "{{\"kind\":\"{}\",\"apiVersion\":\"v1\",\"metadata\":{{\"annotations\":{{\"n\":\"0\",\"p\":\"{padding}\",\"w\":\"{mark}\"}},{finalizers}\"labels\":{{{labels}}},{name},\"namespace\":\"{namespace}\"{uid}}},{rest}}}",
             storage.kind(),
-            *self.unique
-        );
-        let lease = if self.leases.is_empty() || !random.chance(20) { 0 } else { *random.pick(self.leases) };
-        Op::Put { key: format!("{}{namespace}/{name}", storage.prefix()).into(), value: value.into(), lease }
+        )
+    }
+
+    fn put(&mut self, storage: Storage, (namespace, name): (&str, &str)) -> Op {
+        *self.unique += 1;
+        let unique = *self.unique;
+        let text = self.text(storage, (namespace, Ok(name)), &format!("s{unique}"), &[], Some(unique));
+        let mut value = write::stored(storage, &text);
+        // Not all that is stored was written by such a server.
+        if self.random.chance(5) {
+            value = String::from_utf8_lossy(&value).replacen(',', ", ", 1).into();
+        }
+        let lease = if self.leases.is_empty() || !self.random.chance(20) { 0 } else { *self.random.pick(self.leases) };
+        Op::Put { key: format!("{}{namespace}/{name}", storage.prefix()).into(), value, lease }
     }
 
     fn op(&mut self) -> Op {
         let storage = self.storage();
-        let (namespace, name) = self.key();
+        let (namespace, name) = self.named(storage);
         match self.random.below(20) {
             // Nobody has an eye on these.
             0 => Op::Put { key: "/elsewhere/x".into(), value: "1".into(), lease: 0 },
@@ -270,7 +337,7 @@ impl Draw<'_> {
 
     pub(super) fn get(&mut self) -> (Storage, String, Option<u64>) {
         let storage = self.storage();
-        let (namespace, name) = self.key();
+        let (namespace, name) = self.named(storage);
         let version = match self.random.below(4) {
             0 => Some(0),
             1 => Some(self.version()),

@@ -12,21 +12,24 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use store::testing::fiber;
-use store::testing::sim::machine::{Machine, Slot};
+use store::testing::sim::machine::{Machine, Slot, take};
 use tokio::runtime::{Handle, Runtime};
 
-/// Those in the store's process: who writes, and who serves the wire.
+/// Those in the store's process: who writes as another server does, and who serves the wire.
 pub(super) const WRITERS: usize = 3;
-pub(super) const CALLERS: std::ops::Range<usize> = WRITERS..WRITERS + 3;
+pub(super) const CALLERS: std::ops::Range<usize> = WRITERS..WRITERS + 4;
 pub(super) const CONNECTIONS: std::ops::Range<usize> = CALLERS.end..CALLERS.end + 2;
 pub(super) const INSIDE: usize = CONNECTIONS.end;
-/// Those in the API server's process.
+/// Those in the API server's process: what feeds the caches, and who reads, watches and writes.
 pub(super) const FEED: usize = INSIDE;
 const MENDER: usize = INSIDE + 1;
 const OPENER: usize = INSIDE + 2;
+/// Those that bring to the caches what the store has.
+pub(super) const FEEDERS: [usize; 3] = [FEED, MENDER, OPENER];
 pub(super) const READERS: std::ops::Range<usize> = OPENER + 1..OPENER + 4;
 pub(super) const WATCHERS: std::ops::Range<usize> = READERS.end..READERS.end + 3;
-pub(super) const OUTSIDE: usize = WATCHERS.end - INSIDE;
+pub(super) const AUTHORS: std::ops::Range<usize> = WATCHERS.end..WATCHERS.end + 4;
+pub(super) const OUTSIDE: usize = AUTHORS.end - INSIDE;
 
 /// Time as everything on it sees it. It goes when it is told to.
 pub(super) struct Time(Runtime);
@@ -92,7 +95,7 @@ pub(super) struct Server {
 impl Server {
     /// Starts one that serves these.
     pub(super) fn start(machine: &Machine, wire: &Arc<Wire>, handle: &Handle, storages: &[Storage]) -> Server {
-        let layouts = storages.iter().filter_map(|storage| layout_of(row(*storage))).collect();
+        let layouts = storages.iter().filter_map(|storage| layout_of(storage.row())).collect();
         let begun = Slot::default();
         let store = Arc::new(End(wire.clone()));
         run(machine, OPENER, handle, &begun, Caches::begin(store, layouts));
@@ -132,7 +135,7 @@ impl Server {
     }
 
     fn serve(&self, caches: Arc<Caches>) -> Up {
-        let rows = STORAGES.map(row);
+        let rows = STORAGES.map(Storage::row);
         let store = Arc::new(End(self.wire.clone()));
         let registry = Registry::over(store, None, Surface::default(), &rows, caches);
         let mut up = Up { registry, served: Default::default(), projections: Default::default() };
@@ -150,7 +153,7 @@ impl Server {
         if self.added.is_some() || up.served[storage as usize].is_some() {
             return;
         }
-        let Some(layout) = layout_of(row(storage)) else { return };
+        let Some(layout) = layout_of(storage.row()) else { return };
         let (caches, added) = (up.registry.caches().clone(), Slot::default());
         run(machine, OPENER, &self.handle, &added, async move { caches.add(layout).await });
         self.added = Some((storage, added));
@@ -203,12 +206,4 @@ impl Up {
     pub(super) fn check(&self) -> Result<(), String> {
         self.projections.iter().try_for_each(|projection: &Arc<Projection>| projection.check())
     }
-}
-
-fn row(storage: Storage) -> &'static schema::Resource {
-    schema::resource::get("", "v1", storage.plural()).expect("a built-in resource")
-}
-
-pub(super) fn take<T>(slot: &std::sync::Mutex<Option<T>>) -> Option<T> {
-    slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
 }

@@ -36,6 +36,15 @@ impl Storage {
         }
     }
 
+    /// What the registry serves there.
+    pub(super) fn row(self) -> &'static schema::Resource {
+        schema::resource::get("", "v1", self.plural()).expect("a built-in resource")
+    }
+
+    pub(super) fn has_status(self) -> bool {
+        self == Storage::Pods
+    }
+
     /// The storage of a key of the store, and the rest of the key.
     pub(super) fn of(key: &str) -> Option<(Storage, &str)> {
         STORAGES.into_iter().find_map(|storage| Some((storage, key.strip_prefix(storage.prefix())?)))
@@ -49,10 +58,16 @@ pub(super) struct Object {
     pub(super) key: String,
     /// That it is told with.
     pub(super) revision: i64,
-    uid: String,
-    node: String,
-    phase: String,
-    labels: BTreeMap<String, String>,
+    pub(super) uid: String,
+    pub(super) created: String,
+    /// When it is removed at the latest, and how long that was put off.
+    pub(super) deletion: Option<(String, i64)>,
+    pub(super) finalizers: Vec<String>,
+    pub(super) node: String,
+    pub(super) phase: String,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) annotations: BTreeMap<String, String>,
+    pub(super) data: BTreeMap<String, String>,
 }
 
 impl Object {
@@ -67,8 +82,13 @@ impl Object {
 
     pub(super) fn of(value: &Value, revision: Option<i64>) -> Result<Object, String> {
         let text = |path: &str| value.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let labels = value.pointer("/metadata/labels").and_then(Value::as_object);
-        let labels = labels.into_iter().flatten().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()));
+        let texts = |path: &str| {
+            let map = value.pointer(path).and_then(Value::as_object).into_iter().flatten();
+            map.map(|(key, text)| (key.clone(), text.as_str().unwrap_or_default().to_owned())).collect()
+        };
+        let finalizers = value.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
+        let grace = value.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
+        let deletion = Some(text("/metadata/deletionTimestamp")).filter(|end| !end.is_empty());
         let told = text("/metadata/resourceVersion");
         let revision = match revision {
             Some(revision) => revision,
@@ -78,10 +98,20 @@ impl Object {
             key: format!("{}/{}", text("/metadata/namespace"), text("/metadata/name")),
             revision,
             uid: text("/metadata/uid"),
+            created: text("/metadata/creationTimestamp"),
+            deletion: deletion.map(|end| (end, grace.unwrap_or(-1))),
+            finalizers: finalizers.map(|name| name.as_str().unwrap_or_default().to_owned()).collect(),
             node: text("/spec/nodeName"),
             phase: text("/status/phase"),
-            labels: labels.collect(),
+            labels: texts("/metadata/labels"),
+            annotations: texts("/metadata/annotations"),
+            data: texts("/data"),
         })
+    }
+
+    /// Whether it can only be read with the key.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.labels.contains_key("sealed")
     }
 
     pub(super) fn at(&self, revision: i64) -> Object {
@@ -185,6 +215,16 @@ impl View {
         self.labels != Labels::Any || self.fields != Fields::Any
     }
 
+    /// Whether who reads it has to know what a key is. Of an object that can't be read it is not known what fields it has.
+    pub(super) fn reaches(&self, key: &str) -> bool {
+        let (namespace, name) = key.split_once('/').unwrap_or_default();
+        let named = match &self.fields {
+            Fields::Name(wanted) => name == wanted,
+            _ => true,
+        };
+        (self.namespace.is_empty() || namespace == self.namespace) && named
+    }
+
     pub(super) fn sees(&self, object: &Object) -> bool {
         let (namespace, name) = object.key.split_once('/').unwrap_or_default();
         let label = |key: &str| object.labels.get(key).map(String::as_str);
@@ -225,6 +265,11 @@ pub(super) struct Told {
 }
 
 impl Happened {
+    /// Of what.
+    pub(super) fn key(&self) -> &str {
+        self.now.as_ref().or(self.before.as_ref()).map_or("", |object| &object.key)
+    }
+
     /// What is told of it to who has a view.
     pub(super) fn to(&self, view: &View) -> Option<Told> {
         let before = self.before.as_ref().filter(|object| view.sees(object));

@@ -1,17 +1,18 @@
 //! The store as the API server reaches it: every call and every batch of a watch goes over a wire, which may be slow, cut or
 //! end nowhere, and beyond which values can be encrypted.
 
+use super::view::Storage;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::testing::fiber;
 use store::testing::sim::ask::{Answer, Ask};
 use store::{
-    Embedded, Error, Event, KeyValue, LeaseId, Range, RangeResult, Store, StoreStatus, Txn, TxnResult, Watch,
-    WatchBatch, WatchStream,
+    Embedded, Error, Event, KeyRange, KeyValue, LeaseId, OpResult, Range, RangeResult, Store, StoreStatus, Txn,
+    TxnResult, Watch, WatchBatch, WatchStream,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -36,6 +37,15 @@ pub(super) struct Watched {
     reply: oneshot::Sender<Result<Batches, Error>>,
 }
 
+/// What of a storage the API server can't read, as far as it was told.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Veils {
+    /// The keys behind the storage's prefix, and the version of each.
+    pub(super) keys: BTreeMap<String, i64>,
+    /// How often it was told of a version that it can't read, or again of one that it could not.
+    pub(super) turns: u64,
+}
+
 /// What the judge may know of the wire.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
@@ -47,6 +57,12 @@ pub(super) struct Known {
     pub(super) compacted: u64,
     /// It was, and does not follow the store again yet.
     pub(super) reloading: bool,
+    /// How often the API server lost the store's watch, for whatever reason.
+    pub(super) breaks: u64,
+    /// It has, and does not follow the store again yet.
+    pub(super) apart: bool,
+    /// The key that some values are encrypted with is not there.
+    pub(super) keyless: bool,
     /// Calls of the store's disk that failed.
     pub(super) failures: u64,
     /// The revision and the compaction mark that it was told last.
@@ -58,6 +74,7 @@ struct Inner {
     asked: VecDeque<Asked>,
     watched: VecDeque<Watched>,
     known: Known,
+    veils: BTreeMap<Storage, Veils>,
     /// The key that values are encrypted with is not there.
     keyless: bool,
 }
@@ -75,7 +92,8 @@ impl Wire {
     }
 
     pub(super) fn known(&self) -> Known {
-        self.inner().known
+        let inner = self.inner();
+        Known { keyless: inner.keyless, ..inner.known }
     }
 
     pub(super) fn has_key(&self) -> bool {
@@ -127,12 +145,74 @@ impl Wire {
         }
     }
 
-    /// What is left of a value.
-    fn seen(&self, kv: &mut KeyValue) {
+    /// What of each storage can't be read.
+    pub(super) fn veils(&self) -> BTreeMap<Storage, Veils> {
+        self.inner().veils.clone()
+    }
+
+    /// A new API server was told of nothing yet.
+    pub(super) fn forget_veils(&self) {
+        self.inner().veils.values_mut().for_each(|veils| veils.keys.clear());
+    }
+
+    /// What is left of a value; whether that is nothing.
+    fn veil(&self, kv: &mut KeyValue) -> bool {
         let mut inner = self.inner();
-        if inner.keyless && kv.value.windows(SEALED.len()).any(|part| part == SEALED.as_bytes()) {
+        let veiled = inner.keyless && kv.value.windows(SEALED.len()).any(|part| part == SEALED.as_bytes());
+        if veiled {
             inner.known.veiled += 1;
             kv.value = Bytes::from_static(VEIL);
+        }
+        veiled
+    }
+
+    /// The API server is told that a version of a key is there, or none.
+    fn told(&self, key: &[u8], revision: i64, veiled: bool) {
+        let Some((storage, key)) = std::str::from_utf8(key).ok().and_then(Storage::of) else { return };
+        let mut inner = self.inner();
+        let veils = inner.veils.entry(storage).or_default();
+        let dark = veils.keys.get(key).copied();
+        if dark.is_some_and(|dark| dark > revision) {
+            // It was told more by a load that was ahead of this.
+            return;
+        }
+        if veiled {
+            veils.keys.insert(key.to_owned(), revision);
+        } else {
+            veils.keys.remove(key);
+        }
+        veils.turns += u64::from(veiled || dark.is_some());
+    }
+
+    /// The API server loads some keys, or looks again at one that it could not read.
+    fn loaded(&self, keys: &KeyRange, result: &mut RangeResult) {
+        let last = result.kvs.last().filter(|_| result.more).map(|kv| kv.key.clone());
+        let mut found = BTreeSet::new();
+        for kv in &mut result.kvs {
+            let veiled = self.veil(kv);
+            let (storage, key) = match std::str::from_utf8(&kv.key).ok().and_then(Storage::of) {
+                Some((storage, key)) => (storage, key.to_owned()),
+                None => continue,
+            };
+            let dark = self.inner().veils.get(&storage).and_then(|veils| veils.keys.get(&key).copied());
+            // Of a key alone it is only of use that the same version can be read.
+            if keys.end.is_some() || !veiled && dark == Some(kv.mod_revision) {
+                self.told(&kv.key, kv.mod_revision, veiled);
+            }
+            found.insert((storage, key));
+        }
+        if keys.end.is_none() {
+            return;
+        }
+        let mut inner = self.inner();
+        for (storage, veils) in &mut inner.veils {
+            let before = veils.keys.len();
+            veils.keys.retain(|key, _| {
+                let full = Bytes::from(format!("{}{key}", storage.prefix()));
+                let covered = keys.contains(&full) && last.as_ref().is_none_or(|last| full <= *last);
+                !covered || found.contains(&(*storage, key.clone()))
+            });
+            veils.turns += u64::from(veils.keys.len() < before);
         }
     }
 }
@@ -183,12 +263,20 @@ pub(super) struct End(pub(super) Arc<Wire>);
 #[async_trait]
 impl Store for End {
     async fn txn(&self, txn: Txn) -> Result<TxnResult, Error> {
-        answered!(self.0, Ask::Txn(txn), Txn)
+        let mut result = answered!(self.0, Ask::Txn(txn), Txn)?;
+        for result in &mut result.results {
+            if let OpResult::Range(found) = result {
+                for kv in &mut found.kvs {
+                    self.0.veil(kv);
+                }
+            }
+        }
+        Ok(result)
     }
 
     async fn range(&self, range: Range) -> Result<RangeResult, Error> {
-        let mut result = answered!(self.0, Ask::Range(range), Range)?;
-        result.kvs.iter_mut().for_each(|kv| self.0.seen(kv));
+        let mut result = answered!(self.0, Ask::Range(range.clone()), Range)?;
+        self.0.loaded(&range.keys, &mut result);
         Ok(result)
     }
 
@@ -212,13 +300,23 @@ impl Store for End {
                 });
                 match &mut told {
                     Ok(batch) => {
+                        wire.inner().known.apart = false;
                         for event in &mut batch.events {
-                            if let Event::Put { kv, .. } = event {
-                                wire.seen(kv);
+                            match event {
+                                Event::Put { kv, .. } => {
+                                    let veiled = wire.veil(kv);
+                                    wire.told(&kv.key, kv.mod_revision, veiled);
+                                }
+                                Event::Delete { key, revision, .. } => wire.told(key, *revision, false),
                             }
                         }
                     }
-                    Err(error) => wire.note(error),
+                    Err(error) => {
+                        wire.note(error);
+                        let mut inner = wire.inner();
+                        inner.known.breaks += 1;
+                        inner.known.apart = true;
+                    }
                 }
                 let rest = told.is_ok().then_some(batches);
                 Some((told, rest))

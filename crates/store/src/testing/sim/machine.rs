@@ -315,6 +315,11 @@ impl Machine {
         self.fibers.state(FIRST + seat) == State::Idle
     }
 
+    /// Whether who sits there has nothing to do now: nothing is under way, or it waits for something.
+    pub fn is_at_rest(&self, seat: usize) -> bool {
+        self.fibers.state(FIRST + seat) != State::Paused
+    }
+
     /// Whether a thread has something under way or to do.
     pub fn is_busy(&self) -> bool {
         let busy = |fiber| self.fibers.state(fiber) != State::Idle;

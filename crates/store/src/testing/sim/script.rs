@@ -124,19 +124,19 @@ impl rig::Script for Script {
             undo: if random.chance(40) { Some(undo(&mut random)) } else { None },
             ..Options::default()
         };
-        let keeps = options.undo.is_some();
         // Some seeds are about leases, whose bugs need time to pass between renewals, notes and restarts.
         let leases = random.chance(15);
         let options = match leases {
-            true => Options { retention: Some(Duration::from_secs(5)), ..options },
+            true => Options { retention: Some(Duration::from_secs(5)), undo: None, ..options },
             false => options,
         };
+        let keeps = options.undo.is_some();
         let wrong_clock = random.chance(20);
         // Each seed leaves something out, so that what is left comes more often and in longer runs.
         let weights = WEIGHTS.map(|(kind, weight)| match kind {
             Kind::Txn => (kind, weight),
             Kind::Lease | Kind::Advance | Kind::Upkeep | Kind::Reopen if leases => (kind, weight * 5),
-            Kind::Squeeze if leases => (kind, 0),
+            Kind::Squeeze | Kind::Past if leases => (kind, 0),
             Kind::Past if keeps => (kind, weight * 12),
             Kind::Restore | Kind::Compact if keeps => (kind, weight * 3),
             Kind::Restore => (kind, 0),

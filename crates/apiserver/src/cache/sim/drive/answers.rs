@@ -1,20 +1,21 @@
 //! What was answered and told is judged.
 
-use super::{Reading, Watching, World};
+use super::{Reading, Watching, World, Writing};
 use crate::cache::sim::client::Pieces;
 use crate::cache::sim::follow::{Begin, Ended, Follower};
 use crate::cache::sim::judge::{Found, Read, expect};
 use crate::cache::sim::script::Watched;
-use crate::cache::sim::server::take;
+use crate::cache::sim::write::Wrote;
 use crate::http::stream::WatchBody;
 use crate::options::{ListOptions, Match};
 use crate::registry::token::Token;
 use api::Status;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use store::testing::sim::machine::Slot;
+use store::testing::sim::machine::{Slot, take};
+use store::testing::sim::rig::Driver;
 
-impl World<'_> {
+impl World {
     pub(super) fn read(&mut self, at: usize, reading: Reading, answer: Result<Found, Status>) -> Result<(), String> {
         self.note(|| format!("  reader {at} is answered {answer:?}"));
         self.done.reads += 1;
@@ -40,6 +41,23 @@ impl World<'_> {
             self.tokens.push((view.clone(), options));
         }
         Ok(())
+    }
+
+    pub(super) fn written(
+        &mut self,
+        at: usize,
+        writing: &Writing,
+        answer: &Result<Wrote, Status>,
+    ) -> Result<(), String> {
+        self.note(|| format!("  author {at} is answered {answer:?}"));
+        self.answered += 1;
+        match answer {
+            Ok(_) => self.done.writes += 1,
+            Err(_) => self.done.denied += 1,
+        }
+        let Writing { write, since, .. } = writing;
+        let verdict = self.judge.answered_write(self.answered, write, *since, answer);
+        verdict.map_err(|why| format!("{write:?} since {} is answered {answer:?}: {why}", since.revision))
     }
 
     pub(super) fn look_at_watch(&mut self, at: usize) -> Result<(), String> {
@@ -72,7 +90,7 @@ impl World<'_> {
             Err(status) => {
                 self.note(|| format!("  watch {at} is refused: {status:?}"));
                 self.done.refused += 1;
-                return self.judge.may_refuse(&status, asked, view.storage, since);
+                return self.judge.may_refuse(&status, asked, view.storage, |key| view.reaches(key), since);
             }
         };
         self.note(|| format!("  watch {at} begins with {initial:?}"));

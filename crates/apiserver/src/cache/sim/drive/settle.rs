@@ -6,14 +6,15 @@ use crate::cache::sim::script::Draw;
 use crate::cache::sim::view::STORAGES;
 use store::testing::random::Random;
 use store::testing::sim::machine::Stop;
+use store::testing::sim::rig::Driver;
 
-impl World<'_> {
+impl World {
     /// Everything is there again and comes to rest, and all is looked at.
     pub(super) fn settle(&mut self) -> Result<(), Stop> {
         self.note(|| "settling".into());
         self.wire.set_key(true);
-        self.machine.heal();
-        self.machine.freeze([]);
+        self.rig.machine.heal();
+        self.rig.machine.freeze([]);
         self.back()?;
         if self.server.is_none() {
             self.start_server();
@@ -22,6 +23,7 @@ impl World<'_> {
             world.up().is_some_and(|up| up.registry.caches().following() && STORAGES.iter().all(|s| up.serves(*s)))
                 && world.readers.iter().all(Option::is_none)
                 && world.writers.iter().all(Option::is_none)
+                && world.authors.iter().all(Option::is_none)
         };
         self.turns()?;
         for _ in 0..30 {
@@ -32,7 +34,7 @@ impl World<'_> {
             }
             self.add();
             self.turns()?;
-            if idle(self) && self.judge.known.veiled == 0 {
+            if idle(self) && self.wire.veils().values().all(|veils| veils.keys.is_empty()) {
                 break;
             }
         }
@@ -81,12 +83,12 @@ impl World<'_> {
     pub(super) fn follow_all(&mut self) -> Result<(), Stop> {
         loop {
             self.turns()?;
-            let before = self.trace.len();
+            let before = self.rig.trace.len();
             for at in 0..self.watchers.len() {
                 self.follow(at, FRAMES);
             }
             self.turns()?;
-            if self.trace.len() == before {
+            if self.rig.trace.len() == before {
                 return Ok(());
             }
         }

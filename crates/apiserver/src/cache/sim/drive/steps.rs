@@ -1,24 +1,48 @@
 //! What a step of the script is.
 
-use super::{FRAMES, PATIENCE, Reading, Watching, World};
+use super::{FRAMES, PATIENCE, Reading, Watching, World, Writing};
 use crate::cache::sim::client::{find, pieces, watch};
 use crate::cache::sim::judge::Read;
 use crate::cache::sim::script::{Draw, Kind, Watched};
-use crate::cache::sim::server::{CALLERS, CONNECTIONS, FEED, READERS, WATCHERS, run};
+use crate::cache::sim::server::{AUTHORS, CALLERS, CONNECTIONS, FEED, READERS, WATCHERS, run};
 use crate::cache::sim::view::STORAGES;
+use crate::cache::sim::write::write;
 use std::sync::Arc;
 use std::time::Duration;
 use store::testing::disk::Loss;
 use store::testing::random::Random;
 use store::testing::sim::ask::Ask;
 use store::testing::sim::machine::{Slot, Stop};
+use store::testing::sim::rig::Driver;
 use store::testing::sim::story::Step;
 
-impl World<'_> {
-    pub(super) fn step(&mut self, step: Step<Kind>) -> Result<(), Stop> {
+impl World {
+    pub(super) fn carry_out(&mut self, step: Step<Kind>) -> Result<(), Stop> {
         let mut random = Random::new(step.dice);
         let turns = random.below(10);
         match step.kind {
+            Kind::Request => {
+                self.wait_for_server()?;
+                // Of what another server writes its cache may know nothing yet.
+                let lags = random.chance(30);
+                if lags {
+                    self.rig.machine.freeze([FEED]);
+                    for _ in 0..1 + random.below(2) {
+                        let number = random.draw();
+                        let ask = self.draw(&Random::new(number)).write();
+                        self.ask(ask)?;
+                    }
+                    self.some_turns(40)?;
+                }
+                for _ in 0..1 + random.below(3) {
+                    let number = random.draw();
+                    self.begin_write(&Random::new(number));
+                }
+                if lags {
+                    self.some_turns(random.below(40))?;
+                    self.rig.machine.freeze([]);
+                }
+            }
             Kind::Write => {
                 let ask = self.draw(&random).write();
                 self.ask(ask)?;
@@ -37,7 +61,7 @@ impl World<'_> {
                 // Its client may know more than the API server, from another one.
                 let lags = random.chance(20);
                 if lags {
-                    self.machine.freeze([FEED]);
+                    self.rig.machine.freeze([FEED]);
                 }
                 if lags || random.chance(40) {
                     let ask = self.draw(&random).write();
@@ -51,7 +75,7 @@ impl World<'_> {
                 self.begin_watch(random.index(WATCHERS.len()), watched)?;
                 if lags {
                     self.some_turns(10)?;
-                    self.machine.freeze([]);
+                    self.rig.machine.freeze([]);
                 }
             }
             Kind::Follow => self.follow(random.index(WATCHERS.len()), 1 + random.index(FRAMES)),
@@ -63,23 +87,17 @@ impl World<'_> {
                 (0..self.watchers.len()).for_each(|at| self.follow(at, FRAMES));
                 // Those who read stay where they are while it is brought to them.
                 self.some_turns(random.below(12))?;
-                let reading: Vec<usize> = WATCHERS.filter(|seat| !self.machine.is_free(*seat)).collect();
-                self.machine.freeze(reading);
+                let reading: Vec<usize> = WATCHERS.filter(|seat| !self.rig.machine.is_free(*seat)).collect();
+                self.rig.machine.freeze(reading);
                 self.some_turns(60)?;
-                self.machine.freeze([]);
+                self.rig.machine.freeze([]);
             }
             Kind::Cut => self.cut(random.index(WATCHERS.len()))?,
             Kind::Compact => {
                 let ask = self.draw(&random).compact();
                 self.ask(ask)?;
             }
-            Kind::Upkeep => {
-                if self.upkeep.is_none() && self.machine.is_open() {
-                    let slot = Slot::default();
-                    self.machine.upkeep(random.chance(50), &slot);
-                    self.upkeep = Some(slot);
-                }
-            }
+            Kind::Upkeep => self.rig.begin_upkeep(random.chance(50)),
             Kind::Advance => {
                 let millis = self.draw(&random).pass();
                 self.note(|| format!("{millis} ms pass"));
@@ -87,16 +105,16 @@ impl World<'_> {
             }
             Kind::Stall => {
                 self.note(|| "the store's watch stalls".into());
-                self.machine.freeze(CONNECTIONS);
+                self.rig.machine.freeze(CONNECTIONS);
             }
-            Kind::Release => self.machine.freeze([]),
+            Kind::Release => self.rig.machine.freeze([]),
             Kind::Lose => self.lose(&mut random)?,
             Kind::Overtake => self.overtake(&random)?,
-            Kind::Crash | Kind::Away | Kind::CrashTogether if self.machine.is_open() => {
-                self.loss = random.chance(60).then(|| Loss::any(&mut random));
+            Kind::Crash | Kind::Away | Kind::CrashTogether if self.rig.machine.is_open() => {
+                let loss = random.chance(60).then(|| Loss::any(&mut random));
                 self.together = step.kind == Kind::CrashTogether;
                 self.away = step.kind == Kind::Away;
-                self.machine.cut_after(random.below(8));
+                self.rig.crash_soon(loss, 8, &mut random);
             }
             Kind::Crash | Kind::Away | Kind::CrashTogether => {}
             Kind::Back => self.back()?,
@@ -105,11 +123,11 @@ impl World<'_> {
                 self.start_server();
             }
             Kind::Fail => {
-                let what = self.machine.fail_any(&mut random);
+                let what = self.rig.machine.fail_any(&mut random);
                 self.note(|| what);
             }
             Kind::Heal => {
-                self.machine.heal();
+                self.rig.machine.heal();
                 // After that it tries again to write.
                 self.pass(1100);
             }
@@ -143,13 +161,13 @@ impl World<'_> {
 
     pub(super) fn add(&mut self) {
         if let Some(server) = &mut self.server {
-            server.add(&self.machine, STORAGES[1]);
+            server.add(&self.rig.machine, STORAGES[1]);
         }
     }
 
     pub(super) fn back(&mut self) -> Result<(), Stop> {
         self.away = false;
-        if self.machine.is_open() { Ok(()) } else { self.open() }
+        if self.rig.machine.is_open() { Ok(()) } else { self.open() }
     }
 
     /// Some of what goes over the wire does not arrive.
@@ -158,7 +176,7 @@ impl World<'_> {
         let seats = if connection { CONNECTIONS } else { CALLERS };
         self.note(|| if connection { "the store's watch is cut".into() } else { "calls are cut".into() });
         for seat in seats {
-            self.machine.stop(seat)?;
+            self.rig.machine.stop(seat)?;
             if !connection {
                 self.callers[seat - CALLERS.start] = None;
             }
@@ -169,8 +187,8 @@ impl World<'_> {
     pub(super) fn overtake(&mut self, random: &Random) -> Result<(), Stop> {
         self.wait_for_server()?;
         self.note(|| "the API server is overtaken".into());
-        self.machine.freeze([FEED]);
-        CONNECTIONS.into_iter().try_for_each(|seat| self.machine.stop(seat))?;
+        self.rig.machine.freeze([FEED]);
+        CONNECTIONS.into_iter().try_for_each(|seat| self.rig.machine.stop(seat))?;
         let burst = self.draw(random).burst();
         self.ask(burst)?;
         // A watch may begin at the mark: it has to be further.
@@ -187,16 +205,16 @@ impl World<'_> {
                 watched.options.send_initial_events = Some(false);
             }
             self.begin_watch(random.index(WATCHERS.len()), watched)?;
-            self.machine.freeze(0..WATCHERS.start);
+            self.rig.machine.freeze(0..WATCHERS.start);
             self.some_turns(1 + random.below(4))?;
         }
-        let watching: Vec<usize> = WATCHERS.filter(|seat| !self.machine.is_free(*seat)).collect();
-        self.machine.freeze(watching);
+        let watching: Vec<usize> = WATCHERS.filter(|seat| !self.rig.machine.is_free(*seat)).collect();
+        self.rig.machine.freeze(watching);
         self.some_turns(100)?;
         // It waits a little before it loads anew.
         self.pass(150);
         self.some_turns(600)?;
-        self.machine.freeze([]);
+        self.rig.machine.freeze([]);
         Ok(())
     }
 
@@ -228,8 +246,21 @@ impl World<'_> {
         self.note(|| format!("reader {at}: {read:?}"));
         let (since, answer, asked) = (self.judge.since(), Slot::default(), read.clone());
         let work = async move { find(&up, &asked).await };
-        run(&self.machine, READERS.start + at, &self.time.handle(), &answer, work);
+        run(&self.rig.machine, READERS.start + at, &self.time.handle(), &answer, work);
         self.readers[at] = Some(Reading { read, since, answer });
+    }
+
+    /// A client writes through the registry, if one has nothing under way.
+    pub(super) fn begin_write(&mut self, random: &Random) {
+        let Some(at) = self.authors.iter().position(Option::is_none) else { return };
+        let asked = self.draw(random).request();
+        let Some(up) = self.up().filter(|up| up.serves(asked.storage)).cloned() else { return };
+        self.note(|| format!("author {at}: {asked:?}"));
+        let (since, answer) = (self.judge.asked(&asked), Slot::default());
+        let request = asked.clone();
+        let work = async move { write(&up, &request).await };
+        run(&self.rig.machine, AUTHORS.start + at, &self.time.handle(), &answer, work);
+        self.authors[at] = Some(Writing { write: Box::new(asked), since, answer });
     }
 
     pub(super) fn begin_watch(&mut self, at: usize, watched: Watched) -> Result<(), Stop> {
@@ -238,7 +269,7 @@ impl World<'_> {
         self.note(|| format!("watch {at}: {watched:?}"));
         let (since, begun, asked) = (self.judge.since(), Slot::default(), watched.clone());
         let work = async move { watch(&up, asked).await };
-        run(&self.machine, WATCHERS.start + at, &self.time.handle(), &begun, work);
+        run(&self.rig.machine, WATCHERS.start + at, &self.time.handle(), &begun, work);
         self.watchers[at] = Some(Watching::Beginning(Box::new(watched), since, begun));
         Ok(())
     }
@@ -247,16 +278,16 @@ impl World<'_> {
     pub(super) fn follow(&mut self, at: usize, most: usize) {
         let seat = WATCHERS.start + at;
         if let Some(Watching::There(_, stream, told)) = &self.watchers[at]
-            && self.machine.is_free(seat)
+            && self.rig.machine.is_free(seat)
         {
             let stream = Arc::clone(stream);
-            run(&self.machine, seat, &self.time.handle(), told, async move { pieces(&stream, most) });
+            run(&self.rig.machine, seat, &self.time.handle(), told, async move { pieces(&stream, most) });
         }
     }
 
     /// A client goes away from its watch, wherever that is.
     pub(super) fn cut(&mut self, at: usize) -> Result<(), Stop> {
-        self.machine.stop(WATCHERS.start + at)?;
+        self.rig.machine.stop(WATCHERS.start + at)?;
         self.look_at_watch(at)?;
         if self.watchers[at].is_some() {
             self.note(|| format!("watch {at} is cut"));

@@ -1,0 +1,117 @@
+//! What clients write, given what they can know.
+
+use super::{BASE, COUNT, Change, MARK, Verb, Write, edited};
+use crate::cache::sim::script::Draw;
+use crate::cache::sim::view::{Object, PHASES};
+use schema::{Map, Value};
+
+const FINALIZERS: [&[&str]; 4] = [&[], &[], &["x/a"], &["x/a", "x/b"]];
+
+impl Draw<'_> {
+    /// A write of something; mostly of what is there.
+    pub(in crate::cache::sim) fn request(&mut self) -> Write {
+        let storage = self.storage();
+        let (namespace, name) = self.named(storage);
+        let key = format!("{namespace}/{name}");
+        let now = jiff::Timestamp::from_millisecond(self.wall).unwrap_or_default();
+        *self.unique += 1;
+        let mark = format!("m{}", *self.unique);
+        let current = self.judge.history.at(storage, &key, i64::MAX).map(|object| Object::clone(object));
+        // What the client saw last, which may be some time ago.
+        let versions = self.judge.history.texts(storage, &key);
+        let back = if self.random.chance(60) { 0 } else { self.random.index(versions.len().max(1)) };
+        let seen = versions.iter().rev().nth(back).map(|(revision, text)| (*revision, text.clone()));
+        let known = seen.as_ref().and_then(|(revision, text)| Object::read(text, Some(*revision)).ok());
+        let version = known.as_ref().filter(|_| self.random.chance(30)).map(|known| known.revision);
+        let uid = known.as_ref().filter(|_| self.random.chance(25)).map(|known| known.uid.clone());
+        let new = if current.is_some() { self.random.chance(10) } else { self.random.chance(60) };
+        let mut write = Write { storage, namespace, name, verb: Verb::Count(String::new()), mark, now, dice: 0 };
+        write.dice = self.random.draw();
+        write.verb = match (self.random.below(20), seen, known) {
+            (..3, ..) => {
+                write.name = String::new();
+                Verb::Create(self.body(&write))
+            }
+            _ if new => Verb::Create(self.body(&write)),
+            (3..7, Some((revision, text)), _) => {
+                let version = self.random.chance(60).then_some(revision);
+                match self.resent(version, &text, &write.mark) {
+                    Some(text) => Verb::Replace(text, version),
+                    None => Verb::Create(self.body(&write)),
+                }
+            }
+            (7..9, _, Some(known)) => {
+                let seen = known.annotations.get(COUNT).cloned().unwrap_or_default();
+                Verb::Count(seen)
+            }
+            (9 | 10, ..) if storage.has_status() => {
+                write.mark = String::new();
+                Verb::Phase(*self.random.pick(&PHASES), version)
+            }
+            (11..15, ..) => {
+                write.mark = String::new();
+                Verb::Delete { grace: *self.random.pick(&[None, None, Some(0), Some(5)]), uid, version }
+            }
+            _ => {
+                let change = self.change(uid, version);
+                if change.annotation.is_none() && change.finalizers.is_none() && self.random.chance(60) {
+                    // It may have nothing to do.
+                    write.mark = String::new();
+                }
+                Verb::Patch(change)
+            }
+        };
+        write
+    }
+
+    fn change(&mut self, uid: Option<String>, version: Option<i64>) -> Change {
+        let random = &mut self.random;
+        let label = match random.below(4) {
+            0 => None,
+            1 => Some(("t", if random.chance(50) { Some("x".to_owned()) } else { None })),
+            _ => Some(("l", Some(random.below(3).to_string()))),
+        };
+        let annotation = random.chance(50).then(|| format!("k{}", random.below(3)));
+        let finalizers = random.chance(30).then(|| random.pick(&FINALIZERS).to_vec());
+        Change { label, annotation, finalizers, uid, version }
+    }
+
+    /// A new object.
+    fn body(&mut self, write: &Write) -> String {
+        let name = if write.generates() { Err(BASE) } else { Ok(write.name.as_str()) };
+        let finalizers = *self.random.pick(&FINALIZERS);
+        self.text(write.storage, (write.namespace, name), &write.mark, finalizers, None)
+    }
+
+    /// An object that a client saw, changed.
+    fn resent(&mut self, version: Option<i64>, text: &[u8], mark: &str) -> Option<String> {
+        let change = self.change(None, None);
+        let anyone = self.random.chance(30);
+        edited(text, |object| {
+            if let Some(version) = version {
+                object.set_at(&["metadata", "resourceVersion"], version.to_string());
+            }
+            if anyone {
+                object.remove_at(&["metadata", "uid"]);
+            }
+            let mut set = |path: &[&'static str; 3], value: Option<String>| match value {
+                Some(value) => object.set_at(path, value),
+                None => drop(object.remove_at(path)),
+            };
+            set(&["metadata", "annotations", MARK], Some(mark.to_owned()));
+            if let Some((label, value)) = change.label {
+                set(&["metadata", "labels", label], value);
+            }
+            match change.finalizers {
+                Some(finalizers) if finalizers.is_empty() => drop(object.remove_at(&["metadata", "finalizers"])),
+                Some(finalizers) => set_finalizers(object, &finalizers),
+                None => {}
+            }
+        })
+    }
+}
+
+fn set_finalizers(object: &mut Map, finalizers: &[&str]) {
+    let finalizers: Vec<Value> = finalizers.iter().map(|finalizer| Value::from(*finalizer)).collect();
+    object.set_at(&["metadata", "finalizers"], finalizers);
+}

@@ -1,0 +1,184 @@
+//! What writes through the registry may be answered, and may have done: each is as if it were done at one moment between when
+//! it was asked and when it was answered, to the object as it was then.
+
+use super::outcome::Outcome;
+use super::{MARK, Write, Wrote};
+use crate::cache::feed::PATIENCE;
+use crate::cache::sim::judge::{Judge, Since, Verdict, expect};
+use crate::cache::sim::view::{Happened, Object};
+use api::Status;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// Writes that were asked for.
+#[derive(Default)]
+pub(in crate::cache::sim) struct Writes {
+    /// By their marks.
+    marked: BTreeMap<String, Marked>,
+    /// Which write each revision is of that one was answered to have made.
+    made: BTreeMap<i64, u64>,
+}
+
+struct Marked {
+    write: Write,
+    since: Since,
+    /// The revision that has its mark.
+    made: Option<i64>,
+}
+
+fn mark_of(object: Option<&Rc<Object>>) -> &str {
+    object.and_then(|object| object.annotations.get(MARK)).map_or("", String::as_str)
+}
+
+impl Write {
+    /// Whether it made this of what was there.
+    fn made(&self, happened: &Happened) -> bool {
+        match (self.outcome(happened.before.as_deref()), &happened.now) {
+            (Outcome::Becomes(mut expected), Some(now)) => {
+                if happened.before.is_none() {
+                    // Made by the registry, and another than before.
+                    expected.uid.clone_from(&now.uid);
+                    expected.key.clone_from(&now.key);
+                }
+                expected.at(now.revision) == **now
+            }
+            (Outcome::Goes(_), None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Judge {
+    /// A write is asked for.
+    pub(in crate::cache::sim) fn asked(&mut self, write: &Write) -> Since {
+        let since = self.since();
+        if !write.mark.is_empty() {
+            let marked = Marked { write: write.clone(), since, made: None };
+            self.writes.marked.insert(write.mark.clone(), marked);
+        }
+        since
+    }
+
+    /// What happened from a revision on has been asked for, each once, and did what was asked.
+    pub(in crate::cache::sim) fn explain(&mut self, happened: &[Happened]) -> Verdict {
+        for happened in happened {
+            let mark = mark_of(happened.now.as_ref());
+            if mark == mark_of(happened.before.as_ref()) || !mark.starts_with('m') {
+                continue;
+            }
+            let revision = happened.revision;
+            let Some(marked) = self.writes.marked.get_mut(mark) else {
+                return Err(format!("nobody asked for {happened:?}"));
+            };
+            let once = marked.made.replace(revision);
+            expect(once.is_none(), || format!("{:?} was done at {once:?} and at {revision}", marked.write))?;
+            expect(marked.write.made(happened) && marked.since.revision < revision, || {
+                format!("{:?} was done to something else: {happened:?}", marked.write)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A write was answered.
+    pub(in crate::cache::sim) fn answered_write(
+        &mut self,
+        number: u64,
+        write: &Write,
+        since: Since,
+        answer: &Result<Wrote, Status>,
+    ) -> Verdict {
+        match answer {
+            Ok(wrote) => {
+                self.wrote(number, write, since, wrote)?;
+                self.found(write, since, wrote)
+            }
+            Err(status) => self.refused_write(write, since, status),
+        }
+    }
+
+    fn wrote(&mut self, number: u64, write: &Write, since: Since, wrote: &Wrote) -> Verdict {
+        let (revision, key) = (wrote.object.revision, wrote.object.key.as_str());
+        expect(revision <= self.revision(), || format!("it is of {revision}, which is not there"))?;
+        let happened = self.history.happened(write.storage, key, revision);
+        if let Some(happened) = happened.filter(|_| revision > since.revision)
+            && write.made(happened)
+        {
+            let (told, gone) = match (write.outcome(happened.before.as_deref()), &happened.now) {
+                (Outcome::Goes(last), _) => (last.at(revision), write.deletes()),
+                (_, Some(now)) => (Object::clone(now), false),
+                (_, None) => return Err(format!("{happened:?} is no update")),
+            };
+            expect(told == wrote.object && gone == wrote.gone, || format!("it made {told:?}, gone: {gone}"))?;
+            let other = self.writes.made.insert(revision, number).filter(|other| *other != number);
+            expect(other.is_none(), || format!("{revision} was made by #{other:?}, too"))?;
+            let marked = self.writes.marked.get(&write.mark).map(|marked| marked.made);
+            return expect(marked.is_none_or(|made| made == Some(revision)), || format!("its mark is of {marked:?}"));
+        }
+        // Nothing was to be done to the object as it was at some time since.
+        let there =
+            self.versions_since(write, key, since).into_iter().flatten().find(|object| object.revision == revision);
+        let stays = there.is_some_and(|object| match write.outcome(Some(&object)) {
+            Outcome::Stays => true,
+            Outcome::Becomes(same) => same == *object,
+            Outcome::Goes(_) | Outcome::Refused(..) => false,
+        } && *object == wrote.object && !wrote.gone);
+        expect(stays, || format!("it did not do it, and it was to be done: {happened:?}"))
+    }
+
+    /// What an object was from a moment on, one version after another; `None`: it was not there.
+    fn versions_since(&self, write: &Write, key: &str, since: Since) -> Vec<Option<Rc<Object>>> {
+        let mut versions = vec![self.history.at(write.storage, key, since.revision).cloned()];
+        let happened = self.history.since(write.storage, since.revision + 1).iter();
+        versions.extend(happened.filter(|happened| happened.key() == key).map(|happened| happened.now.clone()));
+        versions
+    }
+
+    /// Its client finds what it wrote, or what came after it.
+    fn found(&self, write: &Write, since: Since, wrote: &Wrote) -> Verdict {
+        let (before, known) = (since.known, self.known);
+        let apart = before.apart || known.breaks > before.breaks;
+        let waited = self.now - since.time >= PATIENCE.as_millis() as u64;
+        let least = if apart || waited { 1 } else { wrote.object.revision };
+        let key = &wrote.object.key;
+        let found = match &wrote.found {
+            Ok(found) => found.as_ref(),
+            Err(status) => return self.may_refuse(status, 0, write.storage, |dark| dark == key, since),
+        };
+        let mut possible = (least..=self.revision()).map(|revision| self.history.at(write.storage, key, revision));
+        expect(possible.any(|object| object.map(|object| &**object) == found), || {
+            format!("its client found {found:?} right after that, which it was at no revision from {least} on")
+        })
+    }
+
+    fn refused_write(&mut self, write: &Write, since: Since, status: &Status) -> Verdict {
+        let (before, known) = (since.known, self.known);
+        let name = status.details.as_ref().map_or("", |details| details.name.as_str());
+        let key = if write.generates() { format!("{}/{name}", write.namespace) } else { write.key() };
+        let unknown = match status.code {
+            // The disk failed, and takes no writes for a while; or nobody knows what became of it.
+            503 | 504 | 500 if known.failures > before.failures => true,
+            503 => known.losses > before.losses || known.failures > 0,
+            504 => self.lost_patience(since),
+            // It is sealed, and was when it was looked at.
+            500 => {
+                let sealed = |object: &Rc<Object>| object.is_sealed();
+                let keyless = self.keyless.is_some_and(|look| look >= since.look);
+                let seen = self.versions_since(write, &key, since).iter().flatten().any(sealed);
+                keyless && seen || self.dark.was(write.storage, |dark| dark == key, since.look)
+            }
+            _ => false,
+        };
+        if unknown {
+            return Ok(());
+        }
+        let marked = self.writes.marked.get(&write.mark).and_then(|marked| marked.made);
+        expect(marked.is_none(), || format!("it was done at {marked:?}"))?;
+        // Of a generated name the last is told, and that others were tried.
+        let tried = !write.generates() || status.message.contains("not able to generate a unique name");
+        let versions = self.versions_since(write, &key, since);
+        let told = Outcome::Refused(status.code, status.reason);
+        expect(tried && versions.iter().any(|object| write.outcome(object.as_deref()) == told), || {
+            format!("{} {:?} {}: it was\n {versions:?}", status.code, status.reason, status.message)
+        })
+    }
+}
