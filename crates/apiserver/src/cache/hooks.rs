@@ -70,8 +70,6 @@ pub(crate) enum Mutant {
     GeneratedNameMadeOnce,
     /// The last holder lets go of an object that is being deleted, and it stays.
     LetGoAndKept,
-    /// A finalizer that was put in place meanwhile does not hold the object that is deleted.
-    HoldersOfStaleObject,
 }
 
 #[cfg(test)]

@@ -80,11 +80,8 @@ impl Registry {
         let result = result.map_err(|error| refused(&error))?;
         if result.succeeded {
             let revision = result.revision.cast_unsigned();
-            // A client finds at once what it wrote. When the caches are cut off from the store, it does later.
-            let waits = self.caches.following() && !hooks::is(Mutant::AnsweredBeforeTheCaches);
-            if waits && self.caches.reached(revision).await.is_err() {
-                tracing::warn!(revision, "the caches lag behind a write");
-            }
+            // A client finds at once what it wrote.
+            self.shown(revision).await;
             return Ok(Committed::Done(revision));
         }
         let found = match result.results.into_iter().next() {

@@ -1,7 +1,8 @@
 //! Delete: at once, after a grace period, or when the last finalizer is gone.
 
-use super::commit::{Act, Committed, contended};
-use super::create::{SIDE_TRIES, Written, normalise, written};
+use super::attempt::Attempt;
+use super::commit::{Act, Committed};
+use super::create::{Written, normalise, written};
 use super::{Registry, Served, Side, check_segments, meta};
 use crate::admission::Operation;
 use crate::cache::hooks::{self, Mutant};
@@ -12,10 +13,7 @@ use crate::strategy::{GarbageCollection, Strategy};
 use api::{GroupKind, GroupResource, Status};
 use jiff::{SignedDuration, Timestamp};
 use schema::{Encoded, Map, Value};
-use std::borrow::Cow;
 use std::sync::Arc;
-
-const TRIES: usize = 256;
 
 /// What became of an object that was to be deleted.
 #[derive(Clone, Debug)]
@@ -51,50 +49,11 @@ impl Registry {
         let cacher = served.storage("delete")?;
         check_segments(namespace, name)?;
         let key = Cacher::key(namespace, name);
-        let resource = served.group_resource();
-        let mut current = cacher.get(&key)?;
-        let mut fresh = false;
-        let mut sides = 0;
-        let mut options = Cow::Borrowed(options);
-        for _ in 0..TRIES {
-            match self.try_delete(cx, served, cacher, &key, current.clone(), &options).await {
-                Ok(Tried::Done(deleted)) => return Ok(*deleted),
-                Ok(Tried::Again(now)) => {
-                    current = match (now, current) {
-                        (Some(now), Some(stale)) if hooks::is(Mutant::HoldersOfStaleObject) => {
-                            Some(Arc::new(stale.at_revision(now.revision())))
-                        }
-                        (now, _) => now,
-                    };
-                    if hooks::is(Mutant::PreconditionsLookedAtOnce) {
-                        let delete = &mut options.to_mut().delete;
-                        (delete.uid, delete.resource_version) = (None, None);
-                    }
-                    fresh = true;
-                }
-                Ok(Tried::SideChanged) => {
-                    sides += 1;
-                    if sides == SIDE_TRIES {
-                        break;
-                    }
-                }
-                Err(status) if fresh || super::commit::is_final(&status) || hooks::is(Mutant::RefusalOfStaleObject) => {
-                    return Err(status);
-                }
-                Err(status) => {
-                    self.caches.consistent().await?;
-                    let now = cacher.get(&key)?;
-                    if now.as_ref().map(|e| e.revision()) == current.as_ref().map(|e| e.revision()) {
-                        return Err(status);
-                    }
-                    current = now;
-                    fresh = true;
-                }
-            }
-        }
-        Err(contended(&resource, name))
+        let attempt = |current, again| self.try_delete(cx, served, cacher, &key, current, (options, again));
+        self.attempts(served, cacher, &key, attempt).await
     }
 
+    /// One try; the options with whether it is not the first.
     async fn try_delete(
         &self,
         cx: &Context,
@@ -102,8 +61,8 @@ impl Registry {
         cacher: &Arc<Cacher>,
         key: &str,
         current: Option<Arc<Entry>>,
-        options: &Options,
-    ) -> Result<Tried, Status> {
+        (options, again): (&Options, bool),
+    ) -> Result<Attempt<Deleted>, Status> {
         let resource = served.group_resource();
         let (namespace, name) = key.split_once('/').unwrap_or(("", key));
         let Some(entry) = current else {
@@ -112,27 +71,29 @@ impl Registry {
         let old = cacher
             .decode(&entry)
             .map_err(|error| Status::internal(format!("the stored {resource} {name:?} cannot be read: {error}")))?;
-        check_preconditions(served, &options.delete, &entry, name)?;
+        if !(again && hooks::is(Mutant::PreconditionsLookedAtOnce)) {
+            check_preconditions(served, &options.delete, &entry, name)?;
+        }
         let mut nothing = Map::new();
         let (operation, old) = (Operation::Delete, &old);
         self.admit(cx, served, operation, "", namespace, name, &mut nothing, Some(old), options).await?;
         self.validate(cx, served, operation, "", namespace, name, &mut nothing, Some(old), options).await?;
         let (act, side, last, gone) = match plan(cx, served.strategy.as_ref(), old, options.delete.clone()) {
             Plan::Keep => {
-                return Ok(Tried::done(served, old.clone(), Some(entry.revision()), false));
+                return Ok(Attempt::Unchanged(deleted(served, old.clone(), Some(entry.revision()), false)));
             }
             Plan::Update(mut object) => {
                 normalise(cacher, &mut object, Some(old))?;
                 let encoded = Encoded::new(&object);
                 if options.dry_run || encoded.item(entry.revision()) == entry.item() {
-                    return Ok(Tried::done(served, object, Some(entry.revision()), false));
+                    return Ok(Attempt::Unchanged(deleted(served, object, Some(entry.revision()), false)));
                 }
                 let value = encoded.stored(&cacher.layout.api_version, &cacher.layout.kind);
                 (Act::Put { value, lease: self.lease(served).await? }, Side::default(), object, false)
             }
             Plan::Remove => {
                 if options.dry_run {
-                    return Ok(Tried::done(served, old.clone(), Some(entry.revision()), true));
+                    return Ok(Attempt::Unchanged(deleted(served, old.clone(), Some(entry.revision()), true)));
                 }
                 let side = match &served.allocator {
                     Some(allocator) => allocator.release(cx, served, old).await?,
@@ -142,24 +103,17 @@ impl Registry {
             }
         };
         match self.commit(cacher, key, entry.revision(), act, side).await? {
-            Committed::Done(revision) => Ok(Tried::done(served, last, Some(revision), gone)),
-            Committed::Changed(now) => Ok(Tried::Again(self.entry_of(cacher, key, now)?)),
-            Committed::SideChanged => Ok(Tried::SideChanged),
+            Committed::Done(revision) => Ok(Attempt::Done(deleted(served, last, Some(revision), gone))),
+            Committed::Changed(now) => Ok(Attempt::Again(self.entry_of(cacher, key, now)?)),
+            Committed::SideChanged => Ok(Attempt::SideChanged),
         }
     }
 }
 
-enum Tried {
-    Done(Box<Deleted>),
-    Again(Option<Arc<Entry>>),
-    SideChanged,
-}
-
-impl Tried {
-    fn done(served: &Served, object: Map, revision: Option<u64>, gone: bool) -> Self {
-        let encoded = Encoded::new(&object);
-        Tried::Done(Box::new(Deleted { object: written(served, object, revision, &encoded, false), gone }))
-    }
+/// What is answered of an object, as it was last.
+fn deleted(served: &Served, object: Map, revision: Option<u64>, gone: bool) -> Deleted {
+    let encoded = Encoded::new(&object);
+    Deleted { object: written(served, object, revision, &encoded, false), gone }
 }
 
 fn check_preconditions(served: &Served, options: &DeleteOptions, entry: &Entry, name: &str) -> Result<(), Status> {

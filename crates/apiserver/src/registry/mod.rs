@@ -7,6 +7,7 @@
 //! | `past` | what was there at a moment, and versions of an object |
 //! | `complete` | defaults and aliases of what was decoded |
 //! | `mutation` | what an update does: replace, patch, apply, through a subresource's lens |
+//! | `attempt` | trying until a write is settled |
 //! | `commit` | the transactions with the store |
 //! | `meta`, `managed` | what all objects have |
 //! | `measures` | admission and store, timed |
@@ -16,6 +17,7 @@
 //! | `subresource`, `virtual_resource`, `allocator` | the escape hatches. There is no fourth. |
 
 mod allocator;
+mod attempt;
 mod commit;
 pub mod complete;
 pub mod convert;

@@ -1,7 +1,8 @@
 //! Update, patch and apply, on the object itself or through a subresource.
 
-use super::commit::{Act, Committed, contended};
-use super::create::{SIDE_TRIES, Written, fit_namespace, normalise, without_repeated_owners, written};
+use super::attempt::Attempt;
+use super::commit::{Act, Committed};
+use super::create::{Written, fit_namespace, normalise, without_repeated_owners, written};
 use super::mutation::Mutation;
 use super::{Registry, Served, Side, check_segments, managed, meta};
 use crate::admission::Operation;
@@ -15,9 +16,6 @@ use api::{GroupResource, Reason, Status};
 use schema::{Encoded, Map, Value};
 use std::sync::Arc;
 
-/// How often a write is tried again against a newer object.
-const TRIES: usize = 256;
-
 /// The object of an update.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
@@ -25,16 +23,6 @@ pub struct Place<'a> {
     pub name: &'a str,
     /// Empty for the object itself.
     pub subresource: &'a str,
-}
-
-/// An attempt's end, when it is not the answer.
-enum Attempt {
-    Done(Box<Written>),
-    /// Nothing was to be written.
-    Unchanged(Box<Written>),
-    /// Somebody else was quicker; the object as it is now.
-    Again(Option<Arc<Entry>>),
-    SideChanged,
 }
 
 impl Registry {
@@ -54,51 +42,8 @@ impl Registry {
         let cacher = served.storage("update")?;
         check_segments(place.namespace, place.name)?;
         let key = Cacher::key(place.namespace, place.name);
-        // What memory has is as good as the store's until the store says otherwise; without a write to ask it, an answer
-        // counts only when memory was up to date.
-        let mut current = cacher.get(&key)?;
-        let mut fresh = false;
-        let mut sides = 0;
-        for _ in 0..TRIES {
-            let settled = match self.attempt(cx, served, cacher, place, &key, current.clone(), mutation, options).await
-            {
-                Ok(Attempt::Done(written)) => return Ok(*written),
-                Ok(Attempt::Unchanged(written)) => Ok(*written),
-                Ok(Attempt::Again(now)) => {
-                    current = match (now, current) {
-                        (Some(now), Some(stale)) if hooks::is(Mutant::RetryReusesStaleObject) => {
-                            Some(Arc::new(stale.at_revision(now.revision())))
-                        }
-                        (now, _) => now,
-                    };
-                    fresh = true;
-                    continue;
-                }
-                Ok(Attempt::SideChanged) => {
-                    sides += 1;
-                    if sides == SIDE_TRIES {
-                        break;
-                    }
-                    continue;
-                }
-                Err(status) => Err(status),
-            };
-            let untold = match &settled {
-                Ok(_) => Mutant::UnchangedOfStaleObject,
-                Err(_) => Mutant::RefusalOfStaleObject,
-            };
-            if fresh || settled.as_ref().is_err_and(super::commit::is_final) || hooks::is(untold) {
-                return settled;
-            }
-            self.caches.consistent().await?;
-            let now = cacher.get(&key)?;
-            if now.as_ref().map(|entry| entry.revision()) == current.as_ref().map(|entry| entry.revision()) {
-                return settled;
-            }
-            current = now;
-            fresh = true;
-        }
-        Err(contended(&served.group_resource(), place.name))
+        let attempt = |current, _| self.attempt(cx, served, cacher, place, &key, current, mutation, options);
+        self.attempts(served, cacher, &key, attempt).await
     }
 
     #[allow(clippy::too_many_arguments, reason = "one step of update, with all that it holds")]
@@ -112,7 +57,7 @@ impl Registry {
         current: Option<Arc<Entry>>,
         mutation: &dyn Mutation,
         options: &Options,
-    ) -> Result<Attempt, Status> {
+    ) -> Result<Attempt<Written>, Status> {
         let Some(entry) = current else {
             return self.attempt_create(cx, served, place, mutation, options).await;
         };
@@ -203,7 +148,7 @@ impl Registry {
         let unchanged = !removed && encoded.item(entry.revision()) == entry.item();
         // What is encrypted with a key of yesterday is written again: so keys are rotated.
         if options.dry_run || unchanged && !self.stale(cacher, key).await? {
-            return Ok(Attempt::Unchanged(Box::new(written(served, object, Some(entry.revision()), &encoded, false))));
+            return Ok(Attempt::Unchanged(written(served, object, Some(entry.revision()), &encoded, false)));
         }
         let (act, side) = if removed {
             let side = match &served.allocator {
@@ -216,9 +161,7 @@ impl Registry {
             (Act::Put { value, lease: self.lease(served).await? }, side)
         };
         match self.commit(cacher, key, entry.revision(), act, side).await? {
-            Committed::Done(revision) => {
-                Ok(Attempt::Done(Box::new(written(served, object, Some(revision), &encoded, false))))
-            }
+            Committed::Done(revision) => Ok(Attempt::Done(written(served, object, Some(revision), &encoded, false))),
             Committed::Changed(now) => Ok(Attempt::Again(self.entry_of(cacher, key, now)?)),
             Committed::SideChanged => Ok(Attempt::SideChanged),
         }
@@ -232,7 +175,7 @@ impl Registry {
         place: Place<'_>,
         mutation: &dyn Mutation,
         options: &Options,
-    ) -> Result<Attempt, Status> {
+    ) -> Result<Attempt<Written>, Status> {
         let replaces = !mutation.is_patch() && served.strategy.rules().create_on_update;
         if !place.subresource.is_empty() || !mutation.creates() && !replaces {
             return Err(Status::not_found(&served.group_resource(), place.name));
@@ -262,7 +205,7 @@ impl Registry {
             self.create(cx, served, place.namespace, object, options).await
         };
         match created {
-            Ok(written) => Ok(Attempt::Done(Box::new(written))),
+            Ok(written) => Ok(Attempt::Done(written)),
             Err(status) if status.reason == Reason::AlreadyExists => {
                 self.caches.consistent().await?;
                 let cacher = served.storage("update")?;

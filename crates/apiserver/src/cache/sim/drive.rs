@@ -232,6 +232,9 @@ impl World {
         let known = Known { failures: self.rig.machine.failures(), ..self.wire.known() };
         let calls = self.wire.is_quiet() && self.callers.iter().all(Option::is_none);
         let at_rest = calls && FEEDERS.into_iter().all(|seat| self.rig.machine.is_at_rest(seat));
+        if at_rest {
+            self.wire.rests();
+        }
         self.judge.see(&seen, known, &self.wire.veils(), at_rest, self.rig.machine.now())
     }
 

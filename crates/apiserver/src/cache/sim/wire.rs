@@ -44,6 +44,8 @@ pub(super) struct Veils {
     pub(super) keys: BTreeMap<String, i64>,
     /// How often it was told of a version that it can't read, or again of one that it could not.
     pub(super) turns: u64,
+    /// Those that it could read when it looked again, and how often it was not answered before that.
+    mended: BTreeMap<String, u64>,
 }
 
 /// What the judge may know of the wire.
@@ -53,6 +55,8 @@ pub(super) struct Known {
     pub(super) losses: u64,
     /// Values that could not be read.
     pub(super) veiled: u64,
+    /// Calls that were not answered, or with an error.
+    pub(super) unanswered: u64,
     /// How often the API server was told that what it wants is compacted.
     pub(super) compacted: u64,
     /// It was, and does not follow the store again yet.
@@ -128,7 +132,9 @@ impl Wire {
         let (reply, answer) = oneshot::channel();
         self.inner().asked.push_back(Asked { ask, reply });
         let answer = answer.await.map_err(|_| {
-            self.inner().known.losses += 1;
+            let mut inner = self.inner();
+            inner.known.losses += 1;
+            inner.known.unanswered += 1;
             lost()
         })?;
         if let Some(error) = answer.error() {
@@ -138,8 +144,9 @@ impl Wire {
     }
 
     fn note(&self, error: &Error) {
+        let mut inner = self.inner();
+        inner.known.unanswered += 1;
         if matches!(error, Error::Compacted { .. }) {
-            let mut inner = self.inner();
             inner.known.compacted += 1;
             inner.known.reloading = true;
         }
@@ -152,7 +159,21 @@ impl Wire {
 
     /// A new API server was told of nothing yet.
     pub(super) fn forget_veils(&self) {
-        self.inner().veils.values_mut().for_each(|veils| veils.keys.clear());
+        self.inner().veils.values_mut().for_each(|veils| *veils = Veils { turns: veils.turns, ..Veils::default() });
+    }
+
+    /// The API server has done all that comes of what it was told. What it looked at again it has taken in, unless it was
+    /// not answered meanwhile: then it does with none of it.
+    pub(super) fn rests(&self) {
+        let mut inner = self.inner();
+        let unanswered = inner.known.unanswered;
+        for veils in inner.veils.values_mut() {
+            for (key, before) in std::mem::take(&mut veils.mended) {
+                if before == unanswered {
+                    veils.keys.remove(&key);
+                }
+            }
+        }
     }
 
     /// What is left of a value; whether that is nothing.
@@ -166,14 +187,14 @@ impl Wire {
         veiled
     }
 
-    /// The API server is told that a version of a key is there, or none.
-    fn told(&self, key: &[u8], revision: i64, veiled: bool) {
+    /// The API server is told that a version of a key is there, or none; `since`: what it was told of this or a later one
+    /// counts, as of what a load was ahead of.
+    fn told(&self, key: &[u8], revision: i64, veiled: bool, since: i64) {
         let Some((storage, key)) = std::str::from_utf8(key).ok().and_then(Storage::of) else { return };
         let mut inner = self.inner();
         let veils = inner.veils.entry(storage).or_default();
         let dark = veils.keys.get(key).copied();
-        if dark.is_some_and(|dark| dark > revision) {
-            // It was told more by a load that was ahead of this.
+        if dark.is_some_and(|dark| dark >= since) {
             return;
         }
         if veiled {
@@ -195,9 +216,15 @@ impl Wire {
                 None => continue,
             };
             let dark = self.inner().veils.get(&storage).and_then(|veils| veils.keys.get(&key).copied());
-            // Of a key alone it is only of use that the same version can be read.
-            if keys.end.is_some() || !veiled && dark == Some(kv.mod_revision) {
-                self.told(&kv.key, kv.mod_revision, veiled);
+            if keys.end.is_some() {
+                self.told(&kv.key, kv.mod_revision, veiled, kv.mod_revision + 1);
+            } else if !veiled && dark == Some(kv.mod_revision) {
+                // Of a key alone it is only of use that the same version can be read.
+                let mut inner = self.inner();
+                let unanswered = inner.known.unanswered;
+                let veils = inner.veils.entry(storage).or_default();
+                veils.mended.insert(key.clone(), unanswered);
+                veils.turns += 1;
             }
             found.insert((storage, key));
         }
@@ -305,9 +332,9 @@ impl Store for End {
                             match event {
                                 Event::Put { kv, .. } => {
                                     let veiled = wire.veil(kv);
-                                    wire.told(&kv.key, kv.mod_revision, veiled);
+                                    wire.told(&kv.key, kv.mod_revision, veiled, kv.mod_revision);
                                 }
-                                Event::Delete { key, revision, .. } => wire.told(key, *revision, false),
+                                Event::Delete { key, revision, .. } => wire.told(key, *revision, false, *revision),
                             }
                         }
                     }

@@ -26,6 +26,17 @@ store::simulation! { World, seeds: 40, boundaries: 1, bound: 300, mutants: {
     a_waiter_that_is_forgotten: Mutant::WaiterForgotten,
     a_waiter_that_looks_only_once: Mutant::WaitsWithoutALook,
     an_unreadable_object_taken_for_absent: Mutant::UnreadableTakenForAbsent,
+    a_retry_that_reuses_the_stale_object: Mutant::RetryReusesStaleObject,
+    an_update_without_a_guard: Mutant::UpdateUnguarded,
+    a_delete_without_a_guard: Mutant::DeleteUnguarded,
+    a_create_without_a_guard: Mutant::CreateUnguarded,
+    a_refusal_because_of_a_stale_object: Mutant::RefusalOfStaleObject,
+    nothing_done_because_of_a_stale_object: Mutant::UnchangedOfStaleObject,
+    preconditions_that_are_looked_at_once: Mutant::PreconditionsLookedAtOnce,
+    a_write_answered_before_the_caches_have_it: Mutant::AnsweredBeforeTheCaches,
+    a_write_tried_again_that_may_have_been_done: Mutant::UnknownTriedAgain,
+    a_generated_name_that_is_taken: Mutant::GeneratedNameMadeOnce,
+    an_object_that_nobody_holds_and_stays: Mutant::LetGoAndKept,
 } }
 
 #[test]
@@ -37,5 +48,5 @@ fn much_happens_in_a_simulation() {
     assert!(total.revisions > 400 && total.crashes > 60 && total.starts > 40, "{total:?}");
     assert!(total.reads > 200 && total.watches > 60 && total.events > 80 && total.bookmarks > 20, "{total:?}");
     assert!(total.refused > 20 && total.slow > 0 && total.expired > 0 && total.reloads > 0, "{total:?}");
-    assert!(total.veiled > 10, "{total:?}");
+    assert!(total.veiled > 10 && total.writes > 200 && total.denied > 200, "{total:?}");
 }

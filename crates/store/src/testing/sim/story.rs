@@ -51,7 +51,7 @@ pub struct Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (left, all) = self.steps;
-        writeln!(f, "seed {}: {}", self.seed, self.what)?;
+        writeln!(f, "seed {}: {}", self.seed, without_padding(&self.what))?;
         writeln!(f, "what happened, with {left} of {all} steps:")?;
         self.trace.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
         let power = self.power.map_or(String::new(), |power| format!(" PILOTHOUSE_POWER={power}"));
@@ -91,8 +91,13 @@ pub fn shortened<K: Clone>(
     }
 }
 
-/// What happened in one line: padding, which is many of `x`, is counted, and what is very long is cut.
+/// What happened in one line: without padding, and what is very long is cut.
 pub fn brief(words: &str) -> String {
+    without_padding(words).chars().take(700).collect()
+}
+
+/// Padding, which is many of `x`, is counted.
+fn without_padding(words: &str) -> String {
     let mut line = String::new();
     for run in words.as_bytes().chunk_by(|a, b| a == b && *a == b'x') {
         match run {
@@ -100,5 +105,5 @@ pub fn brief(words: &str) -> String {
             other => line.push_str(&String::from_utf8_lossy(other)),
         }
     }
-    line.chars().take(700).collect()
+    line
 }

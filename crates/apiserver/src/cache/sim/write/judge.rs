@@ -100,7 +100,8 @@ impl Judge {
         let (revision, key) = (wrote.object.revision, wrote.object.key.as_str());
         expect(revision <= self.revision(), || format!("it is of {revision}, which is not there"))?;
         let happened = self.history.happened(write.storage, key, revision);
-        if let Some(happened) = happened.filter(|_| revision > since.revision)
+        let free = self.writes.made.get(&revision).is_none_or(|other| *other == number);
+        if let Some(happened) = happened.filter(|_| revision > since.revision && free)
             && write.made(happened)
         {
             let (told, gone) = match (write.outcome(happened.before.as_deref()), &happened.now) {
@@ -109,10 +110,11 @@ impl Judge {
                 (_, None) => return Err(format!("{happened:?} is no update")),
             };
             expect(told == wrote.object && gone == wrote.gone, || format!("it made {told:?}, gone: {gone}"))?;
-            let other = self.writes.made.insert(revision, number).filter(|other| *other != number);
-            expect(other.is_none(), || format!("{revision} was made by #{other:?}, too"))?;
+            self.writes.made.insert(revision, number);
             let marked = self.writes.marked.get(&write.mark).map(|marked| marked.made);
-            return expect(marked.is_none_or(|made| made == Some(revision)), || format!("its mark is of {marked:?}"));
+            // What is removed is told with its mark to nobody else.
+            let made = marked.is_none_or(|made| made == happened.now.is_some().then_some(revision));
+            return expect(made, || format!("its mark is of {marked:?}"));
         }
         // Nothing was to be done to the object as it was at some time since.
         let there =

@@ -1,0 +1,108 @@
+//! Trying a write until it is settled: against the object that memory has first, then against the one that the store has.
+
+use super::commit::{contended, is_final};
+use super::create::SIDE_TRIES;
+use super::{Registry, Served};
+use crate::cache::hooks::{self, Mutant};
+use crate::cache::{Cacher, Entry};
+use api::Status;
+use std::future::Future;
+use std::sync::Arc;
+
+/// How often a write is tried again against a newer object.
+const TRIES: usize = 256;
+
+/// What an attempt came to, when it was not refused.
+pub(super) enum Attempt<T> {
+    Done(T),
+    /// Nothing was to be written to the object as it was tried against; what is answered then.
+    Unchanged(T),
+    /// Somebody else was quicker; the object as it is now.
+    Again(Option<Arc<Entry>>),
+    /// Something that goes along with the write is not as it was seen.
+    SideChanged,
+}
+
+impl Registry {
+    /// Attempts a write to the object of a key until it is settled. An attempt gets the object, and whether that is the
+    /// store's own.
+    ///
+    /// What memory has is as good as the store's until the store says otherwise. A refusal, and an answer that nothing is to be
+    /// done, never asked the store: they count only when memory was up to date.
+    ///
+    /// # Errors
+    /// What an attempt refuses, and 409 when the object changes faster than it can be tried again.
+    pub(super) async fn attempts<T, F>(
+        &self,
+        served: &Served,
+        cacher: &Cacher,
+        key: &str,
+        attempt: impl Fn(Option<Arc<Entry>>, bool) -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Attempt<T>, Status>>,
+    {
+        let mut current = cacher.get(key)?;
+        let mut fresh = false;
+        let mut sides = 0;
+        for _ in 0..TRIES {
+            let settled = match attempt(current.clone(), fresh).await {
+                Ok(Attempt::Done(done)) => return Ok(done),
+                Ok(Attempt::Unchanged(told)) => Ok(told),
+                Ok(Attempt::Again(now)) => {
+                    current = match (now, current) {
+                        (Some(now), Some(stale)) if hooks::is(Mutant::RetryReusesStaleObject) => {
+                            Some(Arc::new(stale.at_revision(now.revision())))
+                        }
+                        (now, _) => now,
+                    };
+                    fresh = true;
+                    continue;
+                }
+                Ok(Attempt::SideChanged) => {
+                    sides += 1;
+                    if sides == SIDE_TRIES {
+                        break;
+                    }
+                    continue;
+                }
+                Err(status) => Err(status),
+            };
+            if settled.as_ref().is_err_and(is_final) {
+                return settled;
+            }
+            if fresh {
+                // Whoever is told of an object finds it at once, also if memory did not have it.
+                if let Some(entry) = &current {
+                    self.shown(entry.revision()).await;
+                }
+                return settled;
+            }
+            let untold = match &settled {
+                Ok(_) => Mutant::UnchangedOfStaleObject,
+                Err(_) => Mutant::RefusalOfStaleObject,
+            };
+            if hooks::is(untold) {
+                return settled;
+            }
+            self.caches.consistent().await?;
+            let now = cacher.get(key)?;
+            if now.as_ref().map(|entry| entry.revision()) == current.as_ref().map(|entry| entry.revision()) {
+                return settled;
+            }
+            current = now;
+            fresh = true;
+        }
+        let name = key.rsplit('/').next().unwrap_or(key);
+        Err(contended(&served.group_resource(), name))
+    }
+
+    /// Waits until readers of memory find what the store has at a revision. When the caches are cut off from the store, they
+    /// do later.
+    pub(super) async fn shown(&self, revision: u64) {
+        let waits = self.caches.following() && !hooks::is(Mutant::AnsweredBeforeTheCaches);
+        if waits && self.caches.reached(revision).await.is_err() {
+            tracing::warn!(revision, "the caches lag behind a write");
+        }
+    }
+}
