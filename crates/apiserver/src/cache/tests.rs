@@ -223,6 +223,21 @@ fn what_can_no_longer_be_read_is_not_told_as_removed() {
 }
 
 #[test]
+fn what_cannot_be_read_is_in_the_way_of_those_only_who_may_see_it() {
+    let cacher = cacher();
+    cacher.apply(vec![put("b/y", 2, "n", "1"), lost("a/x", 3)], Age::Present);
+    let (state, _) = cacher.now();
+    let of_the_node = || Filter::of(Scope::Field(0, "n".into()));
+    assert!(of_the_node().check(&state).is_err(), "it may be on that node");
+    // By its name it is none of theirs, whatever it has.
+    let elsewhere = Filter { namespace: Some("b".into()), ..of_the_node() };
+    assert!(elsewhere.check(&state).is_ok() && cacher.watch(elsewhere, Start::After(3)).is_ok());
+    assert!(Filter { names: vec![(true, "y".into())], ..of_the_node() }.check(&state).is_ok());
+    assert!(Filter { names: vec![(true, "x".into())], ..of_the_node() }.check(&state).is_err());
+    assert!(Filter { namespaces: vec![(false, "a".into())], ..of_the_node() }.check(&state).is_ok());
+}
+
+#[test]
 fn what_was_unreadable_never_comes_or_goes_unnoticed() {
     // It is removed, written anew, or can be read again as it is.
     let news: [(&str, fn(&Cacher)); 3] = [

@@ -1,7 +1,9 @@
-//! Writes that are done and whose answer from the store is lost: told as unknown, and never done twice.
+//! A server that is badly connected with its store. Writes whose answer from the store is lost are told as unknown, and never
+//! done twice; a server whose memory is behind the store tells nothing that is not so any more.
 
-use crate::client::Server;
+use crate::client::{Client, Server};
 use async_trait::async_trait;
+use futures::{FutureExt, StreamExt};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +11,33 @@ use std::time::Duration;
 use store::{Error, LeaseId, Range, RangeResult, Store, StoreStatus, Txn, TxnResult, Watch, WatchStream};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MERGE: &str = "application/merge-patch+json";
 
-/// A store that does what it is told, and whose answers to writes are lost while it is asked to lose them.
+/// A store that does what it is told, whose answers to writes are lost, and whose watches stall, while that is asked for.
 struct Losing {
     store: Arc<store::Embedded>,
     losing: AtomicBool,
+    stalling: tokio::sync::watch::Sender<bool>,
+    /// Told of each time somebody asks how far the store is, and of each write that was refused.
+    asked: tokio::sync::Notify,
+}
+
+impl Losing {
+    fn new(store: &Arc<store::Embedded>) -> Arc<Self> {
+        let (losing, stalling) = (AtomicBool::new(false), tokio::sync::watch::Sender::new(false));
+        Arc::new(Self { store: store.clone(), losing, stalling, asked: tokio::sync::Notify::new() })
+    }
+
+    /// Watches stall from now on; what was asked before is of no interest.
+    fn stall(&self) {
+        self.stalling.send_replace(true);
+        self.asked.notified().now_or_never();
+    }
+
+    fn go_on(&self) {
+        self.stalling.send_replace(false);
+    }
 }
 
 #[async_trait]
@@ -23,13 +47,24 @@ impl Store for Losing {
         if result.succeeded && self.losing.load(Ordering::SeqCst) {
             return Err(Error::Unknown { reason: "the leader was lost".to_owned() });
         }
+        if !result.succeeded {
+            self.asked.notify_one();
+        }
         Ok(result)
     }
     async fn range(&self, range: Range) -> Result<RangeResult, Error> {
         self.store.range(range).await
     }
     async fn watch(&self, watch: Watch) -> Result<WatchStream, Error> {
-        self.store.watch(watch).await
+        let stalling = self.stalling.subscribe();
+        let told = self.store.watch(watch).await?.then(move |told| {
+            let mut stalling = stalling.clone();
+            async move {
+                stalling.wait_for(|stalling| !stalling).await.ok();
+                told
+            }
+        });
+        Ok(told.boxed())
     }
     async fn compact(&self, revision: i64) -> Result<(), Error> {
         self.store.compact(revision).await
@@ -44,6 +79,7 @@ impl Store for Losing {
         self.store.lease_revoke(lease).await
     }
     async fn request_progress(&self) -> Result<i64, Error> {
+        self.asked.notify_one();
         self.store.request_progress().await
     }
     async fn status(&self) -> Result<StoreStatus, Error> {
@@ -54,7 +90,7 @@ impl Store for Losing {
 #[tokio::test]
 async fn a_write_whose_answer_is_lost_is_not_done_again() {
     let server = Server::start().await;
-    let store = Arc::new(Losing { store: server.store.clone(), losing: AtomicBool::new(false) });
+    let store = Losing::new(&server.store);
     let client = Server::client_on(store.clone()).await;
     let at = format!("{MAPS}/a");
     let made = client.post(MAPS, &json!({"metadata": {"name": "a", "finalizers": ["x.io/1"]}})).await.ok();
@@ -75,4 +111,58 @@ async fn a_write_whose_answer_is_lost_is_not_done_again() {
     // It would not be found.
     client.delete(&format!("{MAPS}/b")).await.refused(504);
     client.get(&format!("{MAPS}/b")).await.refused(404);
+}
+
+/// Two servers on one store: of the second, what it is connected with the store by, too.
+async fn two() -> (Server, Client, Arc<Losing>, Client) {
+    let server = Server::start().await;
+    let store = Losing::new(&server.store);
+    let (here, there) = (server.client(), Server::client_on(store.clone()).await);
+    (server, here, store, there)
+}
+
+#[tokio::test]
+async fn a_delete_of_what_was_made_anew_meanwhile_deletes_it() {
+    let (_server, here, store, there) = two().await;
+    let pod =
+        json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "i"}], "nodeName": "n"}});
+    let at = format!("{PODS}/a");
+    here.post(PODS, &pod).await.ok();
+    there.delete(&at).await.ok();
+    // In its memory the pod is being deleted, which would be all that is to be said.
+    store.stall();
+    here.delete(&format!("{at}?gracePeriodSeconds=0")).await.ok();
+    let anew = here.post(PODS, &pod).await.ok();
+    let mut delete = std::pin::pin!(there.delete(&at));
+    tokio::select! {
+        biased;
+        answer = &mut delete => panic!("told without a look whether it is still so: {}", answer.text()),
+        () = store.asked.notified() => store.go_on(),
+    }
+    let deleted = delete.await;
+    assert_eq!(deleted.ok()["metadata"]["uid"], anew["metadata"]["uid"]);
+    assert!(here.get(&at).await.ok()["metadata"]["deletionTimestamp"].is_string());
+}
+
+#[tokio::test]
+async fn who_is_told_of_an_object_finds_it_at_once() {
+    let (_server, here, store, there) = two().await;
+    let (at, patch) = (format!("{MAPS}/a"), r#"{"data": {"a": "b"}}"#);
+    here.post(MAPS, &json!({"metadata": {"name": "a"}})).await.ok();
+    there.get(&at).await.ok();
+    store.stall();
+    let made = here.patch(&at, MERGE, patch).await.ok();
+    // Nothing is to be written, as the store tells when it refuses to.
+    let mut again = std::pin::pin!(there.patch(&at, MERGE, patch));
+    tokio::select! {
+        biased;
+        answer = &mut again => panic!("answered before it can be found: {}", answer.text()),
+        () = store.asked.notified() => {}
+    }
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut again).await;
+    assert!(early.is_err(), "answered before it can be found");
+    store.go_on();
+    assert_eq!(again.await.ok()["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+    let found = there.get(&format!("{at}?resourceVersion=0")).await.ok();
+    assert_eq!(found["data"], json!({"a": "b"}));
 }

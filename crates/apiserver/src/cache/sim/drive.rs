@@ -78,8 +78,6 @@ pub(in crate::cache) struct World {
     tokens: Vec<(View, ListOptions)>,
     leases: Vec<LeaseId>,
     unique: u64,
-    /// Numbers the writes that were answered.
-    answered: u64,
     /// At the next end the API server ends too.
     together: bool,
     /// The store is not started again by itself.
@@ -115,7 +113,6 @@ impl Driver for World {
             tokens: Vec::new(),
             leases: Vec::new(),
             unique: 0,
-            answered: 0,
             together: false,
             away: false,
             done: Done::default(),

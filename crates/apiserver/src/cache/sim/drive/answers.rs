@@ -50,13 +50,12 @@ impl World {
         answer: &Result<Wrote, Status>,
     ) -> Result<(), String> {
         self.note(|| format!("  author {at} is answered {answer:?}"));
-        self.answered += 1;
         match answer {
             Ok(_) => self.done.writes += 1,
             Err(_) => self.done.denied += 1,
         }
         let Writing { write, since, .. } = writing;
-        let verdict = self.judge.answered_write(self.answered, write, *since, answer);
+        let verdict = self.judge.answered_write(write, *since, answer);
         verdict.map_err(|why| format!("{write:?} since {} is answered {answer:?}: {why}", since.revision))
     }
 

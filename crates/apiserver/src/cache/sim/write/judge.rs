@@ -15,8 +15,17 @@ use std::rc::Rc;
 pub(in crate::cache::sim) struct Writes {
     /// By their marks.
     marked: BTreeMap<String, Marked>,
-    /// Which write each revision is of that one was answered to have made.
-    made: BTreeMap<i64, u64>,
+    /// Who made revisions of which a write was answered.
+    made: BTreeMap<i64, Maker>,
+}
+
+/// Who made a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maker {
+    /// One that had something to do.
+    Sure,
+    /// One that may as well have come later, and had nothing to do.
+    Likely,
 }
 
 struct Marked {
@@ -82,49 +91,48 @@ impl Judge {
     /// A write was answered.
     pub(in crate::cache::sim) fn answered_write(
         &mut self,
-        number: u64,
         write: &Write,
         since: Since,
         answer: &Result<Wrote, Status>,
     ) -> Verdict {
         match answer {
             Ok(wrote) => {
-                self.wrote(number, write, since, wrote)?;
+                self.wrote(write, since, wrote)?;
                 self.found(write, since, wrote)
             }
             Err(status) => self.refused_write(write, since, status),
         }
     }
 
-    fn wrote(&mut self, number: u64, write: &Write, since: Since, wrote: &Wrote) -> Verdict {
+    fn wrote(&mut self, write: &Write, since: Since, wrote: &Wrote) -> Verdict {
         let (revision, key) = (wrote.object.revision, wrote.object.key.as_str());
         expect(revision <= self.revision(), || format!("it is of {revision}, which is not there"))?;
         let happened = self.history.happened(write.storage, key, revision);
-        let free = self.writes.made.get(&revision).is_none_or(|other| *other == number);
-        if let Some(happened) = happened.filter(|_| revision > since.revision && free)
-            && write.made(happened)
-        {
-            let (told, gone) = match (write.outcome(happened.before.as_deref()), &happened.now) {
-                (Outcome::Goes(last), _) => (last.at(revision), write.deletes()),
-                (_, Some(now)) => (Object::clone(now), false),
-                (_, None) => return Err(format!("{happened:?} is no update")),
-            };
-            expect(told == wrote.object && gone == wrote.gone, || format!("it made {told:?}, gone: {gone}"))?;
-            self.writes.made.insert(revision, number);
-            let marked = self.writes.marked.get(&write.mark).map(|marked| marked.made);
-            // What is removed is told with its mark to nobody else.
-            let made = marked.is_none_or(|made| made == happened.now.is_some().then_some(revision));
-            return expect(made, || format!("its mark is of {marked:?}"));
-        }
         // Nothing was to be done to the object as it was at some time since.
-        let there =
-            self.versions_since(write, key, since).into_iter().flatten().find(|object| object.revision == revision);
-        let stays = there.is_some_and(|object| match write.outcome(Some(&object)) {
-            Outcome::Stays => true,
-            Outcome::Becomes(same) => same == *object,
-            Outcome::Goes(_) | Outcome::Refused(..) => false,
-        } && *object == wrote.object && !wrote.gone);
-        expect(stays, || format!("it did not do it, and it was to be done: {happened:?}"))
+        let versions = self.versions_since(write, key, since);
+        let idle = versions.iter().flatten().find(|object| object.revision == revision).is_some_and(|object| {
+            let outcome = write.outcome(Some(object));
+            let stays = outcome == Outcome::Stays || outcome == Outcome::Becomes(Object::clone(object));
+            stays && **object == wrote.object && !wrote.gone
+        });
+        let made = happened.filter(|happened| revision > since.revision && write.made(happened));
+        // Of several who may have done it, only one has; whoever else may have had nothing to do had not.
+        let other = self.writes.made.get(&revision).copied();
+        let Some(happened) = made.filter(|_| other != Some(Maker::Sure)) else {
+            return expect(idle, || format!("it did not do it, and it was to be done: {happened:?}"));
+        };
+        let (told, gone) = match (write.outcome(happened.before.as_deref()), &happened.now) {
+            (Outcome::Goes(last), _) => (last.at(revision), write.deletes()),
+            (_, Some(now)) => (Object::clone(now), false),
+            (_, None) => return Err(format!("{happened:?} is no update")),
+        };
+        expect(told == wrote.object && gone == wrote.gone, || format!("it made {told:?}, gone: {gone}"))?;
+        let marked = self.writes.marked.get(&write.mark).map(|marked| marked.made);
+        // What is removed is told with its mark to nobody else.
+        let fits = marked.is_none_or(|made| made == happened.now.is_some().then_some(revision));
+        expect(fits, || format!("its mark is of {marked:?}"))?;
+        self.writes.made.insert(revision, if idle { Maker::Likely } else { Maker::Sure });
+        Ok(())
     }
 
     /// What an object was from a moment on, one version after another; `None`: it was not there.
