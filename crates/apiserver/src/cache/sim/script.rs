@@ -3,7 +3,7 @@
 use super::judge::Judge;
 use super::view::{NAMESPACES, NODES, PHASES, STORAGES, Storage, View, name};
 use super::wire::SEALED;
-use super::write;
+use super::write::{self, Subject};
 use crate::options::{ListOptions, Match};
 use bytes::Bytes;
 use std::time::Duration;
@@ -256,9 +256,15 @@ impl Draw<'_> {
         Op::Put { key: format!("{}{namespace}/{name}", storage.prefix()).into(), value, lease }
     }
 
-    fn op(&mut self) -> Op {
-        let storage = self.storage();
-        let (namespace, name) = self.named(storage);
+    fn op(&mut self, subject: Option<Subject>) -> Op {
+        let (storage, namespace, name) = match subject {
+            Some(subject) => subject,
+            None => {
+                let storage = self.storage();
+                let (namespace, name) = self.named(storage);
+                (storage, namespace, name)
+            }
+        };
         match self.random.below(20) {
             // Nobody has an eye on these.
             0 => Op::Put { key: "/elsewhere/x".into(), value: "1".into(), lease: 0 },
@@ -269,10 +275,10 @@ impl Draw<'_> {
         }
     }
 
-    pub(super) fn write(&mut self) -> Ask {
-        let mut ops = vec![self.op()];
+    pub(super) fn write(&mut self, subject: Option<Subject>) -> Ask {
+        let mut ops = vec![self.op(subject)];
         if self.random.chance(10) {
-            let other = self.op();
+            let other = self.op(None);
             let key = |op: &Op| match op {
                 Op::Put { key, .. } => KeyRange::key(key.clone()),
                 Op::Delete { keys } => keys.clone(),

@@ -52,7 +52,7 @@ impl Storage {
 }
 
 /// One version of an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Object {
     /// `namespace/name`.
     pub(super) key: String,

@@ -5,6 +5,7 @@ mod draw;
 mod judge;
 mod outcome;
 
+pub(super) use draw::Subject;
 pub(super) use judge::Writes;
 
 use super::server::Up;
@@ -12,7 +13,7 @@ use super::view::{Object, Storage};
 use crate::cache::hooks;
 use crate::context::Context;
 use crate::options::{FieldValidation, Options};
-use crate::registry::mutation::{Patch, PatchKind, Replace};
+use crate::registry::mutation::{Apply, Patch, PatchKind, Replace};
 use crate::registry::{Place, complete};
 use crate::user::UserInfo;
 use api::Status;
@@ -52,6 +53,8 @@ enum Verb {
     Patch(Change),
     /// A patch of the status, to this phase; with a resourceVersion.
     Phase(&'static str, Option<i64>),
+    /// A server-side apply of a label and the mark.
+    Apply(&'static str),
     /// Counts one up, from where the client saw it.
     Count(String),
     Delete {
@@ -158,7 +161,7 @@ impl Write {
                 ]);
                 Some((PatchKind::Json, text.to_string(), ""))
             }
-            Verb::Create(_) | Verb::Replace(..) | Verb::Delete { .. } => None,
+            Verb::Create(_) | Verb::Replace(..) | Verb::Apply(_) | Verb::Delete { .. } => None,
         }
     }
 
@@ -183,6 +186,32 @@ impl Write {
             }
             Verb::Replace(text, _) => {
                 let mutation = Replace(decoded(self.storage, text)?);
+                Ok((up.registry.update(&cx, served, place(""), &mutation, &options).await?.object, false))
+            }
+            Verb::Apply(label) => {
+                let config = serde_json::json!({
+                    "apiVersion": "v1",
+                    "kind": self.storage.kind(),
+                    "metadata": {
+                        "namespace": namespace,
+                        "name": name,
+                        "labels": { "l": label },
+                        "annotations": { MARK: self.mark },
+                    },
+                });
+                let config = schema::json::parse(config.to_string().as_bytes());
+                let Ok(Value::Map(config)) = config else { return Err(Status::internal("no configuration")) };
+                options.field_manager = "applier".to_owned();
+                options.force = true;
+                let mutation = Apply {
+                    config,
+                    ty: served.resource.schema.root(),
+                    api_version: "v1".to_owned(),
+                    subresource: String::new(),
+                    options: &options,
+                    row: &served.resource,
+                    defaults: true,
+                };
                 Ok((up.registry.update(&cx, served, place(""), &mutation, &options).await?.object, false))
             }
             Verb::Delete { grace, uid, version } => {

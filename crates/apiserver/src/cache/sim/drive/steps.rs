@@ -6,7 +6,7 @@ use crate::cache::sim::judge::Read;
 use crate::cache::sim::script::{Draw, Kind, Watched};
 use crate::cache::sim::server::{AUTHORS, CALLERS, CONNECTIONS, FEED, READERS, WATCHERS, run};
 use crate::cache::sim::view::STORAGES;
-use crate::cache::sim::write::write;
+use crate::cache::sim::write::{Subject, write};
 use std::sync::Arc;
 use std::time::Duration;
 use store::testing::disk::Loss;
@@ -23,20 +23,21 @@ impl World {
         match step.kind {
             Kind::Request => {
                 self.wait_for_server()?;
-                // Of what another server writes its cache may know nothing yet.
+                // Several may write the same, and of what another server writes this one may know nothing yet.
+                let subject = self.draw(&random).subject();
                 let lags = random.chance(30);
                 if lags {
                     self.rig.machine.freeze([FEED]);
                     for _ in 0..1 + random.below(2) {
-                        let number = random.draw();
-                        let ask = self.draw(&Random::new(number)).write();
+                        let (same, number) = (random.chance(60), random.draw());
+                        let ask = self.draw(&Random::new(number)).write(same.then(|| subject.clone()));
                         self.ask(ask)?;
                     }
                     self.some_turns(40)?;
                 }
                 for _ in 0..1 + random.below(3) {
-                    let number = random.draw();
-                    self.begin_write(&Random::new(number));
+                    let (same, number) = (random.chance(60), random.draw());
+                    self.begin_write(&Random::new(number), same.then(|| subject.clone()));
                 }
                 if lags {
                     self.some_turns(random.below(40))?;
@@ -44,7 +45,7 @@ impl World {
                 }
             }
             Kind::Write => {
-                let ask = self.draw(&random).write();
+                let ask = self.draw(&random).write(None);
                 self.ask(ask)?;
             }
             Kind::Burst => {
@@ -64,7 +65,7 @@ impl World {
                     self.rig.machine.freeze([FEED]);
                 }
                 if lags || random.chance(40) {
-                    let ask = self.draw(&random).write();
+                    let ask = self.draw(&random).write(None);
                     self.ask(ask)?;
                 }
                 if lags {
@@ -82,7 +83,7 @@ impl World {
             Kind::Due => {
                 self.note(|| "bookmarks are due".into());
                 self.pass(61_000);
-                let ask = self.draw(&random).write();
+                let ask = self.draw(&random).write(None);
                 self.ask(ask)?;
                 (0..self.watchers.len()).for_each(|at| self.follow(at, FRAMES));
                 // Those who read stay where they are while it is brought to them.
@@ -251,9 +252,9 @@ impl World {
     }
 
     /// A client writes through the registry, if one has nothing under way.
-    pub(super) fn begin_write(&mut self, random: &Random) {
+    pub(super) fn begin_write(&mut self, random: &Random, subject: Option<Subject>) {
         let Some(at) = self.authors.iter().position(Option::is_none) else { return };
-        let asked = self.draw(random).request();
+        let asked = self.draw(random).request(subject);
         let Some(up) = self.up().filter(|up| up.serves(asked.storage)).cloned() else { return };
         self.note(|| format!("author {at}: {asked:?}"));
         let (since, answer) = (self.judge.asked(&asked), Slot::default());

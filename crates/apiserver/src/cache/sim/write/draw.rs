@@ -2,16 +2,28 @@
 
 use super::{BASE, COUNT, Change, MARK, Verb, Write, edited};
 use crate::cache::sim::script::Draw;
-use crate::cache::sim::view::{Object, PHASES};
+use crate::cache::sim::view::{Object, PHASES, Storage};
 use schema::{Map, Value};
 
 const FINALIZERS: [&[&str]; 4] = [&[], &[], &["x/a"], &["x/a", "x/b"]];
 
+/// What a write is about.
+pub(in crate::cache::sim) type Subject = (Storage, &'static str, String);
+
 impl Draw<'_> {
-    /// A write of something; mostly of what is there.
-    pub(in crate::cache::sim) fn request(&mut self) -> Write {
-        let storage = self.storage();
+    /// What several may write at a time.
+    pub(in crate::cache::sim) fn subject(&mut self) -> Subject {
+        let storage = if self.random.chance(60) { Storage::Pods } else { Storage::ConfigMaps };
         let (namespace, name) = self.named(storage);
+        (storage, namespace, name)
+    }
+
+    /// A write of something; mostly of what is there.
+    pub(in crate::cache::sim) fn request(&mut self, subject: Option<Subject>) -> Write {
+        let (storage, namespace, name) = match subject {
+            Some(subject) => subject,
+            None => self.subject(),
+        };
         let key = format!("{namespace}/{name}");
         let now = jiff::Timestamp::from_millisecond(self.wall).unwrap_or_default();
         *self.unique += 1;
@@ -25,6 +37,9 @@ impl Draw<'_> {
         let version = known.as_ref().filter(|_| self.random.chance(30)).map(|known| known.revision);
         let uid = known.as_ref().filter(|_| self.random.chance(25)).map(|known| known.uid.clone());
         let new = if current.is_some() { self.random.chance(10) } else { self.random.chance(60) };
+        let applies = !storage.has_status() && current.is_none() && self.random.chance(40);
+        let going = current.as_ref().is_some_and(|object| object.deletion.is_some() && !object.finalizers.is_empty());
+        let lets_go = going && self.random.chance(40);
         let mut write = Write { storage, namespace, name, verb: Verb::Count(String::new()), mark, now, dice: 0 };
         write.dice = self.random.draw();
         write.verb = match (self.random.below(20), seen, known) {
@@ -32,6 +47,10 @@ impl Draw<'_> {
                 write.name = String::new();
                 Verb::Create(self.body(&write))
             }
+            _ if lets_go => Verb::Patch(Change { finalizers: Some(Vec::new()), ..self.change(uid, version) }),
+            // What pods must have it does not give.
+            (..17, ..) if applies => Verb::Apply(*self.random.pick(&["0", "1", "2"])),
+            (15 | 16, ..) if !storage.has_status() => Verb::Apply(*self.random.pick(&["0", "1", "2"])),
             _ if new => Verb::Create(self.body(&write)),
             (3..7, Some((revision, text)), _) => {
                 let version = self.random.chance(60).then_some(revision);

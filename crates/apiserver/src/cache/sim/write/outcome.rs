@@ -49,13 +49,19 @@ impl Write {
                 None => self.created(text),
             };
         }
+        if let Verb::Apply(label) = &self.verb {
+            let mut object = current.cloned().unwrap_or_else(|| self.applied());
+            object.labels.insert("l".to_owned(), (*label).to_owned());
+            object.annotations.insert(MARK.to_owned(), self.mark.clone());
+            return updated(object);
+        }
         let Some(current) = current else { return Outcome::Refused(404, Reason::NotFound) };
         let is_it = |uid: &Option<String>, version: Option<i64>| {
             uid.as_ref().is_none_or(|uid| *uid == current.uid)
                 && version.is_none_or(|version| version == current.revision)
         };
         match &self.verb {
-            Verb::Create(_) => unreachable!("it was told above"),
+            Verb::Create(_) | Verb::Apply(_) => unreachable!("it was told above"),
             Verb::Replace(text, version) => match Object::read(text.as_bytes(), Some(0)) {
                 Ok(sent) => replaced(&sent, *version, current),
                 Err(_) => INVALID,
@@ -105,6 +111,11 @@ impl Write {
         let Ok(sent) = Object::read(text.as_bytes(), Some(0)) else { return INVALID };
         let phase = if self.storage == Storage::Pods { "Pending" } else { "" };
         Outcome::Becomes(Object { created: time(self.now), phase: phase.to_owned(), deletion: None, ..sent })
+    }
+
+    /// What an apply makes where there is nothing, before it is applied.
+    fn applied(&self) -> Object {
+        Object { key: self.key(), created: time(self.now), ..Object::default() }
     }
 
     fn deleted(&self, grace: Option<i64>, current: &Object) -> Outcome {
