@@ -250,13 +250,11 @@ impl Simulation {
     /// What it keeps of history when it is opened again: the same, mostly.
     fn another_history(&mut self, random: &mut Random) -> Option<Undo> {
         let before = self.rig.options.undo.clone();
-        if self.script.options.undo.is_none() {
-            return None;
-        }
+        let usual = self.script.options.undo.as_ref()?;
         match random.below(4) {
             0 => None,
             1 => Some(script::undo(random)),
-            _ => before.or_else(|| self.script.options.undo.clone()),
+            _ => before.or_else(|| Some(usual.clone())),
         }
     }
 

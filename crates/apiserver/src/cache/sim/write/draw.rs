@@ -5,6 +5,7 @@ use crate::cache::sim::script::Draw;
 use crate::cache::sim::view::{Object, PHASES, Storage};
 use schema::{Map, Value};
 
+const LABELS: [&str; 3] = ["0", "1", "2"];
 const FINALIZERS: [&[&str]; 4] = [&[], &[], &["x/a"], &["x/a", "x/b"]];
 
 /// What a write is about.
@@ -49,8 +50,8 @@ impl Draw<'_> {
             }
             _ if lets_go => Verb::Patch(Change { finalizers: Some(Vec::new()), ..self.change(uid, version) }),
             // What pods must have it does not give.
-            (..17, ..) if applies => Verb::Apply(*self.random.pick(&["0", "1", "2"])),
-            (15 | 16, ..) if !storage.has_status() => Verb::Apply(*self.random.pick(&["0", "1", "2"])),
+            (..17, ..) if applies => Verb::Apply(LABELS[self.random.index(LABELS.len())]),
+            (15 | 16, ..) if !storage.has_status() => Verb::Apply(LABELS[self.random.index(LABELS.len())]),
             _ if new => Verb::Create(self.body(&write)),
             (3..7, Some((revision, text)), _) => {
                 let version = self.random.chance(60).then_some(revision);
@@ -65,7 +66,7 @@ impl Draw<'_> {
             }
             (9 | 10, ..) if storage.has_status() => {
                 write.mark = String::new();
-                Verb::Phase(*self.random.pick(&PHASES), version)
+                Verb::Phase(PHASES[self.random.index(PHASES.len())], version)
             }
             (11..15, ..) => {
                 write.mark = String::new();
