@@ -27,7 +27,7 @@ pub(crate) fn definitions() -> Map<String, Value> {
         api::batch::v1 { CronJob Job }
         api::certificates::v1 { CertificateSigningRequest }
         api::certificates::v1alpha1 { ClusterTrustBundle }
-        api::certificates::v1beta1 { ClusterTrustBundle }
+        api::certificates::v1beta1 { ClusterTrustBundle PodCertificateRequest }
         api::apiserverinternal::v1alpha1 { StorageVersion }
         api::coordination::v1 { Lease }
         api::coordination::v1alpha2 { LeaseCandidate }
@@ -44,10 +44,11 @@ pub(crate) fn definitions() -> Map<String, Value> {
         api::policy::v1 { Eviction PodDisruptionBudget }
         api::rbac::v1 { ClusterRole ClusterRoleBinding Role RoleBinding }
         api::resource::v1 { DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice }
-        api::resource::v1alpha3 { DeviceTaintRule }
+        api::resource::v1alpha3 { DeviceTaintRule ResourcePoolStatusRequest }
         api::resource::v1beta1 { DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice }
         api::resource::v1beta2 { DeviceTaintRule }
         api::scheduling::v1 { PriorityClass }
+        api::scheduling::v1alpha2 { PodGroup Workload }
         api::storage::v1 { CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment VolumeAttributesClass }
         api::storagemigration::v1beta1 { StorageVersionMigration }
         apiextensions_apiserver::pkg::apis::apiextensions::v1 { CustomResourceDefinition }

@@ -32,5 +32,5 @@ fn main() {
     write("types.rs", emit::types(&model, &resources).as_bytes());
     write("docs.z", &emit::docs(&model));
     write("resources.rs", resources::emit(&model, &resources).as_bytes());
-    write("views.rs", views::emit(&model).as_bytes());
+    write("views.rs", views::emit(&model, &resources).as_bytes());
 }

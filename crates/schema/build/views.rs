@@ -1,15 +1,20 @@
 //! Writes the typed read accessors of every type, a module for each group and version.
 
 use crate::model::{Field, Model, Ty};
+use crate::resources::{Resource, package};
 use crate::rows::{code, flag};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-pub(crate) fn emit(model: &Model) -> String {
+pub(crate) fn emit(model: &Model, resources: &[Resource]) -> String {
     let mut modules: BTreeMap<String, String> = BTreeMap::new();
     // Versions that are ruled as others are converted before any rule sees an object of theirs.
     let aliases = model.structs.iter().filter(|s| s.flags & flag::ALIAS != 0).map(|s| place(&s.name).0);
-    let unseen: BTreeSet<String> = aliases.collect();
+    let mut unseen: BTreeSet<String> = aliases.collect();
+    for resource in resources.iter().filter(|resource| !resource.is_virtual) {
+        let (group, version) = &resource.stored;
+        unseen.remove(&place(&format!("{}.{version}.{}", package(group), resource.kind)).0);
+    }
     for s in &model.structs {
         let (module, name) = place(&s.name);
         if unseen.contains(&module) {

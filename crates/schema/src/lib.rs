@@ -17,7 +17,7 @@
 //! | [`defaults`] | `defaults::apply(ty, &mut Map)`: what the server fills in |
 //! | [`openapi`] | OpenAPI v2 and v3 documents: [`openapi::Published`] |
 //! | [`encoded`] | [`Encoded`]: an object encoded before its revision is known: `Encoded::new(&map).item(revision)`, `.stored(api_version, kind)`; `encoded::head(api_version, kind)`, `encoded::object(&head, &item)` |
-//! | [`validation`] | what is wrong with an object: `validation::create(group, kind, &map)`, `update(group, kind, subresource, new, old)`, `warnings(…)` |
+//! | [`validation`] | what is wrong with an object: `validation::create(group, kind, &map, features)`, `update(group, kind, subresource, new, old, features)`, `warnings(…)` |
 //! | [`qos`] | `qos::of(&map)`: a pod's quality of service, from its requests and limits |
 //! | [`view`] | typed read accessors over `&Map`: `view::core_v1::Pod(&map).spec()?.node_name()` |
 //! | [`types::Docs`] | the documentation of types and fields, unpacked on demand |

@@ -387,7 +387,7 @@ proptest! {
 
     #[test]
     fn no_object_makes_the_rules_panic(n in 0usize..1000, seeds: (u64, u64), sub in 0usize..SUBRESOURCES.len()) {
-        let row = &resource::all()[n % resource::all().len()];
+        let row = support::kind(n);
         let ty = row.schema.root();
         let made = |seed| {
             let made = Generator::new(seed, 400).object(ty, &row.api_version(), &row.kind);
@@ -396,19 +396,19 @@ proptest! {
             object
         };
         let (new, old) = (made(seeds.0), made(seeds.1));
-        let _ = validation::create(&row.group, &row.kind, &new);
-        let _ = validation::update(&row.group, &row.kind, SUBRESOURCES[sub], &new, &old);
+        let _ = validation::create(&row.group, &row.kind, &new, Default::default());
+        let _ = validation::update(&row.group, &row.kind, SUBRESOURCES[sub], &new, &old, Default::default());
         let _ = validation::warnings(&row.group, &row.kind, &new, Some(&old));
     }
 
     #[test]
     fn an_update_that_changes_nothing_finds_no_more_than_a_creation(n in 0usize..1000, seed: u64) {
-        let row = &resource::all()[n % resource::all().len()];
+        let row = support::kind(n);
         let ty = row.schema.root();
         let made = Generator::new(seed, 400).object(ty, &row.api_version(), &row.kind);
         let object = normal::typed(ty, made.into()).unwrap().object;
-        let created = validation::create(&row.group, &row.kind, &object);
-        for error in validation::update(&row.group, &row.kind, "", &object, &object) {
+        let created = validation::create(&row.group, &row.kind, &object, Default::default());
+        for error in validation::update(&row.group, &row.kind, "", &object, &object, Default::default()) {
             // Addresses of nodes, and of endpoints on several nodes, may repeat until they are updated.
             // A driver that is there twice is compared with its twin.
             let twins = row.kind == "CSINode" && error.field == "spec.drivers";

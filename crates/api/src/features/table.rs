@@ -31,7 +31,7 @@ pub(super) const BLOCKS: &[Block] = &[
         "ReduceDefaultCrashLoopBackOffDecay", "RuntimeClassInImageCriApi", "ShardedListAndWatch",
         "StorageCapacityScoring", "StorageVersionAPI", "TaintTolerationComparisonOperators",
         "TopologyAwareWorkloadScheduling", "TopologyManagerPolicyAlphaOptions", "UserNamespacesHostNetworkSupport",
-        "VolumeLimitScaling", "WindowsCPUAndMemoryAffinity", "WorkloadWithJob",
+        "VolumeLimitScaling", "WindowsCPUAndMemoryAffinity", "WorkloadAwarePreemption", "WorkloadWithJob",
     ]),
     block(Stage::Beta, true, false, &[
         "APIResponseCompression", "APIServerIdentity", "AllowParsingUserUIDFromCertAuth", "AtomicFIFO",
@@ -117,8 +117,11 @@ pub(super) const NEEDS: &[(&str, &[&str])] = &[
     ("ResourceHealthStatusMessage", &["ResourceHealthStatus"]),
     ("RestartAllContainersOnContainerExits", &["ContainerRestartRules", "NodeDeclaredFeatures"]),
     ("StorageVersionAPI", &["APIServerIdentity"]),
+    ("TopologyAwareWorkloadScheduling", &["GenericWorkload"]),
     ("UnknownVersionInteroperabilityProxy", &["APIServerIdentity"]),
     ("WindowsGracefulNodeShutdown", &["GracefulNodeShutdown"]),
+    ("WorkloadAwarePreemption", &["GangScheduling"]),
+    ("WorkloadWithJob", &["GenericWorkload"]),
 ];
 
 /// The gates that something here asks for, by component; of the others a change is taken, but changes nothing.
@@ -128,10 +131,12 @@ pub(super) const ASKED: &[&str] = &[
     "ClusterTrustBundle", "ClusterTrustBundleProjection", "ContainerRestartRules", "ContainerStopSignals", "CoordinatedLeaderElection",
     "CrossNamespaceVolumeDataSource", "DRAConsumableCapacity", "DRADeviceBindingConditions", "DRADeviceTaintRules",
     "DRADeviceTaints", "DRAExtendedResource", "DRAListTypeAttributes", "DRANodeAllocatableResources", "DRAPartitionableDevices",
-    "DRAResourceClaimDeviceStatus", "DeploymentReplicaSetTerminatingReplicas", "EnvFiles", "GenericWorkload",
+    "DRAResourceClaimDeviceStatus", "DRAResourcePoolStatus", "DRAWorkloadResourceClaims",
+    "DeploymentReplicaSetTerminatingReplicas", "EnvFiles", "GenericWorkload",
     "HPAConfigurableTolerance", "HPAScaleToZero", "HostnameOverride", "ManifestBasedAdmissionControlConfig",
     "MatchLabelKeysInPodTopologySpread",
     "MaxUnavailableStatefulSet", "MutablePVNodeAffinity", "NodeDeclaredFeatures", "OpenAPIEnums",
     "PodCertificateRequest", "PodLevelResources", "PodTopologyLabelsAdmission", "ResourceHealthStatus", "StorageVersionAPI",
-    "StorageVersionHash", "StorageVersionMigrator", "VolumeLimitScaling",
+    "StorageVersionHash", "StorageVersionMigrator", "TopologyAwareWorkloadScheduling", "VolumeLimitScaling",
+    "WorkloadAwarePreemption",
 ];

@@ -27,6 +27,12 @@ const DEVICE_CLAIMS: &[Place] = &[
     ("resource.k8s.io", "ResourceClaimTemplate", &["spec", "spec", "devices"]),
 ];
 
+/// Groups of pods, and what they are made from.
+const POD_GROUPS: &[Place] = &[
+    ("scheduling.k8s.io", "PodGroup", &["spec"]),
+    ("scheduling.k8s.io", "Workload", &["spec", "podGroupTemplates", "*"]),
+];
+
 const SLICE: &[Place] = &[("resource.k8s.io", "ResourceSlice", &["spec"])];
 const POD_STATUS: &[Place] = &[("", "Pod", &["status"])];
 
@@ -101,6 +107,14 @@ const GATED: &[(&str, &[Place], &[At])] = &[
         &["devices", "*", "attributes", "*", "strings"], &["devices", "*", "attributes", "*", "versions"],
     ]),
     ("DRANodeAllocatableResources", SLICE, &[&["devices", "*", "nodeAllocatableResourceMappings"]]),
+    ("TopologyAwareWorkloadScheduling", POD_GROUPS, &[&["schedulingConstraints"]]),
+    ("DRAWorkloadResourceClaims", &[("scheduling.k8s.io", "PodGroup", &[])], &[
+        &["spec", "resourceClaims"], &["status", "resourceClaimStatuses"],
+    ]),
+    ("DRAWorkloadResourceClaims", &POD_GROUPS[1..], &[&["resourceClaims"]]),
+    ("WorkloadAwarePreemption", POD_GROUPS, &[&["disruptionMode"]]),
+    ("WorkloadAwarePreemption", POD_GROUPS, &[&["priorityClassName"]]),
+    ("WorkloadAwarePreemption", POD_GROUPS, &[&["priority"]]),
     ("VolumeLimitScaling", &[("storage.k8s.io", "CSIDriver", &[])], &[&["spec", "preventPodSchedulingIfMissing"]]),
 ];
 
@@ -223,8 +237,8 @@ mod tests {
     fn the_table_names_fields_that_exist() {
         for (gate, places, fields) in GATED {
             for (group, kind, place) in *places {
-                let version = if *group == "autoscaling" { "v2" } else { "v1" };
-                let row = schema::resource::of_kind(group, version, kind).unwrap_or_else(|| panic!("{kind}"));
+                let mut rows = schema::resource::all().iter().chain(schema::resource::optional());
+                let row = rows.find(|row| row.group == *group && row.kind == *kind).unwrap_or_else(|| panic!("{kind}"));
                 for at in *fields {
                     let mut ty = row.schema.root();
                     for name in place.iter().chain(*at) {

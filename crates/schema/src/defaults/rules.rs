@@ -73,6 +73,7 @@ pub(super) const CONSTANTS: Constants = &[
             ("suspend", Bool(false)),
         ],
     ),
+    ("api.certificates.v1beta1.PodCertificateRequestSpec", &[("maxExpirationSeconds", Int(86400))]),
     (
         "api.core.v1.AzureDiskVolumeSource",
         &[
@@ -157,7 +158,9 @@ pub(super) const CONSTANTS: Constants = &[
     ("api.networking.v1.NetworkPolicyPort", &[("protocol", Str("TCP"))]),
     ("api.rbac.v1.RoleRef", &[("apiGroup", Str("rbac.authorization.k8s.io"))]),
     ("api.resource.v1.DeviceToleration", &[("operator", Str("Equal"))]),
+    ("api.resource.v1alpha3.ResourcePoolStatusRequestSpec", &[("limit", Int(100))]),
     ("api.scheduling.v1.PriorityClass", &[("preemptionPolicy", Str("PreemptLowerPriority"))]),
+    ("api.scheduling.v1alpha2.PodGroupSpec", &[("disruptionMode", Str("Pod"))]),
     (
         "api.storage.v1.CSIDriverSpec",
         &[

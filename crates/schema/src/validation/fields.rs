@@ -92,6 +92,30 @@ pub(super) fn immutable(errors: &mut Errors, path: &Path<'_>, new: Option<&Value
     }
 }
 
+/// A field that its own declaration forbids to change: upstream shows no value then. Whether it did change.
+pub(super) fn unchangeable(errors: &mut Errors, path: &Path<'_>, new: Option<&Value>, old: Option<&Value>) -> bool {
+    let changed = !same(new, old);
+    if changed {
+        errors.push(FieldError::invalid(path, json(None), IMMUTABLE));
+    }
+    changed
+}
+
+/// Whether a list is short enough to be looked at further.
+pub(super) fn at_most(errors: &mut Errors, path: &Path<'_>, actual: usize, max: usize) -> bool {
+    if actual > max {
+        errors.push(FieldError::too_many(path, actual, max));
+    }
+    actual <= max
+}
+
+/// A number that has a least value.
+pub(super) fn at_least(errors: &mut Errors, path: &Path<'_>, value: i64, least: i64) {
+    if value < least {
+        errors.push(FieldError::invalid(path, value, format!("must be greater than or equal to {least}")));
+    }
+}
+
 /// Semantic equality: what is empty is as what is absent, quantities compare by value only where they are written alike.
 pub(super) fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
     fn empty(value: Option<&Value>) -> bool {

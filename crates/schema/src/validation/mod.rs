@@ -27,6 +27,8 @@ mod limits;
 mod metadata;
 mod networking;
 mod pod;
+mod pod_certificates;
+mod pod_groups;
 mod policies;
 mod quota;
 mod rbac;
@@ -38,16 +40,41 @@ mod volume_source;
 mod warnings;
 mod webhook;
 
+pub use pod_certificates::issues as issues_certificate;
+
 use crate::tree::{Map, Value};
+use api::features::Gates;
 use api::{FieldError, Path};
 
-/// Features that change what is allowed, all off when nobody says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Features that change what is allowed; when nobody says, as they are by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     /// `HPAScaleToZero`: autoscalers may scale to nothing.
     pub scale_to_zero: bool,
     /// `MutablePVNodeAffinity`: to which nodes a volume belongs may change.
     pub volume_affinity: bool,
+    /// `TopologyAwareWorkloadScheduling`: groups of pods may be held together by the topology.
+    pub workload_topology: bool,
+    /// `WorkloadAwarePreemption`: groups of pods have a priority, and are disturbed one by one or as one.
+    pub workload_preemption: bool,
+}
+
+impl Features {
+    /// As gates say.
+    pub fn of(gates: &Gates) -> Self {
+        Features {
+            scale_to_zero: gates.enabled("HPAScaleToZero"),
+            volume_affinity: gates.enabled("MutablePVNodeAffinity"),
+            workload_topology: gates.enabled("TopologyAwareWorkloadScheduling"),
+            workload_preemption: gates.enabled("WorkloadAwarePreemption"),
+        }
+    }
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Features::of(&Gates::default())
+    }
 }
 
 /// The rules of a kind.
@@ -131,6 +158,7 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("batch", "Job") => rules!(batch::job, batch::job_update, batch::warnings),
         ("certificates.k8s.io", "CertificateSigningRequest") => rules!(certificates::create, certificates::update),
         ("certificates.k8s.io", "ClusterTrustBundle") => rules!(certificates::bundle, certificates::bundle_update),
+        ("certificates.k8s.io", "PodCertificateRequest") => rules!(pod_certificates::create, pod_certificates::update),
         ("coordination.k8s.io", "Lease") => rules!(cluster::lease),
         ("coordination.k8s.io", "LeaseCandidate") => rules!(leader::candidate, leader::candidate_update),
         ("discovery.k8s.io", "EndpointSlice") => {
@@ -165,8 +193,15 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("resource.k8s.io", "DeviceTaintRule") => rules!(device::taint_rule, device::taint_rule_update),
         ("resource.k8s.io", "ResourceClaim") => rules!(device::claim, device::claim_update),
         ("resource.k8s.io", "ResourceClaimTemplate") => rules!(device::template, device::template_update),
+        ("resource.k8s.io", "ResourcePoolStatusRequest") => rules!(device::pools, device::pools_update),
         ("resource.k8s.io", "ResourceSlice") => rules!(device::slice, device::slice_update, device::slice_warnings),
+        ("scheduling.k8s.io", "PodGroup") => {
+            Rules { create: pod_groups::group, update: pod_groups::group_update, warnings: no_warnings }
+        }
         ("scheduling.k8s.io", "PriorityClass") => rules!(classes::priority, classes::priority_update),
+        ("scheduling.k8s.io", "Workload") => {
+            Rules { create: pod_groups::workload, update: pod_groups::workload_update, warnings: no_warnings }
+        }
         ("storage.k8s.io", "CSIDriver") => rules!(storage::driver, storage::driver_update),
         ("storage.k8s.io", "CSINode") => rules!(storage::node, storage::node_update),
         ("storage.k8s.io", "CSIStorageCapacity") => {
@@ -185,31 +220,14 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
 }
 
 /// What is wrong with a new object; nothing for kinds without rules.
-pub fn create(group: &str, kind: &str, object: &Map) -> Vec<FieldError> {
-    create_with(group, kind, object, Features::default())
-}
-
-/// The same where features are on.
-pub fn create_with(group: &str, kind: &str, object: &Map, features: Features) -> Vec<FieldError> {
+pub fn create(group: &str, kind: &str, object: &Map, features: Features) -> Vec<FieldError> {
     let mut errors = finalizers(group, object);
     errors.extend(of(group, kind).map(|rules| (rules.create)(object, features)).unwrap_or_default());
     errors
 }
 
 /// What is wrong with an update through a subresource (empty: the object itself).
-pub fn update(group: &str, kind: &str, subresource: &str, new: &Map, old: &Map) -> Vec<FieldError> {
-    update_with(group, kind, subresource, new, old, Features::default())
-}
-
-/// The same where features are on.
-pub fn update_with(
-    group: &str,
-    kind: &str,
-    subresource: &str,
-    new: &Map,
-    old: &Map,
-    features: Features,
-) -> Vec<FieldError> {
+pub fn update(group: &str, kind: &str, subresource: &str, new: &Map, old: &Map, features: Features) -> Vec<FieldError> {
     let mut errors = finalizers(group, new);
     errors.extend(of(group, kind).map(|rules| (rules.update)(subresource, new, old, features)).unwrap_or_default());
     errors

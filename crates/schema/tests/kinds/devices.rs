@@ -320,3 +320,46 @@ fn taint_rules() {
     let told = old.replace(r#""spec""#, &format!(r#""status":{{"conditions":[{}]}},"spec""#, conditions.join(",")));
     assert_eq!(update("status", &told, &old), ["status.conditions: Too many: 9: must have at most 8 items"]);
 }
+
+#[test]
+fn what_is_left_of_pools_is_told_once() {
+    let request = |spec: &str, status: &str| format!(r#"{{"metadata":{{"name":"r"}},"spec":{spec}{status}}}"#);
+    let kind = "ResourcePoolStatusRequest";
+    let created = |spec: &str| crate::rules::created(GROUP, "v1alpha3", kind, &request(spec, ""));
+    assert_eq!(created(r#"{"driver":"d.example.com","poolName":"a/b"}"#), [""; 0]);
+    assert_eq!(
+        created(r#"{"driver":"","poolName":"","limit":0}"#),
+        [
+            "spec.driver: Required value",
+            "spec.poolName: Required value",
+            "spec.limit: Invalid value: 0: must be greater than or equal to 1"
+        ]
+    );
+    assert_eq!(
+        created(r#"{"driver":"d.example.com","limit":1001}"#),
+        ["spec.limit: Invalid value: 1001: must be less than or equal to 1000"]
+    );
+    let good = r#"{"driver":"d.example.com"}"#;
+    let updated = |sub: &str, new: &str, old: &str| crate::rules::updated(GROUP, "v1alpha3", kind, sub, new, old);
+    assert_eq!(
+        updated("", &request(r#"{"driver":"e.example.com"}"#, ""), &request(good, "")),
+        ["spec: Invalid value: null: field is immutable"]
+    );
+    let with = |status: &str| request(good, &format!(r#","status":{status}"#));
+    let answer = |status: &str| updated("status", &with(status), &request(good, ""));
+    let told = r#"{"poolCount":1,"pools":[{"driver":"d.example.com","poolName":"p","generation":1,"totalDevices":2}]}"#;
+    assert_eq!(answer(told), [""; 0]);
+    assert_eq!(
+        answer(r#"{"pools":[{"driver":"d.example.com","poolName":"p","resourceSliceCount":0,"totalDevices":-1}]}"#),
+        [
+            "status.poolCount: Required value",
+            "status.pools[0].generation: Required value",
+            "status.pools[0].resourceSliceCount: Invalid value: 0: must be greater than or equal to 1",
+            "status.pools[0].totalDevices: Invalid value: -1: must be greater than or equal to 0",
+        ]
+    );
+    assert_eq!(
+        updated("status", &with(r#"{"poolCount":2}"#), &with(told)),
+        [r#"status: Invalid value: {"PoolCount":2,"Pools":null,"Conditions":null}: field is immutable"#]
+    );
+}

@@ -5,6 +5,7 @@ mod certificates;
 mod definitions;
 mod devices;
 mod flow;
+mod groups;
 mod jobs;
 mod networks;
 mod others;

@@ -388,9 +388,9 @@ const NEW: &str = r#","eventTime":"2024-01-01T00:00:00.000000Z","type":"Normal",
 #[test]
 fn events_of_the_newer_group_are_held_to_more() {
     let old = event(r#","reason":"R","count":3,"source":{"component":"c"}"#);
-    assert_eq!(shown(&validation::create("", "Event", &old)), [""; 0]);
+    assert_eq!(shown(&validation::create("", "Event", &old, Default::default())), [""; 0]);
     assert_eq!(
-        shown(&validation::create("events.k8s.io", "Event", &old)),
+        shown(&validation::create("events.k8s.io", "Event", &old, Default::default())),
         [
             "eventTime: Required value",
             r#"type: Invalid value: "": has invalid value: "#,
@@ -399,15 +399,15 @@ fn events_of_the_newer_group_are_held_to_more() {
         ]
     );
     let new = event(NEW);
-    assert_eq!(shown(&validation::create("events.k8s.io", "Event", &new)), [""; 0]);
+    assert_eq!(shown(&validation::create("events.k8s.io", "Event", &new, Default::default())), [""; 0]);
     let series = event(&format!(r#"{NEW},"series":{{"count":1}}"#));
     assert_eq!(
-        shown(&validation::create("events.k8s.io", "Event", &series)),
+        shown(&validation::create("events.k8s.io", "Event", &series, Default::default())),
         [r#"series.count: Invalid value: "": should be at least 2"#, "series.lastObservedTime: Required value"]
     );
     let long = event(&NEW.replace(r#""A""#, &format!(r#""{}""#, "a".repeat(129))));
     assert_eq!(
-        shown(&validation::create("", "Event", &long)),
+        shown(&validation::create("", "Event", &long, Default::default())),
         [r#"action: Invalid value: "": can have at most 128 characters"#]
     );
 }
@@ -416,11 +416,11 @@ fn events_of_the_newer_group_are_held_to_more() {
 fn events_of_the_newer_group_change_in_their_series_alone() {
     let old = event(NEW);
     let series = event(&format!(r#"{NEW},"series":{{"count":2,"lastObservedTime":"2024-01-01T00:00:01.000000Z"}}"#));
-    assert_eq!(shown(&validation::update("events.k8s.io", "Event", "", &series, &old)), [""; 0]);
+    assert_eq!(shown(&validation::update("events.k8s.io", "Event", "", &series, &old, Default::default())), [""; 0]);
     let other = event(&NEW.replace(r#""R""#, r#""S""#).replace("e.com/c", "e.com/d"));
-    assert_eq!(shown(&validation::update("", "Event", "", &other, &old)), [""; 0]);
+    assert_eq!(shown(&validation::update("", "Event", "", &other, &old, Default::default())), [""; 0]);
     assert_eq!(
-        shown(&validation::update("events.k8s.io", "Event", "", &other, &old)),
+        shown(&validation::update("events.k8s.io", "Event", "", &other, &old, Default::default())),
         [
             r#"reason: Invalid value: "S": field is immutable"#,
             r#"reportingController: Invalid value: "e.com/d": field is immutable"#,

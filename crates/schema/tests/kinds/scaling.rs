@@ -52,8 +52,8 @@ fn targets_and_bounds() {
     let metrics = "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas";
     changed(&zero, &zero, &[metrics]);
     let object = rules::object("autoscaling", "v2", "HorizontalPodAutoscaler", &zero);
-    let features = validation::Features { scale_to_zero: true, ..Default::default() };
-    let found = validation::create_with("autoscaling", "HorizontalPodAutoscaler", &object, features);
+    let features = rules::features("HPAScaleToZero=true");
+    let found = validation::create("autoscaling", "HorizontalPodAutoscaler", &object, features);
     assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), [metrics]);
 }
 

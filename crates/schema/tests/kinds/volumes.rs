@@ -317,9 +317,9 @@ fn volumes_stay() {
         ],
     );
     let elsewhere = old.replace(zone, "zone");
-    let features = validation::Features { volume_affinity: true, ..Default::default() };
+    let features = rules::features("MutablePVNodeAffinity=true");
     let [new, was] = [&elsewhere, &old].map(|text| rules::object("", "v1", "PersistentVolume", text));
-    assert_eq!(validation::update_with("", "PersistentVolume", "", &new, &was, features), []);
+    assert_eq!(validation::update("", "PersistentVolume", "", &new, &was, features), []);
     let object = rules::object(
         "",
         "v1",

@@ -1,6 +1,16 @@
 //! Objects made up from the catalogue: any kind, any field.
 
-use schema::{Kind, Map, TypeRef, Value};
+use schema::{Kind, Map, Resource, TypeRef, Value, resource};
+
+/// Every kind, those that are served only when they are asked for included.
+pub(crate) fn kinds() -> impl Iterator<Item = &'static Resource> {
+    resource::all().iter().chain(resource::optional())
+}
+
+/// One of them.
+pub(crate) fn kind(n: usize) -> &'static Resource {
+    kinds().nth(n % kinds().count()).expect("there are kinds")
+}
 
 pub(crate) struct Generator {
     state: u64,

@@ -16,10 +16,33 @@ fn shown(errors: &[api::FieldError]) -> Vec<String> {
 }
 
 pub(crate) fn created(group: &str, version: &str, kind: &str, text: &str) -> Vec<String> {
-    shown(&validation::create(group, kind, &object(group, version, kind, text)))
+    created_with("", group, version, kind, text)
+}
+
+/// With feature gates.
+pub(crate) fn created_with(gates: &str, group: &str, version: &str, kind: &str, text: &str) -> Vec<String> {
+    shown(&validation::create(group, kind, &object(group, version, kind, text), features(gates)))
 }
 
 pub(crate) fn updated(group: &str, version: &str, kind: &str, sub: &str, new: &str, old: &str) -> Vec<String> {
+    updated_with("", group, version, kind, sub, new, old)
+}
+
+/// With feature gates.
+pub(crate) fn updated_with(
+    gates: &str,
+    group: &str,
+    version: &str,
+    kind: &str,
+    sub: &str,
+    new: &str,
+    old: &str,
+) -> Vec<String> {
     let (new, old) = (object(group, version, kind, new), object(group, version, kind, old));
-    shown(&validation::update(group, kind, sub, &new, &old))
+    shown(&validation::update(group, kind, sub, &new, &old, features(gates)))
+}
+
+pub(crate) fn features(gates: &str) -> validation::Features {
+    let asked: api::features::Asked = gates.parse().expect(gates);
+    validation::Features::of(&asked.gates().expect(gates).0)
 }

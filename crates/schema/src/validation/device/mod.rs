@@ -2,15 +2,17 @@
 
 mod claim;
 mod names;
+mod pools;
 mod slice;
 mod status;
 mod taint;
 
 pub(super) use claim::{claim, claim_update, class, class_update, template, template_update};
+pub(super) use pools::{pools, pools_update};
 pub(super) use slice::{slice, slice_update, slice_warnings};
 pub(super) use taint::{taint_rule, taint_rule_update};
 
-use super::fields::{Errors, json_list, problems, required, required_of, supported_of};
+use super::fields::{Errors, at_most, json_list, problems, required, required_of, supported_of};
 use crate::tree::Value;
 use crate::view::List;
 use crate::view::resource_v1::{DeviceToleration, OpaqueDeviceConfiguration};
@@ -21,14 +23,6 @@ const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "None"];
 const MAX_BINDING_CONDITIONS: usize = 4;
 /// Of the parameters of a driver, and of what it tells about an allocated device.
 const MAX_RAW: usize = 10 * 1024;
-
-/// Whether a list is short enough to be looked at further.
-fn at_most(errors: &mut Errors, path: &Path<'_>, actual: usize, max: usize) -> bool {
-    if actual > max {
-        errors.push(FieldError::too_many(path, actual, max));
-    }
-    actual <= max
-}
 
 /// Keys that came before; the repeated ones are told of.
 fn unique<'a>(errors: &mut Errors, path: &Path<'_>, keys: impl Iterator<Item = &'a str>) {
