@@ -37,6 +37,7 @@ pub const IP_ADDRESSES: Stored = Stored { group: "networking.k8s.io", plural: "i
 pub const SERVICE_CIDRS: Stored = Stored { group: "networking.k8s.io", plural: "servicecidrs" };
 pub const LEASES: Stored = Stored { group: "coordination.k8s.io", plural: "leases" };
 pub const RUNTIME_CLASSES: Stored = Stored { group: "node.k8s.io", plural: "runtimeclasses" };
+pub const WORKLOADS: Stored = Stored { group: "scheduling.k8s.io", plural: "workloads" };
 pub const DISRUPTION_BUDGETS: Stored = Stored { group: "policy", plural: "poddisruptionbudgets" };
 
 /// Reads stored objects.
@@ -103,7 +104,8 @@ impl FromCaches {
     }
 
     fn cacher(&self, kind: Stored) -> Option<Arc<Cacher>> {
-        let row = schema::resource::all().iter().find(|r| r.plural == kind.plural && r.group == kind.group)?;
+        let mut rows = schema::resource::all().iter().chain(schema::resource::optional());
+        let row = rows.find(|r| r.plural == kind.plural && r.group == kind.group)?;
         self.caches.get(&row.storage.as_ref()?.prefix)
     }
 

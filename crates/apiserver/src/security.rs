@@ -1,5 +1,6 @@
 //! The parts of security put together: from settings to what a server and its registry are given.
 
+use crate::admission::certificates::PodCertificateSigning;
 use crate::admission::config::Config;
 use crate::admission::devices::AdminAccess;
 use crate::admission::namespace::NamespaceMaker;
@@ -140,7 +141,7 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     };
     let servers = presence.as_ref().map(|presence| presence.servers());
     let known = servers.as_ref().map_or_else(Vec::new, |servers| servers.borrow().clone());
-    let written = bootstrap::ensure(&**registry.store(), registry.caches(), &settings.bootstrap, &known).await?;
+    let written = bootstrap::ensure(&**registry.store(), registry.caches(), &settings.bootstrap, registry.gates(), &known).await?;
     keep_first_objects(registry, settings.bootstrap.clone(), servers);
     let (rbac, authorizer) = authorizer(registry, &objects, &settings.authorization);
     let tokens = Tokens::new(settings.tokens, objects.clone());
@@ -173,15 +174,11 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
         quotas,
         namespaces: Arc::new(Namespaces(Arc::downgrade(registry))),
         config: settings.admission,
+        gates: registry.gates().clone(),
     };
-    let mut disabled = settings.disabled_plugins;
-    if !registry.gates().enabled("PodTopologyLabelsAdmission")
-        && !disabled.iter().any(|name| name == "PodTopologyLabels")
-    {
-        disabled.push("PodTopologyLabels".to_owned());
-    }
-    let mut admission = plugins::chain(&needs, &settings.enabled_plugins, &disabled)?;
+    let mut admission = plugins::chain(&needs, &settings.enabled_plugins, &settings.disabled_plugins)?;
     admission.0.insert(0, Arc::new(AdminAccess { objects: objects.clone() }));
+    admission.0.insert(0, Arc::new(PodCertificateSigning { authorizer: authorizer.clone() }));
     admission.0.push(Arc::new(Escalation { rbac, authorizer: authorizer.clone() }));
     let kubelets = match settings.kubelets {
         Some(kubelets) => {
@@ -253,7 +250,8 @@ fn keep_first_objects(
             }
             let Some(registry) = registry.upgrade() else { return };
             let known = servers.as_mut().map_or_else(Vec::new, |servers| servers.borrow_and_update().clone());
-            if let Err(error) = bootstrap::ensure(&**registry.store(), registry.caches(), &settings, &known).await {
+            let (store, caches, gates) = (registry.store(), registry.caches(), registry.gates());
+            if let Err(error) = bootstrap::ensure(&**store, caches, &settings, gates, &known).await {
                 tracing::warn!(error = %Chain(&error), "the first objects could not be mended: it is tried again");
                 notify.notify_one();
             }
@@ -319,16 +317,16 @@ fn authorizer(registry: &Registry, objects: &Arc<dyn Lookup>, modes: &[Mode]) ->
             Mode::AlwaysAllow => all.push(Arc::new(Always(true))),
             Mode::AlwaysDeny => all.push(Arc::new(Always(false))),
             Mode::Node => {
-                let role = bootstrap::rbac::defaults()
-                    .iter()
-                    .find(|d| d.resource == "clusterroles" && d.name == "system:node");
+                let roles = bootstrap::rbac::defaults(registry.gates());
+                let role = roles.iter().find(|d| d.resource == "clusterroles" && d.name == "system:node");
                 let rules = role.map(|r| PolicyRule::list_of(&r.object)).unwrap_or_default();
-                let node = Arc::new(Node::new(rules, objects.clone()));
+                let node = Arc::new(Node::new(rules, objects.clone(), registry.gates()));
                 for (group, plural) in [
                     ("", "pods"),
                     ("", "persistentvolumes"),
                     ("storage.k8s.io", "volumeattachments"),
                     ("resource.k8s.io", "resourceslices"),
+                    ("certificates.k8s.io", "podcertificaterequests"),
                 ] {
                     registry.observe(group, plural, Arc::new(Follows { plural, into: node.clone() }));
                 }

@@ -4,7 +4,7 @@
 use super::{Admission, Attributes, Operation};
 use crate::authz::{self, Authorizer};
 use crate::user::MASTERS;
-use api::Status;
+use api::{FieldError, GroupKind, Path, Status};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,6 +17,7 @@ use x509_parser::prelude::FromDer as _;
 
 const GROUP: &str = "certificates.k8s.io";
 const REQUESTS: &str = "certificatesigningrequests";
+const POD_REQUESTS: &str = "podcertificaterequests";
 const API_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 
 /// Whether the writer may do `verb` for a signer, named itself or by its domain (`example.com/*`).
@@ -92,6 +93,35 @@ impl Admission for CertificateSigning {
             return Ok(());
         }
         Err(a.forbidden(format!("user not permitted to sign requests with signerName {:?}", signer(old))))
+    }
+}
+
+/// Who may issue certificates for pods: whoever may sign for the signer. Upstream asks this in the strategy of the kind, after
+/// its validation; it has no name to be disabled by.
+pub struct PodCertificateSigning {
+    pub authorizer: Arc<dyn Authorizer>,
+}
+
+#[async_trait]
+impl Admission for PodCertificateSigning {
+    fn name(&self) -> &'static str {
+        "PodCertificateSigning"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation == Operation::Update
+    }
+
+    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let Some(old) = a.old.filter(|_| a.is_subresource(GROUP, POD_REQUESTS, "status")) else { return Ok(()) };
+        let chain = |request: &Map| request.str_at(&["status", "certificateChain"]).to_owned();
+        if chain(old) == chain(a.object) || may(&*self.authorizer, a, "sign", signer(old)).await {
+            return Ok(());
+        }
+        let why = format!("User {:?} is not permitted to \"sign\" for signer {:?}", a.cx.user.name, signer(old));
+        let kind = GroupKind::new(GROUP, a.resource.kind.clone());
+        let error = FieldError::forbidden(&Path::root("spec").child("signerName"), why);
+        Err(Status::invalid(&kind, a.object.str_at(&["metadata", "name"]), &[error]))
     }
 }
 

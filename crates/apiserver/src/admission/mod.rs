@@ -4,7 +4,7 @@
 //! is about to be stored. Both run again when a write is tried again against a newer object.
 
 mod always;
-mod certificates;
+pub mod certificates;
 mod classes;
 pub mod config;
 pub mod devices;
@@ -15,6 +15,7 @@ mod node_restriction;
 mod owners;
 pub mod placement;
 pub mod plugins;
+mod pod_groups;
 pub mod pod_security;
 mod priority;
 mod protection;

@@ -5,8 +5,9 @@
 use super::{Admission, Attributes, Operation, service_account, walk};
 use crate::authz::node;
 use crate::authz::node::references::{self, Kind, MIRROR};
-use crate::lookup::{Lookup, NODES, PODS};
-use api::{GroupResource, Status};
+use crate::lookup::{Lookup, NODES, PODS, SERVICE_ACCOUNTS, Stored};
+use api::features::Gates;
+use api::{GroupResource, Reason, Status};
 use async_trait::async_trait;
 use schema::{Map, Value};
 use std::collections::BTreeSet;
@@ -194,8 +195,82 @@ pub(super) fn claim_status(node: &str, before: &Map, after: &Map) -> Result<(), 
     }
 }
 
+/// What a request for a pod's certificate is compared with; what is not there comes with how that is told.
+struct Running<'a> {
+    node: Result<&'a Map, String>,
+    pod: Result<&'a Map, String>,
+    account: Result<&'a Map, String>,
+}
+
+/// Why a request for a certificate is not made: the node may not ask for it, or it does not fit with what is known here, and
+/// may do so in a moment.
+#[derive(Debug, PartialEq, Eq)]
+enum Refusal {
+    Forbidden(String),
+    Differs(String),
+}
+
+/// Asking for a certificate of a pod: one that runs here, as it runs.
+fn certificate_request(node: &str, request: &Map, running: &Running<'_>) -> Result<(), Refusal> {
+    let spec = |key| request.str_at(&["spec", key]);
+    let uid = |object: &Map| object.str_at(&["metadata", "uid"]).to_owned();
+    let shown = format!("{}/{}", request.str_at(&["metadata", "namespace"]), spec("podName"));
+    let about = format!("PodCertificateRequest for pod {shown:?}");
+    if spec("nodeName") != node {
+        return Err(Refusal::Forbidden(format!(
+            "PodCertificateRequest.Spec.NodeName={:?}, which is not the requesting node {node:?}",
+            spec("nodeName")
+        )));
+    }
+    let named = |what: &str, name: &str, why: &String| {
+        Refusal::Differs(format!("while retrieving {what} {name:?} named in the PodCertificateRequest: {why}"))
+    };
+    let host = running.node.as_ref().map_err(|why| named("node", node, why))?;
+    if spec("nodeUID") != uid(host) {
+        return Err(Refusal::Differs(format!(
+            "{about} names node UID {:?}, inconsistent with the running node ({:?})",
+            spec("nodeUID"),
+            uid(host)
+        )));
+    }
+    let pod = running.pod.as_ref().map_err(|why| named("pod", &shown, why))?;
+    if spec("podUID") != uid(pod) {
+        return Err(Refusal::Differs(format!(
+            "{about} contains pod UID ({:?}) which differs from running pod {:?}",
+            spec("podUID"),
+            uid(pod)
+        )));
+    }
+    if pod.str_at(&["spec", "nodeName"]) != node {
+        return Err(Refusal::Forbidden(format!(
+            "pod {shown:?} is not running on node {node:?} named in the PodCertificateRequest"
+        )));
+    }
+    if pod.at(&["metadata", "annotations", MIRROR]).is_some() {
+        return Err(Refusal::Forbidden(format!("pod {shown:?} is a mirror pod")));
+    }
+    let account = pod.str_at(&["spec", "serviceAccountName"]);
+    if spec("serviceAccountName") != account {
+        return Err(Refusal::Forbidden(format!(
+            "{about} contains serviceAccountName ({:?}) that differs from running pod ({account:?})",
+            spec("serviceAccountName")
+        )));
+    }
+    let shown = format!("{}/{account}", request.str_at(&["metadata", "namespace"]));
+    let stored = running.account.as_ref().map_err(|why| named("service account", &shown, why))?;
+    if spec("serviceAccountUID") != uid(stored) {
+        return Err(Refusal::Differs(format!(
+            "{about} names service account UID {:?}, which differs from the running service account ({:?})",
+            spec("serviceAccountUID"),
+            uid(stored)
+        )));
+    }
+    Ok(())
+}
+
 pub struct NodeRestriction {
     pub objects: Arc<dyn Lookup>,
+    pub gates: Gates,
 }
 
 impl NodeRestriction {
@@ -242,6 +317,32 @@ impl NodeRestriction {
                 refuse(format!("unexpected pod subresource {subresource:?}, only 'status' and 'eviction' are allowed"))
             }
         }
+    }
+
+    async fn certificate(&self, node: &str, a: &Attributes<'_>) -> Result<(), Status> {
+        if a.operation != Operation::Create {
+            return Err(a.forbidden(format!("unexpected operation {}", a.operation.as_str())));
+        }
+        if !a.subresource.is_empty() {
+            return Err(a.forbidden(format!("unexpected subresource {}", a.subresource)));
+        }
+        let find = async |kind: Stored, namespace: &str, name: &str| match self.objects.find(kind, namespace, name).await {
+            Ok(Some(object)) => Ok(object),
+            Ok(None) => Err(Status::not_found(&GroupResource::new(kind.group, kind.plural), name).message.clone()),
+            Err(error) => Err(error.message.clone()),
+        };
+        let spec = |key| a.object.str_at(&["spec", key]);
+        let host = find(NODES, "", node).await;
+        let pod = find(PODS, a.namespace, spec("podName")).await;
+        let account = find(SERVICE_ACCOUNTS, a.namespace, spec("serviceAccountName")).await;
+        fn seen(found: &Result<Arc<Map>, String>) -> Result<&Map, String> {
+            found.as_deref().map_err(Clone::clone)
+        }
+        let running = Running { node: seen(&host), pod: seen(&pod), account: seen(&account) };
+        certificate_request(node, a.object, &running).map_err(|refusal| match refusal {
+            Refusal::Forbidden(why) => a.forbidden(why),
+            Refusal::Differs(why) => Status::new(500, Reason::Unknown, why),
+        })
     }
 
     async fn token(&self, node: &str, a: &Attributes<'_>) -> Result<(), Status> {
@@ -292,6 +393,9 @@ impl Admission for NodeRestriction {
             },
             ("", "persistentvolumeclaims", _) => Err("may only update PVC status".into()),
             ("", "serviceaccounts", "token") if a.operation == Operation::Create => return self.token(node, a).await,
+            ("certificates.k8s.io", "podcertificaterequests", _) if self.gates.enabled("PodCertificateRequest") => {
+                return self.certificate(node, a).await;
+            }
             ("coordination.k8s.io", "leases", _) if a.namespace != "kube-node-lease" => {
                 Err("can only access leases in the \"kube-node-lease\" system namespace".into())
             }
@@ -360,6 +464,67 @@ mod tests {
         assert_eq!(
             pod_create("n1", &good("volumes: [{secret: {secretName: s}}]"), Some("u")),
             Err("node \"n1\" can not create pods that reference secrets".into())
+        );
+    }
+
+    #[test]
+    fn certificates_are_for_pods_as_they_run_here() {
+        let request = |more: &str| {
+            let spec = "nodeName: n1, nodeUID: h, podName: p, podUID: p, serviceAccountName: s, serviceAccountUID: s";
+            let mut request = map(&format!("{{metadata: {{namespace: a}}, spec: {{{spec}}}}}"));
+            if let Some((key, value)) = more.split_once('=') {
+                let spec = request.entry("spec", || Map::new().into()).as_map_mut().expect("a spec");
+                spec.insert(key.to_owned(), value.to_owned());
+            }
+            request
+        };
+        let (host, account) = (map("{metadata: {uid: h}}"), map("{metadata: {uid: s}}"));
+        let pod = map("{metadata: {uid: p}, spec: {nodeName: n1, serviceAccountName: s}}");
+        let running = |pod| Running { node: Ok(&host), pod, account: Ok(&account) };
+        let check = |more: &str| certificate_request("n1", &request(more), &running(Ok(&pod)));
+        assert_eq!(check(""), Ok(()));
+        let differs = |why: &str| Err(Refusal::Differs(why.to_owned()));
+        let forbidden = |why: &str| Err(Refusal::Forbidden(why.to_owned()));
+        for (more, refused) in [
+            (
+                "nodeName=n2",
+                forbidden("PodCertificateRequest.Spec.NodeName=\"n2\", which is not the requesting node \"n1\""),
+            ),
+            (
+                "nodeUID=x",
+                differs(
+                    "PodCertificateRequest for pod \"a/p\" names node UID \"x\", inconsistent with the running node (\"h\")",
+                ),
+            ),
+            (
+                "podUID=x",
+                differs(
+                    "PodCertificateRequest for pod \"a/p\" contains pod UID (\"x\") which differs from running pod \"p\"",
+                ),
+            ),
+            (
+                "serviceAccountName=x",
+                forbidden(
+                    "PodCertificateRequest for pod \"a/p\" contains serviceAccountName (\"x\") that differs from running pod (\"s\")",
+                ),
+            ),
+            (
+                "serviceAccountUID=x",
+                differs(
+                    "PodCertificateRequest for pod \"a/p\" names service account UID \"x\", which differs from the running service account (\"s\")",
+                ),
+            ),
+        ] {
+            assert_eq!(check(more), refused, "{more}");
+        }
+        let elsewhere = map("{metadata: {uid: p}, spec: {nodeName: n2, serviceAccountName: s}}");
+        assert_eq!(
+            certificate_request("n1", &request(""), &running(Ok(&elsewhere))),
+            forbidden("pod \"a/p\" is not running on node \"n1\" named in the PodCertificateRequest")
+        );
+        assert_eq!(
+            certificate_request("n1", &request(""), &running(Err("pods \"p\" not found".into()))),
+            differs("while retrieving pod \"a/p\" named in the PodCertificateRequest: pods \"p\" not found")
         );
     }
 

@@ -3,12 +3,13 @@
 use super::config::Config;
 use super::{Admission, Chain};
 use super::{
-    always, certificates, classes, event_rate, limit_ranger, namespace, node_restriction, owners, placement,
+    always, certificates, classes, event_rate, limit_ranger, namespace, node_restriction, owners, placement, pod_groups,
     pod_security, priority, protection, quota, service_account, services, toleration_restriction, tolerations,
     topology,
 };
 use crate::authz::Authorizer;
 use crate::lookup::Lookup;
+use api::features::Gates;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -21,6 +22,7 @@ pub struct Needs {
     pub quotas: Arc<dyn quota::QuotaWriter>,
     pub namespaces: Arc<dyn namespace::NamespaceMaker>,
     pub config: Config,
+    pub gates: Gates,
 }
 
 /// A row: a plugin that upstream has.
@@ -28,21 +30,28 @@ pub struct Plugin {
     pub name: &'static str,
     /// Whether it is on unless it is disabled.
     pub on: bool,
+    /// The gate that it does nothing without; empty: none.
+    gate: &'static str,
     /// Makes it; `None` where it is not part of this server (yet): it may be named, and does nothing.
     make: Option<fn(&Needs) -> Arc<dyn Admission>>,
 }
 
 const fn here(name: &'static str, make: fn(&Needs) -> Arc<dyn Admission>) -> Plugin {
-    Plugin { name, on: true, make: Some(make) }
+    Plugin { name, on: true, gate: "", make: Some(make) }
 }
 
 /// Off unless it is enabled.
 const fn off(name: &'static str, make: fn(&Needs) -> Arc<dyn Admission>) -> Plugin {
-    Plugin { name, on: false, make: Some(make) }
+    Plugin { name, on: false, gate: "", make: Some(make) }
+}
+
+/// On, where the gate is.
+const fn gated(name: &'static str, gate: &'static str, make: fn(&Needs) -> Arc<dyn Admission>) -> Plugin {
+    Plugin { name, on: true, gate, make: Some(make) }
 }
 
 const fn elsewhere(name: &'static str) -> Plugin {
-    Plugin { name, on: false, make: None }
+    Plugin { name, on: false, gate: "", make: None }
 }
 
 /// Every plugin of upstream, in the order they run in.
@@ -56,7 +65,9 @@ pub const PLUGINS: &[Plugin] = &[
     off("LimitPodHardAntiAffinityTopology", |_| Arc::new(placement::LimitPodHardAntiAffinityTopology)),
     here("LimitRanger", |n| Arc::new(limit_ranger::LimitRanger { objects: n.objects.clone() })),
     here("ServiceAccount", |n| Arc::new(service_account::ServiceAccount { objects: n.objects.clone() })),
-    here("NodeRestriction", |n| Arc::new(node_restriction::NodeRestriction { objects: n.objects.clone() })),
+    here("NodeRestriction", |n| {
+        Arc::new(node_restriction::NodeRestriction { objects: n.objects.clone(), gates: n.gates.clone() })
+    }),
     here("TaintNodesByCondition", |_| Arc::new(tolerations::TaintNodesByCondition)),
     off("AlwaysPullImages", |_| Arc::new(always::AlwaysPullImages)),
     elsewhere("ImagePolicyWebhook"),
@@ -81,6 +92,7 @@ pub const PLUGINS: &[Plugin] = &[
     off("ExtendedResourceToleration", |_| Arc::new(tolerations::ExtendedResourceToleration)),
     here("DefaultStorageClass", |n| Arc::new(classes::DefaultStorageClass { objects: n.objects.clone() })),
     here("StorageObjectInUseProtection", |_| Arc::new(protection::StorageObjectInUseProtection)),
+    elsewhere("PodGroupProtection"),
     off("OwnerReferencesPermissionEnforcement", |n| {
         Arc::new(owners::OwnerReferencesPermissionEnforcement { authorizer: n.authorizer.clone() })
     }),
@@ -96,7 +108,15 @@ pub const PLUGINS: &[Plugin] = &[
     here("CertificateSubjectRestriction", |_| Arc::new(certificates::CertificateSubjectRestriction)),
     here("DefaultIngressClass", |n| Arc::new(classes::DefaultIngressClass { objects: n.objects.clone() })),
     off("DenyServiceExternalIPs", |_| Arc::new(services::DenyServiceExternalIps)),
-    here("PodTopologyLabels", |n| Arc::new(topology::PodTopologyLabels { objects: n.objects.clone() })),
+    gated("PodTopologyLabels", "PodTopologyLabelsAdmission", |n| {
+        Arc::new(topology::PodTopologyLabels { objects: n.objects.clone() })
+    }),
+    gated("PodGroupWorkloadExists", "GenericWorkload", |n| {
+        Arc::new(pod_groups::PodGroupWorkloadExists { objects: n.objects.clone() })
+    }),
+    elsewhere("NodeDeclaredFeatureValidator"),
+    elsewhere("JobValidation"),
+    elsewhere("PodResizeValidator"),
     elsewhere("MutatingAdmissionPolicy"),
     elsewhere("MutatingAdmissionWebhook"),
     elsewhere("ValidatingAdmissionPolicy"),
@@ -136,7 +156,7 @@ pub fn chain(needs: &Needs, enabled: &[String], disabled: &[String]) -> Result<C
     let named = |list: &[String], plugin: &Plugin| list.iter().any(|name| name == plugin.name);
     let on = PLUGINS.iter().filter(|p| !named(disabled, p) && (p.on || named(enabled, p)));
     let mut chain = Chain::default();
-    for plugin in on {
+    for plugin in on.filter(|p| p.gate.is_empty() || needs.gates.enabled(p.gate)) {
         match plugin.make {
             Some(make) => chain.0.push(make(needs)),
             None => {
@@ -159,6 +179,7 @@ mod tests {
             quotas: Arc::new(Held::default()),
             namespaces: Arc::new(Held::default()),
             config: Config::default(),
+            gates: Gates::default(),
         };
         let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         Ok(chain(&needs, &own(enabled), &own(disabled))?.0.iter().map(|p| p.name()).collect())
@@ -167,7 +188,7 @@ mod tests {
     #[test]
     fn rows_and_plugins_agree_on_names_and_the_order_stays() {
         let made = made(&[], &[]).expect("a chain");
-        let on: Vec<&str> = PLUGINS.iter().filter(|p| p.on).map(|p| p.name).collect();
+        let on: Vec<&str> = PLUGINS.iter().filter(|p| p.on && p.gate != "GenericWorkload").map(|p| p.name).collect();
         assert_eq!(made, on);
         assert_eq!(made.last(), Some(&"ResourceQuota"), "quotas count what everybody else has agreed to");
     }

@@ -12,6 +12,7 @@ pub use servers::Presence;
 pub use services::{Advertised, dns_endpoint_slice};
 
 use crate::cache::{Cacher, Caches, NotReached};
+use api::features::Gates;
 use jiff::Timestamp;
 use schema::apply::Manager;
 use schema::{Encoded, Map, Resource, Value};
@@ -141,12 +142,12 @@ fn step(wanted: &Wanted, existing: Option<&Map>) -> Step {
     }
 }
 
-fn wanted(settings: &Settings, servers: &[SocketAddr], now: &str) -> Vec<Wanted> {
+fn wanted(settings: &Settings, gates: &Gates, servers: &[SocketAddr], now: &str) -> Vec<Wanted> {
     let mut all = objects::namespaces();
     all.extend(objects::priority_classes());
     all.extend(flow_control::flow_control());
-    for default in rbac::defaults() {
-        all.push(Wanted::new("rbac.authorization.k8s.io", "v1", default.resource, default.object.clone(), Keep::Role));
+    for default in rbac::defaults(gates) {
+        all.push(Wanted::new("rbac.authorization.k8s.io", "v1", default.resource, default.object, Keep::Role));
     }
     if !settings.service_ranges.is_empty() {
         all.push(objects::service_cidr(&settings.service_ranges, now));
@@ -169,11 +170,12 @@ pub async fn ensure(
     store: &dyn Store,
     caches: &Caches,
     settings: &Settings,
+    gates: &Gates,
     servers: &[SocketAddr],
 ) -> Result<usize, BootstrapError> {
     let now = Timestamp::now();
     let shown = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let wanted = wanted(settings, servers, &shown);
+    let wanted = wanted(settings, gates, servers, &shown);
     let mut written = 0;
     for _ in 0..TRIES {
         let mut batch: Vec<Change> = Vec::new();

@@ -1,9 +1,9 @@
 //! The default roles and bindings: the table, read into objects, and what reconciling an existing object would change.
 
+use api::features::Gates;
 use crate::authz::rbac::rule::{self, PolicyRule};
 use schema::{Map, Value};
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 const TABLE: &str = include_str!("rbac.table");
 const API_GROUP: &str = "rbac.authorization.k8s.io";
@@ -23,10 +23,9 @@ pub struct Default {
     pub object: Map,
 }
 
-/// Every default role and binding, roles before the bindings that refer to them.
-pub fn defaults() -> &'static [Default] {
-    static ALL: LazyLock<Vec<Default>> = LazyLock::new(|| read(TABLE));
-    &ALL
+/// Every default role and binding under these gates, roles before the bindings that refer to them.
+pub fn defaults(gates: &Gates) -> Vec<Default> {
+    read(TABLE, gates)
 }
 
 struct Role<'a> {
@@ -39,26 +38,42 @@ struct Role<'a> {
 }
 
 /// Reads the table. It is part of the program and a test reads all of it, so a word out of place is not an input error.
-fn read(table: &str) -> Vec<Default> {
+fn read(table: &str, gates: &Gates) -> Vec<Default> {
     let (mut roles, mut bindings): (Vec<Role<'_>>, Vec<Default>) = (Vec::new(), Vec::new());
+    // A role whose gate is off has neither rules nor bindings.
+    let mut off = false;
     for line in table.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
         let mut words = line.split_whitespace();
-        let first = words.next().unwrap_or_default();
+        let mut first = words.next().unwrap_or_default();
+        if line.starts_with(' ') {
+            let closed = first.strip_prefix("if:").map(|gate| {
+                first = words.next().unwrap_or_default();
+                !gates.enabled(gate)
+            });
+            if off || closed == Some(true) {
+                continue;
+            }
+        }
         match (line.starts_with(' '), first, roles.last_mut()) {
             (false, kind, _) => {
                 let place = words.next().unwrap_or_default();
                 let cluster = kind == "ClusterRole";
                 let (namespace, name) =
                     if cluster { ("", place) } else { place.split_once('/').unwrap_or(("", place)) };
+                let mut closed = false;
                 let mut role = Role { cluster, namespace, name, into: Vec::new(), of: None, rules: Vec::new() };
                 for mark in words {
                     match mark.split_once(':') {
                         Some(("into", target)) => role.into.push(target),
                         Some(("of", gathered)) => role.of = Some(gathered),
+                        Some(("if", gate)) => closed = !gates.enabled(gate),
                         _ => unreachable!("unknown mark {mark:?} in the table of default roles"),
                     }
                 }
-                roles.push(role);
+                off = closed;
+                if !off {
+                    roles.push(role);
+                }
             }
             (true, "<", Some(role)) => bindings.push(binding(role, words)),
             (true, verbs, Some(role)) => role.rules.push(read_rule(verbs, words)),
@@ -283,9 +298,15 @@ fn add_missing(object: &mut Map, default: &Map, path: &[&'static str]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::features::Asked;
+    use rule::Ask;
 
-    fn find(resource: &str, name: &str) -> &'static Default {
-        defaults().iter().find(|d| d.resource == resource && d.name == name).expect("a default")
+    fn find(resource: &str, name: &str) -> Default {
+        usual().into_iter().find(|d| d.resource == resource && d.name == name).expect("a default")
+    }
+
+    fn usual() -> Vec<Default> {
+        defaults(&Gates::default())
     }
 
     /// The value as JSON, its keys sorted.
@@ -304,7 +325,7 @@ mod tests {
     /// Each default as a line of JSON, in order; the rules of aggregated roles are left out, as upstream has none there.
     fn canonical() -> String {
         let mut lines: Vec<String> = Vec::new();
-        for d in defaults() {
+        for d in usual() {
             let mut object = d.object.clone();
             if object.contains_key("aggregationRule") {
                 object.remove("rules");
@@ -317,7 +338,7 @@ mod tests {
 
     #[test]
     fn the_table_has_every_default_of_upstream() {
-        let count = |resource| defaults().iter().filter(|d| d.resource == resource).count();
+        let count = |resource| usual().iter().filter(|d| d.resource == resource).count();
         let counts = ["clusterroles", "clusterrolebindings", "roles", "rolebindings"].map(count);
         assert_eq!(counts, [70, 50, 7, 7], "{counts:?}");
         let digest = ring::digest::digest(&ring::digest::SHA256, canonical().as_bytes());
@@ -339,8 +360,26 @@ mod tests {
     }
 
     #[test]
+    fn some_rules_come_with_their_gates() {
+        let asked: Asked = "PodCertificateRequest=true,GenericWorkload=true".parse().expect("gates");
+        let all = defaults(&asked.gates().expect("gates").0);
+        let allows = |all: &[Default], role: &str, verb: &str, group: &str, resource: &str| {
+            let role = all.iter().find(|d| d.resource == "clusterroles" && d.name == role);
+            let ask = Ask::Resource { verb, group, resource, subresource: "", name: "" };
+            role.is_some_and(|d| PolicyRule::list_of(&d.object).iter().any(|rule| rule.allows(ask)))
+        };
+        for (role, verb, group, resource) in [
+            ("system:node", "create", "certificates.k8s.io", "podcertificaterequests"),
+            ("system:kube-scheduler", "watch", "scheduling.k8s.io", "podgroups"),
+        ] {
+            assert!(allows(&all, role, verb, group, resource), "{role}");
+            assert!(!allows(&usual(), role, verb, group, resource), "{role}");
+        }
+    }
+
+    #[test]
     fn an_unchanged_default_needs_no_write() {
-        for d in defaults() {
+        for d in usual() {
             assert_eq!(reconcile(&d.object, &d.object), Change::Keep, "{}", d.name);
         }
     }

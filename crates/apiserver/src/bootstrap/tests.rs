@@ -36,11 +36,11 @@ async fn everything_is_made_once() {
     let opened = opened().await;
     let (store, registry) = (&opened.store, &opened.registry);
     let caches = registry.caches();
-    let written = ensure(&**store, caches, &settings(), &alone(&settings())).await.expect("made");
+    let written = ensure(&**store, caches, &settings(), &Gates::default(), &alone(&settings())).await.expect("made");
     assert_eq!(written, 4 + 2 + (8 + 13) + 134 + 1 + 1 + 1 + 4 + 2);
     let before = store.status().await.expect("a status").revision;
     assert!(before <= 4, "a few transactions, not {before}");
-    assert_eq!(ensure(&**store, caches, &settings(), &alone(&settings())).await.expect("kept"), 0);
+    assert_eq!(ensure(&**store, caches, &settings(), &Gates::default(), &alone(&settings())).await.expect("kept"), 0);
     assert_eq!(store.status().await.expect("a status").revision, before);
 
     let service = read(registry, "", "services", "default/kubernetes");
@@ -63,14 +63,14 @@ async fn what_differs_is_mended_and_what_is_anothers_stays() {
     let opened = opened().await;
     let (store, registry) = (&opened.store, &opened.registry);
     let caches = registry.caches();
-    ensure(&**store, caches, &settings(), &alone(&settings())).await.expect("made");
+    ensure(&**store, caches, &settings(), &Gates::default(), &alone(&settings())).await.expect("made");
     let mut moved = settings();
     if let Some(at) = &mut moved.advertised {
         at.address = "192.0.2.2".parse().expect("an address");
     }
     moved.client_ca = "OTHER".into();
     assert_eq!(
-        ensure(&**store, caches, &moved, &alone(&moved)).await.expect("mended"),
+        ensure(&**store, caches, &moved, &Gates::default(), &alone(&moved)).await.expect("mended"),
         3,
         "both forms of the endpoint, and the CA"
     );
@@ -93,7 +93,7 @@ async fn marked_levels_follow_the_server_and_others_stay() {
     let opened = opened().await;
     let (store, registry) = (&opened.store, &opened.registry);
     let caches = registry.caches();
-    ensure(&**store, caches, &settings(), &alone(&settings())).await.expect("made");
+    ensure(&**store, caches, &settings(), &Gates::default(), &alone(&settings())).await.expect("made");
     let (group, plural) = ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations");
     let row = schema::resource::get(group, "v1", plural).expect("a row");
     let change = async |name: &str, marked: &str| {
@@ -109,8 +109,8 @@ async fn marked_levels_follow_the_server_and_others_stay() {
     change("workload-low", "false").await;
     // What is mandatory can't be taken from the server.
     change("catch-all", "false").await;
-    assert_eq!(ensure(&**store, caches, &settings(), &alone(&settings())).await.expect("mended"), 2);
-    assert_eq!(ensure(&**store, caches, &settings(), &alone(&settings())).await.expect("kept"), 0);
+    assert_eq!(ensure(&**store, caches, &settings(), &Gates::default(), &alone(&settings())).await.expect("mended"), 2);
+    assert_eq!(ensure(&**store, caches, &settings(), &Gates::default(), &alone(&settings())).await.expect("kept"), 0);
     let shares = |name: &str| {
         let level = read(registry, group, plural, name);
         level.at(&["spec", "limited", "nominalConcurrencyShares"]).and_then(Value::as_i64)

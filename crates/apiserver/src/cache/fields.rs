@@ -125,6 +125,9 @@ const TABLE: &[Row] = &[
     ("batch", "Job", "status.successful", "status.succeeded", "", "0", false),
     ("certificates.k8s.io", "CertificateSigningRequest", "spec.signerName", "spec.signerName", "", "", false),
     ("certificates.k8s.io", "ClusterTrustBundle", "spec.signerName", "spec.signerName", "", "", false),
+    ("certificates.k8s.io", "PodCertificateRequest", "spec.signerName", "spec.signerName", "", "", false),
+    ("certificates.k8s.io", "PodCertificateRequest", "spec.podName", "spec.podName", "", "", false),
+    ("certificates.k8s.io", "PodCertificateRequest", "spec.nodeName", "spec.nodeName", "", "", true),
     ("resource.k8s.io", "ResourceSlice", "spec.nodeName", "spec.nodeName", "", "", true),
     ("resource.k8s.io", "ResourceSlice", "spec.driver", "spec.driver", "", "", false),
 ];

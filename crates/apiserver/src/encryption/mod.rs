@@ -96,7 +96,7 @@ fn custom(key: &str) -> Option<(&str, &str)> {
 impl Rules {
     fn new(configured: Configured) -> Self {
         let mut built_in = BTreeMap::new();
-        for row in schema::resource::all() {
+        for row in schema::resource::all().iter().chain(schema::resource::optional()) {
             let Some(storage) = &row.storage else { continue };
             if let Some(providers) = configured.of(&storage.group, &row.plural) {
                 let prefix: &'static str = match &storage.prefix {

@@ -220,7 +220,8 @@ impl Registry {
     /// Has an observer told of all objects of a resource (as added), then of every change, in order and before any reader.
     /// See [`Observer`] for what it must not do. `false`: nothing is stored under that name.
     pub fn observe(&self, group: &str, plural: &str, observer: Arc<dyn Observer>) -> bool {
-        let row = schema::resource::all().iter().find(|row| row.group == group && row.plural == plural);
+        let mut rows = schema::resource::all().iter().chain(schema::resource::optional());
+        let row = rows.find(|row| row.group == group && row.plural == plural);
         let storage = row.and_then(|row| row.storage.as_ref());
         let cacher = storage.and_then(|storage| self.caches.get(&storage.prefix));
         cacher.inspect(|cacher| cacher.observe(observer)).is_some()

@@ -3,10 +3,11 @@
 use super::convert::{self, Conversion};
 use super::{Allocator, Subresource, Virtual};
 use crate::cache::{Cacher, Entry};
-use crate::strategy::{self, Closed, Strategy};
+use crate::strategy::{self, Closed, Kind, Strategy};
 use crate::surface::Surface;
 use api::{GroupKind, GroupResource, GroupVersionKind, Status};
 use bytes::Bytes;
+use schema::validation::Features;
 use schema::{Map, Resource};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct Served {
     pub allocator: Option<Arc<dyn Allocator>>,
     /// What belongs to features that are off.
     pub(crate) closed: Closed,
+    /// The features that change what is allowed.
+    features: Features,
     /// Between this version and the stored one, where they differ.
     pub(crate) conversion: Option<&'static Conversion>,
     /// Tells apart what is shown of one storage: 0 for the version that is stored, for each other one a number of its own.
@@ -48,6 +51,7 @@ impl Served {
             api_version,
             strategy: strategy::of(&resource, surface),
             closed: Closed::of(&resource, &surface.gates),
+            features: Features::of(&surface.gates),
             inert: resource.inert_warning(surface.whole),
             resource,
             cacher,
@@ -55,6 +59,11 @@ impl Served {
             virtual_resource: None,
             allocator: None,
         }
+    }
+
+    /// As it is judged.
+    pub(super) fn judged(&self) -> Kind<'_> {
+        Kind { row: &self.resource, features: self.features }
     }
 
     /// As messages name it: `deployments.apps`.

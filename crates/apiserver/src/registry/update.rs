@@ -117,7 +117,7 @@ impl Registry {
             _ => Side::default(),
         };
         let mut errors = meta::validate_update(row, &object, old);
-        errors.extend(served.strategy.validate_update(cx, row, place.subresource, &object, old));
+        errors.extend(served.strategy.validate_update(cx, served.judged(), place.subresource, &object, old));
         if !errors.is_empty() {
             return Err(Status::invalid(&served.group_kind(), place.name, &errors));
         }

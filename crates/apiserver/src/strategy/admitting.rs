@@ -1,6 +1,6 @@
 //! What admits: webhooks and policies. Some names are, or will be, for those that come of files.
 
-use super::{Rules, Strategy, validation};
+use super::{Kind, Rules, Strategy, validation};
 use crate::context::Context;
 use api::field::{FieldError, Path};
 use schema::{Map, Resource};
@@ -33,8 +33,8 @@ impl Admitting {
 }
 
 impl Strategy for Admitting {
-    fn validate_create(&self, _: &Context, row: &Resource, object: &Map) -> Vec<FieldError> {
-        let mut errors = validation::create(row, object);
+    fn validate_create(&self, _: &Context, kind: Kind<'_>, object: &Map) -> Vec<FieldError> {
+        let mut errors = validation::create(kind, object);
         if self.files && is_reserved(object) {
             let metadata = Path::root("metadata");
             let why = format!(

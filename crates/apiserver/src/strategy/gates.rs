@@ -32,6 +32,7 @@ const POD_GROUPS: &[Place] = &[
     ("scheduling.k8s.io", "PodGroup", &["spec"]),
     ("scheduling.k8s.io", "Workload", &["spec", "podGroupTemplates", "*"]),
 ];
+const WORKLOADS: &[Place] = &[("scheduling.k8s.io", "Workload", &["spec", "podGroupTemplates", "*"])];
 
 const SLICE: &[Place] = &[("resource.k8s.io", "ResourceSlice", &["spec"])];
 const POD_STATUS: &[Place] = &[("", "Pod", &["status"])];
@@ -111,7 +112,7 @@ const GATED: &[(&str, &[Place], &[At])] = &[
     ("DRAWorkloadResourceClaims", &[("scheduling.k8s.io", "PodGroup", &[])], &[
         &["spec", "resourceClaims"], &["status", "resourceClaimStatuses"],
     ]),
-    ("DRAWorkloadResourceClaims", &POD_GROUPS[1..], &[&["resourceClaims"]]),
+    ("DRAWorkloadResourceClaims", WORKLOADS, &[&["resourceClaims"]]),
     ("WorkloadAwarePreemption", POD_GROUPS, &[&["disruptionMode"]]),
     ("WorkloadAwarePreemption", POD_GROUPS, &[&["priorityClassName"]]),
     ("WorkloadAwarePreemption", POD_GROUPS, &[&["priority"]]),

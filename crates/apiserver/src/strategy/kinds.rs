@@ -1,9 +1,7 @@
 //! The strategies of built-in kinds that differ from the standard one.
 
-use super::{Rules, Strategy, keep_at, keep_other_side, validation};
+use super::{Rules, Strategy, keep_at, keep_other_side};
 use crate::context::Context;
-use api::FieldError;
-use schema::validation::Features;
 use schema::{Map, Resource, Value};
 use std::time::Duration;
 
@@ -32,27 +30,6 @@ impl Strategy for Deployments {
         if subresource == "status" {
             keep_at(object, old, &["metadata", "labels"]);
         }
-    }
-}
-
-/// Autoscalers, whose lowest bound is a matter of a feature.
-#[derive(Debug)]
-pub struct Autoscalers(pub Features);
-
-impl Strategy for Autoscalers {
-    fn validate_create(&self, _: &Context, row: &Resource, object: &Map) -> Vec<FieldError> {
-        validation::create_with(row, object, self.0)
-    }
-
-    fn validate_update(
-        &self,
-        _: &Context,
-        row: &Resource,
-        subresource: &str,
-        object: &Map,
-        old: &Map,
-    ) -> Vec<FieldError> {
-        validation::update_with(row, subresource, object, old, self.0)
     }
 }
 

@@ -4,13 +4,16 @@
 //! All methods are pure: they see objects in the version that is stored, decoded and defaulted.
 
 mod admitting;
+mod conditions;
 mod daemon_sets;
 mod devices;
 mod extensions;
 mod gates;
 mod jobs;
+mod keys;
 mod kinds;
 mod pem;
+mod pod_certificates;
 mod pods;
 mod secrets;
 mod signing;
@@ -27,7 +30,15 @@ pub use table::of;
 use crate::context::Context;
 use crate::options::DeleteOptions;
 use api::FieldError;
+use schema::validation::Features;
 use schema::{Map, Resource, Value};
+
+/// A kind as it is judged: its row, and the features that change what is allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind<'a> {
+    pub row: &'a Resource,
+    pub features: Features,
+}
 
 /// The rules of one kind.
 ///
@@ -55,22 +66,22 @@ pub trait Strategy: Send + Sync + 'static {
     }
 
     /// What is wrong with a new object, beside its metadata, which the registry checks.
-    fn validate_create(&self, cx: &Context, row: &Resource, object: &Map) -> Vec<FieldError> {
+    fn validate_create(&self, cx: &Context, kind: Kind<'_>, object: &Map) -> Vec<FieldError> {
         let _ = cx;
-        validation::create(row, object)
+        validation::create(kind, object)
     }
 
     /// What is wrong with an update, beside its metadata.
     fn validate_update(
         &self,
         cx: &Context,
-        row: &Resource,
+        kind: Kind<'_>,
         subresource: &str,
         object: &Map,
         old: &Map,
     ) -> Vec<FieldError> {
         let _ = cx;
-        validation::update(row, subresource, object, old)
+        validation::update(kind, subresource, object, old)
     }
 
     /// What the client should know of a new object.
@@ -169,16 +180,19 @@ enum Alone {
 }
 
 /// The kinds whose status is not as that of others, which changes [`STATUS_METADATA`] and is owned with it.
-const STATUS_ALONE: [(&str, &str, Alone); 11] = [
+const STATUS_ALONE: [(&str, &str, Alone); 14] = [
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", Alone::Wholly),
     ("apiextensions.k8s.io", "CustomResourceDefinition", Alone::InOwning),
     ("apiregistration.k8s.io", "APIService", Alone::Wholly),
+    ("certificates.k8s.io", "PodCertificateRequest", Alone::InWriting),
     ("flowcontrol.apiserver.k8s.io", "FlowSchema", Alone::Wholly),
     ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", Alone::Wholly),
     ("internal.apiserver.k8s.io", "StorageVersion", Alone::Wholly),
     ("networking.k8s.io", "ServiceCIDR", Alone::InWriting),
     ("resource.k8s.io", "DeviceTaintRule", Alone::Wholly),
     ("resource.k8s.io", "ResourceClaim", Alone::Wholly),
+    ("resource.k8s.io", "ResourcePoolStatusRequest", Alone::Wholly),
+    ("scheduling.k8s.io", "PodGroup", Alone::Wholly),
     ("storage.k8s.io", "VolumeAttachment", Alone::Wholly),
     ("storagemigration.k8s.io", "StorageVersionMigration", Alone::Wholly),
 ];

@@ -1,6 +1,6 @@
 //! Signing requests: they carry who made them, and each subresource changes its own part.
 
-use super::{Strategy, keep, keep_other_side, pem, validation};
+use super::{Kind, Strategy, conditions, keep, keep_other_side, keys, pem, validation};
 use crate::context::Context;
 use api::field::{FieldError, Path, Raw, go_quote};
 use base64::Engine as _;
@@ -17,6 +17,7 @@ const CONDITIONS: [&str; 2] = ["status", "conditions"];
 const CERTIFICATE: [&str; 2] = ["status", "certificate"];
 /// What the approver says, and nobody else.
 const DECISIONS: [&str; 2] = ["Approved", "Denied"];
+const UPDATED: Option<&str> = Some("lastUpdateTime");
 
 impl Strategy for SigningRequests {
     fn prepare_for_create(&self, cx: &Context, _: &Resource, object: &mut Map) {
@@ -41,7 +42,7 @@ impl Strategy for SigningRequests {
     fn prepare_for_update(&self, cx: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
         match subresource {
             "approval" => {
-                date(cx, object, old);
+                conditions::date(cx, object, old, UPDATED);
                 let conditions = object.remove_at(&CONDITIONS);
                 keep(object, old, "spec");
                 keep(object, old, "status");
@@ -54,8 +55,9 @@ impl Strategy for SigningRequests {
             }
             "status" => {
                 keep(object, old, "spec");
-                keep_decisions(object, old);
-                date(cx, object, old);
+                // Approval and denial are for the approval subresource to make.
+                conditions::keep(object, old, &DECISIONS);
+                conditions::date(cx, object, old, UPDATED);
             }
             _ => {
                 keep_other_side(row, subresource, object, old);
@@ -64,13 +66,13 @@ impl Strategy for SigningRequests {
         }
     }
 
-    fn validate_create(&self, _: &Context, row: &Resource, object: &Map) -> Vec<FieldError> {
+    fn validate_create(&self, _: &Context, kind: Kind<'_>, object: &Map) -> Vec<FieldError> {
         let mut errors: Vec<FieldError> = request_error(object).into_iter().collect();
-        errors.extend(validation::create(row, object));
+        errors.extend(validation::create(kind, object));
         errors
     }
 
-    fn validate_update(&self, _: &Context, row: &Resource, sub: &str, object: &Map, old: &Map) -> Vec<FieldError> {
+    fn validate_update(&self, _: &Context, kind: Kind<'_>, sub: &str, object: &Map, old: &Map) -> Vec<FieldError> {
         // The request itself is the old one's, which has been checked.
         let mut errors = Vec::new();
         let (new, was) = (object.str_at(&CERTIFICATE), old.str_at(&CERTIFICATE));
@@ -81,47 +83,8 @@ impl Strategy for SigningRequests {
             let status = Path::root("status");
             errors.push(FieldError::invalid(&status.child("certificate"), "<certificate data>", why));
         }
-        errors.extend(validation::update(row, sub, object, old));
+        errors.extend(validation::update(kind, sub, object, old));
         errors
-    }
-}
-
-fn conditions(object: &Map) -> &[Value] {
-    object.at(&CONDITIONS).and_then(Value::as_list).unwrap_or_default()
-}
-
-fn is_of(condition: &Value, kind: &str) -> bool {
-    condition.as_map().is_some_and(|condition| condition.str_at(&["type"]) == kind)
-}
-
-/// Approval and denial are for the approval subresource to make. Where their number changed, validation refuses the change.
-fn keep_decisions(object: &mut Map, old: &Map) {
-    for kind in DECISIONS {
-        let were: Vec<Value> = conditions(old).iter().filter(|condition| is_of(condition, kind)).cloned().collect();
-        let now = object.at_mut(&CONDITIONS).and_then(Value::as_list_mut);
-        let now: Vec<&mut Value> = now.into_iter().flatten().filter(|condition| is_of(condition, kind)).collect();
-        if now.len() == were.len() {
-            now.into_iter().zip(were).for_each(|(now, was)| *now = was);
-        }
-    }
-}
-
-/// When conditions were set, where they don't say so themselves.
-fn date(cx: &Context, object: &mut Map, old: &Map) {
-    let now = cx.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let list = object.at_mut(&CONDITIONS).and_then(Value::as_list_mut);
-    for condition in list.into_iter().flatten().filter_map(Value::as_map_mut) {
-        if condition.str_at(&["lastUpdateTime"]).is_empty() {
-            condition.insert("lastUpdateTime", now.as_str());
-        }
-        if !condition.str_at(&["lastTransitionTime"]).is_empty() {
-            continue;
-        }
-        let same = |was: &&Map| ["type", "status"].iter().all(|key| was.str_at(&[key]) == condition.str_at(&[key]));
-        let was = conditions(old).iter().filter_map(Value::as_map).filter(same);
-        let since = was.map(|was| was.str_at(&["lastTransitionTime"])).find(|since| !since.is_empty());
-        let since = since.unwrap_or(&now).to_owned();
-        condition.insert("lastTransitionTime", since);
     }
 }
 
@@ -143,7 +106,10 @@ fn check_request(text: &[u8]) -> Result<(), &'static str> {
     if !rest.is_empty() {
         return Err("asn1: syntax error: trailing data");
     }
-    request.verify_signature().map_err(|_| match request.signature_algorithm.algorithm.to_id_string().as_str() {
+    if keys::is_signed(&request) {
+        return Ok(());
+    }
+    Err(match request.signature_algorithm.algorithm.to_id_string().as_str() {
         id if id.starts_with("1.2.840.113549.1.1.") => "crypto/rsa: verification error",
         id if id.starts_with("1.2.840.10045.4.") => "x509: ECDSA verification failure",
         "1.3.101.112" => "x509: Ed25519 verification failure",

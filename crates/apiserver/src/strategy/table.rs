@@ -1,12 +1,11 @@
 //! Which kind has which strategy. Most differ from the standard one in data alone: a row of [`RULES`].
 
 use super::{
-    GarbageCollection, Rules, Strategy, admitting, daemon_sets, devices, extensions, jobs, kinds, pods, secrets,
-    signing, trust, volumes,
+    GarbageCollection, Rules, Strategy, admitting, daemon_sets, devices, extensions, jobs, kinds, pod_certificates, pods,
+    secrets, signing, trust, volumes,
 };
 use crate::surface::Surface;
 use schema::Resource;
-use schema::validation::Features;
 use std::sync::Arc;
 
 const STANDARD: Rules = Rules::STANDARD;
@@ -29,6 +28,7 @@ const RULES: &[(&str, &str, Rules)] = &[
     ("apiregistration.k8s.io", "", CONDITIONAL),
     ("batch", "Job", ORPHANING),
     ("certificates.k8s.io", "ClusterTrustBundle", CONDITIONAL),
+    ("certificates.k8s.io", "PodCertificateRequest", CONDITIONAL),
     ("coordination.k8s.io", "Lease", Rules { unconditional_update: false, ..PUT_CREATES }),
     ("coordination.k8s.io", "LeaseCandidate", Rules { unconditional_update: false, ..PUT_CREATES }),
     ("internal.apiserver.k8s.io", "StorageVersion", CONDITIONAL),
@@ -36,6 +36,7 @@ const RULES: &[(&str, &str, Rules)] = &[
     ("node.k8s.io", "RuntimeClass", Rules { create_on_update: true, ..CONDITIONAL }),
     ("policy", "PodDisruptionBudget", CONDITIONAL),
     ("rbac.authorization.k8s.io", "", PUT_CREATES),
+    ("resource.k8s.io", "ResourcePoolStatusRequest", CONDITIONAL),
     ("storage.k8s.io", "CSIDriver", CONDITIONAL),
     ("storage.k8s.io", "CSINode", CONDITIONAL),
     ("storage.k8s.io", "CSIStorageCapacity", CONDITIONAL),
@@ -50,16 +51,12 @@ pub fn of(row: &Resource, surface: &Surface) -> Arc<dyn Strategy> {
     let kind = stored.map_or(row.kind.as_ref(), |s| s.kind.as_ref());
     let of = |(g, k, _): &&(&str, &str, Rules)| *g == group && (k.is_empty() || *k == kind);
     let rules = RULES.iter().find(of).map_or(STANDARD, |(.., rules)| *rules);
-    let features = Features {
-        scale_to_zero: surface.gates.enabled("HPAScaleToZero"),
-        volume_affinity: surface.gates.enabled("MutablePVNodeAffinity"),
-    };
     match (group, kind) {
         ("", "Event") => Arc::new(kinds::Events { rules, time_to_live: surface.event_ttl }),
         ("", "Namespace") => Arc::new(kinds::Namespaces),
         ("", "Node") => Arc::new(kinds::Nodes),
         ("", "LimitRange") => Arc::new(kinds::LimitRanges(rules)),
-        ("", "PersistentVolume") => Arc::new(volumes::Volumes { rules, features }),
+        ("", "PersistentVolume") => Arc::new(volumes::Volumes(rules)),
         ("", "PersistentVolumeClaim") => {
             Arc::new(volumes::Claims { rules, elsewhere: surface.gates.enabled("CrossNamespaceVolumeDataSource") })
         }
@@ -71,12 +68,12 @@ pub fn of(row: &Resource, surface: &Surface) -> Arc<dyn Strategy> {
         }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => Arc::new(extensions::Definitions(rules)),
         ("apiregistration.k8s.io", "APIService") => Arc::new(extensions::ApiServices(rules)),
-        ("autoscaling", "HorizontalPodAutoscaler") => Arc::new(kinds::Autoscalers(features)),
         ("batch", "Job") => Arc::new(jobs::Jobs(rules)),
         ("apps", "DaemonSet") => Arc::new(daemon_sets::DaemonSets),
         ("apps", "Deployment") => Arc::new(kinds::Deployments),
         ("certificates.k8s.io", "CertificateSigningRequest") => Arc::new(signing::SigningRequests),
         ("certificates.k8s.io", "ClusterTrustBundle") => Arc::new(trust::Bundles(rules)),
+        ("certificates.k8s.io", "PodCertificateRequest") => Arc::new(pod_certificates::PodCertificates(rules)),
         ("discovery.k8s.io", "EndpointSlice") => Arc::new(kinds::EndpointSlices(rules)),
         ("resource.k8s.io", "DeviceTaintRule") => Arc::new(devices::TaintRules),
         ("resource.k8s.io", "ResourceClaim") => Arc::new(devices::Claims),

@@ -1,9 +1,9 @@
 //! Bundles of trust anchors: each is a certificate of an authority, once.
 
-use super::{Rules, Strategy, pem, validation};
+use super::{Kind, Rules, Strategy, pem, validation};
 use crate::context::Context;
 use api::field::{FieldError, Path, Raw};
-use schema::{Map, Resource};
+use schema::Map;
 use std::collections::BTreeMap;
 
 #[derive(Debug)]
@@ -14,8 +14,8 @@ const BUNDLE: [&str; 2] = ["spec", "trustBundle"];
 const MAX_BUNDLE: usize = 1 << 20;
 
 impl Strategy for Bundles {
-    fn validate_create(&self, _: &Context, row: &Resource, object: &Map) -> Vec<FieldError> {
-        let mut errors = validation::create(row, object);
+    fn validate_create(&self, _: &Context, kind: Kind<'_>, object: &Map) -> Vec<FieldError> {
+        let mut errors = validation::create(kind, object);
         errors.extend(anchors(object.str_at(&BUNDLE)));
         errors
     }
@@ -23,12 +23,12 @@ impl Strategy for Bundles {
     fn validate_update(
         &self,
         _: &Context,
-        row: &Resource,
+        kind: Kind<'_>,
         subresource: &str,
         object: &Map,
         old: &Map,
     ) -> Vec<FieldError> {
-        let mut errors = validation::update(row, subresource, object, old);
+        let mut errors = validation::update(kind, subresource, object, old);
         // What was taken once is not read again.
         if object.at(&BUNDLE) != old.at(&BUNDLE) {
             errors.extend(anchors(object.str_at(&BUNDLE)));

@@ -1,19 +1,14 @@
 //! Volumes and claims begin as pending; claims say twice what they are made from, and volumes when they changed last.
 
-use super::{Rules, Strategy, keep_other_side, validation};
+use super::{Rules, Strategy, keep_other_side};
 use crate::context::Context;
 use crate::registry::meta;
-use api::FieldError;
-use schema::validation::Features;
 use schema::{Map, Resource, Value};
 
 const TRANSITION: [&str; 2] = ["status", "lastPhaseTransitionTime"];
 
 #[derive(Debug)]
-pub struct Volumes {
-    pub rules: Rules,
-    pub features: Features,
-}
+pub struct Volumes(pub Rules);
 
 impl Strategy for Volumes {
     fn prepare_for_create(&self, cx: &Context, _: &Resource, object: &mut Map) {
@@ -36,19 +31,8 @@ impl Strategy for Volumes {
         }
     }
 
-    fn validate_update(
-        &self,
-        _: &Context,
-        row: &Resource,
-        subresource: &str,
-        object: &Map,
-        old: &Map,
-    ) -> Vec<FieldError> {
-        validation::update_with(row, subresource, object, old, self.features)
-    }
-
     fn rules(&self) -> Rules {
-        self.rules
+        self.0
     }
 }
 

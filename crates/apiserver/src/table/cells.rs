@@ -255,6 +255,19 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
         ],
     ),
     ("certificates.k8s.io", "ClusterTrustBundle", &[NAME, Or(&["spec", "signerName"], NONE)]),
+    (
+        "certificates.k8s.io",
+        "PodCertificateRequest",
+        &[
+            NAME,
+            Path(&["spec", "podName"]),
+            Path(&["spec", "serviceAccountName"]),
+            Path(&["spec", "nodeName"]),
+            Path(&["spec", "signerName"]),
+            By(certificate_state),
+            By(|o, _| selector_of_map(o, &["spec", "unverifiedUserAnnotations"]).into()),
+        ],
+    ),
     ("coordination.k8s.io", "Lease", &[NAME, Path(&["spec", "holderIdentity"]), AGE]),
     (
         "coordination.k8s.io",
@@ -314,6 +327,18 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
             Or(&["preemptionPolicy"], "PreemptLowerPriority"),
         ],
     ),
+    (
+        "scheduling.k8s.io",
+        "PodGroup",
+        &[
+            NAME,
+            By(group_policy),
+            Or(&["spec", "podGroupTemplateRef", "workload", "workloadName"], NONE),
+            By(group_status),
+            AGE,
+        ],
+    ),
+    ("scheduling.k8s.io", "Workload", &[NAME, AGE]),
     (
         STORAGE,
         "StorageClass",
@@ -401,6 +426,22 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
         RESOURCE,
         "ResourceSlice",
         &[NAME, By(slice_node), Path(&["spec", "driver"]), Path(&["spec", "pool", "name"]), AGE],
+    ),
+    (
+        RESOURCE,
+        "ResourcePoolStatusRequest",
+        &[
+            NAME,
+            Path(&["spec", "driver"]),
+            By(|o, _| devices_of_pools(o, "totalDevices")),
+            By(|o, _| devices_of_pools(o, "availableDevices")),
+            By(|o, _| devices_of_pools(o, "allocatedDevices")),
+            By(|o, _| devices_of_pools(o, "unavailableDevices")),
+            By(pool_errors),
+            Number(&["status", "poolCount"], 0),
+            By(|o, _| pools_condition(o).map_or("Pending", |c| c.str_at(&["type"])).into()),
+            By(|o, now| pools_condition(o).map_or_else(|| "".into(), |c| ago(c.str_at(&["lastTransitionTime"]), now).into())),
+        ],
     ),
     // Upstream has a third column, and nothing for it yet.
     ("storagemigration.k8s.io", "StorageVersionMigration", &[NAME, By(migrated), By(|_, _| "".into())]),
@@ -664,6 +705,51 @@ fn storage_versions(object: &Map, _: Timestamp) -> Value {
 fn migrated(object: &Map, _: Timestamp) -> Value {
     let part = |name| object.str_at(&["spec", "resource", name]);
     format!("{}.{}", part("resource"), part("group")).into()
+}
+
+/// Which of the conditions that end a request it has.
+fn certificate_state(object: &Map, _: Timestamp) -> Value {
+    let mut types = maps(object, &["status", "conditions"]).map(|c| c.str_at(&["type"]));
+    types.find(|ty| matches!(*ty, "Issued" | "Denied" | "Failed")).unwrap_or("Pending").into()
+}
+
+fn group_policy(object: &Map, _: Timestamp) -> Value {
+    let policies = [("basic", "Basic"), ("gang", "Gang")];
+    let named = policies.iter().find(|(key, _)| object.at(&["spec", "schedulingPolicy", key]).is_some());
+    named.map_or(NONE, |(_, shown)| *shown).into()
+}
+
+/// Whether a group of pods has been scheduled, or why not.
+fn group_status(object: &Map, _: Timestamp) -> Value {
+    let scheduled = maps(object, &["status", "conditions"]).find(|c| c.str_at(&["type"]) == "PodGroupScheduled");
+    match scheduled.map(|c| (c.str_at(&["status"]), c.str_at(&["reason"]))) {
+        Some(("True", _)) => "Scheduled",
+        Some((_, reason)) if !reason.is_empty() => reason,
+        _ => "Pending",
+    }
+    .into()
+}
+
+/// Devices of all pools that are told, of one sort; nothing as long as nothing is told.
+fn devices_of_pools(object: &Map, sort: &str) -> Value {
+    if object.at(&["status"]).is_none() {
+        return "".into();
+    }
+    maps(object, &["status", "pools"]).map(|pool| int(pool, &[sort])).sum::<i64>().to_string().into()
+}
+
+fn pool_errors(object: &Map, _: Timestamp) -> Value {
+    if object.at(&["status"]).is_none() {
+        return "".into();
+    }
+    let errors = maps(object, &["status", "pools"]).filter(|pool| !pool.str_at(&["validationError"]).is_empty());
+    errors.count().to_string().into()
+}
+
+/// The condition that says how a request for the state of pools has ended.
+fn pools_condition(object: &Map) -> Option<&Map> {
+    let ended = |c: &&Map| matches!(c.str_at(&["type"]), "Complete" | "Failed") && c.str_at(&["status"]) == "True";
+    maps(object, &["status", "conditions"]).find(ended)
 }
 
 fn tainted_since(object: &Map, now: Timestamp) -> Value {

@@ -268,3 +268,51 @@ pub const ROWS: &[Row] = &[
         "{}",
         1),
 ];
+
+/// What the kinds of [`GATED`] are served under: feature gates, and versions.
+pub const GATES: &str = "ClusterTrustBundle=true,CoordinatedLeaderElection=true,DRADeviceTaintRules=true,DRADeviceTaints=true,\
+    DRAResourcePoolStatus=true,DRAWorkloadResourceClaims=true,GangScheduling=true,GenericWorkload=true,PodCertificateRequest=true,\
+    StorageVersionAPI=true,StorageVersionMigrator=true,TopologyAwareWorkloadScheduling=true,WorkloadAwarePreemption=true";
+pub const VERSIONS: &str = "certificates.k8s.io/v1beta1=true,coordination.k8s.io/v1beta1=true,internal.apiserver.k8s.io/v1alpha1=true,\
+    resource.k8s.io/v1alpha3=true,scheduling.k8s.io/v1alpha2=true,storagemigration.k8s.io/v1beta1=true";
+
+/// Kinds that are served with their features.
+#[rustfmt::skip]
+pub const GATED: &[Row] = &[
+    row("certificates.k8s.io/v1beta1", "ClusterTrustBundle", "x$N",
+        "{spec: {trustBundle: \"-----BEGIN CERTIFICATE-----\\nMIIBcTCCARegAwIBAgIUaH2fRQLR87nArMtJ13tpQ2O8FFIwCgYIKoZIzj0EAwIw\\nDTELMAkGA1UEAwwCY2EwIBcNMjYxMTI5MTUwMDUwWhgPMjEyNjExMDUxNTAwNTBa\\nMA0xCzAJBgNVBAMMAmNhMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAES4JBEn5l\\nvZe/9GJW9R6GK7agRkxVd9Jl1dEjmb9PIwt+efDKb7DdZxnZPzteGXAM7LwmPYi1\\nSW3onbp2JSj8+KNTMFEwHQYDVR0OBBYEFBYe3DfyAfywWEbKTJAxZ9KVY7cjMB8G\\nA1UdIwQYMBaAFBYe3DfyAfywWEbKTJAxZ9KVY7cjMA8GA1UdEwEB/wQFMAMBAf8w\\nCgYIKoZIzj0EAwIDSAAwRQIgcfqE1oR89neglM2esQDYAcyLbrhGT0VAnlPyZ2vu\\nZX4CIQDzUSVGuCRLBLvNU7MYVYYd05VxDyhas7ykn/Io79AE1w==\\n-----END CERTIFICATE-----\\n\"}}",
+        "{}",
+        1),
+    row("certificates.k8s.io/v1beta1", "PodCertificateRequest", "x$N",
+        "{spec: {signerName: example.com/s, podName: p, podUID: a, serviceAccountName: s, serviceAccountUID: b, nodeName: m, nodeUID: c, stubPKCS10Request: MIHqMIGRAgEAMC8xFTATBgNVBAoMDHN5c3RlbTpub2RlczEWMBQGA1UEAwwNc3lzdGVtOm5vZGU6YTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABLF7nBGV8ZiPFeyWXo7WHQsr8BUy8EqD19yDt1RZ0sC9RR1aUOJa9Cc4qI40s8yAawP0ta0UOMypBYyQtmqXXhqgADAKBggqhkjOPQQDAgNIADBFAiEA1rF1m6iW/335ZLDF1ViN6A58CsiQ3Trfokgvi6IEI74CID0C6mMFbzoTpeMwy5QLollpBvCx5w29a/NeGYK4/g8k}}",
+        "{spec: {maxExpirationSeconds: 3600, unverifiedUserAnnotations: {example.com/a: b}}}",
+        10),
+    row("coordination.k8s.io/v1beta1", "LeaseCandidate", "x$N",
+        "{spec: {leaseName: l, binaryVersion: 1.36.0, emulationVersion: 1.36.0, strategy: OldestEmulationVersion}}",
+        "{}",
+        4),
+    row("internal.apiserver.k8s.io/v1alpha1", "StorageVersion", "x$N.apps",
+        "{spec: {}}",
+        "{}",
+        0),
+    row("resource.k8s.io/v1alpha3", "DeviceTaintRule", "x$N",
+        "{spec: {deviceSelector: {driver: d.example.com}, taint: {key: k, effect: NoSchedule}}}",
+        "{}",
+        3),
+    row("resource.k8s.io/v1alpha3", "ResourcePoolStatusRequest", "x$N",
+        "{spec: {driver: d.example.com}}",
+        "{spec: {poolName: p}}",
+        3),
+    row("scheduling.k8s.io/v1alpha2", "PodGroup", "x$N",
+        "{spec: {schedulingPolicy: {basic: {}}}}",
+        "{spec: {schedulingPolicy: {basic: null, gang: {minCount: 2}}, disruptionMode: PodGroup, schedulingConstraints: {topology: [{key: zone}]}}}",
+        3),
+    row("scheduling.k8s.io/v1alpha2", "Workload", "x$N",
+        "{spec: {podGroupTemplates: [{name: t, schedulingPolicy: {basic: {}}}]}}",
+        "{spec: {controllerRef: {apiGroup: batch, kind: Job, name: j}, podGroupTemplates: [{name: t, schedulingPolicy: {gang: {minCount: 2}}, disruptionMode: Pod, schedulingConstraints: {topology: [{key: zone}]}}]}}",
+        7),
+    row("storagemigration.k8s.io/v1beta1", "StorageVersionMigration", "x$N",
+        "{spec: {resource: {group: apps, resource: deployments}}}",
+        "{}",
+        2),
+];

@@ -66,6 +66,30 @@ async fn an_eviction_asks_the_budget() {
 }
 
 #[tokio::test]
+async fn two_budgets_for_a_pod_are_one_too_many() {
+    let cluster = start().await;
+    cluster.service_account("default", "default").await;
+    let admin = cluster.admin();
+    for name in ["b", "c"] {
+        let budget = json!({"metadata": {"name": name}, "spec": {"minAvailable": 0, "selector": {"matchLabels": {"app": "web"}}}});
+        admin.post("/apis/policy/v1/namespaces/default/poddisruptionbudgets", budget).await.expect(201);
+    }
+    let mut web = pod("p");
+    web["metadata"]["labels"] = json!({"app": "web"});
+    admin.post(PODS, web).await.expect(201);
+    let evict = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    admin.patch(&format!("{PODS}/p/status"), json!({"status": {"phase": "Running"}})).await.expect(200);
+    let refused = admin.post(&format!("{PODS}/p/eviction"), evict.clone()).await;
+    // Upstream gives no error here, but a Status that tells of a failure: without a reason, and without details.
+    let told = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 500,
+        "message": "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."});
+    assert_eq!((refused.code, &refused.body), (500, &told));
+    // One that has ended needs no budget, nor does one that has not begun.
+    admin.patch(&format!("{PODS}/p/status"), json!({"status": {"phase": "Succeeded"}})).await.expect(200);
+    admin.post(&format!("{PODS}/p/eviction"), evict).await.expect(201);
+}
+
+#[tokio::test]
 async fn who_is_evicted_is_told_why() {
     let cluster = start().await;
     cluster.service_account("default", "default").await;

@@ -16,7 +16,7 @@ use api::{Quantity, Reason, Status};
 use async_trait::async_trait;
 use limited::Limited;
 use schema::{Map, Value};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -136,8 +136,11 @@ impl ResourceQuota {
     fn count(&self, namespace: &str, quota: &Map, hard: &Amounts) -> Result<Amounts, Status> {
         let mut used: Amounts = hard.keys().map(|name| (name.clone(), Quantity::ZERO)).collect();
         let mut pending = self.pending_of(namespace, quota.str_at(&["metadata", "name"]));
-        for row in schema::resource::all().iter().filter(|r| r.namespaced && r.storage.is_some()) {
-            let (group, plural) = (row.group.as_ref(), row.plural.as_ref());
+        let rows = schema::resource::all().iter().chain(schema::resource::optional());
+        let stored = rows.filter(|r| r.namespaced && r.storage.is_some());
+        // Each once, in however many versions it is served.
+        let stored: BTreeSet<(&str, &str)> = stored.map(|r| (r.group.as_ref(), r.plural.as_ref())).collect();
+        for (group, plural) in stored {
             let weighs = usage::weighs_updates(group, plural);
             if !weighs && !hard.contains_key(plural) && !hard.contains_key(&usage::count_name(group, plural)) {
                 continue;

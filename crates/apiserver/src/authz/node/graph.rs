@@ -39,6 +39,8 @@ pub struct Graph {
     volumes_by_secret: HashMap<(String, String), Vec<String>>,
     attachments: HashMap<String, String>,
     slices: HashMap<String, String>,
+    /// By namespace and name of a request for a pod's certificate: its node.
+    requests: HashMap<(String, String), String>,
 }
 
 impl Graph {
@@ -176,6 +178,17 @@ impl Graph {
         self.slices.remove(name);
     }
 
+    /// Takes in a PodCertificateRequest.
+    pub fn put_request(&mut self, request: &Map) {
+        let field = |key| request.str_at(&["metadata", key]).to_owned();
+        let node = request.str_at(&["spec", "nodeName"]).to_owned();
+        self.requests.insert((field("namespace"), field("name")), node);
+    }
+
+    pub fn remove_request(&mut self, namespace: &str, name: &str) {
+        self.requests.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
     /// Whether a pod of the node refers to the object.
     pub fn refers(&self, node: &str, kind: Kind, namespace: &str, name: &str) -> bool {
         let Some(counts) = self.reachable.get(node) else { return false };
@@ -210,6 +223,10 @@ impl Graph {
 
     pub fn has_slice(&self, node: &str, name: &str) -> bool {
         self.slices.get(name).is_some_and(|n| n == node)
+    }
+
+    pub fn has_request(&self, node: &str, namespace: &str, name: &str) -> bool {
+        self.requests.get(&(namespace.to_owned(), name.to_owned())).is_some_and(|n| n == node)
     }
 }
 

@@ -8,6 +8,7 @@ use super::{Attributes, Authorizer, Decision, Rules};
 use crate::lookup::{self, Lookup};
 use crate::user::UserInfo;
 use api::FieldSelector;
+use api::features::Gates;
 use async_trait::async_trait;
 use graph::Graph;
 use references::Kind;
@@ -27,12 +28,15 @@ pub struct Node {
     objects: Arc<dyn Lookup>,
     /// What every node may do, whatever runs on it.
     rules: Vec<PolicyRule>,
+    /// Whether nodes ask for certificates of their pods.
+    certificates: bool,
 }
 
 impl Node {
     /// `rules` are those of the role `system:node`; pods are read out of `objects`.
-    pub fn new(rules: Vec<PolicyRule>, objects: Arc<dyn Lookup>) -> Self {
-        Node { graph: RwLock::default(), objects, rules }
+    pub fn new(rules: Vec<PolicyRule>, objects: Arc<dyn Lookup>, gates: &Gates) -> Self {
+        let certificates = gates.enabled("PodCertificateRequest");
+        Node { graph: RwLock::default(), objects, rules, certificates }
     }
 
     /// Takes note of a stored pod without looking into it: it is read when its node asks for something. `node` is the one that it
@@ -50,7 +54,7 @@ impl Node {
         })
     }
 
-    /// Takes in a stored pod, persistent volume, volume attachment or resource slice: as it is now, or that it is gone.
+    /// Takes in a stored pod, persistent volume, volume attachment, resource slice or request for a certificate: as it is now, or that it is gone.
     pub fn apply(&self, plural: &str, namespace: &str, name: &str, object: Option<&Map>) {
         let mut graph = self.graph.write().unwrap_or_else(PoisonError::into_inner);
         match (plural, object) {
@@ -62,6 +66,8 @@ impl Node {
             ("volumeattachments", None) => graph.remove_attachment(name),
             ("resourceslices", Some(slice)) => graph.put_slice(slice),
             ("resourceslices", None) => graph.remove_slice(name),
+            ("podcertificaterequests", Some(request)) => graph.put_request(request),
+            ("podcertificaterequests", None) => graph.remove_request(namespace, name),
             _ => {}
         }
     }
@@ -86,6 +92,7 @@ impl Node {
             ("coordination.k8s.io", "leases") => lease(node, a),
             ("storage.k8s.io", "csinodes") => csi_node(node, a),
             ("resource.k8s.io", "resourceslices") => self.resource_slice(node, a),
+            ("certificates.k8s.io", "podcertificaterequests") if self.certificates => self.certificate(node, a),
             ("", "nodes") => own_node(node, a),
             ("", "pods") => self.pod(node, a),
             _ if self.rules.iter().any(|r| r.allows(rbac::ask(a))) => Ok(()),
@@ -161,6 +168,20 @@ impl Node {
                 Err("can only list/watch/deletecollection resourceslices with nodeName field selector".into())
             }
             _ => Err("only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection".into()),
+        }
+    }
+
+    fn certificate(&self, node: &str, a: &Attributes<'_>) -> Result<(), String> {
+        if !a.subresource.is_empty() {
+            return Err(format!("nodes may not access the {} subresource of PodCertificateRequests", a.subresource));
+        }
+        match a.verb {
+            // Admission limits these to pods that run on it.
+            "create" => Ok(()),
+            "get" => self.related(node, a, |g| g.has_request(node, a.namespace, a.name)),
+            "list" | "watch" if selects(a, "spec.nodeName", node) => Ok(()),
+            "list" | "watch" => Err("can only list/watch podcertificaterequests with nodeName field selector".into()),
+            verb => Err(format!("nodes may not {verb} podcertificaterequests")),
         }
     }
 
@@ -283,7 +304,13 @@ mod tests {
         );
         let objects = Held::default();
         objects.put(lookup::PODS, pod);
-        let node = Node::new(vec![PolicyRule::from_map(&rule)], Arc::new(objects));
+        let gates: api::features::Asked = "PodCertificateRequest=true".parse().expect("a gate");
+        let gates = gates.gates().expect("a gate").0;
+        let node = Node::new(vec![PolicyRule::from_map(&rule)], Arc::new(objects), &gates);
+        for (name, of) in [("r", "n1"), ("s", "n2")] {
+            let request = map(&format!("{{metadata: {{namespace: a, name: {name}}}, spec: {{nodeName: {of}}}}}"));
+            node.apply("podcertificaterequests", "a", name, Some(&request));
+        }
         node.note_pod("a", "p", "n1", "u");
         node
     }
@@ -311,6 +338,9 @@ mod tests {
             ("POST", "/api/v1/nodes"),
             ("PUT", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1"),
             ("GET", "/api/v1/namespaces/a/services/x"),
+            ("POST", "/apis/certificates.k8s.io/v1beta1/namespaces/a/podcertificaterequests"),
+            ("GET", "/apis/certificates.k8s.io/v1beta1/namespaces/a/podcertificaterequests/r"),
+            ("GET", "/apis/certificates.k8s.io/v1beta1/podcertificaterequests?watch=1&fieldSelector=spec.nodeName%3Dn1"),
         ] {
             assert!(decide(&node, method, target).await.allowed(), "{method} {target}");
         }
@@ -335,6 +365,26 @@ mod tests {
                 "PUT",
                 "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n2",
                 "can only access node lease with the same name as the requesting node",
+            ),
+            (
+                "GET",
+                "/apis/certificates.k8s.io/v1beta1/namespaces/a/podcertificaterequests/s",
+                "no relationship found between node 'n1' and this object",
+            ),
+            (
+                "GET",
+                "/apis/certificates.k8s.io/v1beta1/podcertificaterequests",
+                "can only list/watch podcertificaterequests with nodeName field selector",
+            ),
+            (
+                "PUT",
+                "/apis/certificates.k8s.io/v1beta1/namespaces/a/podcertificaterequests/r/status",
+                "nodes may not access the status subresource of PodCertificateRequests",
+            ),
+            (
+                "DELETE",
+                "/apis/certificates.k8s.io/v1beta1/namespaces/a/podcertificaterequests/r",
+                "nodes may not delete podcertificaterequests",
             ),
         ] {
             assert_eq!(decide(&node, method, target).await, Decision::NoOpinion(reason.into()), "{method} {target}");
