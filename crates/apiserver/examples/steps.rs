@@ -52,8 +52,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut tracked = object.clone();
     schema::apply::track(ty, None, &mut tracked, &manager);
     meta::fill_new(&cx, &mut tracked);
-    time("metadata validation", || meta::validate(row, &tracked));
-    time("validation", || strategy.validate_create(&cx, row, &tracked));
+    let features = schema::validation::Features::default();
+    let kind = apiserver::strategy::Kind { row, features };
+    time("metadata validation", || meta::validate(row, &tracked, features));
+    time("validation", || strategy.validate_create(&cx, kind, &tracked));
     time("warnings", || strategy.warnings_on_create(row, &tracked));
     time("normalise (and clone)", || {
         let mut object = tracked.clone();
@@ -76,7 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         schema::apply::track(ty, Some(&live), &mut object, &manager);
         object
     });
-    time("validation of an update", || strategy.validate_update(&cx, row, "status", &patched, &live));
+    time("validation of an update", || strategy.validate_update(&cx, kind, "status", &patched, &live));
     time("drop", || {
         drop(live.clone());
     });

@@ -141,7 +141,9 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     };
     let servers = presence.as_ref().map(|presence| presence.servers());
     let known = servers.as_ref().map_or_else(Vec::new, |servers| servers.borrow().clone());
-    let written = bootstrap::ensure(&**registry.store(), registry.caches(), &settings.bootstrap, registry.gates(), &known).await?;
+    let written =
+        bootstrap::ensure(&**registry.store(), registry.caches(), &settings.bootstrap, registry.gates(), &known)
+            .await?;
     keep_first_objects(registry, settings.bootstrap.clone(), servers);
     let (rbac, authorizer) = authorizer(registry, &objects, &settings.authorization);
     let tokens = Tokens::new(settings.tokens, objects.clone());

@@ -67,6 +67,8 @@ pub struct Config {
     pub tokens: Option<Arc<dyn service_account_token::TokenIssuer>>,
     /// How long a token that was made by itself may be unused (upstream: a year).
     pub legacy_token_clean_up: std::time::Duration,
+    /// Which features are on.
+    pub gates: api::features::Gates,
 }
 
 /// What went wrong in a reconcile; it is tried again with back-off.
@@ -131,6 +133,7 @@ pub const CONTROLLERS: &[(&str, fn(&Context) -> Running)] = &[
     ("certificatesigningrequest-approving-controller", certificates::approver),
     ("certificatesigningrequest-signing-controller", certificates::signer),
     ("certificatesigningrequest-cleaner-controller", certificates::cleaner),
+    ("podcertificaterequest-cleaner-controller", certificates::pod_cleaner),
     ("serviceaccount-token-controller", service_account_token::controller),
     ("legacy-serviceaccount-token-cleaner-controller", legacy_token_cleaner::controller),
     ("bootstrap-signer-controller", bootstrap_token::signer),

@@ -135,8 +135,9 @@ pub(super) const ASKED: &[&str] = &[
     "DeploymentReplicaSetTerminatingReplicas", "EnvFiles", "GenericWorkload",
     "HPAConfigurableTolerance", "HPAScaleToZero", "HostnameOverride", "ManifestBasedAdmissionControlConfig",
     "MatchLabelKeysInPodTopologySpread",
-    "MaxUnavailableStatefulSet", "MutablePVNodeAffinity", "NodeDeclaredFeatures", "OpenAPIEnums",
-    "PodCertificateRequest", "PodLevelResources", "PodTopologyLabelsAdmission", "ResourceHealthStatus", "StorageVersionAPI",
-    "StorageVersionHash", "StorageVersionMigrator", "TopologyAwareWorkloadScheduling", "VolumeLimitScaling",
+    "MaxUnavailableStatefulSet", "MutablePVNodeAffinity", "MutablePodResourcesForSuspendedJobs",
+    "MutableSchedulingDirectivesForSuspendedJobs", "NodeDeclaredFeatures", "OpenAPIEnums",
+    "PodCertificateRequest", "PodLevelResources", "PodTopologyLabelsAdmission", "RelaxedServiceNameValidation", "ResourceHealthStatus", "StorageVersionAPI",
+    "StorageVersionHash", "StorageVersionMigrator", "StrictIPCIDRValidation", "TopologyAwareWorkloadScheduling", "VolumeLimitScaling",
     "WorkloadAwarePreemption",
 ];

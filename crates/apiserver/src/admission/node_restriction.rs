@@ -326,11 +326,12 @@ impl NodeRestriction {
         if !a.subresource.is_empty() {
             return Err(a.forbidden(format!("unexpected subresource {}", a.subresource)));
         }
-        let find = async |kind: Stored, namespace: &str, name: &str| match self.objects.find(kind, namespace, name).await {
-            Ok(Some(object)) => Ok(object),
-            Ok(None) => Err(Status::not_found(&GroupResource::new(kind.group, kind.plural), name).message.clone()),
-            Err(error) => Err(error.message.clone()),
-        };
+        let find =
+            async |kind: Stored, namespace: &str, name: &str| match self.objects.find(kind, namespace, name).await {
+                Ok(Some(object)) => Ok(object),
+                Ok(None) => Err(Status::not_found(&GroupResource::new(kind.group, kind.plural), name).message.clone()),
+                Err(error) => Err(error.message.clone()),
+            };
         let spec = |key| a.object.str_at(&["spec", key]);
         let host = find(NODES, "", node).await;
         let pod = find(PODS, a.namespace, spec("podName")).await;

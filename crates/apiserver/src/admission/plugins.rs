@@ -3,9 +3,9 @@
 use super::config::Config;
 use super::{Admission, Chain};
 use super::{
-    always, certificates, classes, event_rate, limit_ranger, namespace, node_restriction, owners, placement, pod_groups,
-    pod_security, priority, protection, quota, service_account, services, toleration_restriction, tolerations,
-    topology,
+    always, certificates, classes, event_rate, limit_ranger, namespace, node_restriction, owners, placement,
+    pod_groups, pod_security, priority, protection, quota, service_account, services, toleration_restriction,
+    tolerations, topology,
 };
 use crate::authz::Authorizer;
 use crate::lookup::Lookup;
@@ -79,7 +79,10 @@ pub const PLUGINS: &[Plugin] = &[
         let configuration = n.config.node_selectors.clone();
         Arc::new(placement::PodNodeSelector { objects: n.objects.clone(), configuration })
     }),
-    here("Priority", |n| Arc::new(priority::Priority { objects: n.objects.clone() })),
+    here("Priority", |n| {
+        let of_groups = n.gates.enabled("WorkloadAwarePreemption");
+        Arc::new(priority::Priority { objects: n.objects.clone(), of_groups })
+    }),
     here("DefaultTolerationSeconds", |n| {
         let (not_ready, unreachable) = (n.config.not_ready_toleration, n.config.unreachable_toleration);
         Arc::new(tolerations::DefaultTolerationSeconds { not_ready, unreachable })

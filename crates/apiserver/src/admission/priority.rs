@@ -67,6 +67,21 @@ pub(super) fn apply(pod: &mut Map, resolved: &Resolved) -> Result<(), String> {
     Ok(())
 }
 
+/// Sets the priority of a group of pods, or of a template of one; refuses one that it claims otherwise.
+fn apply_to_group(group: &mut Map, resolved: &Resolved) -> Result<(), String> {
+    let Resolved { class, priority, .. } = resolved;
+    if let Some(claimed) = group.get("priority").and_then(Value::as_i64).filter(|p| p != priority) {
+        return Err(format!(
+            "the integer value of priority ({claimed}) must not be provided in pod group spec; priority admission controller computed {priority} from the given PriorityClass name"
+        ));
+    }
+    if !class.is_empty() {
+        group.insert("priorityClassName", class.as_str());
+    }
+    group.insert("priority", *priority);
+    Ok(())
+}
+
 /// Keeps what admission computed when an update leaves it out.
 pub(super) fn keep(pod: &mut Map, before: &Map) {
     for key in ["priority", "preemptionPolicy"] {
@@ -79,11 +94,12 @@ pub(super) fn keep(pod: &mut Map, before: &Map) {
 
 pub struct Priority {
     pub objects: Arc<dyn Lookup>,
+    /// Whether groups of pods have a priority.
+    pub of_groups: bool,
 }
 
 impl Priority {
-    async fn resolve(&self, a: &Attributes<'_>) -> Result<Resolved, Status> {
-        let class = a.object.str_at(&["spec", "priorityClassName"]);
+    async fn resolve(&self, a: &Attributes<'_>, class: &str) -> Result<Resolved, Status> {
         if class.is_empty() {
             let classes = self.objects.list(PRIORITY_CLASSES, None)?;
             return Ok(Resolved::default_of(classes.iter().map(|c| &**c)));
@@ -92,6 +108,31 @@ impl Priority {
             Some(class) => Ok(Resolved::of(&class)),
             None => Err(a.forbidden(format!("no PriorityClass with name {class} was found"))),
         }
+    }
+
+    /// The same for a group of pods, and for the templates of groups.
+    async fn admit_groups(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        const GROUP: &str = "scheduling.k8s.io";
+        if a.is(GROUP, "podgroups") {
+            let resolved = self.resolve(a, a.object.str_at(&["spec", "priorityClassName"])).await?;
+            let applied =
+                a.object.at_mut(&["spec"]).and_then(Value::as_map_mut).map(|spec| apply_to_group(spec, &resolved));
+            return applied.unwrap_or(Ok(())).map_err(|why| a.forbidden(why));
+        }
+        if !a.is(GROUP, "workloads") {
+            return Ok(());
+        }
+        const TEMPLATES: [&str; 2] = ["spec", "podGroupTemplates"];
+        for i in 0..a.object.at(&TEMPLATES).and_then(Value::as_list).unwrap_or_default().len() {
+            let template = a.object.at(&TEMPLATES).and_then(Value::as_list).and_then(|list| list[i].as_map());
+            let class = template.map_or("", |template| template.str_at(&["priorityClassName"]));
+            let resolved = self.resolve(a, class).await?;
+            let list = a.object.at_mut(&TEMPLATES).and_then(Value::as_list_mut);
+            let applied =
+                list.and_then(|list| list[i].as_map_mut()).map(|template| apply_to_group(template, &resolved));
+            applied.unwrap_or(Ok(())).map_err(|why| a.forbidden(why))?;
+        }
+        Ok(())
     }
 }
 
@@ -106,6 +147,9 @@ impl Admission for Priority {
     }
 
     async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if self.of_groups && a.old.is_none() {
+            self.admit_groups(a).await?;
+        }
         if !a.is("", "pods") {
             return Ok(());
         }
@@ -113,7 +157,7 @@ impl Admission for Priority {
             keep(a.object, old);
             return Ok(());
         }
-        let resolved = self.resolve(a).await?;
+        let resolved = self.resolve(a, a.object.str_at(&["spec", "priorityClassName"])).await?;
         apply(a.object, &resolved).map_err(|why| a.forbidden(why))
     }
 

@@ -222,7 +222,8 @@ mod tests {
             let decoded = schema::json::decode(row.schema.root(), text.as_bytes()).expect("an object");
             assert!(decoded.problems.is_empty(), "{text}: {:?}", decoded.problems);
             schema::defaults::apply(row.schema.root(), &mut object);
-            let errors = schema::validation::create(&row.group, &row.kind, &object, schema::validation::Features::default());
+            let errors =
+                schema::validation::create(&row.group, &row.kind, &object, schema::validation::Features::default());
             assert!(errors.is_empty(), "{text}: {errors:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! The default roles and bindings: the table, read into objects, and what reconciling an existing object would change.
 
-use api::features::Gates;
 use crate::authz::rbac::rule::{self, PolicyRule};
+use api::features::Gates;
 use schema::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -371,10 +371,18 @@ mod tests {
         for (role, verb, group, resource) in [
             ("system:node", "create", "certificates.k8s.io", "podcertificaterequests"),
             ("system:kube-scheduler", "watch", "scheduling.k8s.io", "podgroups"),
+            (
+                "system:controller:podcertificaterequestcleaner",
+                "delete",
+                "certificates.k8s.io",
+                "podcertificaterequests",
+            ),
         ] {
             assert!(allows(&all, role, verb, group, resource), "{role}");
             assert!(!allows(&usual(), role, verb, group, resource), "{role}");
         }
+        let bound = |all: &[Default]| all.iter().filter(|d| d.name.ends_with("podcertificaterequestcleaner")).count();
+        assert_eq!((bound(&all), bound(&usual())), (2, 0));
     }
 
     #[test]

@@ -230,11 +230,14 @@ mod tests {
             front_proxy: None,
         };
         let both = servers(&["192.0.2.9", "192.0.2.10"]);
-        ensure(&*opened.store, caches, &settings("192.0.2.9"), &api::features::Gates::default(), &both).await.expect("made");
+        ensure(&*opened.store, caches, &settings("192.0.2.9"), &api::features::Gates::default(), &both)
+            .await
+            .expect("made");
         for (address, port) in [("192.0.2.10", 6443), ("192.0.2.9", 6443), ("192.0.2.11", 7443)] {
             let mut settings = settings(address);
             settings.advertised = Some(Advertised { port, ..at(address) });
-            let written = ensure(&*opened.store, caches, &settings, &api::features::Gates::default(), &both).await.expect("kept");
+            let written =
+                ensure(&*opened.store, caches, &settings, &api::features::Gates::default(), &both).await.expect("kept");
             assert_eq!(written, 0, "{address}");
         }
         let row = schema::resource::get("discovery.k8s.io", "v1", "endpointslices").expect("a row");

@@ -163,7 +163,7 @@ impl Registry {
             served.closed.drop_from(&mut object, None);
             served.strategy.prepare_for_create(cx, row, &mut object);
             let name = object.str_at(&["metadata", "name"]).to_owned();
-            let mut errors = meta::validate(row, &object);
+            let mut errors = meta::validate(row, &object, served.judged().features);
             errors.extend(served.strategy.validate_create(cx, served.judged(), &object));
             if !errors.is_empty() {
                 return Err(Status::invalid(&served.group_kind(), &name, &errors));

@@ -5,6 +5,7 @@ use crate::context::Context;
 use api::field::{FieldError, Path, go_quote};
 use api::{Status, names};
 use jiff::Timestamp;
+use schema::validation::Features;
 use schema::{Map, Resource, Value};
 
 const METADATA: Path<'static> = Path::root("metadata");
@@ -105,6 +106,8 @@ pub enum NameRule {
     Subdomain,
     /// RFC 1123.
     Label,
+    /// RFC 1035: it begins with a letter.
+    OldLabel,
     /// Anything that can be a part of a path.
     Segment,
     /// An IP address in its canonical form.
@@ -116,8 +119,9 @@ pub enum NameRule {
 }
 
 /// The rule of a row.
-pub fn name_rule(row: &Resource) -> NameRule {
+pub fn name_rule(row: &Resource, features: Features) -> NameRule {
     match (row.group.as_ref(), row.kind.as_ref()) {
+        ("", "Service") if !features.relaxed_service_names => NameRule::OldLabel,
         ("", "Namespace" | "Service") | ("apps", "StatefulSet") => NameRule::Label,
         ("networking.k8s.io", "IPAddress") => NameRule::Address,
         ("coordination.k8s.io", "LeaseCandidate") => NameRule::Key,
@@ -139,6 +143,7 @@ fn name_problems(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
     match rule {
         NameRule::Subdomain => names::dns1123_subdomain(name),
         NameRule::Label => names::dns1123_label(name),
+        NameRule::OldLabel => names::dns1035_label(name),
         NameRule::Segment => segment_problems(name, prefix),
         NameRule::Key => names::config_map_key(name),
         NameRule::GroupResource => match name.rsplit_once('.') {
@@ -166,10 +171,10 @@ pub fn segment_problems(name: &str, prefix: bool) -> Vec<String> {
 }
 
 /// What is wrong with the metadata of any object.
-pub fn validate(row: &Resource, object: &Map) -> Vec<FieldError> {
+pub fn validate(row: &Resource, object: &Map, features: Features) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let Some(metadata) = object.get("metadata").and_then(Value::as_map) else { return errors };
-    let rule = name_rule(row);
+    let rule = name_rule(row, features);
     let generate = metadata.str_at(&["generateName"]);
     if !generate.is_empty() {
         for problem in name_problems(rule, generate, true) {
@@ -298,7 +303,8 @@ fn owners_errors(owners: &[Value], errors: &mut Vec<FieldError>) {
     }
 }
 
-/// What is wrong with how the metadata changes.
+/// What is wrong with the metadata of an update, as often as upstream tells it: it looks at the metadata of any object as at that
+/// of a new one, then at how it changes, and the kinds' own rules do the latter again.
 pub fn validate_update(row: &Resource, object: &Map, old: &Map) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let (Some(new), Some(old)) =
@@ -306,11 +312,31 @@ pub fn validate_update(row: &Resource, object: &Map, old: &Map) -> Vec<FieldErro
     else {
         return errors;
     };
+    validate_common(new, &mut errors);
+    let changes = changes(new, old);
+    errors.extend(changes.iter().cloned());
+    if (row.group.as_ref(), row.kind.as_ref()) != ("policy", "PodDisruptionBudget") {
+        errors.extend(changes);
+    }
+    errors
+}
+
+/// What is wrong with how the metadata changes.
+fn changes(new: &Map, old: &Map) -> Vec<FieldError> {
+    let mut errors = Vec::new();
     let immutable = |key: &'static str, errors: &mut Vec<FieldError>| {
         if new.get(key) != old.get(key) {
-            let mut shown = Vec::new();
-            schema::json::encode_value(new.get(key).unwrap_or(&Value::Null), &mut shown);
-            let shown = String::from_utf8(shown).unwrap_or_default();
+            // What is absent is shown as Go shows it: an empty string, no time, a pointer to nothing.
+            let shown = match (key, new.get(key)) {
+                (_, Some(value)) => {
+                    let mut shown = Vec::new();
+                    schema::json::encode_value(value, &mut shown);
+                    String::from_utf8(shown).unwrap_or_default()
+                }
+                ("name" | "namespace" | "uid", None) => go_quote(""),
+                ("creationTimestamp", None) => "null".to_owned(),
+                (_, None) => go_quote("null"),
+            };
             errors.push(FieldError::invalid(&METADATA.child(key), api::field::Raw(shown), "field is immutable"));
         }
     };
@@ -340,7 +366,6 @@ pub fn validate_update(row: &Resource, object: &Map, old: &Map) -> Vec<FieldErro
         annotations_errors(annotations, &mut errors);
     }
     owners_errors(new.get("ownerReferences").and_then(Value::as_list).unwrap_or_default(), &mut errors);
-    let _ = row;
     errors
 }
 

@@ -79,9 +79,7 @@ impl<'a> PublicKey<'a> {
     /// Modulus and exponent of a key of RSA.
     fn numbers(&self) -> Option<(BigUint, BigUint)> {
         match self.0.parsed() {
-            Ok(Parsed::RSA(key)) => {
-                Some((BigUint::from_bytes_be(key.modulus), BigUint::from_bytes_be(key.exponent)))
-            }
+            Ok(Parsed::RSA(key)) => Some((BigUint::from_bytes_be(key.modulus), BigUint::from_bytes_be(key.exponent))),
             _ => None,
         }
     }
@@ -176,8 +174,7 @@ fn verify_pss(modulus: &BigUint, exponent: &BigUint, text: &[u8], signature: &[u
     data[0] &= mask;
     let Some(start) = data.iter().position(|byte| *byte != 0).filter(|at| data[*at] == 1) else { return false };
     let salt = &data[start + 1..];
-    let expected =
-        Sha256::new().chain_update([0; 8]).chain_update(Sha256::digest(text)).chain_update(salt).finalize();
+    let expected = Sha256::new().chain_update([0; 8]).chain_update(Sha256::digest(text)).chain_update(salt).finalize();
     expected.as_slice() == hash
 }
 

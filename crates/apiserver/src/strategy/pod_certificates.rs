@@ -193,7 +193,9 @@ fn name_errors(path: &Path<'_>, certificate: &X509Certificate<'_>) -> Vec<FieldE
             refuse("leaf certificate's DNSName should not start or end with '.'");
         }
     }
-    for name in names.iter().filter_map(|name| if let GeneralName::RFC822Name(name) = name { Some(*name) } else { None }) {
+    for name in
+        names.iter().filter_map(|name| if let GeneralName::RFC822Name(name) = name { Some(*name) } else { None })
+    {
         if !is_address(name) {
             let why = "leaf certificate should not contain invalid EmailAddress";
             errors.push(FieldError::invalid(path, name, why));
@@ -293,7 +295,12 @@ mod tests {
     }
 
     fn request(key: &KeyPair) -> Vec<u8> {
-        CertificateParams::new(Vec::new()).expect("parameters").serialize_request(key).expect("a request").der().to_vec()
+        CertificateParams::new(Vec::new())
+            .expect("parameters")
+            .serialize_request(key)
+            .expect("a request")
+            .der()
+            .to_vec()
     }
 
     fn with_key(fields: &[(&'static str, Vec<u8>)]) -> Map {
@@ -319,10 +326,14 @@ mod tests {
             told(key_error(&with_key(&[("stubPKCS10Request", vec![1])]))),
             ["spec.stubPKCS10Request: Invalid value: must be a valid PKCS#10 CSR"]
         );
-        let one = "spec: Invalid value: exactly one of (stubPKCS10Request) or (pkixPublicKey, proofOfPossession) must be set";
+        let one =
+            "spec: Invalid value: exactly one of (stubPKCS10Request) or (pkixPublicKey, proofOfPossession) must be set";
         let public = key.subject_public_key_info();
         assert_eq!(told(key_error(&with_key(&[]))), [one]);
-        assert_eq!(told(key_error(&with_key(&[("stubPKCS10Request", good), ("pkixPublicKey", public.clone())]))), [one]);
+        assert_eq!(
+            told(key_error(&with_key(&[("stubPKCS10Request", good), ("pkixPublicKey", public.clone())]))),
+            [one]
+        );
         assert_eq!(
             told(key_error(&with_key(&[("pkixPublicKey", public), ("proofOfPossession", vec![1])]))),
             ["spec.proofOfPossession: Invalid value: could not verify proof-of-possession signature"]
@@ -346,7 +357,8 @@ mod tests {
         let issue = |key: &KeyPair, hours: i64, names: &[&str]| {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
             let mut params = CertificateParams::new(names).expect("parameters");
-            let time = |at: Timestamp| (std::time::UNIX_EPOCH + std::time::Duration::from_secs(at.as_second() as u64)).into();
+            let time =
+                |at: Timestamp| (std::time::UNIX_EPOCH + std::time::Duration::from_secs(at.as_second() as u64)).into();
             (params.not_before, params.not_after) = (time(now), time(at(hours * 3600)));
             params.self_signed(key).expect("a certificate").pem()
         };
@@ -369,12 +381,20 @@ mod tests {
         ends("", times, "issued certificate chain must contain at least one certificate");
         ends(&key.serialize_pem(), times, "must consist entirely of CERTIFICATE PEM blocks");
         ends(&issue(&other, 2, &[]), times, "leaf certificate was not issued to the requested public key");
-        ends(&issue(&key, 2, &["a..example"]), times, r#""a..example": leaf certificate's DNSName should not contain '..'"#);
+        ends(
+            &issue(&key, 2, &["a..example"]),
+            times,
+            r#""a..example": leaf certificate's DNSName should not contain '..'"#,
+        );
         ends(&good, [1, 7200, 3600], "must be set to the NotBefore time encoded in the leaf certificate");
         ends(&good, [0, 7201, 3600], "must be set to the NotAfter time encoded in the leaf certificate");
         ends(&good, [0, 7200, 599], "must be at least 10 minutes after status.notBefore");
         ends(&good, [0, 7200, 6601], "must be at least 10 minutes before status.notAfter");
-        ends(&issue(&key, 0, &[]), [0, 0, 0], "status.certificateChain: Invalid value: 0: leaf certificate lifetime must be >= 1 hour");
+        ends(
+            &issue(&key, 0, &[]),
+            [0, 0, 0],
+            "status.certificateChain: Invalid value: 0: leaf certificate lifetime must be >= 1 hour",
+        );
         ends(
             &issue(&key, 25, &[]),
             [0, 90_000, 3600],

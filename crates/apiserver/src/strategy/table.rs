@@ -1,8 +1,8 @@
 //! Which kind has which strategy. Most differ from the standard one in data alone: a row of [`RULES`].
 
 use super::{
-    GarbageCollection, Rules, Strategy, admitting, daemon_sets, devices, extensions, jobs, kinds, pod_certificates, pods,
-    secrets, signing, trust, volumes,
+    GarbageCollection, Rules, Strategy, admitting, daemon_sets, devices, extensions, jobs, kinds, pod_certificates,
+    pods, secrets, signing, trust, volumes,
 };
 use crate::surface::Surface;
 use schema::Resource;

@@ -440,7 +440,9 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
             By(pool_errors),
             Number(&["status", "poolCount"], 0),
             By(|o, _| pools_condition(o).map_or("Pending", |c| c.str_at(&["type"])).into()),
-            By(|o, now| pools_condition(o).map_or_else(|| "".into(), |c| ago(c.str_at(&["lastTransitionTime"]), now).into())),
+            By(|o, now| {
+                pools_condition(o).map_or_else(|| "".into(), |c| ago(c.str_at(&["lastTransitionTime"]), now).into())
+            }),
         ],
     ),
     // Upstream has a third column, and nothing for it yet.

@@ -2,8 +2,10 @@
 
 mod access;
 mod admission;
+mod certificates;
 mod cluster;
 mod components;
+mod groups;
 mod pod_security;
 mod pods;
 mod proxy;

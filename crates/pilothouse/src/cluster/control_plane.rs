@@ -295,6 +295,7 @@ pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) ->
         authority: Some(Arc::new(pki.clone())),
         signing_duration: Duration::from_hours(365 * 24),
         tokens: Some(Arc::new(SecretTokens(plane.tokens.clone()))),
+        gates: settings.args.surface.gates(),
     };
     let election = Election::new("kube-system", "kube-controller-manager", &settings.instance);
     let plane = plane.clone();

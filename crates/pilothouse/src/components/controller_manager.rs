@@ -103,7 +103,6 @@ const ABSENT: &[&str] = &[
     "persistentvolume-binder-controller",
     "persistentvolume-expander-controller",
     "pod-garbage-collector-controller",
-    "podcertificaterequest-cleaner-controller",
     "resourceclaim-controller",
     "selinux-warning-controller",
     "service-cidr-controller",
@@ -195,7 +194,7 @@ pub fn run(args: ManagerArgs) -> Result<()> {
             name: NAME,
             ready: None,
             leading: election.as_ref().map(|e| (e.name.clone(), e.leading.subscribe())),
-            gates,
+            gates: gates.clone(),
         };
         let address = serving::secure(&args.serving, PORT, &args.client, about, shutdown.clone()).await?;
         super::announce(&super::running(NAME, address));
@@ -216,6 +215,7 @@ pub fn run(args: ManagerArgs) -> Result<()> {
             authority: authority.map(|a| a as Arc<dyn controllers::certificates::CertificateAuthority>),
             signing_duration: args.signing.cluster_signing_duration.map_or(Duration::from_hours(365 * 24), |d| d.0),
             tokens: None,
+            gates,
         };
         let clients = Arc::new(Identities { manager: manager.clone(), accounts });
         super::run_elected(manager, election, shutdown, async |leading| {

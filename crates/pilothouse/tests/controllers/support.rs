@@ -87,6 +87,7 @@ pub async fn running() -> Running {
         authority: Some(Arc::new(Authority(authority))),
         signing_duration: Duration::from_hours(1),
         tokens: Some(Arc::new(Tokens(cluster.secured.tokens.clone()))),
+        gates: api::features::Gates::default(),
     };
     let shutdown = CancellationToken::new();
     let run = controllers::run(config, Arc::new(Identities(cluster.server.clone())), shutdown.clone());

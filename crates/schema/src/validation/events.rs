@@ -109,7 +109,9 @@ pub(super) fn strict_update(_: &str, new: &Map, old: &Map) -> Errors {
         // What is absent and what is empty is the same to Go for these.
         let of = |map: &Map| map.get(field).filter(|value| value.as_str() != Some("")).cloned();
         let (now, was): (Option<Value>, Option<Value>) = (of(new), of(old));
-        immutable(&mut errors, &Path::root(shown), now.as_ref(), was.as_ref());
+        let none = Value::from("");
+        let gone = was.as_ref().filter(|was| was.as_str().is_some()).map(|_| &none);
+        immutable(&mut errors, &Path::root(shown), now.as_ref().or(gone), was.as_ref());
     }
     errors
 }

@@ -85,18 +85,36 @@ pub(super) fn required(errors: &mut Errors, path: &Path<'_>, value: Option<&str>
     !missing
 }
 
-/// A field that may not change.
-pub(super) fn immutable(errors: &mut Errors, path: &Path<'_>, new: Option<&Value>, old: Option<&Value>) {
-    if !same(new, old) {
-        errors.push(FieldError::invalid(path, json(new), IMMUTABLE));
+/// How Go shows a pointer to nothing: as if it were this word. A list of nothing is shown without quotes.
+pub(super) const NOTHING: &str = "null";
+
+/// How a field that may be absent is shown; what it was tells a list from others.
+fn shown(new: Option<&Value>, old: Option<&Value>) -> Raw {
+    match (new, old) {
+        (None, Some(Value::List(_))) | (Some(_), _) => json(new),
+        (None, _) => Raw(api::field::go_quote(NOTHING)),
     }
 }
 
-/// A field that its own declaration forbids to change: upstream shows no value then. Whether it did change.
+/// A field that may not change.
+pub(super) fn immutable(errors: &mut Errors, path: &Path<'_>, new: Option<&Value>, old: Option<&Value>) {
+    if !same(new, old) {
+        errors.push(FieldError::invalid(path, shown(new, old), IMMUTABLE));
+    }
+}
+
+/// What upstream looks at twice in an update, once as of a new object: it tells each error twice.
+pub(super) fn twice(errors: Errors) -> Errors {
+    let mut all = errors.clone();
+    all.extend(errors);
+    all
+}
+
+/// A field that its own declaration forbids to change: upstream shows nothing then. Whether it did change.
 pub(super) fn unchangeable(errors: &mut Errors, path: &Path<'_>, new: Option<&Value>, old: Option<&Value>) -> bool {
     let changed = !same(new, old);
     if changed {
-        errors.push(FieldError::invalid(path, json(None), IMMUTABLE));
+        errors.push(FieldError::invalid(path, NOTHING, IMMUTABLE));
     }
     changed
 }
@@ -238,6 +256,14 @@ pub(super) fn port_or_name(errors: &mut Errors, path: &Path<'_>, port: Option<In
 pub(super) const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 pub(super) const BAD_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
+const LEADING_ZEROS: &str = "must not have leading 0s";
+const MAPPED: &str = "must not be an IPv4-mapped IPv6 address";
+const LEADING_ZEROS_OF_RANGE: &str = "must not have leading 0s in IP or prefix length";
+const MAPPED_RANGE: &str = "must not have an IPv4-mapped IPv6 address";
+const BITS_BEYOND: &str = "must not have bits set beyond the prefix length";
+/// What `StrictIPCIDRValidation` alone refuses.
+pub(super) const STRICT: [&str; 5] = [LEADING_ZEROS, MAPPED, LEADING_ZEROS_OF_RANGE, MAPPED_RANGE, BITS_BEYOND];
+
 /// An address as upstream's legacy fields take it: parts may have leading zeros.
 pub(super) fn parse_ip(text: &str) -> Option<IpAddr> {
     if let Ok(ip) = text.parse() {
@@ -261,8 +287,8 @@ pub(super) fn ip(errors: &mut Errors, path: &Path<'_>, text: &str) -> Option<IpA
     let parsed = parse_ip(text);
     let problem = match parsed {
         None => BAD_IP,
-        Some(_) if text.parse::<IpAddr>().is_err() => "must not have leading 0s",
-        Some(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => "must not be an IPv4-mapped IPv6 address",
+        Some(_) if text.parse::<IpAddr>().is_err() => LEADING_ZEROS,
+        Some(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => MAPPED,
         Some(_) => return parsed,
     };
     errors.push(FieldError::invalid(path, text, problem));
@@ -295,10 +321,10 @@ pub(super) fn cidr(errors: &mut Errors, path: &Path<'_>, text: &str) -> Option<(
     let problem = match parsed {
         None => BAD_CIDR,
         Some(_) if address.parse::<IpAddr>().is_err() || bits.len() > 1 && bits.starts_with('0') => {
-            "must not have leading 0s in IP or prefix length"
+            LEADING_ZEROS_OF_RANGE
         }
-        Some((IpAddr::V6(ip), _)) if ip.to_ipv4_mapped().is_some() => "must not have an IPv4-mapped IPv6 address",
-        Some(range) if network(range) != range.0 => "must not have bits set beyond the prefix length",
+        Some((IpAddr::V6(ip), _)) if ip.to_ipv4_mapped().is_some() => MAPPED_RANGE,
+        Some(range) if network(range) != range.0 => BITS_BEYOND,
         Some(_) => return parsed,
     };
     errors.push(FieldError::invalid(path, text, problem));

@@ -57,6 +57,14 @@ pub struct Features {
     pub workload_topology: bool,
     /// `WorkloadAwarePreemption`: groups of pods have a priority, and are disturbed one by one or as one.
     pub workload_preemption: bool,
+    /// `RelaxedServiceNameValidation`: names of services may begin with a digit.
+    pub relaxed_service_names: bool,
+    /// `StrictIPCIDRValidation`: addresses and ranges that tools read differently are refused.
+    pub strict_addresses: bool,
+    /// `MutableSchedulingDirectivesForSuspendedJobs`: where its pods are to run may change of a job that ran before, too.
+    pub suspended_directives: bool,
+    /// `MutablePodResourcesForSuspendedJobs`: what its pods ask for may change of a job that is suspended.
+    pub suspended_resources: bool,
 }
 
 impl Features {
@@ -67,6 +75,10 @@ impl Features {
             volume_affinity: gates.enabled("MutablePVNodeAffinity"),
             workload_topology: gates.enabled("TopologyAwareWorkloadScheduling"),
             workload_preemption: gates.enabled("WorkloadAwarePreemption"),
+            relaxed_service_names: gates.enabled("RelaxedServiceNameValidation"),
+            strict_addresses: gates.enabled("StrictIPCIDRValidation"),
+            suspended_directives: gates.enabled("MutableSchedulingDirectivesForSuspendedJobs"),
+            suspended_resources: gates.enabled("MutablePodResourcesForSuspendedJobs"),
         }
     }
 }
@@ -155,7 +167,9 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
             Rules { create: autoscaling::create, update: autoscaling::update, warnings: no_warnings }
         }
         ("batch", "CronJob") => rules!(batch::cron_job, batch::cron_job_update, batch::cron_job_warnings),
-        ("batch", "Job") => rules!(batch::job, batch::job_update, batch::warnings),
+        ("batch", "Job") => {
+            Rules { create: |new, _| batch::job(new), update: batch::job_update, warnings: batch::warnings }
+        }
         ("certificates.k8s.io", "CertificateSigningRequest") => rules!(certificates::create, certificates::update),
         ("certificates.k8s.io", "ClusterTrustBundle") => rules!(certificates::bundle, certificates::bundle_update),
         ("certificates.k8s.io", "PodCertificateRequest") => rules!(pod_certificates::create, pod_certificates::update),
@@ -174,7 +188,8 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         }
         ("networking.k8s.io", "IPAddress") => rules!(networking::address, networking::address_update),
         ("networking.k8s.io", "Ingress") => {
-            rules!(networking::ingress, networking::ingress_update, networking::ingress_warnings)
+            let (create, update) = (networking::ingress, networking::ingress_update);
+            Rules { create, update, warnings: networking::ingress_warnings }
         }
         ("networking.k8s.io", "IngressClass") => rules!(networking::class, networking::class_update),
         ("networking.k8s.io", "NetworkPolicy") => {
@@ -223,13 +238,21 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
 pub fn create(group: &str, kind: &str, object: &Map, features: Features) -> Vec<FieldError> {
     let mut errors = finalizers(group, object);
     errors.extend(of(group, kind).map(|rules| (rules.create)(object, features)).unwrap_or_default());
-    errors
+    judged(errors, kind, features)
 }
 
 /// What is wrong with an update through a subresource (empty: the object itself).
 pub fn update(group: &str, kind: &str, subresource: &str, new: &Map, old: &Map, features: Features) -> Vec<FieldError> {
     let mut errors = finalizers(group, new);
     errors.extend(of(group, kind).map(|rules| (rules.update)(subresource, new, old, features)).unwrap_or_default());
+    judged(errors, kind, features)
+}
+
+/// Without what is refused by a feature alone that is off. Kinds that are younger than it are strict with or without it.
+fn judged(mut errors: Vec<FieldError>, kind: &str, features: Features) -> Vec<FieldError> {
+    if !features.strict_addresses && !matches!(kind, "IPAddress" | "ServiceCIDR" | "ResourceClaim") {
+        errors.retain(|error| !fields::STRICT.contains(&error.detail.as_str()));
+    }
     errors
 }
 

@@ -2,7 +2,7 @@
 
 use super::Features;
 use super::claim::{OLD_CLASS, access_modes, basic_amount, class_name};
-use super::fields::{Errors, immutable, json, quantity, same, shape, shown_list, supported_of};
+use super::fields::{Errors, NOTHING, immutable, json, quantity, same, shape, shown_list, supported_of, twice};
 use super::pod::scheduling;
 use super::volume_source::{NAMES_TOO_LONG, PERSISTENT, names_too_long};
 use crate::tree::{Map, Value};
@@ -149,7 +149,7 @@ pub(super) fn update(subresource: &str, new: &Map, old: &Map, features: Features
     if subresource == "status" {
         return Errors::new();
     }
-    let mut errors = create(new);
+    let mut errors = twice(create(new));
     let of = |map: &Map| {
         let mut spec = map.get("spec").and_then(Value::as_map).cloned().unwrap_or_default();
         spec.retain(|key, _| PERSISTENT.iter().any(|(field, _)| *field == key));
@@ -193,7 +193,9 @@ fn affinity(errors: &mut Errors, new: &Map, old: &Map) {
 
 /// An affinity as Go writes it.
 fn shown_affinity(affinity: Option<&Value>) -> Raw {
-    let Some(affinity) = affinity.and_then(Value::as_map).map(VolumeNodeAffinity) else { return json(None) };
+    let Some(affinity) = affinity.and_then(Value::as_map).map(VolumeNodeAffinity) else {
+        return json(Some(&NOTHING.into()));
+    };
     let text = |text: Option<&str>| json(Some(&text.unwrap_or("").into()));
     let requirements = |list: List<'_, NodeSelectorRequirement<'_>>| {
         let shown = list.iter().map(|one| {

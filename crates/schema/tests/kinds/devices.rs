@@ -343,7 +343,7 @@ fn what_is_left_of_pools_is_told_once() {
     let updated = |sub: &str, new: &str, old: &str| crate::rules::updated(GROUP, "v1alpha3", kind, sub, new, old);
     assert_eq!(
         updated("", &request(r#"{"driver":"e.example.com"}"#, ""), &request(good, "")),
-        ["spec: Invalid value: null: field is immutable"]
+        [r#"spec: Invalid value: "null": field is immutable"#]
     );
     let with = |status: &str| request(good, &format!(r#","status":{status}"#));
     let answer = |status: &str| updated("status", &with(status), &request(good, ""));

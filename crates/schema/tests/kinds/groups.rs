@@ -103,14 +103,14 @@ fn workloads_and_groups_stay_as_they_were_made() {
     assert_eq!(
         update("Workload", &now, &was),
         [
-            "spec.controllerRef: Invalid value: null: field is immutable",
-            "spec.podGroupTemplates: Invalid value: null: field is immutable",
+            r#"spec.controllerRef: Invalid value: "null": field is immutable"#,
+            r#"spec.podGroupTemplates: Invalid value: "null": field is immutable"#,
             "spec.podGroupTemplates: Required value",
         ]
     );
     let was = object(r#"{"schedulingPolicy":{"gang":{"minCount":2}}}"#);
     let now = object(r#"{"schedulingPolicy":{"gang":{"minCount":3}},"disruptionMode":"PodGroup","priority":7}"#);
-    let changed = |field: &str| format!("spec.{field}: Invalid value: null: field is immutable");
+    let changed = |field: &str| format!(r#"spec.{field}: Invalid value: "null": field is immutable"#);
     assert_eq!(update("PodGroup", &now, &was), ["schedulingPolicy", "disruptionMode", "priority"].map(changed));
     // Where the feature is off, what belongs to it is only let go.
     let off = |new: &str, old: &str| updated_with("", GROUP, "v1alpha2", "PodGroup", "", new, old);

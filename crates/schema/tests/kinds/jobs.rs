@@ -240,6 +240,20 @@ fn little_of_a_job_changes() {
     immutable(&placed(&busy), &busy);
     let started = with(r#","suspend":true"#, r#","status":{"startTime":"2026-01-01T00:00:00Z"}"#);
     immutable(&placed(&started), &started);
+    // One that ran before may be told so by a feature, and how much to ask for by another.
+    let rested = with(
+        r#","suspend":true"#,
+        r#","status":{"startTime":"2026-01-01T00:00:00Z","conditions":[{"type":"Suspended","status":"True"}]}"#,
+    );
+    let greedy = rested.replace(r#""image":"i""#, r#""image":"i","resources":{"requests":{"cpu":"1"}}"#);
+    let with = |gates: &str, new: &str, old: &str| rules::updated_with(gates, "batch", "v1", "Job", "", new, old).len();
+    let (directives, resources) =
+        ("MutableSchedulingDirectivesForSuspendedJobs=false", "MutablePodResourcesForSuspendedJobs=false");
+    for (gates, placed_again, resized) in [("", 0, 0), (directives, 1, 0), (resources, 0, 1)] {
+        assert_eq!(with(gates, &placed(&rested), &rested), placed_again, "{gates}");
+        assert_eq!(with(gates, &greedy, &rested), resized, "{gates}");
+    }
+    assert_eq!(with(directives, &placed(&resting), &resting), 0);
 }
 
 #[test]

@@ -243,7 +243,7 @@ fn network_policies() {
     };
     let updated = |new: &str, old: &str| rules::updated(GROUP, "v1", "NetworkPolicy", "", new, old);
     assert_eq!(updated(&selecting("-b"), &selecting("-a")), Vec::<String>::new());
-    assert_eq!(updated(&selecting("-b"), &selecting("a")).len(), 1);
+    assert_eq!(updated(&selecting("-b"), &selecting("a")).len(), 2);
 }
 
 #[test]
@@ -357,4 +357,37 @@ fn addresses_and_ranges() {
             (r#"["10.0.0.0/24"]"#, "[]", &["spec.cidrs: Invalid value: null: field is immutable"]),
         ],
     );
+}
+
+#[test]
+fn features_say_which_forms_of_names_and_addresses_pass() {
+    const RELAXED: &str = "RelaxedServiceNameValidation=false";
+    let of = |name: &str| {
+        ingress(&format!(
+            r#""pathType":"Exact","path":"/","backend":{{"service":{{"name":"{name}","port":{{"number":80}}}}}}"#
+        ))
+    };
+    let made = |gates: &str, name: &str| rules::created_with(gates, GROUP, "v1", "Ingress", &of(name)).len();
+    assert_eq!((made("", "1a"), made(RELAXED, "1a"), made(RELAXED, "a1"), made("", "A")), (0, 1, 0, 1));
+    // What was taken while the feature was on, stays.
+    let kept =
+        |new: &str, old: &str| rules::updated_with(RELAXED, GROUP, "v1", "Ingress", "", &of(new), &of(old)).len();
+    assert_eq!((kept("2a", "1a"), kept("2a", "a1")), (0, 1));
+    const STRICT: &str = "StrictIPCIDRValidation=false";
+    let policy = |cidr: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"p","namespace":"n"}},"spec":{{"podSelector":{{}},"egress":[{{"to":[{{"ipBlock":{{"cidr":"{cidr}"}}}}]}}]}}}}"#
+        )
+    };
+    for (cidr, strict, sloppy) in
+        [("10.0.0.0/8", 0, 0), ("010.0.0.0/8", 1, 0), ("10.1.0.0/8", 1, 0), ("::ffff:10.0.0.0/104", 1, 0), ("x", 1, 1)]
+    {
+        for (gates, expected) in [("", strict), (STRICT, sloppy)] {
+            let found = rules::created_with(gates, GROUP, "v1", "NetworkPolicy", &policy(cidr));
+            assert_eq!(found.len(), expected, "{cidr} {gates}: {found:?}");
+        }
+    }
+    // Younger kinds are strict with or without it.
+    let range = r#"{"metadata":{"name":"r"},"spec":{"cidrs":["010.0.0.0/8"]}}"#;
+    assert_eq!(rules::created_with(STRICT, GROUP, "v1", "ServiceCIDR", range).len(), 1);
 }

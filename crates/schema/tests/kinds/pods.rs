@@ -212,3 +212,56 @@ fn host_names_of_their_own() {
         ]
     );
 }
+
+#[test]
+fn certificates_and_groups_of_pods() {
+    let of = |rest: &str| {
+        let certificate =
+            format!(r#"{{"signerName":"example.com/s","keyType":"ED25519","credentialBundlePath":"c"{rest}}}"#);
+        format!(
+            r#"{{"metadata":{{"name":"p","namespace":"n"}},"spec":{{"restartPolicy":"Always","dnsPolicy":"ClusterFirst","terminationGracePeriodSeconds":30,"containers":[{{"name":"c","image":"i","imagePullPolicy":"Always","terminationMessagePolicy":"File"}}],"volumes":[{{"name":"v","projected":{{"sources":[{{"podCertificate":{certificate}}}]}}}}]}}}}"#
+        )
+    };
+    let at = "spec.volumes[0].projected.sources[0].podCertificate";
+    for (pod, expected) in [
+        (of(r#","maxExpirationSeconds":3600,"userAnnotations":{"example.com/a":"b"}"#), vec![]),
+        (
+            of(r#","maxExpirationSeconds":60"#),
+            vec![format!(
+                "{at}.maxExpirationSeconds: Invalid value: 60: if provided, maxExpirationSeconds must be >= 3600"
+            )],
+        ),
+        (
+            of(r#","maxExpirationSeconds":7862401"#),
+            vec![format!(
+                "{at}.maxExpirationSeconds: Invalid value: 7862401: if provided, maxExpirationSeconds must be <= 7862400"
+            )],
+        ),
+        (
+            of(r#","userAnnotations":{"a":"b"}"#),
+            vec![format!(
+                r#"{at}.userAnnotations: Invalid value: "a": must be a domain-prefixed key (such as "acme.io/foo")"#
+            )],
+        ),
+        (
+            of("").replace("example.com/s", "s"),
+            vec![format!(
+                r#"{at}.signerName: Invalid value: "s": must be a fully qualified domain and path of the form 'example.com/signer-name'"#
+            )],
+        ),
+        (of("").replace(r#""dnsPolicy""#, r#""schedulingGroup":{"podGroupName":"g"},"dnsPolicy""#), vec![]),
+        (
+            of("").replace(r#""dnsPolicy""#, r#""schedulingGroup":{"podGroupName":"A"},"dnsPolicy""#),
+            vec![format!(
+                r#"spec.schedulingGroup.podGroupName: Invalid value: "A": {}"#,
+                api::names::dns1123_subdomain("A")[0]
+            )],
+        ),
+        (
+            of("").replace(r#""dnsPolicy""#, r#""schedulingGroup":{},"dnsPolicy""#),
+            vec![r#"spec.schedulingGroup: Invalid value: "": must specify one of: `podGroupName`"#.to_owned()],
+        ),
+    ] {
+        assert_eq!(crate::rules::created("", "v1", "Pod", &pod), expected, "{pod}");
+    }
+}

@@ -308,3 +308,31 @@ fn controller_revisions() {
     ];
     check_updated("apps", "ControllerRevision", "", &whole, cases);
 }
+
+#[test]
+fn a_controller_keeps_what_its_annotations_say_cannot_be_converted() {
+    let of = |app: &str, annotations: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"r","namespace":"n","annotations":{{{annotations}}}}},"spec":{{"replicas":1,"selector":{{"app":"{app}"}},"template":{{"metadata":{{"labels":{{"app":"{app}"}}}},"spec":{{"containers":[{{"name":"c","image":"i"}}]}}}}}}}}"#
+        )
+    };
+    let updated = |new: &str, old: &str| rules::updated("", "v1", "ReplicationController", "", new, old);
+    const SELECTOR: &str = r#""non-convertible.kubernetes.io/spec.selector":"x""#;
+    assert_eq!(updated(&of("b", ""), &of("a", "")), [""; 0]);
+    assert_eq!(updated(&of("a", ""), &of("a", SELECTOR)), [""; 0]);
+    assert_eq!(
+        updated(&of("b", ""), &of("a", SELECTOR)),
+        [r#"spec.selector: Invalid value: {"app":"b"}: cannot update non-convertible selector"#]
+    );
+    assert_eq!(
+        updated(
+            &of("a", ""),
+            &of("a", r#""non-convertible.kubernetes.io/other":"y","non-convertible.kubernetes.io":"z""#)
+        ),
+        [r#"other: Not found: "y": unknown non-convertible field"#]
+    );
+    // What is wrong with the rest is looked at twice.
+    let bad = of("a", "").replace(r#""replicas":1"#, r#""replicas":-1"#);
+    let why = "spec.replicas: Invalid value: -1: must be greater than or equal to 0";
+    assert_eq!(updated(&bad, &of("a", "")), [why, why]);
+}

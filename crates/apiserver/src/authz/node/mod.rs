@@ -340,7 +340,10 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/services/x"),
             ("POST", "/apis/certificates.k8s.io/v1beta1/namespaces/a/podcertificaterequests"),
             ("GET", "/apis/certificates.k8s.io/v1beta1/namespaces/a/podcertificaterequests/r"),
-            ("GET", "/apis/certificates.k8s.io/v1beta1/podcertificaterequests?watch=1&fieldSelector=spec.nodeName%3Dn1"),
+            (
+                "GET",
+                "/apis/certificates.k8s.io/v1beta1/podcertificaterequests?watch=1&fieldSelector=spec.nodeName%3Dn1",
+            ),
         ] {
             assert!(decide(&node, method, target).await.allowed(), "{method} {target}");
         }

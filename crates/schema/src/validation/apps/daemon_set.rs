@@ -4,7 +4,7 @@ use super::{EMPTY, SPEC, always, collisions, counts, mismatch};
 use crate::tree::Map;
 use crate::validation::fields::{
     Errors, immutable, int_or_percent, json, label_selector, non_negative, not_over_100_percent,
-    positive_int_or_percent, selects, selects_all, shape,
+    positive_int_or_percent, selects, selects_all, shape, twice,
 };
 use crate::validation::pod;
 use crate::view::apps_v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
@@ -87,7 +87,7 @@ pub(in crate::validation) fn daemon_set_update(subresource: &str, new: &Map, old
         collisions(&mut errors, new, old);
         return errors;
     }
-    let mut errors = daemon_set(new);
+    let mut errors = twice(daemon_set(new));
     immutable(&mut errors, &SPEC.child("selector"), new.at(&["spec", "selector"]), old.at(&["spec", "selector"]));
     errors
 }

@@ -1,11 +1,13 @@
 //! ReplicaSets and ReplicationControllers.
 
 use super::{EMPTY, SPEC, at_most, counts, matches, mismatch, replicated, selector};
-use crate::tree::Map;
-use crate::validation::fields::{Errors, immutable, non_negative};
+use crate::tree::{Map, Value};
+use crate::validation::fields::{Errors, immutable, json, non_negative, twice};
 use crate::view::apps_v1::{ReplicaSet, ReplicaSetSpec};
 use crate::view::core_v1::{ReplicationController, ReplicationControllerSpec};
 use api::FieldError;
+
+const NOT_CONVERTIBLE: &str = "non-convertible.kubernetes.io";
 
 pub(in crate::validation) fn replica_set(object: &Map) -> Errors {
     let mut errors = Errors::new();
@@ -23,7 +25,7 @@ pub(in crate::validation) fn replica_set_update(subresource: &str, new: &Map, ol
     if subresource == "status" {
         return status(new);
     }
-    let mut errors = replica_set(new);
+    let mut errors = twice(replica_set(new));
     immutable(&mut errors, &SPEC.child("selector"), new.at(&["spec", "selector"]), old.at(&["spec", "selector"]));
     errors
 }
@@ -52,8 +54,30 @@ pub(in crate::validation) fn replication_controller(object: &Map) -> Errors {
     errors
 }
 
-pub(in crate::validation) fn replication_controller_update(subresource: &str, new: &Map, _: &Map) -> Errors {
-    if subresource == "status" { status(new) } else { replication_controller(new) }
+pub(in crate::validation) fn replication_controller_update(subresource: &str, new: &Map, old: &Map) -> Errors {
+    if subresource == "status" {
+        return status(new);
+    }
+    let mut errors = twice(replication_controller(new));
+    // Annotations tell of fields that other versions have and this one cannot keep: what comes of them stays as it is.
+    let annotations = old.at(&["metadata", "annotations"]).and_then(Value::as_map);
+    for (key, value) in annotations.into_iter().flat_map(Map::iter).filter(|(key, _)| key.starts_with(NOT_CONVERTIBLE))
+    {
+        let Some((_, field)) = key.split_once('/').filter(|(_, field)| !field.contains('/')) else { continue };
+        if field.contains("selector") {
+            let (now, was) = (new.at(&["spec", "selector"]), old.at(&["spec", "selector"]));
+            if now != was {
+                let why = "cannot update non-convertible selector";
+                errors.push(FieldError::invalid(&SPEC.child("selector"), json(now), why));
+            }
+        } else {
+            let value = value.as_str().unwrap_or_default();
+            let mut error = FieldError::not_found(&field, value);
+            error.detail = "unknown non-convertible field".to_owned();
+            errors.push(error);
+        }
+    }
+    errors
 }
 
 fn status(new: &Map) -> Errors {

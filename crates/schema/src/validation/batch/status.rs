@@ -237,6 +237,12 @@ pub(super) fn is_at_rest(old: &Map) -> bool {
     was.spec.suspend() == Some(true) && was.active() == 0 && (was.status.start_time().is_none() || was.is("Suspended"))
 }
 
+/// Whether a job is suspended and has never begun.
+pub(super) fn never_began(old: &Map) -> bool {
+    let was = State::of(old);
+    was.spec.suspend() == Some(true) && was.status.start_time().is_none()
+}
+
 /// Labels that all but very old jobs have on their pods.
 pub(super) fn has_prefixed_labels(old: &Map) -> bool {
     let labels = old.at(&["spec", "template", "metadata", "labels"]).and_then(Value::as_map);

@@ -3,17 +3,18 @@
 use super::job::checked;
 use super::{SPEC, status};
 use crate::tree::{Map, Value};
-use crate::validation::fields::{Errors, immutable, json};
+use crate::validation::Features;
+use crate::validation::fields::{Errors, immutable, json, twice};
 use api::FieldError;
 
-pub(in crate::validation) fn job_update(subresource: &str, new: &Map, old: &Map) -> Errors {
+pub(in crate::validation) fn job_update(subresource: &str, new: &Map, old: &Map, features: Features) -> Errors {
     if subresource == "status" {
         return status::update(new, old);
     }
-    let mut errors = checked(new, status::has_prefixed_labels(old));
+    let mut errors = twice(checked(new, status::has_prefixed_labels(old)));
     completions(&mut errors, new, old);
     unchanged(&mut errors, new, old, "selector");
-    template(&mut errors, new, old);
+    template(&mut errors, new, old, features);
     for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
         unchanged(&mut errors, new, old, field);
     }
@@ -37,24 +38,29 @@ fn completions(errors: &mut Errors, new: &Map, old: &Map) {
 }
 
 /// A job that is suspended and has no pods may still be told where to run and how much to ask for.
-fn template(errors: &mut Errors, new: &Map, old: &Map) {
+fn template(errors: &mut Errors, new: &Map, old: &Map, features: Features) {
     let (Some(now), Some(was)) = (new.at(&["spec", "template"]), old.at(&["spec", "template"])) else {
         unchanged(errors, new, old, "template");
         return;
     };
     let mut allowed = was.clone();
-    if status::is_at_rest(old)
-        && let (Some(now), Some(allowed)) = (now.as_map(), allowed.as_map_mut())
-    {
+    let (Some(now_map), Some(allowed_map)) = (now.as_map(), allowed.as_map_mut()) else {
+        unchanged(errors, new, old, "template");
+        return;
+    };
+    let at_rest = status::is_at_rest(old);
+    if if features.suspended_directives { at_rest } else { status::never_began(old) } {
         for path in [["metadata", "annotations"], ["metadata", "labels"]] {
-            take(allowed, now, &path);
+            take(allowed_map, now_map, &path);
         }
         for field in ["nodeSelector", "tolerations", "schedulingGates"] {
-            take(allowed, now, &["spec", field]);
+            take(allowed_map, now_map, &["spec", field]);
         }
-        node_affinity(allowed, now);
+        node_affinity(allowed_map, now_map);
+    }
+    if at_rest && features.suspended_resources {
         for field in ["containers", "initContainers"] {
-            resources(allowed, now, field);
+            resources(allowed_map, now_map, field);
         }
     }
     immutable(errors, &SPEC.child("template"), Some(now), Some(&allowed));

@@ -2,6 +2,7 @@
 
 use super::{SPEC, segment};
 use crate::tree::{Map, Value};
+use crate::validation::Features;
 use crate::validation::fields::{Errors, ip, json, parse_ip, port_num, problems, required};
 use crate::view::List;
 use crate::view::networking_v1::{
@@ -19,14 +20,17 @@ static EMPTY: Map = Map::new();
 struct Known {
     secret_names: bool,
     wildcard_rules: bool,
+    /// Names of services that begin with a digit; where the feature is on, they always pass.
+    service_names: bool,
 }
 
 fn spec_of(object: &Map) -> IngressSpec<'_> {
     Ingress(object).spec().unwrap_or(IngressSpec(&EMPTY))
 }
 
-pub(in crate::validation) fn ingress(object: &Map) -> Errors {
-    let mut errors = checked(object, Known::default());
+pub(in crate::validation) fn ingress(object: &Map, features: Features) -> Errors {
+    let known = Known { service_names: features.relaxed_service_names, ..Known::default() };
+    let mut errors = checked(object, known);
     let annotation = object.at(&["metadata", "annotations", CLASS]).and_then(Value::as_str);
     if let (Some(annotation), Some(class)) = (annotation, spec_of(object).ingress_class_name())
         && annotation != class
@@ -38,8 +42,13 @@ pub(in crate::validation) fn ingress(object: &Map) -> Errors {
     errors
 }
 
-pub(in crate::validation) fn ingress_update(subresource: &str, new: &Map, old: &Map) -> Errors {
-    if subresource == "status" { status(new, old) } else { checked(new, known(spec_of(old))) }
+pub(in crate::validation) fn ingress_update(subresource: &str, new: &Map, old: &Map, features: Features) -> Errors {
+    if subresource == "status" {
+        return status(new, old);
+    }
+    let mut known = known(spec_of(old));
+    known.service_names |= features.relaxed_service_names;
+    checked(new, known)
 }
 
 pub(in crate::validation) fn ingress_warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
@@ -56,13 +65,19 @@ fn known(old: IngressSpec<'_>) -> Known {
     let wildcard = |rule: IngressRule<'_>| {
         let mut errors = Errors::new();
         if let Some(http) = rule.http().filter(|_| rule.host().unwrap_or("").contains('*')) {
-            http_rules(&mut errors, &SPEC, http);
+            http_rules(&mut errors, &SPEC, http, Known::default());
         }
         !errors.is_empty()
     };
+    let named = |backend: IngressBackend<'_>| {
+        let name = backend.service().and_then(|service| service.name()).unwrap_or("");
+        !names::dns1035_label(name).is_empty() && names::dns1123_label(name).is_empty()
+    };
+    let paths = old.rules().iter().filter_map(|rule| rule.http()).flat_map(|http| http.paths().iter());
     Known {
         secret_names: old.tls().iter().any(|tls| secret(tls.secret_name())),
         wildcard_rules: old.rules().iter().any(wildcard),
+        service_names: paths.filter_map(|one| one.backend()).chain(old.default_backend()).any(named),
     }
 }
 
@@ -74,7 +89,7 @@ fn checked(object: &Map, known: Known) -> Errors {
         errors.push(FieldError::invalid(&SPEC, json(spec.0.get("rules")), why));
     }
     if let Some(default) = spec.default_backend() {
-        backend(&mut errors, &SPEC.child("defaultBackend"), default);
+        backend(&mut errors, &SPEC.child("defaultBackend"), default, known);
     }
     for (i, rule) in spec.rules().iter().enumerate() {
         let rules = SPEC.child("rules");
@@ -112,21 +127,21 @@ fn rule_rules(errors: &mut Errors, path: &Path<'_>, rule: IngressRule<'_>, known
         host_name(errors, &path, host);
     }
     if let Some(http) = rule.http().filter(|_| !host.contains('*') || !known.wildcard_rules) {
-        http_rules(errors, &path.child("http"), http);
+        http_rules(errors, &path.child("http"), http, known);
     }
 }
 
-fn http_rules(errors: &mut Errors, path: &Path<'_>, http: HTTPIngressRuleValue<'_>) {
+fn http_rules(errors: &mut Errors, path: &Path<'_>, http: HTTPIngressRuleValue<'_>, known: Known) {
     let path = path.child("paths");
     if http.paths().is_empty() {
         errors.push(FieldError::required(&path, ""));
     }
     for (i, one) in http.paths().iter().enumerate() {
-        path_rules(errors, &path.index(i), one);
+        path_rules(errors, &path.index(i), one, known);
     }
 }
 
-fn path_rules(errors: &mut Errors, path: &Path<'_>, one: HTTPIngressPath<'_>) {
+fn path_rules(errors: &mut Errors, path: &Path<'_>, one: HTTPIngressPath<'_>, known: Known) {
     let Some(kind) = one.path_type() else {
         errors.push(FieldError::required(&path.child("pathType"), "pathType must be specified"));
         return;
@@ -156,10 +171,10 @@ fn path_rules(errors: &mut Errors, path: &Path<'_>, one: HTTPIngressPath<'_>) {
             errors.push(FieldError::not_supported(&path.child("pathType"), other, &supported));
         }
     }
-    backend(errors, &path.child("backend"), one.backend().unwrap_or(IngressBackend(&EMPTY)));
+    backend(errors, &path.child("backend"), one.backend().unwrap_or(IngressBackend(&EMPTY)), known);
 }
 
-fn backend(errors: &mut Errors, path: &Path<'_>, backend: IngressBackend<'_>) {
+fn backend(errors: &mut Errors, path: &Path<'_>, backend: IngressBackend<'_>, known: Known) {
     match (backend.resource(), backend.service()) {
         (Some(_), Some(_)) => {
             errors.push(FieldError::invalid(path, "", "cannot set both resource and service backends"));
@@ -173,15 +188,16 @@ fn backend(errors: &mut Errors, path: &Path<'_>, backend: IngressBackend<'_>) {
             segment(errors, &path.child("kind"), resource.kind());
             segment(errors, &path.child("name"), resource.name());
         }
-        (None, Some(service)) => service_rules(errors, path, service),
+        (None, Some(service)) => service_rules(errors, path, service, known),
     }
 }
 
-fn service_rules(errors: &mut Errors, path: &Path<'_>, service: IngressServiceBackend<'_>) {
+fn service_rules(errors: &mut Errors, path: &Path<'_>, service: IngressServiceBackend<'_>, known: Known) {
     let here = path.child("service");
     let name = service.name().unwrap_or("");
+    let rule = if known.service_names { names::dns1123_label } else { names::dns1035_label };
     if required(errors, &here.child("name"), Some(name)) {
-        problems(errors, &here.child("name"), name, names::dns1123_label(name));
+        problems(errors, &here.child("name"), name, rule(name));
     }
     let port = service.port();
     let number = port.and_then(|port| port.number()).filter(|number| *number != 0);

@@ -4,6 +4,7 @@ use super::SPEC;
 use crate::tree::Map;
 use crate::validation::fields::{
     Errors, Values, cidr, json, label_selector_with, network, parse_cidr, port_num, problems, required, supported_of,
+    twice,
 };
 use crate::validation::warnings::range as range_warnings;
 use crate::view::networking_v1::{IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
@@ -43,7 +44,7 @@ pub(in crate::validation) fn policy(object: &Map) -> Errors {
 
 pub(in crate::validation) fn policy_update(_: &str, new: &Map, old: &Map) -> Errors {
     let values = Values::after(NetworkPolicy(old).spec().and_then(|spec| spec.pod_selector()));
-    checked(new, &Known { ranges: ranges(old), values })
+    twice(checked(new, &Known { ranges: ranges(old), values }))
 }
 
 fn checked(object: &Map, known: &Known<'_>) -> Errors {

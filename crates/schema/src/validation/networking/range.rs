@@ -3,7 +3,7 @@
 
 use super::{SPEC, segment};
 use crate::tree::Map;
-use crate::validation::fields::{Errors, IMMUTABLE, cidr, json, parse_cidr, problems, same, shape};
+use crate::validation::fields::{Errors, IMMUTABLE, NOTHING, cidr, json, parse_cidr, problems, same, shape};
 use crate::view::List;
 use crate::view::networking_v1::{IPAddress, ServiceCIDR};
 use api::field::Raw;
@@ -32,15 +32,16 @@ pub(in crate::validation) fn address_update(_: &str, new: &Map, old: &Map) -> Er
     let mut errors = Errors::new();
     let at = ["spec", "parentRef"];
     if !same(new.at(&at), old.at(&at)) {
-        let shown = IPAddress(new).spec().and_then(|spec| spec.parent_ref()).map_or(json(None), |parent| {
-            let text = |text: Option<&str>| json(Some(&text.unwrap_or("").into()));
-            shape(&[
-                ("Group", text(parent.group())),
-                ("Resource", text(parent.resource())),
-                ("Namespace", text(parent.namespace())),
-                ("Name", text(parent.name())),
-            ])
-        });
+        let shown =
+            IPAddress(new).spec().and_then(|spec| spec.parent_ref()).map_or(json(Some(&NOTHING.into())), |parent| {
+                let text = |text: Option<&str>| json(Some(&text.unwrap_or("").into()));
+                shape(&[
+                    ("Group", text(parent.group())),
+                    ("Resource", text(parent.resource())),
+                    ("Namespace", text(parent.namespace())),
+                    ("Name", text(parent.name())),
+                ])
+            });
         errors.push(FieldError::invalid(&SPEC.child("parentRef"), shown, IMMUTABLE));
     }
     errors

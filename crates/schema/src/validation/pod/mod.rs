@@ -150,6 +150,7 @@ pub(super) fn pod_spec(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>, 
         );
     }
     scheduling::gates(errors, &path.child("schedulingGates"), spec.scheduling_gates());
+    scheduling::group(errors, &path.child("schedulingGroup"), spec.scheduling_group());
     let spread = path.child("topologySpreadConstraints");
     scheduling::spread(errors, &spread, spec.topology_spread_constraints());
     host_users(errors, path, spec);

@@ -3,8 +3,8 @@
 use super::super::fields::{Errors, label_selector, problems, required, required_of, supported_of};
 use crate::view::List;
 use crate::view::core_v1::{
-    Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodSchedulingGate, Taint,
-    Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
+    Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodSchedulingGate,
+    PodSchedulingGroup, Taint, Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 use crate::view::meta_v1::LabelSelector;
 use api::{FieldError, Path, names};
@@ -13,6 +13,15 @@ use std::collections::BTreeSet;
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+
+/// The group that a pod is scheduled with.
+pub(super) fn group(errors: &mut Errors, path: &Path<'_>, group: Option<PodSchedulingGroup<'_>>) {
+    let Some(group) = group else { return };
+    match group.pod_group_name() {
+        None => errors.push(FieldError::invalid(path, "", "must specify one of: `podGroupName`")),
+        Some(name) => problems(errors, &path.child("podGroupName"), name, names::dns1123_subdomain(name)),
+    }
+}
 
 pub(super) fn affinity(errors: &mut Errors, path: &Path<'_>, affinity: Option<Affinity<'_>>) {
     let Some(affinity) = affinity else { return };

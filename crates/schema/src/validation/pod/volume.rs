@@ -10,6 +10,8 @@ use super::super::volume_source::{
 use super::Volumes;
 use super::env::{field_ref, resource_ref};
 use crate::tree::{Map, Value};
+use crate::validation::certificates::signer_name;
+use crate::validation::pod_certificates::user_annotations;
 use crate::view::core_v1::{
     CSIVolumeSource, ClusterTrustBundleProjection, DownwardAPIVolumeFile, KeyToPath, PodCertificateProjection,
     ProjectedVolumeSource, ServiceAccountTokenProjection, Volume,
@@ -269,9 +271,23 @@ fn bundle_projection(errors: &mut Errors, path: &Path<'_>, bundle: ClusterTrustB
 }
 
 fn certificate_projection(errors: &mut Errors, path: &Path<'_>, certificate: PodCertificateProjection<'_>) {
+    /// In seconds: an hour, and 91 days.
+    const AGES: (i64, i64) = (3600, 91 * 24 * 3600);
     const KEYS: [&str; 6] = ["ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519", "RSA3072", "RSA4096"];
-    required(errors, &path.child("signerName"), certificate.signer_name());
+    signer_name(errors, &path.child("signerName"), certificate.signer_name().unwrap_or(""));
     supported_of(errors, &path.child("keyType"), Some(certificate.key_type().unwrap_or("")), &KEYS);
+    let path_of_age = path.child("maxExpirationSeconds");
+    match certificate.max_expiration_seconds() {
+        Some(age) if age < AGES.0 => {
+            let why = format!("if provided, maxExpirationSeconds must be >= {}", AGES.0);
+            errors.push(FieldError::invalid(&path_of_age, age, why));
+        }
+        Some(age) if age > AGES.1 => {
+            let why = format!("if provided, maxExpirationSeconds must be <= {}", AGES.1);
+            errors.push(FieldError::invalid(&path_of_age, age, why));
+        }
+        _ => {}
+    }
     let files = [certificate.credential_bundle_path(), certificate.key_path(), certificate.certificate_chain_path()];
     if files.iter().all(|file| file.unwrap_or("").is_empty()) {
         let why = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
@@ -280,6 +296,7 @@ fn certificate_projection(errors: &mut Errors, path: &Path<'_>, certificate: Pod
     for (field, file) in ["credentialBundlePath", "keyPath", "certificateChainPath"].into_iter().zip(files) {
         local_non_reserved_path(errors, &path.child(field), file.unwrap_or(""));
     }
+    user_annotations(errors, &path.child("userAnnotations"), certificate.user_annotations());
 }
 
 fn csi(errors: &mut Errors, path: &Path<'_>, csi: CSIVolumeSource<'_>) {

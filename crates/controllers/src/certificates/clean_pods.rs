@@ -1,0 +1,86 @@
+//! Removes requests for certificates of pods a while after they were made: by then they are decided, and their pod has read them.
+
+use crate::{Context, Error, Running, gone_is_fine};
+use futures::FutureExt;
+use jiff::Timestamp;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PartialObjectMeta, Preconditions};
+use kube::{Api, Client};
+use std::time::Duration;
+
+const LOOK: Duration = Duration::from_mins(5);
+const KEPT: i64 = 15 * 60;
+/// How many are read at a time.
+const PAGE: u32 = 500;
+
+type Request = PartialObjectMeta<DynamicObject>;
+
+fn is_over(request: &Request, now: Timestamp) -> bool {
+    let made = request.metadata.creation_timestamp.as_ref();
+    made.is_some_and(|made| made.0.as_second() + KEPT < now.as_second())
+}
+
+async fn clean(client: &Client, kind: &ApiResource, now: Timestamp) -> Result<(), Error> {
+    let all: Api<DynamicObject> = Api::all_with(client.clone(), kind);
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = all.list_metadata(&params).await?;
+        for request in page.items.iter().filter(|request| is_over(request, now)) {
+            let (namespace, name) = (request.metadata.namespace.as_deref(), request.metadata.name.as_deref());
+            let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+            let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, kind);
+            let this_one = Preconditions { uid: request.metadata.uid.clone(), resource_version: None };
+            let params = DeleteParams::default().preconditions(this_one);
+            if let Err(e) = gone_is_fine(api.delete(name, &params).await) {
+                tracing::warn!(
+                    namespace,
+                    name,
+                    "a request for a pod's certificate that is over cannot be removed: {e}"
+                );
+            }
+        }
+        match page.metadata.continue_.filter(|more| !more.is_empty()) {
+            Some(more) => params = params.continue_token(&more),
+            None => return Ok(()),
+        }
+    }
+}
+
+pub fn controller(context: &Context) -> Running {
+    let client = context.clients.service_account("podcertificaterequestcleaner");
+    let on = context.config.gates.enabled("PodCertificateRequest");
+    let shutdown = context.shutdown.clone();
+    async move {
+        let kind = ApiResource {
+            group: "certificates.k8s.io".to_owned(),
+            version: "v1beta1".to_owned(),
+            api_version: "certificates.k8s.io/v1beta1".to_owned(),
+            kind: "PodCertificateRequest".to_owned(),
+            plural: "podcertificaterequests".to_owned(),
+        };
+        loop {
+            if on && let Err(e) = clean(&client, &kind, Timestamp::now()).await {
+                tracing::warn!("requests for certificates of pods cannot be looked at: {e}");
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_request_is_kept_for_a_quarter_of_an_hour() {
+        let made = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+            "metadata": {"name": "r", "creationTimestamp": "1970-01-01T00:00:00Z"}});
+        let request: Request = serde_json::from_value(made).expect("a request");
+        let at = |seconds: i64| Timestamp::from_second(seconds).expect("a time");
+        assert!(!is_over(&request, at(900)) && is_over(&request, at(901)));
+    }
+}
