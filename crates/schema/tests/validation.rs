@@ -6,7 +6,7 @@ mod support;
 
 use proptest::prelude::*;
 use rules::{created, object, updated};
-use schema::{defaults, normal, resource, validation};
+use schema::{defaults, normal, validation};
 use support::Generator;
 
 fn pod(spec: &str) -> String {

@@ -303,6 +303,22 @@ fn owners_errors(owners: &[Value], errors: &mut Vec<FieldError>) {
     }
 }
 
+/// Kinds whose own rules look at the whole of an updated object as at a new one.
+const WHOLE_AGAIN: [(&str, &str); 12] = [
+    ("", "ConfigMap"),
+    ("", "Namespace"),
+    ("", "Node"),
+    ("", "PersistentVolume"),
+    ("", "PersistentVolumeClaim"),
+    ("", "ReplicationController"),
+    ("", "Secret"),
+    ("apps", "DaemonSet"),
+    ("apps", "ReplicaSet"),
+    ("batch", "Job"),
+    ("networking.k8s.io", "NetworkPolicy"),
+    ("storage.k8s.io", "StorageClass"),
+];
+
 /// What is wrong with the metadata of an update, as often as upstream tells it: it looks at the metadata of any object as at that
 /// of a new one, then at how it changes, and the kinds' own rules do the latter again.
 pub fn validate_update(row: &Resource, object: &Map, old: &Map) -> Vec<FieldError> {
@@ -313,9 +329,13 @@ pub fn validate_update(row: &Resource, object: &Map, old: &Map) -> Vec<FieldErro
         return errors;
     };
     validate_common(new, &mut errors);
-    let changes = changes(new, old);
+    let (whole, changes) = (errors.clone(), changes(new, old));
     errors.extend(changes.iter().cloned());
-    if (row.group.as_ref(), row.kind.as_ref()) != ("policy", "PodDisruptionBudget") {
+    let kind = (row.group.as_ref(), row.kind.as_ref());
+    if WHOLE_AGAIN.contains(&kind) {
+        errors.extend(whole);
+    }
+    if kind != ("policy", "PodDisruptionBudget") {
         errors.extend(changes);
     }
     errors

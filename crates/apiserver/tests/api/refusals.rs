@@ -217,3 +217,24 @@ async fn options_are_checked() {
     let stream = client.raw(Method::GET, &format!("{MAPS}?watch=true"), &[("accept", "application/yaml")], "").await;
     assert_eq!(stream.code, 406, "{}", stream.text());
 }
+
+#[tokio::test]
+async fn an_update_is_told_its_errors_as_often_as_they_are_found() {
+    let server = Server::start().await;
+    let client = server.client();
+    // Of any object: as of a new one, in how it changed, and by the kind's own rules; by some of them as of a new one again.
+    for (path, object, often) in [
+        (MAPS, json!({"metadata": {"name": "a"}}), 4),
+        (
+            "/apis/apps/v1/namespaces/default/controllerrevisions",
+            json!({"metadata": {"name": "a"}, "data": {}, "revision": 1}),
+            3,
+        ),
+    ] {
+        let mut made = client.post(path, &object).await.ok();
+        made["metadata"]["labels"] = json!({"a": "not this"});
+        let refused = client.put(&format!("{path}/a"), &made).await.refused(422);
+        assert_eq!(refused["details"]["causes"].as_array().map(Vec::len), Some(often), "{refused}");
+        assert_eq!(refused["message"].as_str().map(|m| m.matches("not this").count()), Some(1), "{refused}");
+    }
+}

@@ -262,6 +262,6 @@ fn certificates_and_groups_of_pods() {
             vec![r#"spec.schedulingGroup: Invalid value: "": must specify one of: `podGroupName`"#.to_owned()],
         ),
     ] {
-        assert_eq!(crate::rules::created("", "v1", "Pod", &pod), expected, "{pod}");
+        assert_eq!(rules::created("", "v1", "Pod", &pod), expected, "{pod}");
     }
 }
