@@ -23,6 +23,7 @@ pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod objects;
 mod pod_control;
+mod pod_group_protection;
 pub mod pods;
 pub mod queue;
 pub mod replica_set;
@@ -140,6 +141,7 @@ pub const CONTROLLERS: &[(&str, fn(&Context) -> Running)] = &[
     ("token-cleaner-controller", bootstrap_token::cleaner),
     ("persistentvolumeclaim-protection-controller", volume_protection::claims_controller),
     ("persistentvolume-protection-controller", volume_protection::volumes_controller),
+    ("podgroup-protection-controller", pod_group_protection::controller),
     ("ttl-after-finished-controller", ttl_after_finished::controller),
 ];
 

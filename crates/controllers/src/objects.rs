@@ -49,6 +49,13 @@ pub struct PodSpec {
     /// The one node that the pod's affinity names, as daemons' do.
     #[serde(rename = "affinity", deserialize_with = "pinned_to")]
     pub pinned_to: Option<String>,
+    pub scheduling_group: Option<SchedulingGroup>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SchedulingGroup {
+    pub pod_group_name: Option<String>,
 }
 
 /// The node that a required node affinity names by its name in every term.
@@ -523,6 +530,12 @@ projection! {
 }
 
 impl Object for ResourceQuota {}
+
+projection! {
+    PodGroup of k8s_openapi::api::scheduling::v1alpha2::PodGroup {}
+}
+
+impl Object for PodGroup {}
 
 projection! {
     PersistentVolumeClaim of k8s_openapi::api::core::v1::PersistentVolumeClaim {}

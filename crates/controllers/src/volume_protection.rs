@@ -34,7 +34,7 @@ fn plan(object: &impl Object, finalizer: &str, in_use: impl FnOnce() -> bool) ->
 }
 
 /// Writes the finalizers, of the version that was decided on.
-async fn write<K: Object>(client: &Client, object: &K, finalizers: Vec<String>) -> Result<Option<K>, Error> {
+pub(crate) async fn write<K: Object>(client: &Client, object: &K, finalizers: Vec<String>) -> Result<Option<K>, Error> {
     let meta = object.meta();
     let merge = serde_json::json!({"metadata": {
         "uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers,

@@ -95,7 +95,7 @@ pub const PLUGINS: &[Plugin] = &[
     off("ExtendedResourceToleration", |_| Arc::new(tolerations::ExtendedResourceToleration)),
     here("DefaultStorageClass", |n| Arc::new(classes::DefaultStorageClass { objects: n.objects.clone() })),
     here("StorageObjectInUseProtection", |_| Arc::new(protection::StorageObjectInUseProtection)),
-    elsewhere("PodGroupProtection"),
+    gated("PodGroupProtection", "GenericWorkload", |_| Arc::new(protection::PodGroupProtection)),
     off("OwnerReferencesPermissionEnforcement", |n| {
         Arc::new(owners::OwnerReferencesPermissionEnforcement { authorizer: n.authorizer.clone() })
     }),

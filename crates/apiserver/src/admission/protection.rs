@@ -1,4 +1,4 @@
-//! Finalizers and rules of storage: StorageObjectInUseProtection, PersistentVolumeClaimResize.
+//! What is in use stays: StorageObjectInUseProtection, PodGroupProtection; and PersistentVolumeClaimResize.
 
 use super::{Admission, Attributes, Operation, walk};
 use crate::lookup::{Lookup, STORAGE_CLASSES};
@@ -35,6 +35,27 @@ impl Admission for StorageObjectInUseProtection {
             protect(a.object, "kubernetes.io/pv-protection");
         } else if a.is("storage.k8s.io", "volumeattributesclasses") {
             protect(a.object, "kubernetes.io/vac-protection");
+        }
+        Ok(())
+    }
+}
+
+/// Groups of pods outlive their deletion while pods of theirs run.
+pub struct PodGroupProtection;
+
+#[async_trait]
+impl Admission for PodGroupProtection {
+    fn name(&self) -> &'static str {
+        "PodGroupProtection"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation == Operation::Create
+    }
+
+    async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+        if a.is("scheduling.k8s.io", "podgroups") {
+            protect(a.object, "scheduling.k8s.io/podgroup-protection");
         }
         Ok(())
     }

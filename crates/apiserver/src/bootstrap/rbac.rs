@@ -371,6 +371,7 @@ mod tests {
         for (role, verb, group, resource) in [
             ("system:node", "create", "certificates.k8s.io", "podcertificaterequests"),
             ("system:kube-scheduler", "watch", "scheduling.k8s.io", "podgroups"),
+            ("system:controller:podgroup-protection-controller", "update", "scheduling.k8s.io", "podgroups"),
             (
                 "system:controller:podcertificaterequestcleaner",
                 "delete",

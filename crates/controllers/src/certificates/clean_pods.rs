@@ -3,7 +3,8 @@
 use crate::{Context, Error, Running, gone_is_fine};
 use futures::FutureExt;
 use jiff::Timestamp;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PartialObjectMeta, Preconditions};
+use k8s_openapi::api::certificates::v1beta1::PodCertificateRequest;
+use kube::api::{DeleteParams, ListParams, PartialObjectMeta, Preconditions};
 use kube::{Api, Client};
 use std::time::Duration;
 
@@ -12,22 +13,22 @@ const KEPT: i64 = 15 * 60;
 /// How many are read at a time.
 const PAGE: u32 = 500;
 
-type Request = PartialObjectMeta<DynamicObject>;
+type Request = PartialObjectMeta<PodCertificateRequest>;
 
 fn is_over(request: &Request, now: Timestamp) -> bool {
     let made = request.metadata.creation_timestamp.as_ref();
     made.is_some_and(|made| made.0.as_second() + KEPT < now.as_second())
 }
 
-async fn clean(client: &Client, kind: &ApiResource, now: Timestamp) -> Result<(), Error> {
-    let all: Api<DynamicObject> = Api::all_with(client.clone(), kind);
+async fn clean(client: &Client, now: Timestamp) -> Result<(), Error> {
+    let all: Api<PodCertificateRequest> = Api::all(client.clone());
     let mut params = ListParams::default().limit(PAGE);
     loop {
         let page = all.list_metadata(&params).await?;
         for request in page.items.iter().filter(|request| is_over(request, now)) {
             let (namespace, name) = (request.metadata.namespace.as_deref(), request.metadata.name.as_deref());
             let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
-            let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, kind);
+            let api: Api<PodCertificateRequest> = Api::namespaced(client.clone(), namespace);
             let this_one = Preconditions { uid: request.metadata.uid.clone(), resource_version: None };
             let params = DeleteParams::default().preconditions(this_one);
             if let Err(e) = gone_is_fine(api.delete(name, &params).await) {
@@ -50,15 +51,8 @@ pub fn controller(context: &Context) -> Running {
     let on = context.config.gates.enabled("PodCertificateRequest");
     let shutdown = context.shutdown.clone();
     async move {
-        let kind = ApiResource {
-            group: "certificates.k8s.io".to_owned(),
-            version: "v1beta1".to_owned(),
-            api_version: "certificates.k8s.io/v1beta1".to_owned(),
-            kind: "PodCertificateRequest".to_owned(),
-            plural: "podcertificaterequests".to_owned(),
-        };
         loop {
-            if on && let Err(e) = clean(&client, &kind, Timestamp::now()).await {
+            if on && let Err(e) = clean(&client, Timestamp::now()).await {
                 tracing::warn!("requests for certificates of pods cannot be looked at: {e}");
             }
             tokio::select! {

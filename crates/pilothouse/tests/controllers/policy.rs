@@ -1,7 +1,7 @@
 //! Quotas, disruption budgets, replication controllers, protection of volumes, the time that finished Jobs are kept.
 
 use crate::cluster::pod;
-use crate::support::{items, make_ready, running, until, until_gone};
+use crate::support::{items, make_ready, running, running_as, until, until_gone};
 use serde_json::{Value, json};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -127,4 +127,24 @@ async fn a_claim_in_use_outlives_its_deletion() {
     assert!(admin.get(path).await.expect(200)["metadata"]["deletionTimestamp"].is_string());
     admin.patch(&format!("{path}/status"), json!({"status": {"phase": "Released"}})).await.expect(200);
     until_gone(&admin, path).await;
+}
+
+#[tokio::test]
+async fn a_group_of_pods_outlives_its_deletion_while_a_pod_of_it_runs() {
+    let running = running_as("GenericWorkload=true", "scheduling.k8s.io/v1alpha2=true").await;
+    let admin = running.admin();
+    let groups = "/apis/scheduling.k8s.io/v1alpha2/namespaces/default/podgroups";
+    let group = json!({"metadata": {"name": "g"}, "spec": {"schedulingPolicy": {"basic": {}}}});
+    let made = admin.post(groups, group).await.expect(201);
+    assert_eq!(made["metadata"]["finalizers"], json!(["scheduling.k8s.io/podgroup-protection"]));
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"schedulingGroup": {"podGroupName": "g"},
+        "containers": [{"name": "c", "image": "i"}]}});
+    admin.post("/api/v1/namespaces/default/pods", pod).await.expect(201);
+    let path = format!("{groups}/g");
+    admin.delete(&path).await.expect(200);
+    let kept = until(&admin, &path, |group| group["metadata"]["deletionTimestamp"].is_string()).await;
+    assert_eq!(kept["metadata"]["finalizers"], made["metadata"]["finalizers"]);
+    let ended = json!({"status": {"phase": "Succeeded"}});
+    admin.patch("/api/v1/namespaces/default/pods/p/status", ended).await.expect(200);
+    until_gone(&admin, &path).await;
 }

@@ -1,6 +1,7 @@
 //! A server with its controllers.
 
-use crate::cluster::{Client, Cluster, eventually, start};
+use crate::cluster::{Client, Cluster, Options, eventually, start_with};
+use apiserver::surface::Surface;
 use apiserver::user::UserInfo;
 use controllers::certificates::CertificateAuthority;
 use controllers::service_account_token::TokenIssuer;
@@ -73,7 +74,15 @@ impl TokenIssuer for Tokens {
 }
 
 pub async fn running() -> Running {
-    let cluster = start().await;
+    running_as("", "").await
+}
+
+/// With feature gates, and with versions that are served under them.
+pub async fn running_as(gates: &str, versions: &str) -> Running {
+    let asked: api::features::Asked = gates.parse().expect("gates");
+    let (gates, runtime) = (asked.gates().expect("gates").0, versions.parse().expect("versions"));
+    let surface = Surface { gates: gates.clone(), runtime, ..Surface::default() };
+    let cluster = start_with(Options { surface, ..Options::default() }).await;
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority =
@@ -87,7 +96,7 @@ pub async fn running() -> Running {
         authority: Some(Arc::new(Authority(authority))),
         signing_duration: Duration::from_hours(1),
         tokens: Some(Arc::new(Tokens(cluster.secured.tokens.clone()))),
-        gates: api::features::Gates::default(),
+        gates,
     };
     let shutdown = CancellationToken::new();
     let run = controllers::run(config, Arc::new(Identities(cluster.server.clone())), shutdown.clone());
