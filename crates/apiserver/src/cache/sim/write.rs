@@ -89,7 +89,7 @@ fn decoded(storage: Storage, text: &str) -> Result<Map, Status> {
     let ty = storage.row().schema.root();
     let decoded = schema::json::decode(ty, text.as_bytes()).map_err(|error| Status::internal(error.to_string()))?;
     let mut object = decoded.object;
-    complete::complete(ty, &mut object);
+    complete::complete(ty, &mut object, None);
     Ok(object)
 }
 
