@@ -49,11 +49,11 @@ impl Judge {
 
     /// The engine was ended, and is opened with another history.
     pub fn reopened_with(&mut self, undo: Option<Undo>, now: u64) {
+        // What it has dropped already is gone, whatever the next keeps.
+        let any = KeyRange::key(crate::suite::key("/a/"));
+        self.past.most = self.past.most.max(self.kept_most(&any, now));
         let (before, after) = (&self.past.undo, &undo);
         self.past.anew |= before.as_ref().map(|undo| &undo.except) != after.as_ref().map(|undo| &undo.except);
-        if self.past.undo.as_ref().is_some_and(|undo| undo.bytes < 1 << 20) {
-            self.past.most = self.past.most.max(self.compacted_most(now));
-        }
         self.past.undo = undo;
     }
 
