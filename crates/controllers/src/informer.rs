@@ -4,8 +4,8 @@
 //! [`Informer::assume`], so that its next reconcile sees its own write even before the watch brings it: there is no
 //! second bookkeeping of expectations.
 
-use crate::Error;
 use crate::queue::Key;
+use crate::{Error, code};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use kube::runtime::WatchStreamExt;
@@ -220,6 +220,7 @@ impl<K: Object> Informer<K> {
         let config = watcher::Config::default().any_semantic();
         let mut events = watcher::watcher(Api::<K>::all(client), config).default_backoff().boxed();
         let mut listed: Option<(HashSet<Key>, u64)> = None;
+        let mut absent = false;
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => listed = Some((HashSet::new(), 0)),
@@ -249,6 +250,12 @@ impl<K: Object> Informer<K> {
                         self.remove(&key);
                     } else {
                         self.bury(object.meta().uid.clone());
+                    }
+                }
+                // A gate lets its controllers run; that its kinds are served is another flag. Said once, and looked for again.
+                Err(watcher::Error::InitialListFailed(e)) if code(&e) == 404 => {
+                    if !std::mem::replace(&mut absent, true) {
+                        tracing::info!(kind = %K::kind(&()), "the kind is not served: see --runtime-config of the API server");
                     }
                 }
                 Err(e) => tracing::warn!(kind = %K::kind(&()), "the watch failed and is tried again: {e}"),

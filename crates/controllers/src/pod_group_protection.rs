@@ -7,6 +7,7 @@ use crate::volume_protection::write;
 use crate::{Context, Running};
 use futures::FutureExt;
 use kube::Resource as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 const FINALIZER: &str = "scheduling.k8s.io/podgroup-protection";
@@ -49,8 +50,10 @@ pub fn controller(context: &Context) -> Running {
     all.feed(&queue);
     let q = queue.clone();
     pods.on_change(move |old, new| {
-        // The pod itself may have given way to another of its name.
-        let counts = |pod: &Pod| old.is_none() || new.is_none() || has_ended(pod) || pod.spec.node_name.is_empty();
+        let uid = |pod: Option<&Arc<Pod>>| pod.and_then(|pod| pod.metadata.uid.clone());
+        // It came, went, or gave way to another of its name.
+        let other = uid(old) != uid(new);
+        let counts = |pod: &Pod| other || has_ended(pod) || pod.spec.node_name.is_empty();
         for pod in [old, new].into_iter().flatten().filter(|pod| counts(pod)) {
             if let Some(group) = group(pod) {
                 q.add(Key::new(pod.metadata.namespace.as_deref().unwrap_or(""), group));

@@ -6,6 +6,7 @@ use super::{Registry, Served};
 use crate::cache::hooks::{self, Mutant};
 use crate::cache::{Cacher, Entry};
 use api::Status;
+use schema::Map;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -21,6 +22,19 @@ pub(super) enum Attempt<T> {
     Again(Option<Arc<Entry>>),
     /// Something that goes along with the write is not as it was seen.
     SideChanged,
+}
+
+/// The object of an entry, as a write goes out from it: as upstream reads it from its store, with the defaults that were not known
+/// yet, or were dropped, when it was written. So all of it has its defaults, and what a write leaves as it is needs no look.
+///
+/// # Errors
+/// 500 when it can't be read.
+pub(super) fn stored(served: &Served, cacher: &Cacher, entry: &Entry) -> Result<Map, Status> {
+    let mut object = cacher.decode(entry).map_err(|error| {
+        Status::internal(format!("the stored {} {:?} cannot be read: {error}", served.group_resource(), entry.name()))
+    })?;
+    schema::defaults::apply(cacher.layout.schema.root(), &mut object);
+    Ok(object)
 }
 
 impl Registry {

@@ -1,6 +1,6 @@
 //! Delete: at once, after a grace period, or when the last finalizer is gone.
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, stored};
 use super::commit::{Act, Committed};
 use super::create::{Written, normalise, written};
 use super::{Registry, Served, Side, check_segments, meta};
@@ -68,9 +68,7 @@ impl Registry {
         let Some(entry) = current else {
             return Err(Status::not_found(&resource, name));
         };
-        let old = cacher
-            .decode(&entry)
-            .map_err(|error| Status::internal(format!("the stored {resource} {name:?} cannot be read: {error}")))?;
+        let old = stored(served, cacher, &entry)?;
         if !(again && hooks::is(Mutant::PreconditionsLookedAtOnce)) {
             check_preconditions(served, &options.delete, &entry, name)?;
         }

@@ -320,8 +320,8 @@ const WHOLE_AGAIN: [(&str, &str); 12] = [
 ];
 
 /// What is wrong with the metadata of an update, as often as upstream tells it: it looks at the metadata of any object as at that
-/// of a new one, then at how it changes, and the kinds' own rules do the latter again.
-pub fn validate_update(row: &Resource, object: &Map, old: &Map) -> Vec<FieldError> {
+/// of a new one, then at how it changes, and the kinds' own rules do the latter again. Those of statuses look at nothing else.
+pub fn validate_update(row: &Resource, subresource: &str, object: &Map, old: &Map) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let (Some(new), Some(old)) =
         (object.get("metadata").and_then(Value::as_map), old.get("metadata").and_then(Value::as_map))
@@ -332,11 +332,15 @@ pub fn validate_update(row: &Resource, object: &Map, old: &Map) -> Vec<FieldErro
     let (whole, changes) = (errors.clone(), changes(new, old));
     errors.extend(changes.iter().cloned());
     let kind = (row.group.as_ref(), row.kind.as_ref());
-    if WHOLE_AGAIN.contains(&kind) {
-        errors.extend(whole);
+    let status = subresource == "status";
+    if !status && WHOLE_AGAIN.contains(&kind) {
+        errors.extend(whole.iter().cloned());
     }
-    if kind != ("policy", "PodDisruptionBudget") {
-        errors.extend(changes);
+    match kind {
+        ("policy", "PodDisruptionBudget") => {}
+        // Its rules for new ones are asked twice, and none of those for changes.
+        ("", "PersistentVolume") if !status => errors.extend(whole),
+        _ => errors.extend(changes),
     }
     errors
 }

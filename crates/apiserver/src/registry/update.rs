@@ -1,6 +1,6 @@
 //! Update, patch and apply, on the object itself or through a subresource.
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, stored};
 use super::commit::{Act, Committed};
 use super::create::{Written, fit_namespace, normalise, without_repeated_owners, written};
 use super::mutation::Mutation;
@@ -62,14 +62,12 @@ impl Registry {
             return self.attempt_create(cx, served, place, mutation, options).await;
         };
         let row = &served.resource;
-        let resource = served.group_resource();
-        let old = cacher.decode(&entry).map_err(|error| {
-            Status::internal(format!("the stored {resource} {:?} cannot be read: {error}", place.name))
-        })?;
+        let old = stored(served, cacher, &entry)?;
         let mut shown = None;
         if served.conversion.is_some() {
             let mut converted = old.clone();
             served.from_stored(&mut converted);
+            schema::defaults::apply(row.schema.root(), &mut converted);
             shown = Some(converted);
         }
         let live = shown.as_ref().unwrap_or(&old);
@@ -116,7 +114,7 @@ impl Registry {
             }
             _ => Side::default(),
         };
-        let mut errors = meta::validate_update(row, &object, old);
+        let mut errors = meta::validate_update(row, place.subresource, &object, old);
         errors.extend(served.strategy.validate_update(cx, served.judged(), place.subresource, &object, old));
         if !errors.is_empty() {
             return Err(Status::invalid(&served.group_kind(), place.name, &errors));

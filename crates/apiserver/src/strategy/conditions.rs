@@ -25,13 +25,13 @@ pub(super) fn keep(object: &mut Map, old: &Map, kinds: &[&str]) {
     }
 }
 
-/// When conditions were set (in the field `set`, if they say so), and since when they are as they are, where they don't say so
+/// When conditions were set (in the field `set`), and since when they are as they are, where they don't say so
 /// themselves.
-pub(super) fn date(cx: &Context, object: &mut Map, old: &Map, set: Option<&'static str>) {
+pub(super) fn date(cx: &Context, object: &mut Map, old: &Map, set: &'static str) {
     let now = cx.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let list = object.at_mut(&CONDITIONS).and_then(Value::as_list_mut);
     for condition in list.into_iter().flatten().filter_map(Value::as_map_mut) {
-        if let Some(set) = set.filter(|set| condition.str_at(&[set]).is_empty()) {
+        if condition.str_at(&[set]).is_empty() {
             condition.insert(set, now.as_str());
         }
         if !condition.str_at(&["lastTransitionTime"]).is_empty() {

@@ -97,7 +97,11 @@ impl<'a> PublicKey<'a> {
                 _ => Err(Unfit::Malformed),
             },
             RSA => {
-                let (modulus, _) = self.numbers().ok_or(Unfit::Malformed)?;
+                let (modulus, exponent) = self.numbers().ok_or(Unfit::Malformed)?;
+                // As Go reads keys; a longer exponent would also cost whoever verifies with it.
+                if !modulus.bit(0) || exponent < BigUint::from(2_u8) || exponent.bits() > 31 {
+                    return Err(Unfit::Malformed);
+                }
                 let bits = modulus.bits().div_ceil(8) as usize * 8;
                 if MODULI.contains(&bits) { Ok(()) } else { Err(Unfit::Modulus(bits)) }
             }
@@ -213,6 +217,15 @@ mod tests {
     const P521_KEY: &str = "MIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQBcxzosy8mhKkpARI9HTea5uCpESDlYfwXfnUGm647VdFehNjVwAO5y2OndpFow6y93wQO9i51ihgVBqszkz+nny4AbE9RYwxhTG/Rm5ebV8ESnaoGR6UZ8fYeu+dCR+mUdx7CyhqlvbJse46Kuxp3ihbksa92zqBbPco/cSdDzck5Iec=";
     const BY_P521: &str = "MIGGAkEPlWLv6aEkxSw7j468MenkE1GkdCuRpLUQ0o5LN/Dyd57BJhDcjGM+xdMxXsUAfMO/hwZS9DjV4tITcim5TVhF7wJBREI0ROGt463tZsLsHVn7yVjR1clHS0n2yHyRBt+BcuU1xfdhV7P3S42/PZFEKrBrep9Gwqf3AoXtG5fqGL7mfaw=";
     const P521_REQUEST: &str = "MIIBQjCBpQIBADAAMIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQBcxzosy8mhKkpARI9HTea5uCpESDlYfwXfnUGm647VdFehNjVwAO5y2OndpFow6y93wQO9i51ihgVBqszkz+nny4AbE9RYwxhTG/Rm5ebV8ESnaoGR6UZ8fYeu+dCR+mUdx7CyhqlvbJse46Kuxp3ihbksa92zqBbPco/cSdDzck5IeegADAKBggqhkjOPQQDBAOBiwAwgYcCQgEziRlsQMnEraOJDA2zhgpzoeBPk2jfmUEtFumX5yqO9TtXIgJb8Sdqb5i5F1pRZsBAoi8YAV9T+KUDLTVZGRJJrAJBNeBHm7YL6XT+G/aPjnVpXBrs+cng3c0n8XL3deBo/h36osr2Aih3W4TTfy5uz2KUzmGtytEUUhFevWh6RqSYJSw=";
+
+    #[test]
+    fn exponents_that_no_key_has_are_refused() {
+        let mut der = STANDARD.decode(RSA_KEY).expect("base64");
+        let end = der.len() - 3;
+        der[end..].copy_from_slice(&[0, 0, 1]);
+        let info = parse(&der).expect("a key");
+        assert!(matches!(PublicKey::of(&info).fit(), Err(Unfit::Malformed)));
+    }
 
     #[test]
     fn keys_that_others_made_are_read_as_well() {

@@ -1,7 +1,7 @@
 //! Requests for the certificates of pods: who asks has the key, and what a signer gives is for that key.
 
 use super::keys::{self, PublicKey, Unfit};
-use super::{Kind, Rules, Strategy, conditions, keep_other_side, pem, validation};
+use super::{Kind, Rules, Strategy, keep_other_side, pem, validation};
 use crate::context::Context;
 use api::field::{FieldError, Path, Raw};
 use base64::Engine as _;
@@ -16,8 +16,6 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 #[derive(Debug)]
 pub struct PodCertificates(pub Rules);
 
-/// How a request ends.
-const ENDS: [&str; 3] = ["Issued", "Denied", "Failed"];
 /// Bytes of a key, of a proof, of a request.
 const MAX_KEY: usize = 10 * 1024;
 const MAX_CHAIN: usize = 100 * 1024;
@@ -25,12 +23,8 @@ const SPEC: Path<'static> = Path::root("spec");
 const STATUS: Path<'static> = Path::root("status");
 
 impl Strategy for PodCertificates {
-    fn prepare_for_update(&self, cx: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
+    fn prepare_for_update(&self, _: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
         keep_other_side(row, subresource, object, old);
-        if subresource == "status" {
-            conditions::keep(object, old, &ENDS);
-            conditions::date(cx, object, old, None);
-        }
     }
 
     fn validate_create(&self, _: &Context, kind: Kind<'_>, object: &Map) -> Vec<FieldError> {

@@ -17,7 +17,7 @@ const CONDITIONS: [&str; 2] = ["status", "conditions"];
 const CERTIFICATE: [&str; 2] = ["status", "certificate"];
 /// What the approver says, and nobody else.
 const DECISIONS: [&str; 2] = ["Approved", "Denied"];
-const UPDATED: Option<&str> = Some("lastUpdateTime");
+const UPDATED: &str = "lastUpdateTime";
 
 impl Strategy for SigningRequests {
     fn prepare_for_create(&self, cx: &Context, _: &Resource, object: &mut Map) {

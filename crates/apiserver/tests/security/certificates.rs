@@ -91,6 +91,16 @@ async fn who_may_sign_for_the_signer_denies_and_issues() {
     let issued = json!({"status": {"certificateChain": "none", "conditions": condition("Issued")}});
     let refused = cluster.user("signer", &[]).patch(&status, issued).await;
     assert_eq!(refused.code, 422, "{}", refused.body);
+    // To end a request without a certificate is the signer's, too.
+    let denied = json!({"status": {"conditions": condition("Denied")}});
+    let refused = cluster.user("jane", &[]).patch(&status, denied).await;
+    assert_eq!(refused.code, 422, "{}", refused.body);
+    let may_not = "spec.signerName: Forbidden: User \"jane\" is not permitted to \"sign\" for signer \"example.com/s\"";
+    assert!(refused.message().contains(may_not), "{}", refused.body);
+    // Since when a condition is so is for whoever sets it to say.
+    let undated = json!({"status": {"conditions": [{"type": "Denied", "status": "True", "reason": "Because"}]}});
+    let refused = cluster.user("signer", &[]).patch(&status, undated).await;
+    assert_eq!(refused.code, 422, "{}", refused.body);
     // A chain that would do: for the key that was asked for, valid for as long as was allowed.
     let issuer =
         rcgen::CertifiedIssuer::self_signed(rcgen::CertificateParams::default(), rcgen::KeyPair::generate().unwrap())
@@ -108,13 +118,7 @@ async fn who_may_sign_for_the_signer_denies_and_issues() {
         "notAfter": shown(end), "beginRefreshAt": shown(begin + jiff::SignedDuration::from_hours(1))}});
     let refused = cluster.user("jane", &[]).patch(&status, issued.clone()).await;
     assert_eq!(refused.code, 422, "{}", refused.body);
-    assert!(
-        refused.message().contains(
-            "spec.signerName: Forbidden: User \"jane\" is not permitted to \"sign\" for signer \"example.com/s\""
-        ),
-        "{}",
-        refused.body
-    );
+    assert!(refused.message().contains(may_not), "{}", refused.body);
     let done = cluster.user("signer", &[]).patch(&status, issued).await.expect(200);
     assert_eq!(done["status"]["certificateChain"], chain);
     // What is decided stays decided.
