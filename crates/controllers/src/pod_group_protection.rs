@@ -3,12 +3,11 @@
 use crate::informer::Informer;
 use crate::objects::{Pod, PodGroup};
 use crate::queue::{Key, Queue};
-use crate::volume_protection::write;
+use crate::volume_protection::keep;
 use crate::{Context, Running};
 use futures::FutureExt;
 use kube::Resource as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 const FINALIZER: &str = "scheduling.k8s.io/podgroup-protection";
 
@@ -34,6 +33,16 @@ fn plan(group: &PodGroup, in_use: impl Fn() -> bool) -> Option<Vec<String>> {
     Some(finalizers)
 }
 
+/// The groups, by namespace and name, that a change of a pod may have let go.
+fn freed<'a>(old: Option<&'a Pod>, new: Option<&'a Pod>) -> Vec<(&'a str, &'a str)> {
+    let uid = |pod: Option<&'a Pod>| pod.and_then(|pod| pod.metadata.uid.as_deref());
+    // It came, went, or gave way to another of its name.
+    let other = uid(old) != uid(new);
+    let counts = |pod: &&Pod| other || has_ended(pod) || pod.spec.node_name.is_empty();
+    let pods = [old, new].into_iter().flatten().filter(counts);
+    pods.filter_map(|pod| Some((pod.metadata.namespace.as_deref().unwrap_or(""), group(pod)?))).collect()
+}
+
 pub fn controller(context: &Context) -> Running {
     let shutdown = context.shutdown.clone();
     if !context.config.gates.enabled("GenericWorkload") {
@@ -50,35 +59,17 @@ pub fn controller(context: &Context) -> Running {
     all.feed(&queue);
     let q = queue.clone();
     pods.on_change(move |old, new| {
-        let uid = |pod: Option<&Arc<Pod>>| pod.and_then(|pod| pod.metadata.uid.clone());
-        // It came, went, or gave way to another of its name.
-        let other = uid(old) != uid(new);
-        let counts = |pod: &Pod| other || has_ended(pod) || pod.spec.node_name.is_empty();
-        for pod in [old, new].into_iter().flatten().filter(|pod| counts(pod)) {
-            if let Some(group) = group(pod) {
-                q.add(Key::new(pod.metadata.namespace.as_deref().unwrap_or(""), group));
-            }
+        for (namespace, group) in freed(old.map(Arc::as_ref), new.map(Arc::as_ref)) {
+            q.add(Key::new(namespace, group));
         }
     });
     async move {
-        all.synced().await;
         pods.synced().await;
-        let reconcile = |key: Key| {
-            let (client, all, pods) = (client.clone(), all.clone(), pods.clone());
-            async move {
-                let Some(one) = all.by_key(&key) else { return Ok(None::<Duration>) };
-                let uses = |pod: &Pod| group(pod) == Some(&key.name) && !has_ended(pod);
-                let in_use = || pods.in_namespace(&key.namespace).iter().any(|pod| uses(pod));
-                if let Some(finalizers) = plan(one.as_ref(), in_use)
-                    && let Some(written) = write(&client, one.as_ref(), finalizers).await?
-                {
-                    all.assume(written);
-                }
-                Ok(None)
-            }
+        let decide = |key: &Key, one: &PodGroup| {
+            let uses = |pod: &Pod| group(pod) == Some(&key.name) && !has_ended(pod);
+            plan(one, || pods.in_namespace(&key.namespace).iter().any(|pod| uses(pod)))
         };
-        queue.run("podgroup-protection", 1, shutdown, reconcile).await;
-        Ok(())
+        keep("podgroup-protection", (client, all, queue, shutdown), decide).await
     }
     .boxed()
 }
@@ -98,6 +89,19 @@ mod tests {
         one.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
         assert_eq!(plan(&one, || true), None);
         assert_eq!(plan(&one, || false), Some(vec!["x".to_owned()]));
+    }
+
+    #[test]
+    fn a_pod_that_gives_way_to_another_of_its_name_lets_its_group_go() -> Result<(), serde_json::Error> {
+        let pod = |uid: &str, group: &str| -> Result<Pod, serde_json::Error> {
+            serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "namespace": "n", "uid": uid},
+                "spec": {"nodeName": "x", "schedulingGroup": {"podGroupName": group}}, "status": {"phase": "Running"}}))
+        };
+        let (one, other) = (pod("1", "g")?, pod("2", "h")?);
+        assert_eq!(freed(Some(&one), Some(&one)), []);
+        assert_eq!(freed(Some(&one), Some(&other)), [("n", "g"), ("n", "h")]);
+        assert_eq!(freed(Some(&one), None), [("n", "g")]);
+        Ok(())
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::{Context, Error, Running, gone_is_fine, write};
 use futures::FutureExt;
 use kube::Client;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 const CLAIM: &str = "kubernetes.io/pvc-protection";
 const VOLUME: &str = "kubernetes.io/pv-protection";
@@ -33,8 +34,31 @@ fn plan(object: &impl Object, finalizer: &str, in_use: impl FnOnce() -> bool) ->
     Some(finalizers)
 }
 
+/// Gives the objects of a kind the finalizers that `decide` says, each time that one of them is queued.
+pub(crate) async fn keep<K: Object>(
+    name: &'static str,
+    (client, all, queue, shutdown): (Client, Informer<K>, Queue<Key>, CancellationToken),
+    decide: impl Fn(&Key, &K) -> Option<Vec<String>> + Sync,
+) -> Result<(), Error> {
+    all.synced().await;
+    let reconcile = |key: Key| {
+        let finalizers = all.by_key(&key).and_then(|one| Some((decide(&key, one.as_ref())?, one)));
+        let (client, all) = (client.clone(), all.clone());
+        async move {
+            if let Some((finalizers, one)) = finalizers
+                && let Some(written) = write(&client, one.as_ref(), finalizers).await?
+            {
+                all.assume(written);
+            }
+            Ok(None::<Duration>)
+        }
+    };
+    queue.run(name, 1, shutdown, reconcile).await;
+    Ok(())
+}
+
 /// Writes the finalizers, of the version that was decided on.
-pub(crate) async fn write<K: Object>(client: &Client, object: &K, finalizers: Vec<String>) -> Result<Option<K>, Error> {
+async fn write<K: Object>(client: &Client, object: &K, finalizers: Vec<String>) -> Result<Option<K>, Error> {
     let meta = object.meta();
     let merge = serde_json::json!({"metadata": {
         "uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers,
@@ -60,25 +84,13 @@ pub fn claims_controller(context: &Context) -> Running {
     });
     let shutdown = context.shutdown.clone();
     async move {
-        all.synced().await;
         pods.synced().await;
-        let reconcile = |key: Key| {
-            let (client, all, pods) = (client.clone(), all.clone(), pods.clone());
-            async move {
-                let Some(claim) = all.by_key(&key) else { return Ok(None::<Duration>) };
-                // A pod that has no node yet will not get the claim any more.
-                let uses = |pod: &Pod| !pod.spec.node_name.is_empty() && claims(pod).any(|name| name == key.name);
-                let in_use = || pods.in_namespace(&key.namespace).iter().any(|pod| uses(pod));
-                if let Some(finalizers) = plan(claim.as_ref(), CLAIM, in_use)
-                    && let Some(written) = write(&client, claim.as_ref(), finalizers).await?
-                {
-                    all.assume(written);
-                }
-                Ok(None)
-            }
+        let decide = |key: &Key, claim: &PersistentVolumeClaim| {
+            // A pod that has no node yet will not get the claim any more.
+            let uses = |pod: &Pod| !pod.spec.node_name.is_empty() && claims(pod).any(|name| name == key.name);
+            plan(claim, CLAIM, || pods.in_namespace(&key.namespace).iter().any(|pod| uses(pod)))
         };
-        queue.run("pvc-protection", 1, shutdown, reconcile).await;
-        Ok(())
+        keep("pvc-protection", (client, all, queue, shutdown), decide).await
     }
     .boxed()
 }
@@ -90,21 +102,8 @@ pub fn volumes_controller(context: &Context) -> Running {
     all.feed(&queue);
     let shutdown = context.shutdown.clone();
     async move {
-        all.synced().await;
-        let reconcile = |key: Key| {
-            let (client, all) = (client.clone(), all.clone());
-            async move {
-                let Some(volume) = all.by_key(&key) else { return Ok(None::<Duration>) };
-                if let Some(finalizers) = plan(volume.as_ref(), VOLUME, || volume.status.phase == "Bound")
-                    && let Some(written) = write(&client, volume.as_ref(), finalizers).await?
-                {
-                    all.assume(written);
-                }
-                Ok(None)
-            }
-        };
-        queue.run("pv-protection", 1, shutdown, reconcile).await;
-        Ok(())
+        let decide = |_: &Key, volume: &PersistentVolume| plan(volume, VOLUME, || volume.status.phase == "Bound");
+        keep("pv-protection", (client, all, queue, shutdown), decide).await
     }
     .boxed()
 }
