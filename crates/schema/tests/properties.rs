@@ -3,7 +3,7 @@
 mod support;
 
 use proptest::prelude::*;
-use schema::{Map, Value, json, normal, protobuf, types, yaml};
+use schema::{Map, Value, defaults, json, normal, protobuf, types, yaml};
 use support::{Generator, kind, kinds};
 
 /// A made-up object in normal form.
@@ -134,6 +134,25 @@ proptest! {
             }
             (Err(mended), Err(made)) => prop_assert_eq!(mended.to_string(), made.to_string()),
             (mended, made) => prop_assert!(false, "{:?} instead of {:?}", mended, made),
+        }
+    }
+
+    /// What shares parts with an object that has its defaults gets the same defaults as what shares nothing.
+    #[test]
+    fn defaults_of_what_changed_are_all_there_are(n in 0usize..1000, seed: u64, at: prop::sample::Index, damage in 0usize..12) {
+        let (resource, mut from) = object(n, seed);
+        let ty = resource.schema.root();
+        defaults::apply(ty, &mut from);
+        let mut object = from.clone();
+        let places = count(&object);
+        damage_one(&mut object, &mut at.index(places.max(1)), damage);
+        let text = json::to_string(&object);
+        let shared = normal::changed(ty, object.into(), Some(&from));
+        if let (Ok(shared), Ok(alone)) = (shared, json::decode(ty, text.as_bytes())) {
+            let (mut shared, mut alone) = (shared.object, alone.object);
+            defaults::changed(ty, &mut shared, Some(&from));
+            defaults::apply(ty, &mut alone);
+            prop_assert_eq!(shared, alone);
         }
     }
 
