@@ -219,7 +219,7 @@ impl Embedded {
         let (upkeep, queue) = (Arc::clone(&self.upkeep), Arc::clone(&self.queue));
         blocking(move || {
             let mut upkeep = upkeep.lock().unwrap_or_else(PoisonError::into_inner);
-            upkeep.step(&|request| queue.push(request), true)
+            upkeep.step(&|request| queue.push_now(request), true)
         })
         .await
     }
@@ -245,7 +245,7 @@ impl Embedded {
     #[cfg(any(test, feature = "suite"))]
     pub(crate) fn keep_up(&self, all: bool, answered: &dyn Fn(&Self)) -> Result<(), Error> {
         let ask = |request| {
-            self.queue.push(request);
+            self.queue.push_now(request);
             answered(self);
         };
         self.upkeep.lock().unwrap_or_else(PoisonError::into_inner).step(&ask, all)
@@ -265,7 +265,7 @@ impl Embedded {
 
     async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        self.queue.push(make(reply));
+        self.queue.push(make(reply)).await;
         answer.await.map_err(|_| Error::Closed)?
     }
 
@@ -569,7 +569,8 @@ impl Drop for Turns {
 
 fn keep_up_until_closed(upkeep: &Mutex<Upkeep>, queue: &Queue, signal: &Signal, interval: Duration) {
     while signal.wait(interval) {
-        let step = upkeep.lock().unwrap_or_else(PoisonError::into_inner).step(&|request| queue.push(request), false);
+        let step =
+            upkeep.lock().unwrap_or_else(PoisonError::into_inner).step(&|request| queue.push_now(request), false);
         match step {
             Ok(()) => {}
             Err(Error::Closed) => return,

@@ -6,6 +6,10 @@ use std::time::Duration;
 use super::writer::Request;
 
 /// Requests in the order in which they came.
+///
+/// The first of them opens a gathering, in which the writer leaves them alone. It ends as soon as one of the senders has
+/// let all others go first that were ready to run: where the processors are busy, many share a sync and all that goes with
+/// it; where they are not, nobody waits.
 #[derive(Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -15,8 +19,18 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     requests: Vec<Request>,
+    /// No sender of what is queued was here again yet.
+    gathering: bool,
+    /// Counts what was taken.
+    group: u64,
     waiting: bool,
     closed: bool,
+}
+
+impl State {
+    fn is_idle(&mut self) -> bool {
+        (self.requests.is_empty() || self.gathering) && !self.closed
+    }
 }
 
 impl Queue {
@@ -24,15 +38,39 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a request. When the queue is closed it is dropped, which its sender sees as a closed store.
-    pub(crate) fn push(&self, request: Request) {
+    /// Adds a request and returns when the writer may take it. When the queue is closed the request is dropped, which its
+    /// sender sees as a closed store.
+    pub(crate) async fn push(&self, request: Request) {
+        // Each sender comes back for itself, as another may never be polled again; one that goes away leaves its request.
+        if let Some(_gathered) = self.add(request) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn add(&self, request: Request) -> Option<Gathered<'_>> {
         let mut state = self.state();
         if state.closed {
-            return;
+            return None;
         }
+        state.gathering |= state.requests.is_empty();
         state.requests.push(request);
+        state.gathering.then(|| Gathered { queue: self, group: state.group })
+    }
+
+    /// Adds a request that the writer may take at once.
+    pub(crate) fn push_now(&self, request: Request) {
+        let mut state = self.state();
+        if !state.closed {
+            state.requests.push(request);
+            self.gathered(state);
+        }
+    }
+
+    /// Lets the writer take what is there.
+    fn gathered(&self, mut state: MutexGuard<'_, State>) {
+        state.gathering = false;
         // The writer looks again by itself after each group.
-        if std::mem::take(&mut state.waiting) {
+        if !state.requests.is_empty() && std::mem::take(&mut state.waiting) {
             drop(state);
             self.ready.notify_one();
         }
@@ -43,23 +81,22 @@ impl Queue {
         self.state().requests.is_empty()
     }
 
-    /// All that wait, in order; waits for the first, at most for `patience`. `None` when closed and empty.
+    /// All that wait, in order; waits for the first to be gathered, at most for `patience`. `None` when closed and empty.
     pub(crate) fn take(&self, patience: Option<Duration>) -> Option<Vec<Request>> {
         let mut state = self.state();
-        if state.requests.is_empty() && !state.closed && patience != Some(Duration::ZERO) {
+        if state.is_idle() && patience != Some(Duration::ZERO) {
             state.waiting = true;
             state = match patience {
                 Some(patience) => {
-                    let idle = |state: &mut State| state.requests.is_empty() && !state.closed;
-                    self.ready.wait_timeout_while(state, patience, idle).unwrap_or_else(PoisonError::into_inner).0
+                    let waited = self.ready.wait_timeout_while(state, patience, State::is_idle);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => {
-                    let idle = |state: &mut State| state.requests.is_empty() && !state.closed;
-                    self.ready.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner)
-                }
+                None => self.ready.wait_while(state, State::is_idle).unwrap_or_else(PoisonError::into_inner),
             };
             state.waiting = false;
         }
+        state.gathering = false;
+        state.group += 1;
         if state.closed && state.requests.is_empty() {
             return None;
         }
@@ -70,6 +107,21 @@ impl Queue {
     pub(crate) fn close(&self) {
         self.state().closed = true;
         self.ready.notify_all();
+    }
+}
+
+/// Ends the gathering of a group when it is dropped.
+struct Gathered<'a> {
+    queue: &'a Queue,
+    group: u64,
+}
+
+impl Drop for Gathered<'_> {
+    fn drop(&mut self) {
+        let state = self.queue.state();
+        if state.gathering && state.group == self.group {
+            self.queue.gathered(state);
+        }
     }
 }
 
