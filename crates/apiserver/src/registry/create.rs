@@ -106,6 +106,8 @@ impl Registry {
             let why = "resourceVersion should not be set on objects to be created";
             return Err(Status::new(500, api::Reason::Unknown, why));
         }
+        // What admission and strategy leave as it came needs no second look; a conversion leaves nothing.
+        let given = served.conversion.is_none().then(|| object.clone());
         served.to_stored(&mut object);
         let name = object.str_at(&["metadata", "name"]).to_owned();
         self.admit(cx, served, Operation::Create, "", namespace, &name, &mut object, None, options).await?;
@@ -114,10 +116,13 @@ impl Registry {
         let generated = object.str_at(&["metadata", "name"]).is_empty() && !base.is_empty();
         let mut names = 0;
         loop {
-            if generated {
+            let admitted = if generated {
                 object.set_at(&["metadata", "name"], meta::generate_name(&base)?);
-            }
-            match self.try_create(cx, served, cacher, namespace, &object, options).await {
+                object.clone()
+            } else {
+                std::mem::take(&mut object)
+            };
+            match self.try_create(cx, served, cacher, namespace, admitted, given.as_ref(), options).await {
                 Err(status)
                     if generated
                         && status.code == 409
@@ -135,18 +140,27 @@ impl Registry {
         }
     }
 
+    /// `given`: the object before admission, in normal form, if `admitted` was made from that.
+    #[allow(clippy::too_many_arguments, reason = "what one try of `create_tracked` has of it")]
     async fn try_create(
         &self,
         cx: &Context,
         served: &Arc<Served>,
         cacher: &Arc<Cacher>,
         namespace: &str,
-        admitted: &Map,
+        mut admitted: Map,
+        given: Option<&Map>,
         options: &Options,
     ) -> Result<Written, Status> {
         let row = &served.resource;
-        for _ in 0..SIDE_TRIES {
-            let mut object = admitted.clone();
+        let admitted_name = admitted.str_at(&["metadata", "name"]).to_owned();
+        // Only what goes along makes another try. Without it the object is not copied: its parts are changed where they are.
+        let tries = if served.allocator.is_some() { SIDE_TRIES } else { 1 };
+        for _ in 0..tries {
+            let mut object = match &served.allocator {
+                Some(_) => admitted.clone(),
+                None => std::mem::take(&mut admitted),
+            };
             if row.flags.status && !served.strategy.keeps_status_on_create() {
                 object.remove("status");
             }
@@ -171,7 +185,7 @@ impl Registry {
             served.inert.iter().for_each(|warning| cx.warn(warning.as_str()));
             served.strategy.warnings_on_create(row, &object).into_iter().for_each(|warning| cx.warn(warning));
             served.strategy.canonicalize(&mut object);
-            normalise(cacher, &mut object, None)?;
+            normalise(cacher, &mut object, given)?;
             self.validate(cx, served, Operation::Create, "", namespace, &name, &mut object, None, options).await?;
             check_segments(namespace, &name)?;
             let key = Cacher::key(namespace, &name);
@@ -192,7 +206,7 @@ impl Registry {
                 Committed::SideChanged => {}
             }
         }
-        Err(contended(&served.group_resource(), admitted.str_at(&["metadata", "name"])))
+        Err(contended(&served.group_resource(), &admitted_name))
     }
 
     pub(super) async fn lease(&self, served: &Served) -> Result<i64, Status> {
@@ -242,8 +256,20 @@ impl Registry {
 
 /// Brings what strategies and admission made of an object into its normal form. `from`: what is stored, if it was made from that.
 pub(super) fn normalise(cacher: &Cacher, object: &mut Map, from: Option<&Map>) -> Result<(), Status> {
-    schema::normal::normalise(cacher.layout.schema.root(), object, from)
-        .map_err(|error| Status::internal(format!("the object does not fit its kind after admission: {error}")))
+    #[cfg(debug_assertions)]
+    let alone = from.map(|_| {
+        let mut alone = object.clone();
+        schema::normal::normalise(cacher.layout.schema.root(), &mut alone, None).map(|()| alone)
+    });
+    let done = schema::normal::normalise(cacher.layout.schema.root(), object, from);
+    #[cfg(debug_assertions)]
+    if let Some(Ok(alone)) = alone {
+        debug_assert!(
+            done.is_err() || alone == *object,
+            "what it shares with what it was made from was not in normal form"
+        );
+    }
+    done.map_err(|error| Status::internal(format!("the object does not fit its kind after admission: {error}")))
 }
 
 /// What is answered: the object in the version of the request, at its revision (none for a dry run).
