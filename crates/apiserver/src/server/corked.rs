@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// So many bytes are gathered at most: a few TLS records. More is passed on at once, and waits for the peer to read.
-const GATHERED: usize = 64 * 1024;
+const GATHERED: usize = 60 * 1024;
 /// Room that is made for the first of them; for more, room for all is made. A silent connection holds none.
 const ROOM: usize = 16 * 1024;
 

@@ -47,6 +47,10 @@ impl Set {
         };
         &mut self.children[at].1
     }
+    /// Makes room for as many more elements.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.children.reserve_exact(more);
+    }
     /// Puts a set below an element, unless it is empty.
     pub fn put(&mut self, element: Element, set: Set) {
         if !set.is_empty() {

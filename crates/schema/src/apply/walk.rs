@@ -127,6 +127,7 @@ fn whole(shape: Shape<'_>, value: &Value, set: &mut Set) {
     match (shape, value) {
         (Shape::Leaf, _) => {}
         (Shape::Keyed { .. } | Shape::Set, Value::List(items)) => {
+            set.reserve(items.len());
             for (i, item) in items.iter().enumerate() {
                 let element = shape.element(i, item);
                 let child = shape.child(&element);
@@ -141,6 +142,7 @@ fn whole(shape: Shape<'_>, value: &Value, set: &mut Set) {
             }
         }
         (_, Value::Map(map)) => {
+            set.reserve(map.len());
             for (key, value) in map.iter() {
                 whole(shape.field(key), value, set.below(Element::Field(key.into())));
             }

@@ -1,7 +1,7 @@
 //! Rows, and the handles that read them.
 
 use super::rows::{code, flag};
-use crate::tree::{Key, Value};
+use crate::tree::{Key, Value, order};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -306,7 +306,7 @@ impl<'s> Struct<'s> {
         &self.arena.fields[self.row.first as usize..][..self.row.fields as usize]
     }
     pub(crate) fn position(self, name: &str) -> Option<usize> {
-        self.rows().binary_search_by(|row| self.arena.name_bytes(row.name).cmp(name.as_bytes())).ok()
+        self.rows().binary_search_by(|row| order(self.arena.name_bytes(row.name), name.as_bytes())).ok()
     }
     pub(crate) fn field_at(self, at: usize) -> Field<'s> {
         Field { arena: self.arena, row: &self.rows()[at] }
@@ -337,7 +337,7 @@ impl<'s> Field<'s> {
     /// Whether it is sorted before a name.
     pub(crate) fn comes_before(self, name: &str) -> bool {
         let own = self.arena.name_bytes(self.row.name);
-        !std::ptr::eq(own, name.as_bytes()) && own < name.as_bytes()
+        !std::ptr::eq(own, name.as_bytes()) && order(own, name.as_bytes()).is_lt()
     }
     /// Whether it has a name.
     pub(crate) fn is_named(self, name: &str) -> bool {
