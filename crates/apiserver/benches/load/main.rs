@@ -1,7 +1,7 @@
 //! What the API server costs: `pilothouse apiserver` alone with its embedded store, as a process of its own, under the load of
 //! clients over TLS and HTTP/2. Costs are the server process' CPU per operation, which does not depend on who else is busy.
 //!
-//! `cargo bench -p pilothouse-apiserver --bench load -- --binary FILE [--pods N] [--growth DIRECTORY]`. `--growth` measures how
+//! `cargo bench -p pilothouse-apiserver --bench load -- --binary FILE [--pods N] [--train | --growth DIRECTORY]`. `--growth` measures how
 //! costs grow from 1,000 to 150,000 objects and from 10 to 10,000 watchers instead, and draws that into the directory.
 
 mod client;
@@ -44,6 +44,8 @@ impl Table {
 
 struct Arguments {
     pods: usize,
+    /// The binary counts what runs: it is to do what a server does, and end as asked. The figures say nothing then.
+    train: bool,
     /// Where the plots of how costs grow are to be drawn.
     growth: Option<PathBuf>,
     binary: PathBuf,
@@ -51,12 +53,13 @@ struct Arguments {
 
 impl Arguments {
     fn read() -> Fallible<Self> {
-        let (mut pods, mut growth, mut binary) = (10_000, None, None);
+        let (mut pods, mut train, mut growth, mut binary) = (10_000, false, None, None);
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
             match word.as_str() {
                 "--pods" => pods = value()?.parse()?,
+                "--train" => train = true,
                 "--growth" => growth = Some(value()?.into()),
                 "--binary" => binary = Some(value()?.into()),
                 // What cargo adds.
@@ -65,7 +68,7 @@ impl Arguments {
             }
         }
         let binary = binary.ok_or("--binary is missing: the pilothouse that is measured")?;
-        Ok(Arguments { pods, growth, binary })
+        Ok(Arguments { pods, train, growth, binary })
     }
 }
 
@@ -136,8 +139,11 @@ async fn table(arguments: &Arguments) -> Fallible {
     let cost = load.delete(&server, pods.min(5_000)).await?;
     table.add("delete pod, server CPU each", cost.micros(), "µs", "", "2,180");
     drop((load, connections));
-    server.restart().await?;
-    table.add(format!("start with {} pods to ready", pods - pods.min(5_000)), server.ready_ms, "ms", "", "");
+    // What is killed writes nothing down.
+    if !arguments.train {
+        server.restart().await?;
+        table.add(format!("start with {} pods to ready", pods - pods.min(5_000)), server.ready_ms, "ms", "", "");
+    }
     server.end()
 }
 

@@ -2,6 +2,8 @@
 
 use crate::Fallible;
 use crate::client::{Connections, Way};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -88,8 +90,10 @@ impl Server {
         Ok(kib * 1024.0)
     }
 
+    /// Asks it to end, and waits for that: a build that counts what runs writes down what it counted.
     pub fn end(mut self) -> Fallible {
-        self.child.kill()?;
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        signal::kill(pid, Signal::SIGTERM)?;
         self.child.wait()?;
         Ok(())
     }
