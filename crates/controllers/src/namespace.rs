@@ -109,9 +109,21 @@ impl Controller {
             // The same objects as core events.
             .filter(|r| !(r.group == "events.k8s.io" && r.plural == "events"))
             .collect();
+        // Pods go first and alone: while one is there, whatever guards it (policies, secrets, services) stays as it is.
+        let (pods, others): (Vec<_>, Vec<_>) = resources.into_iter().partition(is_pods);
+        let mut findings = Findings::default();
+        self.empty_all(namespace, pods, &mut findings).await;
+        if findings.remains.is_empty() && findings.deletion_error.is_none() {
+            self.empty_all(namespace, others, &mut findings).await;
+        }
+        findings.remains.sort_by(|a, b| a.resource.cmp(&b.resource));
+        findings
+    }
+
+    /// Deletes the objects of some resources and notes what is still there.
+    async fn empty_all(&self, namespace: &str, resources: Vec<ApiResource>, findings: &mut Findings) {
         let results: Vec<Result<Option<Remains>, kube::Error>> =
             stream::iter(resources).map(|r| self.empty_of(namespace, r)).buffer_unordered(16).collect().await;
-        let mut findings = Findings::default();
         for result in results {
             match result {
                 Ok(None) => {}
@@ -119,8 +131,6 @@ impl Controller {
                 Err(e) => findings.deletion_error = Some(e.to_string()),
             }
         }
-        findings.remains.sort_by(|a, b| a.resource.cmp(&b.resource));
-        findings
     }
 
     async fn empty_of(&self, namespace: &str, resource: ApiResource) -> Result<Option<Remains>, kube::Error> {
@@ -156,6 +166,10 @@ impl Controller {
         gone_is_fine(self.client.request::<Value>(request).await)?;
         Ok(())
     }
+}
+
+fn is_pods(resource: &ApiResource) -> bool {
+    resource.group.is_empty() && resource.plural == "pods"
 }
 
 /// Upstream's conditions of a terminating namespace, each with its reason and message.

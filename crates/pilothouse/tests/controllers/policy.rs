@@ -148,3 +148,36 @@ async fn a_group_of_pods_outlives_its_deletion_while_a_pod_of_it_runs() {
     admin.patch("/api/v1/namespaces/default/pods/p/status", ended).await.expect(200);
     until_gone(&admin, &path).await;
 }
+
+#[tokio::test]
+async fn a_namespace_lets_go_of_its_pods_first() {
+    let running = running().await;
+    let admin = running.admin();
+    admin.post("/api/v1/namespaces", json!({"metadata": {"name": "n"}})).await.expect(201);
+    let (pods, maps) = ("/api/v1/namespaces/n/pods", "/api/v1/namespaces/n/configmaps");
+    until(&admin, "/api/v1/namespaces/n/serviceaccounts/default", |_| true).await;
+    let mut held = pod("p");
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    admin.post(pods, held).await.expect(201);
+    admin.post(maps, json!({"metadata": {"name": "m"}})).await.expect(201);
+    admin.delete("/api/v1/namespaces/n").await.expect(200);
+    let told = |namespace: &Value, kind: &str| -> Option<Value> {
+        namespace["status"]["conditions"].as_array()?.iter().find(|c| c["type"] == kind).cloned()
+    };
+    let ending = until(&admin, "/api/v1/namespaces/n", |n| told(n, "NamespaceContentRemaining").is_some()).await;
+    assert_eq!(
+        told(&ending, "NamespaceContentRemaining").unwrap_or_default()["message"],
+        "Some resources are remaining: pods. has 1 resource instances"
+    );
+    assert_eq!(told(&ending, "NamespaceDeletionContentFailure").unwrap_or_default()["status"], "False");
+    assert!(admin.get(&format!("{pods}/p")).await.expect(200)["metadata"]["deletionTimestamp"].is_string());
+    let map = admin.get(&format!("{maps}/m")).await.expect(200);
+    assert!(map["metadata"]["deletionTimestamp"].is_null(), "{map}");
+    // A pod that has ended holds the others back as well, as long as it is there.
+    let ended = json!({"status": {"phase": "Succeeded"}});
+    admin.patch(&format!("{pods}/p/status"), ended).await.expect(200);
+    admin.get(&format!("{maps}/m")).await.expect(200);
+    admin.patch(&format!("{pods}/p"), json!({"metadata": {"finalizers": null}})).await.expect(200);
+    until_gone(&admin, "/api/v1/namespaces/n").await;
+    assert_eq!(admin.get(&format!("{maps}/m")).await.code, 404);
+}
