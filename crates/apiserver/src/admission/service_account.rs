@@ -4,6 +4,7 @@ use super::{Admission, Attributes, Operation, walk};
 use crate::authz::node::references::{self, Kind, MIRROR};
 use crate::lookup::{Lookup, SERVICE_ACCOUNTS};
 use api::Status;
+use api::features::parse_bool;
 use async_trait::async_trait;
 use schema::{Map, Value};
 use std::sync::Arc;
@@ -110,7 +111,8 @@ fn token_volume(name: &str) -> Map {
 
 /// Where the account lists its secrets bindingly, refuses a pod that uses another; the refusal's words.
 pub(super) fn check_secrets(pod: &Map, account: &Map) -> Result<(), String> {
-    if account.str_at(&["metadata", "annotations", ENFORCE_SECRETS]) != "true" {
+    let enforced = parse_bool(account.str_at(&["metadata", "annotations", ENFORCE_SECRETS]));
+    if enforced != Some(true) {
         return Ok(());
     }
     let owner = account.str_at(&["metadata", "name"]);
@@ -129,13 +131,17 @@ pub(super) fn check_secrets(pod: &Map, account: &Map) -> Result<(), String> {
         ("ephemeralContainers", "ephemeral container"),
     ] {
         for container in walk::items(pod, &["spec", list]) {
-            for env in walk::items(container, &["env"]) {
-                let secret = env.str_at(&["valueFrom", "secretKeyRef", "name"]);
-                if !secret.is_empty() && !named("secrets", secret) {
+            let name = container.str_at(&["name"]);
+            let one = walk::items(container, &["env"]).map(|env| {
+                let how = format!("envVar {}", env.str_at(&["name"]));
+                (how, env.at(&["valueFrom", "secretKeyRef"]))
+            });
+            let all = walk::items(container, &["envFrom"]).map(|from| ("envFrom".to_owned(), from.get("secretRef")));
+            for (how, reference) in one.chain(all) {
+                let Some(secret) = reference.and_then(Value::as_map).map(|r| r.str_at(&["name"])) else { continue };
+                if !named("secrets", secret) {
                     return Err(format!(
-                        "{what} {} with envVar {} referencing secret.secretName={secret:?} is not allowed because service account {owner} does not reference that secret",
-                        container.str_at(&["name"]),
-                        env.str_at(&["name"]),
+                        "{what} {name} with {how} referencing secret.secretName={secret:?} is not allowed because service account {owner} does not reference that secret"
                     ));
                 }
             }
@@ -289,11 +295,30 @@ mod tests {
         let pod = map("{spec: {containers: [{name: c, env: [{name: E, valueFrom: {secretKeyRef: {name: other}}}]}]}}");
         let mut owner = account("secrets: [{name: own}]");
         assert_eq!(check_secrets(&pod, &owner), Ok(()));
+        // As Go reads what is true.
+        for (value, bound) in [("1", true), ("t", true), ("True", true), ("true", true), ("yes", false), ("0", false)] {
+            owner.set_at(&["metadata", "annotations", ENFORCE_SECRETS], value);
+            assert_eq!(check_secrets(&pod, &owner).is_err(), bound, "{value}");
+        }
         owner.set_at(&["metadata", "annotations", ENFORCE_SECRETS], "true");
-        assert_eq!(
-            check_secrets(&pod, &owner),
-            Err("container c with envVar E referencing secret.secretName=\"other\" is not allowed because service account default does not reference that secret".into())
-        );
+        let refused = |start: &str| {
+            Err(format!(
+                "{start} referencing secret.secretName=\"other\" is not allowed because service account default does not reference that secret"
+            ))
+        };
+        assert_eq!(check_secrets(&pod, &owner), refused("container c with envVar E"));
+        for (list, what) in [
+            ("initContainers", "init container"),
+            ("containers", "container"),
+            ("ephemeralContainers", "ephemeral container"),
+        ] {
+            let one = |secret: &str| {
+                let from = "[{configMapRef: {name: m}}, {secretRef: {name: SECRET}}]".replace("SECRET", secret);
+                map(&format!("{{spec: {{{list}: [{{name: c, envFrom: {from}}}]}}}}"))
+            };
+            assert_eq!(check_secrets(&one("own"), &owner), Ok(()));
+            assert_eq!(check_secrets(&one("other"), &owner), refused(&format!("{what} c with envFrom")));
+        }
     }
 
     #[test]
