@@ -31,6 +31,7 @@ pub const CLAIMS: Stored = core("persistentvolumeclaims");
 pub const VOLUMES: Stored = core("persistentvolumes");
 pub const PRIORITY_CLASSES: Stored = Stored { group: "scheduling.k8s.io", plural: "priorityclasses" };
 pub const STORAGE_CLASSES: Stored = Stored { group: "storage.k8s.io", plural: "storageclasses" };
+pub const CSI_DRIVERS: Stored = Stored { group: "storage.k8s.io", plural: "csidrivers" };
 pub const INGRESS_CLASSES: Stored = Stored { group: "networking.k8s.io", plural: "ingressclasses" };
 pub const ENDPOINT_SLICES: Stored = Stored { group: "discovery.k8s.io", plural: "endpointslices" };
 pub const IP_ADDRESSES: Stored = Stored { group: "networking.k8s.io", plural: "ipaddresses" };

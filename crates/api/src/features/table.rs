@@ -137,7 +137,8 @@ pub(super) const ASKED: &[&str] = &[
     "MatchLabelKeysInPodTopologySpread",
     "MaxUnavailableStatefulSet", "MutablePVNodeAffinity", "MutablePodResourcesForSuspendedJobs",
     "MutableSchedulingDirectivesForSuspendedJobs", "NodeDeclaredFeatures", "OpenAPIEnums",
-    "PodCertificateRequest", "PodLevelResources", "PodTopologyLabelsAdmission", "RelaxedServiceNameValidation", "ResourceHealthStatus", "StorageVersionAPI",
+    "PodCertificateRequest", "PodLevelResources", "PodTopologyLabelsAdmission", "RelaxedServiceNameValidation", "ResourceHealthStatus",
+    "ServiceAccountNodeAudienceRestriction", "StorageVersionAPI",
     "StorageVersionHash", "StorageVersionMigrator", "StrictIPCIDRValidation", "TopologyAwareWorkloadScheduling", "VolumeLimitScaling",
     "WorkloadAwarePreemption",
 ];

@@ -22,6 +22,7 @@ mod protection;
 pub mod quota;
 mod service_account;
 mod services;
+mod token_audience;
 mod toleration_restriction;
 mod tolerations;
 mod topology;

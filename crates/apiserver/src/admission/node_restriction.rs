@@ -2,7 +2,8 @@
 //!
 //! The checks are pure functions that give upstream's words of refusal.
 
-use super::{Admission, Attributes, Operation, service_account, walk};
+use super::{Admission, Attributes, Operation, service_account, token_audience, walk};
+use crate::authz::Authorizer;
 use crate::authz::node;
 use crate::authz::node::references::{self, Kind, MIRROR};
 use crate::lookup::{Lookup, NODES, PODS, SERVICE_ACCOUNTS, Stored};
@@ -270,6 +271,7 @@ fn certificate_request(node: &str, request: &Map, running: &Running<'_>) -> Resu
 
 pub struct NodeRestriction {
     pub objects: Arc<dyn Lookup>,
+    pub authorizer: Arc<dyn Authorizer>,
     pub gates: Gates,
 }
 
@@ -350,7 +352,11 @@ impl NodeRestriction {
         let reference = a.object.str_at(&["spec", "boundObjectRef", "name"]).to_owned();
         token_request(node, a.object, None).map_err(|why| a.forbidden(why))?;
         let pod = self.bound_pod(a, &reference).await?;
-        token_request(node, a.object, Some(&pod)).map_err(|why| a.forbidden(why))
+        token_request(node, a.object, Some(&pod)).map_err(|why| a.forbidden(why))?;
+        if self.gates.enabled("ServiceAccountNodeAudienceRestriction") {
+            token_audience::check(&*self.objects, &*self.authorizer, a, &pod).await?;
+        }
+        Ok(())
     }
 }
 

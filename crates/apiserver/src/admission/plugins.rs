@@ -66,7 +66,11 @@ pub const PLUGINS: &[Plugin] = &[
     here("LimitRanger", |n| Arc::new(limit_ranger::LimitRanger { objects: n.objects.clone() })),
     here("ServiceAccount", |n| Arc::new(service_account::ServiceAccount { objects: n.objects.clone() })),
     here("NodeRestriction", |n| {
-        Arc::new(node_restriction::NodeRestriction { objects: n.objects.clone(), gates: n.gates.clone() })
+        Arc::new(node_restriction::NodeRestriction {
+            objects: n.objects.clone(),
+            authorizer: n.authorizer.clone(),
+            gates: n.gates.clone(),
+        })
     }),
     here("TaintNodesByCondition", |_| Arc::new(tolerations::TaintNodesByCondition)),
     off("AlwaysPullImages", |_| Arc::new(always::AlwaysPullImages)),

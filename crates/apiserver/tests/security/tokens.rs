@@ -1,6 +1,7 @@
 //! Service account tokens: made, verified, and dead with what they are bound to.
 
-use crate::cluster::{ISSUER, pod, start};
+use crate::cluster::{ISSUER, Options, pod, start, start_with};
+use apiserver::surface::Surface;
 use apiserver::authn::tokens::TokenAuthenticator;
 use serde_json::{Value, json};
 
@@ -168,4 +169,78 @@ async fn others_can_verify_tokens_by_the_published_keys() {
     assert_eq!(document["id_token_signing_alg_values_supported"], json!(["ES256"]));
     let keys = account.get("/openid/v1/jwks").await.expect(200);
     assert_eq!(keys["keys"][0]["kty"], "EC");
+}
+
+#[tokio::test]
+async fn a_node_asks_for_audiences_of_its_pods_alone() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    cluster.service_account("default", "default").await;
+    admin.post("/api/v1/nodes", json!({"metadata": {"name": "n1"}})).await.expect(201);
+    let claim = json!({"metadata": {"name": "claim"}, "spec": {"accessModes": ["ReadWriteOnce"], "volumeName": "v",
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    admin.post("/api/v1/namespaces/default/persistentvolumeclaims", claim).await.expect(201);
+    let volume = |driver: &str| {
+        json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+            "csi": {"driver": driver, "volumeHandle": "h"}}})
+    };
+    admin.post("/api/v1/persistentvolumes", volume("claimed.example.com")).await.expect(201);
+    let driver = |name: &str, audience: &str| json!({"metadata": {"name": name}, "spec": {"tokenRequests": [{"audience": audience}]}});
+    for (name, audience) in [("inline.example.com", "for-inline"), ("claimed.example.com", "for-claimed")] {
+        admin.post("/apis/storage.k8s.io/v1/csidrivers", driver(name, audience)).await.expect(201);
+    }
+    let mut runs = pod("p");
+    runs["spec"]["nodeName"] = json!("n1");
+    runs["spec"]["volumes"] = json!([
+        {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t", "audience": "projected"}}]}},
+        {"name": "i", "csi": {"driver": "inline.example.com"}},
+        {"name": "c", "persistentVolumeClaim": {"claimName": "claim"}},
+    ]);
+    let pod = admin.post("/api/v1/namespaces/default/pods", runs).await.expect(201);
+    let node = cluster.user("system:node:n1", &["system:nodes", "system:authenticated"]);
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let ask = |audiences: Value| {
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": audiences,
+            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": pod["metadata"]["uid"]}}})
+    };
+    // The token of the account itself is projected by admission.
+    for own in [json!([]), json!(["projected"]), json!(["for-inline"]), json!(["for-claimed"])] {
+        node.post(path, ask(own)).await.expect(201);
+    }
+    let refused = node.post(path, ask(json!(["a", "b"]))).await;
+    let why = "serviceaccounts \"default\" is forbidden: node may only request 0 or 1 audiences";
+    assert_eq!((refused.code, refused.message()), (403, why));
+    let refused = node.post(path, ask(json!(["registry"]))).await;
+    let why = "serviceaccounts \"default\" is forbidden: audience \"registry\" not found in pod spec volume, system:node:n1 is not authorized to request tokens for this audience";
+    assert_eq!((refused.code, refused.message()), (403, why));
+    admin.delete("/apis/storage.k8s.io/v1/csidrivers/inline.example.com").await.expect(200);
+    let refused = node.post(path, ask(json!(["for-inline"]))).await;
+    let why = "serviceaccounts \"default\" is forbidden: error validating audience \"for-inline\": csidriver.storage.k8s.io \"inline.example.com\" not found";
+    assert_eq!((refused.code, refused.message()), (403, why));
+    admin.post("/apis/storage.k8s.io/v1/csidrivers", driver("inline.example.com", "x")).await.expect(201);
+    let role = json!({"metadata": {"name": "pull"}, "rules": [{"apiGroups": [""], "resources": ["registry"],
+        "resourceNames": ["default"], "verbs": ["request-serviceaccounts-token-audience"]}]});
+    admin.post("/apis/rbac.authorization.k8s.io/v1/clusterroles", role).await.expect(201);
+    let binding = json!({"metadata": {"name": "pull"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "pull"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:nodes"}]});
+    admin.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding).await.expect(201);
+    node.post(path, ask(json!(["registry"]))).await.expect(201);
+    // Others ask for what they like.
+    admin.post(path, ask(json!(["anything"]))).await.expect(201);
+}
+
+#[tokio::test]
+async fn without_the_gate_nodes_ask_for_any_audience() {
+    let asked: api::features::Asked = "ServiceAccountNodeAudienceRestriction=false".parse().expect("gates");
+    let surface = Surface { gates: asked.gates().expect("gates").0, ..Surface::default() };
+    let cluster = start_with(Options { surface, ..Options::default() }).await;
+    cluster.service_account("default", "default").await;
+    let mut runs = pod("p");
+    runs["spec"]["nodeName"] = json!("n1");
+    let pod = cluster.admin().post("/api/v1/namespaces/default/pods", runs).await.expect(201);
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": ["any"],
+        "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": pod["metadata"]["uid"]}}});
+    let node = cluster.user("system:node:n1", &["system:nodes"]);
+    node.post("/api/v1/namespaces/default/serviceaccounts/default/token", request).await.expect(201);
 }
