@@ -199,7 +199,9 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     hooks.allocators.push(("", "services", Arc::new(allocator)));
     reviews(&mut hooks, &authorizer, bearer, tokens.audiences());
     let weak = || Arc::downgrade(registry);
-    hooks.subresources.push(("", "serviceaccounts", "token", Arc::new(TokenRequest(tokens.clone()))));
+    let checks_uid = registry.gates().enabled("TokenRequestServiceAccountUIDValidation");
+    let token = TokenRequest { tokens: tokens.clone(), checks_uid };
+    hooks.subresources.push(("", "serviceaccounts", "token", Arc::new(token)));
     hooks.subresources.push(("", "pods", "binding", Arc::new(Binding { registry: weak() })));
     hooks.subresources.push((
         "",

@@ -139,6 +139,6 @@ pub(super) const ASKED: &[&str] = &[
     "MutableSchedulingDirectivesForSuspendedJobs", "NodeDeclaredFeatures", "OpenAPIEnums",
     "PodCertificateRequest", "PodLevelResources", "PodTopologyLabelsAdmission", "RelaxedServiceNameValidation", "ResourceHealthStatus",
     "ServiceAccountNodeAudienceRestriction", "StorageVersionAPI",
-    "StorageVersionHash", "StorageVersionMigrator", "StrictIPCIDRValidation", "TopologyAwareWorkloadScheduling", "VolumeLimitScaling",
-    "WorkloadAwarePreemption",
+    "StorageVersionHash", "StorageVersionMigrator", "StrictIPCIDRValidation", "TokenRequestServiceAccountUIDValidation",
+    "TopologyAwareWorkloadScheduling", "VolumeLimitScaling", "WorkloadAwarePreemption",
 ];

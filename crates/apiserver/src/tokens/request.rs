@@ -19,7 +19,11 @@ const MOUNT_SECONDS: i64 = 3607;
 const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 
 /// The subresource.
-pub struct TokenRequest(pub Arc<Tokens>);
+pub struct TokenRequest {
+    pub tokens: Arc<Tokens>,
+    /// Whether a request for the account of another uid is refused, rather than warned of.
+    pub checks_uid: bool,
+}
 
 fn kind() -> GroupKind {
     GroupKind::new("authentication.k8s.io", "TokenRequest")
@@ -77,8 +81,32 @@ fn audiences(request: &Map) -> Vec<String> {
 
 impl TokenRequest {
     async fn get(&self, kind: Stored, namespace: &str, name: &str) -> Result<Arc<Map>, Status> {
-        let found = self.0.objects.find(kind, namespace, name).await?;
+        let found = self.tokens.objects.find(kind, namespace, name).await?;
         found.ok_or_else(|| Status::not_found(&GroupResource::new(kind.group, kind.plural), name))
+    }
+
+    /// Whether the request is for this account rather than for one that had its name, and notes for which it is.
+    fn check_uid(&self, cx: &Context, request: &mut Map, account: &Map) -> Result<(), Status> {
+        let (asked, uid) = (request.str_at(&["metadata", "uid"]), account.str_at(&["metadata", "uid"]));
+        if asked.is_empty() {
+            request.set_at(&["metadata", "uid"], uid);
+            return Ok(());
+        }
+        if asked == uid {
+            return Ok(());
+        }
+        let why = format!(
+            "the UID in the token request ({asked}) does not match the UID of the service account ({uid})"
+        );
+        if self.checks_uid {
+            let resource = GroupResource::new("authentication.k8s.io", "TokenRequest");
+            return Err(Status::conflict(&resource, account.str_at(&["metadata", "name"]), why));
+        }
+        cx.annotate("authentication.k8s.io/token-request-uid-mismatch", why.as_str());
+        cx.warn(format!(
+            "{why} but TokenRequestServiceAccountUIDValidation is not enabled. In the future, this will return a conflict error"
+        ));
+        Ok(())
     }
 
     /// Looks up what the request binds to.
@@ -99,7 +127,7 @@ impl TokenRequest {
                 }
                 let node = pod.str_at(&["spec", "nodeName"]);
                 if !node.is_empty() {
-                    let stored = self.0.objects.find(NODES, "", node).await?;
+                    let stored = self.tokens.objects.find(NODES, "", node).await?;
                     // A node that is gone leaves its name, for what it is worth.
                     let nameless = || ObjectRef { name: node.to_owned(), uid: String::new() };
                     bound.node = Some(stored.map_or_else(nameless, |n| reference(&n)));
@@ -131,8 +159,8 @@ impl TokenRequest {
 
     /// How long the token is good, and when its use should be noted; seconds.
     fn life(&self, asked: i64, bound: &Bound, audiences: &[String]) -> (i64, Option<i64>) {
-        let own = audiences.iter().all(|a| self.0.audiences.contains(a));
-        if self.0.settings.extend && bound.pod.is_some() && asked == MOUNT_SECONDS && own {
+        let own = audiences.iter().all(|a| self.tokens.audiences.contains(a));
+        if self.tokens.settings.extend && bound.pod.is_some() && asked == MOUNT_SECONDS && own {
             (EXTENDED_SECONDS, Some(asked))
         } else {
             (asked, None)
@@ -146,14 +174,15 @@ impl Subresource for TokenRequest {
         let (namespace, name) = (target.namespace.as_str(), target.name.as_str());
         belongs(&request, name, namespace)?;
         let account = self.get(SERVICE_ACCOUNTS, namespace, name).await?;
+        self.check_uid(cx, &mut request, &account)?;
         validate(&request)?;
         let mut audiences = audiences(&request);
         if audiences.is_empty() {
-            audiences.clone_from(&self.0.audiences);
+            audiences.clone_from(&self.tokens.audiences);
         }
         let bound = self.bound(namespace, name, &request).await?;
         let mut asked = seconds(&request);
-        if let Some(most) = self.0.settings.max_seconds.filter(|most| *most > 0 && asked > *most) {
+        if let Some(most) = self.tokens.settings.max_seconds.filter(|most| *most > 0 && asked > *most) {
             cx.warn(format!("requested expiration of {asked} seconds shortened to {most} seconds"));
             asked = most;
         }
@@ -163,7 +192,7 @@ impl Subresource for TokenRequest {
             aud: audiences.clone(),
             exp: now + life,
             iat: now,
-            iss: self.0.issuer().to_owned(),
+            iss: self.tokens.issuer().to_owned(),
             jti: uuid::Uuid::new_v4().to_string(),
             kubernetes: KubernetesClaims {
                 namespace: namespace.to_owned(),
@@ -176,7 +205,7 @@ impl Subresource for TokenRequest {
             nbf: now,
             sub: format!("system:serviceaccount:{namespace}:{name}"),
         };
-        let token = self.0.sign(&claims).map_err(|e| Status::internal(format!("failed to generate token: {e}")))?;
+        let token = self.tokens.sign(&claims).map_err(|e| Status::internal(format!("failed to generate token: {e}")))?;
         cx.annotate("authentication.kubernetes.io/issued-credential-id", format!("JTI={}", claims.jti));
         let until = Timestamp::from_second(now + asked).map_err(Status::internal)?;
         request.set_at(&["metadata", "name"], name);

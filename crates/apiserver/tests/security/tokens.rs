@@ -83,6 +83,23 @@ async fn requests_for_tokens_are_checked() {
             "TokenRequest.authentication.k8s.io \"none\" is invalid: metadata.name: Invalid value: \"other\": must match the service account name if specified"
         )
     );
+    let uid = admin.get("/api/v1/namespaces/default/serviceaccounts/sa").await.expect(200)["metadata"]["uid"].clone();
+    let mut stale = ask(json!({}));
+    stale["metadata"] = json!({"uid": "x"});
+    let refused = admin.post(path, stale.clone()).await;
+    let why = "the UID in the token request (x) does not match the UID of the service account";
+    let uid_text = uid.as_str().expect("a uid");
+    assert_eq!(
+        (refused.code, refused.message()),
+        (
+            409,
+            format!("Operation cannot be fulfilled on TokenRequest.authentication.k8s.io \"sa\": {why} ({uid_text})")
+                .as_str()
+        )
+    );
+    stale["metadata"] = json!({"uid": uid});
+    assert_eq!(admin.post(path, stale).await.expect(201)["metadata"]["uid"], uid);
+    assert_eq!(admin.post(path, ask(json!({}))).await.expect(201)["metadata"]["uid"], uid);
     let foreign = ask(json!({"boundObjectRef": {"kind": "Pod", "name": "p"}}));
     cluster.service_account("default", "default").await;
     admin.post("/api/v1/namespaces/default/pods", pod("p")).await.expect(201);
@@ -228,6 +245,18 @@ async fn a_node_asks_for_audiences_of_its_pods_alone() {
     node.post(path, ask(json!(["registry"]))).await.expect(201);
     // Others ask for what they like.
     admin.post(path, ask(json!(["anything"]))).await.expect(201);
+}
+
+#[tokio::test]
+async fn without_the_gate_another_uid_is_warned_of() {
+    let asked: api::features::Asked = "TokenRequestServiceAccountUIDValidation=false".parse().expect("gates");
+    let surface = Surface { gates: asked.gates().expect("gates").0, ..Surface::default() };
+    let cluster = start_with(Options { surface, ..Options::default() }).await;
+    cluster.service_account("default", "sa").await;
+    let request = json!({"metadata": {"uid": "x"}, "spec": {}});
+    let made = cluster.admin().post("/api/v1/namespaces/default/serviceaccounts/sa/token", request).await;
+    assert_eq!((made.code, &made.body["metadata"]["uid"]), (201, &json!("x")));
+    assert!(made.warnings[0].starts_with("the UID in the token request (x) does not match"), "{:?}", made.warnings);
 }
 
 #[tokio::test]
