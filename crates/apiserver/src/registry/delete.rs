@@ -268,6 +268,11 @@ fn set_dependents_finalizers(strategy: &dyn Strategy, object: &mut Map, options:
 mod tests {
     use super::*;
     use crate::strategy::{Pods, Rules, Standard};
+    use api::features::Gates;
+
+    fn pods() -> Pods {
+        Pods::new(Rules::STANDARD, &Gates::default())
+    }
 
     fn object(json: &str) -> Map {
         match schema::json::parse(json.as_bytes()).expect("JSON") {
@@ -321,20 +326,20 @@ mod tests {
     #[test]
     fn pods_have_grace_once_they_have_a_node() {
         let running = r#"{"metadata":{},"spec":{"nodeName":"n","terminationGracePeriodSeconds":30}}"#;
-        let Plan::Update(dying) = planned(&Pods(Rules::STANDARD), running, DeleteOptions::default()) else {
+        let Plan::Update(dying) = planned(&pods(), running, DeleteOptions::default()) else {
             panic!("it has grace")
         };
         assert_eq!(dying.at(&["metadata", "deletionGracePeriodSeconds"]), Some(&Value::Int(30)));
         let json = schema::json::to_string(&dying);
-        assert_eq!(planned(&Pods(Rules::STANDARD), &json, DeleteOptions::default()), Plan::Keep);
+        assert_eq!(planned(&pods(), &json, DeleteOptions::default()), Plan::Keep);
         let shorter = |seconds| DeleteOptions { grace_period_seconds: Some(seconds), ..DeleteOptions::default() };
-        assert_eq!(planned(&Pods(Rules::STANDARD), &json, shorter(60)), Plan::Keep);
-        assert!(matches!(planned(&Pods(Rules::STANDARD), &json, shorter(5)), Plan::Update(_)));
-        assert_eq!(planned(&Pods(Rules::STANDARD), &json, shorter(0)), Plan::Remove);
+        assert_eq!(planned(&pods(), &json, shorter(60)), Plan::Keep);
+        assert!(matches!(planned(&pods(), &json, shorter(5)), Plan::Update(_)));
+        assert_eq!(planned(&pods(), &json, shorter(0)), Plan::Remove);
         assert_eq!(
-            planned(&Pods(Rules::STANDARD), r#"{"metadata":{},"spec":{}}"#, DeleteOptions::default()),
+            planned(&pods(), r#"{"metadata":{},"spec":{}}"#, DeleteOptions::default()),
             Plan::Remove
         );
-        assert_eq!(planned(&Pods(Rules::STANDARD), running, shorter(0)), Plan::Remove);
+        assert_eq!(planned(&pods(), running, shorter(0)), Plan::Remove);
     }
 }

@@ -59,6 +59,7 @@ const GATED: &[(&str, &[Place], &[At])] = &[
     ("MatchLabelKeysInPodTopologySpread", POD_SPECS, &[&["topologySpreadConstraints", "*", "matchLabelKeys"]]),
     ("ClusterTrustBundleProjection", POD_SPECS, &[&["volumes", "*", "projected", "sources", "*", "clusterTrustBundle"]]),
     ("PodCertificateRequest", POD_SPECS, &[&["volumes", "*", "projected", "sources", "*", "podCertificate"]]),
+    ("InPlacePodLevelResourcesVerticalScaling", POD_STATUS, &[&["resources"], &["allocatedResources"]]),
     ("ResourceHealthStatus", POD_STATUS, &[
         &["containerStatuses", "*", "allocatedResourcesStatus"],
         &["initContainerStatuses", "*", "allocatedResourcesStatus"],

@@ -1,15 +1,36 @@
 //! Pods begin as pending, have a quality of service, and end with grace. What may change goes through subresources.
 
-use super::{Rules, Strategy, keep, keep_at, keep_other_side};
+use super::{Kind, Rules, Strategy, keep, keep_at, keep_other_side, validation};
+use crate::admission::walk;
 use crate::context::Context;
 use crate::options::DeleteOptions;
+use api::features::Gates;
+use api::{FieldError, Path};
 use schema::{Map, Resource, Value};
 
 #[derive(Debug)]
-pub struct Pods(pub Rules);
+pub struct Pods {
+    pub rules: Rules,
+    /// Label keys of spread constraints are merged into the constraints' selectors.
+    pub merges_spread: bool,
+    /// What a pod asks for as a whole may be changed by a resize.
+    pub resizes_whole: bool,
+}
+
+impl Pods {
+    pub fn new(rules: Rules, gates: &Gates) -> Self {
+        let merge = ["MatchLabelKeysInPodTopologySpread", "MatchLabelKeysInPodTopologySpreadSelectorMerge"];
+        Pods {
+            rules,
+            merges_spread: merge.iter().all(|gate| gates.enabled(gate)),
+            resizes_whole: gates.enabled("InPlacePodLevelResourcesVerticalScaling"),
+        }
+    }
+}
 
 impl Strategy for Pods {
     fn prepare_for_create(&self, _: &Context, _: &Resource, object: &mut Map) {
+        merge_label_keys(object, self.merges_spread);
         let class = schema::qos::of(object);
         let gated =
             object.at(&["spec", "schedulingGates"]).and_then(Value::as_list).is_some_and(|gates| !gates.is_empty());
@@ -32,7 +53,7 @@ impl Strategy for Pods {
             "ephemeralcontainers" => only(object, old, |kept, object| {
                 take(kept, object, &["spec", "ephemeralContainers"]);
             }),
-            "resize" => only(object, old, resources),
+            "resize" => only(object, old, |kept, object| resources(kept, object, self.resizes_whole)),
             _ => keep_other_side(row, subresource, object, old),
         }
         if subresource == "status" {
@@ -55,8 +76,23 @@ impl Strategy for Pods {
         true
     }
 
+    fn validate_update(
+        &self,
+        _: &Context,
+        kind: Kind<'_>,
+        subresource: &str,
+        object: &Map,
+        old: &Map,
+    ) -> Vec<FieldError> {
+        if subresource == "resize" && !self.resizes_whole && asks_as_a_whole(old) {
+            let why = "pods with pod-level resources cannot be resized";
+            return vec![FieldError::forbidden(&Path::root(""), why)];
+        }
+        validation::update(kind, subresource, object, old)
+    }
+
     fn rules(&self) -> Rules {
-        self.0
+        self.rules
     }
 }
 
@@ -78,19 +114,85 @@ fn only(object: &mut Map, old: &Map, change: impl FnOnce(&mut Map, &Map)) {
     *object = kept;
 }
 
+fn asks_as_a_whole(pod: &Map) -> bool {
+    let list = |name| pod.at(&["spec", "resources", name]).and_then(Value::as_map);
+    ["requests", "limits"].into_iter().filter_map(list).any(|amounts| !amounts.is_empty())
+}
+
 /// What a resize may change: what the pod and its containers ask for, and how they take a change of it.
-fn resources(kept: &mut Map, object: &Map) {
-    take(kept, object, &["spec", "resources"]);
-    for field in ["containers", "initContainers"] {
-        let asked = object.at(&["spec", field]).and_then(Value::as_list).unwrap_or_default();
-        let list = kept.at_mut(&["spec", field]).and_then(Value::as_list_mut);
-        for (container, asked) in list.into_iter().flatten().zip(asked) {
-            let (Some(container), Some(asked)) = (container.as_map_mut(), asked.as_map()) else { continue };
-            if container.str_at(&["name"]) == asked.str_at(&["name"]) {
-                keep(container, asked, "resources");
-                keep(container, asked, "resizePolicy");
+///
+/// Containers that are others, or in another order, are taken over as they are, so that validation sees and refuses them.
+fn resources(kept: &mut Map, object: &Map, whole: bool) {
+    const LISTS: [&str; 2] = ["containers", "initContainers"];
+    let names = |pod: &Map, field| -> Vec<String> {
+        walk::items(pod, &["spec", field]).map(|container| container.str_at(&["name"]).to_owned()).collect()
+    };
+    if LISTS.iter().any(|field| names(kept, field).len() != names(object, field).len()) {
+        *kept = object.clone();
+        return;
+    }
+    if whole {
+        take(kept, object, &["spec", "resources"]);
+    }
+    for field in LISTS {
+        if names(kept, field) != names(object, field) {
+            take(kept, object, &["spec", field]);
+            continue;
+        }
+        let asked = walk::items(object, &["spec", field]);
+        for (container, asked) in walk::items_mut(kept, &["spec", field]).zip(asked) {
+            keep(container, asked, "resources");
+            keep(container, asked, "resizePolicy");
+        }
+    }
+}
+
+/// Keys of labels whose values the pod shares, or does not share, with those that a term or constraint is about: with the pod's
+/// values they become part of the selector. One that selects nothing stays so.
+fn merge_label_keys(pod: &mut Map, spread: bool) {
+    const WHEN: [&str; 2] =
+        ["preferredDuringSchedulingIgnoredDuringExecution", "requiredDuringSchedulingIgnoredDuringExecution"];
+    let Some(labels) = pod.at(&["metadata", "labels"]).and_then(Value::as_map).cloned() else { return };
+    for affinity in ["podAffinity", "podAntiAffinity"] {
+        for when in WHEN {
+            for term in walk::items_mut(pod, &["spec", "affinity", affinity, when]) {
+                let term = if when == WHEN[0] { term.get_mut("podAffinityTerm").and_then(Value::as_map_mut) } else { Some(term) };
+                if let Some(term) = term {
+                    merge(term, "matchLabelKeys", "In", &labels);
+                    merge(term, "mismatchLabelKeys", "NotIn", &labels);
+                }
             }
         }
+    }
+    if spread {
+        for constraint in walk::items_mut(pod, &["spec", "topologySpreadConstraints"]) {
+            merge(constraint, "matchLabelKeys", "In", &labels);
+        }
+    }
+}
+
+/// Adds to the selector what the keys of a list ask for.
+fn merge(term: &mut Map, keys: &str, operator: &str, labels: &Map) {
+    let keys = term.get(keys).and_then(Value::as_list).unwrap_or_default();
+    let asked: Vec<Value> = keys
+        .iter()
+        .filter_map(Value::as_str)
+        .filter_map(|key| Some((key, labels.get(key).and_then(Value::as_str)?)))
+        .map(|(key, value)| {
+            let mut requirement = Map::new();
+            requirement.insert("key", key);
+            requirement.insert("operator", operator);
+            requirement.insert("values", vec![Value::from(value)]);
+            requirement.into()
+        })
+        .collect();
+    if asked.is_empty() {
+        return;
+    }
+    if let Some(selector) = term.get_mut("labelSelector").and_then(Value::as_map_mut)
+        && let Some(all) = selector.entry("matchExpressions", || Value::List(Vec::new())).as_list_mut()
+    {
+        all.extend(asked);
     }
 }
 
@@ -127,11 +229,52 @@ mod tests {
         let mut new = map(
             "{metadata: {name: p, labels: {x: y}}, spec: {containers: [{name: a, image: j, resources: {requests: {cpu: '1'}}}]}}",
         );
-        only(&mut new, &old, resources);
+        only(&mut new, &old, |kept, object| resources(kept, object, true));
         let expected = map(
             "{metadata: {name: p, generation: 4}, spec: {nodeName: n, containers: [{name: a, image: i, resources: {requests: {cpu: '1'}}}]}}",
         );
         assert_eq!(new, expected);
+    }
+
+    #[test]
+    fn a_resize_of_other_containers_is_left_for_validation_to_refuse() {
+        let old = map("{metadata: {name: p}, spec: {nodeName: n, containers: [{name: a, image: i}, {name: b, image: i}]}}");
+        for (asked, kept) in [
+            ("[{name: a, image: i}]", "{containers: [{name: a, image: i}]}"),
+            (
+                "[{name: b, image: i}, {name: a, image: j}]",
+                "{nodeName: n, containers: [{name: b, image: i}, {name: a, image: j}]}",
+            ),
+        ] {
+            let mut new = map(&format!("{{metadata: {{name: p}}, spec: {{containers: {asked}}}}}"));
+            only(&mut new, &old, |kept, object| resources(kept, object, true));
+            assert_eq!(new.get("spec"), Some(&map(kept).into()));
+        }
+    }
+
+    #[test]
+    fn label_keys_become_part_of_selectors() {
+        let text = "{metadata: {labels: {app: web, hash: x}}, spec: {
+            affinity: {
+                podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [
+                    {matchLabelKeys: [hash, none], labelSelector: {matchExpressions: [{key: a, operator: Exists}]}},
+                    {matchLabelKeys: [hash]}]},
+                podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [
+                    {weight: 1, podAffinityTerm: {mismatchLabelKeys: [app], labelSelector: {}}}]}},
+            topologySpreadConstraints: [{matchLabelKeys: [hash], labelSelector: {}}]}}";
+        let mut pod = map(text);
+        merge_label_keys(&mut pod, false);
+        let expected = text
+            .replace("{key: a, operator: Exists}", "{key: a, operator: Exists}, {key: hash, operator: In, values: [x]}")
+            .replace(
+                "[app], labelSelector: {}",
+                "[app], labelSelector: {matchExpressions: [{key: app, operator: NotIn, values: [web]}]}",
+            );
+        assert_eq!(pod, map(&expected));
+        let mut pod = map(text);
+        merge_label_keys(&mut pod, true);
+        let spread = "[hash], labelSelector: {matchExpressions: [{key: hash, operator: In, values: [x]}]}}]}}";
+        assert_eq!(pod, map(&expected.replace("[hash], labelSelector: {}}]}}", spread)));
     }
 
     #[test]

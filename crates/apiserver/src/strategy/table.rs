@@ -60,7 +60,7 @@ pub fn of(row: &Resource, surface: &Surface) -> Arc<dyn Strategy> {
         ("", "PersistentVolumeClaim") => {
             Arc::new(volumes::Claims { rules, elsewhere: surface.gates.enabled("CrossNamespaceVolumeDataSource") })
         }
-        ("", "Pod") => Arc::new(pods::Pods(rules)),
+        ("", "Pod") => Arc::new(pods::Pods::new(rules, &surface.gates)),
         ("", "Secret") => Arc::new(secrets::Secrets(rules)),
         ("", "ServiceAccount") => Arc::new(kinds::ServiceAccounts(rules)),
         ("admissionregistration.k8s.io", _) => {

@@ -178,6 +178,22 @@ async fn subresources_of_pods_change_their_part_alone() {
     let why = "Forbidden: resource requests cannot be removed";
     let found = causes(patch(&client, &format!("{pods}/p/resize"), &taken).await);
     assert!(found.contains(&cause("spec.containers[0].resources.requests", "FieldValueForbidden", why)), "{found:?}");
+    // What adds, removes, renames or reorders containers is refused, not carried out in part.
+    let one = |name: &str| json!({"name": name, "image": "i", "resources": {"requests": {"cpu": "2"}}});
+    let mut whole = client.get(&format!("{pods}/p")).await.ok();
+    whole["spec"]["containers"] = json!([one("c"), one("d")]);
+    let found = causes(client.put(&format!("{pods}/p/resize"), &whole).await);
+    let why = "Forbidden: containers may not be added or removed on resize";
+    assert!(found.contains(&cause("spec.containers", "FieldValueForbidden", why)), "{found:?}");
+    whole["spec"]["containers"] = json!([one("d")]);
+    let found = causes(client.put(&format!("{pods}/p/resize"), &whole).await);
+    let why = "Forbidden: containers may not be renamed or reordered on resize";
+    assert_eq!(found, [cause("spec.containers[0].name", "FieldValueForbidden", why)]);
+    whole["spec"]["containers"] = json!([one("c")]);
+    whole["spec"]["initContainers"] = json!([one("d")]);
+    let found = causes(client.put(&format!("{pods}/p/resize"), &whole).await);
+    let why = "Forbidden: initContainers may not be added or removed on resize";
+    assert!(found.contains(&cause("spec.initContainers", "FieldValueForbidden", why)), "{found:?}");
     let debug = json!({"spec": {"activeDeadlineSeconds": 5, "ephemeralContainers": [{"name": "d", "image": "i"}]}});
     let debugged = patch(&client, &format!("{pods}/p/ephemeralcontainers"), &debug).await.ok();
     assert_eq!(debugged["spec"]["ephemeralContainers"][0]["name"], "d");
@@ -189,4 +205,49 @@ async fn subresources_of_pods_change_their_part_alone() {
     let status = patch(&client, &format!("{pods}/p/status"), &json!({"status": {"qosClass": "Guaranteed"}})).await;
     let why = r#"Invalid value: "Guaranteed": field is immutable"#;
     assert_eq!(causes(status), [cause("status.qosClass", "FieldValueInvalid", why)]);
+}
+
+#[tokio::test]
+async fn what_a_pod_asks_for_as_a_whole_is_resized_where_the_gate_is_on() {
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}],
+        "resources": {"requests": {"cpu": "1"}}}});
+    let pods = format!("/api/v1/{NS}/pods");
+    let more = json!({"spec": {"resources": {"requests": {"cpu": "2"}}}});
+    let server = Server::start().await;
+    let client = server.client();
+    client.post(&pods, &pod).await.ok();
+    let resized = patch(&client, &format!("{pods}/p/resize"), &more).await.ok();
+    assert_eq!(resized["spec"]["resources"]["requests"]["cpu"], "2");
+    let gone = json!({"spec": {"resources": {"requests": null}}});
+    let found = causes(patch(&client, &format!("{pods}/p/resize"), &gone).await);
+    let why = "Forbidden: pod-level resource requests cannot be removed";
+    assert!(found.contains(&cause("spec.resources.requests", "FieldValueForbidden", why)), "{found:?}");
+    let server = Server::start_as("InPlacePodLevelResourcesVerticalScaling=false", "").await;
+    let client = server.client();
+    client.post(&pods, &pod).await.ok();
+    let found = causes(patch(&client, &format!("{pods}/p/resize"), &more).await);
+    let why = "Forbidden: pods with pod-level resources cannot be resized";
+    assert_eq!(found, [cause("", "FieldValueForbidden", why)]);
+}
+
+#[tokio::test]
+async fn label_keys_of_a_new_pod_become_part_of_its_selectors() {
+    let pod = json!({"metadata": {"name": "p", "labels": {"app": "web", "hash": "x"}}, "spec": {
+        "containers": [{"name": "c", "image": "i"}],
+        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
+            "topologyKey": "zone", "matchLabelKeys": ["hash"], "mismatchLabelKeys": ["app"],
+            "labelSelector": {"matchLabels": {"a": "b"}}}]}},
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+            "matchLabelKeys": ["hash"], "labelSelector": {"matchLabels": {"a": "b"}}}]}});
+    let pods = format!("/api/v1/{NS}/pods");
+    let same = json!({"key": "hash", "operator": "In", "values": ["x"]});
+    for (gates, spread) in [("", json!([same])), ("MatchLabelKeysInPodTopologySpreadSelectorMerge=false", json!(null))] {
+        let server = Server::start_as(gates, "").await;
+        let client = server.client();
+        let made = client.post(&pods, &pod).await.ok();
+        let term = &made["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0];
+        let other = json!({"key": "app", "operator": "NotIn", "values": ["web"]});
+        assert_eq!(term["labelSelector"]["matchExpressions"], json!([same, other]));
+        assert_eq!(made["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchExpressions"], spread);
+    }
 }

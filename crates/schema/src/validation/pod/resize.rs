@@ -31,22 +31,41 @@ pub(super) fn resize(errors: &mut Errors, new: &Map, old: &Map) {
     let mut munged = new.get("spec").and_then(Value::as_map).cloned().unwrap_or_default();
     let was = old.get("spec").and_then(Value::as_map).cloned().unwrap_or_default();
     let mut wrong = errors.len();
-    removed(errors, &SPEC.child("resources"), &munged, &was);
-    take_back(&mut munged, &was);
+    if asks(&was) || asks(&munged) {
+        whole(errors, &mut munged, &was);
+    }
+    let claims = old.at(&["status", "nodeAllocatableResourceClaimStatuses"]).and_then(Value::as_list);
+    if claims.is_some_and(|claims| !claims.is_empty()) {
+        let why = "pods with node allocatable resource claims cannot be resized";
+        errors.push(FieldError::forbidden(&SPEC, why));
+    }
+    if !same_containers(errors, &munged, &was) {
+        return;
+    }
     for field in ["initContainers", "containers"] {
-        let before = was.get(field).and_then(Value::as_list).unwrap_or_default();
-        let list = munged.get_mut(field).and_then(Value::as_list_mut);
-        for (i, (now, was)) in list.into_iter().flatten().zip(before).enumerate() {
+        let before = list(&was, field);
+        let now = munged.get_mut(field).and_then(Value::as_list_mut);
+        for (i, (now, was)) in now.into_iter().flatten().zip(before).enumerate() {
             let (Some(now), Some(was)) = (now.as_map_mut(), was.as_map()) else { continue };
             let lists = SPEC.child(field);
             let path = lists.index(i);
-            removed(errors, &path.child("resources"), now, was);
+            removed(errors, &path.child("resources"), now, was, "resource");
+            let unchanged = same(Some(&Value::Map(now.clone())), Some(&Value::Map(was.clone())));
             take_back(now, was);
-            if !same(Some(&Value::Map(now.clone())), Some(&Value::Map(was.clone()))) {
-                let sidecar = field == "initContainers" && was.str_at(&["restartPolicy"]) == "Always";
-                let why =
-                    if sidecar { "only cpu and memory resources for sidecar containers are mutable" } else { ONLY };
-                errors.push(FieldError::forbidden(&SPEC, why));
+            let rest = same(Some(&Value::Map(now.clone())), Some(&Value::Map(was.clone())));
+            if field == "containers" {
+                if !rest {
+                    errors.push(FieldError::forbidden(&SPEC, ONLY));
+                }
+                continue;
+            }
+            if !rest {
+                let why = "only cpu and memory resources for init or sidecar containers are mutable";
+                errors.push(FieldError::forbidden(&path, why));
+            }
+            if !unchanged && now.str_at(&["restartPolicy"]) != "Always" && restarts(now) {
+                let why = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
+                errors.push(FieldError::forbidden(&path, why));
             }
         }
     }
@@ -54,6 +73,62 @@ pub(super) fn resize(errors: &mut Errors, new: &Map, old: &Map) {
     if wrong == 0 && !same(Some(&Value::Map(munged)), Some(&Value::Map(was))) {
         errors.push(FieldError::forbidden(&SPEC, ONLY));
     }
+}
+
+fn list<'a>(spec: &'a Map, field: &str) -> &'a [Value] {
+    spec.get(field).and_then(Value::as_list).unwrap_or_default()
+}
+
+/// Whether a pod asks for something as a whole.
+fn asks(spec: &Map) -> bool {
+    let amounts = |list| spec.at(&["resources", list]).and_then(Value::as_map);
+    ["requests", "limits"].into_iter().filter_map(amounts).any(|amounts| !amounts.is_empty())
+}
+
+/// What a pod asks for as a whole.
+fn whole(errors: &mut Errors, munged: &mut Map, was: &Map) {
+    let path = SPEC.child("resources");
+    let given = |spec: &Map| spec.get("resources").is_some_and(|resources| !resources.is_null());
+    if given(was) && !given(munged) {
+        errors.push(FieldError::forbidden(&path, "pod-level resources cannot be removed"));
+        return;
+    }
+    removed(errors, &path, munged, was, "pod-level resource");
+    take_back(munged, was);
+    let none = Value::Map(Map::new());
+    if !same(munged.get("resources").or(Some(&none)), was.get("resources").or(Some(&none))) {
+        errors.push(FieldError::forbidden(&SPEC, "only cpu and memory resources are mutable at pod-level"));
+    }
+    match was.get("resources") {
+        Some(resources) => munged.insert("resources", resources.clone()),
+        None => munged.remove("resources"),
+    };
+}
+
+/// Whether the containers are those that there were, in their order.
+fn same_containers(errors: &mut Errors, now: &Map, was: &Map) -> bool {
+    let before = errors.len();
+    for field in ["containers", "initContainers"] {
+        let (now, was) = (list(now, field), list(was, field));
+        let path = SPEC.child(field);
+        if now.len() != was.len() {
+            let why = format!("{field} may not be added or removed on resize");
+            errors.push(FieldError::forbidden(&path, why));
+            continue;
+        }
+        let name = |one: &Value| one.as_map().map(|one| one.str_at(&["name"]).to_owned());
+        for (i, _) in now.iter().zip(was).enumerate().filter(|(_, (now, was))| name(now) != name(was)) {
+            let why = format!("{field} may not be renamed or reordered on resize");
+            errors.push(FieldError::forbidden(&path.index(i).child("name"), why));
+        }
+    }
+    errors.len() == before
+}
+
+/// Whether a container is to be restarted for a change of what it asks for.
+fn restarts(container: &Map) -> bool {
+    let mut policies = list(container, "resizePolicy").iter().filter_map(Value::as_map);
+    policies.any(|policy| policy.str_at(&["restartPolicy"]) == "RestartContainer")
 }
 
 /// Whether the node tells what its containers have, as those do that can change it.
@@ -65,12 +140,12 @@ fn node_can(pod: Pod<'_>) -> bool {
 }
 
 /// What was asked for can be changed, not taken away.
-fn removed(errors: &mut Errors, path: &Path<'_>, now: &Map, was: &Map) {
+fn removed(errors: &mut Errors, path: &Path<'_>, now: &Map, was: &Map, what: &str) {
     for list in ["requests", "limits"] {
         let of = |map: &Map| map.at(&["resources", list]).and_then(Value::as_map).cloned().unwrap_or_default();
         let (now, was) = (of(now), of(was));
         if was.len() > now.len() || was.iter().any(|(name, _)| !now.contains_key(name)) {
-            let why = format!("resource {list} cannot be removed");
+            let why = format!("{what} {list} cannot be removed");
             errors.push(FieldError::forbidden(&path.child(list), why));
         }
     }
