@@ -12,7 +12,8 @@ use crate::http::{Body, Response};
 use crate::request::RequestInfo;
 use crate::user::UserInfo;
 use bytes::Bytes;
-use http::header::USER_AGENT;
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use http_body::{Frame, SizeHint};
 use jiff::Timestamp;
 use policy::Verdict;
@@ -23,6 +24,29 @@ use std::task::{self, Poll};
 
 /// The largest object that is recorded.
 const LARGEST: usize = 3 << 20;
+
+/// What a request is known by: in the audit log, and to its client in the header of this name.
+#[derive(Clone, Debug)]
+pub struct AuditId(HeaderValue);
+
+pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+impl AuditId {
+    /// The one that the client gave, as it is, or else a new one.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let given = headers.get(&AUDIT_ID).filter(|id| !id.is_empty()).cloned();
+        AuditId(given.unwrap_or_else(|| {
+            let mut text = uuid::Uuid::encode_buffer();
+            let text = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
+            HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        }))
+    }
+
+    /// Tells the client, unless whom the request was forwarded to has told it.
+    pub fn tell(self, headers: &mut HeaderMap) {
+        headers.entry(AUDIT_ID).or_insert(self.0);
+    }
+}
 
 /// Records requests.
 pub struct Audit {
@@ -58,9 +82,9 @@ impl Audit {
             return None;
         }
         let mut event = new_event(verdict.level, info, user, received);
-        let given =
-            request.headers.get("audit-id").and_then(|v| v.to_str().ok()).filter(|id| !id.is_empty() && id.len() <= 64);
-        event.insert("auditID", given.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned));
+        let id = request.extensions.get::<AuditId>().cloned();
+        let id = id.unwrap_or_else(|| AuditId::of(&request.headers));
+        event.insert("auditID", String::from_utf8_lossy(id.0.as_bytes()).as_ref());
         event.insert("requestURI", request.uri.path_and_query().map_or("", |p| p.as_str()));
         let forwarded = request.headers.get("x-forwarded-for").and_then(|v| v.to_str().ok()).unwrap_or_default();
         let mut sources: Vec<Value> =
@@ -279,7 +303,8 @@ mod tests {
         let audit = Audit::new(Policy::parse(text).expect("a policy"), sink);
         let target = "/api/v1/namespaces/a/configmaps";
         let request = http::Request::post(target).header(USER_AGENT, "kubectl/v1").body(()).expect("a request");
-        let (parts, ()) = request.into_parts();
+        let (mut parts, ()) = request.into_parts();
+        parts.extensions.insert(AuditId(HeaderValue::from_static("mine")));
         let info = RequestInfo::parse("POST", target, "").expect("a path");
         let user = UserInfo::new("jane", ["devs"]);
         let mut record = audit.begin(&parts, &info, &user, None, Timestamp::now()).expect("recorded");
@@ -292,6 +317,7 @@ mod tests {
         drop(record.finish(response));
         let events = read(&path, 1);
         let event = &events[0];
+        assert_eq!(event.str_at(&["auditID"]), "mine");
         assert_eq!(event.str_at(&["stage"]), "ResponseComplete");
         assert_eq!(event.str_at(&["user", "username"]), "jane");
         assert_eq!(event.str_at(&["objectRef", "resource"]), "configmaps");

@@ -2,7 +2,7 @@
 
 use super::ApiServer;
 use super::metrics::Asked;
-use crate::audit::Record;
+use crate::audit::{AuditId, Record};
 use crate::authn::Peer;
 use crate::authn::impersonation::impersonate;
 use crate::authz::{self, Attributes, Decision};
@@ -10,7 +10,7 @@ use crate::context::{Context, Notes};
 use crate::handlers::{self, Call, NotServed};
 use crate::http::media::View;
 use crate::http::{Body, Request, RequestBody, Response, answer, receive};
-use crate::request::{RequestInfo, unescape_path};
+use crate::request::{RequestInfo, parameter, unescape_path};
 use crate::user::UserInfo;
 use api::Status;
 use futures::FutureExt;
@@ -35,8 +35,16 @@ pub(super) enum Origin {
 }
 
 impl ApiServer {
-    /// Answers a request, whatever happens.
-    pub(super) async fn answer(self: &Arc<Self>, request: Request, origin: Origin) -> Response<Body> {
+    /// Answers a request, whatever happens, and tells by what it is known.
+    pub(super) async fn answer(self: &Arc<Self>, mut request: Request, origin: Origin) -> Response<Body> {
+        let id = AuditId::of(request.headers());
+        request.extensions_mut().insert(id.clone());
+        let mut response = self.answered(request, origin).await;
+        id.tell(response.headers_mut());
+        response
+    }
+
+    async fn answered(self: &Arc<Self>, request: Request, origin: Origin) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
         let view = View::for_error(&parts.headers);
         let path = unescape_path(parts.uri.path());
@@ -51,18 +59,16 @@ impl ApiServer {
         }
         let began = Instant::now();
         let head = parts.method == http::Method::HEAD;
+        let allotted = allotted(&info, &query, self.config.request_timeout);
         let asked = Asked::of(&info, &query, crate::http::media::content_type(&parts.headers));
         let answering = AssertUnwindSafe(self.filtered(parts, body, info.clone(), query, origin)).catch_unwind();
-        let response = if info.long_running() {
-            answering.await
-        } else {
-            match tokio::time::timeout(self.config.request_timeout, answering).await {
-                Ok(answered) => answered,
-                Err(_) => {
-                    let why = "request did not complete within the allotted timeout";
-                    Ok(answer::refusal(&Status::timeout(why, 0), view))
-                }
-            }
+        let response = match allotted {
+            Err(status) => Ok(answer::refusal(&status, view)),
+            Ok(None) => answering.await,
+            Ok(Some(allotted)) => tokio::time::timeout(allotted, answering).await.unwrap_or_else(|_| {
+                let why = "request did not complete within the allotted timeout";
+                Ok(answer::refusal(&Status::timeout(why, 0), view))
+            }),
         };
         let mut response = response.unwrap_or_else(|panic| {
             let why = panic.downcast_ref::<&str>().map(ToString::to_string);
@@ -209,6 +215,18 @@ impl ApiServer {
         let part = f64::from(now.subsec_nanosecond().unsigned_abs() % 1_000_000) / 1_000_000.0;
         self.config.min_watch.mul_f64(1.0 + part)
     }
+}
+
+/// How long a request may take: as long as its client says (`?timeout=`), but no longer than any; `None`: as long as it likes.
+fn allotted(info: &RequestInfo, query: &str, most: Duration) -> Result<Option<Duration>, Status> {
+    if info.long_running() {
+        return Ok(None);
+    }
+    let Some(text) = parameter(query, "timeout").filter(|text| !text.is_empty()) else { return Ok(Some(most)) };
+    let nanos = api::duration::parse(&text)
+        .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))?;
+    let asked = u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos);
+    Ok(Some(asked.map_or(most, |asked| asked.min(most))))
 }
 
 /// `Warning: 299 - "text"`, one for each.

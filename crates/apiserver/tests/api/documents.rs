@@ -166,3 +166,48 @@ async fn discovery_comes_in_every_format() {
     }
     assert!(client.get("/version").await.text().starts_with("{\n  \"buildDate\": "));
 }
+
+#[tokio::test]
+async fn every_answer_says_what_it_is_known_by() {
+    let server = Server::start().await;
+    let client = server.client();
+    let id = |answer: &crate::client::Answer| answer.headers["audit-id"].to_str().unwrap().to_owned();
+    let mut seen = std::collections::BTreeSet::new();
+    for (path, code) in
+        [("/api/v1/nodes", 200), ("/api/v1/nodes/none", 404), ("/nope", 404), ("/healthz", 200)]
+    {
+        let answer = client.get(path).await;
+        assert_eq!(answer.code, code, "{path}");
+        assert!(uuid_like(&id(&answer)) && seen.insert(id(&answer)), "{path}: {}", id(&answer));
+    }
+    let long = "x".repeat(100);
+    let own = client.raw(Method::GET, "/version", &[("audit-id", long.as_str())], "").await;
+    assert_eq!(id(&own), long, "what the client gave is given back as it is");
+}
+
+fn uuid_like(text: &str) -> bool {
+    text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+}
+
+#[tokio::test]
+async fn a_request_lasts_no_longer_than_its_client_says() {
+    let server = Server::start().await;
+    let client = server.client();
+    let refused = client.get("/api/v1/nodes?timeout=invalid").await.refused(400);
+    let why = r#"invalid timeout specified in the request URL - time: invalid duration "invalid""#;
+    assert_eq!((refused["reason"].as_str(), refused["message"].as_str()), (Some("BadRequest"), Some(why)));
+    let refused = client.get("/api/v1/nodes?timeout=10").await.refused(400);
+    let why = r#"invalid timeout specified in the request URL - time: missing unit in duration "10""#;
+    assert_eq!(refused["message"], why);
+    for fine in ["0", "0s", "-1s", "10h", "10s", ""] {
+        client.get(&format!("/api/v1/nodes?timeout={fine}")).await.ok();
+    }
+    // A version that does not come to be is waited for.
+    let waits = "/api/v1/nodes?resourceVersion=999999999&resourceVersionMatch=NotOlderThan&timeout=20ms";
+    let ended = client.get(waits).await.refused(504);
+    assert_eq!(ended["message"], "Timeout: request did not complete within the allotted timeout");
+    // Of watches it says nothing.
+    let mut events = client.watch("/api/v1/nodes?watch=1&timeout=invalid&timeoutSeconds=1").await;
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), events.next()).await.expect("it ends");
+    assert!(ended.is_none());
+}

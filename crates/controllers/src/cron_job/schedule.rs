@@ -23,9 +23,8 @@ impl Schedule {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         if let Some(every) = text.strip_prefix("@every ") {
-            let seconds = seconds(every)
-                .ok_or_else(|| format!("failed to parse duration {text}: time: invalid duration {every:?}"))?;
-            return Ok(Schedule::Every(seconds.max(1)));
+            let nanos = api::duration::parse(every).map_err(|why| format!("failed to parse duration {text}: {why}"))?;
+            return Ok(Schedule::Every((nanos / 1_000_000_000).max(1)));
         }
         let text = match text {
             "@yearly" | "@annually" => "0 0 1 1 *",
@@ -85,27 +84,6 @@ impl Schedule {
         }
         None
     }
-}
-
-/// The whole seconds of a duration such as `1h30m`.
-fn seconds(text: &str) -> Option<i64> {
-    let mut total = 0.0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let unit = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..unit].parse().ok()?;
-        let end = rest[unit..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| unit + at);
-        total += number
-            * match &rest[unit..end] {
-                "h" => 3600.0,
-                "m" => 60.0,
-                "s" => 1.0,
-                "ms" => 0.001,
-                _ => return None,
-            };
-        rest = &rest[end..];
-    }
-    (!text.is_empty()).then_some(total as i64)
 }
 
 /// The set that a field says, as bits.

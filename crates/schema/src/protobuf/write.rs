@@ -4,7 +4,7 @@ use super::MAX_NESTED;
 use super::wire::varint_bytes;
 use crate::decode::DecodeError;
 use crate::json;
-use crate::scalar::{Instant, base64_bytes, duration_nanos};
+use crate::scalar::{Instant, base64_bytes};
 use crate::tree::{Map, Value};
 use crate::types::{Field, Kind, Struct, TypeRef, flag};
 
@@ -227,7 +227,7 @@ fn single(out: &mut Back, number: u32, ty: TypeRef<'_>, value: Option<&Value>) -
         Kind::Duration => {
             let nanos = match text()? {
                 "" => 0,
-                text => duration_nanos(text).ok_or_else(wrong)?,
+                text => api::duration::parse(text).map_err(|_| wrong())?,
             };
             out.message(number, |out| {
                 out.int(1, nanos);

@@ -3,7 +3,7 @@
 pub(crate) mod duration;
 mod time;
 
-pub(crate) use duration::{duration_nanos, duration_text};
+pub(crate) use duration::duration_text;
 pub(crate) use time::Instant;
 
 use crate::tree::Value;
@@ -92,9 +92,9 @@ pub(crate) fn convert(ty: TypeRef<'_>, scalar: Scalar<'_>) -> Result<Value, Unfi
                 Kind::Time => time(text, false),
                 Kind::MicroTime => time(text, true),
                 Kind::Bytes => bytes(text),
-                Kind::Duration => match duration_nanos(text) {
-                    Some(nanos) => Ok(Value::Str(duration_text(nanos))),
-                    None => Err(Unfit::Value(format!("time: invalid duration {text:?}"))),
+                Kind::Duration => match api::duration::parse(text) {
+                    Ok(nanos) => Ok(Value::Str(duration_text(nanos))),
+                    Err(why) => Err(Unfit::Value(why)),
                 },
                 _ => Err(scalar.mismatch()),
             }

@@ -1,6 +1,5 @@
 //! Cron schedules, as the parser that upstream uses (`robfig/cron`, standard form) reads them and words their faults.
 
-use crate::scalar::duration::duration_nanos;
 
 /// A field of a schedule.
 struct Bounds {
@@ -51,12 +50,9 @@ pub(super) fn check(schedule: &str) -> Result<(), String> {
 
 fn descriptor(text: &str) -> Result<(), String> {
     if let Some(every) = text.strip_prefix("@every ") {
-        return match duration_nanos(every) {
-            Some(_) => Ok(()),
-            None => {
-                let why = format!("time: invalid duration {}", api::field::go_quote(every));
-                Err(format!("failed to parse duration {text}: {why}"))
-            }
+        return match api::duration::parse(every) {
+            Ok(_) => Ok(()),
+            Err(why) => Err(format!("failed to parse duration {text}: {why}")),
         };
     }
     match text {
