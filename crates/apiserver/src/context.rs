@@ -12,6 +12,8 @@ pub struct Context {
     pub user_agent: Arc<str>,
     /// When the request arrived: the time that its writes carry.
     pub now: Timestamp,
+    /// The verb that a write was authorized with: `patch` for patches and applies, else `update`.
+    pub verb: &'static str,
     notes: Notes,
 }
 
@@ -65,7 +67,14 @@ impl Context {
 
     /// The same for a request of which something may have been told before.
     pub fn noting(user: Arc<UserInfo>, user_agent: &str, now: Timestamp, notes: Notes) -> Self {
-        Context { user, user_agent: user_agent.into(), now, notes }
+        Context { user, user_agent: user_agent.into(), now, verb: "update", notes }
+    }
+
+    /// The same for a request of this verb.
+    #[must_use]
+    pub fn asked_by(mut self, verb: &str) -> Self {
+        self.verb = if verb == "patch" { "patch" } else { "update" };
+        self
     }
 
     /// For what the server does on its own account. It passes no authorization, and admission as anyone.

@@ -2,7 +2,7 @@
 
 use crate::admission::certificates::PodCertificateSigning;
 use crate::admission::config::Config;
-use crate::admission::devices::AdminAccess;
+use crate::admission::devices::{AdminAccess, ClaimStatus};
 use crate::admission::namespace::NamespaceMaker;
 use crate::admission::plugins::{self, Needs, PluginError};
 use crate::admission::quota::QuotaWriter;
@@ -179,6 +179,9 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
         gates: registry.gates().clone(),
     };
     let mut admission = plugins::chain(&needs, &settings.enabled_plugins, &settings.disabled_plugins)?;
+    if registry.gates().enabled("DRAResourceClaimGranularStatusAuthorization") {
+        admission.0.insert(0, Arc::new(ClaimStatus { authorizer: authorizer.clone() }));
+    }
     admission.0.insert(0, Arc::new(AdminAccess { objects: objects.clone() }));
     admission.0.insert(0, Arc::new(PodCertificateSigning { authorizer: authorizer.clone() }));
     admission.0.push(Arc::new(Escalation { rbac, authorizer: authorizer.clone() }));

@@ -1,12 +1,16 @@
-//! Admin access to devices, which namespaces must be labelled for.
+//! Admin access to devices, which namespaces must be labelled for, and who may write what of a claim's status.
 //!
-//! Upstream asks this in the strategies of claims and their templates, through a client; the refusal is the same.
+//! Upstream asks this in the strategies of claims and their templates, through a client; the refusals are the same.
 
-use super::{Admission, Attributes, Operation};
+use super::{Admission, Attributes, Operation, walk};
+use crate::authz::{self, Authorizer};
 use crate::lookup::{Lookup, NAMESPACES};
+use crate::user::UserInfo;
 use api::{FieldError, GroupKind, Path, Status};
 use async_trait::async_trait;
 use schema::{Map, Value};
+use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 const GROUP: &str = "resource.k8s.io";
@@ -66,6 +70,131 @@ impl Admission for AdminAccess {
         let kind = GroupKind::new(GROUP, a.resource.kind.clone());
         let name = a.object.str_at(&["metadata", "name"]);
         Err(Status::invalid(&kind, name, &[FieldError::forbidden(&Path::root(&path), why)]))
+    }
+}
+
+/// Who writes the status of a claim needs more than the right to write it: `binding` to allocate and reserve, `driver` to tell of
+/// a driver's devices. Neither is served: they are asked of the authorizer alone.
+pub struct ClaimStatus {
+    pub authorizer: Arc<dyn Authorizer>,
+}
+
+/// A part of the status; one that is empty is as one that is absent.
+fn part<'a>(claim: &'a Map, key: &str) -> Option<&'a Value> {
+    claim.at(&["status", key]).filter(|value| match value {
+        Value::Null => false,
+        Value::List(list) => !list.is_empty(),
+        Value::Map(map) => !map.is_empty(),
+        _ => true,
+    })
+}
+
+/// The drivers of whose devices something else is told.
+fn changed_drivers<'a>(new: &'a Map, old: &'a Map) -> BTreeSet<&'a str> {
+    let devices = |claim: &'a Map| {
+        walk::items(claim, &["status", "devices"])
+            .map(|device| (["driver", "pool", "device", "shareID"].map(|key| device.str_at(&[key])), device))
+    };
+    let mut before: HashMap<_, _> = devices(old).collect();
+    let mut drivers = BTreeSet::new();
+    for (key, device) in devices(new) {
+        if before.remove(&key) != Some(device) {
+            drivers.insert(key[0]);
+        }
+    }
+    drivers.extend(before.keys().map(|key| key[0]));
+    drivers
+}
+
+/// The one node that a claim is allocated for.
+fn allocated_node(claim: &Map) -> Option<&str> {
+    let list = |map: &'_ Map, key| map.get(key).and_then(Value::as_list).map_or(0, <[Value]>::len);
+    let mut terms = walk::items(claim, &["status", "allocation", "nodeSelector", "nodeSelectorTerms"]);
+    let term = terms.next().filter(|term| {
+        list(term, "matchExpressions") == 0 && list(term, "matchFields") == 1
+    })?;
+    let field = walk::items(term, &["matchFields"]).next()?;
+    let [node] = field.get("values").and_then(Value::as_list)? else { return None };
+    let named = field.str_at(&["key"]) == "metadata.name" && field.str_at(&["operator"]) == "In";
+    node.as_str().filter(|_| named && terms.next().is_none())
+}
+
+/// Whether a service account's token is of a pod on the node.
+fn runs_on(user: &UserInfo, node: &str) -> bool {
+    let nodes = user.extra.get("authentication.kubernetes.io/node-name");
+    let account = user.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    account.is_some() && nodes.is_some_and(|nodes| matches!(nodes.as_slice(), [one] if one == node))
+}
+
+impl ClaimStatus {
+    /// Whether one of the verbs is allowed; the first refusal.
+    async fn may(&self, a: &Attributes<'_>, verbs: &[String], place: [&str; 3]) -> Result<(), String> {
+        let [subresource, namespace, name] = place;
+        let mut refused = None;
+        for verb in verbs {
+            let asked = authz::Attributes {
+                user: &a.cx.user,
+                verb,
+                is_resource: true,
+                group: &a.resource.group,
+                version: &a.resource.version,
+                resource: &a.resource.plural,
+                subresource,
+                namespace,
+                name,
+                path: "",
+                label_selector: "",
+                field_selector: "",
+            };
+            let decision = self.authorizer.authorize(&asked).await;
+            if decision.allowed() {
+                return Ok(());
+            }
+            refused.get_or_insert_with(|| authz::forbidden(&asked, decision.reason()).message);
+        }
+        Err(refused.unwrap_or_default())
+    }
+}
+
+#[async_trait]
+impl Admission for ClaimStatus {
+    fn name(&self) -> &'static str {
+        "ClaimStatus"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        operation == Operation::Update
+    }
+
+    async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+        let (true, Some(old)) = (a.is_subresource(GROUP, "resourceclaims", "status"), a.old) else { return Ok(()) };
+        let mut errors = Vec::new();
+        let verb = a.cx.verb;
+        let status = Path::root("status");
+        if ["allocation", "reservedFor"].into_iter().any(|key| part(a.object, key) != part(old, key))
+            && let Err(why) = self.may(a, &[verb.to_owned()], ["binding", "", ""]).await
+        {
+            let what = "changing status.allocation or status.reservedFor requires";
+            let why = format!("{what} resource=\"resourceclaims/binding\", verb=\"{verb}\" permission: {why}");
+            errors.push(FieldError::forbidden(&status, why));
+        }
+        let mut verbs = vec![format!("arbitrary-node:{verb}")];
+        if allocated_node(a.object).is_some_and(|node| runs_on(&a.cx.user, node)) {
+            verbs.insert(0, format!("associated-node:{verb}"));
+        }
+        for driver in changed_drivers(a.object, old) {
+            if let Err(why) = self.may(a, &verbs, ["driver", a.namespace, driver]).await {
+                let verbs = verbs.join(" ");
+                let what = "changing status.devices requires";
+                let why = format!("{what} resource=\"resourceclaims/driver\", verb=\"[{verbs}]\" permission: {why}");
+                errors.push(FieldError::forbidden(&status.child("devices"), why));
+            }
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let kind = GroupKind::new(GROUP, a.resource.kind.clone());
+        Err(Status::invalid(&kind, a.name, &errors))
     }
 }
 

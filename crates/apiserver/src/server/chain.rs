@@ -115,7 +115,8 @@ impl ApiServer {
                 if let (Some(record), Some(acting)) = (&mut record, &acting) {
                     record.impersonated(acting);
                 }
-                let cx = Context::noting(acting.map_or(user, Arc::new), &agent, received, notes);
+                let user = acting.map_or(user, Arc::new);
+                let cx = Context::noting(user, &agent, received, notes).asked_by(&info.verb);
                 if let Some(record) = &mut record {
                     record.with(&cx);
                 }

@@ -1,6 +1,7 @@
 //! What objects become on their way in, and what is not let in.
 
 use crate::cluster::{Cluster, Options, pod, start, start_with};
+use apiserver::user::UserInfo;
 use serde_json::{Value, json};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -99,6 +100,60 @@ async fn admin_access_to_devices_needs_a_labelled_namespace() {
     let label = json!({"metadata": {"labels": {"resource.kubernetes.io/admin-access": "true"}}});
     admin.patch("/api/v1/namespaces/default", label).await.expect(200);
     admin.post(path, claim).await.expect(201);
+}
+
+#[tokio::test]
+async fn who_writes_the_status_of_a_claim_needs_the_right_to_that_part_of_it() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    let claims = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+    let claim = json!({"metadata": {"name": "c"},
+        "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "c"}}]}}});
+    admin.post(claims, claim).await.expect(201);
+    let allocation = json!({
+        "devices": {"results": [{"request": "r", "driver": "d.example.com", "pool": "p", "device": "x"}]},
+        "nodeSelector": {"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]}});
+    let grant = async |name: &str, resource: &str, verbs: &[&str]| {
+        let role = json!({"metadata": {"name": name}, "rules": [{"apiGroups": ["resource.k8s.io"],
+            "resources": [resource], "verbs": verbs}]});
+        admin.post("/apis/rbac.authorization.k8s.io/v1/clusterroles", role).await.expect(201);
+        let binding = json!({"metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "writers"}]});
+        admin.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding).await.expect(201);
+    };
+    grant("status", "resourceclaims/status", &["patch", "update"]).await;
+    let jane = cluster.user("jane", &["writers"]);
+    let status = format!("{claims}/c/status");
+    let allocate = json!({"status": {"allocation": allocation}});
+    let refused = jane.patch(&status, allocate.clone()).await;
+    let why = "ResourceClaim.resource.k8s.io \"c\" is invalid: status: Forbidden: changing status.allocation or status.reservedFor requires resource=\"resourceclaims/binding\", verb=\"patch\" permission: resourceclaims.resource.k8s.io is forbidden: User \"jane\" cannot patch resource \"resourceclaims/binding\" in API group \"resource.k8s.io\" at the cluster scope";
+    assert_eq!((refused.code, refused.message()), (422, why));
+    grant("binding", "resourceclaims/binding", &["patch"]).await;
+    jane.patch(&status, allocate).await.expect(200);
+    let told = json!({"status": {"devices": [{"driver": "d.example.com", "pool": "p", "device": "x",
+        "conditions": [{"type": "Ready", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}]}});
+    let refused = jane.patch(&status, told.clone()).await;
+    let cannot = "permission: resourceclaims.resource.k8s.io \"d.example.com\" is forbidden: User";
+    let start = "ResourceClaim.resource.k8s.io \"c\" is invalid: status.devices: Forbidden: changing status.devices requires resource=\"resourceclaims/driver\", verb=";
+    assert_eq!(refused.code, 422, "{}", refused.body);
+    assert!(refused.message().starts_with(&format!("{start}\"[arbitrary-node:patch]\" {cannot} \"jane\"")), "{}", refused.message());
+    // A pod on the claim's node may be allowed to tell of that node alone.
+    let account = |node: &str| {
+        let mut user = UserInfo::new("system:serviceaccount:default:driver", ["writers"]);
+        user.extra.insert("authentication.kubernetes.io/node-name".into(), vec![node.to_owned()]);
+        cluster.as_user(user)
+    };
+    let refused = account("n1").patch(&status, told.clone()).await;
+    assert!(refused.message().contains("verb=\"[associated-node:patch arbitrary-node:patch]\""), "{}", refused.message());
+    grant("driver", "resourceclaims/driver", &["associated-node:patch"]).await;
+    let refused = account("n2").patch(&status, told.clone()).await;
+    assert_eq!(refused.code, 422, "{}", refused.body);
+    account("n1").patch(&status, told.clone()).await.expect(200);
+    // What is as it was needs nothing.
+    jane.patch(&status, told).await.expect(200);
+    grant("anywhere", "resourceclaims/driver", &["arbitrary-node:patch"]).await;
+    jane.patch(&status, json!({"status": {"devices": null}})).await.expect(200);
 }
 
 #[tokio::test]

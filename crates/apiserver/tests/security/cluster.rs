@@ -141,7 +141,11 @@ impl Cluster {
     }
 
     pub fn user(&self, name: &str, groups: &[&str]) -> Client {
-        Client(self.server.local_service(UserInfo::new(name, groups.iter().copied())))
+        self.as_user(UserInfo::new(name, groups.iter().copied()))
+    }
+
+    pub fn as_user(&self, user: UserInfo) -> Client {
+        Client(self.server.local_service(user))
     }
 
     /// A service account in the namespace, made here because no controller runs.
