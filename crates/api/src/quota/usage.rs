@@ -1,6 +1,7 @@
 //! What an object uses of the resources that quotas bound.
 
 use super::{Amounts, View, add, amounts as list, count, of_pod};
+use jiff::{SignedDuration, Timestamp};
 
 const CLAIM_SUFFIX: &str = ".storageclass.storage.k8s.io/";
 /// The most devices that one request is given, which is what "all" counts as.
@@ -40,11 +41,11 @@ pub fn weighs_updates(group: &str, plural: &str) -> bool {
         || group == "resource.k8s.io" && plural == "resourceclaims"
 }
 
-/// Everything that an object uses, by the names of quotas.
-pub fn of<'a, V: View<'a>>(group: &str, plural: &str, object: V) -> Amounts {
+/// Everything that an object uses at a moment, by the names of quotas.
+pub fn of<'a, V: View<'a>>(group: &str, plural: &str, object: V, now: Timestamp) -> Amounts {
     let mut used = Amounts::from([(count_name(group, plural), count(1))]);
     match (group, plural) {
-        ("", "pods") => pod(object, &mut used),
+        ("", "pods") => pod(object, &mut used, now),
         ("", "services") => service(object, &mut used),
         ("", "persistentvolumeclaims") => claim(object, &mut used),
         ("resource.k8s.io", "resourceclaims") => devices(object, &mut used),
@@ -56,8 +57,8 @@ pub fn of<'a, V: View<'a>>(group: &str, plural: &str, object: V) -> Amounts {
     used
 }
 
-fn pod<'a, V: View<'a>>(pod: V, used: &mut Amounts) {
-    if matches!(pod.text_at(&["status", "phase"]), "Succeeded" | "Failed") {
+fn pod<'a, V: View<'a>>(pod: V, used: &mut Amounts, now: Timestamp) {
+    if matches!(pod.text_at(&["status", "phase"]), "Succeeded" | "Failed") || is_stuck(pod, now) {
         return;
     }
     used.insert("pods".into(), count(1));
@@ -82,6 +83,14 @@ fn pod<'a, V: View<'a>>(pod: V, used: &mut Amounts) {
             used.insert(format!("limits.{name}"), value);
         }
     }
+}
+
+/// Whether the pod should have ended by now. Of a lost node nobody says that it has, and it must not keep others from beginning.
+fn is_stuck<'a, V: View<'a>>(pod: V, now: Timestamp) -> bool {
+    let asked = pod.text_at(&["metadata", "deletionTimestamp"]).parse::<Timestamp>().ok();
+    let grace = pod.at(&["metadata", "deletionGracePeriodSeconds"]).and_then(V::int);
+    let (Some(asked), Some(grace)) = (asked, grace) else { return false };
+    asked.checked_add(SignedDuration::from_secs(grace)).is_ok_and(|end| now > end)
 }
 
 fn service<'a, V: View<'a>>(service: V, used: &mut Amounts) {
@@ -178,7 +187,16 @@ mod tests {
     use serde_json::{Value, json};
 
     fn shown(group: &str, plural: &str, object: &Value) -> String {
-        text(&of(group, plural, object))
+        text(&of(group, plural, object, Timestamp::UNIX_EPOCH))
+    }
+
+    #[test]
+    fn a_pod_that_should_have_ended_is_only_there() {
+        let pod = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30},
+            "spec": {}, "status": {"phase": "Running"}});
+        let used = |now: &str| text(&of("", "pods", &pod, now.parse().expect("a time")));
+        assert_eq!(used("2026-01-01T00:00:30Z"), "count/pods=1,pods=1");
+        assert_eq!(used("2026-01-01T00:00:31Z"), "count/pods=1");
     }
 
     #[test]

@@ -32,6 +32,12 @@ pub fn filter(
                 exact_namespace = Some(requirement.value);
             }
             "metadata.namespace" => filter.namespaces.push((requirement.equal, requirement.value)),
+            // Pods may be asked for it, and none has it: it is a list.
+            "status.podIPs" if served.resource.kind == "Pod" && served.resource.group.is_empty() => {
+                if requirement.equal != requirement.value.is_empty() {
+                    filter.names.push((true, String::new()));
+                }
+            }
             label => {
                 let number = stored_label(served, label).and_then(|label| cacher.paths().position(label));
                 let number = number.ok_or_else(|| unsupported(cacher, label))?;

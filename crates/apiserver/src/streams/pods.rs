@@ -64,14 +64,12 @@ pub(crate) fn container_of(pod: &Map, asked: &str) -> Result<String, Status> {
     match names("containers").as_slice() {
         [one] => Ok(one.clone()),
         [] => Err(Status::bad_request(format!("a container name must be specified for pod {name}"))),
-        several => {
-            let mut message =
-                format!("a container name must be specified for pod {name}, choose one of: [{}]", several.join(" "));
-            let inits = names("initContainers");
-            if !inits.is_empty() {
-                message.push_str(&format!(" or one of the init containers: [{}]", inits.join(" ")));
-            }
-            Err(Status::bad_request(message))
+        _ => {
+            let all: Vec<String> = ["initContainers", "containers", "ephemeralContainers"].map(names).concat();
+            let all = all.join(" ");
+            Err(Status::bad_request(format!(
+                "a container name must be specified for pod {name}, choose one of: [{all}]"
+            )))
         }
     }
 }
@@ -257,10 +255,10 @@ mod tests {
         assert_eq!(container_of(&one, "debug").as_deref().ok(), Some("debug"));
         assert_eq!(container_of(&one, "x").expect_err("unknown").message, "container x is not valid for pod p");
         let several =
-            map("{metadata: {name: p}, spec: {containers: [{name: a}, {name: b}], initContainers: [{name: i}]}}");
+            map("{metadata: {name: p}, spec: {containers: [{name: a}, {name: b}], initContainers: [{name: i}], ephemeralContainers: [{name: d}]}}");
         assert_eq!(
             container_of(&several, "").expect_err("ambiguous").message,
-            "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"
+            "a container name must be specified for pod p, choose one of: [i a b d]"
         );
     }
 

@@ -1,6 +1,6 @@
 //! What objects become on their way in, and what is not let in.
 
-use crate::cluster::{Cluster, Options, pod, start, start_with};
+use crate::cluster::{Cluster, Options, eventually, pod, start, start_with};
 use apiserver::user::UserInfo;
 use serde_json::{Value, json};
 
@@ -198,6 +198,23 @@ async fn limits_and_quotas_hold_under_races() {
     assert_eq!(stored["status"]["used"]["pods"], "6");
     admin.delete(&format!("{PODS}/small?gracePeriodSeconds=0")).await.expect(200);
     admin.post(PODS, pod("again")).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_pod_that_nobody_ends_makes_room_in_its_quota() {
+    let cluster = ready().await;
+    let admin = cluster.admin();
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}});
+    admin.post("/api/v1/namespaces/default/resourcequotas", quota).await.expect(201);
+    let mut lost = pod("lost");
+    lost["spec"]["nodeName"] = json!("gone");
+    admin.post(PODS, lost).await.expect(201);
+    assert_eq!(admin.post(PODS, pod("p")).await.code, 403);
+    admin.delete(&format!("{PODS}/lost?gracePeriodSeconds=1")).await.expect(200);
+    // It has a second, and as much for the node to say that it has ended.
+    assert_eq!(admin.post(PODS, pod("p")).await.code, 403);
+    eventually(async || (admin.post(PODS, pod("p")).await.code == 201).then_some(())).await;
+    admin.get(&format!("{PODS}/lost")).await.expect(200);
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ impl Controller {
                 objects.push(plan::Listed { group, plural, objects: self.list(&key.namespace, &resource).await? });
             }
         }
-        let used = plan::used(&view, &hard, &objects);
+        let used = plan::used(&view, &hard, &objects, jiff::Timestamp::now());
         let Some(status) = plan::status(&view, &hard, &used) else {
             self.sinking.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             return Ok(Some(RESYNC));

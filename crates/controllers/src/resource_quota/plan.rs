@@ -2,6 +2,7 @@
 
 use api::Quantity;
 use api::quota::{Amounts, View, add, amounts, scope, usage};
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 /// The objects of one kind in the quota's namespace; null where only their number counts.
@@ -11,12 +12,12 @@ pub(super) struct Listed<'a> {
     pub(super) objects: Vec<Value>,
 }
 
-/// What is used of each thing that the quota bounds.
-pub(super) fn used(quota: &Value, hard: &Amounts, listed: &[Listed<'_>]) -> Amounts {
+/// What is used, at a moment, of each thing that the quota bounds.
+pub(super) fn used(quota: &Value, hard: &Amounts, listed: &[Listed<'_>], now: Timestamp) -> Amounts {
     let mut total: Amounts = hard.keys().map(|name| (name.clone(), Quantity::ZERO)).collect();
     for Listed { group, plural, objects } in listed {
         for object in objects.iter().filter(|object| scope::holds(quota, group, plural, object)) {
-            let mut more = usage::of(group, plural, object);
+            let mut more = usage::of(group, plural, object, now);
             more.retain(|name, _| hard.contains_key(name));
             add(&mut total, &more);
         }
@@ -60,7 +61,7 @@ mod tests {
             Listed { group: "", plural: "pods", objects: vec![pod("Running"), pod("Succeeded")] },
             Listed { group: "batch", plural: "jobs", objects: vec![Value::Null] },
         ];
-        let used = used(&quota, &hard, &listed);
+        let used = used(&quota, &hard, &listed, Timestamp::UNIX_EPOCH);
         assert_eq!(api::quota::shown(&used), "count/jobs.batch=1,pods=1,requests.cpu=500m");
         assert!(sinks(&quota, &used), "there were two pods");
         let status = status(&quota, &hard, &used).expect("a change");

@@ -107,7 +107,7 @@ mod tests {
         ];
         let pod =
             map("{spec: {priorityClassName: high, containers: [{resources: {requests: {cpu: 1, memory: 1Gi}}}]}}");
-        let used = usage::of("", "pods", Node::Object(&pod));
+        let used = usage::of("", "pods", Node::Object(&pod), jiff::Timestamp::UNIX_EPOCH);
         let quotas: Vec<Arc<Map>> = quotas.iter().map(|text| Arc::new(map(text))).collect();
         uncovered(&limited, ("", "pods"), &pod, &used, &quotas)
     }

@@ -14,6 +14,7 @@ use amounts::{Amounts, Node, amounts as list};
 use api::quota::{scope, usage};
 use api::{Quantity, Reason, Status};
 use async_trait::async_trait;
+use jiff::Timestamp;
 use limited::Limited;
 use schema::{Map, Value};
 use std::collections::{BTreeSet, HashMap};
@@ -116,7 +117,7 @@ impl ResourceQuota {
         }
         let of = (a.resource.group.as_ref(), a.resource.plural.as_ref());
         // All that the object uses, not only what the write adds.
-        let used = usage::of(of.0, of.1, Node::Object(a.object));
+        let used = usage::of(of.0, of.1, Node::Object(a.object), a.cx.now);
         let uncovered = limited::uncovered(&self.limited, of, a.object, &used, quotas);
         if !uncovered.amounts.is_empty() {
             return Err(a.forbidden(format!("insufficient quota to consume: {}", uncovered.amounts.join(","))));
@@ -129,11 +130,11 @@ impl ResourceQuota {
         Ok(())
     }
 
-    /// What is used of what a quota bounds, counted from the objects and from what is about to become one.
+    /// What is used, at a moment, of what a quota bounds, counted from the objects and from what is about to become one.
     ///
     /// # Errors
     /// One of the objects cannot be read.
-    fn count(&self, namespace: &str, quota: &Map, hard: &Amounts) -> Result<Amounts, Status> {
+    fn count(&self, namespace: &str, quota: &Map, hard: &Amounts, now: Timestamp) -> Result<Amounts, Status> {
         let mut used: Amounts = hard.keys().map(|name| (name.clone(), Quantity::ZERO)).collect();
         let mut pending = self.pending_of(namespace, quota.str_at(&["metadata", "name"]));
         let rows = schema::resource::all().iter().chain(schema::resource::optional());
@@ -149,7 +150,7 @@ impl ResourceQuota {
                 let name = object.str_at(&["metadata", "name"]);
                 pending.retain(|(g, p, n, _)| g != group || p != plural || n != name);
                 if scope::holds(Node::Object(quota), group, plural, Node::Object(&object)) {
-                    let mut more = usage::of(group, plural, Node::Object(&object));
+                    let mut more = usage::of(group, plural, Node::Object(&object), now);
                     more.retain(|name, _| hard.contains_key(name));
                     amounts::add(&mut used, &more);
                 }
@@ -200,7 +201,7 @@ impl ResourceQuota {
             let mut used = list(quota, &["status", "used"]);
             let complete = is_counted(quota) && bound.hard.keys().all(|n| used.contains_key(n));
             if !complete || !exceeded(&bound, &used).is_empty() {
-                used = self.count(a.namespace, quota, &bound.hard)?;
+                used = self.count(a.namespace, quota, &bound.hard, a.cx.now)?;
             }
             let over = exceeded(&bound, &used);
             if !over.is_empty() {
@@ -296,10 +297,10 @@ fn bound(a: &Attributes<'_>, quota: &Arc<Map>) -> Result<Option<Bound>, Status> 
 /// What a write adds to what is used: of a quota that was not about the object before, all of it.
 fn added(a: &Attributes<'_>, quota: Option<&Map>) -> Amounts {
     let (group, plural) = (a.resource.group.as_ref(), a.resource.plural.as_ref());
-    let mut adds = usage::of(group, plural, Node::Object(a.object));
+    let mut adds = usage::of(group, plural, Node::Object(a.object), a.cx.now);
     let was_held = |old: &&Map| quota.is_none_or(|q| scope::holds(Node::Object(q), group, plural, Node::Object(old)));
     if let Some(old) = a.old.filter(was_held) {
-        let before = usage::of(group, plural, Node::Object(old));
+        let before = usage::of(group, plural, Node::Object(old), a.cx.now);
         for (name, value) in &mut adds {
             if let Some(had) = before.get(name) {
                 *value = value.sub(had);
