@@ -1,5 +1,6 @@
 //! Who makes a request.
 
+use api::names;
 use std::collections::BTreeMap;
 
 /// An identity, as authentication found it.
@@ -19,6 +20,8 @@ pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const ANONYMOUS: &str = "system:anonymous";
 /// Whose members may do everything.
 pub const MASTERS: &str = "system:masters";
+/// Whose members are nodes.
+pub const NODES: &str = "system:nodes";
 /// The server itself.
 pub const APISERVER: &str = "system:apiserver";
 
@@ -38,7 +41,27 @@ impl UserInfo {
         Self::new(APISERVER, [MASTERS, AUTHENTICATED])
     }
 
+    /// The node that the token of a service account belongs to.
+    pub fn node(&self) -> Option<&str> {
+        match self.extra.get("authentication.kubernetes.io/node-name")?.as_slice() {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+
     pub fn in_group(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)
     }
+}
+
+/// Namespace and name of the service account that a user's name stands for.
+pub fn account(name: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = name.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+    let valid = names::dns1123_label(namespace).is_empty() && names::dns1123_subdomain(name).is_empty();
+    valid.then_some((namespace, name))
+}
+
+/// The name of the node that a user's name stands for.
+pub fn node_name(name: &str) -> Option<&str> {
+    name.strip_prefix("system:node:").filter(|name| names::dns1123_subdomain(name).is_empty())
 }

@@ -128,7 +128,7 @@ pub(super) const NEEDS: &[(&str, &[&str])] = &[
 #[rustfmt::skip]
 pub(super) const ASKED: &[&str] = &[
     "APIResponseCompression", "AllAlpha", "AllBeta", "AuthorizePodWebsocketUpgradeCreatePermission",
-    "ClusterTrustBundle", "ClusterTrustBundleProjection", "ContainerRestartRules", "ContainerStopSignals", "CoordinatedLeaderElection",
+    "ClusterTrustBundle", "ClusterTrustBundleProjection", "ConstrainedImpersonation", "ContainerRestartRules", "ContainerStopSignals", "CoordinatedLeaderElection",
     "CrossNamespaceVolumeDataSource", "DRAConsumableCapacity", "DRADeviceBindingConditions", "DRADeviceTaintRules",
     "DRADeviceTaints", "DRAExtendedResource", "DRAListTypeAttributes", "DRANodeAllocatableResources", "DRAPartitionableDevices",
     "DRAResourceClaimDeviceStatus", "DRAResourceClaimGranularStatusAuthorization", "DRAResourcePoolStatus", "DRAWorkloadResourceClaims",

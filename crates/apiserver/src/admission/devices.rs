@@ -5,7 +5,7 @@
 use super::{Admission, Attributes, Operation, walk};
 use crate::authz::{self, Authorizer};
 use crate::lookup::{Lookup, NAMESPACES};
-use crate::user::UserInfo;
+use crate::user::{self, UserInfo};
 use api::{FieldError, GroupKind, Path, Status};
 use async_trait::async_trait;
 use schema::{Map, Value};
@@ -121,9 +121,7 @@ fn allocated_node(claim: &Map) -> Option<&str> {
 
 /// Whether a service account's token is of a pod on the node.
 fn runs_on(user: &UserInfo, node: &str) -> bool {
-    let nodes = user.extra.get("authentication.kubernetes.io/node-name");
-    let account = user.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-    account.is_some() && nodes.is_some_and(|nodes| matches!(nodes.as_slice(), [one] if one == node))
+    user::account(&user.name).is_some() && user.node() == Some(node)
 }
 
 impl ClaimStatus {

@@ -7,6 +7,7 @@ pub use policy::{Level, Policy, PolicyError, Stage};
 pub use sink::{Rotation, Sink, SinkError};
 
 use crate::authn::Peer;
+use crate::authn::impersonation::Acting;
 use crate::context::Context;
 use crate::http::{Body, Response};
 use crate::request::RequestInfo;
@@ -136,8 +137,11 @@ fn complete(event: &mut Map, stage: Stage, code: Option<u16>, annotations: Vec<(
 
 impl Record {
     /// Notes as whom the request goes on.
-    pub fn impersonated(&mut self, user: &UserInfo) {
-        self.event.insert("impersonatedUser", user_map(user));
+    pub fn impersonated(&mut self, acting: &Acting) {
+        self.event.insert("impersonatedUser", user_map(&acting.user));
+        if !acting.constraint.is_empty() {
+            self.event.set_at(&["authenticationMetadata", "impersonationConstraint"], acting.constraint);
+        }
     }
 
     /// Notes the context, whose annotations are recorded at the end.

@@ -109,13 +109,14 @@ impl ApiServer {
             self.security.audit.as_ref().and_then(|audit| audit.begin(&parts, &info, &user, peer, received));
         let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
         let agent = agent.to_owned();
-        let response = match impersonate(self.security.authorizer.as_ref(), &user, &parts.headers).await {
+        let constrained = self.constrains.then_some(&*info);
+        let response = match impersonate(&*self.security.authorizer, &user, &parts.headers, constrained).await {
             Err(status) => answer::refusal(&status, view),
             Ok(acting) => {
                 if let (Some(record), Some(acting)) = (&mut record, &acting) {
                     record.impersonated(acting);
                 }
-                let user = acting.map_or(user, Arc::new);
+                let user = acting.map_or(user, |acting| Arc::new(acting.user));
                 let cx = Context::noting(user, &agent, received, notes).asked_by(&info.verb);
                 if let Some(record) = &mut record {
                     record.with(&cx);

@@ -89,6 +89,8 @@ pub struct ApiServer {
     shown: paths::Shown,
     /// Whether answers are compressed for who asks for it.
     compresses: bool,
+    /// Whether acting as somebody else may be allowed for some requests alone.
+    constrains: bool,
 }
 
 impl ApiServer {
@@ -99,6 +101,7 @@ impl ApiServer {
             metrics: metrics::Metrics::default(),
             shown: paths::Shown::default(),
             compresses: registry.gates().enabled("APIResponseCompression"),
+            constrains: registry.gates().enabled("ConstrainedImpersonation"),
             config,
             registry,
             security,

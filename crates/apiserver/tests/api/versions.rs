@@ -182,7 +182,7 @@ async fn kinds_are_selected_by_their_own_fields_alone() {
     for (path, fields) in [
         (
             "/api/v1/pods",
-            "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork status.phase status.podIP status.nominatedNodeName metadata.name metadata.namespace",
+            "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork status.phase status.podIP status.podIPs status.nominatedNodeName metadata.name metadata.namespace",
         ),
         ("/api/v1/nodes", "spec.unschedulable metadata.name"),
         ("/api/v1/namespaces", "status.phase metadata.name name"),
@@ -209,6 +209,12 @@ async fn kinds_are_selected_by_their_own_fields_alone() {
             let refused = client.get(&format!("{path}?fieldSelector={field}%3Dx")).await.refused(400);
             assert!(refused["message"].as_str().unwrap().contains(field), "{refused}");
         }
+    }
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    client.post("/api/v1/namespaces/default/pods", &pod).await.ok();
+    for (selector, found) in [("%3D10.0.0.1", 0), ("!%3D10.0.0.1", 1), ("%3D", 1), ("!%3D", 0)] {
+        let list = client.get(&format!("/api/v1/pods?fieldSelector=status.podIPs{selector}")).await.ok();
+        assert_eq!(list["items"].as_array().map(Vec::len), Some(found), "{selector}");
     }
     for selector in ["a+in+()", "a%3D%3D%3Db", "a+notin+b", "!a%3Db", "a%3E0x", "-a"] {
         let answer = client.get(&format!("{MAPS}?labelSelector={selector}")).await;

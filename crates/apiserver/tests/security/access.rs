@@ -1,6 +1,7 @@
 //! Who may do what.
 
-use crate::cluster::{Client, Cluster, pod, start};
+use crate::cluster::{Client, Cluster, Options, pod, start, start_with};
+use apiserver::surface::Surface;
 use serde_json::json;
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
@@ -390,4 +391,44 @@ async fn rights_in_a_namespace_reach_back_to_its_creation_only() {
     assert_eq!(hers["versions"].as_array().map(Vec::len), Some(1), "{hers}");
     let all = admin.get(&format!("/history{secrets}/s")).await.expect(200);
     assert_eq!(all["versions"].as_array().map(Vec::len), Some(3), "{all}");
+}
+
+#[tokio::test]
+async fn one_may_act_as_somebody_for_some_requests_alone() {
+    let bob = async |gates: &str| {
+        let asked: api::features::Asked = gates.parse().expect("gates");
+        let surface = Surface { gates: asked.gates().expect("gates").0, ..Surface::default() };
+        let cluster = start_with(Options { surface, ..Options::default() }).await;
+        let rule = |group: &str, resource: &str, verb: &str| json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]});
+        let rules = json!([
+            rule("authentication.k8s.io", "users", "impersonate:user-info"),
+            rule("", "pods", "impersonate-on:user-info:list"),
+        ]);
+        for (name, rules, user) in
+            [("act", rules, "bob"), ("look", json!([rule("", "pods", "list"), rule("", "services", "list")]), "jane")]
+        {
+            let role = json!({"metadata": {"name": name}, "rules": rules});
+            cluster.admin().post("/apis/rbac.authorization.k8s.io/v1/clusterroles", role).await.expect(201);
+            let binding = json!({"metadata": {"name": name},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}]});
+            cluster.admin().post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding).await.expect(201);
+        }
+        cluster
+    };
+    let cluster = bob("").await;
+    let asks = cluster.user("bob", &[]);
+    let jane = [("impersonate-user", "jane")];
+    asks.send_with("GET", "/api/v1/pods", &jane, None).await.expect(200);
+    let refused = asks.send_with("GET", "/api/v1/services", &jane, None).await;
+    let why = "services is forbidden: User \"bob\" cannot impersonate-on:user-info:list resource \"services\" in API group \"\" at the cluster scope";
+    assert_eq!((refused.code, refused.message()), (403, why));
+    let refused = asks.send_with("GET", "/api/v1/pods", &[("impersonate-user", "system:node:n1")], None).await;
+    assert_eq!(refused.code, 403, "{}", refused.body);
+    let nobody = asks.send_with("GET", "/api/v1/pods", &[("impersonate-uid", "u")], None).await;
+    assert_eq!(nobody.code, 400, "{}", nobody.body);
+    let cluster = bob("ConstrainedImpersonation=false").await;
+    let refused = cluster.user("bob", &[]).send_with("GET", "/api/v1/pods", &jane, None).await;
+    let why = "users \"jane\" is forbidden: User \"bob\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope";
+    assert_eq!((refused.code, refused.message()), (403, why));
 }

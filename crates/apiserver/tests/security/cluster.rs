@@ -157,14 +157,16 @@ impl Cluster {
 
 impl Client {
     pub async fn send(&self, method: &str, path: &str, content_type: &str, body: Option<Value>) -> Answer {
+        self.send_with(method, path, &[("content-type", content_type)], body).await
+    }
+
+    pub async fn send_with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<Value>) -> Answer {
         let bytes = body.map(|b| Bytes::from(b.to_string())).unwrap_or_default();
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header(http::header::CONTENT_TYPE, content_type)
-            .header(http::header::USER_AGENT, "test/1")
-            .body(Full::new(bytes))
-            .expect("a request");
+        let mut request = http::Request::builder().method(method).uri(path).header(http::header::USER_AGENT, "test/1");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(bytes)).expect("a request");
         let response = self.0.clone().call(request).await.expect("an answer");
         let code = response.status().as_u16();
         let warnings = response.headers().get_all(http::header::WARNING).iter();
