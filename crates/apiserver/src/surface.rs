@@ -13,7 +13,7 @@ pub struct Surface {
     pub runtime: RuntimeConfig,
     /// `--event-ttl`: how long events are kept; zero: for ever.
     pub event_ttl: Duration,
-    /// The other components of the cluster are ours, too: what those do not act on, nothing does, and clients are told so.
+    /// The other components of the cluster are ours, too: what those do not act on, nothing does, and the log says so.
     pub whole: bool,
 }
 

@@ -165,8 +165,8 @@ impl Resource {
         }
         Some(text)
     }
-    /// What clients are told who make an object that nothing comes of; `whole`: the cluster's other components are ours.
-    pub fn inert_warning(&self, whole: bool) -> Option<String> {
+    /// What is said of an object that nothing comes of; `whole`: the cluster's other components are ours.
+    pub fn inert_note(&self, whole: bool) -> Option<String> {
         let why = match self.flags.inert {
             Inert::Server => "this server does not act on it yet",
             Inert::Cluster if whole => "nothing in this cluster acts on it yet",

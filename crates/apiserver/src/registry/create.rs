@@ -182,7 +182,9 @@ impl Registry {
             if !errors.is_empty() {
                 return Err(Status::invalid(&served.group_kind(), &name, &errors));
             }
-            served.inert.iter().for_each(|warning| cx.warn(warning.as_str()));
+            if let Some(note) = &served.inert {
+                note.log();
+            }
             served.strategy.warnings_on_create(row, &object).into_iter().for_each(|warning| cx.warn(warning));
             served.strategy.canonicalize(&mut object);
             normalise(cacher, &mut object, given)?;

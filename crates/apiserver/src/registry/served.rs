@@ -11,7 +11,29 @@ use schema::validation::Features;
 use schema::{Map, Resource};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+/// Something that is logged once.
+#[derive(Debug)]
+pub(super) struct Note {
+    text: String,
+    logged: AtomicBool,
+}
+
+impl Note {
+    fn new(text: String) -> Arc<Self> {
+        Arc::new(Note { text, logged: AtomicBool::new(false) })
+    }
+
+    /// Logs it, the first time; whether it was that.
+    pub(super) fn log(&self) -> bool {
+        let first = !self.logged.swap(true, Ordering::Relaxed);
+        if first {
+            tracing::warn!("{}", self.text);
+        }
+        first
+    }
+}
 
 /// A served resource. Built-in ones live as long as the server, custom ones as long as their definition is as it is.
 #[derive(Clone)]
@@ -32,8 +54,8 @@ pub struct Served {
     pub(crate) conversion: Option<&'static Conversion>,
     /// Tells apart what is shown of one storage: 0 for the version that is stored, for each other one a number of its own.
     pub(crate) view: u32,
-    /// What who makes an object is told, when nothing comes of it.
-    pub(super) inert: Option<String>,
+    /// What is logged when an object is made that nothing comes of. Clients are told nothing: upstream's are not.
+    pub(super) inert: Option<Arc<Note>>,
     /// What objects of this version begin with.
     head: Bytes,
     api_version: String,
@@ -52,7 +74,7 @@ impl Served {
             strategy: strategy::of(&resource, surface),
             closed: Closed::of(&resource, &surface.gates),
             features: Features::of(&surface.gates),
-            inert: resource.inert_warning(surface.whole),
+            inert: resource.inert_note(surface.whole).map(Note::new),
             resource,
             cacher,
             subresources: HashMap::new(),
@@ -149,5 +171,27 @@ impl Served {
 impl std::fmt::Debug for Served {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Served({})", self.group_resource())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nothing_comes_of_is_logged_once() {
+        let policies = schema::resource::get("networking.k8s.io", "v1", "networkpolicies").expect("a row");
+        let note = |whole: bool| {
+            let surface = Surface { whole, ..Surface::default() };
+            Served::new(Arc::new(policies.clone()), None, &surface).inert
+        };
+        assert!(note(false).is_none(), "other components may act on it");
+        let note = note(true).expect("a note");
+        assert_eq!(
+            note.text,
+            "networking.k8s.io/v1 NetworkPolicy is stored, but nothing in this cluster acts on it yet"
+        );
+        assert!(note.log());
+        assert!(!note.log());
     }
 }
