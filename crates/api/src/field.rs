@@ -17,7 +17,7 @@ enum Segment<'a> {
 }
 
 impl<'a> Path<'a> {
-    /// A first segment, such as `metadata` or `spec`.
+    /// A first segment, such as `metadata` or `spec`; empty for the object as a whole.
     pub const fn root(field: &'a str) -> Self {
         Path { parent: None, segment: Segment::Field(field) }
     }
@@ -50,6 +50,8 @@ impl fmt::Display for Path<'_> {
             write!(f, "{parent}")?;
         }
         match self.segment {
+            // As upstream shows a path without a name.
+            Segment::Field("") => f.write_str("[]"),
             Segment::Field(name) if self.parent.is_some() => write!(f, ".{name}"),
             Segment::Field(name) => f.write_str(name),
             Segment::Index(i) => write!(f, "[{i}]"),

@@ -469,6 +469,7 @@ fn streams(
     authorizer: &Arc<dyn Authorizer>,
 ) {
     let upgrades_create = registry.gates().enabled("AuthorizePodWebsocketUpgradeCreatePermission");
+    let splits_logs = registry.gates().enabled("PodLogsQuerySplitStreams");
     let registry = Arc::downgrade(registry);
     let streams = PodStreams {
         objects: objects.clone(),
@@ -476,6 +477,7 @@ fn streams(
         authorizer: authorizer.clone(),
         registry: registry.clone(),
         upgrades_create,
+        splits_logs,
     };
     for (name, kind) in
         [("log", Stream::Log), ("exec", Stream::Exec), ("attach", Stream::Attach), ("portforward", Stream::PortForward)]

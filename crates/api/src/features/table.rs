@@ -128,7 +128,7 @@ pub(super) const NEEDS: &[(&str, &[&str])] = &[
 #[rustfmt::skip]
 pub(super) const ASKED: &[&str] = &[
     "APIResponseCompression", "AllAlpha", "AllBeta", "AuthorizePodWebsocketUpgradeCreatePermission",
-    "ClusterTrustBundle", "ClusterTrustBundleProjection", "ConstrainedImpersonation", "ContainerRestartRules", "ContainerStopSignals", "CoordinatedLeaderElection",
+    "ClearingNominatedNodeNameAfterBinding", "ClusterTrustBundle", "ClusterTrustBundleProjection", "ConstrainedImpersonation", "ContainerRestartRules", "ContainerStopSignals", "CoordinatedLeaderElection",
     "CrossNamespaceVolumeDataSource", "DRAConsumableCapacity", "DRADeviceBindingConditions", "DRADeviceTaintRules",
     "DRADeviceTaints", "DRAExtendedResource", "DRAListTypeAttributes", "DRANodeAllocatableResources", "DRAPartitionableDevices",
     "DRAResourceClaimDeviceStatus", "DRAResourceClaimGranularStatusAuthorization", "DRAResourcePoolStatus", "DRAWorkloadResourceClaims",
@@ -138,7 +138,7 @@ pub(super) const ASKED: &[&str] = &[
     "MatchLabelKeysInPodTopologySpread", "MatchLabelKeysInPodTopologySpreadSelectorMerge",
     "MaxUnavailableStatefulSet", "MutablePVNodeAffinity", "MutablePodResourcesForSuspendedJobs",
     "MutableSchedulingDirectivesForSuspendedJobs", "NodeDeclaredFeatures", "OpenAPIEnums",
-    "PodCertificateRequest", "PodLevelResources", "PodTopologyLabelsAdmission", "RelaxedServiceNameValidation", "ResourceHealthStatus",
+    "PodCertificateRequest", "PodLevelResources", "PodLogsQuerySplitStreams", "PodTopologyLabelsAdmission", "RelaxedServiceNameValidation", "ResourceHealthStatus",
     "ServiceAccountNodeAudienceRestriction", "StorageVersionAPI",
     "StorageVersionHash", "StorageVersionMigrator", "StrictIPCIDRValidation", "TokenRequestServiceAccountUIDValidation",
     "TopologyAwareWorkloadScheduling", "VolumeLimitScaling", "WorkloadAwarePreemption",

@@ -25,6 +25,8 @@ pub struct PodStreams {
     pub registry: Weak<Registry>,
     /// Whether who upgrades a GET must be allowed to create.
     pub upgrades_create: bool,
+    /// Whether one stream of a log may be asked for.
+    pub splits_logs: bool,
 }
 
 /// One of the streams.
@@ -102,7 +104,7 @@ impl PodStreams {
 
     async fn log(&self, target: &Target, request: Request) -> Result<Response<Body>, Status> {
         let asked = Query::parse(request.uri().query().unwrap_or_default());
-        let options = query::log(&asked, &target.name)?;
+        let options = query::log(&asked, &target.name, self.splits_logs)?;
         let pod = self.pod(target).await?;
         let container = container_of(&pod, asked.first("container").unwrap_or_default())?;
         let node = pod.str_at(&["spec", "nodeName"]);

@@ -1,8 +1,7 @@
 //! Queries: the options of streams, as clients give them and as kubelets take them.
 
 use crate::request::{all_parameters, is_true};
-use api::field::FieldError;
-use api::{GroupKind, Status};
+use api::{FieldError, GroupKind, Path, Status};
 use schema::{Map, Value};
 
 /// The parameters of a request.
@@ -81,11 +80,14 @@ pub fn remote_command(query: &Query, kind: &'static str, container: &str) -> (Ma
     (object, out)
 }
 
-/// The options of a log, checked and as a kubelet takes them.
+/// The streams of a log, first what is given when nobody asks.
+const STREAMS: [&str; 3] = ["All", "Stderr", "Stdout"];
+
+/// The options of a log, checked and as a kubelet takes them; `split`: one of its streams may be asked for.
 ///
 /// # Errors
 /// 400 for what can't be read, 422 for bad values.
-pub fn log(query: &Query, pod: &str) -> Result<Writer, Status> {
+pub fn log(query: &Query, pod: &str, split: bool) -> Result<Writer, Status> {
     let (tail, limit, since) = (query.number("tailLines")?, query.number("limitBytes")?, query.number("sinceSeconds")?);
     let since_time = query.first("sinceTime").filter(|t| !t.is_empty());
     let mut errors = Vec::new();
@@ -97,12 +99,23 @@ pub fn log(query: &Query, pod: &str) -> Result<Writer, Status> {
     }
     match (since, since_time) {
         (Some(_), Some(_)) => {
-            errors.push(FieldError::forbidden(&"", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+            errors.push(FieldError::forbidden(&Path::root(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"));
         }
         (Some(seconds), None) if seconds < 1 => {
             errors.push(FieldError::invalid(&"sinceSeconds", seconds, "must be greater than 0"));
         }
         _ => {}
+    }
+    // Where streams are not split, who asks for one is given both.
+    let stream = split.then(|| query.first("stream").filter(|t| !t.is_empty()).unwrap_or(STREAMS[0]));
+    if let Some(stream) = stream {
+        if !STREAMS.contains(&stream) {
+            errors.push(FieldError::not_supported(&"stream", stream, &STREAMS));
+        }
+        if stream != STREAMS[0] && tail.is_some() {
+            let why = "`tailLines` and specific `stream` are mutually exclusive for now";
+            errors.push(FieldError::forbidden(&Path::root(""), why));
+        }
     }
     if !errors.is_empty() {
         return Err(Status::invalid(&GroupKind::new("", "PodLogOptions"), pod, &errors));
@@ -118,7 +131,7 @@ pub fn log(query: &Query, pod: &str) -> Result<Writer, Status> {
             out.add(name, &number.to_string());
         }
     }
-    for (name, text) in [("sinceTime", since_time), ("stream", query.first("stream"))] {
+    for (name, text) in [("sinceTime", since_time), ("stream", stream)] {
         if let Some(text) = text {
             out.add(name, text);
         }
@@ -146,15 +159,27 @@ mod tests {
     fn log_options_are_checked_and_passed_on() {
         let query = Query::parse("follow=true&tailLines=10&sinceTime=2026-01-01T00:00:00Z&container=x");
         assert_eq!(
-            log(&query, "p").expect("good").behind("/l".into()),
+            log(&query, "p", false).expect("good").behind("/l".into()),
             "/l?follow=true&tailLines=10&sinceTime=2026-01-01T00%3A00%3A00Z"
         );
-        let refused = log(&Query::parse("tailLines=-1&limitBytes=0"), "p").err().expect("bad");
+        let refused = log(&Query::parse("tailLines=-1&limitBytes=0"), "p", false).err().expect("bad");
         assert_eq!(refused.code, 422);
         assert!(
             refused.message.contains("tailLines: Invalid value: -1: must be greater than or equal to 0"),
             "{refused}"
         );
-        assert_eq!(log(&Query::parse("tailLines=x"), "p").err().expect("bad").code, 400);
+        assert_eq!(log(&Query::parse("tailLines=x"), "p", false).err().expect("bad").code, 400);
+    }
+
+    #[test]
+    fn streams_of_a_log_are_asked_for_where_they_are_split() {
+        let asked = |text: &str, split| log(&Query::parse(text), "p", split).map(|out| out.behind("/l".into()));
+        assert_eq!(asked("stream=Stdout", false).as_deref().ok(), Some("/l"));
+        assert_eq!(asked("stream=Stdout", true).as_deref().ok(), Some("/l?stream=Stdout"));
+        assert_eq!(asked("", true).as_deref().ok(), Some("/l?stream=All"));
+        assert_eq!(
+            asked("stream=both&tailLines=1", true).expect_err("bad").message,
+            "PodLogOptions \"p\" is invalid: [stream: Unsupported value: \"both\": supported values: \"All\", \"Stderr\", \"Stdout\", []: Forbidden: `tailLines` and specific `stream` are mutually exclusive for now]"
+        );
     }
 }

@@ -19,6 +19,8 @@ pub struct Binding {
 /// Writes the node into the pod.
 struct Assign<'a> {
     pod: &'a str,
+    /// The node that the pod was to have is forgotten when it has one.
+    settles: bool,
     binding: &'a Map,
     now: String,
 }
@@ -51,6 +53,9 @@ impl Assign<'_> {
             }
         }
         self.scheduled(pod);
+        if self.settles {
+            pod.remove_at(&["status", "nominatedNodeName"]);
+        }
         Ok(())
     }
 
@@ -120,7 +125,8 @@ impl Binding {
             self.registry.upgrade().ok_or_else(|| Status::service_unavailable("the server is shutting down"))?;
         let served = registry.served("", "v1", "pods").ok_or_else(Status::no_such_path)?;
         let now = cx.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let assign = Assign { pod: name, binding, now };
+        let settles = registry.gates().enabled("ClearingNominatedNodeNameAfterBinding");
+        let assign = Assign { pod: name, settles, binding, now };
         let place = Place { namespace, name, subresource: "binding" };
         registry.update(cx, &served, place, &assign, options).await?;
         Ok(success())
@@ -163,7 +169,7 @@ mod tests {
 
     fn assign(pod: &str, binding: &str) -> Result<Map, Status> {
         let binding = map(binding);
-        let assign = Assign { pod: "p", binding: &binding, now: "2026-01-01T00:00:00Z".into() };
+        let assign = Assign { pod: "p", settles: true, binding: &binding, now: "2026-01-01T00:00:00Z".into() };
         assign.apply(&Context::internal(), Some(&map(pod)))
     }
 
@@ -172,10 +178,11 @@ mod tests {
         let binding =
             "{metadata: {annotations: {a: '1'}, labels: {zone: x, app: other}}, target: {kind: Node, name: n1}}";
         let pod = assign(
-            "{metadata: {name: p, labels: {app: own}}, spec: {}, status: {conditions: [{type: PodScheduled, status: 'False'}]}}",
+            "{metadata: {name: p, labels: {app: own}}, spec: {}, status: {nominatedNodeName: n2, conditions: [{type: PodScheduled, status: 'False'}]}}",
             binding,
         );
         let pod = pod.expect("bound");
+        assert_eq!(pod.str_at(&["status", "nominatedNodeName"]), "");
         assert_eq!(pod.str_at(&["spec", "nodeName"]), "n1");
         assert_eq!(pod.str_at(&["metadata", "annotations", "a"]), "1");
         assert_eq!(

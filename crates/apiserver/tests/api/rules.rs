@@ -227,7 +227,7 @@ async fn what_a_pod_asks_for_as_a_whole_is_resized_where_the_gate_is_on() {
     client.post(&pods, &pod).await.ok();
     let found = causes(patch(&client, &format!("{pods}/p/resize"), &more).await);
     let why = "Forbidden: pods with pod-level resources cannot be resized";
-    assert_eq!(found, [cause("", "FieldValueForbidden", why)]);
+    assert_eq!(found, [cause("[]", "FieldValueForbidden", why)]);
 }
 
 #[tokio::test]

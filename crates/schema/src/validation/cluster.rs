@@ -130,7 +130,7 @@ pub(super) fn node_update(_: &str, new: &Map, old: &Map) -> Errors {
     }
     if !same(Some(&Value::Map(now)), Some(&Value::Map(was))) {
         let why = "node updates may only change labels, taints, or capacity (or configSource, if the DynamicKubeletConfig feature gate is enabled)";
-        errors.push(FieldError::forbidden(&"", why));
+        errors.push(FieldError::forbidden(&Path::root(""), why));
     }
     errors
 }

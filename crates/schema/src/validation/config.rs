@@ -36,7 +36,7 @@ pub(super) fn config_map(object: &Map) -> Errors {
         }
     }
     if size > MAX_SIZE {
-        errors.push(FieldError::too_long(&"", MAX_SIZE));
+        errors.push(FieldError::too_long(&Path::root(""), MAX_SIZE));
     }
     errors
 }

@@ -54,7 +54,7 @@ fn resizes() {
     let mirror = old.replace(r#""name":"p""#, r#""name":"p","annotations":{"kubernetes.io/config.mirror":"x"}"#);
     assert_eq!(
         rules::updated("", "v1", "Pod", "resize", &mirror, &mirror),
-        [": Forbidden: static pods cannot be resized"]
+        ["[]: Forbidden: static pods cannot be resized"]
     );
 }
 
@@ -153,7 +153,7 @@ fn ephemeral_containers_come_later() {
     let mirror = debugged.replace(r#""name":"p""#, r#""name":"p","annotations":{"kubernetes.io/config.mirror":"x"}"#);
     assert_eq!(
         rules::updated("", "v1", "Pod", "ephemeralcontainers", &mirror, &mirror),
-        [": Forbidden: static pods do not support ephemeral containers"]
+        ["[]: Forbidden: static pods do not support ephemeral containers"]
     );
 }
 
