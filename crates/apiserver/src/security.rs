@@ -139,11 +139,15 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
         Some(advertised) => Some(Presence::begin(advertised, registry.store()).await.map_err(BootstrapError::from)?),
         None => None,
     };
+    let first = first_hooks(&settings.bootstrap);
+    first.iter().for_each(|hook| registry.started().begin(hook));
+    registry.started().begin(ADMISSION_HOOK);
     let servers = presence.as_ref().map(|presence| presence.servers());
     let known = servers.as_ref().map_or_else(Vec::new, |servers| servers.borrow().clone());
     let written =
         bootstrap::ensure(&**registry.store(), registry.caches(), &settings.bootstrap, registry.gates(), &known)
             .await?;
+    first.into_iter().for_each(|hook| registry.started().done(hook));
     keep_first_objects(registry, settings.bootstrap.clone(), servers);
     let (rbac, authorizer) = authorizer(registry, &objects, &settings.authorization);
     let tokens = Tokens::new(settings.tokens, objects.clone());
@@ -219,9 +223,31 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
         streams(&mut hooks, registry, &objects, kubelets, &authorizer);
     }
     registry.install(hooks);
+    registry.started().done(ADMISSION_HOOK);
     let documents = documents(&tokens);
     let security = Security { authenticator, authorizer, audit: settings.audit, limit: settings.limit };
     Ok(Secured { security, documents, tokens, clients, kubelets, presence, written })
+}
+
+const ADMISSION_HOOK: &str = "poststarthook/start-apiserver-admission-initializer";
+
+/// What is done when the first objects are there.
+fn first_hooks(settings: &bootstrap::Settings) -> Vec<&'static str> {
+    let mut hooks = vec![
+        "poststarthook/start-system-namespaces-controller",
+        "poststarthook/start-cluster-authentication-info-controller",
+        "poststarthook/start-legacy-token-tracking-controller",
+        "poststarthook/rbac/bootstrap-roles",
+        "poststarthook/scheduling/bootstrap-system-priority-classes",
+        "poststarthook/priority-and-fairness-config-producer",
+    ];
+    if settings.advertised.is_some() {
+        hooks.push("poststarthook/bootstrap-controller");
+    }
+    if !settings.service_ranges.is_empty() {
+        hooks.push("poststarthook/start-kubernetes-service-cidr-controller");
+    }
+    hooks
 }
 
 /// Between two times that the first objects are mended.

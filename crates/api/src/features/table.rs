@@ -128,7 +128,7 @@ pub(super) const NEEDS: &[(&str, &[&str])] = &[
 #[rustfmt::skip]
 pub(super) const ASKED: &[&str] = &[
     "APIResponseCompression", "AllAlpha", "AllBeta", "AuthorizePodWebsocketUpgradeCreatePermission",
-    "ClearingNominatedNodeNameAfterBinding", "ClusterTrustBundle", "ClusterTrustBundleProjection", "ConstrainedImpersonation", "ContainerRestartRules", "ContainerStopSignals", "CoordinatedLeaderElection",
+    "ClearingNominatedNodeNameAfterBinding", "ClusterTrustBundle", "ClusterTrustBundleProjection", "ConstrainedImpersonation", "ComponentFlagz", "ComponentStatusz", "ContainerRestartRules", "ContainerStopSignals", "CoordinatedLeaderElection",
     "CrossNamespaceVolumeDataSource", "DRAConsumableCapacity", "DRADeviceBindingConditions", "DRADeviceTaintRules",
     "DRADeviceTaints", "DRAExtendedResource", "DRAListTypeAttributes", "DRANodeAllocatableResources", "DRAPartitionableDevices",
     "DRAResourceClaimDeviceStatus", "DRAResourceClaimGranularStatusAuthorization", "DRAResourcePoolStatus", "DRAWorkloadResourceClaims",

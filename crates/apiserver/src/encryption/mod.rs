@@ -26,7 +26,7 @@ pub use sealed::Sealed;
 pub(crate) use sealed::unreadable;
 pub(crate) use transformer::ENCRYPTED;
 
-use crate::server::Check;
+use crate::server::{Check, Of};
 use arc_swap::ArcSwap;
 use config::Configured;
 use kms::{Pace, Plugin};
@@ -182,7 +182,7 @@ impl Encryption {
             let rules = encryption.rules.load_full();
             Box::pin(async move { well(&rules.configured.plugins).await })
         };
-        Some(Check { name: "kms-providers", live: true, look: Arc::new(look) })
+        Some(Check { name: "kms-providers", of: Of::All, look: Arc::new(look) })
     }
 }
 

@@ -33,6 +33,7 @@ mod read;
 pub mod scale;
 pub mod selection;
 mod served;
+mod started;
 mod subresource;
 mod table;
 pub mod token;
@@ -46,6 +47,7 @@ pub(crate) use delete::other_is_meant;
 pub use past::{Became, Past, PastVersion};
 pub use read::Listed;
 pub use served::Served;
+pub use started::Started;
 pub use subresource::{Subresource, Target};
 pub use table::Table;
 pub use update::Place;
@@ -92,6 +94,7 @@ pub struct Registry {
     gates: Gates,
     leases: leases::Leases,
     measures: measures::Measures,
+    started: Started,
 }
 
 impl Registry {
@@ -144,6 +147,9 @@ impl Registry {
             Arc::new(served)
         });
         let table = Table::new(served.collect());
+        // Every kind has been read by now, and is followed.
+        let started = Started::default();
+        FOLLOWED.into_iter().for_each(|hook| started.done(hook));
         Arc::new(Registry {
             leases: leases::Leases::new(store.clone()),
             gates: surface.gates,
@@ -153,8 +159,14 @@ impl Registry {
             table: ArcSwap::from_pointee(table),
             admission: OnceLock::new(),
             measures: measures::Measures::default(),
+            started,
             authorizer: OnceLock::new(),
         })
+    }
+
+    /// What is done when the server starts.
+    pub fn started(&self) -> &Started {
+        &self.started
     }
 
     /// Puts admission and the hatches in their places. Only the first call counts.
@@ -328,6 +340,10 @@ impl Registry {
         measures::Measured { chain: self.admission.get().unwrap_or(&NONE), measures: &self.measures }
     }
 }
+
+/// What is done when the caches follow the store.
+const FOLLOWED: [&str; 2] =
+    ["poststarthook/generic-apiserver-start-informers", "poststarthook/crd-informer-synced"];
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

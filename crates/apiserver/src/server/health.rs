@@ -6,16 +6,26 @@ use crate::registry::Registry;
 use crate::request::all_parameters;
 use futures::future::BoxFuture;
 use http::StatusCode;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+
+/// What a check is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Liveness too: a failure means that only a restart helps.
+    All,
+    /// A restart would not help: of liveness it is a name that passes, for who asks for it or excludes it.
+    NotLiveness,
+    Readiness,
+}
 
 /// One thing that is looked at.
 #[derive(Clone)]
 pub struct Check {
     pub name: &'static str,
-    /// Looked at for liveness too: a failure means that only a restart helps.
-    pub live: bool,
+    pub of: Of,
     /// What is wrong, if anything.
     pub look: Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
 }
@@ -23,14 +33,28 @@ pub struct Check {
 /// All checks.
 pub struct Health {
     checks: RwLock<Vec<Check>>,
+    registry: Weak<Registry>,
     stopping: Arc<AtomicBool>,
+    /// By check and kind of health: how often it passed and failed, and whether it passed the last time.
+    seen: Mutex<BTreeMap<(&'static str, &'static str), Seen>>,
 }
 
-fn check<F>(name: &'static str, live: bool, look: F) -> Check
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    passed: u64,
+    failed: u64,
+    passes: bool,
+}
+
+fn check<F>(name: &'static str, of: Of, look: F) -> Check
 where
     F: Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync + 'static,
 {
-    Check { name, live, look: Arc::new(look) }
+    Check { name, of, look: Arc::new(look) }
+}
+
+fn passes() -> BoxFuture<'static, Result<(), String>> {
+    Box::pin(async { Ok(()) })
 }
 
 /// Whether the store answers, and takes writes.
@@ -54,28 +78,76 @@ impl Health {
         let caches = Arc::downgrade(registry);
         let stops = stopping.clone();
         let mut checks = vec![
-            check("ping", true, || Box::pin(async { Ok(()) })),
-            check("log", true, || Box::pin(async { Ok(()) })),
-            check("etcd", false, answers(registry)),
-            check("etcd-readiness", false, answers(registry)),
-            check("informer-sync", false, move || {
+            check("ping", Of::All, || Box::pin(async { Ok(()) })),
+            check("log", Of::All, || Box::pin(async { Ok(()) })),
+            check("etcd", Of::NotLiveness, answers(registry)),
+            check("etcd-readiness", Of::Readiness, answers(registry)),
+            check("informer-sync", Of::Readiness, move || {
                 let following = caches.upgrade().is_some_and(|registry| registry.caches().following());
                 Box::pin(async move {
                     if following { Ok(()) } else { Err("the caches do not follow the store".to_owned()) }
                 })
             }),
-            check("shutdown", false, move || {
+            check("shutdown", Of::Readiness, move || {
                 let stopping = stops.load(Ordering::Acquire);
                 Box::pin(async move { if stopping { Err("process is shutting down".to_owned()) } else { Ok(()) } })
             }),
         ];
         checks.extend(registry.encryption().and_then(|encryption| encryption.check()));
-        Health { checks: RwLock::new(checks), stopping }
+        Health { checks: RwLock::new(checks), registry: Arc::downgrade(registry), stopping, seen: Mutex::default() }
     }
 
     /// Adds a check.
     pub fn add(&self, check: Check) {
         self.checks.write().unwrap_or_else(PoisonError::into_inner).push(check);
+    }
+
+    /// All checks as they are now: what is done once when the server starts stands before its end.
+    fn all(&self) -> Vec<Check> {
+        let mut checks = self.checks.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let hooks = self.registry.upgrade().map(|registry| registry.started().hooks()).unwrap_or_default();
+        let end = checks.iter().position(|check| check.name == "shutdown").unwrap_or(checks.len());
+        let hooks = hooks.into_iter().map(|(name, done)| {
+            check(name, Of::All, move || {
+                Box::pin(async move { if done { Ok(()) } else { Err("not finished".to_owned()) } })
+            })
+        });
+        checks.splice(end..end, hooks);
+        checks
+    }
+
+    fn note(&self, name: &'static str, root: &'static str, passes: bool) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = seen.entry((name, root)).or_default();
+        seen.passes = passes;
+        *(if passes { &mut seen.passed } else { &mut seen.failed }) += 1;
+    }
+
+    /// `/metrics/slis`: what came of the checks.
+    pub(super) fn slis(&self) -> String {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::from(
+            "# HELP kubernetes_healthcheck [STABLE] This metric records the result of a single healthcheck.\n\
+             # TYPE kubernetes_healthcheck gauge\n",
+        );
+        // A String takes every write.
+        for ((name, root), seen) in seen.iter() {
+            let passes = u8::from(seen.passes);
+            writeln!(text, "kubernetes_healthcheck{{name=\"{name}\",type=\"{root}\"}} {passes}").unwrap_or(());
+        }
+        text.push_str(
+            "# HELP kubernetes_healthchecks_total [STABLE] This metric records the results of all healthcheck.\n\
+             # TYPE kubernetes_healthchecks_total counter\n",
+        );
+        for ((name, root), seen) in seen.iter() {
+            for (status, count) in [("error", seen.failed), ("success", seen.passed)] {
+                if count > 0 {
+                    let labels = format!("name=\"{name}\",status=\"{status}\",type=\"{root}\"");
+                    writeln!(text, "kubernetes_healthchecks_total{{{labels}}} {count}").unwrap_or(());
+                }
+            }
+        }
+        text
     }
 
     /// From now on the server is not ready.
@@ -85,9 +157,8 @@ impl Health {
 
     /// What fails of readiness; empty: ready.
     pub async fn failing(&self) -> Vec<(&'static str, String)> {
-        let checks = self.checks.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut failing = Vec::new();
-        for check in checks {
+        for check in self.all() {
             if let Err(why) = (check.look)().await {
                 failing.push((check.name, why));
             }
@@ -96,11 +167,17 @@ impl Health {
     }
 
     pub(super) async fn answer(&self, root: &str, path: &str, query: &str) -> Response<Body> {
-        let mut checks = self.checks.read().unwrap_or_else(PoisonError::into_inner).clone();
-        match root {
-            "livez" => checks.retain(|check| check.live),
-            "healthz" => checks.retain(|check| !matches!(check.name, "shutdown" | "etcd-readiness")),
-            _ => {}
+        let mut checks = self.all();
+        let (root, alive) = match root {
+            "livez" => ("livez", true),
+            "healthz" => ("healthz", false),
+            _ => ("readyz", false),
+        };
+        if root != "readyz" {
+            checks.retain(|check| check.of != Of::Readiness);
+        }
+        for check in checks.iter_mut().filter(|check| alive && check.of == Of::NotLiveness) {
+            check.look = Arc::new(passes);
         }
         if let Some((_, one)) = path.trim_start_matches('/').split_once('/') {
             let Some(check) = checks.iter().find(|check| check.name == one) else { return super::paths::not_found() };
@@ -121,7 +198,9 @@ impl Health {
                 writeln!(text, "[+]{} excluded: ok", check.name).unwrap_or(());
                 continue;
             }
-            match (check.look)().await {
+            let looked = (check.look)().await;
+            self.note(check.name, root, looked.is_ok());
+            match looked {
                 Ok(()) => writeln!(text, "[+]{} ok", check.name).unwrap_or(()),
                 Err(why) => {
                     tracing::warn!(check = check.name, why, "{root} check failed");

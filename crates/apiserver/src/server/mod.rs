@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `chain` | the filters: request info, authentication, impersonation, limits, authorization, then the answer |
 //! | `paths` | what is no resource: discovery, documents, version |
-//! | `health`, `metrics`, `profile` | how it is |
+//! | `health`, `metrics`, `profile`, `zpages` | how it is |
 //! | `serve`, `corked` | connections, and how what they write is held together |
 //! | `local` | the service for clients within the process |
 
@@ -16,8 +16,9 @@ pub mod metrics;
 mod paths;
 mod profile;
 mod serve;
+mod zpages;
 
-pub use health::{Check, Health};
+pub use health::{Check, Health, Of};
 pub use local::LocalService;
 
 use crate::audit::Audit;
@@ -27,6 +28,8 @@ use crate::limit::MaxInFlight;
 use crate::registry::Registry;
 use crate::user::UserInfo;
 use bytes::Bytes;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +49,8 @@ pub struct Config {
     pub request_timeout: Duration,
     /// Whether `/debug/pprof/` is served.
     pub profiling: bool,
+    /// The flags that the server was started with, by name, for `/flagz`.
+    pub flags: BTreeMap<String, String>,
 }
 
 impl Default for Config {
@@ -58,6 +63,7 @@ impl Default for Config {
             min_watch: Duration::from_secs(1800),
             request_timeout: Duration::from_secs(60),
             profiling: true,
+            flags: BTreeMap::new(),
         }
     }
 }
@@ -87,6 +93,8 @@ pub struct ApiServer {
     pub health: Health,
     pub metrics: metrics::Metrics,
     shown: paths::Shown,
+    /// Since when it is there.
+    started: Timestamp,
     /// Whether answers are compressed for who asks for it.
     compresses: bool,
     /// Whether acting as somebody else may be allowed for some requests alone.
@@ -99,6 +107,7 @@ impl ApiServer {
         Arc::new(ApiServer {
             health: Health::new(&registry),
             metrics: metrics::Metrics::default(),
+            started: Timestamp::now(),
             shown: paths::Shown::default(),
             compresses: registry.gates().enabled("APIResponseCompression"),
             constrains: registry.gates().enabled("ConstrainedImpersonation"),

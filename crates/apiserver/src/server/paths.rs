@@ -2,6 +2,7 @@
 
 use super::ApiServer;
 use super::chain::plain;
+use super::zpages::Status as Running;
 use crate::discovery::{self, Discovery};
 use crate::http::media::{Format, JSON, View};
 use crate::http::{Body, Response, answer};
@@ -29,6 +30,10 @@ struct Made {
     discovery: Arc<Discovery>,
     openapi: HashMap<String, Bytes>,
 }
+
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(super) const GO_VERSION: &str = "go1.26.0";
+pub(super) const EMULATED: &str = "1.36";
 
 /// Upstream's mux says it so.
 pub(super) fn not_found() -> Response<Body> {
@@ -105,9 +110,20 @@ impl ApiServer {
             "" => Ok(answer::raw(StatusCode::OK, self.index(), JSON, gzip)),
             "healthz" | "livez" | "readyz" => Ok(self.health.answer(root, trimmed, query).await),
             "version" if trimmed == "/version" => Ok(answer::raw(StatusCode::OK, self.version(), JSON, gzip)),
+            "metrics" if trimmed == "/metrics/slis" => {
+                Ok(answer::raw(StatusCode::OK, self.health.slis().into(), METRICS, gzip))
+            }
+            "statusz" if trimmed == "/statusz" && self.registry.gates().enabled("ComponentStatusz") => {
+                let (started, now) = (self.started, Timestamp::now());
+                let running = Running { started, now, version: &self.config.git_version, paths: self.listed() };
+                Ok(running.answer(&parts.headers))
+            }
+            "flagz" if trimmed == "/flagz" && self.registry.gates().enabled("ComponentFlagz") => {
+                Ok(super::zpages::flags(&self.config.flags, &parts.headers))
+            }
             "metrics" if trimmed == "/metrics" => {
                 let text = self.metrics.render(&self.registry, &self.config, self.security.limit.in_flight());
-                Ok(answer::raw(StatusCode::OK, text.into(), "text/plain; version=0.0.4; charset=utf-8", gzip))
+                Ok(answer::raw(StatusCode::OK, text.into(), METRICS, gzip))
             }
             "api" | "apis" => {
                 let Some(document) = self.discovery().document(trimmed, accept) else { return Ok(not_found()) };
@@ -270,7 +286,7 @@ impl ApiServer {
             ("gitCommit", &self.config.git_commit),
             ("gitTreeState", "clean"),
             ("buildDate", &self.config.build_date),
-            ("goVersion", "go1.26.0"),
+            ("goVersion", GO_VERSION),
             ("compiler", "rustc"),
             ("platform", PLATFORM),
         ] {
@@ -282,6 +298,12 @@ impl ApiServer {
 
     /// The paths that are served, for people who look around.
     fn index(&self) -> Bytes {
+        let mut map = Map::new();
+        map.insert("paths", self.listed().into_iter().map(Value::from).collect::<Vec<_>>());
+        schema::json::to_string(&map).into()
+    }
+
+    fn listed(&self) -> Vec<String> {
         let table = self.registry.table();
         let mut paths: Vec<String> = vec!["/.well-known/openid-configuration".into(), "/api".into(), "/apis".into()];
         for served in table.all() {
@@ -297,11 +319,15 @@ impl ApiServer {
             ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(Into::into),
         );
         paths.extend(self.documents.iter().map(|document| document.path.to_owned()));
+        paths.push("/metrics/slis".into());
+        for (path, gate) in [("/statusz", "ComponentStatusz"), ("/flagz", "ComponentFlagz")] {
+            if self.registry.gates().enabled(gate) {
+                paths.push(path.into());
+            }
+        }
         paths.sort();
         paths.dedup();
-        let mut map = Map::new();
-        map.insert("paths", paths.into_iter().map(Value::from).collect::<Vec<_>>());
-        schema::json::to_string(&map).into()
+        paths
     }
 }
 

@@ -97,6 +97,72 @@ async fn health_is_told_check_by_check() {
     assert!(verbose.starts_with("[+]ping ok\n[+]log ok\n[+]etcd excluded: ok\n[+]etcd-readiness ok\n"), "{verbose}");
     assert!(verbose.contains("warn: some health checks cannot be excluded: no matches for \"nope\"\n"), "{verbose}");
     assert!(verbose.ends_with("readyz check passed\n"), "{verbose}");
+    // A restart would not help the store: of liveness it is a name that passes.
+    assert_eq!(client.get("/livez/etcd").await.text(), "ok");
+    let verbose = client.get("/livez?verbose&exclude=etcd").await.text();
+    assert!(verbose.contains("[+]etcd excluded: ok\n") && !verbose.contains("warn:"), "{verbose}");
+    for path in ["/livez/informer-sync", "/healthz/informer-sync", "/healthz/shutdown", "/livez/etcd-readiness"] {
+        assert_eq!(client.get(path).await.code, 404, "{path}");
+    }
+    assert_eq!(client.get("/readyz/informer-sync").await.text(), "ok");
+}
+
+#[tokio::test]
+async fn what_is_not_done_at_a_start_is_told_by_name() {
+    let server = Server::start().await;
+    let client = server.client();
+    for path in ["/readyz/poststarthook/crd-informer-synced", "/livez/poststarthook/generic-apiserver-start-informers"] {
+        assert_eq!(client.get(path).await.text(), "ok", "{path}");
+    }
+    let (started, hook) = (server.api.registry().started(), "poststarthook/rbac/bootstrap-roles");
+    assert_eq!(client.get(&format!("/readyz/{hook}")).await.code, 404, "nobody does it here");
+    started.begin(hook);
+    let undone = client.get(&format!("/readyz/{hook}")).await;
+    assert_eq!((undone.code.as_u16(), undone.text().as_str()), (500, "internal server error: not finished\n"));
+    let told = client.get("/readyz").await;
+    assert_eq!(told.code, 500);
+    assert!(told.text().contains(&format!("[-]{hook} failed: reason withheld\n[+]shutdown ok\n")), "{}", told.text());
+    started.done(hook);
+    assert_eq!(client.get(&format!("/livez/{hook}")).await.text(), "ok");
+    assert_eq!(client.get("/readyz").await.code, 200);
+    let slis = client.get("/metrics/slis").await;
+    assert!(slis.headers["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+    for line in [
+        format!("kubernetes_healthcheck{{name=\"{hook}\",type=\"readyz\"}} 1"),
+        format!("kubernetes_healthchecks_total{{name=\"{hook}\",status=\"error\",type=\"readyz\"}} 1"),
+        format!("kubernetes_healthchecks_total{{name=\"{hook}\",status=\"success\",type=\"readyz\"}} 1"),
+        "kubernetes_healthchecks_total{name=\"ping\",status=\"success\",type=\"readyz\"} 2".to_owned(),
+    ] {
+        assert!(slis.text().lines().any(|found| found == line), "{line}\n{}", slis.text());
+    }
+}
+
+#[tokio::test]
+async fn pages_for_people_tell_what_runs_here() {
+    let server = Server::start().await;
+    let client = server.client();
+    let status = client.get("/statusz").await;
+    assert_eq!(status.headers["content-type"], "text/plain; charset=utf-8");
+    assert!(status.text().starts_with("\nkube-apiserver statusz\nWarning: "), "{}", status.text());
+    assert!(status.text().contains("\nUp: 0 hr 00 min "), "{}", status.text());
+    let json = |kind: &str| format!("application/json;v=v1beta1;g=config.k8s.io;as={kind}");
+    let status = client.raw(Method::GET, "/statusz", &[("accept", &json("Statusz"))], "").await.ok();
+    assert_eq!((&status["kind"], &status["apiVersion"]), (&json!("Statusz"), &json!("config.k8s.io/v1beta1")));
+    let paths = status["paths"].as_array().unwrap();
+    for path in ["/statusz", "/flagz", "/metrics/slis"] {
+        assert!(paths.contains(&json!(path)), "{path}");
+    }
+    let flags = client.get("/flagz").await;
+    assert!(flags.text().starts_with("\nkube-apiserver flags\nWarning: "), "{}", flags.text());
+    let flags = client.raw(Method::GET, "/flagz", &[("accept", &json("Flagz"))], "").await.ok();
+    assert_eq!((&flags["kind"], &flags["metadata"]["name"]), (&json!("Flagz"), &json!("kube-apiserver")));
+    for path in ["/statusz", "/flagz"] {
+        assert_eq!(client.raw(Method::GET, path, &[("accept", "application/json")], "").await.code, 406);
+    }
+    let server = Server::start_as("ComponentStatusz=false,ComponentFlagz=false", "").await;
+    for path in ["/statusz", "/flagz"] {
+        assert_eq!(server.client().get(path).await.code, 404);
+    }
 }
 
 #[tokio::test]

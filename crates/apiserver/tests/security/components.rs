@@ -50,6 +50,25 @@ async fn components_are_healthy_as_long_as_they_lead() {
 }
 
 #[tokio::test]
+async fn what_is_done_at_a_start_is_told_by_upstreams_names() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    for hook in [
+        "rbac/bootstrap-roles",
+        "scheduling/bootstrap-system-priority-classes",
+        "start-apiserver-admission-initializer",
+        "start-kubernetes-service-cidr-controller",
+        "bootstrap-controller",
+        "crd-informer-synced",
+    ] {
+        for root in ["livez", "readyz", "healthz"] {
+            let told = admin.get(&format!("/{root}/poststarthook/{hook}")).await;
+            assert_eq!((told.code, told.body), (200, json!("ok")), "{root} {hook}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_uses_what_goes_away_is_told() {
     let cluster = start().await;
     let admin = cluster.admin();

@@ -1,5 +1,6 @@
 //! Values of flags as upstream spells them: durations, lists, key=value pairs, addresses.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
@@ -39,6 +40,23 @@ impl FromStr for GoDuration {
         }
         Duration::try_from_secs_f64(total).map(GoDuration).map_err(|_| wrong())
     }
+}
+
+/// The flags of a command line by their names, for `/flagz`: secrets are not shown, and switches are `true`.
+pub fn given(arguments: impl Iterator<Item = String>) -> BTreeMap<String, String> {
+    const SECRET: [&str; 2] = ["token", "certificate-key"];
+    let mut flags = BTreeMap::new();
+    let mut arguments = arguments.peekable();
+    while let Some(argument) = arguments.next() {
+        let Some(flag) = argument.strip_prefix("--").filter(|flag| !flag.is_empty()) else { continue };
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
+            None => (flag, arguments.next_if(|next| !next.starts_with("--")).unwrap_or_else(|| "true".to_owned())),
+        };
+        let value = if SECRET.contains(&name) { "CLASSIFIED".to_owned() } else { value };
+        flags.insert(name.to_owned(), value);
+    }
+    flags
 }
 
 /// A number of bytes, as a quantity: `256Mi`, `1G`, `0`.
@@ -110,6 +128,17 @@ impl FromStr for TaintFlag {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_are_told_but_for_secrets() {
+        let line = "apiserver --secure-port 6443 --profiling=false --verbose --token abc --certificate-key=k -- x";
+        let told = given(line.split(' ').map(str::to_owned));
+        let told: Vec<String> = told.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(
+            told,
+            ["certificate-key=CLASSIFIED", "profiling=false", "secure-port=6443", "token=CLASSIFIED", "verbose=true"]
+        );
+    }
 
     #[test]
     fn durations_are_read_as_go_writes_them() {
