@@ -235,6 +235,36 @@ mod tests {
         assert_eq!(told("EventedPLEG=false"), Vec::<String>::new());
     }
 
+    /// The sources of a crate.
+    fn sources(directory: &std::path::Path, into: &mut String) {
+        for entry in std::fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                sources(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "txt") {
+                into.push_str(&std::fs::read_to_string(&path).expect("a source"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_gate_that_is_on_is_asked_for_or_it_is_said_why_not() {
+        for gate in all().filter(|gate| gate.on && !gate.locked && !gate.name.starts_with("All")) {
+            let reasons = table::UNASKED.iter().filter(|(_, names)| names.contains(&gate.name)).count();
+            assert_eq!(reasons, usize::from(!ASKED.contains(&gate.name)), "{}", gate.name);
+        }
+        let mut text = String::new();
+        let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crates");
+        for name in ["apiserver", "controllers", "kubelet", "pilothouse", "proxy", "scheduler", "schema"] {
+            sources(&crates.join(name).join("src"), &mut text);
+        }
+        sources(&crates.join("schema/tables"), &mut text);
+        for name in ASKED.iter().filter(|name| !name.starts_with("All")) {
+            let quoted = format!("\"{name}\"");
+            assert!(text.contains(&quoted) || text.contains(&format!("gate={name}")), "nothing asks for {name}");
+        }
+    }
+
     #[test]
     fn the_tables_agree() {
         let mut names: Vec<&str> = all().map(|gate| gate.name).collect();

@@ -143,3 +143,42 @@ pub(super) const ASKED: &[&str] = &[
     "StorageVersionHash", "StorageVersionMigrator", "StrictIPCIDRValidation", "TokenRequestServiceAccountUIDValidation",
     "TopologyAwareWorkloadScheduling", "VolumeLimitScaling", "WorkloadAwarePreemption",
 ];
+
+/// The gates that are on by themselves, may be turned off, and that nothing here asks for: why not.
+#[cfg(test)]
+#[rustfmt::skip]
+pub(super) const UNASKED: &[(&str, &[&str])] = &[
+    ("what they stand for is how this server works, with or without them", &[
+        "AllowParsingUserUIDFromCertAuth", "DeclarativeValidationBeta", "ExtendWebSocketsToKubelet",
+        "ListFromCacheSnapshot", "PortForwardWebsockets", "RemoteRequestHeaderUID",
+        "RestartAllContainersOnContainerExits", "StorageNamespaceIndex",
+        "TranslateStreamCloseWebsocketRequests", "WatchCacheInitializationPostStartHook", "WatchList",
+    ]),
+    ("of the API server: what they stand for is not here (yet)", &[
+        "APIServerIdentity", "DetectCacheInconsistency", "SizeBasedListCostEstimate",
+        "StructuredAuthenticationConfigurationEgressSelector", "StructuredAuthenticationConfigurationJWKSMetrics",
+        "UnauthenticatedHTTP2DOSMitigation", "UnknownVersionInteroperabilityProxy",
+    ]),
+    ("of libraries and logs that are not here", &[
+        "AtomicFIFO", "ContextualLogging", "InOrderInformers", "InOrderInformersBatchProcess", "InformerResourceVersion",
+        "LoggingBetaOptions", "UnlockWhileProcessingFIFO", "WatchListClient",
+    ]),
+    ("of the kubelet", &[
+        "CPUManagerPolicyBetaOptions", "ContainerCheckpoint", "DisableCPUQuotaWithExclusiveCPUs",
+        "DisableNodeKubeProxyVersion", "GracefulNodeShutdown", "GracefulNodeShutdownBasedOnPodPriority",
+        "KubeletCrashLoopBackOffMax", "KubeletEnsureSecretPulledImages", "KubeletPodResourcesListUseActivePods",
+        "KubeletSeparateDiskGC", "KubeletServiceAccountTokenForCredentialProviders",
+        "PodReadyToStartContainersCondition", "PreventStaticPodAPIReferences", "ReloadKubeletServerCertificateFile",
+        "ResourceHealthStatusMessage", "RotateKubeletServerCertificate", "TopologyManagerPolicyBetaOptions",
+        "WindowsGracefulNodeShutdown",
+    ]),
+    ("of the scheduler", &[
+        "DRASchedulerFilterTimeout", "NominatedNodeNameForExpectation", "OpportunisticBatching",
+        "SchedulerAsyncPreemption", "SchedulerPopFromBackoffQ",
+    ]),
+    ("of controllers", &[
+        "PodDeletionCost", "StaleControllerConsistencyDaemonSet", "StaleControllerConsistencyJob",
+        "StaleControllerConsistencyReplicaSet", "StaleControllerConsistencyStatefulSet",
+        "StatefulSetSemanticRevisionComparison",
+    ]),
+];

@@ -20,6 +20,11 @@ pub trait Mutation: Send + Sync {
         false
     }
 
+    /// Admission looks at the object; it does not where it has looked at what asks for the change.
+    fn admits(&self) -> bool {
+        true
+    }
+
     /// It makes the object where there is none.
     fn creates(&self) -> bool {
         false

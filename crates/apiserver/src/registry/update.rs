@@ -85,18 +85,10 @@ impl Registry {
         served.to_stored(&mut object);
         check_version(served, &object, &entry, place.name)?;
         let (operation, old) = (Operation::Update, &old);
-        self.admit(
-            cx,
-            served,
-            operation,
-            place.subresource,
-            place.namespace,
-            place.name,
-            &mut object,
-            Some(old),
-            options,
-        )
-        .await?;
+        let Place { namespace, name, subresource } = place;
+        if mutation.admits() {
+            self.admit(cx, served, operation, subresource, namespace, name, &mut object, Some(old), options).await?;
+        }
 
         meta::keep(&mut object, old);
         served.closed.drop_from(&mut object, Some(old));
@@ -125,18 +117,9 @@ impl Registry {
         }
         served.strategy.canonicalize(&mut object);
         normalise(cacher, &mut object, Some(old))?;
-        self.validate(
-            cx,
-            served,
-            operation,
-            place.subresource,
-            place.namespace,
-            place.name,
-            &mut object,
-            Some(old),
-            options,
-        )
-        .await?;
+        if mutation.admits() {
+            self.validate(cx, served, operation, subresource, namespace, name, &mut object, Some(old), options).await?;
+        }
 
         if mutation.tracks() {
             managed::keep_times(old, &mut object);

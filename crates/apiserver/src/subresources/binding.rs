@@ -88,6 +88,11 @@ impl Mutation for Assign<'_> {
         Ok(pod)
     }
 
+    /// The binding has been through admission.
+    fn admits(&self) -> bool {
+        false
+    }
+
     /// A binding is nobody's field.
     fn tracks(&self) -> bool {
         true
@@ -165,7 +170,10 @@ impl Virtual for Binding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_support::map;
+    use crate::admission::{Admission, Attributes, Chain, Operation};
+    use crate::registry::Hooks;
+    use crate::test_support::{map, opened};
+    use std::sync::Mutex;
 
     fn assign(pod: &str, binding: &str) -> Result<Map, Status> {
         let binding = map(binding);
@@ -198,6 +206,39 @@ mod tests {
             "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n2\""
         );
         assert!(assign("{metadata: {name: p}, spec: {schedulingGates: [{name: g}]}}", binding).is_err());
+    }
+
+    /// Notes what it is asked about.
+    #[derive(Default)]
+    struct Asked(Mutex<Vec<(Operation, String)>>);
+
+    #[async_trait]
+    impl Admission for Asked {
+        fn name(&self) -> &'static str {
+            "Asked"
+        }
+        fn handles(&self, _: Operation) -> bool {
+            true
+        }
+        async fn admit(&self, a: &mut Attributes<'_>) -> Result<(), Status> {
+            self.0.lock().expect("no panic").push((a.operation, a.subresource.to_owned()));
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_is_bound_is_not_admitted_again() {
+        let opened = opened().await;
+        let (registry, asked) = (&opened.registry, Arc::new(Asked::default()));
+        registry.install(Hooks { admission: Chain(vec![asked.clone()]), ..Hooks::default() });
+        let (cx, options) = (Context::internal(), Options::default());
+        let pods = registry.served("", "v1", "pods").expect("served");
+        let pod = map("{metadata: {name: p}, spec: {containers: [{name: c, image: i}]}}");
+        registry.create(&cx, &pods, "default", pod, &options).await.expect("made");
+        let binding = map("{metadata: {name: p}, target: {kind: Node, name: n1}}");
+        let bind = Binding { registry: Arc::downgrade(registry) };
+        bind.bind(&cx, "default", "p", &binding, &options).await.expect("bound");
+        assert_eq!(*asked.0.lock().expect("no panic"), [(Operation::Create, String::new())]);
     }
 
     #[test]
