@@ -110,9 +110,7 @@ fn changed_drivers<'a>(new: &'a Map, old: &'a Map) -> BTreeSet<&'a str> {
 fn allocated_node(claim: &Map) -> Option<&str> {
     let list = |map: &'_ Map, key| map.get(key).and_then(Value::as_list).map_or(0, <[Value]>::len);
     let mut terms = walk::items(claim, &["status", "allocation", "nodeSelector", "nodeSelectorTerms"]);
-    let term = terms.next().filter(|term| {
-        list(term, "matchExpressions") == 0 && list(term, "matchFields") == 1
-    })?;
+    let term = terms.next().filter(|term| list(term, "matchExpressions") == 0 && list(term, "matchFields") == 1)?;
     let field = walk::items(term, &["matchFields"]).next()?;
     let [node] = field.get("values").and_then(Value::as_list)? else { return None };
     let named = field.str_at(&["key"]) == "metadata.name" && field.str_at(&["operator"]) == "In";

@@ -35,7 +35,7 @@ pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 impl AuditId {
     /// The one that the client gave, as it is, or else a new one.
     pub fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get(&AUDIT_ID).filter(|id| !id.is_empty()).cloned();
+        let given = headers.get(AUDIT_ID).filter(|id| !id.is_empty()).cloned();
         AuditId(given.unwrap_or_else(|| {
             let mut text = uuid::Uuid::encode_buffer();
             let text = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
@@ -85,7 +85,7 @@ impl Audit {
         let mut event = new_event(verdict.level, info, user, received);
         let id = request.extensions.get::<AuditId>().cloned();
         let id = id.unwrap_or_else(|| AuditId::of(&request.headers));
-        event.insert("auditID", String::from_utf8_lossy(id.0.as_bytes()).as_ref());
+        event.insert("auditID", &*String::from_utf8_lossy(id.0.as_bytes()));
         event.insert("requestURI", request.uri.path_and_query().map_or("", |p| p.as_str()));
         let forwarded = request.headers.get("x-forwarded-for").and_then(|v| v.to_str().ok()).unwrap_or_default();
         let mut sources: Vec<Value> =

@@ -383,18 +383,17 @@ mod tests {
                     "impersonate:user-info groups/devs",
                     "impersonate:user-info userextras/acme.com/x/1",
                 ],
-                &[
-                    ("impersonate-user", "jane"),
-                    ("impersonate-group", "devs"),
-                    ("impersonate-extra-acme.com%2fx", "1"),
-                ],
+                &[("impersonate-user", "jane"), ("impersonate-group", "devs"), ("impersonate-extra-acme.com%2fx", "1")],
                 "impersonate:user-info",
                 &["devs", user::AUTHENTICATED],
             ),
             (&["users/jane"], &[("impersonate-user", "jane")], "", &[user::AUTHENTICATED]),
         ] {
             let acting = constrained(may, headers).await.expect(constraint);
-            assert_eq!((acting.constraint, acting.user.groups.as_slice()), (constraint, &groups.iter().map(|g| (*g).to_owned()).collect::<Vec<_>>()[..]));
+            assert_eq!(
+                (acting.constraint, acting.user.groups.as_slice()),
+                (constraint, &groups.iter().map(|g| (*g).to_owned()).collect::<Vec<_>>()[..])
+            );
             // Either half alone is not enough.
             for part in may.iter().filter(|_| may.len() > 1) {
                 let part: &'static [&'static str] = std::slice::from_ref(part);
@@ -411,7 +410,11 @@ mod tests {
             "pods is forbidden: User \"system:serviceaccount:ns:agent\" cannot impersonate-on:user-info:list resource \"pods\" in API group \"\" at the cluster scope"
         );
         let masters = &[("impersonate-user", "jane"), ("impersonate-group", "system:masters")];
-        let may = &["impersonate-on:user-info:list pods/", "impersonate:user-info users/jane", "impersonate:user-info groups/*"];
+        let may = &[
+            "impersonate-on:user-info:list pods/",
+            "impersonate:user-info users/jane",
+            "impersonate:user-info groups/*",
+        ];
         let refused = constrained(may, masters).await.expect_err("refused");
         assert!(refused.ends_with("impersonating the system:masters group is not allowed"), "{refused}");
         let extra = &[("impersonate-user", "jane"), ("impersonate-extra-plain", "1")];
@@ -420,7 +423,8 @@ mod tests {
         assert!(refused.ends_with(why), "{refused}");
         // Nodes and accounts have groups of their own.
         let more = &[("impersonate-user", "system:node:n1"), ("impersonate-group", "g")];
-        let refused = constrained(&["impersonate-on:arbitrary-node:list pods/", "impersonate:arbitrary-node nodes/n1"], more);
+        let refused =
+            constrained(&["impersonate-on:arbitrary-node:list pods/", "impersonate:arbitrary-node nodes/n1"], more);
         assert!(refused.await.expect_err("refused").starts_with("users \"system:node:n1\" is forbidden"));
         let nobody = constrained(&[], &[("impersonate-group", "g")]).await.expect_err("refused");
         assert_eq!(
@@ -442,7 +446,8 @@ mod tests {
         for name in ["impersonate-user", "impersonate-group", "impersonate-uid", "impersonate-extra-team"] {
             let mut map = HeaderMap::new();
             map.append(name, http::HeaderValue::from_bytes(b"jan\xe9").expect("a value"));
-            let refused = impersonate(&May(&[]), &UserInfo::new("root", ["g"]), &map, None).await.expect_err("unreadable");
+            let refused =
+                impersonate(&May(&[]), &UserInfo::new("root", ["g"]), &map, None).await.expect_err("unreadable");
             assert_eq!(refused.code, 400, "{name}");
         }
     }

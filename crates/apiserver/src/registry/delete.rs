@@ -326,9 +326,7 @@ mod tests {
     #[test]
     fn pods_have_grace_once_they_have_a_node() {
         let running = r#"{"metadata":{},"spec":{"nodeName":"n","terminationGracePeriodSeconds":30}}"#;
-        let Plan::Update(dying) = planned(&pods(), running, DeleteOptions::default()) else {
-            panic!("it has grace")
-        };
+        let Plan::Update(dying) = planned(&pods(), running, DeleteOptions::default()) else { panic!("it has grace") };
         assert_eq!(dying.at(&["metadata", "deletionGracePeriodSeconds"]), Some(&Value::Int(30)));
         let json = schema::json::to_string(&dying);
         assert_eq!(planned(&pods(), &json, DeleteOptions::default()), Plan::Keep);
@@ -336,10 +334,7 @@ mod tests {
         assert_eq!(planned(&pods(), &json, shorter(60)), Plan::Keep);
         assert!(matches!(planned(&pods(), &json, shorter(5)), Plan::Update(_)));
         assert_eq!(planned(&pods(), &json, shorter(0)), Plan::Remove);
-        assert_eq!(
-            planned(&pods(), r#"{"metadata":{},"spec":{}}"#, DeleteOptions::default()),
-            Plan::Remove
-        );
+        assert_eq!(planned(&pods(), r#"{"metadata":{},"spec":{}}"#, DeleteOptions::default()), Plan::Remove);
         assert_eq!(planned(&pods(), running, shorter(0)), Plan::Remove);
     }
 }

@@ -342,8 +342,7 @@ impl Registry {
 }
 
 /// What is done when the caches follow the store.
-const FOLLOWED: [&str; 2] =
-    ["poststarthook/generic-apiserver-start-informers", "poststarthook/crd-informer-synced"];
+const FOLLOWED: [&str; 2] = ["poststarthook/generic-apiserver-start-informers", "poststarthook/crd-informer-synced"];
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

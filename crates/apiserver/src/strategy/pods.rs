@@ -156,7 +156,11 @@ fn merge_label_keys(pod: &mut Map, spread: bool) {
     for affinity in ["podAffinity", "podAntiAffinity"] {
         for when in WHEN {
             for term in walk::items_mut(pod, &["spec", "affinity", affinity, when]) {
-                let term = if when == WHEN[0] { term.get_mut("podAffinityTerm").and_then(Value::as_map_mut) } else { Some(term) };
+                let term = if when == WHEN[0] {
+                    term.get_mut("podAffinityTerm").and_then(Value::as_map_mut)
+                } else {
+                    Some(term)
+                };
                 if let Some(term) = term {
                     merge(term, "matchLabelKeys", "In", &labels);
                     merge(term, "mismatchLabelKeys", "NotIn", &labels);
@@ -238,7 +242,8 @@ mod tests {
 
     #[test]
     fn a_resize_of_other_containers_is_left_for_validation_to_refuse() {
-        let old = map("{metadata: {name: p}, spec: {nodeName: n, containers: [{name: a, image: i}, {name: b, image: i}]}}");
+        let old =
+            map("{metadata: {name: p}, spec: {nodeName: n, containers: [{name: a, image: i}, {name: b, image: i}]}}");
         for (asked, kept) in [
             ("[{name: a, image: i}]", "{containers: [{name: a, image: i}]}"),
             (

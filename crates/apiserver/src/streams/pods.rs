@@ -256,8 +256,9 @@ mod tests {
         assert_eq!(container_of(&one, "").as_deref().ok(), Some("c"));
         assert_eq!(container_of(&one, "debug").as_deref().ok(), Some("debug"));
         assert_eq!(container_of(&one, "x").expect_err("unknown").message, "container x is not valid for pod p");
-        let several =
-            map("{metadata: {name: p}, spec: {containers: [{name: a}, {name: b}], initContainers: [{name: i}], ephemeralContainers: [{name: d}]}}");
+        let several = map(
+            "{metadata: {name: p}, spec: {containers: [{name: a}, {name: b}], initContainers: [{name: i}], ephemeralContainers: [{name: d}]}}",
+        );
         assert_eq!(
             container_of(&several, "").expect_err("ambiguous").message,
             "a container name must be specified for pod p, choose one of: [i a b d]"

@@ -99,7 +99,10 @@ pub fn log(query: &Query, pod: &str, split: bool) -> Result<Writer, Status> {
     }
     match (since, since_time) {
         (Some(_), Some(_)) => {
-            errors.push(FieldError::forbidden(&Path::root(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+            errors.push(FieldError::forbidden(
+                &Path::root(""),
+                "at most one of `sinceTime` or `sinceSeconds` may be specified",
+            ));
         }
         (Some(seconds), None) if seconds < 1 => {
             errors.push(FieldError::invalid(&"sinceSeconds", seconds, "must be greater than 0"));

@@ -95,9 +95,8 @@ impl TokenRequest {
         if asked == uid {
             return Ok(());
         }
-        let why = format!(
-            "the UID in the token request ({asked}) does not match the UID of the service account ({uid})"
-        );
+        let why =
+            format!("the UID in the token request ({asked}) does not match the UID of the service account ({uid})");
         if self.checks_uid {
             let resource = GroupResource::new("authentication.k8s.io", "TokenRequest");
             return Err(Status::conflict(&resource, account.str_at(&["metadata", "name"]), why));
@@ -205,7 +204,8 @@ impl Subresource for TokenRequest {
             nbf: now,
             sub: format!("system:serviceaccount:{namespace}:{name}"),
         };
-        let token = self.tokens.sign(&claims).map_err(|e| Status::internal(format!("failed to generate token: {e}")))?;
+        let token =
+            self.tokens.sign(&claims).map_err(|e| Status::internal(format!("failed to generate token: {e}")))?;
         cx.annotate("authentication.kubernetes.io/issued-credential-id", format!("JTI={}", claims.jti));
         let until = Timestamp::from_second(now + asked).map_err(Status::internal)?;
         request.set_at(&["metadata", "name"], name);

@@ -111,7 +111,8 @@ async fn health_is_told_check_by_check() {
 async fn what_is_not_done_at_a_start_is_told_by_name() {
     let server = Server::start().await;
     let client = server.client();
-    for path in ["/readyz/poststarthook/crd-informer-synced", "/livez/poststarthook/generic-apiserver-start-informers"] {
+    for path in ["/readyz/poststarthook/crd-informer-synced", "/livez/poststarthook/generic-apiserver-start-informers"]
+    {
         assert_eq!(client.get(path).await.text(), "ok", "{path}");
     }
     let (started, hook) = (server.api.registry().started(), "poststarthook/rbac/bootstrap-roles");
@@ -239,9 +240,7 @@ async fn every_answer_says_what_it_is_known_by() {
     let client = server.client();
     let id = |answer: &crate::client::Answer| answer.headers["audit-id"].to_str().unwrap().to_owned();
     let mut seen = std::collections::BTreeSet::new();
-    for (path, code) in
-        [("/api/v1/nodes", 200), ("/api/v1/nodes/none", 404), ("/nope", 404), ("/healthz", 200)]
-    {
+    for (path, code) in [("/api/v1/nodes", 200), ("/api/v1/nodes/none", 404), ("/nope", 404), ("/healthz", 200)] {
         let answer = client.get(path).await;
         assert_eq!(answer.code, code, "{path}");
         assert!(uuid_like(&id(&answer)) && seen.insert(id(&answer)), "{path}: {}", id(&answer));

@@ -241,7 +241,8 @@ async fn label_keys_of_a_new_pod_become_part_of_its_selectors() {
             "matchLabelKeys": ["hash"], "labelSelector": {"matchLabels": {"a": "b"}}}]}});
     let pods = format!("/api/v1/{NS}/pods");
     let same = json!({"key": "hash", "operator": "In", "values": ["x"]});
-    for (gates, spread) in [("", json!([same])), ("MatchLabelKeysInPodTopologySpreadSelectorMerge=false", json!(null))] {
+    for (gates, spread) in [("", json!([same])), ("MatchLabelKeysInPodTopologySpreadSelectorMerge=false", json!(null))]
+    {
         let server = Server::start_as(gates, "").await;
         let client = server.client();
         let made = client.post(&pods, &pod).await.ok();

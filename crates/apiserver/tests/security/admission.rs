@@ -137,7 +137,11 @@ async fn who_writes_the_status_of_a_claim_needs_the_right_to_that_part_of_it() {
     let cannot = "permission: resourceclaims.resource.k8s.io \"d.example.com\" is forbidden: User";
     let start = "ResourceClaim.resource.k8s.io \"c\" is invalid: status.devices: Forbidden: changing status.devices requires resource=\"resourceclaims/driver\", verb=";
     assert_eq!(refused.code, 422, "{}", refused.body);
-    assert!(refused.message().starts_with(&format!("{start}\"[arbitrary-node:patch]\" {cannot} \"jane\"")), "{}", refused.message());
+    assert!(
+        refused.message().starts_with(&format!("{start}\"[arbitrary-node:patch]\" {cannot} \"jane\"")),
+        "{}",
+        refused.message()
+    );
     // A pod on the claim's node may be allowed to tell of that node alone.
     let account = |node: &str| {
         let mut user = UserInfo::new("system:serviceaccount:default:driver", ["writers"]);
@@ -145,7 +149,11 @@ async fn who_writes_the_status_of_a_claim_needs_the_right_to_that_part_of_it() {
         cluster.as_user(user)
     };
     let refused = account("n1").patch(&status, told.clone()).await;
-    assert!(refused.message().contains("verb=\"[associated-node:patch arbitrary-node:patch]\""), "{}", refused.message());
+    assert!(
+        refused.message().contains("verb=\"[associated-node:patch arbitrary-node:patch]\""),
+        "{}",
+        refused.message()
+    );
     grant("driver", "resourceclaims/driver", &["associated-node:patch"]).await;
     let refused = account("n2").patch(&status, told.clone()).await;
     assert_eq!(refused.code, 422, "{}", refused.body);

@@ -1,8 +1,8 @@
 //! Service account tokens: made, verified, and dead with what they are bound to.
 
 use crate::cluster::{ISSUER, Options, pod, start, start_with};
-use apiserver::surface::Surface;
 use apiserver::authn::tokens::TokenAuthenticator;
+use apiserver::surface::Surface;
 use serde_json::{Value, json};
 
 #[tokio::test]

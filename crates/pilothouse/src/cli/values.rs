@@ -14,31 +14,8 @@ impl FromStr for GoDuration {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not a duration such as 15s or 1m30s");
-        if text == "0" {
-            return Ok(GoDuration(Duration::ZERO));
-        }
-        let (mut rest, mut total) = (text, 0f64);
-        while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
-            let amount: f64 = rest[..digits].parse().map_err(|_| wrong())?;
-            rest = &rest[digits..];
-            let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-            total += amount
-                * match &rest[..end] {
-                    "h" => 3600.0,
-                    "m" => 60.0,
-                    "s" => 1.0,
-                    "ms" => 1e-3,
-                    "us" | "µs" => 1e-6,
-                    "ns" => 1e-9,
-                    _ => return Err(wrong()),
-                };
-            rest = &rest[end..];
-        }
-        if text.is_empty() {
-            return Err(wrong());
-        }
-        Duration::try_from_secs_f64(total).map(GoDuration).map_err(|_| wrong())
+        let nanos = api::duration::parse(text).ok().and_then(|nanos| u64::try_from(nanos).ok()).ok_or_else(wrong)?;
+        Ok(GoDuration(Duration::from_nanos(nanos)))
     }
 }
 

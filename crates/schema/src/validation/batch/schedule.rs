@@ -1,6 +1,5 @@
 //! Cron schedules, as the parser that upstream uses (`robfig/cron`, standard form) reads them and words their faults.
 
-
 /// A field of a schedule.
 struct Bounds {
     least: i64,

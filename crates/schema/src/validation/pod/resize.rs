@@ -32,7 +32,7 @@ pub(super) fn resize(errors: &mut Errors, new: &Map, old: &Map) {
     let was = old.get("spec").and_then(Value::as_map).cloned().unwrap_or_default();
     let mut wrong = errors.len();
     if asks(&was) || asks(&munged) {
-        whole(errors, &mut munged, &was);
+        pod_level(errors, &mut munged, &was);
     }
     let claims = old.at(&["status", "nodeAllocatableResourceClaimStatuses"]).and_then(Value::as_list);
     if claims.is_some_and(|claims| !claims.is_empty()) {
@@ -86,7 +86,7 @@ fn asks(spec: &Map) -> bool {
 }
 
 /// What a pod asks for as a whole.
-fn whole(errors: &mut Errors, munged: &mut Map, was: &Map) {
+fn pod_level(errors: &mut Errors, munged: &mut Map, was: &Map) {
     let path = SPEC.child("resources");
     let given = |spec: &Map| spec.get("resources").is_some_and(|resources| !resources.is_null());
     if given(was) && !given(munged) {
