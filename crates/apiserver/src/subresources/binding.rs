@@ -233,7 +233,8 @@ mod tests {
         registry.install(Hooks { admission: Chain(vec![asked.clone()]), ..Hooks::default() });
         let (cx, options) = (Context::internal(), Options::default());
         let pods = registry.served("", "v1", "pods").expect("served");
-        let pod = map("{metadata: {name: p}, spec: {containers: [{name: c, image: i}]}}");
+        let mut pod = map("{metadata: {name: p}, spec: {containers: [{name: c, image: i}]}}");
+        schema::defaults::apply(pods.resource.schema.root(), &mut pod);
         registry.create(&cx, &pods, "default", pod, &options).await.expect("made");
         let binding = map("{metadata: {name: p}, target: {kind: Node, name: n1}}");
         let bind = Binding { registry: Arc::downgrade(registry) };

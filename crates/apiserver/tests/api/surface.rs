@@ -65,9 +65,7 @@ async fn kinds_without_a_ga_version_are_served_with_their_feature() {
             "strategy": "OldestEmulationVersion", "renewTime": "2026-01-01T00:00:00.000000Z"}});
     let made = client.post(&of("v1alpha2"), &candidate).await;
     // That of the alpha version goes away is not said, as long as no release is known.
-    let stored =
-        "299 - \"coordination.k8s.io/v1alpha2 LeaseCandidate is stored, but this server does not act on it yet\"";
-    assert_eq!(made.headers["warning"], stored);
+    assert!(!made.headers.contains_key("warning"));
     let made = made.ok();
     let beta = client.get(&format!("{}/a_1", of("v1beta1"))).await;
     let told = "299 - \"coordination.k8s.io/v1beta1 LeaseCandidate is deprecated in v1.36+, unavailable in v1.39+\"";
