@@ -140,8 +140,6 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
         None => None,
     };
     let first = first_hooks(&settings.bootstrap);
-    first.iter().copied().for_each(|hook| registry.started().begin(hook));
-    registry.started().begin(ADMISSION_HOOK);
     let servers = presence.as_ref().map(|presence| presence.servers());
     let known = servers.as_ref().map_or_else(Vec::new, |servers| servers.borrow().clone());
     let written =

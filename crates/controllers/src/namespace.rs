@@ -2,7 +2,7 @@
 //! conditions, and at the end the namespace is let go.
 
 use crate::informer::{Informer, key};
-use crate::objects::Namespace;
+use crate::objects::{Namespace, Pod};
 use crate::queue::{Key, Queue};
 use crate::{Context, Error, Running, gone_is_fine, write};
 use futures::FutureExt;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const FINALIZER: &str = "kubernetes";
-/// How soon contents that remain are looked at again: first soon, as most leave at once.
+/// How soon contents that remain are looked at again: most leave at once.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 struct Controller {
@@ -92,6 +92,13 @@ impl Controller {
 
     /// Deletes what is in the namespace and tells what is still there.
     async fn empty(&self, namespace: &str) -> Findings {
+        // Pods go first and alone: while one is there, whatever guards it (policies, secrets, services) stays as it is. No
+        // discovery is needed to find them, nor can its failure keep them.
+        let mut findings = Findings::default();
+        self.empty_all(namespace, vec![ApiResource::erase::<Pod>(&())], &mut findings).await;
+        if !findings.remains.is_empty() || findings.deletion_error.is_some() {
+            return findings;
+        }
         let discovered = Discovery::new(self.client.clone()).run().await;
         let discovery = match discovered {
             Ok(discovery) => discovery,
@@ -108,14 +115,9 @@ impl Controller {
             .map(|(resource, _)| resource)
             // The same objects as core events.
             .filter(|r| !(r.group == "events.k8s.io" && r.plural == "events"))
+            .filter(|r| !(r.group.is_empty() && r.plural == "pods"))
             .collect();
-        // Pods go first and alone: while one is there, whatever guards it (policies, secrets, services) stays as it is.
-        let (pods, others): (Vec<_>, Vec<_>) = resources.into_iter().partition(is_pods);
-        let mut findings = Findings::default();
-        self.empty_all(namespace, pods, &mut findings).await;
-        if findings.remains.is_empty() && findings.deletion_error.is_none() {
-            self.empty_all(namespace, others, &mut findings).await;
-        }
+        self.empty_all(namespace, resources, &mut findings).await;
         findings.remains.sort_by(|a, b| a.resource.cmp(&b.resource));
         findings
     }
@@ -166,10 +168,6 @@ impl Controller {
         gone_is_fine(self.client.request::<Value>(request).await)?;
         Ok(())
     }
-}
-
-fn is_pods(resource: &ApiResource) -> bool {
-    resource.group.is_empty() && resource.plural == "pods"
 }
 
 /// Upstream's conditions of a terminating namespace, each with its reason and message.

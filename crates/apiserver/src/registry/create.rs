@@ -182,9 +182,6 @@ impl Registry {
             if !errors.is_empty() {
                 return Err(Status::invalid(&served.group_kind(), &name, &errors));
             }
-            if let Some(note) = &served.inert {
-                note.log();
-            }
             served.strategy.warnings_on_create(row, &object).into_iter().for_each(|warning| cx.warn(warning));
             served.strategy.canonicalize(&mut object);
             normalise(cacher, &mut object, given)?;
@@ -203,7 +200,12 @@ impl Registry {
             let lease = self.lease(served).await?;
             let value = encoded.stored(&cacher.layout.api_version, &cacher.layout.kind);
             match self.commit(cacher, &key, 0, Act::Put { value, lease }, side).await? {
-                Committed::Done(revision) => return Ok(written(served, object, Some(revision), &encoded, true)),
+                Committed::Done(revision) => {
+                    if let Some(note) = &served.inert {
+                        note.log();
+                    }
+                    return Ok(written(served, object, Some(revision), &encoded, true));
+                }
                 Committed::Changed(_) => return Err(Status::already_exists(&served.group_resource(), &name)),
                 Committed::SideChanged => {}
             }

@@ -38,7 +38,9 @@ impl ApiServer {
     /// Answers a request, whatever happens, and tells by what it is known.
     pub(super) async fn answer(self: &Arc<Self>, mut request: Request, origin: Origin) -> Response<Body> {
         let id = AuditId::of(request.headers());
-        request.extensions_mut().insert(id.clone());
+        if self.security.audit.is_some() {
+            request.extensions_mut().insert(id.clone());
+        }
         let mut response = self.answered(request, origin).await;
         id.tell(response.headers_mut());
         response
@@ -61,22 +63,7 @@ impl ApiServer {
         let head = parts.method == http::Method::HEAD;
         let allotted = allotted(&info, &query, self.config.request_timeout);
         let asked = Asked::of(&info, &query, crate::http::media::content_type(&parts.headers));
-        let answering = AssertUnwindSafe(self.filtered(parts, body, info.clone(), query, origin)).catch_unwind();
-        let response = match allotted {
-            Err(status) => Ok(answer::refusal(&status, view)),
-            Ok(None) => answering.await,
-            Ok(Some(allotted)) => tokio::time::timeout(allotted, answering).await.unwrap_or_else(|_| {
-                let why = "request did not complete within the allotted timeout";
-                Ok(answer::refusal(&Status::timeout(why, 0), view))
-            }),
-        };
-        let mut response = response.unwrap_or_else(|panic| {
-            let why = panic.downcast_ref::<&str>().map(ToString::to_string);
-            let why = why.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            tracing::error!(path = info.path, verb = info.verb, panic = why, "a request's handler panicked");
-            let why = "This request caused apiserver to panic. Look in the logs for details.";
-            answer::refusal(&Status::internal(why), view)
-        });
+        let mut response = self.filtered(parts, body, &info, query, origin, allotted).await;
         if head {
             *response.body_mut() = Body::empty();
         }
@@ -85,48 +72,64 @@ impl ApiServer {
         response
     }
 
+    /// `allotted`: how long it may take, or why its client's word on that is refused. Neither that nor a panic ends what is
+    /// recorded of the request.
     async fn filtered(
         self: &Arc<Self>,
         mut parts: Parts,
         body: RequestBody,
-        info: Arc<RequestInfo>,
+        info: &Arc<RequestInfo>,
         query: String,
         origin: Origin,
+        allotted: Result<Option<Duration>, Status>,
     ) -> Response<Body> {
         let view = View::for_error(&parts.headers);
         let received = Timestamp::now();
         let notes = Notes::default();
         parts.extensions.insert(notes.clone());
-        let user = match self.authenticated(&parts, &origin).await {
-            Ok(user) => user,
-            Err(status) => return answer::refusal(&status, view),
-        };
         let peer = match &origin {
             Origin::Network(peer) => Some(peer),
             Origin::Local(_) => None,
         };
-        let mut record =
-            self.security.audit.as_ref().and_then(|audit| audit.begin(&parts, &info, &user, peer, received));
+        let recorded = |parts: &Parts, user: &UserInfo| {
+            self.security.audit.as_ref().and_then(|audit| audit.begin(parts, info, user, peer, received))
+        };
+        let until = match allotted {
+            Ok(allotted) => allotted.map(|allotted| tokio::time::Instant::now() + allotted),
+            Err(status) => {
+                // Before anybody knows who asks, as upstream.
+                let response = answer::refusal(&status, view);
+                return match recorded(&parts, &UserInfo::default()) {
+                    Some(record) => record.finish(response),
+                    None => response,
+                };
+            }
+        };
+        let user = match within(info, until, self.authenticated(&parts, &origin)).await {
+            Ok(user) => user,
+            Err(status) => return answer::refusal(&status, view),
+        };
+        let mut record = recorded(&parts, &user);
         let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
         let agent = agent.to_owned();
         let constrained = self.constrains.then_some(&*info);
-        let response = match impersonate(&*self.security.authorizer, &user, &parts.headers, constrained).await {
-            Err(status) => answer::refusal(&status, view),
-            Ok(acting) => {
-                if let (Some(record), Some(acting)) = (&mut record, &acting) {
-                    record.impersonated(acting);
-                }
-                let user = acting.map_or(user, |acting| Arc::new(acting.user));
-                let cx = Context::noting(user, &agent, received, notes).asked_by(&info.verb);
-                if let Some(record) = &mut record {
-                    record.with(&cx);
-                }
-                let permitted = self.permitted(&cx, parts, body, &info, query, record.as_mut()).await;
-                let mut response = permitted.unwrap_or_else(|status| answer::refusal(&status, view));
-                warn(&cx, response.headers_mut());
-                response
+        let answering = async {
+            let acting = impersonate(&*self.security.authorizer, &user, &parts.headers, constrained).await?;
+            if let (Some(record), Some(acting)) = (&mut record, &acting) {
+                record.impersonated(acting);
             }
+            let user = acting.map_or_else(|| user.clone(), |acting| Arc::new(acting.user));
+            let cx = Context::noting(user, &agent, received, notes).asked_by(&info.verb);
+            if let Some(record) = &mut record {
+                record.with(&cx);
+            }
+            let permitted = self.permitted(&cx, parts, body, info, query, record.as_mut()).await;
+            let mut response = permitted.unwrap_or_else(|status| answer::refusal(&status, view));
+            warn(&cx, response.headers_mut());
+            Ok::<_, Status>(response)
         };
+        let answered = within(info, until, answering).await;
+        let response = answered.unwrap_or_else(|status| answer::refusal(&status, view));
         match record {
             Some(record) => record.finish(response),
             None => response,
@@ -219,10 +222,34 @@ impl ApiServer {
     }
 }
 
+/// What comes of a step of a request, if it comes by then: 504 when it does not, 500 when it panics.
+async fn within<T>(
+    info: &RequestInfo,
+    until: Option<tokio::time::Instant>,
+    step: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let step = AssertUnwindSafe(step).catch_unwind();
+    let done = match until {
+        None => step.await,
+        Some(until) => tokio::time::timeout_at(until, step)
+            .await
+            .map_err(|_| Status::timeout("request did not complete within the allotted timeout", 0))?,
+    };
+    done.unwrap_or_else(|panic| {
+        let why = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let why = why.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        tracing::error!(path = info.path, verb = info.verb, panic = why, "a request's handler panicked");
+        Err(Status::internal("This request caused apiserver to panic. Look in the logs for details."))
+    })
+}
+
 /// How long a request may take: as long as its client says (`?timeout=`), but no longer than any; `None`: as long as it likes.
 fn allotted(info: &RequestInfo, query: &str, most: Duration) -> Result<Option<Duration>, Status> {
     if info.long_running() {
         return Ok(None);
+    }
+    if !query.contains("timeout") && !query.contains('%') {
+        return Ok(Some(most));
     }
     let Some(text) = parameter(query, "timeout").filter(|text| !text.is_empty()) else { return Ok(Some(most)) };
     let nanos = api::duration::parse(&text)

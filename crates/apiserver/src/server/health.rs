@@ -9,12 +9,12 @@ use http::StatusCode;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// What a check is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// Liveness too: a failure means that only a restart helps.
+    /// Liveness too.
     All,
     /// A restart would not help: of liveness it is a name that passes, for who asks for it or excludes it.
     NotLiveness,
@@ -33,7 +33,6 @@ pub struct Check {
 /// All checks.
 pub struct Health {
     checks: RwLock<Vec<Check>>,
-    registry: Weak<Registry>,
     stopping: Arc<AtomicBool>,
     /// By check and kind of health: how often it passed and failed, and whether it passed the last time.
     seen: Mutex<BTreeMap<(&'static str, &'static str), Seen>>,
@@ -93,8 +92,10 @@ impl Health {
                 Box::pin(async move { if stopping { Err("process is shutting down".to_owned()) } else { Ok(()) } })
             }),
         ];
+        let end = checks.len() - 1;
+        checks.splice(end..end, registry.started().hooks().into_iter().map(|hook| check(hook, Of::All, passes)));
         checks.extend(registry.encryption().and_then(|encryption| encryption.check()));
-        Health { checks: RwLock::new(checks), registry: Arc::downgrade(registry), stopping, seen: Mutex::default() }
+        Health { checks: RwLock::new(checks), stopping, seen: Mutex::default() }
     }
 
     /// Adds a check.
@@ -102,18 +103,8 @@ impl Health {
         self.checks.write().unwrap_or_else(PoisonError::into_inner).push(check);
     }
 
-    /// All checks as they are now: what is done once when the server starts stands before its end.
     fn all(&self) -> Vec<Check> {
-        let mut checks = self.checks.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let hooks = self.registry.upgrade().map(|registry| registry.started().hooks()).unwrap_or_default();
-        let end = checks.iter().position(|check| check.name == "shutdown").unwrap_or(checks.len());
-        let hooks = hooks.into_iter().map(|(name, done)| {
-            check(name, Of::All, move || {
-                Box::pin(async move { if done { Ok(()) } else { Err("not finished".to_owned()) } })
-            })
-        });
-        checks.splice(end..end, hooks);
-        checks
+        self.checks.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn note(&self, name: &'static str, root: &'static str, passes: bool) {

@@ -224,6 +224,10 @@ mod tests {
             self.0.lock().expect("no panic").push((a.operation, a.subresource.to_owned()));
             Ok(())
         }
+        async fn validate(&self, a: &Attributes<'_>) -> Result<(), Status> {
+            self.0.lock().expect("no panic").push((a.operation, a.subresource.to_owned()));
+            Ok(())
+        }
     }
 
     #[tokio::test]
@@ -239,7 +243,12 @@ mod tests {
         let binding = map("{metadata: {name: p}, target: {kind: Node, name: n1}}");
         let bind = Binding { registry: Arc::downgrade(registry) };
         bind.bind(&cx, "default", "p", &binding, &options).await.expect("bound");
-        assert_eq!(*asked.0.lock().expect("no panic"), [(Operation::Create, String::new())]);
+        let made = (Operation::Create, String::new());
+        assert_eq!(
+            *asked.0.lock().expect("no panic"),
+            [made.clone(), made],
+            "to change it and to judge it, when it was made"
+        );
     }
 
     #[test]

@@ -19,19 +19,31 @@ impl FromStr for GoDuration {
     }
 }
 
-/// The flags of a command line by their names, for `/flagz`: secrets are not shown, and switches are `true`.
-pub fn given(arguments: impl Iterator<Item = String>) -> BTreeMap<String, String> {
+/// The flags that this process was started with by their names, for `/flagz`: secrets are not shown, and switches are `true`.
+pub fn given() -> BTreeMap<String, String> {
+    of_arguments(std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()))
+}
+
+fn of_arguments(arguments: impl Iterator<Item = String>) -> BTreeMap<String, String> {
     const SECRET: [&str; 2] = ["token", "certificate-key"];
-    let mut flags = BTreeMap::new();
-    let mut arguments = arguments.peekable();
+    let mut flags = BTreeMap::<String, String>::new();
+    // What stands after `--` is no flag.
+    let mut arguments = arguments.take_while(|argument| argument != "--").peekable();
     while let Some(argument) = arguments.next() {
-        let Some(flag) = argument.strip_prefix("--").filter(|flag| !flag.is_empty()) else { continue };
+        let Some(flag) = argument.strip_prefix("--") else { continue };
         let (name, value) = match flag.split_once('=') {
             Some((name, value)) => (name, value.to_owned()),
             None => (flag, arguments.next_if(|next| !next.starts_with("--")).unwrap_or_else(|| "true".to_owned())),
         };
         let value = if SECRET.contains(&name) { "CLASSIFIED".to_owned() } else { value };
-        flags.insert(name.to_owned(), value);
+        match flags.get_mut(name) {
+            // As one flag takes several values.
+            Some(there) => {
+                there.push(',');
+                there.push_str(&value);
+            }
+            None => drop(flags.insert(name.to_owned(), value)),
+        }
     }
     flags
 }
@@ -109,7 +121,7 @@ mod tests {
     #[test]
     fn flags_are_told_but_for_secrets() {
         let line = "apiserver --secure-port 6443 --profiling=false --verbose --token abc --certificate-key=k -- x";
-        let told = given(line.split(' ').map(str::to_owned));
+        let told = of_arguments(line.split(' ').map(str::to_owned));
         let told: Vec<String> = told.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(
             told,

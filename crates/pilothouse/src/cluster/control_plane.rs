@@ -122,7 +122,7 @@ pub fn plan(settings: &Settings, pki: &Pki) -> Result<Plan> {
         config: Config {
             git_version: crate::KUBERNETES_VERSION.to_owned(),
             advertised: format!("{}:{}", settings.node_ip, settings.api.port()),
-            flags: crate::cli::values::given(std::env::args().skip(1)),
+            flags: crate::cli::values::given(),
             ..Config::default()
         },
         tls: TlsSettings {

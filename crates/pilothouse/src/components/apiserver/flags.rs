@@ -479,7 +479,7 @@ impl ApiserverArgs {
                 min_watch: Duration::from_secs(self.min_request_timeout),
                 request_timeout: self.request_timeout.0,
                 profiling: self.profiling,
-                flags: crate::cli::values::given(std::env::args().skip(1)),
+                flags: crate::cli::values::given(),
                 ..Config::default()
             },
             tls,
