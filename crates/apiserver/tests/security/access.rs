@@ -432,3 +432,32 @@ async fn one_may_act_as_somebody_for_some_requests_alone() {
     let why = "users \"jane\" is forbidden: User \"bob\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope";
     assert_eq!((refused.code, refused.message()), (403, why));
 }
+
+#[tokio::test]
+async fn what_runs_out_of_time_is_recorded() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("audit.log");
+    let policy =
+        b"apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]";
+    let policy = apiserver::audit::Policy::parse(policy).expect("a policy");
+    let sink =
+        apiserver::audit::Sink::open(&path, apiserver::audit::Rotation { max_size: 0, backups: 0 }).expect("a sink");
+    let cluster =
+        start_with(Options { audit: Some(apiserver::audit::Audit::new(policy, sink)), ..Options::default() }).await;
+    let admin = cluster.admin();
+    // A version that does not come to be is waited for.
+    let waits = "/api/v1/nodes?resourceVersion=999999999&resourceVersionMatch=NotOlderThan&timeout=20ms";
+    assert_eq!(admin.get(waits).await.code, 504);
+    assert_eq!(admin.get("/api/v1/nodes?timeout=never").await.code, 400);
+    let recorded = eventually(async || {
+        let text = std::fs::read_to_string(&path).expect("the log");
+        let events = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let of_nodes = events.filter(|event| event["objectRef"]["resource"] == "nodes");
+        let told: Vec<_> =
+            of_nodes.map(|event| (event["responseStatus"]["code"].as_u64(), event["user"].clone())).collect();
+        (told.len() == 2).then_some(told)
+    });
+    let recorded = recorded.await;
+    assert_eq!((recorded[0].0, &recorded[0].1["username"]), (Some(504), &serde_json::json!("admin")));
+    assert_eq!(recorded[1].0, Some(400));
+}

@@ -39,6 +39,7 @@ pub struct Options {
     pub plugins: &'static [&'static str],
     pub surface: apiserver::surface::Surface,
     pub admission: apiserver::admission::config::Config,
+    pub audit: Option<apiserver::audit::Audit>,
 }
 
 impl Default for Options {
@@ -52,6 +53,7 @@ impl Default for Options {
             plugins: &[],
             surface: apiserver::surface::Surface::default(),
             admission: apiserver::admission::config::Config::default(),
+            audit: None,
         }
     }
 }
@@ -102,7 +104,7 @@ pub async fn start_with(options: Options) -> Cluster {
         service_ranges: vec![range],
         node_ports: PortRange::parse(options.node_ports).expect("a range"),
         kubelets: options.kubelets,
-        audit: None,
+        audit: options.audit,
         limit: apiserver::limit::MaxInFlight::default(),
     };
     let Secured { security, documents, tokens, written, .. } = secure(&registry, settings).await.expect("secured");
