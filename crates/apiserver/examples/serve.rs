@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         authenticator: Arc::new(OneToken),
         authorizer: Arc::new(Everything),
         audit: None,
-        limit: MaxInFlight::default(),
+        limit: MaxInFlight::default().into(),
     };
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     let certificate = key.cert.pem();

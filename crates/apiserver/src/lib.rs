@@ -8,7 +8,8 @@
 //! | [`user`], [`context`], [`options`] | who asks; what travels with a request; what its query asks |
 //! | [`authn`], [`authz`], [`admission`] | the seams of security and what stands behind them |
 //! | [`security`] | puts them together: authenticator, authorizer, admission chain and the hatches, from settings |
-//! | [`tokens`], [`tls`], [`audit`], [`limit`] | service account tokens; certificates, live; who did what; how much at once |
+//! | [`tokens`], [`tls`], [`audit`] | service account tokens; certificates, live; who did what |
+//! | [`flowcontrol`], [`limit`] | how much at once: priority levels and flow schemas, or two limits alone |
 //! | [`bootstrap`] | the first objects: default roles, namespaces, the Services `kubernetes` and `kube-dns` |
 //! | [`allocator`], [`subresources`], [`streams`] | addresses and ports of Services; binding and eviction; log, exec, attach, port-forward, proxy |
 //! | `component_status` | how scheduler, controller manager and store are |
@@ -37,6 +38,7 @@ mod component_status;
 pub mod context;
 pub mod discovery;
 pub mod encryption;
+pub mod flowcontrol;
 pub mod handlers;
 pub mod http;
 pub mod limit;

@@ -26,7 +26,7 @@ use crate::bootstrap::{self, BootstrapError, FrontProxy, Presence};
 use crate::cache::{Cacher, Chain, Change, ChangeKind, Observer};
 use crate::component_status::ComponentStatuses;
 use crate::context::Context;
-use crate::limit::MaxInFlight;
+use crate::flowcontrol::{self, Limit};
 use crate::lookup::{FromCaches, Lookup};
 use crate::options::Options;
 use crate::registry::{Hooks, Place, Registry, mutation};
@@ -68,7 +68,7 @@ pub struct Settings {
     /// How kubelets are talked to; `None`: streams and proxies are not served.
     pub kubelets: Option<KubeletSettings>,
     pub audit: Option<Audit>,
-    pub limit: MaxInFlight,
+    pub limit: flowcontrol::Settings,
     pub bootstrap: bootstrap::Settings,
 }
 
@@ -150,7 +150,7 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     let (rbac, authorizer) = authorizer(registry, &objects, &settings.authorization);
     let tokens = Tokens::new(settings.tokens, objects.clone());
     tokens.note_legacy_uses(Arc::new(SecretLabels(Arc::downgrade(registry))));
-    registry.measures().tell_of_tokens(tokens.uses());
+    registry.measures().tell_of(tokens.uses());
     let bearer: Arc<dyn TokenAuthenticator> = {
         let mut kinds: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
         if let Some(file) = settings.token_file {
@@ -163,6 +163,7 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
         Arc::new(Remembering::new(TokenUnion(kinds)))
     };
     let clients = Arc::new(ClientCertificates::new(&settings.client_ca)?);
+    registry.measures().tell_of(clients.clone());
     let mut ways: Vec<Arc<dyn Authenticator>> = Vec::new();
     if let Some(proxy) = &settings.front_proxy {
         ways.push(Arc::new(request_header(proxy)?));
@@ -223,7 +224,8 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     registry.install(hooks);
     registry.started().done(ADMISSION_HOOK);
     let documents = documents(&tokens);
-    let security = Security { authenticator, authorizer, audit: settings.audit, limit: settings.limit };
+    let limit = Limit::new(settings.limit, registry);
+    let security = Security { authenticator, authorizer, audit: settings.audit, limit };
     Ok(Secured { security, documents, tokens, clients, kubelets, presence, written })
 }
 
@@ -258,10 +260,15 @@ fn keep_first_objects(
     mut servers: Option<watch::Receiver<Vec<SocketAddr>>>,
 ) {
     let notify = Arc::new(tokio::sync::Notify::new());
-    for (group, plural) in
-        [("", "services"), ("", "endpoints"), ("discovery.k8s.io", "endpointslices"), ("", "configmaps")]
-    {
-        registry.observe(group, plural, Arc::new(FirstObjects { notify: notify.clone() }));
+    for (group, plural) in [
+        ("", "services"),
+        ("", "endpoints"),
+        ("discovery.k8s.io", "endpointslices"),
+        ("", "configmaps"),
+        (flowcontrol::GROUP, "flowschemas"),
+        (flowcontrol::GROUP, "prioritylevelconfigurations"),
+    ] {
+        registry.observe(group, plural, Arc::new(FirstObjects { group, notify: notify.clone() }));
     }
     let registry = Arc::downgrade(registry);
     tokio::spawn(async move {
@@ -295,16 +302,22 @@ fn keep_first_objects(
 
 /// Tells when one of the first objects was changed or removed.
 struct FirstObjects {
+    group: &'static str,
     notify: Arc<tokio::sync::Notify>,
 }
 
 impl Observer for FirstObjects {
-    fn changed(&self, _cacher: &Cacher, change: &Change) {
+    fn changed(&self, cacher: &Cacher, change: &Change) {
         let first = matches!(
             change.entry.key(),
             "default/kubernetes" | "kube-system/kube-dns" | "kube-system/extension-apiserver-authentication"
         );
-        if first && change.kind != ChangeKind::Added {
+        let flow_control = || {
+            let after = (change.kind != ChangeKind::Deleted).then(|| cacher.decode(&change.entry).ok()).flatten();
+            let before = change.previous.as_ref().and_then(|entry| cacher.decode(entry).ok());
+            bootstrap::flow_control_differs(before.as_ref(), after.as_ref())
+        };
+        if change.kind != ChangeKind::Added && (first || self.group == flowcontrol::GROUP && flow_control()) {
             self.notify.notify_one();
         }
     }

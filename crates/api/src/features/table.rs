@@ -141,7 +141,7 @@ pub(super) const ASKED: &[&str] = &[
     "MutablePodResourcesForSuspendedJobs", "MutableSchedulingDirectivesForSuspendedJobs", "NodeDeclaredFeatures",
     "OpenAPIEnums", "PodCertificateRequest", "PodLevelResources", "PodLogsQuerySplitStreams",
     "PodTopologyLabelsAdmission", "RelaxedServiceNameValidation", "ResourceHealthStatus",
-    "ServiceAccountNodeAudienceRestriction", "StorageVersionAPI", "StorageVersionHash", "StorageVersionMigrator",
+    "ServiceAccountNodeAudienceRestriction", "SizeBasedListCostEstimate", "StorageVersionAPI", "StorageVersionHash", "StorageVersionMigrator",
     "StrictIPCIDRValidation", "TokenRequestServiceAccountUIDValidation", "TopologyAwareWorkloadScheduling",
     "VolumeLimitScaling", "WorkloadAwarePreemption",
 ];
@@ -157,7 +157,7 @@ pub(super) const UNASKED: &[(&str, &[&str])] = &[
         "TranslateStreamCloseWebsocketRequests", "WatchCacheInitializationPostStartHook", "WatchList",
     ]),
     ("of the API server: what they stand for is not here (yet)", &[
-        "APIServerIdentity", "DetectCacheInconsistency", "SizeBasedListCostEstimate",
+        "APIServerIdentity", "DetectCacheInconsistency",
         "StructuredAuthenticationConfigurationEgressSelector", "StructuredAuthenticationConfigurationJWKSMetrics",
         "UnauthenticatedHTTP2DOSMitigation", "UnknownVersionInteroperabilityProxy",
     ]),

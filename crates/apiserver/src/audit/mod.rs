@@ -10,18 +10,17 @@ use crate::authn::Peer;
 use crate::authn::impersonation::Acting;
 use crate::context::Context;
 use crate::http::{Body, Response};
+use crate::measure::{head, series};
 use crate::request::RequestInfo;
 use crate::user::UserInfo;
-use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
-use http_body::{Frame, SizeHint};
 use jiff::Timestamp;
 use policy::Verdict;
 use schema::{Map, Value};
-use std::pin::Pin;
+use std::fmt;
 use std::sync::Arc;
-use std::task::{self, Poll};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The largest object that is recorded.
 const LARGEST: usize = 3 << 20;
@@ -53,12 +52,59 @@ impl AuditId {
 pub struct Audit {
     policy: Policy,
     sink: Arc<Sink>,
+    counts: Arc<Counts>,
+}
+
+/// What is counted of it.
+#[derive(Debug, Default)]
+pub struct Counts {
+    events: AtomicU64,
+    lost: AtomicU64,
+    /// Requests by the level that the policy gave them.
+    levels: [AtomicU64; 4],
+}
+
+const LEVELS: [Level; 4] = [Level::Metadata, Level::None, Level::Request, Level::RequestResponse];
+
+impl Counts {
+    fn level(&self, level: Level) {
+        let place = LEVELS.iter().zip(&self.levels).find(|(own, _)| **own == level);
+        place.map(|(_, count)| count.fetch_add(1, Ordering::Relaxed));
+    }
+
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn render(&self, out: &mut String) -> fmt::Result {
+        let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let name = "apiserver_audit_event_total";
+        head(out, name, "counter", "[ALPHA] Counter of audit events generated and sent to the audit backend.")?;
+        series(out, name, "", number(&self.events))?;
+        let name = "apiserver_audit_error_total";
+        head(
+            out,
+            name,
+            "counter",
+            "[ALPHA] Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.",
+        )?;
+        if number(&self.lost) > 0 {
+            series(out, name, "plugin=\"log\"", number(&self.lost))?;
+        }
+        let name = "apiserver_audit_level_total";
+        head(out, name, "counter", "[ALPHA] Counter of policy levels for audit events (1 per request).")?;
+        for (level, count) in LEVELS.iter().zip(&self.levels).filter(|(_, count)| number(count) > 0) {
+            series(out, name, &format!("level=\"{}\"", level.as_str()), number(count))?;
+        }
+        Ok(())
+    }
 }
 
 /// One request being recorded.
 pub struct Record {
     verdict: Verdict,
     sink: Arc<Sink>,
+    counts: Arc<Counts>,
     event: Map,
     long_running: bool,
     context: Option<Context>,
@@ -66,7 +112,11 @@ pub struct Record {
 
 impl Audit {
     pub fn new(policy: Policy, sink: Sink) -> Self {
-        Audit { policy, sink: Arc::new(sink) }
+        Audit { policy, sink: Arc::new(sink), counts: Arc::default() }
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Begins the record of a request; `None` when the policy wants none of it.
@@ -79,6 +129,7 @@ impl Audit {
         received: Timestamp,
     ) -> Option<Record> {
         let verdict = self.policy.verdict(info, user);
+        self.counts.level(verdict.level);
         if verdict.level == Level::None {
             return None;
         }
@@ -97,8 +148,14 @@ impl Audit {
         if let Some(agent) = request.headers.get(USER_AGENT).and_then(|v| v.to_str().ok()) {
             event.insert("userAgent", agent);
         }
-        let record =
-            Record { verdict, sink: self.sink.clone(), event, long_running: info.long_running(), context: None };
+        let record = Record {
+            verdict,
+            sink: self.sink.clone(),
+            counts: self.counts.clone(),
+            event,
+            long_running: info.long_running(),
+            context: None,
+        };
         record.emit(Stage::RequestReceived, None);
         Some(record)
     }
@@ -190,7 +247,7 @@ impl Record {
             self.emit(Stage::ResponseComplete, Some(code));
             return Response::from_parts(parts, body);
         }
-        Response::from_parts(parts, Body::stream(Watched { body, _end: End { record: self, code } }))
+        Response::from_parts(parts, body.holding(End { record: self, code }))
     }
 
     fn emit(&self, stage: Stage, code: Option<u16>) {
@@ -200,14 +257,11 @@ impl Record {
         let mut event = self.event.clone();
         let annotations = self.context.as_ref().map(Context::annotations).unwrap_or_default();
         complete(&mut event, stage, code, annotations);
-        self.sink.write(schema::json::to_string(&event).into_bytes());
+        self.counts.events.fetch_add(1, Ordering::Relaxed);
+        if !self.sink.write(schema::json::to_string(&event).into_bytes()) {
+            self.counts.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
-}
-
-/// A body whose end is recorded.
-struct Watched {
-    body: Body,
-    _end: End,
 }
 
 /// Records the end when it is dropped: the stream was sent, or the client went away.
@@ -219,24 +273,6 @@ struct End {
 impl Drop for End {
     fn drop(&mut self) {
         self.record.emit(Stage::ResponseComplete, Some(self.code));
-    }
-}
-
-impl http_body::Body for Watched {
-    type Data = Bytes;
-    type Error = crate::http::BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -46,11 +46,13 @@ impl Sink {
         Ok(Sink { lines })
     }
 
-    /// Hands a line over; it waits when the disk is behind.
-    pub fn write(&self, line: Vec<u8>) {
-        if self.lines.send(line).is_err() {
+    /// Hands a line over; it waits when the disk is behind. `false`: it is lost.
+    pub fn write(&self, line: Vec<u8>) -> bool {
+        let taken = self.lines.send(line).is_ok();
+        if !taken {
             tracing::error!("the audit log has ended; an event is lost");
         }
+        taken
     }
 }
 

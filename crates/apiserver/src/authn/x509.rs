@@ -1,6 +1,8 @@
 //! Client certificates: the common name is the user, the organizations are its groups.
 
 use super::{Authenticator, AuthnError, Chain, Peer};
+use crate::measure::{Histogram, head};
+use crate::registry::measures::Tells;
 use crate::user::UserInfo;
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
@@ -18,6 +20,40 @@ const MOST: usize = 1024;
 /// Verifies chains of client certificates against authorities that may be replaced.
 pub struct ClientCertificates {
     authorities: ArcSwapOption<Authorities>,
+    /// How long the certificates that requests showed were still good.
+    left: Histogram,
+}
+
+const HOUR: f64 = 3600.0;
+const DAY: f64 = 24.0 * HOUR;
+const LEFT: &[f64] = &[
+    0.0,
+    HOUR / 2.0,
+    HOUR,
+    2.0 * HOUR,
+    6.0 * HOUR,
+    12.0 * HOUR,
+    DAY,
+    2.0 * DAY,
+    4.0 * DAY,
+    7.0 * DAY,
+    30.0 * DAY,
+    90.0 * DAY,
+    180.0 * DAY,
+    360.0 * DAY,
+];
+
+impl Tells for ClientCertificates {
+    fn render(&self, out: &mut String) -> std::fmt::Result {
+        let name = "apiserver_client_certificate_expiration_seconds";
+        head(
+            out,
+            name,
+            "histogram",
+            "[ALPHA] Distribution of the remaining lifetime on the certificate used to authenticate a request.",
+        )?;
+        self.left.write(out, name, "")
+    }
 }
 
 struct Authorities {
@@ -32,7 +68,7 @@ impl ClientCertificates {
     /// # Errors
     /// The bundle cannot be read.
     pub fn new(authorities: &[u8]) -> Result<Self, crate::tls::TlsError> {
-        let new = ClientCertificates { authorities: ArcSwapOption::empty() };
+        let new = ClientCertificates { authorities: ArcSwapOption::empty(), left: Histogram::of_counts(LEFT) };
         new.replace(authorities)?;
         Ok(new)
     }
@@ -72,6 +108,7 @@ impl ClientCertificates {
         if let Some((until, user)) = good.get(&digest)
             && now.as_secs() <= *until
         {
+            self.left.observe(*until - now.as_secs());
             return Ok(user.clone());
         }
         let refuse = |why: String| AuthnError(format!("verifying the client certificate failed: {why}"));
@@ -84,6 +121,8 @@ impl ClientCertificates {
         if good.len() >= MOST {
             good.clear();
         }
+        let left = u64::try_from(until).unwrap_or(0).saturating_sub(now.as_secs());
+        self.left.observe(left);
         good.insert(digest, (u64::try_from(until).unwrap_or(0), user.clone()));
         Ok(user)
     }

@@ -4,7 +4,10 @@ use super::objects::{list, named};
 use super::{Keep, Wanted};
 use schema::{Map, Value};
 
-const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+pub(super) const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+const LEVELS: &str = "prioritylevelconfigurations";
+/// The resources of all these.
+pub(super) const PLURALS: [&str; 2] = [LEVELS, "flowschemas"];
 const AUTOUPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 
 /// Queues, hand size, queue length limit.
@@ -195,15 +198,31 @@ pub(super) fn flow_control() -> Vec<Wanted> {
     exempt.insert("type", "Exempt");
     exempt.set_at(&["exempt", "nominalConcurrencyShares"], 0);
     exempt.set_at(&["exempt", "lendablePercent"], 0);
-    let plural = "prioritylevelconfigurations";
-    let mut all = vec![wanted(plural, "exempt", exempt)];
+    let mut all = vec![wanted(LEVELS, "exempt", exempt)];
     all.extend(
         LIMITED
             .iter()
-            .map(|(name, shares, lendable, queuing)| wanted(plural, name, limited(*shares, *lendable, *queuing))),
+            .map(|(name, shares, lendable, queuing)| wanted(LEVELS, name, limited(*shares, *lendable, *queuing))),
     );
     all.extend(SCHEMAS.iter().map(flow_schema));
     all
+}
+
+/// The objects of a resource without which nothing would be handled, as they are when nobody has changed them.
+pub(crate) fn mandatory(plural: &str) -> Vec<Map> {
+    let own = |one: &Wanted| one.plural == plural && matches!(one.keep, Keep::Marked { mandatory: true, .. });
+    flow_control().into_iter().filter(own).map(|one| one.object).collect()
+}
+
+/// Whether an object was made by a server of another version, and none of this one needs it.
+pub(super) fn is_superfluous(plural: &str, object: &Map) -> bool {
+    let name = object.str_at(&["metadata", "name"]);
+    let marked = object.str_at(&["metadata", "annotations", AUTOUPDATE]) == "true";
+    let own = match plural {
+        LEVELS => name == MANDATORY[0] || LIMITED.iter().any(|(level, ..)| *level == name),
+        _ => SCHEMAS.iter().any(|row| row.name == name),
+    };
+    marked && !own
 }
 
 #[cfg(test)]

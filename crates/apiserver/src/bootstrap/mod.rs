@@ -7,11 +7,12 @@ pub mod rbac;
 mod servers;
 mod services;
 
+pub(crate) use flow_control::mandatory as mandatory_flow_control;
 pub use objects::FrontProxy;
 pub use servers::Presence;
 pub use services::{Advertised, dns_endpoint_slice};
 
-use crate::cache::{Cacher, Caches, NotReached};
+use crate::cache::{Cacher, Caches, NotReached, Scope};
 use api::features::Gates;
 use jiff::Timestamp;
 use schema::apply::Manager;
@@ -182,6 +183,7 @@ pub async fn ensure(
         for one in &wanted {
             batch.extend(plan(caches, one, &shown)?);
         }
+        batch.extend(superfluous(caches));
         if batch.is_empty() {
             return Ok(written);
         }
@@ -206,6 +208,37 @@ pub async fn ensure(
         }
     }
     Err(BootstrapError::Contended(TRIES))
+}
+
+/// Whether an object of flow control was another one before, in what a server keeps: most changes are of its status.
+pub(crate) fn flow_control_differs(before: Option<&Map>, after: Option<&Map>) -> bool {
+    let of = |object: Option<&Map>| {
+        object.map(|object| (object.get("spec").cloned(), object.at(&["metadata", "annotations"]).cloned()))
+    };
+    of(before) != of(after)
+}
+
+/// Removes what servers of other versions made for flow control, and keep no more.
+fn superfluous(caches: &Caches) -> Vec<Change> {
+    let mut all = Vec::new();
+    for plural in flow_control::PLURALS {
+        let row = schema::resource::get(flow_control::GROUP, "v1", plural);
+        let storage = row.and_then(|row| row.storage.as_ref());
+        let Some(cacher) = storage.and_then(|storage| caches.get(&storage.prefix)) else { continue };
+        let (state, _) = cacher.now();
+        for entry in state.range(&Scope::All, None) {
+            // What cannot be read is left alone.
+            let Ok(object) = cacher.decode(entry) else { continue };
+            if !flow_control::is_superfluous(plural, &object) {
+                continue;
+            }
+            let full = format!("{}{}", cacher.layout.prefix, entry.key());
+            let target = Target::ModRevision(entry.revision().cast_signed());
+            let compare = Compare { key: full.clone().into(), relation: Relation::Equal, target };
+            all.push(Change { compare, op: Op::Delete { keys: KeyRange::key(full) } });
+        }
+    }
+    all
 }
 
 /// One write, and what must hold for it.

@@ -120,6 +120,28 @@ async fn marked_levels_follow_the_server_and_others_stay() {
     assert_eq!(mark.str_at(&["metadata", "annotations", "apf.kubernetes.io/autoupdate-spec"]), "true");
 }
 
+#[tokio::test]
+async fn what_another_version_made_for_flow_control_goes() {
+    let opened = opened().await;
+    let (store, registry) = (&opened.store, &opened.registry);
+    let caches = registry.caches();
+    let row = schema::resource::get("flowcontrol.apiserver.k8s.io", "v1", "flowschemas").expect("a row");
+    let prefix = &row.storage.as_ref().expect("storage").prefix;
+    for (name, marked) in [("of-another-version", "true"), ("mine", "false")] {
+        let object = map(&format!(
+            "{{metadata: {{name: {name}, annotations: {{apf.kubernetes.io/autoupdate-spec: '{marked}'}}}}, spec: {{matchingPrecedence: 7, priorityLevelConfiguration: {{name: system}}}}}}"
+        ));
+        let value = Encoded::new(&object).stored(&row.api_version(), &row.kind);
+        let put = Txn::of(vec![Op::Put { key: format!("{prefix}{name}").into(), value, lease: 0 }]);
+        caches.reached(store.txn(put).await.expect("put").revision.cast_unsigned()).await.expect("seen");
+    }
+    ensure(&**store, caches, &settings(), &Gates::default(), &alone(&settings())).await.expect("made");
+    let cacher = caches.get(prefix).expect("a cacher");
+    assert!(cacher.get("of-another-version").expect("readable").is_none());
+    assert!(cacher.get("mine").expect("readable").is_some());
+    assert_eq!(ensure(&**store, caches, &settings(), &Gates::default(), &alone(&settings())).await.expect("kept"), 0);
+}
+
 #[test]
 fn a_step_compares_only_what_is_kept() {
     let object = map("{metadata: {name: a}, data: {x: '1'}}");

@@ -1,6 +1,7 @@
 //! The objects of one storage, kept up to date, with the recent past and those who watch.
 
 use super::change::{Change, ChangeKind};
+use super::counts::Counts;
 use super::entry::Entry;
 use super::fields::Paths;
 use super::hooks::{self, Mutant};
@@ -10,7 +11,6 @@ use super::watchers::{Delivery, End, Filter, Mailbox, Registration, Watchers};
 use bytes::Bytes;
 use schema::{DecodeError, Map, Schema};
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -98,9 +98,7 @@ pub struct Cacher {
     progress: Arc<Progress>,
     state: RwLock<State>,
     flow: Mutex<Flow>,
-    /// Events sent to watchers, and those of the beginning among them.
-    pub events: AtomicU64,
-    pub initial_events: AtomicU64,
+    pub counts: Counts,
 }
 
 struct Flow {
@@ -139,8 +137,7 @@ impl Cacher {
             layout,
             progress,
             state: RwLock::new(state),
-            events: AtomicU64::new(0),
-            initial_events: AtomicU64::new(0),
+            counts: Counts::default(),
             flow: Mutex::new(Flow {
                 log: VecDeque::new(),
                 log_bytes: 0,
@@ -369,6 +366,12 @@ impl Cacher {
         self.progress.advance(revision);
     }
 
+    /// How many objects there are, and what they take in memory, about.
+    pub fn size(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.len(), state.bytes())
+    }
+
     /// How many watch.
     pub fn watchers(&self) -> usize {
         self.flow().watchers.len()
@@ -386,6 +389,7 @@ impl Cacher {
         let seen = self.state().revision();
         let news = raws.into_iter().filter(|raw| raw.revision > seen);
         let parsed: Vec<Parsed> = news.map(|raw| self.parse(raw)).collect();
+        Counts::add(&self.counts.received, parsed.len());
         if age == Age::Past && parsed.iter().any(|(_, entry)| entry.is_err()) {
             return false;
         }
@@ -423,6 +427,7 @@ impl Cacher {
             flow.watchers.end_all(End::Expired);
         }
         let now = Instant::now();
+        Counts::add(&self.counts.dispatched, changes.len());
         for change in changes {
             flow.tell(self, change, now);
         }
@@ -440,6 +445,7 @@ impl Cacher {
             return false;
         }
         self.log_unreadable(&parsed);
+        Counts::add(&self.counts.loads, 1);
         self.pause();
         let mut flow = self.flow();
         let mut fresh = State::new(revision);

@@ -10,6 +10,7 @@
 
 mod cacher;
 mod change;
+mod counts;
 mod entry;
 mod feed;
 mod fields;
@@ -27,6 +28,7 @@ mod watchers;
 pub(crate) use cacher::Chain;
 pub use cacher::{Cacher, Layout, NoWatch, Observer, Start, TooOld, Watcher};
 pub use change::{Change, ChangeKind, ViewId};
+pub use counts::Counts;
 pub use entry::{Entry, StoredError};
 pub use feed::{Caches, NotReached};
 pub use fields::{Paths, SelectableField};

@@ -6,8 +6,10 @@ mod subresource;
 mod write;
 
 use crate::context::Context;
+use crate::flowcontrol::Place;
 use crate::http::media::View;
 use crate::http::{Body, RequestBody, Response};
+use crate::measure::HeldGauge;
 use crate::registry::{Registry, Served, Target};
 use crate::request::{RequestInfo, unescape_path};
 use api::Status;
@@ -27,6 +29,8 @@ pub struct Call {
     pub body: RequestBody,
     /// Bounds how long a watch may last.
     pub watch_timeout: Duration,
+    /// What it holds until it is answered, and a watch beyond that.
+    pub place: Place,
 }
 
 impl Call {
@@ -47,6 +51,11 @@ impl Call {
         View::of(self.headers(), &self.query, shapes, watch)
     }
 }
+
+/// A request that lasts as long as its client likes is counted while any of this is left: an extension of it, for those who
+/// go on with it after it was answered.
+#[derive(Clone, Debug)]
+pub struct LongRunning(pub Arc<HeldGauge>);
 
 /// What is answered when nothing is served at a path: with a `Status` where the version is served, otherwise without.
 pub enum NotServed {

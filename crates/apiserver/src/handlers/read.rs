@@ -57,7 +57,9 @@ pub(super) async fn watch(registry: &Registry, served: &Arc<Served>, call: Call)
     let filter = selection::filter(served, cacher, call.namespace(served), call.name(), labels, fields)?;
     let timeout = options.timeout_seconds.map_or(call.watch_timeout, Duration::from_secs);
     let body = match registry.watch(served, filter.clone(), &options).await {
-        Ok((watcher, initial)) => WatchBody::new(served.clone(), view, watcher, initial, filter, &options, timeout),
+        Ok((watcher, initial)) => {
+            WatchBody::new(served.clone(), view, watcher, initial, filter, &options, timeout).holding(call.place)
+        }
         Err(status) if status.code == 410 => WatchBody::refused(served.clone(), view, &status),
         Err(status) => return Err(status),
     };

@@ -36,12 +36,36 @@ impl Body {
         use http_body_util::BodyExt;
         Body(Inner::Stream(body.map_err(Into::into).boxed_unsync()))
     }
+    /// The same, which holds something until it was sent or given up.
+    pub fn holding(self, held: impl Send + Unpin + 'static) -> Self {
+        Body::stream(Holding { body: self, _held: held })
+    }
     /// The bytes, when they are there as a whole.
     pub fn as_bytes(&self) -> Option<&Bytes> {
         match &self.0 {
             Inner::Bytes(bytes) => Some(bytes),
             _ => None,
         }
+    }
+}
+
+struct Holding<T> {
+    body: Body,
+    _held: T,
+}
+
+impl<T: Unpin> http_body::Body for Holding<T> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

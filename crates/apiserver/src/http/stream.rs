@@ -3,7 +3,8 @@
 use super::BoxError;
 use super::answer::{self, Object, object_bytes};
 use super::media::{Format, Shape, View};
-use crate::cache::{ChangeKind, Delivery, End, Entry, Filter, State, ViewId, Watcher};
+use crate::cache::{ChangeKind, Delivery, End, Entry, Filter, Scope, State, ViewId, Watcher};
+use crate::flowcontrol::Place;
 use crate::options::ListOptions;
 use crate::registry::Served;
 use api::Status;
@@ -49,6 +50,8 @@ pub struct WatchBody {
     /// The revision of the last bookmark.
     marked: u64,
     last_words: Option<Bytes>,
+    /// Its seat is given back when it has begun.
+    place: Place,
 }
 
 struct Initial {
@@ -57,6 +60,19 @@ struct Initial {
     after: Option<String>,
     waiting: VecDeque<Arc<Entry>>,
     revision: u64,
+    began: Instant,
+}
+
+impl Initial {
+    /// The label of what was asked for.
+    fn scope(&self) -> &'static str {
+        match &self.filter.scope {
+            Scope::Key(_) => "resource",
+            Scope::Namespace(_) => "namespace",
+            _ if self.filter.namespace.is_some() => "namespace",
+            Scope::All | Scope::Field(..) | Scope::Label { .. } => "cluster",
+        }
+    }
 }
 
 impl WatchBody {
@@ -69,9 +85,12 @@ impl WatchBody {
         options: &ListOptions,
         timeout: Duration,
     ) -> Self {
-        let deadline = Instant::now() + timeout;
-        let initial =
-            initial.map(|(state, revision)| Initial { state, filter, after: None, waiting: VecDeque::new(), revision });
+        let began = Instant::now();
+        let deadline = began + timeout;
+        let initial = initial.map(|(state, revision)| {
+            let waiting = VecDeque::new();
+            Initial { state, filter, after: None, waiting, revision, began }
+        });
         let mut body = WatchBody {
             view_id: view_id(&served, view),
             served,
@@ -87,9 +106,19 @@ impl WatchBody {
             deadline,
             marked: 0,
             last_words: None,
+            place: Place::default(),
         };
         body.set_timer();
         body
+    }
+
+    /// It holds a place in the server, with its seat until all of the beginning was sent.
+    pub fn holding(mut self, place: Place) -> Self {
+        self.place = place;
+        if self.initial.is_none() {
+            self.place.begun();
+        }
+        self
     }
 
     /// A watch that can't begin: upstream tells it in the stream.
@@ -110,6 +139,7 @@ impl WatchBody {
             deadline,
             marked: 0,
             last_words: None,
+            place: Place::default(),
         };
         body.last_words = Some(body.error(status));
         body
@@ -145,10 +175,15 @@ impl WatchBody {
         frame(self.view.format, kind, object)
     }
 
-    fn change(&mut self, delivery: &Delivery) -> Result<Bytes, Status> {
-        if let Some(watcher) = &self.watcher {
-            watcher.cacher().events.fetch_add(1, Ordering::Relaxed);
+    /// Counts an event that is sent.
+    fn counted(&self, made: Result<Bytes, Status>, initial: bool) -> Result<Bytes, Status> {
+        if let (Some(watcher), Ok(bytes)) = (&self.watcher, &made) {
+            watcher.cacher().counts.sent(bytes.len(), initial);
         }
+        made
+    }
+
+    fn change(&mut self, delivery: &Delivery) -> Result<Bytes, Status> {
         self.told = delivery.change.revision();
         let (served, view, headers) = (&self.served, self.view, !self.headers_sent);
         if matches!(view.shape, Shape::Table(_)) {
@@ -170,10 +205,6 @@ impl WatchBody {
     }
 
     fn added(&mut self, entry: &Entry) -> Result<Bytes, Status> {
-        if let Some(watcher) = &self.watcher {
-            watcher.cacher().events.fetch_add(1, Ordering::Relaxed);
-            watcher.cacher().initial_events.fetch_add(1, Ordering::Relaxed);
-        }
         let headers = !self.headers_sent;
         if matches!(self.view.shape, Shape::Table(_)) {
             return self.table_row(ChangeKind::Added.as_str(), entry, headers);
@@ -231,7 +262,12 @@ impl WatchBody {
         let mut piece: Vec<u8> = Vec::new();
         while piece.len() < PIECE {
             let Some(entry) = self.next_initial() else {
-                let revision = self.initial.take().map_or(0, |initial| initial.revision);
+                let initial = self.initial.take();
+                let revision = initial.as_ref().map_or(0, |initial| initial.revision);
+                if let (Some(initial), Some(watcher), true) = (&initial, &self.watcher, self.initial_end) {
+                    watcher.cacher().counts.watch_listed(initial.scope(), initial.began.elapsed());
+                }
+                self.place.begun();
                 self.told = self.told.max(revision);
                 if self.initial_end {
                     match self.bookmark(revision, true) {
@@ -241,7 +277,8 @@ impl WatchBody {
                 }
                 break;
             };
-            match self.added(&entry) {
+            let made = self.added(&entry);
+            match self.counted(made, true) {
                 Ok(bytes) => piece.extend_from_slice(&bytes),
                 Err(status) => return Some(Err(status)),
             }
@@ -269,13 +306,17 @@ impl http_body::Body for WatchBody {
         match watcher.poll_next(cx) {
             Poll::Ready(Ok(delivery)) => {
                 let made = body.change(&delivery);
-                return Self::ready(made, body);
+                return Self::ready(body.counted(made, false), body);
             }
             Poll::Ready(Err(End::Expired)) => {
                 return body.end(&Status::expired("The resourceVersion for the provided watch is too old."));
             }
-            Poll::Ready(Err(End::Slow | End::Closed)) => {
-                body.watcher = None;
+            Poll::Ready(Err(end @ (End::Slow | End::Closed))) => {
+                if let Some(watcher) = body.watcher.take()
+                    && end == End::Slow
+                {
+                    watcher.cacher().counts.slow.fetch_add(1, Ordering::Relaxed);
+                }
                 return Poll::Ready(None);
             }
             Poll::Pending => {}

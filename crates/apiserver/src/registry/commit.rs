@@ -1,6 +1,6 @@
 //! The transactions with the store: compare the key with what was seen, put or delete it, and what goes along.
 
-use super::measures::Stored;
+use super::measures::Storing;
 use super::{Registry, Side};
 use crate::cache::Cacher;
 use crate::cache::hooks::{self, Mutant};
@@ -75,8 +75,8 @@ impl Registry {
         let began = std::time::Instant::now();
         let result = self.store.txn(txn).await;
         let group = cacher.layout.api_version.rsplit_once('/').map_or("", |(group, _)| group);
-        let key = Stored { group: group.to_owned(), resource: cacher.layout.resource.clone(), operation };
-        self.measures.store.took(&key, began.elapsed());
+        let what = Storing { group, operation, resource: &cacher.layout.resource };
+        self.measures.stored(what, result.is_err(), began.elapsed());
         let result = result.map_err(|error| refused(&error))?;
         if result.succeeded {
             let revision = result.revision.cast_unsigned();

@@ -1,12 +1,12 @@
 //! What the registry measures: admission, plugin by plugin and step by step, and the requests to the store.
 
 use crate::admission::{Attributes, Chain, Operation};
-use crate::measure::{Histograms, Labels};
-use crate::tokens::Uses;
+use crate::measure::{Asks, Family, Histogram, Labels, head, series};
 use api::Status;
 use std::fmt::{self, Write};
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 const ADMISSION: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 const STORE: &[f64] = &[
@@ -14,30 +14,54 @@ const STORE: &[f64] = &[
     45.0, 60.0,
 ];
 
-/// One plugin (or, without a name, all of them) at one of the two sides.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Admitted {
-    name: &'static str,
-    operation: &'static str,
-    rejected: bool,
-    side: &'static str,
-}
+const OPERATIONS: [Operation; 4] = [Operation::Connect, Operation::Create, Operation::Delete, Operation::Update];
+const SIDES: [&str; 2] = ["admit", "validate"];
 
-impl Labels for Admitted {
-    fn write(&self, out: &mut String) -> fmt::Result {
-        if !self.name.is_empty() {
-            write!(out, "name=\"{}\",", self.name)?;
-        }
-        write!(out, "operation=\"{}\",rejected=\"{}\",type=\"{}\"", self.operation, self.rejected, self.side)
+/// The times of a plugin, or of all of them: by operation, whether it refused, and side.
+#[derive(Debug)]
+struct Admitted(Box<[Histogram]>);
+
+impl Default for Admitted {
+    fn default() -> Self {
+        Admitted((0..OPERATIONS.len() * 4).map(|_| Histogram::of_times(ADMISSION)).collect())
     }
 }
 
+impl Admitted {
+    fn took(&self, operation: Operation, rejected: bool, side: Side, time: Duration) {
+        let operation = match operation {
+            Operation::Connect => 0,
+            Operation::Create => 1,
+            Operation::Delete => 2,
+            Operation::Update => 3,
+        };
+        self.0[operation * 4 + usize::from(rejected) * 2 + side as usize].took(time);
+    }
+
+    /// Writes what there is of it, after the labels before it.
+    fn write(&self, out: &mut String, name: &str, before: &str) -> fmt::Result {
+        for (at, histogram) in self.0.iter().enumerate().filter(|(_, histogram)| !histogram.is_empty()) {
+            let (operation, rejected, side) = (OPERATIONS[at / 4].as_str(), at / 2 % 2 == 1, SIDES[at % 2]);
+            let labels = format!("{before}operation=\"{operation}\",rejected=\"{rejected}\",type=\"{side}\"");
+            histogram.write(out, name, &labels)?;
+        }
+        Ok(())
+    }
+}
+
+/// One of the two sides of admission.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Admit,
+    Validate,
+}
+
 /// A write to the store. Its resource is known by where it is kept.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Stored {
-    pub group: String,
-    pub resource: String,
-    pub operation: &'static str,
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Stored {
+    group: Box<str>,
+    operation: &'static str,
+    resource: Box<str>,
 }
 
 impl Labels for Stored {
@@ -46,31 +70,61 @@ impl Labels for Stored {
     }
 }
 
-/// All of it.
-#[derive(Debug)]
-pub struct Measures {
-    plugins: Histograms<Admitted>,
-    steps: Histograms<Admitted>,
-    pub(super) store: Histograms<Stored>,
-    /// Of service account tokens, where there are any.
-    tokens: OnceLock<Arc<Uses>>,
+/// The same as it is asked for.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) struct Storing<'a> {
+    pub(super) group: &'a str,
+    pub(super) operation: &'static str,
+    pub(super) resource: &'a str,
 }
 
-impl Default for Measures {
-    fn default() -> Self {
-        Measures {
-            plugins: Histograms::new(ADMISSION),
-            steps: Histograms::new(ADMISSION),
-            store: Histograms::new(STORE),
-            tokens: OnceLock::new(),
-        }
+impl Asks<Stored> for Storing<'_> {
+    fn is(&self, key: &Stored) -> bool {
+        *self.group == *key.group && self.operation == key.operation && *self.resource == *key.resource
+    }
+    fn own(&self) -> Stored {
+        Stored { group: self.group.into(), operation: self.operation, resource: self.resource.into() }
     }
 }
 
+#[derive(Debug)]
+struct Requests {
+    times: Histogram,
+    failed: AtomicU64,
+}
+
+/// Something else that tells of itself.
+pub trait Tells: Send + Sync {
+    /// Writes its metrics.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    fn render(&self, out: &mut String) -> fmt::Result;
+}
+
+/// All of it.
+#[derive(Default)]
+pub struct Measures {
+    /// By the places of the plugins in their chain.
+    plugins: OnceLock<Vec<(&'static str, Admitted)>>,
+    steps: Admitted,
+    store: Family<Stored, Requests>,
+    others: Mutex<Vec<Arc<dyn Tells>>>,
+}
+
 impl Measures {
-    /// Tells of the uses of tokens, too. Only the first call counts.
-    pub fn tell_of_tokens(&self, uses: Arc<Uses>) {
-        self.tokens.get_or_init(|| uses);
+    /// Tells of something else, too: of tokens, where there are any.
+    pub fn tell_of(&self, other: Arc<dyn Tells>) {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).push(other);
+    }
+
+    /// Notes a request to the store.
+    pub(super) fn stored(&self, what: Storing<'_>, failed: bool, took: Duration) {
+        let make = || Requests { times: Histogram::of_times(STORE), failed: AtomicU64::new(0) };
+        self.store.with(&what, make, |requests| {
+            requests.times.took(took);
+            requests.failed.fetch_add(u64::from(failed), Ordering::Relaxed);
+        });
     }
 
     /// Writes all of it.
@@ -78,70 +132,104 @@ impl Measures {
     /// # Errors
     /// Those of the writer.
     pub fn render(&self, out: &mut String) -> fmt::Result {
-        if let Some(tokens) = self.tokens.get() {
-            tokens.render(out)?;
+        for other in self.others.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            other.render(out)?;
         }
-        self.plugins.render(
+        let name = "apiserver_admission_controller_admission_duration_seconds";
+        head(
             out,
-            "apiserver_admission_controller_admission_duration_seconds",
-            "Admission controller latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
+            name,
+            "histogram",
+            "[STABLE] Admission controller latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
         )?;
-        self.steps.render(
+        for (plugin, admitted) in self.plugins.get().into_iter().flatten() {
+            admitted.write(out, name, &format!("name=\"{plugin}\","))?;
+        }
+        let name = "apiserver_admission_step_admission_duration_seconds";
+        head(
             out,
-            "apiserver_admission_step_admission_duration_seconds",
-            "Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).",
+            name,
+            "histogram",
+            "[STABLE] Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).",
         )?;
-        self.store.render(
-            out,
-            "etcd_request_duration_seconds",
-            "Etcd request latency in seconds for each operation and object type.",
-        )
+        self.steps.write(out, name, "")?;
+        self.render_store(out)
     }
 
-    fn plugin(&self, name: &'static str, operation: Operation, side: &'static str, rejected: bool, began: Instant) {
-        self.plugins.took(&Admitted { name, operation: operation.as_str(), rejected, side }, began.elapsed());
+    fn render_store(&self, out: &mut String) -> fmt::Result {
+        let mut all = Vec::new();
+        for (key, requests) in self.store.sorted() {
+            let mut labels = String::new();
+            key.write(&mut labels)?;
+            all.push((labels, requests));
+        }
+        let name = "etcd_request_duration_seconds";
+        let help = "[ALPHA] Etcd request latency in seconds for each operation and object type.";
+        head(out, name, "histogram", help)?;
+        for (labels, requests) in &all {
+            requests.times.write(out, name, labels)?;
+        }
+        let name = "etcd_requests_total";
+        head(out, name, "counter", "[ALPHA] Etcd request counts for each operation and object type.")?;
+        for (labels, requests) in &all {
+            series(out, name, labels, requests.times.count())?;
+        }
+        let name = "etcd_request_errors_total";
+        head(out, name, "counter", "[ALPHA] Etcd failed request counts for each operation and object type.")?;
+        for (labels, requests) in &all {
+            series(out, name, labels, requests.failed.load(Ordering::Relaxed))?;
+        }
+        Ok(())
     }
 }
 
-/// The chain, measured.
+/// The chain, measured. The end of one plugin is the beginning of the next.
 pub(super) struct Measured<'a> {
     pub(super) chain: &'a Chain,
     pub(super) measures: &'a Measures,
 }
 
 impl Measured<'_> {
+    fn plugins(&self) -> &[(&'static str, Admitted)] {
+        let names = || self.chain.0.iter().map(|plugin| (plugin.name(), Admitted::default())).collect();
+        self.measures.plugins.get_or_init(names)
+    }
+
     pub(super) async fn admit(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         let (began, operation) = (Instant::now(), attributes.operation);
-        let mut result = Ok(());
-        for plugin in self.chain.0.iter().filter(|plugin| plugin.handles(operation)) {
-            let began = Instant::now();
+        let (mut result, mut last) = (Ok(()), began);
+        for (plugin, (_, admitted)) in self.chain.0.iter().zip(self.plugins()) {
+            if !plugin.handles(operation) {
+                continue;
+            }
             result = plugin.admit(attributes).await;
-            self.measures.plugin(plugin.name(), operation, "admit", result.is_err(), began);
+            let now = Instant::now();
+            admitted.took(operation, result.is_err(), Side::Admit, now - last);
+            last = now;
             if result.is_err() {
                 break;
             }
         }
-        self.step(operation, "admit", result.is_err(), began);
+        self.measures.steps.took(operation, result.is_err(), Side::Admit, last - began);
         result
     }
 
     pub(super) async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
         let (began, operation) = (Instant::now(), attributes.operation);
-        let mut result = Ok(());
-        for plugin in self.chain.0.iter().filter(|plugin| plugin.handles(operation)) {
-            let began = Instant::now();
+        let (mut result, mut last) = (Ok(()), began);
+        for (plugin, (_, admitted)) in self.chain.0.iter().zip(self.plugins()) {
+            if !plugin.handles(operation) {
+                continue;
+            }
             result = plugin.validate(attributes).await;
-            self.measures.plugin(plugin.name(), operation, "validate", result.is_err(), began);
+            let now = Instant::now();
+            admitted.took(operation, result.is_err(), Side::Validate, now - last);
+            last = now;
             if result.is_err() {
                 break;
             }
         }
-        self.step(operation, "validate", result.is_err(), began);
+        self.measures.steps.took(operation, result.is_err(), Side::Validate, last - began);
         result
-    }
-
-    fn step(&self, operation: Operation, side: &'static str, rejected: bool, began: Instant) {
-        let key = Admitted { name: "", operation: operation.as_str(), rejected, side };
-        self.measures.steps.took(&key, began.elapsed());
     }
 }

@@ -101,7 +101,9 @@ impl Registry {
         let selects = filter.selects();
         let mut entries: Vec<Arc<Entry>> = Vec::new();
         let mut more = false;
+        let mut looked_at = 0;
         for entry in state.range(&filter.scope, after) {
+            looked_at += 1;
             if selects && !filter.selected(entry, cacher.paths()) {
                 continue;
             }
@@ -111,6 +113,7 @@ impl Registry {
             }
             entries.push(entry.clone());
         }
+        cacher.counts.list(looked_at, entries.len());
         let mut listed = Listed { entries, revision, next: String::new(), remaining: None };
         if more && let Some(last) = listed.entries.last() {
             let selector = !options.label_selector.is_empty() || !options.field_selector.is_empty();

@@ -1,13 +1,14 @@
 //! The filters, in their order, and what stands at their end.
 
 use super::ApiServer;
-use super::metrics::Asked;
+use super::metrics::{Asked, Outcome};
 use crate::audit::{AuditId, Record};
 use crate::authn::Peer;
 use crate::authn::impersonation::impersonate;
 use crate::authz::{self, Attributes, Decision};
 use crate::context::{Context, Notes};
-use crate::handlers::{self, Call, NotServed};
+use crate::flowcontrol::{Place, Refused};
+use crate::handlers::{self, Call, LongRunning, NotServed};
 use crate::http::media::View;
 use crate::http::{Body, Request, RequestBody, Response, answer, receive};
 use crate::request::{RequestInfo, parameter, unescape_path};
@@ -63,12 +64,20 @@ impl ApiServer {
         let head = parts.method == http::Method::HEAD;
         let allotted = allotted(&info, &query, self.config.request_timeout);
         let asked = Asked::of(&info, &query, crate::http::media::content_type(&parts.headers));
+        let unanswered = self.metrics.begin(&self.registry, &info, asked);
         let mut response = self.filtered(parts, body, &info, query, origin, allotted).await;
+        let panicked = response.extensions_mut().remove::<Panicked>().is_some();
         if head {
             *response.body_mut() = Body::empty();
         }
-        let size = http_body::Body::size_hint(response.body()).exact();
-        self.metrics.request(&info, asked, response.status().as_u16(), began.elapsed(), size);
+        let outcome = Outcome {
+            code: response.status().as_u16(),
+            took: began.elapsed(),
+            waited: response.extensions_mut().remove::<Waited>().map_or(Duration::ZERO, |waited| waited.0),
+            size: http_body::Body::size_hint(response.body()).exact(),
+            terminated: response.extensions_mut().remove::<Terminated>().is_some(),
+        };
+        unanswered.answered(outcome, panicked);
         response
     }
 
@@ -94,8 +103,8 @@ impl ApiServer {
         let recorded = |parts: &Parts, user: &UserInfo| {
             self.security.audit.as_ref().and_then(|audit| audit.begin(parts, info, user, peer, received))
         };
-        let until = match allotted {
-            Ok(allotted) => allotted.map(|allotted| tokio::time::Instant::now() + allotted),
+        let allotted = match allotted {
+            Ok(allotted) => allotted,
             Err(status) => {
                 // Before anybody knows who asks, as upstream.
                 let response = answer::refusal(&status, view);
@@ -105,9 +114,10 @@ impl ApiServer {
                 };
             }
         };
+        let until = allotted.map(|allotted| tokio::time::Instant::now() + allotted);
         let user = match within(info, until, self.authenticated(&parts, &origin)).await {
             Ok(user) => user,
-            Err(status) => return answer::refusal(&status, view),
+            Err(end) => return end.answer(view),
         };
         let mut record = recorded(&parts, &user);
         let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -123,13 +133,34 @@ impl ApiServer {
             if let Some(record) = &mut record {
                 record.with(&cx);
             }
-            let permitted = self.permitted(&cx, parts, body, info, query, record.as_mut()).await;
+            let timeout = allotted.unwrap_or(self.config.request_timeout);
+            let mut place = match self.security.limit.admit(&cx, info, &query, timeout).await {
+                Ok(place) => place,
+                Err(refused) => return Ok(too_many_requests(&refused)),
+            };
+            let (marks, waited) = (place.marks(), place.waited());
+            let mut held = info.long_running().then(|| self.metrics.long_running(&self.registry, info));
+            if info.verb == "watch" {
+                place.count(held.take());
+            }
+            let held = held.map(Arc::new);
+            if let Some(held) = &held {
+                parts.extensions.insert(LongRunning(held.clone()));
+            }
+            let permitted = self.permitted(&cx, parts, body, info, query, record.as_mut(), place).await;
             let mut response = permitted.unwrap_or_else(|status| answer::refusal(&status, view));
+            marks.add(response.headers_mut());
+            if let Some(held) = held {
+                response = response.map(|body| body.holding(held));
+            }
+            if !waited.is_zero() {
+                response.extensions_mut().insert(Waited(waited));
+            }
             warn(&cx, response.headers_mut());
             Ok::<_, Status>(response)
         };
         let answered = within(info, until, answering).await;
-        let response = answered.unwrap_or_else(|status| answer::refusal(&status, view));
+        let response = answered.unwrap_or_else(|end| end.answer(view));
         match record {
             Some(record) => record.finish(response),
             None => response,
@@ -141,7 +172,10 @@ impl ApiServer {
             Origin::Local(user) => return Ok(user.clone()),
             Origin::Network(peer) => peer,
         };
-        match self.security.authenticator.authenticate(parts, Some(peer)).await {
+        let began = Instant::now();
+        let authenticated = self.security.authenticator.authenticate(parts, Some(peer)).await;
+        self.metrics.authenticated(&authenticated, began.elapsed());
+        match authenticated {
             Ok(Some(user)) => Ok(Arc::new(user)),
             Ok(None) => Err(Status::unauthorized()),
             Err(error) => {
@@ -151,6 +185,7 @@ impl ApiServer {
         }
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one step of the chain, with all that it holds")]
     async fn permitted(
         self: &Arc<Self>,
         cx: &Context,
@@ -159,10 +194,13 @@ impl ApiServer {
         info: &Arc<RequestInfo>,
         query: String,
         record: Option<&mut Record>,
+        place: Place,
     ) -> Result<Response<Body>, Status> {
-        let _place = self.security.limit.admit(info, &cx.user).await?;
         let attributes = Attributes::of(&cx.user, info);
-        match self.security.authorizer.authorize(&attributes).await {
+        let began = Instant::now();
+        let decision = self.security.authorizer.authorize(&attributes).await;
+        self.metrics.authorized(&decision, began.elapsed());
+        match decision {
             Decision::Allow(reason) => {
                 if self.security.audit.is_some() {
                     cx.annotate("authorization.k8s.io/decision", "allow");
@@ -196,6 +234,7 @@ impl ApiServer {
             watch_timeout: self.watch_timeout(cx.now),
             parts,
             body,
+            place,
         };
         let answered = handlers::handle(&self.registry, call).await;
         if !matches!(answered, Err(NotServed::Path))
@@ -222,25 +261,53 @@ impl ApiServer {
     }
 }
 
-/// What comes of a step of a request, if it comes by then: 504 when it does not, 500 when it panics.
+/// How a step of a request ended without what it was to give.
+enum End {
+    Refused(Status),
+    OutOfTime,
+    Panicked,
+}
+
+impl End {
+    fn answer(self, view: View) -> Response<Body> {
+        match self {
+            End::Refused(status) => answer::refusal(&status, view),
+            End::OutOfTime => {
+                let why = "request did not complete within the allotted timeout";
+                let mut response = answer::refusal(&Status::timeout(why, 0), view);
+                response.extensions_mut().insert(Terminated);
+                response
+            }
+            End::Panicked => {
+                let why = "This request caused apiserver to panic. Look in the logs for details.";
+                let mut response = answer::refusal(&Status::internal(why), view);
+                response.extensions_mut().insert(Panicked);
+                response
+            }
+        }
+    }
+}
+
+/// What comes of a step of a request, if it comes by then.
 async fn within<T>(
     info: &RequestInfo,
     until: Option<tokio::time::Instant>,
     step: impl Future<Output = Result<T, Status>>,
-) -> Result<T, Status> {
+) -> Result<T, End> {
     let step = AssertUnwindSafe(step).catch_unwind();
     let done = match until {
         None => step.await,
-        Some(until) => tokio::time::timeout_at(until, step)
-            .await
-            .map_err(|_| Status::timeout("request did not complete within the allotted timeout", 0))?,
+        Some(until) => tokio::time::timeout_at(until, step).await.map_err(|_| End::OutOfTime)?,
     };
-    done.unwrap_or_else(|panic| {
-        let why = panic.downcast_ref::<&str>().map(ToString::to_string);
-        let why = why.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        tracing::error!(path = info.path, verb = info.verb, panic = why, "a request's handler panicked");
-        Err(Status::internal("This request caused apiserver to panic. Look in the logs for details."))
-    })
+    match done {
+        Ok(done) => done.map_err(End::Refused),
+        Err(panic) => {
+            let why = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let why = why.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            tracing::error!(path = info.path, verb = info.verb, panic = why, "a request's handler panicked");
+            Err(End::Panicked)
+        }
+    }
 }
 
 /// How long a request may take: as long as its client says (`?timeout=`), but no longer than any; `None`: as long as it likes.
@@ -283,6 +350,27 @@ fn warn(cx: &Context, headers: &mut HeaderMap) {
             headers.append(WARNING, value);
         }
     }
+}
+
+/// How long a request waited for a seat: an extension of its answer, until that is measured.
+#[derive(Clone, Copy)]
+struct Waited(Duration);
+
+/// The server defended itself: an extension of its answer, likewise.
+#[derive(Clone, Copy)]
+struct Terminated;
+
+/// A request whose handling panicked.
+#[derive(Clone)]
+struct Panicked;
+
+/// Upstream says it in plain text.
+fn too_many_requests(refused: &Refused) -> Response<Body> {
+    let mut response = plain(StatusCode::TOO_MANY_REQUESTS, Refused::TEXT);
+    response.extensions_mut().insert(Terminated);
+    response.headers_mut().insert(http::header::RETRY_AFTER, refused.retry_after());
+    refused.marks.add(response.headers_mut());
+    response
 }
 
 /// For the mux and others that answer in plain text.

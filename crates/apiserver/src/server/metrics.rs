@@ -1,12 +1,17 @@
 //! `/metrics`, with upstream's names and labels.
 
-use super::Config;
-use crate::measure::{Counters, Gauges, Histograms, Labels, escaped, head};
+use super::{Config, Security};
+use crate::authz::Decision;
+use crate::cache::Cacher;
+use crate::measure::{Asks, Family, Gauges, HeldGauge, Histogram, Labels, escaped, head, series};
 use crate::registry::Registry;
 use crate::request::{RequestInfo, parameters};
+use crate::user::UserInfo;
 use schema::resource::Deprecation;
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Upstream's buckets of `apiserver_request_duration_seconds`.
@@ -17,6 +22,10 @@ const SECONDS: &[f64] = &[
 const SLI_SECONDS: &[f64] =
     &[0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 const BYTES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+
+/// From a millisecond to a quarter of a minute, doubling: what authentication and authorization take.
+const AUTH_SECONDS: &[f64] =
+    &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
 
 /// What of a request its labels say, beside its path.
 #[derive(Clone, Copy, Debug)]
@@ -46,25 +55,88 @@ impl Asked {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// The labels of a request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Series {
     verb: &'static str,
     dry_run: bool,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
+    group: Box<str>,
+    version: Box<str>,
+    resource: Box<str>,
+    subresource: Box<str>,
     scope: &'static str,
 }
 
-impl Series {
-    fn labels(&self, dry_run: bool, out: &mut String) -> fmt::Result {
-        out.push_str("component=\"apiserver\",");
-        if dry_run {
-            write!(out, "dry_run=\"{}\",", if self.dry_run { "All" } else { "" })?;
+/// The same as the request has them. It hashes as they do.
+#[derive(Clone, Copy, Hash)]
+struct Shown<'a> {
+    verb: &'static str,
+    dry_run: bool,
+    group: &'a str,
+    version: &'a str,
+    resource: &'a str,
+    subresource: &'a str,
+    scope: &'static str,
+}
+
+impl<'a> Shown<'a> {
+    fn of(info: &'a RequestInfo, asked: Asked) -> Self {
+        let of = |text: &'a str| if info.is_resource { text } else { "" };
+        Shown {
+            verb: asked.verb,
+            dry_run: asked.dry_run,
+            group: of(&info.group),
+            version: of(&info.version),
+            resource: of(&info.resource),
+            subresource: match info.path.as_str() {
+                path @ ("/healthz" | "/livez" | "/readyz" | "/metrics" | "/version") => path,
+                _ => of(&info.subresource),
+            },
+            scope: scope_of(info),
         }
-        write!(
-            out,
+    }
+
+    /// Without what clients invent: it makes no series.
+    fn anonymous(self) -> Self {
+        Shown { group: "", version: "", resource: "", subresource: "", ..self }
+    }
+}
+
+impl Asks<Series> for Shown<'_> {
+    fn is(&self, key: &Series) -> bool {
+        self.verb == key.verb
+            && self.dry_run == key.dry_run
+            && *self.group == *key.group
+            && *self.version == *key.version
+            && *self.resource == *key.resource
+            && *self.subresource == *key.subresource
+            && self.scope == key.scope
+    }
+
+    fn own(&self) -> Series {
+        Series {
+            verb: self.verb,
+            dry_run: self.dry_run,
+            group: self.group.into(),
+            version: self.version.into(),
+            resource: self.resource.into(),
+            subresource: self.subresource.into(),
+            scope: self.scope,
+        }
+    }
+}
+
+impl Series {
+    /// `dry_run`: whether that is a label; `component`: likewise.
+    fn labels(&self, component: bool, dry_run: bool) -> String {
+        let mut out = String::new();
+        if component {
+            out.push_str("component=\"apiserver\",");
+        }
+        if dry_run {
+            out.push_str(if self.dry_run { "dry_run=\"All\"," } else { "dry_run=\"\"," });
+        }
+        out + &format!(
             "group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",verb=\"{}\",version=\"{}\"",
             escaped(&self.group),
             escaped(&self.resource),
@@ -78,32 +150,65 @@ impl Series {
 
 impl Labels for Series {
     fn write(&self, out: &mut String) -> fmt::Result {
-        self.labels(true, out)
+        out.push_str(&self.labels(true, false));
+        Ok(())
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Answered(u16, Series);
+/// The codes that are counted without a lock, in their order.
+const CODES: [u16; 22] =
+    [101, 200, 201, 202, 204, 301, 304, 400, 401, 403, 404, 405, 406, 409, 410, 413, 415, 422, 429, 500, 503, 504];
 
-impl Labels for Answered {
-    fn write(&self, out: &mut String) -> fmt::Result {
-        write!(out, "code=\"{}\",", self.0)?;
-        self.1.labels(true, out)
+/// Answers by their code.
+#[derive(Debug, Default)]
+struct Codes {
+    known: [AtomicU64; CODES.len()],
+    others: Mutex<BTreeMap<u16, u64>>,
+}
+
+impl Codes {
+    fn count(&self, code: u16) {
+        match CODES.binary_search(&code) {
+            Ok(at) => {
+                self.known[at].fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => *self.others.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1,
+        }
+    }
+
+    fn all(&self) -> BTreeMap<u16, u64> {
+        let known = CODES.iter().zip(&self.known).map(|(code, count)| (*code, count.load(Ordering::Relaxed)));
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        known.filter(|(_, count)| *count > 0).chain(others).collect()
     }
 }
 
-/// The same without `dry_run`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Plain(Series);
+/// What is counted of requests with the same labels.
+#[derive(Debug)]
+struct Counted {
+    codes: Codes,
+    times: Histogram,
+    sli: Histogram,
+    sizes: Histogram,
+    terminated: Codes,
+    aborted: AtomicU64,
+}
 
-impl Labels for Plain {
-    fn write(&self, out: &mut String) -> fmt::Result {
-        self.0.labels(false, out)
+impl Default for Counted {
+    fn default() -> Self {
+        Counted {
+            codes: Codes::default(),
+            times: Histogram::of_times(SECONDS),
+            sli: Histogram::of_times(SLI_SECONDS),
+            sizes: Histogram::of_counts(BYTES),
+            terminated: Codes::default(),
+            aborted: AtomicU64::default(),
+        }
     }
 }
 
 /// A version that goes away, which somebody still asks for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Deprecated {
     group: String,
     removed: String,
@@ -122,24 +227,53 @@ impl Labels for Deprecated {
     }
 }
 
+/// What authentication and authorization come to, and upstream's few words for users: each in the order of its names.
+const AUTHENTICATED: [&str; 3] = ["error", "failure", "success"];
+const AUTHORIZED: [&str; 3] = ["allowed", "denied", "no-opinion"];
+const USERS: [&str; 7] =
+    ["admin", "client", "email_id", "kube_proxy", "kubelet", "other", "system:serviceaccount:kube-system:default"];
+
+/// Writes a counter of results and the histogram of how long they took.
+fn results(
+    out: &mut String,
+    (counter, counter_help): (&str, &str),
+    (name, help): (&str, &str),
+    all: &[(&str, &Histogram)],
+) -> fmt::Result {
+    let told = || all.iter().filter(|(_, histogram)| !histogram.is_empty());
+    head(out, counter, "counter", counter_help)?;
+    for (result, histogram) in told() {
+        series(out, counter, &format!("result=\"{result}\""), histogram.count())?;
+    }
+    head(out, name, "histogram", help)?;
+    for (result, histogram) in told() {
+        histogram.write(out, name, &format!("result=\"{result}\""))?;
+    }
+    Ok(())
+}
+
 /// What was served.
 #[derive(Debug)]
 pub struct Metrics {
     deprecated: Gauges<Deprecated>,
-    requests: Counters<Answered>,
-    times: Histograms<Series>,
-    sli: Histograms<Plain>,
-    sizes: Histograms<Plain>,
+    requests: Family<Series, Counted>,
+    long: Gauges<Series>,
+    authentications: [Histogram; AUTHENTICATED.len()],
+    authorizations: [Histogram; AUTHORIZED.len()],
+    users: [AtomicU64; USERS.len()],
+    handshakes_failed: AtomicU64,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         Metrics {
-            deprecated: Gauges::new(),
-            requests: Counters::new(),
-            times: Histograms::new(SECONDS),
-            sli: Histograms::new(SLI_SECONDS),
-            sizes: Histograms::new(BYTES),
+            deprecated: Gauges::default(),
+            requests: Family::default(),
+            long: Gauges::default(),
+            authentications: AUTHENTICATED.map(|_| Histogram::of_times(AUTH_SECONDS)),
+            authorizations: AUTHORIZED.map(|_| Histogram::of_times(AUTH_SECONDS)),
+            users: Default::default(),
+            handshakes_failed: AtomicU64::default(),
         }
     }
 }
@@ -156,6 +290,63 @@ fn scope_of(info: &RequestInfo) -> &'static str {
     }
 }
 
+/// Whether what a request names is served: names that clients invent make no series.
+fn is_known(registry: &Registry, info: &RequestInfo) -> bool {
+    let served = registry.served(&info.group, &info.version, &info.resource);
+    served.is_some_and(|served| {
+        info.subresource.is_empty()
+            || served.resource.subresource(&info.subresource).is_some()
+            || served.subresources.contains_key(&info.subresource)
+    })
+}
+
+/// Which of upstream's words for users one has.
+fn kind_of_user(name: &str) -> usize {
+    let word = if name.contains('@') { "email_id" } else { "other" };
+    let of = |word: &str| USERS.iter().position(|known| *known == word);
+    let own = of(name).filter(|_| !matches!(name, "email_id" | "other"));
+    own.or_else(|| of(word)).unwrap_or(0)
+}
+
+/// What came of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outcome {
+    pub(super) code: u16,
+    pub(super) took: Duration,
+    /// How much of that it waited for a seat.
+    pub(super) waited: Duration,
+    pub(super) size: Option<u64>,
+    /// The server defended itself: there was no time or no seat.
+    pub(super) terminated: bool,
+}
+
+/// A request that has no answer yet: when it never gets one, that is counted.
+pub(super) struct Unanswered<'a> {
+    metrics: &'a Metrics,
+    registry: &'a Registry,
+    info: Arc<RequestInfo>,
+    asked: Asked,
+    answered: bool,
+}
+
+impl Unanswered<'_> {
+    /// It has one; `panicked`: not what it should be.
+    pub(super) fn answered(mut self, outcome: Outcome, panicked: bool) {
+        self.answered = !panicked;
+        self.metrics.request(self.registry, &self.info, self.asked, outcome);
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.metrics.with(self.registry, &self.info, self.asked, |counted| {
+                counted.aborted.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+    }
+}
+
 impl Metrics {
     /// Notes that a resource in a version that goes away was asked for.
     pub(super) fn deprecated(&self, info: &RequestInfo, deprecation: &Deprecation) {
@@ -169,36 +360,76 @@ impl Metrics {
         self.deprecated.set(&asked, 1);
     }
 
-    pub(super) fn request(&self, info: &RequestInfo, asked: Asked, code: u16, took: Duration, size: Option<u64>) {
-        // Names that clients invent make no series.
-        let known = code != 404;
-        let of = |text: &str| if known && info.is_resource { text.to_owned() } else { String::new() };
-        let series = Series {
-            verb: asked.verb,
-            dry_run: asked.dry_run,
-            group: of(&info.group),
-            version: of(&info.version),
-            resource: of(&info.resource),
-            subresource: match info.path.as_str() {
-                path @ ("/healthz" | "/livez" | "/readyz" | "/metrics" | "/version") => path.to_owned(),
-                _ => of(&info.subresource),
-            },
-            scope: scope_of(info),
-        };
-        if !info.long_running() {
-            self.times.took(&series, took);
-            self.sli.took(&Plain(series.clone()), took);
-            if let (Some(size), "GET" | "LIST") = (size, asked.verb) {
-                self.sizes.observe(&Plain(series.clone()), size as f64);
-            }
-        }
-        self.requests.add(&Answered(code, series), 1);
+    /// Begins to measure a request.
+    pub(super) fn begin<'a>(&'a self, registry: &'a Registry, info: &Arc<RequestInfo>, asked: Asked) -> Unanswered<'a> {
+        Unanswered { metrics: self, registry, info: info.clone(), asked, answered: false }
     }
 
-    pub(super) fn render(&self, registry: &Registry, config: &Config, in_flight: (usize, usize)) -> String {
-        let mut out = String::with_capacity(64 * 1024);
+    fn with(&self, registry: &Registry, info: &RequestInfo, asked: Asked, count: impl FnOnce(&Counted)) {
+        let mut shown = Shown::of(info, asked);
+        // Asked once for each series that there is, and every time for what is not.
+        if info.is_resource && !self.requests.has(&shown) && !is_known(registry, info) {
+            shown = shown.anonymous();
+        }
+        self.requests.with(&shown, Counted::default, |counted| count(counted));
+    }
+
+    fn request(&self, registry: &Registry, info: &RequestInfo, asked: Asked, outcome: Outcome) {
+        self.with(registry, info, asked, |counted| {
+            counted.codes.count(outcome.code);
+            if outcome.terminated {
+                counted.terminated.count(outcome.code);
+            }
+            if info.long_running() {
+                return;
+            }
+            counted.times.took(outcome.took);
+            counted.sli.took(outcome.took.saturating_sub(outcome.waited));
+            if let (Some(size), "GET" | "LIST") = (outcome.size, asked.verb) {
+                counted.sizes.observe(size);
+            }
+        });
+    }
+
+    /// Counts a request that lasts as long as its client likes, for as long as what is returned lives.
+    pub(super) fn long_running(&self, registry: &Registry, info: &RequestInfo) -> HeldGauge {
+        let mut shown = Shown::of(info, Asked::of(info, "", String::new()));
+        if info.is_resource && !is_known(registry, info) {
+            shown = shown.anonymous();
+        }
+        self.long.hold(&shown)
+    }
+
+    pub(super) fn authenticated<E>(&self, result: &Result<Option<UserInfo>, E>, took: Duration) {
+        let place = match result {
+            Err(_) => 0,
+            Ok(None) => 1,
+            Ok(Some(user)) => {
+                self.users[kind_of_user(&user.name)].fetch_add(1, Ordering::Relaxed);
+                2
+            }
+        };
+        self.authentications[place].took(took);
+    }
+
+    pub(super) fn authorized(&self, decision: &Decision, took: Duration) {
+        let place = match decision {
+            Decision::Allow(_) => 0,
+            Decision::Deny(_) => 1,
+            Decision::NoOpinion(_) => 2,
+        };
+        self.authorizations[place].took(took);
+    }
+
+    pub(super) fn handshake_failed(&self) {
+        self.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) async fn render(&self, registry: &Registry, config: &Config, security: &Security) -> String {
+        let size = registry.store().status().await.map(|status| status.size);
+        let mut out = String::with_capacity(256 * 1024);
         // A String takes every write.
-        self.render_to(&mut out, registry, config, in_flight).unwrap_or(());
+        self.render_to(&mut out, registry, config, security, size.ok()).unwrap_or(());
         out
     }
 
@@ -207,48 +438,63 @@ impl Metrics {
         out: &mut String,
         registry: &Registry,
         config: &Config,
-        (reading, writing): (usize, usize),
+        security: &Security,
+        size: Option<u64>,
     ) -> fmt::Result {
-        self.requests.render(
-            out,
-            "apiserver_request_total",
-            "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.",
-        )?;
+        self.requests(out)?;
         self.deprecated.render(
             out,
             "apiserver_requested_deprecated_apis",
-            "Gauge of deprecated APIs that have been requested, broken out by API group, version, resource, subresource, and removed_release.",
+            "[STABLE] Gauge of deprecated APIs that have been requested, broken out by API group, version, resource, subresource, and removed_release.",
         )?;
-        self.times.render(
+        self.long.render(
             out,
-            "apiserver_request_duration_seconds",
-            "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
+            "apiserver_longrunning_requests",
+            "[STABLE] Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.",
         )?;
-        self.sli.render(
+        security.limit.render(out)?;
+        let name = "authenticated_user_requests";
+        head(out, name, "counter", "[ALPHA] Counter of authenticated requests broken out by username.")?;
+        for (user, count) in USERS.iter().zip(&self.users) {
+            if let Some(count) = some(count) {
+                series(out, name, &format!("username=\"{user}\""), count)?;
+            }
+        }
+        let authenticated: Vec<_> = AUTHENTICATED.into_iter().zip(&self.authentications).collect();
+        results(
             out,
-            "apiserver_request_sli_duration_seconds",
-            "Response latency distribution (not counting webhook duration and priority & fairness queue wait times) in seconds for each verb, group, version, resource, subresource, scope and component.",
+            ("authentication_attempts", "[ALPHA] Counter of authenticated attempts."),
+            ("authentication_duration_seconds", "[ALPHA] Authentication duration in seconds broken out by result."),
+            &authenticated,
         )?;
-        self.sizes.render(
+        let authorized: Vec<_> = AUTHORIZED.into_iter().zip(&self.authorizations).collect();
+        results(
             out,
-            "apiserver_response_sizes",
-            "Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.",
+            (
+                "authorization_attempts_total",
+                "[ALPHA] Counter of authorization attempts broken down by result. It can be either 'allowed', 'denied', 'no-opinion' or 'error'.",
+            ),
+            ("authorization_duration_seconds", "[ALPHA] Authorization duration in seconds broken out by result."),
+            &authorized,
         )?;
-        head(
-            out,
-            "apiserver_current_inflight_requests",
-            "gauge",
-            "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
-        )?;
-        writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"mutating\"}} {writing}")?;
-        writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"readOnly\"}} {reading}")?;
+        if let Some(audit) = &security.audit {
+            audit.counts().render(out)?;
+        }
+        let name = "apiserver_tls_handshake_errors_total";
+        head(out, name, "counter", "[ALPHA] Number of requests dropped with 'TLS handshake error from' error")?;
+        series(out, name, "", self.handshakes_failed.load(Ordering::Relaxed))?;
         registry.measures().render(out)?;
         storages(out, registry)?;
+        if let Some(size) = size {
+            let name = "apiserver_storage_size_bytes";
+            head(out, name, "gauge", "[STABLE] Size of the storage database file physically allocated in bytes.")?;
+            series(out, name, "storage_cluster_id=\"etcd-0\"", size)?;
+        }
         head(
             out,
             "kubernetes_build_info",
             "gauge",
-            "A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
+            "[ALPHA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
         )?;
         writeln!(
             out,
@@ -259,77 +505,256 @@ impl Metrics {
             super::paths::PLATFORM
         )?;
         out.push_str(&registry.gates().metric());
-        process(out)
+        process(out)?;
+        registered(out)
+    }
+
+    fn requests(&self, out: &mut String) -> fmt::Result {
+        let all = self.requests.sorted();
+        let name = "apiserver_request_total";
+        head(
+            out,
+            name,
+            "counter",
+            "[STABLE] Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.",
+        )?;
+        for (key, counted) in &all {
+            for (code, count) in counted.codes.all() {
+                series(out, name, &format!("code=\"{code}\",{}", key.labels(true, true)), count)?;
+            }
+        }
+        let name = "apiserver_request_duration_seconds";
+        head(
+            out,
+            name,
+            "histogram",
+            "[STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
+        )?;
+        for (key, counted) in all.iter().filter(|(_, counted)| !counted.times.is_empty()) {
+            counted.times.write(out, name, &key.labels(true, true))?;
+        }
+        let of: [(&str, &str, fn(&Counted) -> &Histogram, fn() -> Histogram); 2] = [
+            (
+                "apiserver_request_sli_duration_seconds",
+                "[ALPHA] Response latency distribution (not counting webhook duration and priority & fairness queue wait times) in seconds for each verb, group, version, resource, subresource, scope and component.",
+                |counted| &counted.sli,
+                || Histogram::of_times(SLI_SECONDS),
+            ),
+            (
+                "apiserver_response_sizes",
+                "[STABLE] Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.",
+                |counted| &counted.sizes,
+                || Histogram::of_counts(BYTES),
+            ),
+        ];
+        for (name, help, histogram, empty) in of {
+            head(out, name, "histogram", help)?;
+            // Dry runs are not told apart here.
+            let mut sums: BTreeMap<String, Histogram> = BTreeMap::new();
+            for (key, counted) in all.iter().filter(|(_, counted)| !histogram(counted).is_empty()) {
+                sums.entry(key.labels(true, false)).or_insert_with(empty).add(histogram(counted));
+            }
+            for (labels, sum) in sums {
+                sum.write(out, name, &labels)?;
+            }
+        }
+        let name = "apiserver_request_terminations_total";
+        head(out, name, "counter", "[ALPHA] Number of requests which apiserver terminated in self-defense.")?;
+        let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+        for (key, counted) in &all {
+            for (code, count) in counted.terminated.all() {
+                *sums.entry(format!("code=\"{code}\",{}", key.labels(true, false))).or_default() += count;
+            }
+        }
+        for (labels, count) in std::mem::take(&mut sums) {
+            series(out, name, &labels, count)?;
+        }
+        let name = "apiserver_request_aborts_total";
+        head(
+            out,
+            name,
+            "counter",
+            "[ALPHA] Number of requests which apiserver aborted possibly due to a timeout, for each group, version, verb, resource, subresource and scope",
+        )?;
+        for (key, counted) in &all {
+            let count = counted.aborted.load(Ordering::Relaxed);
+            if count > 0 {
+                *sums.entry(key.labels(false, false)).or_default() += count;
+            }
+        }
+        for (labels, count) in sums {
+            series(out, name, &labels, count)?;
+        }
+        Ok(())
     }
 }
+
+/// A metric of each storage: name, type, help, and the number, if it is told.
+type OfStorage = (&'static str, &'static str, &'static str, fn(&Cacher) -> Option<u64>);
+
+fn some(counter: &AtomicU64) -> Option<u64> {
+    Some(counter.load(Ordering::Relaxed)).filter(|count| *count > 0)
+}
+
+/// Those that are labelled with group and resource.
+const STORAGES: &[OfStorage] = &[
+    (
+        "apiserver_resource_objects",
+        "gauge",
+        "[ALPHA] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.",
+        |cacher| Some(cacher.size().0 as u64),
+    ),
+    (
+        "apiserver_resource_size_estimate_bytes",
+        "gauge",
+        "[ALPHA] Estimated size of stored objects in database. Estimate is based on sum of last observed sizes of serialized objects. In case of a fetching error, the value will be -1.",
+        |cacher| Some(cacher.size().1 as u64),
+    ),
+    (
+        "apiserver_init_events_total",
+        "counter",
+        "[ALPHA] Counter of init events processed in watch cache broken by resource type.",
+        |cacher| some(&cacher.counts.initial),
+    ),
+    (
+        "apiserver_watch_cache_events_received_total",
+        "counter",
+        "[ALPHA] Counter of events received in watch cache broken by resource type.",
+        |cacher| some(&cacher.counts.received),
+    ),
+    (
+        "apiserver_watch_cache_events_dispatched_total",
+        "counter",
+        "[ALPHA] Counter of events dispatched in watch cache broken by resource type.",
+        |cacher| some(&cacher.counts.dispatched),
+    ),
+    (
+        "apiserver_watch_cache_initializations_total",
+        "counter",
+        "[ALPHA] Counter of watch cache initializations broken by resource type.",
+        |cacher| some(&cacher.counts.loads),
+    ),
+    (
+        "apiserver_watch_cache_resource_version",
+        "gauge",
+        "[ALPHA] Current resource version of watch cache broken by resource type.",
+        |cacher| Some(cacher.now().1),
+    ),
+    (
+        "apiserver_terminated_watchers_total",
+        "counter",
+        "[ALPHA] Counter of watchers closed due to unresponsiveness broken by resource type.",
+        |cacher| some(&cacher.counts.slow),
+    ),
+    (
+        "apiserver_cache_list_returned_objects_total",
+        "counter",
+        "[ALPHA] Number of objects returned for a LIST request from watch cache",
+        |cacher| some(&cacher.counts.listed),
+    ),
+];
 
 /// What is stored and watched, storage by storage.
 fn storages(out: &mut String, registry: &Registry) -> fmt::Result {
     let table = registry.table();
-    let mut told: Vec<&str> = Vec::new();
-    let [mut objects, mut resources, mut watchers, mut events, mut initial] = [const { String::new() }; 5];
+    let mut all: Vec<(String, String, &str, &Arc<Cacher>)> = Vec::new();
     for served in table.all() {
         let (Some(cacher), row) = (&served.cacher, &served.resource) else { continue };
-        if told.contains(&cacher.layout.prefix.as_str()) {
+        if all.iter().any(|(.., other)| Arc::ptr_eq(other, cacher)) {
             continue;
         }
-        told.push(&cacher.layout.prefix);
-        let (group, resource, count) = (&row.group, &row.plural, cacher.now().0.len());
-        writeln!(objects, "apiserver_storage_objects{{resource=\"{}\"}} {count}", row.group_resource())?;
-        writeln!(resources, "apiserver_resource_objects{{group=\"{group}\",resource=\"{resource}\"}} {count}")?;
-        let labels = format!("group=\"{group}\",resource=\"{resource}\"");
-        if cacher.watchers() > 0 {
-            writeln!(
-                watchers,
-                "apiserver_longrunning_requests{{component=\"apiserver\",{labels},scope=\"cluster\",subresource=\"\",verb=\"WATCH\",version=\"{}\"}} {}",
-                row.version,
-                cacher.watchers()
-            )?;
-        }
-        let sent = cacher.events.load(Ordering::Relaxed);
-        if sent > 0 {
-            writeln!(events, "apiserver_watch_events_total{{{labels},version=\"{}\"}} {sent}", row.version)?;
-            let first = cacher.initial_events.load(Ordering::Relaxed);
-            writeln!(initial, "apiserver_init_events_total{{{labels}}} {first}")?;
-        }
+        let labels = format!("group=\"{}\",resource=\"{}\"", row.group, row.plural);
+        all.push((row.group_resource(), labels, row.version.as_ref(), cacher));
     }
-    for (name, kind, help, series) in [
-        (
-            "apiserver_storage_objects",
-            "gauge",
-            "Number of stored objects at the time of last check split by kind.",
-            objects,
-        ),
-        (
-            "apiserver_resource_objects",
-            "gauge",
-            "Number of stored objects at the time of last check split by kind.",
-            resources,
-        ),
-        (
-            "apiserver_longrunning_requests",
-            "gauge",
-            "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.",
-            watchers,
-        ),
-        ("apiserver_watch_events_total", "counter", "Number of events sent in watch clients", events),
-        (
-            "apiserver_init_events_total",
-            "counter",
-            "Counter of init events processed in watch cache broken by resource type.",
-            initial,
-        ),
-    ] {
-        head(out, name, kind, help)?;
-        out.push_str(&series);
-    }
+    let name = "apiserver_storage_objects";
     head(
         out,
-        "apiserver_watch_cache_resource_version",
+        name,
         "gauge",
-        "Current resource version of watch cache broken by resource type.",
+        "[STABLE] [DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.",
     )?;
-    writeln!(out, "apiserver_watch_cache_resource_version {}", registry.caches().progress().revision())
+    for (resource, _, _, cacher) in &all {
+        series(out, name, &format!("resource=\"{resource}\""), cacher.size().0)?;
+    }
+    for (name, kind, help, number) in STORAGES {
+        head(out, name, kind, help)?;
+        for (_, labels, _, cacher) in &all {
+            if let Some(number) = number(cacher) {
+                series(out, name, labels, number)?;
+            }
+        }
+    }
+    // Nothing is listed by an index alone.
+    for (name, help, number) in [
+        (
+            "apiserver_cache_list_total",
+            "[ALPHA] Number of LIST requests served from watch cache",
+            (|cacher| some(&cacher.counts.lists)) as fn(&Cacher) -> Option<u64>,
+        ),
+        (
+            "apiserver_cache_list_fetched_objects_total",
+            "[ALPHA] Number of objects read from watch cache in the course of serving a LIST request",
+            |cacher| some(&cacher.counts.looked_at),
+        ),
+    ] {
+        head(out, name, "counter", help)?;
+        for (_, labels, _, cacher) in &all {
+            if let Some(number) = number(cacher) {
+                let (group, resource) = labels.split_once(",resource=").unwrap_or((labels, ""));
+                series(out, name, &format!("{group},index=\"\",resource={resource}"), number)?;
+            }
+        }
+    }
+    let name = "apiserver_watch_events_total";
+    head(out, name, "counter", "[ALPHA] Number of events sent in watch clients")?;
+    for (_, labels, version, cacher) in &all {
+        if let Some(count) = some(&cacher.counts.events) {
+            series(out, name, &format!("{labels},version=\"{version}\""), count)?;
+        }
+    }
+    let name = "apiserver_watch_events_sizes";
+    head(out, name, "histogram", "[ALPHA] Watch event size distribution in bytes")?;
+    for (_, labels, version, cacher) in all.iter().filter(|(.., cacher)| !cacher.counts.sizes.is_empty()) {
+        cacher.counts.sizes.write(out, name, &format!("{labels},version=\"{version}\""))?;
+    }
+    let name = "apiserver_watch_list_duration_seconds";
+    head(
+        out,
+        name,
+        "histogram",
+        "[ALPHA] Response latency distribution in seconds for watch list requests broken by group, version, resource and scope.",
+    )?;
+    for (_, labels, version, cacher) in &all {
+        for (scope, histogram) in cacher.counts.watch_lists.sorted() {
+            histogram.write(out, name, &format!("{labels},scope=\"{scope}\",version=\"{version}\""))?;
+        }
+    }
+    Ok(())
+}
+
+/// How many metrics there are by their stability, told of what is written already. None is hidden or turned off.
+fn registered(out: &mut String) -> fmt::Result {
+    const LEVELS: [&str; 3] = ["ALPHA", "BETA", "STABLE"];
+    let help = |line: &str| {
+        let level = line.strip_prefix("# HELP ")?.split_once(" [")?.1.split_once(']')?.0.to_owned();
+        Some(level)
+    };
+    let told: Vec<String> = out.lines().filter_map(help).collect();
+    let name = "registered_metrics_total";
+    let text = "[BETA] The count of registered metrics broken by stability level and deprecation version.";
+    head(out, name, "counter", text)?;
+    for level in LEVELS {
+        let count = told.iter().filter(|own| *own == level).count();
+        series(out, name, &format!("deprecated_version=\"\",stability_level=\"{level}\""), count)?;
+    }
+    for (name, help) in [
+        ("hidden_metrics_total", "[BETA] The count of hidden metrics."),
+        ("disabled_metrics_total", "[BETA] The count of disabled metrics."),
+    ] {
+        head(out, name, "counter", help)?;
+        series(out, name, "", 0)?;
+    }
+    Ok(())
 }
 
 /// What Prometheus' clients tell of their process, as far as the system tells it.

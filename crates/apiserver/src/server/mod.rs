@@ -24,7 +24,7 @@ pub use local::LocalService;
 use crate::audit::Audit;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
-use crate::limit::MaxInFlight;
+use crate::flowcontrol::Limit;
 use crate::registry::Registry;
 use crate::user::UserInfo;
 use bytes::Bytes;
@@ -73,7 +73,7 @@ pub struct Security {
     pub authenticator: Arc<dyn Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
     pub audit: Option<Audit>,
-    pub limit: MaxInFlight,
+    pub limit: Limit,
 }
 
 /// A document at a path that is no resource's: `/openid/v1/jwks`.

@@ -79,6 +79,9 @@ pub(super) fn is_of_the_past(path: &str) -> bool {
     matches!(path.split('/').nth(1), Some("api" | "apis" | "openapi" | "version"))
 }
 
+/// Where what is in priority levels is dumped.
+const FAIRNESS: &str = "/debug/api_priority_and_fairness/";
+
 fn below_pprof(path: &str) -> bool {
     path.strip_prefix("/debug/pprof").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -122,7 +125,7 @@ impl ApiServer {
                 Ok(super::zpages::flags(&self.config.flags, &parts.headers))
             }
             "metrics" if trimmed == "/metrics" => {
-                let text = self.metrics.render(&self.registry, &self.config, self.security.limit.in_flight());
+                let text = self.metrics.render(&self.registry, &self.config, &self.security).await;
                 Ok(answer::raw(StatusCode::OK, text.into(), METRICS, gzip))
             }
             "api" | "apis" => {
@@ -155,6 +158,10 @@ impl ApiServer {
                     }
                 }
                 Ok(response)
+            }
+            "debug" if parts.method == Method::GET && path.starts_with(FAIRNESS) => {
+                let dump = self.security.limit.dump(&path[FAIRNESS.len()..], query);
+                Ok(dump.map_or_else(not_found, |dump| plain(StatusCode::OK, dump)))
             }
             "debug" if self.config.profiling && parts.method == Method::GET && below_pprof(path) => {
                 Ok(super::profile::answer(path, query).await)

@@ -92,8 +92,14 @@ impl ApiServer {
         let handshake = tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await;
         let stream = match handshake {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, %address, "TLS handshake failed"),
-            Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
+            Ok(Err(error)) => {
+                self.metrics.handshake_failed();
+                return tracing::debug!(%error, %address, "TLS handshake failed");
+            }
+            Err(_) => {
+                self.metrics.handshake_failed();
+                return tracing::debug!(%address, "TLS handshake took too long");
+            }
         };
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificates = certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();

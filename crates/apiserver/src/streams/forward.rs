@@ -4,6 +4,7 @@
 use super::kubelet::Endpoint;
 use crate::authn::Peer;
 use crate::authn::tokens::WEBSOCKET_PREFIX;
+use crate::handlers::LongRunning;
 use crate::http::{Body, Request, Response};
 use http::header::{
     AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
@@ -146,7 +147,9 @@ pub async fn forward(to: &Endpoint, mut request: Request, target: &str) -> Resul
         return Ok(answer(response, false));
     }
     let backend = hyper::upgrade::on(&mut response);
+    let held = request.extensions_mut().remove::<LongRunning>();
     tokio::spawn(async move {
+        let _held = held;
         match tokio::try_join!(client, backend) {
             Ok((client, backend)) => {
                 let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));

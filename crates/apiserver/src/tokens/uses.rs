@@ -2,6 +2,7 @@
 //! upstream counts behind its cache.
 
 use crate::measure::head;
+use crate::registry::measures::Tells;
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,24 +36,22 @@ const METRICS: [(Use, &str, &str); 6] = [
 #[derive(Debug, Default)]
 pub struct Uses([AtomicU64; METRICS.len()]);
 
+impl Tells for Uses {
+    fn render(&self, out: &mut String) -> fmt::Result {
+        for ((_, name, help), count) in METRICS.iter().zip(&self.0) {
+            let name = format!("serviceaccount_{name}");
+            head(out, &name, "counter", &format!("[ALPHA] {help}"))?;
+            writeln!(out, "{name} {}", count.load(Ordering::Relaxed))?;
+        }
+        Ok(())
+    }
+}
+
 impl Uses {
     pub fn count(&self, of: Use) {
         let places = METRICS.iter().zip(&self.0).find(|((kind, ..), _)| *kind == of);
         if let Some((_, count)) = places {
             count.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// Writes all of it.
-    ///
-    /// # Errors
-    /// Those of the writer.
-    pub fn render(&self, out: &mut String) -> fmt::Result {
-        for ((_, name, help), count) in METRICS.iter().zip(&self.0) {
-            let name = format!("serviceaccount_{name}");
-            head(out, &name, "counter", help)?;
-            writeln!(out, "{name} {}", count.load(Ordering::Relaxed))?;
-        }
-        Ok(())
     }
 }

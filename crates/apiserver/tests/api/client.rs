@@ -102,8 +102,12 @@ impl Server {
         surface: Surface,
     ) -> Self {
         let registry = Registry::open_as(store.clone(), None, surface).await.unwrap();
-        let security =
-            Security { authenticator, authorizer: Arc::new(Everything), audit: None, limit: MaxInFlight::default() };
+        let security = Security {
+            authenticator,
+            authorizer: Arc::new(Everything),
+            audit: None,
+            limit: MaxInFlight::default().into(),
+        };
         let api = ApiServer::new(Config::default(), registry, security, Vec::new());
         Server { api, store, _directory: directory }
     }
@@ -128,7 +132,7 @@ impl Server {
             authenticator: Arc::new(Nobody),
             authorizer: Arc::new(Everything),
             audit: None,
-            limit: MaxInFlight::default(),
+            limit: MaxInFlight::default().into(),
         };
         let api = ApiServer::new(Config::default(), registry, security, Vec::new());
         Client::of(api.local_service(UserInfo::new("tester", ["system:masters"])))

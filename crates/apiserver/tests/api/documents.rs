@@ -185,13 +185,19 @@ async fn metrics_have_upstreams_names() {
         "apiserver_storage_objects{resource=\"configmaps\"} 1".to_owned(),
         "apiserver_resource_objects{group=\"\",resource=\"configmaps\"} 1".to_owned(),
         "apiserver_watch_events_total{group=\"\",resource=\"configmaps\",version=\"v1\"} 1".to_owned(),
-        "apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"configmaps\",scope=\"cluster\",subresource=\"\",verb=\"WATCH\",version=\"v1\"} 1".to_owned(),
-        "apiserver_current_inflight_requests{request_kind=\"mutating\"} 0".to_owned(),
+        "apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"WATCH\",version=\"v1\"} 1".to_owned(),
+        "apiserver_watch_events_sizes_count{group=\"\",resource=\"configmaps\",version=\"v1\"} 1".to_owned(),
+        "etcd_requests_total{group=\"\",operation=\"update\",resource=\"configmaps\"} 1".to_owned(),
     ] {
         assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
     }
     assert!(!text.contains("resource=\"nothing\""), "names that clients invent make no series");
-    for name in ["process_cpu_seconds_total ", "process_resident_memory_bytes ", "kubernetes_build_info{"] {
+    for name in [
+        "apiserver_current_inflight_requests{request_kind=\"mutating\"} ",
+        "process_cpu_seconds_total ",
+        "process_resident_memory_bytes ",
+        "kubernetes_build_info{",
+    ] {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name}");
     }
 }

@@ -40,6 +40,7 @@ pub struct Options {
     pub surface: apiserver::surface::Surface,
     pub admission: apiserver::admission::config::Config,
     pub audit: Option<apiserver::audit::Audit>,
+    pub limit: apiserver::flowcontrol::Settings,
 }
 
 impl Default for Options {
@@ -54,6 +55,7 @@ impl Default for Options {
             surface: apiserver::surface::Surface::default(),
             admission: apiserver::admission::config::Config::default(),
             audit: None,
+            limit: apiserver::flowcontrol::Settings::default(),
         }
     }
 }
@@ -105,7 +107,7 @@ pub async fn start_with(options: Options) -> Cluster {
         node_ports: PortRange::parse(options.node_ports).expect("a range"),
         kubelets: options.kubelets,
         audit: options.audit,
-        limit: apiserver::limit::MaxInFlight::default(),
+        limit: options.limit,
     };
     let Secured { security, documents, tokens, written, .. } = secure(&registry, settings).await.expect("secured");
     let server = ApiServer::new(Config::default(), registry, security, documents);
@@ -119,6 +121,7 @@ pub struct Answer {
     pub body: Value,
     /// The texts of the `Warning` headers.
     pub warnings: Vec<String>,
+    pub headers: http::HeaderMap,
 }
 
 impl Answer {
@@ -171,6 +174,7 @@ impl Client {
         let request = request.body(Full::new(bytes)).expect("a request");
         let response = self.0.clone().call(request).await.expect("an answer");
         let code = response.status().as_u16();
+        let headers = response.headers().clone();
         let warnings = response.headers().get_all(http::header::WARNING).iter();
         let text = |w: &http::HeaderValue| {
             let quoted = w.to_str().unwrap_or_default().strip_prefix("299 - ").unwrap_or_default();
@@ -179,7 +183,13 @@ impl Client {
         let warnings = warnings.map(text).collect();
         let bytes = response.into_body().collect().await.expect("a body").to_bytes();
         let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
-        Answer { code, body: serde_json::from_slice(&bytes).unwrap_or_else(|_| text()), warnings }
+        Answer { code, body: serde_json::from_slice(&bytes).unwrap_or_else(|_| text()), warnings, headers }
+    }
+
+    /// An answer whose body is not read.
+    pub async fn open(&self, path: &str) -> http::Response<apiserver::http::Body> {
+        let request = http::Request::builder().uri(path).body(Full::<Bytes>::default()).expect("a request");
+        self.0.clone().call(request).await.expect("an answer")
     }
 
     pub async fn get(&self, path: &str) -> Answer {

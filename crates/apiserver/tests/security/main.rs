@@ -5,6 +5,7 @@ mod admission;
 mod certificates;
 mod cluster;
 mod components;
+mod fairness;
 mod groups;
 mod pod_security;
 mod pods;

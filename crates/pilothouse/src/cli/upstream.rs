@@ -151,9 +151,6 @@ const TABLE: &[Row] = &[
     row(APISERVER, Bool, Warn, "has no effect: aggregation of other API servers is not part of this version", &[
         "enable-aggregator-routing", "aggregator-reject-forwarding-redirect",
     ]),
-    row(APISERVER, Bool, Warn, "has no meaning here: requests in flight are limited by their two maxima alone", &[
-        "enable-priority-and-fairness",
-    ]),
     row(APISERVER, Bool, Warn, "has no meaning here: privileged containers are a matter of admission", &[
         "allow-privileged",
     ]),

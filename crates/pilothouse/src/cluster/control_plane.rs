@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use apiserver::allocator::range::{AddressRange, PortRange};
 use apiserver::authn::union::Anonymous;
 use apiserver::bootstrap::{self, Advertised, Presence};
-use apiserver::limit::MaxInFlight;
+use apiserver::flowcontrol;
 use apiserver::registry::Registry;
 use apiserver::security::{self, KubeletSettings, Mode};
 use apiserver::server::{ApiServer, Config};
@@ -33,9 +33,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::util::MapRequest;
 
-/// Upstream's defaults.
-const READING: usize = 400;
-const WRITING: usize = 200;
 /// How long the store may take at the end to be told that this server is gone.
 const WITHDRAWAL: Duration = Duration::from_secs(2);
 
@@ -102,7 +99,7 @@ pub fn plan(settings: &Settings, pki: &Pki) -> Result<Plan> {
         node_ports: PortRange::default(),
         kubelets: Some(KubeletSettings { tls: kubelet_client(pki)?, preferred: Vec::new(), resolve: None }),
         audit: None,
-        limit: MaxInFlight::new(READING, WRITING),
+        limit: flowcontrol::Settings::default(),
         bootstrap: bootstrap::Settings {
             advertised: Some(advertised),
             service_ranges: vec![range],

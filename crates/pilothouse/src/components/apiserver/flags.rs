@@ -17,7 +17,7 @@ use apiserver::audit::{Audit, Policy, Rotation, Sink};
 use apiserver::authn::token_file::TokenFile;
 use apiserver::authn::union::Anonymous;
 use apiserver::bootstrap::{self, Advertised, FrontProxy};
-use apiserver::limit::MaxInFlight;
+use apiserver::flowcontrol;
 use apiserver::security::{self, KubeletSettings, Mode};
 use apiserver::server::Config;
 use apiserver::streams::kubelet::KubeletTls;
@@ -171,10 +171,13 @@ pub struct ApiserverArgs {
     /// How long events are kept
     #[arg(long, default_value = "1h", value_name = "DURATION")]
     event_ttl: GoDuration,
-    /// How many requests that read are served at once; 0: no limit
+    /// Share what requests may be in flight by priority levels and flow schemas, not by reading and writing alone
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", value_name = "BOOL")]
+    enable_priority_and_fairness: bool,
+    /// How many requests that read are served at once, or what they add to what priority levels share; 0: no limit
     #[arg(long, default_value_t = 400, value_name = "N")]
     max_requests_inflight: usize,
-    /// How many requests that write are served at once; 0: no limit
+    /// The same of requests that write
     #[arg(long, default_value_t = 200, value_name = "N")]
     max_mutating_requests_inflight: usize,
     /// How long a request may take
@@ -297,6 +300,17 @@ impl ApiserverArgs {
             config.read(file).context("--admission-control-config-file")?;
         }
         Ok(config)
+    }
+
+    fn limit(&self) -> Result<flowcontrol::Settings> {
+        let (reading, writing) = (self.max_requests_inflight, self.max_mutating_requests_inflight);
+        let fair = self.enable_priority_and_fairness;
+        if fair && reading + writing == 0 {
+            bail!(
+                "--max-requests-inflight={reading} and --max-mutating-requests-inflight={writing} must add up to something positive: priority levels share it"
+            );
+        }
+        Ok(flowcontrol::Settings { reading, writing, fair })
     }
 
     fn audit(&self) -> Result<Option<Audit>> {
@@ -462,7 +476,7 @@ impl ApiserverArgs {
                 node_ports: self.service_node_port_range,
                 kubelets: self.kubelets(pki)?,
                 audit: self.audit()?,
-                limit: MaxInFlight::new(self.max_requests_inflight, self.max_mutating_requests_inflight),
+                limit: self.limit()?,
                 bootstrap: bootstrap::Settings {
                     advertised: advertise,
                     service_ranges: ranges.iter().map(|r| r.as_str().to_owned()).collect(),
