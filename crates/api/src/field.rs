@@ -159,29 +159,43 @@ impl Shown for Raw {
     }
 }
 
-/// Quotes as Go's `%q`: backslash escapes for quotes, backslashes and control characters.
+/// Quotes as Go's `%q`: backslash escapes for quotes, backslashes and what cannot be seen.
 pub fn go_quote(s: &str) -> String {
     use fmt::Write;
     let mut out = String::with_capacity(s.len() + 2);
     out.push('"');
     for c in s.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            '\r' => out.push_str("\\r"),
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => {
-                // Writing to a String cannot fail.
-                if write!(out, "\\x{:02x}", c as u32).is_err() {
-                    unreachable!("a String takes every write");
-                }
-            }
-            c => out.push(c),
+        let written = match (c, c as u32) {
+            ('"', _) => out.write_str("\\\""),
+            ('\\', _) => out.write_str("\\\\"),
+            ('\n', _) => out.write_str("\\n"),
+            ('\t', _) => out.write_str("\\t"),
+            ('\r', _) => out.write_str("\\r"),
+            ('\x07', _) => out.write_str("\\a"),
+            ('\x08', _) => out.write_str("\\b"),
+            ('\x0b', _) => out.write_str("\\v"),
+            ('\x0c', _) => out.write_str("\\f"),
+            (c, _) if printable(c) => out.write_char(c),
+            (_, code) if code < 0x80 => write!(out, "\\x{code:02x}"),
+            (_, code) if code < 0x10000 => write!(out, "\\u{code:04x}"),
+            (_, code) => write!(out, "\\U{code:08x}"),
+        };
+        if written.is_err() {
+            unreachable!("a String takes every write");
         }
     }
     out.push('"');
     out
+}
+
+/// Whether Go has a character for printable: it can be seen, or is a plain space.
+pub fn printable(c: char) -> bool {
+    if c.is_ascii() {
+        return !c.is_ascii_control();
+    }
+    // Marks that follow another character are seen, but would be escaped at the beginning of a text.
+    let escaped = || format!("a{c}").escape_debug().to_string().starts_with("a\\u{");
+    !c.is_control() && !c.is_whitespace() && !escaped()
 }
 
 impl FieldError {
@@ -284,6 +298,18 @@ impl std::error::Error for FieldError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quoted_as_go_quotes() {
+        for (text, expected) in [
+            ("a \"b\" \\ é", r#""a \"b\" \\ é""#),
+            ("\n\t\r\x07\x08\x0b\x0c\0\x7f", r#""\n\t\r\a\b\v\f\x00\x7f""#),
+            ("\u{85}\u{a0}\u{ad}\u{200b}\u{feff}\u{e0001}", r#""\u0085\u00a0\u00ad\u200b\ufeff\U000e0001""#),
+            ("\u{301}e\u{301}🦀", "\"\u{301}e\u{301}🦀\""),
+        ] {
+            assert_eq!(go_quote(text), expected);
+        }
+    }
 
     #[test]
     fn words_are_upstreams() {

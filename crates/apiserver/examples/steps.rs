@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let kind = apiserver::strategy::Kind { row, features };
     time("metadata validation", || meta::validate(row, &tracked, features));
     time("validation", || strategy.validate_create(&cx, kind, &tracked));
-    time("warnings", || strategy.warnings_on_create(row, &tracked));
+    time("warnings", || strategy.warnings_on_create(kind, &tracked));
     time("normalise (and clone)", || {
         let mut object = tracked.clone();
         schema::normal::normalise(ty, &mut object, None).map(|()| object)

@@ -19,11 +19,13 @@
 //! | [`encoded`] | [`Encoded`]: an object encoded before its revision is known: `Encoded::new(&map).item(revision)`, `.stored(api_version, kind)`; `encoded::head(api_version, kind)`, `encoded::object(&head, &item)` |
 //! | [`validation`] | what is wrong with an object: `validation::create(group, kind, &map, features)`, `update(group, kind, subresource, new, old, features)`, `warnings(…)` |
 //! | [`qos`] | `qos::of(&map)`: a pod's quality of service, from its requests and limits |
+//! | [`amounts`] | trees as the rules that count resources see them: `amounts::of_containers(&spec, "requests")` |
 //! | [`view`] | typed read accessors over `&Map`: `view::core_v1::Pod(&map).spec()?.node_name()` |
 //! | [`types::Docs`] | the documentation of types and fields, unpacked on demand |
 //!
 //! Every decoder feeds one schema-guided builder, so that JSON, YAML, protobuf and patched trees are checked and normalised alike.
 
+pub mod amounts;
 pub mod apply;
 mod builder;
 pub mod decode;

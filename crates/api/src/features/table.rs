@@ -134,16 +134,16 @@ pub(super) const ASKED: &[&str] = &[
     "DRADeviceBindingConditions", "DRADeviceTaintRules", "DRADeviceTaints", "DRAExtendedResource",
     "DRAListTypeAttributes", "DRANodeAllocatableResources", "DRAPartitionableDevices", "DRAResourceClaimDeviceStatus",
     "DRAResourceClaimGranularStatusAuthorization", "DRAResourcePoolStatus", "DRAWorkloadResourceClaims",
-    "DeploymentReplicaSetTerminatingReplicas", "EnvFiles", "GenericWorkload", "HPAConfigurableTolerance",
+    "DeploymentReplicaSetTerminatingReplicas", "EnvFiles", "GenericWorkload", "GitRepoVolumeDriver", "HPAConfigurableTolerance",
     "HPAScaleToZero", "HostnameOverride", "InPlacePodLevelResourcesVerticalScaling",
     "ManifestBasedAdmissionControlConfig", "MatchLabelKeysInPodTopologySpread",
     "MatchLabelKeysInPodTopologySpreadSelectorMerge", "MaxUnavailableStatefulSet", "MutablePVNodeAffinity",
     "MutablePodResourcesForSuspendedJobs", "MutableSchedulingDirectivesForSuspendedJobs", "NodeDeclaredFeatures",
-    "OpenAPIEnums", "PodCertificateRequest", "PodLevelResources", "PodLogsQuerySplitStreams",
+    "OpenAPIEnums", "PodCertificateRequest", "PodDeletionCost", "PodLevelResources", "PodLogsQuerySplitStreams",
     "PodTopologyLabelsAdmission", "RelaxedServiceNameValidation", "ResourceHealthStatus",
     "ServiceAccountNodeAudienceRestriction", "SizeBasedListCostEstimate", "StorageVersionAPI", "StorageVersionHash", "StorageVersionMigrator",
-    "StrictIPCIDRValidation", "TokenRequestServiceAccountUIDValidation", "TopologyAwareWorkloadScheduling",
-    "VolumeLimitScaling", "WorkloadAwarePreemption",
+    "StrictIPCIDRValidation", "TaintTolerationComparisonOperators", "TokenRequestServiceAccountUIDValidation", "TopologyAwareWorkloadScheduling",
+    "UserNamespacesHostNetworkSupport", "VolumeLimitScaling", "WorkloadAwarePreemption",
 ];
 
 /// The gates that are on by themselves, may be turned off, and that nothing here asks for: why not.
@@ -179,7 +179,7 @@ pub(super) const UNASKED: &[(&str, &[&str])] = &[
         "SchedulerAsyncPreemption", "SchedulerPopFromBackoffQ",
     ]),
     ("of controllers", &[
-        "PodDeletionCost", "StaleControllerConsistencyDaemonSet", "StaleControllerConsistencyJob",
+        "StaleControllerConsistencyDaemonSet", "StaleControllerConsistencyJob",
         "StaleControllerConsistencyReplicaSet", "StaleControllerConsistencyStatefulSet",
         "StatefulSetSemanticRevisionComparison",
     ]),

@@ -77,13 +77,20 @@ fn amount<'a, V: View<'a>>(value: V) -> Option<Quantity> {
 /// What a pod asks for altogether (`which` is `requests` or `limits`): its containers and sidecars at once, or one init
 /// container with the sidecars before it; what is said for the pod as a whole goes before that.
 pub fn of_pod<'a, V: View<'a>>(pod: V, which: &str) -> Amounts {
+    let mut total = pod.get("spec").map(|spec| of_containers(spec, which)).unwrap_or_default();
+    total.extend(amounts(pod, &["spec", "resources", which]));
+    total
+}
+
+/// What the containers of a pod's spec ask for altogether, whatever is said for the pod as a whole.
+pub fn of_containers<'a, V: View<'a>>(spec: V, which: &str) -> Amounts {
     let path = ["resources", which];
     let mut total = Amounts::new();
-    for container in pod.items_at(&["spec", "containers"]) {
+    for container in spec.items_at(&["containers"]) {
         add(&mut total, &amounts(container, &path));
     }
     let (mut sidecars, mut most) = (Amounts::new(), Amounts::new());
-    for container in pod.items_at(&["spec", "initContainers"]) {
+    for container in spec.items_at(&["initContainers"]) {
         let mut at_once = amounts(container, &path);
         if container.text_at(&["restartPolicy"]) == "Always" {
             add(&mut total, &at_once);
@@ -95,7 +102,6 @@ pub fn of_pod<'a, V: View<'a>>(pod: V, which: &str) -> Amounts {
         raise(&mut most, at_once);
     }
     raise(&mut total, most);
-    total.extend(amounts(pod, &["spec", "resources", which]));
     total
 }
 

@@ -182,7 +182,8 @@ impl Registry {
             if !errors.is_empty() {
                 return Err(Status::invalid(&served.group_kind(), &name, &errors));
             }
-            served.strategy.warnings_on_create(row, &object).into_iter().for_each(|warning| cx.warn(warning));
+            let warnings = served.strategy.warnings_on_create(served.judged(), &object);
+            warnings.into_iter().for_each(|warning| cx.warn(warning));
             served.strategy.canonicalize(&mut object);
             normalise(cacher, &mut object, given)?;
             self.validate(cx, served, Operation::Create, "", namespace, &name, &mut object, None, options).await?;

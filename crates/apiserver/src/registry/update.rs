@@ -111,10 +111,8 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Status::invalid(&served.group_kind(), place.name, &errors));
         }
-        // Who writes through the other subresources is told nothing: it is not what he wrote.
-        if matches!(place.subresource, "" | "scale") {
-            served.strategy.warnings_on_update(row, &object, old).into_iter().for_each(|warning| cx.warn(warning));
-        }
+        let warnings = served.strategy.warnings_on_update(served.judged(), place.subresource, &object, old);
+        warnings.into_iter().for_each(|warning| cx.warn(warning));
         served.strategy.canonicalize(&mut object);
         normalise(cacher, &mut object, Some(old))?;
         if mutation.admits() {

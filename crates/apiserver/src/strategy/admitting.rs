@@ -3,7 +3,7 @@
 use super::{Kind, Rules, Strategy, validation};
 use crate::context::Context;
 use api::field::{FieldError, Path};
-use schema::{Map, Resource};
+use schema::Map;
 
 /// All kinds of `admissionregistration.k8s.io`.
 #[derive(Debug)]
@@ -45,14 +45,14 @@ impl Strategy for Admitting {
         errors
     }
 
-    fn warnings_on_create(&self, row: &Resource, object: &Map) -> Vec<String> {
-        let mut warnings = validation::warnings(row, object, None);
+    fn warnings_on_create(&self, kind: Kind<'_>, object: &Map) -> Vec<String> {
+        let mut warnings = validation::warnings(kind, "", object, None);
         warnings.extend(self.reservation(object));
         warnings
     }
 
-    fn warnings_on_update(&self, row: &Resource, object: &Map, old: &Map) -> Vec<String> {
-        let mut warnings = validation::warnings(row, object, Some(old));
+    fn warnings_on_update(&self, kind: Kind<'_>, subresource: &str, object: &Map, old: &Map) -> Vec<String> {
+        let mut warnings = validation::warnings(kind, subresource, object, Some(old));
         warnings.extend(self.reservation(object));
         warnings
     }

@@ -4,6 +4,7 @@
 //! All methods are pure: they see objects in the version that is stored, decoded and defaulted.
 
 mod admitting;
+mod app_armor;
 mod conditions;
 mod daemon_sets;
 mod devices;
@@ -85,12 +86,13 @@ pub trait Strategy: Send + Sync + 'static {
     }
 
     /// What the client should know of a new object.
-    fn warnings_on_create(&self, row: &Resource, object: &Map) -> Vec<String> {
-        validation::warnings(row, object, None)
+    fn warnings_on_create(&self, kind: Kind<'_>, object: &Map) -> Vec<String> {
+        validation::warnings(kind, "", object, None)
     }
 
-    fn warnings_on_update(&self, row: &Resource, object: &Map, old: &Map) -> Vec<String> {
-        validation::warnings(row, object, Some(old))
+    /// What the client should know of an update. Who writes a part of the object is told nothing of the rest.
+    fn warnings_on_update(&self, kind: Kind<'_>, subresource: &str, object: &Map, old: &Map) -> Vec<String> {
+        validation::warnings(kind, subresource, object, Some(old))
     }
 
     /// Brings a checked object into the shape that it is stored in.

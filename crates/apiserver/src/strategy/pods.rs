@@ -1,6 +1,6 @@
 //! Pods begin as pending, have a quality of service, and end with grace. What may change goes through subresources.
 
-use super::{Kind, Rules, Strategy, keep, keep_at, keep_other_side, validation};
+use super::{Kind, Rules, Strategy, app_armor, keep, keep_at, keep_other_side, validation};
 use crate::admission::walk;
 use crate::context::Context;
 use crate::options::DeleteOptions;
@@ -29,7 +29,7 @@ impl Pods {
 }
 
 impl Strategy for Pods {
-    fn prepare_for_create(&self, _: &Context, _: &Resource, object: &mut Map) {
+    fn prepare_for_create(&self, cx: &Context, _: &Resource, object: &mut Map) {
         merge_label_keys(object, self.merges_spread);
         let class = schema::qos::of(object);
         let gated =
@@ -46,6 +46,7 @@ impl Strategy for Pods {
             status.insert("conditions", vec![Value::Map(condition)]);
         }
         object.insert("status", status);
+        app_armor::from_annotations(cx, object);
     }
 
     fn prepare_for_update(&self, _: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {

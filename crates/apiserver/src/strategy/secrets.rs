@@ -1,13 +1,13 @@
 //! Secrets: whoever stores a certificate with another's key is told.
 
 use super::pem::{self, Block};
-use super::{Rules, Strategy, validation};
+use super::{Kind, Rules, Strategy, validation};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::SignatureAlgorithm;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::PrivateKeyDer;
-use schema::{Map, Resource};
+use schema::Map;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Secrets, some of which hold a certificate and its key.
@@ -19,14 +19,14 @@ impl Strategy for Secrets {
         self.0
     }
 
-    fn warnings_on_create(&self, row: &Resource, object: &Map) -> Vec<String> {
-        let mut warnings = validation::warnings(row, object, None);
+    fn warnings_on_create(&self, kind: Kind<'_>, object: &Map) -> Vec<String> {
+        let mut warnings = validation::warnings(kind, "", object, None);
         warnings.extend(pair_problem(object));
         warnings
     }
 
-    fn warnings_on_update(&self, row: &Resource, object: &Map, old: &Map) -> Vec<String> {
-        let mut warnings = validation::warnings(row, object, Some(old));
+    fn warnings_on_update(&self, kind: Kind<'_>, subresource: &str, object: &Map, old: &Map) -> Vec<String> {
+        let mut warnings = validation::warnings(kind, subresource, object, Some(old));
         warnings.extend(pair_problem(object));
         warnings
     }

@@ -3,7 +3,7 @@
 
 use super::Kind;
 use api::FieldError;
-use schema::{Map, Resource};
+use schema::Map;
 
 /// What is wrong with a new object of a kind, beside its metadata.
 pub fn create(kind: Kind<'_>, object: &Map) -> Vec<FieldError> {
@@ -19,7 +19,7 @@ pub fn update(kind: Kind<'_>, subresource: &str, object: &Map, old: &Map) -> Vec
     schema::validation::update(&kind.row.group, &kind.row.kind, subresource, object, old, kind.features)
 }
 
-/// What the client should know.
-pub fn warnings(row: &Resource, object: &Map, old: Option<&Map>) -> Vec<String> {
-    schema::validation::warnings(&row.group, &row.kind, object, old)
+/// What the client should know of an object that is written through a subresource; `old` is none for a new one.
+pub fn warnings(kind: Kind<'_>, subresource: &str, object: &Map, old: Option<&Map>) -> Vec<String> {
+    schema::validation::warnings(&kind.row.group, &kind.row.kind, subresource, object, old, kind.features)
 }

@@ -159,6 +159,49 @@ async fn claims_and_volumes_are_filled_in() {
 }
 
 #[tokio::test]
+async fn profiles_by_annotation_become_fields_and_only_makers_of_pods_are_told() {
+    let server = Server::start().await;
+    let client = server.client();
+    let pods = format!("/api/v1/{NS}/pods");
+    let key = "container.apparmor.security.beta.kubernetes.io/c";
+    let pod = json!({"metadata": {"name": "p", "annotations": {key: "localhost/own"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}], "nodeSelector": {"beta.kubernetes.io/os": "linux"}}});
+    let told = |answer: &Answer| -> Vec<String> {
+        answer.headers.get_all("warning").iter().map(|told| told.to_str().unwrap_or("").to_owned()).collect()
+    };
+    let answer = client.post(&pods, &pod).await;
+    let field = r#"use the \"appArmorProfile\" field instead"#;
+    let label = r#"use \"kubernetes.io/os\" instead"#;
+    assert_eq!(
+        told(&answer),
+        [
+            format!(r#"299 - "metadata.annotations[{key}]: deprecated since v1.30; {field}""#),
+            format!(r#"299 - "spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; {label}""#),
+        ]
+    );
+    let made = answer.ok();
+    let profile = json!({"type": "Localhost", "localhostProfile": "own"});
+    assert_eq!(made["spec"]["containers"][0]["securityContext"]["appArmorProfile"], profile);
+    // Who changes it is told nothing, and what was made of the annotation is as right as it.
+    let changed = patch(&client, &format!("{pods}/p"), &json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert_eq!(told(&changed), Vec::<String>::new());
+    changed.ok();
+    let status = json!({"status": {"podIP": "2001:DB8::1", "podIPs": [{"ip": "2001:DB8::1"}]}});
+    let status = patch(&client, &format!("{pods}/p/status"), &status).await;
+    let form = r#"should be in RFC 5952 canonical format (\"2001:db8::1\")"#;
+    assert_eq!(told(&status), [format!(r#"299 - "status.podIPs[0].ip: IPv6 address \"2001:DB8::1\" {form}""#)]);
+    // A template says what it did; its pods have their ports on the host.
+    let ports = json!({"hostNetwork": true,
+        "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]});
+    let mut set = controller("s", json!({}));
+    set["spec"]["template"]["spec"] = ports.clone();
+    let set = client.post(&format!("/apis/apps/v1/{NS}/replicasets"), &set).await.ok();
+    assert!(set["spec"]["template"]["spec"]["containers"][0]["ports"][0].get("hostPort").is_none(), "{set}");
+    let pod = client.post(&pods, &json!({"metadata": {"name": "h"}, "spec": ports})).await.ok();
+    assert_eq!(pod["spec"]["containers"][0]["ports"][0]["hostPort"], 80);
+}
+
+#[tokio::test]
 async fn subresources_of_pods_change_their_part_alone() {
     let server = Server::start().await;
     let client = server.client();

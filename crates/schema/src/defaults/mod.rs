@@ -5,6 +5,7 @@
 //! parts decide ([`AFTER`]).
 
 mod kinds;
+mod pod;
 mod rules;
 
 use crate::tree::{Beside, Map, Value};
@@ -154,6 +155,106 @@ mod tests {
                 "securityContext":{},"terminationGracePeriodSeconds":30}}"#
             )
         );
+    }
+
+    #[test]
+    fn ports_of_the_hosts_network_are_the_hosts_in_pods_alone() {
+        let spec = r#"{"hostNetwork":true,"containers":[{"name":"a","image":"i:1","ports":[{"containerPort":80}]}],
+            "initContainers":[{"name":"b","image":"i:1","ports":[{"containerPort":81},{"containerPort":82,"hostPort":9}]}]}"#;
+        let ports = |object: &Map, path: &[&str]| -> Vec<Vec<Option<i64>>> {
+            let spec = object.at(path).and_then(Value::as_map).expect("a spec");
+            let of = |list: &str| {
+                let containers = spec.get(list).and_then(Value::as_list).expect("a list");
+                let ports = containers[0].as_map().and_then(|one| one.get("ports")).and_then(Value::as_list);
+                let ports = ports.expect("ports").iter().filter_map(Value::as_map);
+                ports.map(|port| port.get("hostPort").and_then(Value::as_i64)).collect()
+            };
+            vec![of("containers"), of("initContainers")]
+        };
+        let pod = defaulted("", "v1", "Pod", &format!(r#"{{"spec":{spec}}}"#));
+        assert_eq!(ports(&pod, &["spec"]), [vec![Some(80)], vec![Some(81), Some(9)]]);
+        let set = defaulted("apps", "v1", "DaemonSet", &format!(r#"{{"spec":{{"template":{{"spec":{spec}}}}}}}"#));
+        assert_eq!(ports(&set, &["spec", "template", "spec"]), [vec![None], vec![None, Some(9)]]);
+    }
+
+    #[test]
+    fn a_pod_as_a_whole_asks_for_what_its_containers_do_or_for_all_that_it_may_have() {
+        const TWO: &str = r#"{"name":"a","image":"i:1","resources":{"requests":{"cpu":"1"}}},{"name":"b","image":"i:1","resources":{"requests":{"cpu":"500m"}}}"#;
+        const HUGE: &str =
+            r#"{"name":"a","image":"i:1","resources":{"limits":{"hugepages-2Mi":"4Mi","memory":"1Gi"}}}"#;
+        const INIT: &str = r#"{"name":"a","image":"i:1"}],"initContainers":[{"name":"s","image":"i:1","restartPolicy":"Always","resources":{"requests":{"cpu":"1"}}},{"name":"i","image":"i:1","resources":{"requests":{"cpu":"4"}}}"#;
+        const NONE: &str = r#"{"name":"a","image":"i:1"}"#;
+        for (given, containers, expected) in [
+            // Nothing is said for the pod, or only what it asks for.
+            ("{}", TWO, "{}"),
+            (r#"{"requests":{"cpu":"2"}}"#, TWO, r#"{"requests":{"cpu":"2"}}"#),
+            // Limits alone: requests of containers first, then limits.
+            (
+                r#"{"limits":{"cpu":"2","memory":"1Gi"}}"#,
+                TWO,
+                r#"{"limits":{"cpu":"2","memory":"1Gi"},"requests":{"cpu":"1500m","memory":"1Gi"}}"#,
+            ),
+            (
+                r#"{"limits":{"memory":"1Gi"}}"#,
+                TWO,
+                r#"{"limits":{"memory":"1Gi"},"requests":{"cpu":"1500m","memory":"1Gi"}}"#,
+            ),
+            (r#"{"limits":{"cpu":"2"}}"#, NONE, r#"{"limits":{"cpu":"2"},"requests":{"cpu":"2"}}"#),
+            (
+                r#"{"limits":{"cpu":"2"},"requests":{"cpu":"1900m"}}"#,
+                TWO,
+                r#"{"limits":{"cpu":"2"},"requests":{"cpu":"1900m"}}"#,
+            ),
+            (r#"{"limits":{"cpu":"9"}}"#, INIT, r#"{"limits":{"cpu":"9"},"requests":{"cpu":"5"}}"#),
+            // Huge pages of containers are limits of the pod, unless it asks for some itself.
+            (
+                r#"{"requests":{"memory":"2Gi"}}"#,
+                HUGE,
+                r#"{"limits":{"hugepages-2Mi":"4Mi"},"requests":{"hugepages-2Mi":"4Mi","memory":"2Gi"}}"#,
+            ),
+            (
+                r#"{"requests":{"hugepages-2Mi":"8Mi","memory":"2Gi"}}"#,
+                HUGE,
+                r#"{"requests":{"hugepages-2Mi":"8Mi","memory":"2Gi"}}"#,
+            ),
+        ] {
+            let pod = format!(r#"{{"spec":{{"resources":{given},"containers":[{containers}]}}}}"#);
+            let pod = defaulted("", "v1", "Pod", &pod);
+            assert_eq!(pod.at(&["spec", "resources"]), Some(&value(expected)), "{given} {containers}");
+        }
+        // Not in templates.
+        let template = format!(
+            r#"{{"spec":{{"template":{{"spec":{{"resources":{{"limits":{{"cpu":"2"}}}},"containers":[{TWO}]}}}}}}}}"#
+        );
+        let deployment = defaulted("apps", "v1", "Deployment", &template);
+        assert_eq!(
+            deployment.at(&["spec", "template", "spec", "resources"]),
+            Some(&value(r#"{"limits":{"cpu":"2"}}"#))
+        );
+    }
+
+    #[test]
+    fn images_of_volumes_and_addresses_of_balancers() {
+        let volume = |reference: &str| {
+            let text = format!(
+                r#"{{"spec":{{"containers":[],"volumes":[{{"name":"v","image":{{"reference":"{reference}"}}}}]}}}}"#
+            );
+            let pod = defaulted("", "v1", "Pod", &text);
+            let volumes = pod.at(&["spec", "volumes"]).and_then(Value::as_list).expect("volumes");
+            volumes[0].as_map().expect("a volume").str_at(&["image", "pullPolicy"]).to_owned()
+        };
+        assert_eq!([volume("a"), volume("a:1"), volume("")], ["Always", "IfNotPresent", "IfNotPresent"]);
+        let mode = |kind: &str| {
+            let text = format!(
+                r#"{{"spec":{{"type":"{kind}"}},"status":{{"loadBalancer":{{"ingress":[{{"ip":"192.0.2.1"}},{{"hostname":"a"}},{{"ip":"192.0.2.2","ipMode":"Proxy"}}]}}}}}}"#
+            );
+            let service = defaulted("", "v1", "Service", &text);
+            let list = service.at(&["status", "loadBalancer", "ingress"]).and_then(Value::as_list).expect("a list");
+            let modes = list.iter().filter_map(Value::as_map).map(|one| one.str_at(&["ipMode"]).to_owned());
+            modes.collect::<Vec<_>>()
+        };
+        assert_eq!(mode("LoadBalancer"), ["VIP", "", "Proxy"]);
+        assert_eq!(mode("ClusterIP"), ["", "", "Proxy"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The defaults of every GA kind (upstream's `pkg/apis/*/v1/defaults.go`).
 
-use super::{Computed, Constant, Constants, kinds};
+use super::{Computed, Constant, Constants, kinds, pod};
 use crate::tree::{Map, Value};
 use Constant::{Bool, Empty, Int, Str};
 
@@ -186,12 +186,12 @@ pub(super) const COMPUTED: Computed = &[
     ("api.batch.v1.Job", kinds::job),
     ("api.core.v1.Container", container),
     ("api.core.v1.EphemeralContainer", container),
+    ("api.core.v1.ImageVolumeSource", image_volume),
     ("api.core.v1.LimitRangeItem", kinds::limit_range_item),
     ("api.core.v1.Namespace", namespace),
     ("api.core.v1.NodeStatus", node_status),
     ("api.core.v1.PersistentVolume", kinds::pending),
     ("api.core.v1.PersistentVolumeClaim", kinds::pending),
-    ("api.core.v1.PodSpec", pod_spec),
     ("api.core.v1.ReplicationController", kinds::replication_controller),
     ("api.core.v1.ServicePort", service_port),
     ("api.core.v1.ServiceSpec", service),
@@ -209,7 +209,7 @@ pub(super) const COMPUTED: Computed = &[
     ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec", definition_spec),
 ];
 
-pub(super) const AFTER: Computed = &[("api.core.v1.Pod", pod)];
+pub(super) const AFTER: Computed = &[("api.core.v1.Pod", pod::pod), ("api.core.v1.Service", service_status)];
 
 pub(super) fn set(map: &mut Map, key: &'static str, value: impl Into<Value>) {
     if map.get(key).is_none_or(Value::is_null) {
@@ -262,15 +262,24 @@ fn is_latest(image: &str) -> bool {
     let last = name.rsplit('/').next().unwrap_or("");
     match last.split_once(':') {
         Some((_, tag)) => tag == "latest",
-        None => !digest,
+        // Nothing is no image.
+        None => !digest && !image.is_empty(),
+    }
+}
+
+/// When an image is fetched, by its tag.
+fn pull(map: &mut Map, image: &str, policy: &'static str) {
+    if str_of(map, policy).is_empty() {
+        map.insert(policy, if is_latest(str_of(map, image)) { "Always" } else { "IfNotPresent" });
     }
 }
 
 fn container(map: &mut Map) {
-    if str_of(map, "imagePullPolicy").is_empty() {
-        let policy = if is_latest(str_of(map, "image")) { "Always" } else { "IfNotPresent" };
-        map.insert("imagePullPolicy", policy);
-    }
+    pull(map, "image", "imagePullPolicy");
+}
+
+fn image_volume(map: &mut Map) {
+    pull(map, "reference", "pullPolicy");
 }
 
 fn namespace(map: &mut Map) {
@@ -286,51 +295,6 @@ fn node_status(map: &mut Map) {
     {
         map.insert("allocatable", capacity);
     }
-}
-
-/// A container of the host's network has its ports on the host.
-fn pod_spec(map: &mut Map) {
-    if map.get("hostNetwork").and_then(Value::as_bool) != Some(true) {
-        return;
-    }
-    for list in ["containers", "initContainers"] {
-        for container in map.get_mut(list).and_then(Value::as_list_mut).into_iter().flatten() {
-            let ports = container.as_map_mut().and_then(|c| c.get_mut("ports")).and_then(Value::as_list_mut);
-            for port in ports.into_iter().flatten().filter_map(Value::as_map_mut) {
-                if port.get("hostPort").and_then(Value::as_i64).unwrap_or(0) == 0
-                    && let Some(number) = port.get("containerPort").cloned()
-                {
-                    port.insert("hostPort", number);
-                }
-            }
-        }
-    }
-}
-
-/// Requests that were not said are the limits; only in pods, not in templates.
-fn pod(map: &mut Map) {
-    let Some(spec) = map.get_mut("spec").and_then(Value::as_map_mut) else { return };
-    for list in ["containers", "initContainers"] {
-        for container in spec.get_mut(list).and_then(Value::as_list_mut).into_iter().flatten() {
-            let Some(resources) =
-                container.as_map_mut().and_then(|c| c.get_mut("resources")).and_then(Value::as_map_mut)
-            else {
-                continue;
-            };
-            let Some(limits) = resources.get("limits").and_then(Value::as_map).cloned() else { continue };
-            if limits.is_empty() {
-                continue;
-            }
-            if let Value::Map(requests) = resources.entry("requests", || Value::Map(Map::new())) {
-                for (key, value) in limits.into_entries() {
-                    if !requests.contains_key(&key) {
-                        requests.insert(key, value);
-                    }
-                }
-            }
-        }
-    }
-    set(spec, "enableServiceLinks", true);
 }
 
 fn service_port(map: &mut Map) {
@@ -363,6 +327,19 @@ fn service(map: &mut Map) {
     }
     if ty == "LoadBalancer" {
         set(map, "allocateLoadBalancerNodePorts", true);
+    }
+}
+
+/// The addresses of a load balancer are its own, unless it is said that they are a proxy's.
+fn service_status(map: &mut Map) {
+    if map.str_at(&["spec", "type"]) != "LoadBalancer" {
+        return;
+    }
+    let list = map.at_mut(&["status", "loadBalancer", "ingress"]).and_then(Value::as_list_mut);
+    for one in list.into_iter().flatten().filter_map(Value::as_map_mut) {
+        if !str_of(one, "ip").is_empty() {
+            set(one, "ipMode", "VIP");
+        }
     }
 }
 

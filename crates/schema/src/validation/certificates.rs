@@ -231,15 +231,22 @@ fn bundle_name(errors: &mut Errors, object: &Map) {
     let (name, signer) = (object.str_at(&["metadata", "name"]), object.str_at(&["spec", "signerName"]));
     let metadata = Path::root("metadata");
     let path = metadata.child("name");
+    problems(errors, &path, name, bundle_name_problems(name, signer));
+}
+
+/// What is wrong with the name of a bundle of a signer, who may be none.
+pub(super) fn bundle_name_problems(name: &str, signer: &str) -> Vec<String> {
+    if signer.is_empty() {
+        if name.contains(':') {
+            return vec!["ClusterTrustBundle without signer name must not have \":\" in its name".to_owned()];
+        }
+        return names::dns1123_subdomain(name);
+    }
     let prefix = format!("{}:", signer.replace('/', ":"));
-    let bad = if signer.is_empty() && name.contains(':') {
-        vec!["ClusterTrustBundle without signer name must not have \":\" in its name".to_owned()]
-    } else if !signer.is_empty() && !name.starts_with(&prefix) {
-        vec![format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}")]
-    } else {
-        names::dns1123_subdomain(if signer.is_empty() { name } else { name.strip_prefix(&prefix).unwrap_or(name) })
-    };
-    problems(errors, &path, name, bad);
+    match name.strip_prefix(&prefix) {
+        Some(rest) => names::dns1123_subdomain(rest),
+        None => vec![format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}")],
+    }
 }
 
 fn bundle_signer(errors: &mut Errors, object: &Map) {

@@ -1,10 +1,11 @@
 //! Runtime classes and priority classes.
 
-use super::fields::{Errors, immutable, json, labels, problems, shape, supported_of};
+use super::fields::{Errors, immutable, labels, problems, supported_of};
 use super::pod::{resources, scheduling};
+use super::shown::{TOLERATION, shown};
 use crate::tree::Map;
 use crate::view::List;
-use crate::view::core_v1::{ResourceRequirements, Toleration};
+use crate::view::core_v1::Toleration;
 use crate::view::node_v1::RuntimeClass;
 use crate::view::scheduling_v1::PriorityClass;
 use api::{FieldError, Path, names};
@@ -21,18 +22,12 @@ pub(super) fn runtime(object: &Map) -> Errors {
     let handler = class.handler().unwrap_or("");
     problems(&mut errors, &Path::root("handler"), handler, names::dns1123_label(handler));
     if let Some(overhead) = class.overhead() {
-        // Judged as the limits of a container.
-        let mut requirements = Map::new();
-        if let Some(fixed) = overhead.pod_fixed().map() {
-            requirements.insert("limits", fixed.clone());
-        }
-        let requirements = ResourceRequirements(&requirements);
-        resources::requirements(&mut errors, &Path::root("overhead"), Some(requirements), &BTreeSet::new());
+        resources::overhead(&mut errors, &Path::root("overhead"), overhead.pod_fixed(), false);
     }
     if let Some(rules) = class.scheduling() {
         let path = Path::root("scheduling");
         labels(&mut errors, &path.child("nodeSelector"), rules.node_selector());
-        scheduling::tolerations(&mut errors, &path.child("tolerations"), rules.tolerations());
+        scheduling::tolerations(&mut errors, &path.child("tolerations"), rules.tolerations(), false);
         repeated(&mut errors, &path.child("tolerations"), rules.tolerations());
     }
     errors
@@ -44,15 +39,7 @@ fn repeated(errors: &mut Errors, path: &Path<'_>, tolerations: List<'_, Tolerati
     for (i, one) in tolerations.iter().enumerate() {
         let parts = [one.key(), one.operator(), one.value(), one.effect()].map(|part| part.unwrap_or(""));
         if !seen.insert(parts) {
-            let [key, operator, value, effect] = parts.map(|part| json(Some(&part.into())));
-            let shown = shape(&[
-                ("Key", key),
-                ("Operator", operator),
-                ("Value", value),
-                ("Effect", effect),
-                ("TolerationSeconds", json(one.0.get("tolerationSeconds"))),
-            ]);
-            errors.push(FieldError::duplicate(&path.index(i), shown));
+            errors.push(FieldError::duplicate(&path.index(i), shown(one.0, TOLERATION)));
         }
     }
 }

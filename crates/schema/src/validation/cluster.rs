@@ -3,6 +3,7 @@
 use super::fields::{Errors, cidr, json_list, non_negative, problems, same};
 use super::leader;
 use super::pod::{resources, scheduling};
+use super::shown::{NODE_ADDRESS, shown};
 use crate::tree::{Map, Value};
 use crate::view::coordination_v1::Lease;
 use crate::view::core_v1::{Namespace, Node, NodeSpec};
@@ -102,7 +103,7 @@ pub(super) fn node_update(_: &str, new: &Map, old: &Map) -> Errors {
     for (i, address) in addresses.iter().filter_map(Value::as_map).enumerate() {
         if !seen.insert((address.str_at(&["type"]), address.str_at(&["address"]))) {
             let path = STATUS.child("addresses");
-            errors.push(FieldError::duplicate(&path.index(i), super::fields::json_map(address)));
+            errors.push(FieldError::duplicate(&path.index(i), shown(address, NODE_ADDRESS)));
         }
     }
     let empty = Map::new();

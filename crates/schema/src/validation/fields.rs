@@ -43,7 +43,7 @@ pub(super) fn shown_list(items: Vec<Raw>) -> Raw {
 
 /// What Go prints for a list of strings that a message shows.
 pub(super) fn json_list(list: List<'_, &str>) -> Raw {
-    let items: Vec<String> = list.iter().map(api::field::go_quote).collect();
+    let items: Vec<String> = list.iter().map(|item| json(Some(&item.into())).0).collect();
     Raw(format!("[{}]", items.join(",")))
 }
 

@@ -33,6 +33,7 @@ mod policies;
 mod quota;
 mod rbac;
 mod service;
+mod shown;
 mod storage;
 mod storage_version;
 mod volume;
@@ -65,6 +66,18 @@ pub struct Features {
     pub suspended_directives: bool,
     /// `MutablePodResourcesForSuspendedJobs`: what its pods ask for may change of a job that is suspended.
     pub suspended_resources: bool,
+    /// `PodDeletionCost`: what the deletion of a pod costs is a number.
+    pub deletion_cost: bool,
+    /// `UserNamespacesHostNetworkSupport`: pods with users of their own may be in the host's network.
+    pub user_namespaces_host_network: bool,
+    /// `TaintTolerationComparisonOperators`: tolerations may compare numbers.
+    pub taint_comparisons: bool,
+    /// `MatchLabelKeysInPodTopologySpread`: spreads may have keys of labels.
+    pub spread_keys: bool,
+    /// `MatchLabelKeysInPodTopologySpreadSelectorMerge`: such keys become part of the selector when a pod is made.
+    pub merged_spread_keys: bool,
+    /// `GitRepoVolumeDriver`: volumes that are cloned still work.
+    pub git_repo_volumes: bool,
 }
 
 impl Features {
@@ -79,6 +92,13 @@ impl Features {
             strict_addresses: gates.enabled("StrictIPCIDRValidation"),
             suspended_directives: gates.enabled("MutableSchedulingDirectivesForSuspendedJobs"),
             suspended_resources: gates.enabled("MutablePodResourcesForSuspendedJobs"),
+            deletion_cost: gates.enabled("PodDeletionCost"),
+            user_namespaces_host_network: gates.enabled("UserNamespacesHostNetworkSupport"),
+            taint_comparisons: gates.enabled("TaintTolerationComparisonOperators"),
+            spread_keys: gates.enabled("MatchLabelKeysInPodTopologySpread"),
+            merged_spread_keys: gates.enabled("MatchLabelKeysInPodTopologySpread")
+                && gates.enabled("MatchLabelKeysInPodTopologySpreadSelectorMerge"),
+            git_repo_volumes: gates.enabled("GitRepoVolumeDriver"),
         }
     }
 }
@@ -94,11 +114,17 @@ struct Rules {
     create: fn(&Map, Features) -> Vec<FieldError>,
     /// Takes the subresource (empty for the object itself), the new and the old object.
     update: fn(&str, &Map, &Map, Features) -> Vec<FieldError>,
-    warnings: fn(&Map, Option<&Map>) -> Vec<String>,
+    /// Takes the same; the old object is none for a new one.
+    warnings: fn(&str, &Map, Option<&Map>, Features) -> Vec<String>,
 }
 
-fn no_warnings(_: &Map, _: Option<&Map>) -> Vec<String> {
+fn no_warnings(_: &str, _: &Map, _: Option<&Map>, _: Features) -> Vec<String> {
     Vec::new()
+}
+
+/// Warnings of an object that is written itself, or scaled: who writes another part of it is told nothing of the rest.
+fn of_itself(subresource: &str, warnings: impl FnOnce() -> Vec<String>) -> Vec<String> {
+    if matches!(subresource, "" | "scale") { warnings() } else { Vec::new() }
 }
 
 /// A kind whose update is checked as its creation.
@@ -107,13 +133,28 @@ macro_rules! rules {
         Rules { create: |new, _| $create(new), update: |_, new, _, _| $create(new), warnings: no_warnings }
     };
     ($create:path, $update:path) => {
-        rules!($create, $update, no_warnings)
+        Rules {
+            create: |new, _| $create(new),
+            update: |subresource, new, old, _| $update(subresource, new, old),
+            warnings: no_warnings,
+        }
     };
     ($create:path, $update:path, $warnings:path) => {
         Rules {
             create: |new, _| $create(new),
             update: |subresource, new, old, _| $update(subresource, new, old),
-            warnings: $warnings,
+            warnings: |subresource, new, old, _| of_itself(subresource, || $warnings(new, old)),
+        }
+    };
+}
+
+/// A kind with a template of pods, which features and the template before have to do with.
+macro_rules! with_pods {
+    ($create:path, $update:path, $warnings:path) => {
+        Rules {
+            create: |new, features| $create(new, None, features),
+            update: $update,
+            warnings: |subresource, new, old, features| of_itself(subresource, || $warnings(new, old, features)),
         }
     };
 }
@@ -127,17 +168,26 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("", "Namespace") => rules!(cluster::namespace, cluster::namespace_update),
         ("", "Node") => rules!(cluster::node, cluster::node_update, warnings::node),
         ("", "PersistentVolume") => {
-            Rules { create: |new, _| volume::create(new), update: volume::update, warnings: volume::warnings }
+            let warnings = |subresource: &str, new: &Map, old: Option<&Map>, _| {
+                of_itself(subresource, || volume::warnings(new, old))
+            };
+            Rules { create: |new, _| volume::create(new), update: volume::update, warnings }
         }
         ("", "PersistentVolumeClaim") => rules!(claim::create, claim::update, claim::warnings),
-        ("", "Pod") => rules!(pod::create, pod::update, pod::warnings),
-        ("", "PodTemplate") => rules!(pod::pod_template, pod::pod_template_update, pod::pod_template_warnings),
+        ("", "Pod") => Rules { create: pod::create, update: pod::update, warnings: pod::warnings },
+        ("", "PodTemplate") => {
+            with_pods!(pod::pod_template, pod::pod_template_update, pod::pod_template_warnings)
+        }
         ("", "ReplicationController") => {
-            rules!(apps::replication_controller, apps::replication_controller_update, apps::warnings)
+            with_pods!(apps::replication_controller, apps::replication_controller_update, apps::warnings)
         }
         ("", "ResourceQuota") => rules!(quota::create, quota::update),
         ("", "Secret") => rules!(config::secret, config::secret_update),
-        ("", "Service") => rules!(service::create, service::update, service::warnings),
+        ("", "Service") => Rules {
+            create: |new, _| service::create(new, None),
+            update: |subresource, new, old, _| service::update(subresource, new, old),
+            warnings: |subresource, new, _, _| service::warnings(subresource, new),
+        },
         ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => {
             rules!(policies::mutating, policies::mutating_update)
         }
@@ -155,20 +205,20 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("apiextensions.k8s.io", "CustomResourceDefinition") => rules!(crd::create, crd::update, crd::warnings),
         ("apiregistration.k8s.io", "APIService") => rules!(api_service::create, api_service::update),
         ("apps", "ControllerRevision") => rules!(apps::revision, apps::revision_update),
-        ("apps", "DaemonSet") => rules!(apps::daemon_set, apps::daemon_set_update, apps::daemon_set_warnings),
+        ("apps", "DaemonSet") => with_pods!(apps::daemon_set, apps::daemon_set_update, apps::daemon_set_warnings),
         ("apps", "Deployment") => {
-            rules!(apps::deployment, apps::deployment_update, apps::deployment_warnings)
+            with_pods!(apps::deployment, apps::deployment_update, apps::deployment_warnings)
         }
-        ("apps", "ReplicaSet") => rules!(apps::replica_set, apps::replica_set_update, apps::warnings),
+        ("apps", "ReplicaSet") => with_pods!(apps::replica_set, apps::replica_set_update, apps::warnings),
         ("apps", "StatefulSet") => {
-            rules!(apps::stateful_set, apps::stateful_set_update, apps::stateful_set_warnings)
+            with_pods!(apps::stateful_set, apps::stateful_set_update, apps::stateful_set_warnings)
         }
         ("autoscaling", "HorizontalPodAutoscaler") => {
             Rules { create: autoscaling::create, update: autoscaling::update, warnings: no_warnings }
         }
-        ("batch", "CronJob") => rules!(batch::cron_job, batch::cron_job_update, batch::cron_job_warnings),
+        ("batch", "CronJob") => with_pods!(batch::cron_job, batch::cron_job_update, batch::cron_job_warnings),
         ("batch", "Job") => {
-            Rules { create: |new, _| batch::job(new), update: batch::job_update, warnings: batch::warnings }
+            with_pods!(batch::job, batch::job_update, batch::warnings)
         }
         ("certificates.k8s.io", "CertificateSigningRequest") => rules!(certificates::create, certificates::update),
         ("certificates.k8s.io", "ClusterTrustBundle") => rules!(certificates::bundle, certificates::bundle_update),
@@ -189,7 +239,10 @@ fn of(group: &str, kind: &str) -> Option<Rules> {
         ("networking.k8s.io", "IPAddress") => rules!(networking::address, networking::address_update),
         ("networking.k8s.io", "Ingress") => {
             let (create, update) = (networking::ingress, networking::ingress_update);
-            Rules { create, update, warnings: networking::ingress_warnings }
+            let warnings = |subresource: &str, new: &Map, old: Option<&Map>, _| {
+                of_itself(subresource, || networking::ingress_warnings(new, old))
+            };
+            Rules { create, update, warnings }
         }
         ("networking.k8s.io", "IngressClass") => rules!(networking::class, networking::class_update),
         ("networking.k8s.io", "NetworkPolicy") => {
@@ -256,9 +309,17 @@ fn judged(mut errors: Vec<FieldError>, kind: &str, features: Features) -> Vec<Fi
     errors
 }
 
-/// What the client should know of an object that is allowed; `old` is none for a new one.
-pub fn warnings(group: &str, kind: &str, new: &Map, old: Option<&Map>) -> Vec<String> {
-    of(group, kind).map(|rules| (rules.warnings)(new, old)).unwrap_or_default()
+/// What the client should know of an object that is allowed, written through a subresource (empty: the object itself);
+/// `old` is none for a new one.
+pub fn warnings(
+    group: &str,
+    kind: &str,
+    subresource: &str,
+    new: &Map,
+    old: Option<&Map>,
+    features: Features,
+) -> Vec<String> {
+    of(group, kind).map(|rules| (rules.warnings)(subresource, new, old, features)).unwrap_or_default()
 }
 
 /// Finalizers of core kinds are upstream's own or have a domain.

@@ -16,7 +16,7 @@ const STATUS: Path<'static> = Path::root("status");
 const MAX_UID: usize = 128;
 /// Of annotations together, as of those of any object.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
-const LEAST_SECONDS: i64 = 3600;
+pub(super) const LEAST_SECONDS: i64 = 3600;
 const DAY: i64 = 24 * 60 * 60;
 /// At most so long lives a certificate of upstream's own signers, and of all others.
 const MAX_OWN: i64 = DAY;
@@ -29,6 +29,11 @@ static EMPTY: Map = Map::new();
 fn is_own(signer: &str) -> bool {
     let host = signer.split('/').next().unwrap_or("");
     host == "kubernetes.io" || host.ends_with(".kubernetes.io")
+}
+
+/// How long a certificate of a signer lives at most, in seconds.
+pub(super) fn most_seconds(signer: &str) -> i64 {
+    if is_own(signer) { MAX_OWN } else { MAX_OTHERS }
 }
 
 /// What pods let their signers know: keys with a domain.
@@ -72,7 +77,7 @@ pub(super) fn create(object: &Map) -> Errors {
         }
     }
     let path = SPEC.child("maxExpirationSeconds");
-    let most = if is_own(signer) { MAX_OWN } else { MAX_OTHERS };
+    let most = most_seconds(signer);
     match spec.max_expiration_seconds() {
         None => errors.push(FieldError::required(&path, "must be set")),
         Some(seconds) if !(LEAST_SECONDS..=most).contains(&seconds) => {

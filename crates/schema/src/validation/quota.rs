@@ -1,7 +1,8 @@
 //! ResourceQuotas: what a namespace may use.
 
 use super::fields::{Errors, json, shape, shown_list};
-use super::pod::resources::{amount, is_huge_page, resource_name};
+use super::pod::resources::{amount, resource_name};
+use crate::amounts::is_huge_page;
 use crate::tree::Map;
 use crate::view::StrMap;
 use crate::view::core_v1::{ResourceQuota, ResourceQuotaSpec, ScopeSelector, ScopedResourceSelectorRequirement};

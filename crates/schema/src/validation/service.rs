@@ -1,29 +1,46 @@
 //! Services.
 
 use super::fields::{
-    Errors, cidr, ip, json_list, labels, non_special_ip, parse_ip, port_num, port_or_name, problems, required,
-    required_of, supported_of,
+    Errors, IMMUTABLE, NOTHING, cidr, ip, json, json_list, labels, non_special_ip, parse_ip, port_num, port_or_name,
+    problems, required, required_of, supported_of,
 };
 use super::warnings::{address, range};
 use crate::tree::{Map, Value};
+use crate::view::List;
 use crate::view::core_v1::{Service, ServicePort, ServiceSpec};
 use api::field::Raw;
 use api::{FieldError, Path, names};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 const SPEC: Path<'static> = Path::root("spec");
-const KUBELET: i64 = 10250;
 const OLD_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
+/// Of the time before there was a field for it.
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+const ONCE: &str = "may not change once set";
+const FOR_BALANCERS: &str = "may only be used when `type` is 'LoadBalancer'";
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 /// A day.
 const LONGEST_AFFINITY: i64 = 86400;
 
+const INGRESS: [&str; 3] = ["status", "loadBalancer", "ingress"];
+
 static EMPTY: Map = Map::new();
 
-pub(super) fn create(object: &Map) -> Errors {
+/// The rules of a service; `old` is the one before, whose odd addresses and ranges may stay.
+pub(super) fn create(object: &Map, old: Option<&Map>) -> Errors {
     let mut errors = Errors::new();
     let spec = Service(object).spec().unwrap_or(ServiceSpec(&EMPTY));
+    let was = old.and_then(|old| Service(old).spec()).unwrap_or(ServiceSpec(&EMPTY));
+    let annotation = |key: &str| object.at(&["metadata", "annotations", key]).and_then(Value::as_str);
+    if let (Some(mode), Some(hints)) = (annotation(TOPOLOGY_MODE), annotation(OLD_HINTS))
+        && mode != hints
+    {
+        let metadata = Path::root("metadata");
+        let why = format!("must match annotations[{OLD_HINTS}] when both are specified");
+        errors.push(FieldError::invalid(&metadata.child("annotations").key(TOPOLOGY_MODE), mode, why));
+    }
     let headless = is_headless(spec);
     if spec.ports().is_empty() && !headless && spec.type_() != Some("ExternalName") {
         errors.push(FieldError::required(&SPEC.child("ports"), ""));
@@ -36,10 +53,12 @@ pub(super) fn create(object: &Map) -> Errors {
     }
     labels(&mut errors, &SPEC.child("selector"), spec.selector());
     affinity(&mut errors, spec);
-    cluster_ips(&mut errors, spec);
+    cluster_ips(&mut errors, spec, was);
     for (i, address) in spec.external_ips().iter().enumerate() {
         let path = SPEC.child("externalIPs");
-        if ip(&mut errors, &path.index(i), address).is_some() {
+        let before = errors.len();
+        known_ip(&mut errors, &path.index(i), address, was.external_ips());
+        if errors.len() == before {
             non_special_ip(&mut errors, &path.index(i), address);
         }
     }
@@ -53,7 +72,18 @@ pub(super) fn create(object: &Map) -> Errors {
         }
     }
     repeated_ports(&mut errors, spec);
-    load_balancer(&mut errors, spec);
+    load_balancer(&mut errors, spec, was);
+    if spec.load_balancer_source_ranges().is_empty()
+        && let Some(text) = annotation(SOURCE_RANGES)
+    {
+        let before = old.and_then(|old| old.at(&["metadata", "annotations", SOURCE_RANGES])).and_then(Value::as_str);
+        source_ranges(&mut errors, spec, text, before);
+    }
+    if spec.allocate_load_balancer_node_ports().is_some() && spec.type_() != Some("LoadBalancer") {
+        let path = SPEC.child("allocateLoadBalancerNodePorts");
+        errors.push(FieldError::forbidden(&path, FOR_BALANCERS));
+    }
+    class(&mut errors, spec);
     traffic(&mut errors, spec);
     errors
 }
@@ -65,17 +95,9 @@ fn is_headless(spec: ServiceSpec<'_>) -> bool {
 fn by_type(errors: &mut Errors, spec: ServiceSpec<'_>, headless: bool) {
     let kind = spec.type_().unwrap_or("");
     match kind {
-        "LoadBalancer" | "NodePort" => {
-            for (i, port) in spec.ports().iter().enumerate().filter(|_| kind == "LoadBalancer") {
-                if port.port() == Some(KUBELET) {
-                    let why = format!("may not expose port {KUBELET} externally since it is used by kubelet");
-                    errors.push(FieldError::invalid(&SPEC.child("ports").index(i), KUBELET, why));
-                }
-            }
-            if headless {
-                let why = format!("may not be set to 'None' for {kind} services");
-                errors.push(FieldError::invalid(&SPEC.child("clusterIPs").index(0), "None", why));
-            }
+        "LoadBalancer" | "NodePort" if headless => {
+            let why = format!("may not be set to 'None' for {kind} services");
+            errors.push(FieldError::invalid(&SPEC.child("clusterIPs").index(0), "None", why));
         }
         "ExternalName" => {
             for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
@@ -149,7 +171,7 @@ fn affinity(errors: &mut Errors, spec: ServiceSpec<'_>) {
     }
 }
 
-fn cluster_ips(errors: &mut Errors, spec: ServiceSpec<'_>) {
+fn cluster_ips(errors: &mut Errors, spec: ServiceSpec<'_>, was: ServiceSpec<'_>) {
     if spec.type_() == Some("ExternalName") {
         return;
     }
@@ -183,7 +205,7 @@ fn cluster_ips(errors: &mut Errors, spec: ServiceSpec<'_>) {
             errors.push(FieldError::invalid(&path.index(i), address, "'None' must be the first and only value"));
             continue;
         }
-        if let Some(address) = ip(errors, &path.index(i), address)
+        if let Some(address) = known_ip(errors, &path.index(i), address, was.cluster_ips())
             && let Some(family) = spec.ip_families().get(i)
             && (family == "IPv6") != address.is_ipv6()
         {
@@ -223,31 +245,46 @@ fn repeated_ports(errors: &mut Errors, spec: ServiceSpec<'_>) {
     }
 }
 
-fn load_balancer(errors: &mut Errors, spec: ServiceSpec<'_>) {
-    let balanced = spec.type_() == Some("LoadBalancer");
-    let path = SPEC.child("loadBalancerSourceRanges");
-    if !spec.load_balancer_source_ranges().is_empty() {
-        if !balanced {
-            errors.push(FieldError::forbidden(&path, "may only be used when `type` is 'LoadBalancer'"));
-        }
-        for (i, range) in spec.load_balancer_source_ranges().iter().enumerate() {
-            cidr(errors, &path.index(i), range.trim());
+/// An address; one that was there before may be of a form that is refused today.
+fn known_ip(errors: &mut Errors, path: &Path<'_>, text: &str, known: List<'_, &str>) -> Option<IpAddr> {
+    if known.iter().any(|known| known == text) { parse_ip(text) } else { ip(errors, path, text) }
+}
+
+/// Who may come in. How upstream writes the field is its own.
+fn load_balancer(errors: &mut Errors, spec: ServiceSpec<'_>, was: ServiceSpec<'_>) {
+    let path = SPEC.child("LoadBalancerSourceRanges");
+    let ranges = spec.load_balancer_source_ranges();
+    if !ranges.is_empty() && spec.type_() != Some("LoadBalancer") {
+        errors.push(FieldError::forbidden(&path, FOR_BALANCERS));
+    }
+    let known: Vec<&str> = was.load_balancer_source_ranges().iter().map(str::trim).collect();
+    for (i, range) in ranges.iter().map(str::trim).enumerate().filter(|(_, range)| !known.contains(range)) {
+        cidr(errors, &path.index(i), range);
+    }
+}
+
+/// The same by an annotation, which is looked at only when it changes.
+fn source_ranges(errors: &mut Errors, spec: ServiceSpec<'_>, text: &str, before: Option<&str>) {
+    let metadata = Path::root("metadata");
+    let annotations = metadata.child("annotations");
+    let path = annotations.key(SOURCE_RANGES);
+    if spec.type_() != Some("LoadBalancer") {
+        errors.push(FieldError::forbidden(&path, FOR_BALANCERS));
+    }
+    if before != Some(text) && !text.trim().is_empty() {
+        for range in text.split(',') {
+            cidr(errors, &path, range.trim());
         }
     }
-    let path = SPEC.child("allocateLoadBalancerNodePorts");
-    if spec.allocate_load_balancer_node_ports().is_some() && !balanced {
-        errors.push(FieldError::forbidden(&path, "may only be used when `type` is 'LoadBalancer'"));
-    }
-    if balanced && spec.allocate_load_balancer_node_ports().is_none() {
-        errors.push(FieldError::required(&path, ""));
-    }
-    if let Some(class) = spec.load_balancer_class() {
-        let path = SPEC.child("loadBalancerClass");
-        if balanced {
-            problems(errors, &path, class, names::qualified_name(class));
-        } else {
-            errors.push(FieldError::forbidden(&path, "may only be used when `type` is 'LoadBalancer'"));
-        }
+}
+
+fn class(errors: &mut Errors, spec: ServiceSpec<'_>) {
+    let Some(class) = spec.load_balancer_class() else { return };
+    let path = SPEC.child("loadBalancerClass");
+    if spec.type_() == Some("LoadBalancer") {
+        problems(errors, &path, class, names::qualified_name(class));
+    } else {
+        errors.push(FieldError::forbidden(&path, FOR_BALANCERS));
     }
 }
 
@@ -287,61 +324,127 @@ fn traffic(errors: &mut Errors, spec: ServiceSpec<'_>) {
 
 pub(super) fn update(subresource: &str, new: &Map, old: &Map) -> Errors {
     if subresource == "status" {
-        return status(new);
+        return status(new, old);
     }
     let mut errors = Errors::new();
     let spec = Service(new).spec().unwrap_or(ServiceSpec(&EMPTY));
     let was = Service(old).spec().unwrap_or(ServiceSpec(&EMPTY));
     if spec.type_() != Some("ExternalName") && was.type_() != Some("ExternalName") {
-        let lists = [
-            ("clusterIPs", "primary clusterIP can not be unset", spec.cluster_ips(), was.cluster_ips()),
-            ("ipFamilies", "primary ipFamily can not be unset", spec.ip_families(), was.ip_families()),
-        ];
-        for (field, unset, now, was) in lists {
-            let path = SPEC.child(field);
-            let path = path.index(0);
-            match (now.first(), was.first()) {
-                (None, Some(_)) => errors.push(FieldError::invalid(&path, json_list(now), unset)),
-                (Some(now_first), Some(first)) if now_first != first => {
-                    errors.push(FieldError::invalid(&path, json_list(now), "may not change once set"));
-                }
-                _ => {}
-            }
-        }
+        kept_ips(&mut errors, spec, was);
+        kept_families(&mut errors, spec, was);
     }
     if was.type_() == Some("LoadBalancer")
         && spec.type_() == Some("LoadBalancer")
         && was.load_balancer_class() != spec.load_balancer_class()
     {
-        let shown = super::fields::json(spec.0.get("loadBalancerClass"));
-        errors.push(FieldError::invalid(&SPEC.child("loadBalancerClass"), shown, "may not change once set"));
+        let path = SPEC.child("loadBalancerClass");
+        errors.push(FieldError::invalid(&path, spec.load_balancer_class().unwrap_or(NOTHING), ONCE));
     }
-    errors.extend(create(new));
+    // The rules of the whole tell of it, too.
+    class(&mut errors, spec);
+    let checked =
+        |spec: ServiceSpec<'_>| spec.type_() == Some("LoadBalancer") && spec.external_traffic_policy() == Some("Local");
+    if checked(spec) && checked(was) && spec.health_check_node_port() != was.health_check_node_port() {
+        errors.push(FieldError::forbidden(&SPEC.child("healthCheckNodePort"), IMMUTABLE));
+    }
+    errors.extend(create(new, Some(old)));
     errors
 }
 
-fn status(new: &Map) -> Errors {
+/// How Go shows a list; one of nothing is none.
+fn list_shown(list: List<'_, &str>) -> Raw {
+    if list.is_empty() { json(None) } else { json_list(list) }
+}
+
+fn is_only_none(spec: ServiceSpec<'_>) -> bool {
+    spec.cluster_ips().len() == 1 && spec.cluster_ips().first() == Some("None")
+}
+
+/// A second one may come, and go if only one is asked for; the first stays.
+fn kept_ips(errors: &mut Errors, spec: ServiceSpec<'_>, was: ServiceSpec<'_>) {
+    if is_only_none(spec) && is_only_none(was) {
+        return;
+    }
+    let (now, before) = (spec.cluster_ips(), was.cluster_ips());
+    let path = SPEC.child("clusterIPs");
+    if now.len() == before.len() {
+        for (i, _) in now.iter().zip(before.iter()).enumerate().filter(|(_, (now, before))| now != before) {
+            errors.push(FieldError::invalid(&path.index(i), list_shown(now), ONCE));
+        }
+        return;
+    }
+    if now.is_empty() {
+        errors.push(FieldError::invalid(&path.index(0), list_shown(now), "primary clusterIP can not be unset"));
+    } else if !before.is_empty() && now.first() != before.first() {
+        errors.push(FieldError::invalid(&path.index(0), list_shown(now), ONCE));
+    }
+    if now.len() == 1 && before.len() > 1 {
+        released(errors, spec, "clusterIP");
+    }
+}
+
+/// The same of families. Upstream shows addresses for some of it.
+fn kept_families(errors: &mut Errors, spec: ServiceSpec<'_>, was: ServiceSpec<'_>) {
+    if is_only_none(spec) || is_only_none(was) {
+        return;
+    }
+    let (now, before) = (spec.ip_families(), was.ip_families());
+    let path = SPEC.child("ipFamilies");
+    if now.len() == before.len() {
+        for _ in now.iter().zip(before.iter()).filter(|(now, before)| now != before) {
+            errors.push(FieldError::invalid(&path.index(0), list_shown(now), ONCE));
+        }
+        return;
+    }
+    if now.len() < before.len() && spec.cluster_ips().is_empty() {
+        errors.push(FieldError::invalid(&path.index(0), list_shown(now), "primary ipFamily can not be unset"));
+    }
+    if !now.is_empty() && !before.is_empty() && now.first() != before.first() {
+        errors.push(FieldError::invalid(&path.index(0), list_shown(spec.cluster_ips()), ONCE));
+    }
+    if now.len() == 1 && before.len() > 1 {
+        released(errors, spec, "ipFamily");
+    }
+}
+
+/// Whoever lets the second one go says that one is enough.
+fn released(errors: &mut Errors, spec: ServiceSpec<'_>, what: &str) {
+    let policy = spec.ip_family_policy();
+    if policy != Some("SingleStack") {
+        let why = format!("must be set to 'SingleStack' when releasing the secondary {what}");
+        errors.push(FieldError::invalid(&SPEC.child("ipFamilyPolicy"), policy.unwrap_or(NOTHING), why));
+    }
+}
+
+fn status(new: &Map, old: &Map) -> Errors {
     let mut errors = Errors::new();
     let root = Path::root("status");
     let balancer = root.child("loadBalancer");
     let path = balancer.child("ingress");
-    let ingress = new.at(&["status", "loadBalancer", "ingress"]).and_then(Value::as_list).unwrap_or_default();
+    let of = |map: &Map| map.at(&INGRESS).and_then(Value::as_list).unwrap_or_default().to_vec();
+    let (ingress, was) = (of(new), of(old));
+    let known: Vec<&str> = was.iter().filter_map(Value::as_map).map(|one| one.str_at(&["ip"])).collect();
     if !ingress.is_empty() && new.str_at(&["spec", "type"]) != "LoadBalancer" {
-        let why = "may only be used when `spec.type` is \"LoadBalancer\"";
+        let why = "may only be used when `spec.type` is 'LoadBalancer'";
         errors.push(FieldError::forbidden(&path, why));
         return errors;
     }
     for (i, one) in ingress.iter().filter_map(Value::as_map).enumerate() {
         let path = path.index(i);
         let (address, name) = (one.str_at(&["ip"]), one.str_at(&["hostname"]));
-        if !address.is_empty() {
+        if !address.is_empty() && !known.contains(&address) {
             ip(&mut errors, &path.child("ip"), address);
         }
-        let mode = one.get("ipMode").and_then(Value::as_str);
-        if address.is_empty() && mode.is_some() {
-            errors.push(FieldError::forbidden(&path.child("ipMode"), "may not be specified when `ip` is not set"));
+        let mode_path = path.child("ipMode");
+        match one.get("ipMode").and_then(Value::as_str) {
+            None if !address.is_empty() => {
+                errors.push(FieldError::required(&mode_path, "must be specified when `ip` is set"));
+            }
+            Some(_) if address.is_empty() => {
+                errors.push(FieldError::forbidden(&mode_path, "may not be specified when `ip` is not set"));
+            }
+            mode => supported_of(&mut errors, &mode_path, mode, &["Proxy", "VIP"]),
         }
-        supported_of(&mut errors, &path.child("ipMode"), mode, &["Proxy", "VIP"]);
         if !name.is_empty() {
             problems(&mut errors, &path.child("hostname"), name, names::dns1123_subdomain(name));
             if parse_ip(name).is_some() {
@@ -353,8 +456,20 @@ fn status(new: &Map) -> Errors {
     errors
 }
 
-pub(super) fn warnings(new: &Map, _: Option<&Map>) -> Vec<String> {
+/// What the maker of a service should know, and who tells where it is reached.
+pub(super) fn warnings(subresource: &str, new: &Map) -> Vec<String> {
     let mut out = Vec::new();
+    if subresource == "status" {
+        let root = Path::root("status");
+        let path = root.child("loadBalancer.ingress");
+        let list = new.at(&INGRESS).and_then(Value::as_list).unwrap_or_default();
+        for (i, one) in list.iter().filter_map(Value::as_map).enumerate() {
+            address(&mut out, &path.index(i), one.str_at(&["ip"]));
+        }
+    }
+    if !subresource.is_empty() {
+        return out;
+    }
     if new.at(&["metadata", "annotations", OLD_HINTS]).is_some() {
         out.push(format!("annotation {OLD_HINTS} is deprecated, please use {TOPOLOGY_MODE} instead"));
     }

@@ -46,6 +46,10 @@ fn definitions() {
             (&definition(r#""additionalPrinterColumns":[]"#), &[
                 "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required",
             ]),
+            (&whole.replace(r#""served":true"#, r#""served":true,"deprecated":true,"deprecationWarning":"ö é\\ 'e\u0301'""#), &[]),
+            (&whole.replace(r#""served":true"#, r#""served":true,"deprecated":true,"deprecationWarning":"ö\u200b""#), &[
+                "spec.versions[0].deprecationWarning: Invalid value: \"ö\\u200b\": must only contain printable UTF-8 characters; non-printable character found at index 2",
+            ]),
             (&whole.replace(r#""served":true"#, r#""served":true,"deprecationWarning":"x""#), &[
                 r#"spec.versions[0].deprecationWarning: Invalid value: "x": can only be set for deprecated versions"#,
             ]),
@@ -296,6 +300,9 @@ fn unknown_formats_are_warned_of_once() {
         r#"{"type":"object","properties":{"a":{"type":"string","format":"odd"},"b":{"type":"integer","format":"int32"}}}"#,
     );
     let map = object(GROUP, "v1", KIND, &text);
-    assert_eq!(schema::validation::warnings(GROUP, KIND, &map, None), [r#"unrecognized format "odd""#]);
-    assert_eq!(schema::validation::warnings(GROUP, KIND, &map, Some(&map)), [""; 0]);
+    assert_eq!(
+        schema::validation::warnings(GROUP, KIND, "", &map, None, Default::default()),
+        [r#"unrecognized format "odd""#]
+    );
+    assert_eq!(schema::validation::warnings(GROUP, KIND, "", &map, Some(&map), Default::default()), [""; 0]);
 }

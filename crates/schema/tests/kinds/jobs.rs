@@ -193,7 +193,9 @@ fn success_policies() {
     }
     check(&[(
         r#","successPolicy":{"rules":[{"succeededCount":1}]}"#,
-        &[r#"spec.successPolicy: Invalid value: {"rules":[{"succeededCount":1}]}: requires indexed completion mode"#],
+        &[
+            r#"spec.successPolicy: Invalid value: {"Rules":[{"SucceededIndexes":null,"SucceededCount":1}]}: requires indexed completion mode"#,
+        ],
     )]);
 }
 
@@ -449,7 +451,7 @@ fn cron_jobs() {
     );
     let object = rules::object("batch", "v1", "CronJob", &zoned);
     assert_eq!(
-        validation::warnings("batch", "CronJob", &object, Some(&object)),
+        validation::warnings("batch", "CronJob", "", &object, Some(&object), Default::default()),
         [
             "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
         ]

@@ -9,6 +9,8 @@ mod groups;
 mod jobs;
 mod networks;
 mod others;
+mod pod_rules;
+mod pod_warnings;
 mod pods;
 mod quotas;
 #[path = "../support/rules.rs"]

@@ -87,7 +87,7 @@ fn ingresses() {
     );
     let object = rules::object(GROUP, "v1", "Ingress", &classed);
     assert_eq!(
-        validation::warnings(GROUP, "Ingress", &object, None),
+        validation::warnings(GROUP, "Ingress", "", &object, None, Default::default()),
         ["annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead"]
     );
     let status = named("i", r#""status":{"loadBalancer":{"ingress":[{"ip":"010.0.0.1"}]}}"#);
@@ -232,7 +232,11 @@ fn network_policies() {
     ] {
         let text = from(&format!(r#"{{"ipBlock":{{"cidr":"{range}"}}}}"#));
         let object = rules::object(GROUP, "v1", "NetworkPolicy", &text);
-        assert_eq!(validation::warnings(GROUP, "NetworkPolicy", &object, None), expected, "{range}");
+        assert_eq!(
+            validation::warnings(GROUP, "NetworkPolicy", "", &object, None, Default::default()),
+            expected,
+            "{range}"
+        );
     }
     // Values of labels that were wrong in the policy's own selector are wrong no more.
     let selecting = |value: &str| {
@@ -246,12 +250,126 @@ fn network_policies() {
     assert_eq!(updated(&selecting("-b"), &selecting("a")).len(), 2);
 }
 
+const RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+
+/// A service of a type, with annotations and further fields.
+fn service(annotations: &str, kind: &str, rest: &str) -> String {
+    format!(
+        r#"{{"metadata":{{"name":"s","namespace":"n","annotations":{{{annotations}}}}},"spec":{{"type":"{kind}","ports":[{{"port":80}}]{rest}}}}}"#
+    )
+}
+
+#[test]
+fn annotations_of_services() {
+    let at = format!("metadata.annotations[{RANGES}]");
+    let bad = |range: &str| {
+        format!(r#"{at}: Invalid value: "{range}": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"#)
+    };
+    let elsewhere = format!("{at}: Forbidden: may only be used when `type` is 'LoadBalancer'");
+    let ranges = |text: &str| format!(r#""{RANGES}":"{text}""#);
+    let own = r#","loadBalancerSourceRanges":["10.0.0.0/8"]"#;
+    let (mode, hints) = ("service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints");
+    let both = |a: &str, b: &str| format!(r#""{mode}":"{a}","{hints}":"{b}""#);
+    let differ = format!(
+        r#"metadata.annotations[{mode}]: Invalid value: "Auto": must match annotations[{hints}] when both are specified"#
+    );
+    for (annotations, kind, rest, expected) in [
+        (ranges("10.0.0.0/8, 192.0.2.0/24"), "LoadBalancer", "", vec![]),
+        (ranges(" "), "LoadBalancer", "", vec![]),
+        (ranges("10.0.0.0/8,x,"), "LoadBalancer", "", vec![bad("x"), bad("")]),
+        (ranges("10.0.0.0/8"), "ClusterIP", "", vec![elsewhere.clone()]),
+        (ranges("x"), "NodePort", "", vec![elsewhere.clone(), bad("x")]),
+        // The field goes before it.
+        (ranges("x"), "LoadBalancer", own, vec![]),
+        (
+            String::new(),
+            "NodePort",
+            own,
+            vec!["spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'".to_owned()],
+        ),
+        (both("Auto", "auto"), "ClusterIP", "", vec![differ.clone()]),
+        (both("Auto", "Auto"), "ClusterIP", "", vec![]),
+        (format!(r#""{mode}":"Auto""#), "ClusterIP", "", vec![]),
+    ] {
+        let text = service(&annotations, kind, rest);
+        assert_eq!(rules::created("", "v1", "Service", &text), expected, "{text}");
+    }
+    // What was there before is not looked at again, but where it may be is.
+    let updated = |new: &str, old: &str| rules::updated("", "v1", "Service", "", new, old);
+    let old = service(&ranges("x"), "LoadBalancer", "");
+    assert_eq!(updated(&old, &old), Vec::<String>::new());
+    assert_eq!(updated(&service(&ranges("y"), "LoadBalancer", ""), &old), [bad("y")]);
+    assert_eq!(updated(&service(&ranges("x"), "NodePort", ""), &old), [elsewhere]);
+    let odd = service("", "LoadBalancer", r#","loadBalancerSourceRanges":["10.0.0.1/8"],"externalIPs":["01.2.3.4"]"#);
+    assert_eq!(updated(&odd, &odd), Vec::<String>::new());
+    assert_eq!(rules::created("", "v1", "Service", &odd).len(), 2);
+    // The kubelet's port is as good as any.
+    let kubelet = service("", "LoadBalancer", "").replace("80", "10250");
+    assert_eq!(rules::created("", "v1", "Service", &kubelet), Vec::<String>::new());
+}
+
+#[test]
+fn the_first_address_of_a_service_stays() {
+    let of = |rest: &str| service("", "ClusterIP", rest);
+    let two = of(
+        r#","clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1","fd00::1"],"ipFamilies":["IPv4","IPv6"],"ipFamilyPolicy":"PreferDualStack""#,
+    );
+    let one = |policy: &str, ip: &str| {
+        of(&format!(r#","clusterIP":"{ip}","clusterIPs":["{ip}"],"ipFamilies":["IPv4"],"ipFamilyPolicy":"{policy}""#))
+    };
+    let updated = |new: &str, old: &str| rules::updated("", "v1", "Service", "", new, old);
+    assert_eq!(updated(&two, &one("SingleStack", "10.0.0.1")), Vec::<String>::new());
+    assert_eq!(updated(&one("SingleStack", "10.0.0.1"), &two), Vec::<String>::new());
+    let released = |what: &str| {
+        format!(
+            r#"spec.ipFamilyPolicy: Invalid value: "PreferDualStack": must be set to 'SingleStack' when releasing the secondary {what}"#
+        )
+    };
+    assert_eq!(updated(&one("PreferDualStack", "10.0.0.1"), &two), [released("clusterIP"), released("ipFamily")]);
+    assert_eq!(
+        updated(&one("SingleStack", "10.0.0.2"), &two),
+        [r#"spec.clusterIPs[0]: Invalid value: ["10.0.0.2"]: may not change once set"#]
+    );
+    let second = two.replace("fd00::1", "fd00::2");
+    assert_eq!(
+        updated(&second, &two),
+        [r#"spec.clusterIPs[1]: Invalid value: ["10.0.0.1","fd00::2"]: may not change once set"#]
+    );
+    let balanced = |class: &str, port: &str| {
+        service("", "LoadBalancer", &format!(r#","externalTrafficPolicy":"Local","healthCheckNodePort":{port}{class}"#))
+    };
+    let named = r#","loadBalancerClass":"a.b/c""#;
+    assert_eq!(
+        updated(&balanced("", "31000"), &balanced(named, "31000")),
+        [r#"spec.loadBalancerClass: Invalid value: "null": may not change once set"#]
+    );
+    assert_eq!(
+        updated(&balanced("", "31001"), &balanced("", "31000")),
+        ["spec.healthCheckNodePort: Forbidden: field is immutable"]
+    );
+}
+
+#[test]
+fn who_tells_where_a_service_is_reached_is_told_of_odd_addresses() {
+    let text = service("", "LoadBalancer", r#","externalIPs":["192.0.2.1"]"#).replace(
+        r#""spec""#,
+        r#""status":{"loadBalancer":{"ingress":[{"hostname":"a"},{"ip":"2001:DB8::1"}]}},"spec""#,
+    );
+    let object = rules::object("", "v1", "Service", &text);
+    assert_eq!(
+        validation::warnings("", "Service", "status", &object, Some(&object), Default::default()),
+        [
+            r#"status.loadBalancer.ingress[1]: IPv6 address "2001:DB8::1" should be in RFC 5952 canonical format ("2001:db8::1")"#
+        ]
+    );
+}
+
 #[test]
 fn services_are_warned_of() {
     let service = |spec: &str| {
         let text = named("s", &format!(r#""spec":{{"ports":[{{"port":80}}],{spec}}}"#));
         let object = rules::object("", "v1", "Service", &text);
-        validation::warnings("", "Service", &object, None)
+        validation::warnings("", "Service", "", &object, None, Default::default())
     };
     let ignored = |field: &str| format!("spec.{field} is ignored for headless services");
     for (spec, expected) in [
@@ -287,7 +405,7 @@ fn services_are_warned_of() {
         .replace(r#""name":"s""#, r#""name":"s","annotations":{"service.kubernetes.io/topology-aware-hints":"auto"}"#);
     let object = rules::object("", "v1", "Service", &text);
     assert_eq!(
-        validation::warnings("", "Service", &object, None),
+        validation::warnings("", "Service", "", &object, None, Default::default()),
         [
             "annotation service.kubernetes.io/topology-aware-hints is deprecated, please use service.kubernetes.io/topology-mode instead"
         ]

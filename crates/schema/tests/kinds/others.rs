@@ -365,10 +365,17 @@ fn what_is_old_is_warned_of() {
     ];
     for (group, kind, rest, expected) in created {
         let object = object(group, "v1", kind, &named("n", rest));
-        assert_eq!(validation::warnings(group, kind, &object, None), *expected, "{kind} {rest}");
+        assert_eq!(
+            validation::warnings(group, kind, "", &object, None, Default::default()),
+            *expected,
+            "{kind} {rest}"
+        );
     }
     let fqdn = object("discovery.k8s.io", "v1", "EndpointSlice", &named("n", r#""addressType":"FQDN""#));
-    assert!(validation::warnings("discovery.k8s.io", "EndpointSlice", &fqdn, Some(&fqdn)).is_empty());
+    assert!(
+        validation::warnings("discovery.k8s.io", "EndpointSlice", "", &fqdn, Some(&fqdn), Default::default())
+            .is_empty()
+    );
 }
 
 /// An event in the shape that both groups store.

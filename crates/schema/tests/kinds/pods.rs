@@ -155,6 +155,13 @@ fn ephemeral_containers_come_later() {
         rules::updated("", "v1", "Pod", "ephemeralcontainers", &mirror, &mirror),
         ["[]: Forbidden: static pods do not support ephemeral containers"]
     );
+    let with = |field: &str| debugged.replace(r#""name":"d""#, &format!(r#""name":"d","{field}":{{}}"#));
+    let told = |new: &str| rules::updated("", "v1", "Pod", "ephemeralcontainers", new, &pod("", "", ""));
+    assert_eq!(told(&with("resources")), [""; 0]);
+    assert_eq!(
+        told(&with("lifecycle")),
+        ["spec.ephemeralContainers[0].lifecycle: Forbidden: cannot be set for an Ephemeral Container"]
+    );
 }
 
 #[test]
@@ -207,8 +214,8 @@ fn host_names_of_their_own() {
     assert_eq!(
         asks("a", r#","hostNetwork":true,"setHostnameAsFQDN":true"#),
         [
-            "spec.hostNetwork: Forbidden: may not be true when `hostnameOverride` is set",
-            "spec.setHostnameAsFQDN: Forbidden: may not be true when `hostnameOverride` is set"
+            "spec.hostnameOverride: Forbidden: may not be specified when setHostnameAsFQDN is true",
+            "spec.hostnameOverride: Forbidden: may not be specified when hostNetwork is true"
         ]
     );
 }

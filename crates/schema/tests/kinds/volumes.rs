@@ -148,7 +148,7 @@ fn claims_grow() {
     let object = rules::object("", "v1", "PersistentVolumeClaim", &annotated.replace("2Gi", "500m"));
     for old in [None, Some(&object)] {
         assert_eq!(
-            validation::warnings("", "PersistentVolumeClaim", &object, old),
+            validation::warnings("", "PersistentVolumeClaim", "", &object, old, Default::default()),
             [
                 "metadata.annotations[volume.beta.kubernetes.io/storage-class]: deprecated since v1.8; use \"storageClassName\" attribute instead",
                 "spec.resources.requests[storage]: fractional byte value \"500m\" is invalid, must be an integer",
@@ -327,7 +327,7 @@ fn volumes_stay() {
         &old.replace(r#""accessModes""#, r#""persistentVolumeReclaimPolicy":"Recycle","accessModes""#),
     );
     assert_eq!(
-        validation::warnings("", "PersistentVolume", &object, None),
+        validation::warnings("", "PersistentVolume", "", &object, None, Default::default()),
         [
             "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".to_owned(),
             format!("spec.nodeAffinity.required.nodeSelectorTerms[0].matchExpressions[0].key: {zone} is deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"),

@@ -211,7 +211,7 @@ fn stateful_sets() {
     );
     let warned = rules::object("apps", "v1", "StatefulSet", &spec(r#","revisionHistoryLimit":-1"#));
     assert_eq!(
-        validation::warnings("apps", "StatefulSet", &warned, None),
+        validation::warnings("apps", "StatefulSet", "", &warned, None, Default::default()),
         ["spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"]
     );
 }
@@ -226,7 +226,7 @@ fn templates_warn_with_every_generation() {
     for (kind, of_annotations) in [("Deployment", 1), ("ReplicaSet", 0), ("StatefulSet", 0), ("DaemonSet", 0)] {
         let object = |text: &str| rules::object("apps", "v1", kind, text);
         let old = object(&scheduled(r#","minReadySeconds":1"#));
-        let told = |new: &str, old| validation::warnings("apps", kind, &object(new), old).len();
+        let told = |new: &str, old| validation::warnings("apps", kind, "", &object(new), old, Default::default()).len();
         assert_eq!(told(&scheduled(""), None), 1, "{kind}");
         assert_eq!(told(&scheduled(""), Some(&old)), 1, "{kind}");
         assert_eq!(told(&scheduled(r#","minReadySeconds":1"#), Some(&old)), 0, "{kind}");

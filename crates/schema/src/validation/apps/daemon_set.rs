@@ -1,17 +1,17 @@
 //! DaemonSets.
 
-use super::{EMPTY, SPEC, always, collisions, counts, mismatch};
+use super::{EMPTY, SPEC, always, collisions, counts, mismatch, options};
 use crate::tree::Map;
 use crate::validation::fields::{
     Errors, immutable, int_or_percent, json, label_selector, non_negative, not_over_100_percent,
     positive_int_or_percent, selects, selects_all, shape, twice,
 };
-use crate::validation::pod;
+use crate::validation::{Features, pod};
 use crate::view::apps_v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
 use crate::view::meta_v1::ObjectMeta;
 use api::{FieldError, Path};
 
-pub(in crate::validation) fn daemon_set(object: &Map) -> Errors {
+pub(in crate::validation) fn daemon_set(object: &Map, old: Option<&Map>, features: Features) -> Errors {
     let mut errors = Errors::new();
     let spec = DaemonSet(object).spec().unwrap_or(DaemonSetSpec(&EMPTY));
     let path = SPEC.child("selector");
@@ -26,7 +26,7 @@ pub(in crate::validation) fn daemon_set(object: &Map) -> Errors {
         let shown = crate::validation::fields::json_map(selector.0);
         errors.push(FieldError::invalid(&path, shown, "empty selector is invalid for daemonset"));
     }
-    pod::template(&mut errors, &SPEC.child("template"), spec.template());
+    pod::template(&mut errors, &SPEC.child("template"), spec.template(), options(features, old));
     always(&mut errors, "DaemonSet", spec.template());
     non_negative(&mut errors, &SPEC.child("minReadySeconds"), spec.min_ready_seconds());
     let strategy = spec.update_strategy().unwrap_or(DaemonSetUpdateStrategy(&EMPTY));
@@ -69,7 +69,7 @@ fn rolling_update(errors: &mut Errors, path: &Path<'_>, rolling: RollingUpdateDa
     }
 }
 
-pub(in crate::validation) fn daemon_set_update(subresource: &str, new: &Map, old: &Map) -> Errors {
+pub(in crate::validation) fn daemon_set_update(subresource: &str, new: &Map, old: &Map, features: Features) -> Errors {
     if subresource == "status" {
         const COUNTS: [&str; 9] = [
             "currentNumberScheduled",
@@ -87,7 +87,7 @@ pub(in crate::validation) fn daemon_set_update(subresource: &str, new: &Map, old
         collisions(&mut errors, new, old);
         return errors;
     }
-    let mut errors = twice(daemon_set(new));
+    let mut errors = twice(daemon_set(new, Some(old), features));
     immutable(&mut errors, &SPEC.child("selector"), new.at(&["spec", "selector"]), old.at(&["spec", "selector"]));
     errors
 }

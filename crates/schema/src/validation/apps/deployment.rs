@@ -1,20 +1,21 @@
 //! Deployments.
 
-use super::{EMPTY, SPEC, at_most, collisions, counts, matches, replicated, selector};
+use super::{EMPTY, SPEC, at_most, collisions, counts, matches, options, replicated, selector};
 use crate::tree::Map;
+use crate::validation::Features;
 use crate::validation::fields::{
     Errors, immutable, int_or_percent, json, non_negative, not_over_100_percent, positive_int_or_percent, shape,
 };
 use crate::view::apps_v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use api::{FieldError, Path};
 
-pub(in crate::validation) fn deployment(object: &Map) -> Errors {
+pub(in crate::validation) fn deployment(object: &Map, old: Option<&Map>, features: Features) -> Errors {
     let mut errors = Errors::new();
     let spec = Deployment(object).spec().unwrap_or(DeploymentSpec(&EMPTY));
     non_negative(&mut errors, &SPEC.child("replicas"), spec.replicas());
     if selector(&mut errors, "deployment", "invalid label selector", spec.selector()) {
         matches(&mut errors, spec.selector(), spec.template());
-        replicated(&mut errors, "ReplicaSet", spec.template());
+        replicated(&mut errors, "ReplicaSet", spec.template(), options(features, old));
     }
     strategy(&mut errors, &SPEC.child("strategy"), spec.strategy().unwrap_or(DeploymentStrategy(&EMPTY)));
     non_negative(&mut errors, &SPEC.child("minReadySeconds"), spec.min_ready_seconds());
@@ -63,11 +64,11 @@ fn strategy(errors: &mut Errors, path: &Path<'_>, strategy: DeploymentStrategy<'
     }
 }
 
-pub(in crate::validation) fn deployment_update(subresource: &str, new: &Map, old: &Map) -> Errors {
+pub(in crate::validation) fn deployment_update(subresource: &str, new: &Map, old: &Map, features: Features) -> Errors {
     if subresource == "status" {
         return status(new, old);
     }
-    let mut errors = deployment(new);
+    let mut errors = deployment(new, Some(old), features);
     immutable(&mut errors, &SPEC.child("selector"), new.at(&["spec", "selector"]), old.at(&["spec", "selector"]));
     errors
 }

@@ -13,7 +13,7 @@ pub(super) use revision::{revision, revision_update};
 pub(super) use stateful_set::{stateful_set, stateful_set_update, stateful_set_warnings};
 
 use super::fields::{Errors, json, label_selector, non_negative, selects, selects_all};
-use super::pod;
+use super::{Features, pod};
 use crate::tree::{Map, Value};
 use crate::view::core_v1::PodTemplateSpec;
 use crate::view::meta_v1::{LabelSelector, ObjectMeta};
@@ -76,9 +76,14 @@ fn always(errors: &mut Errors, kind: &str, template: Option<PodTemplateSpec<'_>>
     }
 }
 
+/// How the template of a controller is looked at; `old` is the controller before.
+fn options(features: Features, old: Option<&Map>) -> pod::Options<'_> {
+    pod::Options::at(features, old, &["spec", "template"])
+}
+
 /// The template of a Deployment, a ReplicaSet or a ReplicationController.
-fn replicated(errors: &mut Errors, kind: &str, template: Option<PodTemplateSpec<'_>>) {
-    pod::template(errors, &SPEC.child("template"), template);
+fn replicated(errors: &mut Errors, kind: &str, template: Option<PodTemplateSpec<'_>>, options: pod::Options<'_>) {
+    pod::template(errors, &SPEC.child("template"), template, options);
     always(errors, kind, template);
 }
 
@@ -129,37 +134,37 @@ fn changed(new: &Map, old: Option<&Map>) -> bool {
     old.is_none_or(|old| old.get("spec") != new.get("spec"))
 }
 
-pub(super) fn warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
+pub(super) fn warnings(new: &Map, old: Option<&Map>, features: Features) -> Vec<String> {
     let mut out = Vec::new();
     if old.is_none() {
         name_warning(&mut out, new);
     }
     if changed(new, old) {
-        template_warnings(&mut out, new);
+        template_warnings(&mut out, new, features);
     }
     out
 }
 
 /// Annotations of a Deployment make a generation, too.
-pub(super) fn deployment_warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
+pub(super) fn deployment_warnings(new: &Map, old: Option<&Map>, features: Features) -> Vec<String> {
     let annotations = |map: &Map| map.at(&["metadata", "annotations"]).cloned();
-    let mut out = warnings(new, old);
+    let mut out = warnings(new, old, features);
     if old.is_some_and(|old| !changed(new, Some(old)) && annotations(old) != annotations(new)) {
-        template_warnings(&mut out, new);
+        template_warnings(&mut out, new, features);
     }
     out
 }
 
 /// A DaemonSet's pods have its name only as a beginning.
-pub(super) fn daemon_set_warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
+pub(super) fn daemon_set_warnings(new: &Map, old: Option<&Map>, features: Features) -> Vec<String> {
     let mut out = Vec::new();
     if changed(new, old) {
-        template_warnings(&mut out, new);
+        template_warnings(&mut out, new, features);
     }
     out
 }
 
-fn template_warnings(out: &mut Vec<String>, new: &Map) {
+fn template_warnings(out: &mut Vec<String>, new: &Map, features: Features) {
     let template = new.at(&["spec", "template"]).and_then(Value::as_map).map(PodTemplateSpec);
-    pod::template_warnings(out, &SPEC.child("template"), template);
+    pod::template_warnings(out, &SPEC.child("template"), template, features);
 }

@@ -1,14 +1,15 @@
 //! StatefulSets. Their pods have the volumes that claims are made for later.
 
 use super::{
-    EMPTY, SPEC, always, at_most, changed, collisions, counts, matches, name_warning, selector, template_warnings,
+    EMPTY, SPEC, always, at_most, changed, collisions, counts, matches, name_warning, options, selector,
+    template_warnings,
 };
 use crate::tree::{Map, Value};
 use crate::validation::fields::{
     Errors, int_or_percent, json, non_negative, not_over_100_percent, positive_int_or_percent, problems, same, shape,
     supported_of,
 };
-use crate::validation::{claim, metadata, pod};
+use crate::validation::{Features, claim, metadata, pod};
 use crate::view::apps_v1::{RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
 use crate::view::core_v1::PodTemplateSpec;
 use api::{FieldError, Path, names};
@@ -20,11 +21,11 @@ struct Looked {
     pods: bool,
 }
 
-pub(in crate::validation) fn stateful_set(object: &Map) -> Errors {
-    checked(object, Looked { fixed: true, pods: true })
+pub(in crate::validation) fn stateful_set(object: &Map, old: Option<&Map>, features: Features) -> Errors {
+    checked(object, Looked { fixed: true, pods: true }, options(features, old))
 }
 
-fn checked(object: &Map, looked: Looked) -> Errors {
+fn checked(object: &Map, looked: Looked, options: pod::Options<'_>) -> Errors {
     let mut errors = Errors::new();
     let spec = StatefulSet(object).spec().unwrap_or(StatefulSetSpec(&EMPTY));
     let path = SPEC.child("podManagementPolicy");
@@ -55,7 +56,9 @@ fn checked(object: &Map, looked: Looked) -> Errors {
         matches(&mut errors, spec.selector(), spec.template());
         let path = SPEC.child("template");
         if looked.pods {
-            pod::template(&mut errors, &path, with_claims(spec).as_ref().map(PodTemplateSpec).or(spec.template()));
+            let claimed = with_claims(spec);
+            let template = claimed.as_ref().map(PodTemplateSpec).or(spec.template());
+            pod::template(&mut errors, &path, template, options);
         } else {
             metadata::template(&mut errors, &path, spec.template().and_then(|template| template.metadata()));
         }
@@ -123,7 +126,12 @@ fn update_strategy(errors: &mut Errors, path: &Path<'_>, strategy: StatefulSetUp
     }
 }
 
-pub(in crate::validation) fn stateful_set_update(subresource: &str, new: &Map, old: &Map) -> Errors {
+pub(in crate::validation) fn stateful_set_update(
+    subresource: &str,
+    new: &Map,
+    old: &Map,
+    features: Features,
+) -> Errors {
     const MAY_CHANGE: [&str; 7] = [
         "replicas",
         "ordinals",
@@ -137,7 +145,8 @@ pub(in crate::validation) fn stateful_set_update(subresource: &str, new: &Map, o
         return status(new, old);
     }
     let looked = Looked { fixed: false, pods: true };
-    let mut errors = checked(new, Looked { pods: checked(old, looked).is_empty(), ..looked });
+    let options = options(features, Some(old));
+    let mut errors = checked(new, Looked { pods: checked(old, looked, options).is_empty(), ..looked }, options);
     let rest = |map: &Map| {
         let mut spec = map.get("spec").and_then(Value::as_map).cloned().unwrap_or_default();
         spec.retain(|key, _| !MAY_CHANGE.contains(&key));
@@ -169,7 +178,7 @@ fn status(new: &Map, old: &Map) -> Errors {
     errors
 }
 
-pub(in crate::validation) fn stateful_set_warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
+pub(in crate::validation) fn stateful_set_warnings(new: &Map, old: Option<&Map>, features: Features) -> Vec<String> {
     let mut out = Vec::new();
     if !changed(new, old) {
         return out;
@@ -177,7 +186,7 @@ pub(in crate::validation) fn stateful_set_warnings(new: &Map, old: Option<&Map>)
     if old.is_none() {
         name_warning(&mut out, new);
     }
-    template_warnings(&mut out, new);
+    template_warnings(&mut out, new, features);
     let spec = StatefulSet(new).spec().unwrap_or(StatefulSetSpec(&EMPTY));
     for (i, template) in spec.volume_claim_templates().iter().enumerate() {
         if let Some(claim) = template.spec() {

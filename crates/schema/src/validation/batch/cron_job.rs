@@ -5,6 +5,7 @@ use super::{SPEC, schedule};
 use crate::tree::Map;
 use crate::validation::apps::name_warning;
 use crate::validation::fields::{Errors, json, non_negative, required, required_of};
+use crate::validation::{Features, pod};
 use crate::view::batch_v1::{CronJob, CronJobSpec, JobSpec};
 use api::{FieldError, Path};
 
@@ -16,8 +17,8 @@ fn spec_of(object: &Map) -> CronJobSpec<'_> {
     CronJob(object).spec().unwrap_or(CronJobSpec(&EMPTY))
 }
 
-pub(in crate::validation) fn cron_job(object: &Map) -> Errors {
-    let mut errors = checked(object, None);
+pub(in crate::validation) fn cron_job(object: &Map, old: Option<&Map>, features: Features) -> Errors {
+    let mut errors = checked(object, old, features);
     let name = object.str_at(&["metadata", "name"]);
     if name.len() > MAX_NAME {
         let metadata = Path::root("metadata");
@@ -26,13 +27,15 @@ pub(in crate::validation) fn cron_job(object: &Map) -> Errors {
     errors
 }
 
-pub(in crate::validation) fn cron_job_update(subresource: &str, new: &Map, old: &Map) -> Errors {
+pub(in crate::validation) fn cron_job_update(subresource: &str, new: &Map, old: &Map, features: Features) -> Errors {
     // Upstream has the rules of the whole for the status too, whose update can't change the rest.
-    if subresource == "status" { Errors::new() } else { checked(new, Some(spec_of(old))) }
+    if subresource == "status" { Errors::new() } else { checked(new, Some(old), features) }
 }
 
-fn checked(object: &Map, old: Option<CronJobSpec<'_>>) -> Errors {
+fn checked(object: &Map, old: Option<&Map>, features: Features) -> Errors {
     let mut errors = Errors::new();
+    let options = pod::Options::at(features, old, &["spec", "jobTemplate", "spec", "template"]);
+    let old = old.map(spec_of);
     let spec = spec_of(object);
     let path = SPEC.child("schedule");
     if required(&mut errors, &path, spec.schedule()) {
@@ -48,7 +51,7 @@ fn checked(object: &Map, old: Option<CronJobSpec<'_>>) -> Errors {
     let template = SPEC.child("jobTemplate");
     let template = template.child("spec");
     let job = spec.job_template().and_then(|template| template.spec()).unwrap_or(JobSpec(&EMPTY));
-    spec_rules(&mut errors, &template, job);
+    spec_rules(&mut errors, &template, job, options);
     if job.selector().is_some() {
         let shown = json(job.0.get("selector"));
         errors.push(FieldError::invalid(&template.child("selector"), shown, "`selector` will be auto-generated"));
@@ -109,7 +112,7 @@ fn time_zone(errors: &mut Errors, path: &Path<'_>, zone: Option<&str>) {
     }
 }
 
-pub(in crate::validation) fn cron_job_warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
+pub(in crate::validation) fn cron_job_warnings(new: &Map, old: Option<&Map>, features: Features) -> Vec<String> {
     let mut out = Vec::new();
     if old.is_none() {
         name_warning(&mut out, new);
@@ -119,7 +122,7 @@ pub(in crate::validation) fn cron_job_warnings(new: &Map, old: Option<&Map>) -> 
         && let Some(job) = spec.job_template().and_then(|template| template.spec())
     {
         let template = SPEC.child("jobTemplate");
-        spec_warnings(&mut out, &template.child("spec"), job);
+        spec_warnings(&mut out, &template.child("spec"), job, features);
     }
     // Of a new one it is an error. The field's name is upstream's.
     if old.is_some() && spec.schedule().unwrap_or("").contains("TZ") {

@@ -6,7 +6,8 @@ use crate::validation::apps::{mismatch, name_warning};
 use crate::validation::fields::{
     Errors, domain_prefixed_path, json_map, label_selector, non_negative, selects, supported_of,
 };
-use crate::validation::pod;
+use crate::validation::shown::{SUCCESS_POLICY, shown};
+use crate::validation::{Features, pod};
 use crate::view::List;
 use crate::view::StrMap;
 use crate::view::batch_v1::{Job, JobSpec};
@@ -23,16 +24,21 @@ const NAME: &str = "batch.kubernetes.io/job-name";
 const UID: &str = "batch.kubernetes.io/controller-uid";
 static EMPTY: Map = Map::new();
 
-pub(in crate::validation) fn job(object: &Map) -> Errors {
-    checked(object, true)
+pub(in crate::validation) fn job(object: &Map, old: Option<&Map>, features: Features) -> Errors {
+    checked(object, true, options(features, old))
+}
+
+/// How the template of a job is looked at; `old` is the job before.
+pub(super) fn options(features: Features, old: Option<&Map>) -> pod::Options<'_> {
+    pod::Options::at(features, old, &["spec", "template"])
 }
 
 /// The rules of a job; `prefixed`: the labels with a domain must be there, as they are on all but very old jobs.
-pub(super) fn checked(object: &Map, prefixed: bool) -> Errors {
+pub(super) fn checked(object: &Map, prefixed: bool, options: pod::Options<'_>) -> Errors {
     let mut errors = Errors::new();
     let spec = Job(object).spec().unwrap_or(JobSpec(&EMPTY));
     generated_selector(&mut errors, object, spec, prefixed);
-    spec_rules(&mut errors, &SPEC, spec);
+    spec_rules(&mut errors, &SPEC, spec, options);
     let labels = template_labels(spec);
     match spec.selector() {
         None => {
@@ -112,7 +118,7 @@ fn hostnames(errors: &mut Errors, object: &Map, spec: JobSpec<'_>) {
 }
 
 /// The rules of a spec, in a job or in the template of a CronJob.
-pub(super) fn spec_rules(errors: &mut Errors, path: &Path<'_>, spec: JobSpec<'_>) {
+pub(super) fn spec_rules(errors: &mut Errors, path: &Path<'_>, spec: JobSpec<'_>, options: pod::Options<'_>) {
     for (field, value) in [
         ("parallelism", spec.parallelism()),
         ("completions", spec.completions()),
@@ -159,14 +165,18 @@ pub(super) fn spec_rules(errors: &mut Errors, path: &Path<'_>, spec: JobSpec<'_>
         if spec.completion_mode() == Some("Indexed") {
             policy::success(errors, &path, spec, success);
         } else {
-            errors.push(FieldError::invalid(&path, json_map(success.0), "requires indexed completion mode"));
+            errors.push(FieldError::invalid(
+                &path,
+                shown(success.0, SUCCESS_POLICY),
+                "requires indexed completion mode",
+            ));
         }
     }
     let supported: &[&str] =
         if spec.pod_failure_policy().is_some() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
     supported_of(errors, &path.child("podReplacementPolicy"), spec.pod_replacement_policy(), supported);
     let template = path.child("template");
-    pod::template(errors, &template, spec.template());
+    pod::template(errors, &template, spec.template(), options);
     restart_policy(errors, &template, spec);
 }
 
@@ -224,7 +234,7 @@ pub(super) fn container_names<'a>(spec: JobSpec<'a>) -> impl Iterator<Item = &'a
     lists.into_iter().flatten().flat_map(List::iter).filter_map(|container| container.name())
 }
 
-pub(in crate::validation) fn warnings(new: &Map, old: Option<&Map>) -> Vec<String> {
+pub(in crate::validation) fn warnings(new: &Map, old: Option<&Map>, features: Features) -> Vec<String> {
     let mut out = Vec::new();
     if old.is_none() {
         name_warning(&mut out, new);
@@ -232,13 +242,13 @@ pub(in crate::validation) fn warnings(new: &Map, old: Option<&Map>) -> Vec<Strin
     if old.is_none_or(|old| old.get("spec") != new.get("spec"))
         && let Some(spec) = Job(new).spec()
     {
-        spec_warnings(&mut out, &SPEC, spec);
+        spec_warnings(&mut out, &SPEC, spec, features);
     }
     out
 }
 
 /// What the maker of a spec should know.
-pub(super) fn spec_warnings(out: &mut Vec<String>, path: &Path<'_>, spec: JobSpec<'_>) {
+pub(super) fn spec_warnings(out: &mut Vec<String>, path: &Path<'_>, spec: JobSpec<'_>, features: Features) {
     if spec.completion_mode() == Some("Indexed")
         && spec.completions().unwrap_or(0) > MANY_COMPLETIONS
         && spec.parallelism().unwrap_or(0) > MAX_PARALLELISM_MANY
@@ -247,5 +257,5 @@ pub(super) fn spec_warnings(out: &mut Vec<String>, path: &Path<'_>, spec: JobSpe
             "{path}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
         ));
     }
-    pod::template_warnings(out, &path.child("template"), spec.template());
+    pod::template_warnings(out, &path.child("template"), spec.template(), features);
 }

@@ -7,6 +7,7 @@ use crate::view::apiextensions_v1::{
     CustomResourceColumnDefinition, CustomResourceDefinitionVersion, CustomResourceSubresources,
     CustomResourceValidation, JSONSchemaProps, SelectableField,
 };
+use api::field::printable;
 use api::{FieldError, Path};
 use std::collections::BTreeSet;
 
@@ -27,7 +28,7 @@ pub(super) fn deprecation(errors: &mut Errors, path: &Path<'_>, version: CustomR
     if text.is_empty() {
         refuse("must not be an empty string".to_owned());
     }
-    if let Some((at, _)) = text.char_indices().find(|(_, c)| c.is_control() || c.is_whitespace() && *c != ' ') {
+    if let Some((at, _)) = text.char_indices().find(|(_, c)| !printable(*c)) {
         refuse(format!("must only contain printable UTF-8 characters; non-printable character found at index {at}"));
     }
 }

@@ -1,6 +1,6 @@
 //! Containers of all three kinds.
 
-use super::super::fields::{Errors, json, port_num, problems, required, required_of, supported_of};
+use super::super::fields::{Errors, port_num, problems, required, required_of, supported_of};
 use super::probe::{Role, lifecycle, probe};
 use super::{Volumes, env, mount, resources, security};
 use crate::tree::{Map, Value};
@@ -17,6 +17,18 @@ pub(super) struct Pod<'a> {
     pub restart: &'a str,
     pub os: &'a str,
     pub host_users: Option<bool>,
+    /// Parts of huge pages are let pass.
+    pub split: bool,
+}
+
+/// Containers of all three kinds, each with the name of its list and its place there, in upstream's order.
+pub(super) fn of_all_kinds<'a>(spec: PodSpec<'a>) -> impl Iterator<Item = (&'static str, usize, Container<'a>)> {
+    let lists = [("initContainers", spec.init_containers()), ("containers", spec.containers())];
+    let lists = lists
+        .into_iter()
+        .flat_map(|(field, list)| list.iter().enumerate().map(move |(i, container)| (field, i, container)));
+    let ephemeral = spec.ephemeral_containers().iter().enumerate();
+    lists.chain(ephemeral.map(|(i, EphemeralContainer(map))| ("ephemeralContainers", i, Container(map))))
 }
 
 pub(super) fn all(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>, pod: &Pod<'_>) {
@@ -74,11 +86,6 @@ fn init(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>, pod: &Pod<'_>) 
                     errors.push(FieldError::forbidden(&here.child(field), why));
                 }
             }
-            if !container.resize_policy().is_empty() {
-                let shown = json(container.0.get("resizePolicy"));
-                let why = "must not be set for init containers";
-                errors.push(FieldError::invalid(&here.child("resizePolicy"), shown, why));
-            }
         }
     }
 }
@@ -105,12 +112,17 @@ fn ephemeral(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>, pod: &Pod<
         let path = path.index(i);
         let EphemeralContainer(map) = container;
         common(errors, &path, Container(map), pod);
+        only_for_pods(errors, &path, Container(map));
         let name = container.name().unwrap_or("");
         if !seen.insert(name) {
             errors.push(FieldError::duplicate(&path.child("name"), name));
         }
+        let target = container.target_container_name().unwrap_or("");
+        if !target.is_empty() && !others.contains(target) {
+            errors.push(FieldError::not_found(&path.child("targetContainerName"), target));
+        }
         for field in NOT_EPHEMERAL {
-            if map.get(field).is_some_and(|value| !is_zero(value)) {
+            if map.get(field).is_some_and(|value| !is_zero(field, value)) {
                 errors.push(FieldError::forbidden(&path.child(field), WHY));
             }
         }
@@ -122,19 +134,16 @@ fn ephemeral(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>, pod: &Pod<
                 }
             }
         }
-        let target = container.target_container_name().unwrap_or("");
-        if !target.is_empty() && !others.contains(target) {
-            errors.push(FieldError::not_found(&path.child("targetContainerName"), target));
-        }
     }
 }
 
-fn is_zero(value: &Value) -> bool {
+/// Whether a field is as if it was not set. All structs but the resources are behind pointers, which are set then.
+fn is_zero(field: &str, value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Str(text) => text.is_empty(),
         Value::List(list) => list.is_empty(),
-        Value::Map(map) => map.is_empty(),
+        Value::Map(map) => field == "resources" && map.is_empty(),
         _ => false,
     }
 }
@@ -145,7 +154,7 @@ fn common(errors: &mut Errors, path: &Path<'_>, container: Container<'_>, pod: &
         problems(errors, &path.child("name"), name, names::dns1123_label(name));
     }
     required(errors, &path.child("image"), container.image());
-    let policies = ["FallbackToLogsOnError", "File"];
+    let policies = ["File", "FallbackToLogsOnError"];
     required_of(errors, &path.child("terminationMessagePolicy"), container.termination_message_policy(), &policies);
     ports(errors, &path.child("ports"), container.ports());
     env::env(errors, &path.child("env"), container.env());
@@ -154,7 +163,8 @@ fn common(errors: &mut Errors, path: &Path<'_>, container: Container<'_>, pod: &
     mount::devices(errors, &path.child("volumeDevices"), container, &pod.volumes);
     let pulls = ["Always", "IfNotPresent", "Never"];
     required_of(errors, &path.child("imagePullPolicy"), container.image_pull_policy(), &pulls);
-    resources::requirements(errors, &path.child("resources"), container.resources(), &pod.claims);
+    let asked = resources::Asked { name: resources::container_resource_name, claims: &pod.claims, split: pod.split };
+    resources::requirements(errors, &path.child("resources"), container.resources(), asked);
     resources::resize_policy(errors, &path.child("resizePolicy"), container.resize_policy(), pod.restart);
     security::container(errors, &path.child("securityContext"), container.security_context(), pod.host_users);
 }
@@ -234,14 +244,12 @@ fn restart_policy(errors: &mut Errors, path: &Path<'_>, container: Container<'_>
     }
 }
 
-/// What only a pod, not a template, is asked.
-pub(super) fn only_for_pods(errors: &mut Errors, path: &Path<'_>, containers: List<'_, Container<'_>>) {
-    for (i, container) in containers.iter().enumerate() {
-        let image = container.image().unwrap_or("");
-        if image.trim() != image {
-            let why = "must not have leading or trailing whitespace";
-            errors.push(FieldError::invalid(&path.index(i).child("image"), image, why));
-        }
+/// What only a pod's containers, not a template's, are asked.
+pub(super) fn only_for_pods(errors: &mut Errors, path: &Path<'_>, container: Container<'_>) {
+    let image = container.image().unwrap_or("");
+    if image.trim() != image {
+        let why = "must not have leading or trailing whitespace";
+        errors.push(FieldError::invalid(&path.child("image"), image, why));
     }
 }
 

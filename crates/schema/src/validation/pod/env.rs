@@ -1,8 +1,11 @@
 //! Environment variables, and the downward API's fields.
 
 use super::super::fields::{Errors, problems, quantity, required};
+use super::container::of_all_kinds;
 use crate::view::List;
-use crate::view::core_v1::{EnvFromSource, EnvVar, FileKeySelector, ObjectFieldSelector, ResourceFieldSelector};
+use crate::view::core_v1::{
+    EnvFromSource, EnvVar, FileKeySelector, ObjectFieldSelector, PodSpec, ResourceFieldSelector,
+};
 use api::{FieldError, Path, names};
 
 const FIELDS: [&str; 9] = [
@@ -191,6 +194,28 @@ pub(super) fn env_from(errors: &mut Errors, path: &Path<'_>, sources: List<'_, E
             errors.push(FieldError::invalid(path, "", "must specify one of: `configMapRef` or `secretRef`"));
         } else if count > 1 {
             errors.push(FieldError::invalid(path, "", "may not have more than one field specified at a time"));
+        }
+    }
+}
+
+/// Files of variables are in volumes that are there, and empty at first.
+pub(super) fn file_volumes(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>) {
+    for (field, i, container) in of_all_kinds(spec) {
+        let list = path.child(field);
+        let container_path = list.index(i);
+        let vars = container_path.child("env");
+        for (i, var) in container.env().iter().enumerate() {
+            let Some(key) = var.value_from().and_then(|from| from.file_key_ref()) else { continue };
+            let name = key.volume_name().unwrap_or("");
+            let var = vars.index(i);
+            let path = var.child("valueFrom.fileKeyRef.volumeName");
+            match spec.volumes().iter().rfind(|volume| volume.name() == Some(name)) {
+                None => errors.push(FieldError::not_found(&path, name)),
+                Some(volume) if volume.empty_dir().is_none() => {
+                    errors.push(FieldError::invalid(&path, name, "referenced volume must be of type emptyDir"));
+                }
+                Some(_) => {}
+            }
         }
     }
 }

@@ -73,21 +73,21 @@ pub(super) fn host_aliases(errors: &mut Errors, path: &Path<'_>, aliases: List<'
 
 /// A host name of the pod's own: as long as the kernel takes it, and where nothing else says what it is.
 pub(super) fn hostname_override(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>) {
-    let Some(name) = spec.hostname_override().filter(|name| !name.is_empty()) else { return };
+    let Some(name) = spec.hostname_override() else { return };
     let here = path.child("hostnameOverride");
+    for (field, set) in [("setHostnameAsFQDN", spec.set_hostname_as_fqdn()), ("hostNetwork", spec.host_network())] {
+        if set == Some(true) {
+            errors.push(FieldError::forbidden(&here, format!("may not be specified when {field} is true")));
+        }
+    }
     if name.len() > HOST_NAME {
         errors.push(FieldError::too_long(&here, HOST_NAME));
     }
     problems(errors, &here, name, names::dns1123_subdomain(name));
-    for (field, set) in [("hostNetwork", spec.host_network()), ("setHostnameAsFQDN", spec.set_hostname_as_fqdn())] {
-        if set == Some(true) {
-            errors.push(FieldError::forbidden(&path.child(field), "may not be true when `hostnameOverride` is set"));
-        }
-    }
 }
 
-/// Ports of the host's network are the host's own.
-pub(super) fn host_network(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>) {
+/// Ports of the host's network are the host's own. A template need not say so: its pods are given them when they are made.
+pub(super) fn host_network(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>, is_pod: bool) {
     if !spec.host_network().unwrap_or(false) {
         return;
     }
@@ -95,10 +95,10 @@ pub(super) fn host_network(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'
         let containers = path.child("containers");
         let path = containers.index(i);
         for (i, port) in container.ports().iter().enumerate() {
-            let number = port.container_port().unwrap_or(0);
-            if port.host_port().unwrap_or(0) != number {
-                let why = "must match `hostPort` when `hostNetwork` is true";
-                errors.push(FieldError::invalid(&path.child("ports").index(i).child("containerPort"), number, why));
+            let host = port.host_port().unwrap_or(0);
+            if (is_pod || host != 0) && host != port.container_port().unwrap_or(0) {
+                let why = "must match `containerPort` when `hostNetwork` is true";
+                errors.push(FieldError::invalid(&path.child("ports").index(i).child("hostPort"), host, why));
             }
         }
     }

@@ -1,16 +1,23 @@
 //! Where a pod may run: affinities, tolerations, spreading, gates.
 
-use super::super::fields::{Errors, label_selector, problems, required, required_of, supported_of};
+use super::super::fields::{
+    Errors, Values, label_selector, label_selector_with, problems, required, required_of, supported_of,
+};
+use super::Options;
+use super::options::LabelKeys;
+use crate::validation::shown::{POD_RESOURCE_CLAIM, TAINT, shown};
 use crate::view::List;
 use crate::view::core_v1::{
-    Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodSchedulingGate,
-    PodSchedulingGroup, Taint, Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
+    Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodResourceClaim,
+    PodSchedulingGate, PodSchedulingGroup, Taint, Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 use crate::view::meta_v1::LabelSelector;
 use api::{FieldError, Path, names};
 use std::collections::BTreeSet;
 
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+const NO_SELECTOR: &str = "must not be specified when labelSelector is not set";
+const IN_SELECTOR: &str = "exists in both matchLabelKeys and labelSelector";
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
@@ -23,62 +30,79 @@ pub(super) fn group(errors: &mut Errors, path: &Path<'_>, group: Option<PodSched
     }
 }
 
-pub(super) fn affinity(errors: &mut Errors, path: &Path<'_>, affinity: Option<Affinity<'_>>) {
+pub(super) fn affinity(errors: &mut Errors, path: &Path<'_>, affinity: Option<Affinity<'_>>, options: Options<'_>) {
     let Some(affinity) = affinity else { return };
     if let Some(node) = affinity.node_affinity() {
         let path = path.child("nodeAffinity");
         if let Some(selector) = node.required_during_scheduling_ignored_during_execution() {
-            node_selector(errors, &path.child(REQUIRED), selector);
+            node_selector_with(errors, &path.child(REQUIRED), selector, options.node_values());
         }
         for (i, term) in node.preferred_during_scheduling_ignored_during_execution().iter().enumerate() {
             let terms = path.child(PREFERRED);
             let path = terms.index(i);
             weight(errors, &path, term.weight());
             if let Some(preference) = term.preference() {
-                node_term(errors, &path.child("preference"), preference, false);
+                node_term(errors, &path.child("preference"), preference, Values::Any);
             }
         }
     }
-    let parts = [
-        (
-            "podAffinity",
-            affinity.pod_affinity().map(|a| {
-                (
-                    a.0,
-                    a.required_during_scheduling_ignored_during_execution(),
-                    a.preferred_during_scheduling_ignored_during_execution(),
-                )
-            }),
-        ),
-        (
-            "podAntiAffinity",
-            affinity.pod_anti_affinity().map(|a| {
-                (
-                    a.0,
-                    a.required_during_scheduling_ignored_during_execution(),
-                    a.preferred_during_scheduling_ignored_during_execution(),
-                )
-            }),
-        ),
-    ];
-    for (field, part) in parts {
-        let Some((_, required, preferred)) = part else { continue };
+    let values = options.affinity_values();
+    for (field, required, preferred) in pod_terms(affinity) {
         let path = path.child(field);
         for (i, term) in required.iter().enumerate() {
-            pod_term(errors, &path.child(REQUIRED).index(i), term);
+            pod_term(errors, &path.child(REQUIRED).index(i), term, values);
         }
-        weighted(errors, &path.child(PREFERRED), preferred);
+        let path = path.child(PREFERRED);
+        for (i, term) in preferred.iter().enumerate() {
+            let path = path.index(i);
+            weight(errors, &path, term.weight());
+            if let Some(term) = term.pod_affinity_term() {
+                pod_term(errors, &path.child("podAffinityTerm"), term, values);
+            }
+        }
     }
 }
 
-fn weighted(errors: &mut Errors, path: &Path<'_>, terms: List<'_, WeightedPodAffinityTerm<'_>>) {
-    for (i, term) in terms.iter().enumerate() {
-        let path = path.index(i);
-        weight(errors, &path, term.weight());
-        if let Some(term) = term.pod_affinity_term() {
-            pod_term(errors, &path.child("podAffinityTerm"), term);
+type PodTerms<'a> = (&'static str, List<'a, PodAffinityTerm<'a>>, List<'a, WeightedPodAffinityTerm<'a>>);
+
+/// The terms by which a pod is drawn to others and away from them, each with the name of their field.
+pub(super) fn pod_terms<'a>(affinity: Affinity<'a>) -> impl Iterator<Item = PodTerms<'a>> {
+    let to = affinity.pod_affinity().map(|affinity| {
+        let required = affinity.required_during_scheduling_ignored_during_execution();
+        ("podAffinity", required, affinity.preferred_during_scheduling_ignored_during_execution())
+    });
+    let away = affinity.pod_anti_affinity().map(|affinity| {
+        let required = affinity.required_during_scheduling_ignored_during_execution();
+        ("podAntiAffinity", required, affinity.preferred_during_scheduling_ignored_during_execution())
+    });
+    to.into_iter().chain(away)
+}
+
+/// Whether selectors of other pods are such that they are refused today.
+pub(super) fn has_bad_selectors(affinity: Affinity<'_>) -> bool {
+    let mut errors = Errors::new();
+    let path = Path::root("affinity");
+    for (_, required, preferred) in pod_terms(affinity) {
+        let preferred = preferred.iter().filter_map(|term| term.pod_affinity_term());
+        for term in required.iter().chain(preferred) {
+            selectors(&mut errors, &path, term, Values::Checked);
         }
     }
+    !errors.is_empty()
+}
+
+/// Whether the nodes that are required have labels of values that labels can't have.
+pub(super) fn has_bad_node_values(affinity: Affinity<'_>) -> bool {
+    let required =
+        affinity.node_affinity().and_then(|nodes| nodes.required_during_scheduling_ignored_during_execution());
+    required.is_some_and(|required| {
+        let mut values = required
+            .node_selector_terms()
+            .iter()
+            .flat_map(|term| term.match_expressions().iter().collect::<Vec<_>>())
+            .flat_map(|requirement| requirement.values().iter().collect::<Vec<_>>());
+        values.any(|value| !names::label_value(value).is_empty())
+    })
 }
 
 fn weight(errors: &mut Errors, path: &Path<'_>, weight: Option<i64>) {
@@ -90,23 +114,27 @@ fn weight(errors: &mut Errors, path: &Path<'_>, weight: Option<i64>) {
 
 /// A node selector: at least one term.
 pub(in crate::validation) fn node_selector(errors: &mut Errors, path: &Path<'_>, selector: NodeSelector<'_>) {
+    node_selector_with(errors, path, selector, Values::Checked);
+}
+
+fn node_selector_with(errors: &mut Errors, path: &Path<'_>, selector: NodeSelector<'_>, values: Values) {
     let path = path.child("nodeSelectorTerms");
     if selector.node_selector_terms().is_empty() {
         errors.push(FieldError::required(&path, "must have at least one node selector term"));
     }
     for (i, term) in selector.node_selector_terms().iter().enumerate() {
-        node_term(errors, &path.index(i), term, true);
+        node_term(errors, &path.index(i), term, values);
     }
 }
 
-fn node_term(errors: &mut Errors, path: &Path<'_>, term: NodeSelectorTerm<'_>, strict: bool) {
+fn node_term(errors: &mut Errors, path: &Path<'_>, term: NodeSelectorTerm<'_>, values: Values) {
     for (i, requirement) in term.match_expressions().iter().enumerate() {
         let list = path.child("matchExpressions");
         let path = list.index(i);
         node_requirement(errors, &path, requirement);
         let key = requirement.key().unwrap_or("");
         problems(errors, &path.child("key"), key, names::qualified_name(key));
-        for (i, value) in requirement.values().iter().enumerate().filter(|_| strict) {
+        for (i, value) in requirement.values().iter().enumerate().filter(|_| values == Values::Checked) {
             problems(errors, &path.child("values").index(i), value, names::label_value(value));
         }
     }
@@ -160,17 +188,17 @@ fn node_requirement(errors: &mut Errors, path: &Path<'_>, requirement: NodeSelec
     }
 }
 
-fn pod_term(errors: &mut Errors, path: &Path<'_>, term: PodAffinityTerm<'_>) {
-    label_selector(errors, &path.child("labelSelector"), term.label_selector());
-    label_selector(errors, &path.child("namespaceSelector"), term.namespace_selector());
+fn selectors(errors: &mut Errors, path: &Path<'_>, term: PodAffinityTerm<'_>, values: Values) {
+    label_selector_with(errors, &path.child("labelSelector"), term.label_selector(), values);
+    label_selector_with(errors, &path.child("namespaceSelector"), term.namespace_selector(), values);
+}
+
+fn pod_term(errors: &mut Errors, path: &Path<'_>, term: PodAffinityTerm<'_>, values: Values) {
+    selectors(errors, path, term, values);
     for name in term.namespaces().iter() {
         problems(errors, &path.child("namespace"), name, names::dns1123_label(name));
     }
-    for (field, keys) in
-        [("matchLabelKeys", term.match_label_keys()), ("mismatchLabelKeys", term.mismatch_label_keys())]
-    {
-        label_keys(errors, &path.child(field), field, keys, term.label_selector());
-    }
+    merged_keys(errors, path, term.match_label_keys(), term.mismatch_label_keys(), term.label_selector());
     let key = term.topology_key().unwrap_or("");
     if key.is_empty() {
         errors.push(FieldError::required(&path.child("topologyKey"), "can not be empty"));
@@ -178,31 +206,70 @@ fn pod_term(errors: &mut Errors, path: &Path<'_>, term: PodAffinityTerm<'_>) {
     problems(errors, &path.child("topologyKey"), key, names::qualified_name(key));
 }
 
-fn label_keys(
+/// Keys of labels that become requirements of the selector when a pod is made: that has been done by now. So a key that is
+/// required again was in the selector before. `path` is of what has the keys, and upstream's place is one of it.
+fn merged_keys(
     errors: &mut Errors,
     path: &Path<'_>,
-    field: &str,
     keys: List<'_, &str>,
+    others: List<'_, &str>,
     selector: Option<LabelSelector<'_>>,
 ) {
-    if keys.is_empty() {
+    label_keys(errors, &path.child("matchLabelKeys"), keys, selector);
+    label_keys(errors, &path.child("mismatchLabelKeys"), others, selector);
+    if let Some(selector) = selector {
+        let mut seen: BTreeSet<&str> = selector.match_labels().iter().map(|(key, _)| key).collect();
+        for requirement in selector.match_expressions().iter() {
+            let required = requirement.key().unwrap_or("");
+            let at = keys.iter().enumerate().filter(|(_, key)| *key == required).last();
+            if let Some((i, key)) = at.filter(|_| seen.contains(required)) {
+                errors.push(FieldError::invalid(&path.index(i), key, IN_SELECTOR));
+            }
+            seen.insert(required);
+        }
+    }
+    for (i, key) in keys.iter().enumerate().filter(|(_, key)| others.iter().any(|other| other == *key)) {
+        let why = "exists in both matchLabelKeys and mismatchLabelKeys";
+        errors.push(FieldError::invalid(&path.child("matchLabelKeys").index(i), key, why));
+    }
+}
+
+fn label_keys(errors: &mut Errors, path: &Path<'_>, keys: List<'_, &str>, selector: Option<LabelSelector<'_>>) {
+    if !keys.is_empty() && selector.is_none() {
+        errors.push(FieldError::forbidden(path, NO_SELECTOR));
         return;
     }
-    let Some(selector) = selector else {
-        errors.push(FieldError::forbidden(path, "must not be specified when labelSelector is not set"));
-        return;
+    for (i, key) in keys.iter().enumerate() {
+        problems(errors, &path.index(i), key, names::qualified_name(key));
+    }
+}
+
+/// Keys of labels that stay beside the selector, which so may not have them.
+fn keys_beside(errors: &mut Errors, path: &Path<'_>, keys: List<'_, &str>, selector: Option<LabelSelector<'_>>) {
+    if !keys.is_empty() && selector.is_none() {
+        errors.push(FieldError::forbidden(path, NO_SELECTOR));
+    }
+    let has = |key: &str| {
+        selector.is_some_and(|selector| {
+            selector.match_labels().contains_key(key)
+                || selector.match_expressions().iter().any(|requirement| requirement.key() == Some(key))
+        })
     };
     for (i, key) in keys.iter().enumerate() {
         problems(errors, &path.index(i), key, names::qualified_name(key));
-        // A pod's own keys are merged into the selector when it is made, so only what a person wrote counts.
-        if field == "topology" && selector.match_labels().contains_key(key) {
-            let why = "exists in both matchLabelKeys and labelSelector";
-            errors.push(FieldError::invalid(&path.index(i), key, why));
+        if has(key) {
+            errors.push(FieldError::invalid(&path.index(i), key, IN_SELECTOR));
         }
     }
 }
 
-pub(in crate::validation) fn tolerations(errors: &mut Errors, path: &Path<'_>, tolerations: List<'_, Toleration<'_>>) {
+/// Tolerations; `compares`: they may compare numbers.
+pub(in crate::validation) fn tolerations(
+    errors: &mut Errors,
+    path: &Path<'_>,
+    tolerations: List<'_, Toleration<'_>>,
+    compares: bool,
+) {
     for (i, toleration) in tolerations.iter().enumerate() {
         let path = path.index(i);
         let key = toleration.key().unwrap_or("");
@@ -232,12 +299,37 @@ pub(in crate::validation) fn tolerations(errors: &mut Errors, path: &Path<'_>, t
                     errors.push(FieldError::invalid(&path.child("operator"), value, why));
                 }
             }
+            "Lt" | "Gt" if compares => {
+                let path = path.child("value");
+                errors.extend(number_problems(value).into_iter().map(|why| FieldError::invalid(&path, value, why)));
+            }
+            "Lt" | "Gt" => {
+                let supported = ["Equal", "Exists", "Lt", "Gt"];
+                errors.push(FieldError::not_supported(&path.child("operator"), operator, &supported));
+            }
             other => supported_of(errors, &path.child("operator"), Some(other), &["Equal", "Exists"]),
         }
         if !effect.is_empty() {
             supported_of(errors, &path.child("effect"), Some(effect), &EFFECTS);
         }
     }
+}
+
+/// What is wrong with a number that taints are compared with.
+fn number_problems(text: &str) -> Vec<String> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let all_digits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let mut out = Vec::new();
+    if text != "0" && (!all_digits || digits.starts_with('0')) {
+        out.push("must be a valid decimal integer in canonical form".to_owned());
+    }
+    if text.parse::<i64>().is_err() {
+        let signed = text.strip_prefix('+').unwrap_or(digits);
+        let is_number = !signed.is_empty() && signed.bytes().all(|b| b.is_ascii_digit());
+        let why = if is_number { "value out of range" } else { "invalid syntax" };
+        out.push(format!("strconv.ParseInt: parsing {}: {why}", api::field::go_quote(text)));
+    }
+    out
 }
 
 /// The taints of a node.
@@ -253,14 +345,43 @@ pub(in crate::validation) fn taints(errors: &mut Errors, path: &Path<'_>, taints
         }
         required_of(errors, &path.child("effect"), taint.effect(), &EFFECTS);
         if !seen.insert((taint.effect(), key)) {
-            let mut error = FieldError::duplicate(&path, super::super::fields::json_map(taint.0));
+            let mut error = FieldError::duplicate(&path, shown(taint.0, TAINT));
             "taints must be unique by key and effect pair".clone_into(&mut error.detail);
             errors.push(error);
         }
     }
 }
 
-pub(super) fn spread(errors: &mut Errors, path: &Path<'_>, list: List<'_, TopologySpreadConstraint<'_>>) {
+/// Whether a spread has a selector that is refused today.
+pub(super) fn has_bad_spread_selectors(list: List<'_, TopologySpreadConstraint<'_>>) -> bool {
+    let mut errors = Errors::new();
+    let path = Path::root("labelSelector");
+    list.iter().for_each(|constraint| label_selector(&mut errors, &path, constraint.label_selector()));
+    !errors.is_empty()
+}
+
+/// Whether the keys of labels of a spread are wrong in this way of looking at them.
+pub(super) fn has_bad_spread_keys(list: List<'_, TopologySpreadConstraint<'_>>, way: LabelKeys) -> bool {
+    let mut errors = Errors::new();
+    let path = Path::root("topologySpreadConstraints");
+    list.iter().for_each(|constraint| spread_keys(&mut errors, &path, constraint, way));
+    !errors.is_empty()
+}
+
+fn spread_keys(errors: &mut Errors, path: &Path<'_>, constraint: TopologySpreadConstraint<'_>, way: LabelKeys) {
+    let (keys, selector) = (constraint.match_label_keys(), constraint.label_selector());
+    match way {
+        LabelKeys::Merged => merged_keys(errors, path, keys, List::new(&[]), selector),
+        LabelKeys::Beside => keys_beside(errors, &path.child("matchLabelKeys"), keys, selector),
+    }
+}
+
+pub(super) fn spread(
+    errors: &mut Errors,
+    path: &Path<'_>,
+    list: List<'_, TopologySpreadConstraint<'_>>,
+    options: Options<'_>,
+) {
     for (i, constraint) in list.iter().enumerate() {
         let path = path.index(i);
         let skew = constraint.max_skew().unwrap_or(0);
@@ -270,8 +391,6 @@ pub(super) fn spread(errors: &mut Errors, path: &Path<'_>, list: List<'_, Topolo
         let key = constraint.topology_key().unwrap_or("");
         if key.is_empty() {
             errors.push(FieldError::required(&path.child("topologyKey"), "can not be empty"));
-        } else {
-            problems(errors, &path.child("topologyKey"), key, names::qualified_name(key));
         }
         let action = constraint.when_unsatisfiable().unwrap_or("");
         supported_of(errors, &path.child("whenUnsatisfiable"), Some(action), &["DoNotSchedule", "ScheduleAnyway"]);
@@ -294,9 +413,10 @@ pub(super) fn spread(errors: &mut Errors, path: &Path<'_>, list: List<'_, Topolo
         let policies = ["Honor", "Ignore"];
         supported_of(errors, &path.child("nodeAffinityPolicy"), constraint.node_affinity_policy(), &policies);
         supported_of(errors, &path.child("nodeTaintsPolicy"), constraint.node_taints_policy(), &policies);
-        let keys = constraint.match_label_keys();
-        label_keys(errors, &path.child("matchLabelKeys"), "topology", keys, constraint.label_selector());
-        label_selector(errors, &path.child("labelSelector"), constraint.label_selector());
+        spread_keys(errors, &path, constraint, options.spread_keys());
+        if options.checks_spread_selectors() {
+            label_selector(errors, &path.child("labelSelector"), constraint.label_selector());
+        }
     }
 }
 
@@ -315,10 +435,15 @@ pub(super) fn gates(errors: &mut Errors, path: &Path<'_>, gates: List<'_, PodSch
 pub(super) fn claims<'a>(
     errors: &mut Errors,
     path: &Path<'_>,
-    list: List<'a, crate::view::core_v1::PodResourceClaim<'a>>,
+    list: List<'a, PodResourceClaim<'a>>,
+    is_static: bool,
 ) -> BTreeSet<&'a str> {
     let mut seen = BTreeSet::new();
     for (i, claim) in list.iter().enumerate() {
+        if is_static {
+            errors.push(FieldError::forbidden(&Path::root(""), "static pods do not support resource claims"));
+            continue;
+        }
         let path = path.index(i);
         let name = claim.name().unwrap_or("");
         if required(errors, &path.child("name"), Some(name)) {
@@ -329,7 +454,7 @@ pub(super) fn claims<'a>(
             }
         }
         let (own, template) = (claim.resource_claim_name(), claim.resource_claim_template_name());
-        let shown = || super::super::fields::json_map(claim.0);
+        let shown = || shown(claim.0, POD_RESOURCE_CLAIM);
         match (own, template) {
             (None, None) => {
                 let why = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
@@ -347,5 +472,5 @@ pub(super) fn claims<'a>(
             }
         }
     }
-    seen
+    list.iter().filter_map(|claim| claim.name()).filter(|name| !name.is_empty()).collect()
 }

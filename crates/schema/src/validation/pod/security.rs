@@ -1,7 +1,10 @@
 //! Security contexts, and what an operating system allows.
 
-use super::super::fields::{Errors, MAX_INT32, inclusive, json_map, local_descending_path, supported_of};
-use crate::tree::{Map, Value};
+use super::super::fields::{Errors, MAX_INT32, inclusive, local_descending_path, supported_of};
+use super::container::of_all_kinds;
+use super::{Options, windows};
+use crate::tree::Map;
+use crate::validation::shown::{PROFILE, SECURITY_CONTEXT, shown};
 use crate::view::core_v1::{AppArmorProfile, PodSpec, SeccompProfile, SecurityContext};
 use api::{FieldError, Path};
 use std::collections::BTreeSet;
@@ -12,23 +15,28 @@ fn id(errors: &mut Errors, path: &Path<'_>, value: Option<i64>) {
     }
 }
 
-pub(super) fn pod(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>) {
-    if spec.host_pid().unwrap_or(false) && spec.share_process_namespace().unwrap_or(false) {
+pub(super) fn pod(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>, options: Options<'_>) {
+    let shared = || {
+        let both = spec.host_pid().unwrap_or(false) && spec.share_process_namespace().unwrap_or(false);
         let why = "ShareProcessNamespace and HostPID cannot both be enabled";
-        errors.push(FieldError::invalid(&path.child("shareProcessNamespace"), true, why));
-    }
-    let Some(context) = spec.security_context() else { return };
+        both.then(|| FieldError::invalid(&path.child("shareProcessNamespace"), true, why))
+    };
+    let Some(context) = spec.security_context() else {
+        errors.extend(shared());
+        return;
+    };
     id(errors, &path.child("fsGroup"), context.fs_group());
     id(errors, &path.child("runAsUser"), context.run_as_user());
     id(errors, &path.child("runAsGroup"), context.run_as_group());
     for (i, group) in context.supplemental_groups().iter().enumerate() {
         id(errors, &path.child("supplementalGroups").index(i), Some(group));
     }
-    sysctls(errors, &path.child("sysctls"), spec);
+    errors.extend(shared());
+    sysctls(errors, &path.child("sysctls"), spec, options.sysctls_of_host());
     let policies = ["Always", "OnRootMismatch"];
     supported_of(errors, &path.child("fsGroupChangePolicy"), context.fs_group_change_policy(), &policies);
     seccomp(errors, &path.child("seccompProfile"), context.seccomp_profile());
-    windows(errors, &path.child("windowsOptions"), context.0);
+    windows::options(errors, &path.child("windowsOptions"), context.windows_options());
     app_armor(errors, &path.child("appArmorProfile"), context.app_armor_profile());
     let policies = ["Merge", "Strict"];
     supported_of(errors, &path.child("supplementalGroupsPolicy"), context.supplemental_groups_policy(), &policies);
@@ -47,7 +55,28 @@ fn sysctl_name(name: &str) -> bool {
         })
 }
 
-fn sysctls(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>) {
+/// Which of the host's namespaces that a pod shares a sysctl is of, by the field that says so.
+fn host_namespace(spec: PodSpec<'_>, name: &str) -> Option<&'static str> {
+    let name = name.replace('/', ".");
+    let ipc = name.starts_with("kernel.shm")
+        || name.starts_with("kernel.msg")
+        || name.starts_with("fs.mqueue.")
+        || name == "kernel.sem";
+    match () {
+        () if spec.host_network() == Some(true) && name.starts_with("net.") => Some("hostNetwork"),
+        () if spec.host_ipc() == Some(true) && ipc => Some("hostIPC"),
+        () => None,
+    }
+}
+
+/// Whether a pod has sysctls for namespaces that it shares with the host, as was allowed before.
+pub(super) fn has_sysctls_of_host(spec: PodSpec<'_>) -> bool {
+    let list = spec.security_context().map(|context| context.sysctls());
+    let mut list = list.into_iter().flat_map(|list| list.iter());
+    list.any(|sysctl| host_namespace(spec, sysctl.name().unwrap_or("")).is_some())
+}
+
+fn sysctls(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>, of_host: bool) {
     let list = spec.security_context().map(|context| context.sysctls());
     let mut seen = BTreeSet::new();
     for (i, sysctl) in list.into_iter().flat_map(|list| list.iter()).enumerate() {
@@ -62,20 +91,13 @@ fn sysctls(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>) {
                 name,
                 "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*([a-z0-9]([-_a-z0-9]*[a-z0-9])?)$",
             ));
-        } else if !seen.insert(name) {
+        } else if seen.contains(name) {
             errors.push(FieldError::duplicate(&path, name));
         }
-        let name = name.replace('/', ".");
-        let ipc = name.starts_with("kernel.shm")
-            || name.starts_with("kernel.msg")
-            || name.starts_with("fs.mqueue.")
-            || name == "kernel.sem";
-        if spec.host_network().unwrap_or(false) && name.starts_with("net.") {
-            errors.push(FieldError::invalid(&path, name.as_str(), "may not be specified when 'hostNetwork' is true"));
+        if let Some(field) = host_namespace(spec, name).filter(|_| !of_host) {
+            errors.push(FieldError::invalid(&path, name, format!("may not be specified when '{field}' is true")));
         }
-        if spec.host_ipc().unwrap_or(false) && ipc {
-            errors.push(FieldError::invalid(&path, name.as_str(), "may not be specified when 'hostIPC' is true"));
-        }
+        seen.insert(name);
     }
 }
 
@@ -93,7 +115,7 @@ fn seccomp(errors: &mut Errors, path: &Path<'_>, profile: Option<SeccompProfile<
         ("Localhost", Some(local)) => local_descending_path(errors, &local_path, local),
         (_, Some(_)) => {
             let why = "can only be set when seccomp type is Localhost";
-            errors.push(FieldError::invalid(&local_path, json_map(profile.0), why));
+            errors.push(FieldError::invalid(&local_path, shown(profile.0, PROFILE), why));
         }
         _ => {}
     }
@@ -131,24 +153,6 @@ fn app_armor(errors: &mut Errors, path: &Path<'_>, profile: Option<AppArmorProfi
     }
 }
 
-fn windows(errors: &mut Errors, path: &Path<'_>, context: &Map) {
-    let Some(options) = context.get("windowsOptions").and_then(Value::as_map) else { return };
-    if let Some(spec) = options.get("gmsaCredentialSpec").and_then(Value::as_str) {
-        let path = path.child("gmsaCredentialSpec");
-        if spec.is_empty() {
-            errors.push(FieldError::invalid(&path, spec, "gmsaCredentialSpec cannot be an empty string"));
-        } else if spec.len() > 64 * 1024 {
-            let why = "gmsaCredentialSpec size must be under 64 KiB";
-            errors.push(FieldError::invalid(&path, spec, why));
-        }
-    }
-    if let Some(user) = options.get("runAsUserName").and_then(Value::as_str)
-        && user.is_empty()
-    {
-        errors.push(FieldError::invalid(&path.child("runAsUserName"), user, "runAsUserName cannot be an empty string"));
-    }
-}
-
 pub(super) fn container(
     errors: &mut Errors,
     path: &Path<'_>,
@@ -167,71 +171,90 @@ pub(super) fn container(
     if context.allow_privilege_escalation() == Some(false) {
         if context.privileged() == Some(true) {
             let why = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-            errors.push(FieldError::invalid(path, json_map(context.0), why));
+            errors.push(FieldError::invalid(path, shown(context.0, SECURITY_CONTEXT), why));
         }
         let added = context.capabilities().map(|capabilities| capabilities.add());
         if added.is_some_and(|added| added.iter().any(|name| name == "CAP_SYS_ADMIN")) {
             let why = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
-            errors.push(FieldError::invalid(path, json_map(context.0), why));
+            errors.push(FieldError::invalid(path, shown(context.0, SECURITY_CONTEXT), why));
         }
     }
-    windows(errors, &path.child("windowsOptions"), context.0);
+    windows::options(errors, &path.child("windowsOptions"), context.windows_options());
     app_armor(errors, &path.child("appArmorProfile"), context.app_armor_profile());
 }
+
+const NOT_OF_WINDOWS: &str = "cannot be set for a windows pod";
+
+/// What a pod on Windows may not say, in upstream's order; where it begins with a dot, of its security context.
+const OF_WINDOWS_POD: [&str; 15] = [
+    ".appArmorProfile",
+    ".seLinuxOptions",
+    "hostUsers",
+    "hostPID",
+    "hostIPC",
+    ".seccompProfile",
+    ".fsGroup",
+    ".fsGroupChangePolicy",
+    ".sysctls",
+    "shareProcessNamespace",
+    ".runAsUser",
+    ".runAsGroup",
+    ".supplementalGroups",
+    ".supplementalGroupsPolicy",
+    ".seLinuxChangePolicy",
+];
+
+/// What the security context of a container on Windows may not say.
+const OF_WINDOWS_CONTAINER: [&str; 10] = [
+    "appArmorProfile",
+    "seLinuxOptions",
+    "seccompProfile",
+    "capabilities",
+    "readOnlyRootFilesystem",
+    "privileged",
+    "allowPrivilegeEscalation",
+    "procMount",
+    "runAsUser",
+    "runAsGroup",
+];
 
 /// Fields of another operating system.
 pub(super) fn os(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>) {
     let Some(os) = spec.os() else { return };
-    let name = os.name().unwrap_or("");
-    if name.is_empty() {
-        errors.push(FieldError::required(&path.child("os").child("name"), "cannot be empty"));
-        return;
-    }
-    let (fields, why): (&[&str], &str) = match name {
-        "linux" => (&["windowsOptions"], "windows options cannot be set for a linux pod"),
-        "windows" => (
-            &[
-                "appArmorProfile",
-                "seLinuxOptions",
-                "seccompProfile",
-                "fsGroup",
-                "fsGroupChangePolicy",
-                "sysctls",
-                "runAsUser",
-                "runAsGroup",
-                "supplementalGroups",
-                "supplementalGroupsPolicy",
-                "capabilities",
-                "readOnlyRootFilesystem",
-                "privileged",
-                "allowPrivilegeEscalation",
-                "procMount",
-            ],
-            "cannot be set for a windows pod",
-        ),
-        _ => {
-            supported_of(errors, &path.child("os").child("name"), Some(name), &["linux", "windows"]);
-            return;
+    match os.name().unwrap_or("") {
+        "" => errors.push(FieldError::required(&path.child("os").child("name"), "cannot be empty")),
+        "linux" => {
+            let why = "windows options cannot be set for a linux pod";
+            let whole = spec.security_context().map(|context| context.0);
+            forbid(errors, path, whole, &["windowsOptions"], why);
+            of_containers(errors, path, spec, &["windowsOptions"], why);
         }
-    };
-    let forbid = |errors: &mut Errors, path: &Path<'_>, context: Option<&Map>| {
-        for field in fields.iter().filter(|field| context.is_some_and(|context| context.contains_key(field))) {
-            errors.push(FieldError::forbidden(&path.child("securityContext").child(field), why));
-        }
-    };
-    if name == "windows" {
-        for field in ["hostUsers", "hostPID", "hostIPC", "shareProcessNamespace"] {
-            if spec.0.contains_key(field) {
-                errors.push(FieldError::forbidden(&path.child(field), why));
+        "windows" => {
+            let context = spec.security_context().map(|context| context.0);
+            for field in OF_WINDOWS_POD {
+                match field.strip_prefix('.') {
+                    Some(field) => forbid(errors, path, context, &[field], NOT_OF_WINDOWS),
+                    None if spec.0.contains_key(field) => {
+                        errors.push(FieldError::forbidden(&path.child(field), NOT_OF_WINDOWS));
+                    }
+                    None => {}
+                }
             }
+            of_containers(errors, path, spec, &OF_WINDOWS_CONTAINER, NOT_OF_WINDOWS);
         }
+        name => errors.push(FieldError::not_supported(&path.child("os"), name, &["linux", "windows"])),
     }
-    forbid(errors, path, spec.security_context().map(|context| context.0));
-    for list in ["containers", "initContainers", "ephemeralContainers"] {
-        let containers = spec.0.get(list).and_then(Value::as_list).unwrap_or_default();
-        for (i, container) in containers.iter().filter_map(Value::as_map).enumerate() {
-            let lists = path.child(list);
-            forbid(errors, &lists.index(i), container.get("securityContext").and_then(Value::as_map));
-        }
+}
+
+fn forbid(errors: &mut Errors, path: &Path<'_>, context: Option<&Map>, fields: &[&str], why: &str) {
+    for field in fields.iter().filter(|field| context.is_some_and(|context| context.contains_key(field))) {
+        errors.push(FieldError::forbidden(&path.child("securityContext").child(field), why));
+    }
+}
+
+fn of_containers(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>, fields: &[&str], why: &str) {
+    for (list, i, container) in of_all_kinds(spec) {
+        let lists = path.child(list);
+        forbid(errors, &lists.index(i), container.security_context().map(|context| context.0), fields, why);
     }
 }

@@ -1,10 +1,10 @@
 //! What a pod's status may say.
 
-use super::super::fields::{Errors, immutable, ip, parse_ip, problems, shape};
-use super::update::annotations;
+use super::super::fields::{Errors, immutable, ip, parse_ip, problems, shape, supported_of};
+use super::{Options, annotations};
 use crate::tree::{Map, Value};
 use crate::view::List;
-use crate::view::core_v1::{Pod, PodSpec, PodStatus};
+use crate::view::core_v1::{Container, Pod, PodSpec, PodStatus, ResourceClaim, ResourceStatus};
 use api::field::Raw;
 use api::{FieldError, Path, names};
 use std::collections::BTreeSet;
@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 const STATUS: Path<'static> = Path::root("status");
 static EMPTY: Map = Map::new();
 
-pub(super) fn status(errors: &mut Errors, new: Pod<'_>, old: Pod<'_>) {
-    annotations(errors, new, old);
+pub(super) fn status(errors: &mut Errors, new: Pod<'_>, old: Pod<'_>, options: Options<'_>) {
+    annotations::update(errors, new, old, options);
     let (status, was) = (new.status().unwrap_or(PodStatus(&EMPTY)), old.status().unwrap_or(PodStatus(&EMPTY)));
     let (spec, old_spec) = (new.spec().unwrap_or(PodSpec(&EMPTY)), old.spec().unwrap_or(PodSpec(&EMPTY)));
     conditions(errors, status);
@@ -29,6 +29,68 @@ pub(super) fn status(errors: &mut Errors, new: Pod<'_>, old: Pod<'_>) {
     claims(errors, status, spec);
     addresses(errors, status, was);
     users(errors, status, spec);
+    health(errors, status, spec);
+}
+
+/// Resources whose health is told are those that a container asks for, each device once. Ephemeral containers ask for none.
+fn health(errors: &mut Errors, status: PodStatus<'_>, spec: PodSpec<'_>) {
+    for (field, statuses, containers) in [
+        ("containerStatuses", status.container_statuses(), spec.containers()),
+        ("initContainerStatuses", status.init_container_statuses(), spec.init_containers()),
+    ] {
+        let lists = STATUS.child(field);
+        for (i, one) in statuses.iter().enumerate() {
+            let container = containers.iter().find(|container| container.name() == one.name());
+            let path = lists.index(i);
+            let path = path.child("allocatedResourcesStatus");
+            for (i, told) in one.allocated_resources_status().iter().enumerate() {
+                resource_health(errors, &path.index(i), told, container);
+            }
+        }
+    }
+    let lists = STATUS.child("ephemeralContainerStatuses");
+    for (i, one) in status.ephemeral_container_statuses().iter().enumerate() {
+        if !one.allocated_resources_status().is_empty() {
+            let path = lists.index(i);
+            let why = "must not be specified in container status";
+            errors.push(FieldError::forbidden(&path.child("allocatedResourcesStatus"), why));
+        }
+    }
+}
+
+/// A container that is not there is of a pod that changed meanwhile.
+fn resource_health(errors: &mut Errors, path: &Path<'_>, told: ResourceStatus<'_>, container: Option<Container<'_>>) {
+    let name = told.name().unwrap_or("");
+    if let Some(container) = container {
+        let asked = container.resources();
+        let (asked, why) = if name.starts_with("claim:") {
+            let is = |claim: ResourceClaim<'_>| {
+                let (claim, request) = (claim.name().unwrap_or(""), claim.request().unwrap_or(""));
+                name == if request.is_empty() { format!("claim:{claim}") } else { format!("claim:{claim}/{request}") }
+            };
+            (
+                asked.is_some_and(|asked| asked.claims().iter().any(is)),
+                "must match one of the container's resource claims in a format 'claim:<claimName>/<request>' or 'claim:<claimName>' if request is empty",
+            )
+        } else {
+            let asked = asked.is_some_and(|asked| asked.requests().contains_key(name));
+            (asked, "must match one of the container's resource requests")
+        };
+        if !asked {
+            errors.push(FieldError::invalid(&path.child("name"), name, why));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    let resources = path.child("resources");
+    for (i, device) in told.resources().iter().enumerate() {
+        let path = resources.index(i);
+        let health = ["Healthy", "Unhealthy", "Unknown"];
+        supported_of(errors, &path.child("health"), Some(device.health().unwrap_or("")), &health);
+        let id = device.resource_id().unwrap_or("");
+        if !seen.insert(id) {
+            errors.push(FieldError::duplicate(&path.child("resourceID"), id));
+        }
+    }
 }
 
 /// Conditions of others have qualified names. Their path is upstream's.
@@ -149,7 +211,7 @@ fn users(errors: &mut Errors, status: PodStatus<'_>, spec: PodSpec<'_>) {
             let Some(linux) = one.user().and_then(|user| user.linux()) else { continue };
             let lists = STATUS.child(field);
             let path = lists.index(i);
-            let path = path.child("linux");
+            let path = path.child("user.linux");
             if windows {
                 errors.push(FieldError::forbidden(&path, "cannot be set for a windows pod"));
                 continue;

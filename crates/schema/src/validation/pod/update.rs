@@ -1,7 +1,10 @@
 //! What may change of a pod, on itself and through its subresources.
 
-use super::super::fields::{Errors, MAX_INT32, inclusive, same};
+use super::super::fields::{Errors, MAX_INT32, inclusive, required, same};
+use super::container::only_for_pods;
+use super::{MIRROR, Options, annotations, scheduling};
 use crate::tree::{Map, Value};
+use crate::validation::Features;
 use crate::view::List;
 use crate::view::core_v1::{Container, Pod, PodSpec};
 use api::{FieldError, Path};
@@ -9,17 +12,19 @@ use std::collections::BTreeSet;
 
 const SPEC: Path<'static> = Path::root("spec");
 const MAY_CHANGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-const MIRROR: &str = super::MIRROR;
 
 /// What is wrong with an update of a pod or one of its subresources.
-pub(in crate::validation) fn update(subresource: &str, new: &Map, old: &Map) -> Errors {
+pub(in crate::validation) fn update(subresource: &str, new: &Map, old: &Map, features: Features) -> Errors {
     let mut errors = Errors::new();
-    let (Some(new_spec), Some(old_spec)) = (Pod(new).spec(), Pod(old).spec()) else { return super::create(new) };
+    let options = Options::of_pod(features, Some(Pod(old)));
+    let (Some(new_spec), Some(old_spec)) = (Pod(new).spec(), Pod(old).spec()) else {
+        return super::create(new, features);
+    };
     match subresource {
-        "status" => super::status::status(&mut errors, Pod(new), Pod(old)),
+        "status" => super::status::status(&mut errors, Pod(new), Pod(old), options),
         "ephemeralcontainers" => {
-            super::pod(&mut errors, Pod(new));
-            annotations(&mut errors, Pod(new), Pod(old));
+            super::pod(&mut errors, Pod(new), options);
+            annotations::update(&mut errors, Pod(new), Pod(old), options);
             if old.at(&["metadata", "annotations", MIRROR]).is_some() {
                 let why = "static pods do not support ephemeral containers";
                 return vec![FieldError::forbidden(&Path::root(""), why)];
@@ -27,33 +32,19 @@ pub(in crate::validation) fn update(subresource: &str, new: &Map, old: &Map) -> 
             ephemeral(&mut errors, new_spec, old_spec);
         }
         "resize" => {
-            super::pod(&mut errors, Pod(new));
+            super::pod(&mut errors, Pod(new), options);
             super::resize::resize(&mut errors, new, old);
         }
         _ => {
-            super::pod(&mut errors, Pod(new));
-            annotations(&mut errors, Pod(new), Pod(old));
-            spec(&mut errors, new_spec, old_spec);
+            super::pod(&mut errors, Pod(new), options);
+            annotations::update(&mut errors, Pod(new), Pod(old), options);
+            spec(&mut errors, new_spec, old_spec, options);
         }
     }
     errors
 }
 
-pub(super) fn annotations(errors: &mut Errors, new: Pod<'_>, old: Pod<'_>) {
-    let get = |pod: Pod<'_>| pod.metadata().and_then(|metadata| metadata.annotations().get(MIRROR).map(str::to_owned));
-    let (new, old) = (get(new), get(old));
-    if new != old {
-        let metadata = Path::root("metadata");
-        let what = if old.is_some() {
-            "may not remove or update mirror pod annotation"
-        } else {
-            "may not add mirror pod annotation"
-        };
-        errors.push(FieldError::forbidden(&metadata.child("annotations").key(MIRROR), what));
-    }
-}
-
-fn spec(errors: &mut Errors, new: PodSpec<'_>, old: PodSpec<'_>) {
+fn spec(errors: &mut Errors, new: PodSpec<'_>, old: PodSpec<'_>, options: Options<'_>) {
     for (field, new, old) in [
         ("containers", new.containers(), old.containers()),
         ("initContainers", new.init_containers(), old.init_containers()),
@@ -65,7 +56,8 @@ fn spec(errors: &mut Errors, new: PodSpec<'_>, old: PodSpec<'_>) {
     if !active_deadline(errors, new.active_deadline_seconds(), old.active_deadline_seconds()) {
         return;
     }
-    only_added_tolerations(errors, new, old);
+    only_added_tolerations(errors, new, old, options);
+    only_removed_gates(errors, new, old);
     if same(Some(&Value::Map(new.0.clone())), Some(&Value::Map(old.0.clone()))) {
         return;
     }
@@ -89,7 +81,6 @@ fn spec(errors: &mut Errors, new: PodSpec<'_>, old: PodSpec<'_>) {
     {
         take_old(&mut munged, old.0, "terminationGracePeriodSeconds");
     }
-    only_removed_gates(errors, new, old);
     take_old(&mut munged, old.0, "schedulingGates");
     if !old.scheduling_gates().is_empty() {
         let kept = old.node_selector().iter().all(|(key, value)| new.node_selector().get(key) == Some(value));
@@ -194,14 +185,11 @@ fn images(errors: &mut Errors, path: &Path<'_>, new: List<'_, Container<'_>>, ol
         errors.push(FieldError::forbidden(path, "pod updates may not add or remove containers"));
         return false;
     }
-    // That an image must be there has been said by the rules of the pod.
+    // The rules of the pod have told of these; upstream tells twice.
     for (i, container) in new.iter().enumerate() {
-        let image = container.image().unwrap_or("");
-        if image.trim() != image {
-            let path = path.index(i);
-            let why = "must not have leading or trailing whitespace";
-            errors.push(FieldError::invalid(&path.child("image"), image, why));
-        }
+        let path = path.index(i);
+        required(errors, &path.child("image"), container.image());
+        only_for_pods(errors, &path, container);
     }
     true
 }
@@ -226,7 +214,7 @@ fn active_deadline(errors: &mut Errors, new: Option<i64>, old: Option<i64>) -> b
     }
 }
 
-fn only_added_tolerations(errors: &mut Errors, new: PodSpec<'_>, old: PodSpec<'_>) {
+fn only_added_tolerations(errors: &mut Errors, new: PodSpec<'_>, old: PodSpec<'_>, options: Options<'_>) {
     let bare = |map: &Map| {
         let mut map = map.clone();
         map.remove("tolerationSeconds");
@@ -237,14 +225,21 @@ fn only_added_tolerations(errors: &mut Errors, new: PodSpec<'_>, old: PodSpec<'_
     if old.tolerations().iter().any(|toleration| !now.contains(&bare(toleration.0))) {
         let why = "existing toleration can not be modified except its tolerationSeconds";
         errors.push(FieldError::forbidden(&path, why));
+        return;
     }
+    // The rules of the pod have told of these; upstream tells twice.
+    scheduling::tolerations(errors, &path, new.tolerations(), options.compares_taints());
 }
 
 fn only_removed_gates(errors: &mut Errors, new: PodSpec<'_>, old: PodSpec<'_>) {
     let had: BTreeSet<&str> = old.scheduling_gates().iter().filter_map(|gate| gate.name()).collect();
-    for gate in new.scheduling_gates().iter().filter_map(|gate| gate.name()).filter(|gate| !had.contains(gate)) {
-        let why = format!("only deletion is allowed, but found new scheduling gate '{gate}'");
-        errors.push(FieldError::forbidden(&SPEC.child("schedulingGates"), why));
+    let path = SPEC.child("schedulingGates");
+    for (i, gate) in new.scheduling_gates().iter().enumerate() {
+        let gate = gate.name().unwrap_or("");
+        if !had.contains(gate) {
+            let why = format!("only deletion is allowed, but found new scheduling gate '{gate}'");
+            errors.push(FieldError::forbidden(&path.index(i).child("name"), why));
+        }
     }
 }
 

@@ -1,75 +1,86 @@
 //! Volumes: names, and exactly one source each.
 
-use super::super::fields::{
-    Errors, local_descending_path, local_non_reserved_path, problems, quantity, required, supported_of,
-};
+use super::super::fields::{Errors, local_descending_path, local_non_reserved_path, problems, quantity, required};
 use super::super::volume_source::{
     Check, NAMES_TOO_LONG, aws, azure_disk, fc, flex, flocker, gce, host_path, iscsi, monitors, names_too_long, need,
     nfs, quobyte, rbd, storage_os,
 };
 use super::Volumes;
 use super::env::{field_ref, resource_ref};
+use super::options::Options;
+use super::projected::projected;
 use crate::tree::{Map, Value};
-use crate::validation::certificates::signer_name;
-use crate::validation::pod_certificates::user_annotations;
-use crate::view::core_v1::{
-    CSIVolumeSource, ClusterTrustBundleProjection, DownwardAPIVolumeFile, KeyToPath, PodCertificateProjection,
-    ProjectedVolumeSource, ServiceAccountTokenProjection, Volume,
-};
+use crate::view::core_v1::{CSIVolumeSource, DownwardAPIVolumeFile, KeyToPath, Volume};
 use crate::view::{List, View};
+use Judge::{Alone, With};
 use api::{FieldError, Path, names};
-use std::collections::BTreeSet;
 
 const ONE_TYPE: &str = "may not specify more than 1 volume type";
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 
+/// How a source is judged.
+enum Judge {
+    Alone(Check),
+    /// With what is allowed beyond the rules.
+    With(fn(&mut Errors, &Path<'_>, &Map, Options<'_>)),
+}
+
 /// Sources in the order in which upstream looks at them, which decides who is the second one.
-const SOURCES: &[(&str, Check)] = &[
-    ("emptyDir", empty_dir),
-    ("hostPath", host_path),
-    ("gitRepo", git_repo),
-    ("gcePersistentDisk", gce),
-    ("awsElasticBlockStore", aws),
-    ("secret", secret),
-    ("nfs", nfs),
-    ("iscsi", iscsi),
-    ("glusterfs", |errors, path, map| need(errors, path, map, &["endpoints", "path"])),
-    ("flocker", flocker),
-    ("persistentVolumeClaim", |errors, path, map| need(errors, path, map, &["claimName"])),
-    ("rbd", rbd),
-    ("cinder", |errors, path, map| {
-        need(errors, path, map, &["volumeID"]);
-        if let Some(secret) = map.get("secretRef").and_then(Value::as_map) {
-            need(errors, &path.child("secretRef"), secret, &["name"]);
-        }
-    }),
-    ("cephfs", monitors),
-    ("quobyte", quobyte),
-    ("downwardAPI", downward),
-    ("fc", fc),
-    ("flexVolume", flex),
-    ("configMap", config_map),
-    ("azureFile", |errors, path, map| need(errors, path, map, &["secretName", "shareName"])),
-    ("vsphereVolume", |errors, path, map| need(errors, path, map, &["volumePath"])),
-    ("photonPersistentDisk", |errors, path, map| need(errors, path, map, &["pdID"])),
-    ("portworxVolume", |errors, path, map| need(errors, path, map, &["volumeID"])),
-    ("azureDisk", azure_disk),
-    ("storageos", |errors, path, map| storage_os(errors, path, map, &["name"])),
-    ("projected", |errors, path, map| projected(errors, path, ProjectedVolumeSource::of(map))),
-    ("scaleIO", |errors, path, map| need(errors, path, map, &["gateway", "system", "volumeName"])),
-    ("csi", |errors, path, map| csi(errors, path, CSIVolumeSource::of(map))),
-    ("ephemeral", ephemeral),
-    ("image", image),
+const SOURCES: &[(&str, Judge)] = &[
+    ("emptyDir", Alone(empty_dir)),
+    ("hostPath", Alone(host_path)),
+    ("gitRepo", Alone(git_repo)),
+    ("gcePersistentDisk", Alone(gce)),
+    ("awsElasticBlockStore", Alone(aws)),
+    ("secret", Alone(secret)),
+    ("nfs", Alone(nfs)),
+    ("iscsi", Alone(iscsi)),
+    ("glusterfs", Alone(|errors, path, map| need(errors, path, map, &["endpoints", "path"]))),
+    ("flocker", Alone(flocker)),
+    ("persistentVolumeClaim", Alone(|errors, path, map| need(errors, path, map, &["claimName"]))),
+    ("rbd", Alone(rbd)),
+    (
+        "cinder",
+        Alone(|errors, path, map| {
+            need(errors, path, map, &["volumeID"]);
+            if let Some(secret) = map.get("secretRef").and_then(Value::as_map) {
+                need(errors, &path.child("secretRef"), secret, &["name"]);
+            }
+        }),
+    ),
+    ("cephfs", Alone(monitors)),
+    ("quobyte", Alone(quobyte)),
+    ("downwardAPI", Alone(downward)),
+    ("fc", Alone(fc)),
+    ("flexVolume", Alone(flex)),
+    ("configMap", Alone(config_map)),
+    ("azureFile", Alone(|errors, path, map| need(errors, path, map, &["secretName", "shareName"]))),
+    ("vsphereVolume", Alone(|errors, path, map| need(errors, path, map, &["volumePath"]))),
+    ("photonPersistentDisk", Alone(|errors, path, map| need(errors, path, map, &["pdID"]))),
+    ("portworxVolume", Alone(|errors, path, map| need(errors, path, map, &["volumeID"]))),
+    ("azureDisk", Alone(azure_disk)),
+    ("storageos", Alone(|errors, path, map| storage_os(errors, path, map, &["name"]))),
+    ("projected", With(|errors, path, map, options| projected(errors, path, View::of(map), options))),
+    ("scaleIO", Alone(|errors, path, map| need(errors, path, map, &["gateway", "system", "volumeName"]))),
+    ("csi", Alone(|errors, path, map| csi(errors, path, CSIVolumeSource::of(map)))),
+    ("ephemeral", Alone(ephemeral)),
+    ("image", With(image)),
 ];
 
 /// Checks the volumes, and gives those without fault by name: only they can be mounted.
-pub(super) fn volumes<'a>(errors: &mut Errors, path: &Path<'_>, list: List<'a, Volume<'a>>, pod: &str) -> Volumes<'a> {
+pub(super) fn volumes<'a>(
+    errors: &mut Errors,
+    path: &Path<'_>,
+    list: List<'a, Volume<'a>>,
+    pod: &str,
+    options: Options<'_>,
+) -> Volumes<'a> {
     let mut good = Volumes::new();
     for (i, volume) in list.iter().enumerate() {
         let path = path.index(i);
         let before = errors.len();
         let name = volume.name().unwrap_or("");
-        source(errors, &path, volume);
+        source(errors, &path, volume, options);
         if required(errors, &path.child("name"), Some(name)) {
             problems(errors, &path.child("name"), name, names::dns1123_label(name));
         }
@@ -90,9 +101,9 @@ pub(super) fn volumes<'a>(errors: &mut Errors, path: &Path<'_>, list: List<'a, V
     good
 }
 
-fn source(errors: &mut Errors, path: &Path<'_>, volume: Volume<'_>) {
+fn source(errors: &mut Errors, path: &Path<'_>, volume: Volume<'_>, options: Options<'_>) {
     let mut count = 0;
-    for (field, check) in SOURCES {
+    for (field, judge) in SOURCES {
         let Some(map) = volume.0.get(field).and_then(Value::as_map) else { continue };
         count += 1;
         // Upstream's own name for this one path.
@@ -100,7 +111,11 @@ fn source(errors: &mut Errors, path: &Path<'_>, volume: Volume<'_>) {
         if count > 1 && *field != "emptyDir" {
             errors.push(FieldError::forbidden(&path.child(shown), ONE_TYPE));
         } else {
-            check(errors, &path.child(shown), map);
+            let path = path.child(shown);
+            match judge {
+                Alone(check) => check(errors, &path, map),
+                With(check) => check(errors, &path, map, options),
+            }
         }
         let name = volume.name().unwrap_or("");
         if *field == "iscsi" && names_too_long(name, map) {
@@ -124,7 +139,7 @@ fn git_repo(errors: &mut Errors, path: &Path<'_>, map: &Map) {
     local_descending_path(errors, &path.child("directory"), map.str_at(&["directory"]));
 }
 
-fn mode(errors: &mut Errors, path: &Path<'_>, value: Option<i64>) {
+pub(super) fn mode(errors: &mut Errors, path: &Path<'_>, value: Option<i64>) {
     if let Some(value) = value.filter(|value| !(0..=0o777).contains(value)) {
         errors.push(FieldError::invalid(path, value, MODE));
     }
@@ -148,7 +163,7 @@ fn keyed(errors: &mut Errors, path: &Path<'_>, map: &Map) {
     }
 }
 
-fn key_to_path(errors: &mut Errors, path: &Path<'_>, item: KeyToPath<'_>) {
+pub(super) fn key_to_path(errors: &mut Errors, path: &Path<'_>, item: KeyToPath<'_>) {
     required(errors, &path.child("key"), item.key());
     required(errors, &path.child("path"), item.path());
     local_non_reserved_path(errors, &path.child("path"), item.path().unwrap_or(""));
@@ -163,7 +178,7 @@ fn downward(errors: &mut Errors, path: &Path<'_>, map: &Map) {
     }
 }
 
-fn downward_file(errors: &mut Errors, path: &Path<'_>, file: DownwardAPIVolumeFile<'_>) {
+pub(super) fn downward_file(errors: &mut Errors, path: &Path<'_>, file: DownwardAPIVolumeFile<'_>) {
     const FIELDS: [&str; 5] =
         ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
     required(errors, &path.child("path"), file.path());
@@ -180,123 +195,6 @@ fn downward_file(errors: &mut Errors, path: &Path<'_>, file: DownwardAPIVolumeFi
         (None, None) => errors.push(FieldError::required(path, "one of fieldRef and resourceFieldRef is required")),
     }
     mode(errors, &path.child("mode"), file.mode());
-}
-
-fn projected(errors: &mut Errors, path: &Path<'_>, source: ProjectedVolumeSource<'_>) {
-    mode(errors, &path.child("defaultMode"), source.default_mode());
-    let mut paths = BTreeSet::new();
-    let mut take = |errors: &mut Errors, file: &str, shown: &str| {
-        if !file.is_empty() && !paths.insert(file.to_owned()) {
-            errors.push(FieldError::invalid(path, shown, "conflicting duplicate paths"));
-        }
-    };
-    for (i, source) in source.sources().iter().enumerate() {
-        let sources = path.child("sources");
-        let here = sources.index(i);
-        let mut count = 0;
-        let keyed = [
-            ("secret", source.secret().map(|s| (s.name(), s.items()))),
-            ("configMap", source.config_map().map(|c| (c.name(), c.items()))),
-        ];
-        for (field, keyed) in keyed {
-            let Some((name, items)) = keyed else { continue };
-            count += 1;
-            let here = here.child(field);
-            required(errors, &here.child("name"), name);
-            for (i, item) in items.iter().enumerate() {
-                key_to_path(errors, &here.child("items").index(i), item);
-                take(errors, item.path().unwrap_or(""), name.unwrap_or(""));
-            }
-        }
-        if let Some(downward) = source.downward_api() {
-            count += 1;
-            for file in downward.items().iter() {
-                downward_file(errors, &here.child("downwardAPI"), file);
-                take(errors, file.path().unwrap_or(""), file.path().unwrap_or(""));
-            }
-        }
-        if let Some(token) = source.service_account_token() {
-            count += 1;
-            token_projection(errors, &here.child("serviceAccountToken"), token);
-            take(errors, token.path().unwrap_or(""), token.path().unwrap_or(""));
-        }
-        if let Some(bundle) = source.cluster_trust_bundle() {
-            count += 1;
-            bundle_projection(errors, &here.child("clusterTrustBundle"), bundle);
-            take(errors, bundle.path().unwrap_or(""), bundle.path().unwrap_or(""));
-        }
-        if let Some(certificate) = source.pod_certificate() {
-            count += 1;
-            certificate_projection(errors, &here.child("podCertificate"), certificate);
-        }
-        if count > 1 {
-            errors.push(FieldError::forbidden(&here, ONE_TYPE));
-        }
-    }
-}
-
-fn token_projection(errors: &mut Errors, path: &Path<'_>, token: ServiceAccountTokenProjection<'_>) {
-    if let Some(seconds) = token.expiration_seconds() {
-        let path = path.child("expirationSeconds");
-        if seconds < 600 {
-            let why = "may not specify a duration less than 10 minutes";
-            errors.push(FieldError::invalid(&path, seconds, why));
-        }
-        if seconds > 1 << 32 {
-            let why = "may not specify a duration larger than 2^32 seconds";
-            errors.push(FieldError::invalid(&path, seconds, why));
-        }
-    }
-    if required(errors, &path.child("path"), token.path()) {
-        local_non_reserved_path(errors, &path.child("path"), token.path().unwrap_or(""));
-    }
-}
-
-fn bundle_projection(errors: &mut Errors, path: &Path<'_>, bundle: ClusterTrustBundleProjection<'_>) {
-    match (bundle.name(), bundle.signer_name()) {
-        (Some(_), Some(_)) => {
-            errors.push(FieldError::invalid(
-                path,
-                super::super::fields::json_map(bundle.0),
-                "only one of name and signerName may be used",
-            ));
-        }
-        (None, None) => errors.push(FieldError::required(path, "either name or signerName must be specified")),
-        (Some(""), None) => errors.push(FieldError::required(&path.child("name"), "")),
-        _ => {}
-    }
-    if required(errors, &path.child("path"), bundle.path()) {
-        local_non_reserved_path(errors, &path.child("path"), bundle.path().unwrap_or(""));
-    }
-}
-
-fn certificate_projection(errors: &mut Errors, path: &Path<'_>, certificate: PodCertificateProjection<'_>) {
-    /// In seconds: an hour, and 91 days.
-    const AGES: (i64, i64) = (3600, 91 * 24 * 3600);
-    const KEYS: [&str; 6] = ["ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519", "RSA3072", "RSA4096"];
-    signer_name(errors, &path.child("signerName"), certificate.signer_name().unwrap_or(""));
-    supported_of(errors, &path.child("keyType"), Some(certificate.key_type().unwrap_or("")), &KEYS);
-    let path_of_age = path.child("maxExpirationSeconds");
-    match certificate.max_expiration_seconds() {
-        Some(age) if age < AGES.0 => {
-            let why = format!("if provided, maxExpirationSeconds must be >= {}", AGES.0);
-            errors.push(FieldError::invalid(&path_of_age, age, why));
-        }
-        Some(age) if age > AGES.1 => {
-            let why = format!("if provided, maxExpirationSeconds must be <= {}", AGES.1);
-            errors.push(FieldError::invalid(&path_of_age, age, why));
-        }
-        _ => {}
-    }
-    let files = [certificate.credential_bundle_path(), certificate.key_path(), certificate.certificate_chain_path()];
-    if files.iter().all(|file| file.unwrap_or("").is_empty()) {
-        let why = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
-        errors.push(FieldError::required(path, why));
-    }
-    for (field, file) in ["credentialBundlePath", "keyPath", "certificateChainPath"].into_iter().zip(files) {
-        local_non_reserved_path(errors, &path.child(field), file.unwrap_or(""));
-    }
-    user_annotations(errors, &path.child("userAnnotations"), certificate.user_annotations());
 }
 
 fn csi(errors: &mut Errors, path: &Path<'_>, csi: CSIVolumeSource<'_>) {
@@ -332,9 +230,12 @@ fn ephemeral(errors: &mut Errors, path: &Path<'_>, map: &Map) {
     super::super::claim::claim_spec(errors, &path.child("spec"), claim.spec());
 }
 
-fn image(errors: &mut Errors, path: &Path<'_>, map: &Map) {
+fn image(errors: &mut Errors, path: &Path<'_>, map: &Map, options: Options<'_>) {
+    // Which image it is may be said when a pod is made of a template.
+    if options.is_pod {
+        need(errors, path, map, &["reference"]);
+    }
     let pulls = ["Always", "IfNotPresent", "Never"];
-    need(errors, path, map, &["reference"]);
     super::super::fields::required_of(
         errors,
         &path.child("pullPolicy"),
