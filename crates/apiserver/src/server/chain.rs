@@ -122,7 +122,7 @@ impl ApiServer {
         let mut record = recorded(&parts, &user);
         let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
         let agent = agent.to_owned();
-        let constrained = self.constrains.then_some(&*info);
+        let constrained = self.constrains.then_some(&**info);
         let answering = async {
             let acting = impersonate(&*self.security.authorizer, &user, &parts.headers, constrained).await?;
             if let (Some(record), Some(acting)) = (&mut record, &acting) {

@@ -1,6 +1,6 @@
 //! Who may do what.
 
-use crate::cluster::{Client, Cluster, Options, pod, start, start_with};
+use crate::cluster::{Client, Cluster, Options, eventually, pod, start, start_with};
 use apiserver::surface::Surface;
 use serde_json::json;
 
