@@ -2,6 +2,7 @@
 
 use crate::user::UserInfo;
 use jiff::Timestamp;
+use schema::validation::WARNINGS_MAX;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Travels with one request. Cheap to clone: clones share their warnings and annotations.
@@ -31,10 +32,12 @@ pub struct Told {
 }
 
 impl Told {
-    /// Tells the client something beside the answer: a `Warning: 299` header. Repeated ones are told once.
+    /// Tells the client something beside the answer: a `Warning: 299` header. Repeated ones are told once, and
+    /// those that would be cut off the headers are not kept.
     pub fn warn(&mut self, warning: impl Into<String>) {
         let warning = warning.into();
-        if !self.warnings.contains(&warning) {
+        let told: usize = self.warnings.iter().map(String::len).sum();
+        if told <= WARNINGS_MAX && !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }
     }

@@ -20,13 +20,12 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Full};
 use jiff::Timestamp;
+use schema::validation::WARNINGS_MAX;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const WARNING: HeaderName = HeaderName::from_static("warning");
-/// Warnings after these many characters are cut, so that headers stay within what clients take.
-const WARNINGS_MAX: usize = 4096;
 
 /// Where a request comes from.
 pub(super) enum Origin {

@@ -4,6 +4,7 @@ use super::fields::{
     Errors, IMMUTABLE, Values, immutable, label_selector_with, problems, quantity, required, same, supported_of,
 };
 use super::pod::resources;
+use super::warnings::Warnings;
 use crate::tree::{Map, Value};
 use crate::view::List;
 use crate::view::core_v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec};
@@ -280,8 +281,8 @@ fn resource_key(errors: &mut Errors, path: &Path<'_>, name: &str) {
     }
 }
 
-pub(super) fn warnings(new: &Map, _: Option<&Map>) -> Vec<String> {
-    let mut out = Vec::new();
+pub(super) fn warnings(new: &Map, _: Option<&Map>) -> Warnings {
+    let mut out = Warnings::new();
     if new.at(&["metadata", "annotations", OLD_CLASS]).is_some() {
         out.push(format!(
             "metadata.annotations[{OLD_CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"
@@ -292,7 +293,7 @@ pub(super) fn warnings(new: &Map, _: Option<&Map>) -> Vec<String> {
 }
 
 /// Storage comes in whole bytes.
-pub(super) fn spec_warnings(out: &mut Vec<String>, path: &Path<'_>, spec: PersistentVolumeClaimSpec<'_>) {
+pub(super) fn spec_warnings(out: &mut Warnings, path: &Path<'_>, spec: PersistentVolumeClaimSpec<'_>) {
     let Some(resources) = spec.resources() else { return };
     for (field, list) in [("requests", resources.requests()), ("limits", resources.limits())] {
         if let Some(value) = list.get("storage").filter(|value| quantity(value).milli_value() % 1000 != 0) {

@@ -46,6 +46,8 @@ pub use pod_certificates::issues as issues_certificate;
 use crate::tree::{Map, Value};
 use api::features::Gates;
 use api::{FieldError, Path};
+pub use warnings::WARNINGS_MAX;
+use warnings::Warnings;
 
 /// Features that change what is allowed; when nobody says, as they are by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,16 +117,16 @@ struct Rules {
     /// Takes the subresource (empty for the object itself), the new and the old object.
     update: fn(&str, &Map, &Map, Features) -> Vec<FieldError>,
     /// Takes the same; the old object is none for a new one.
-    warnings: fn(&str, &Map, Option<&Map>, Features) -> Vec<String>,
+    warnings: fn(&str, &Map, Option<&Map>, Features) -> Warnings,
 }
 
-fn no_warnings(_: &str, _: &Map, _: Option<&Map>, _: Features) -> Vec<String> {
-    Vec::new()
+fn no_warnings(_: &str, _: &Map, _: Option<&Map>, _: Features) -> Warnings {
+    Warnings::new()
 }
 
 /// Warnings of an object that is written itself, or scaled: who writes another part of it is told nothing of the rest.
-fn of_itself(subresource: &str, warnings: impl FnOnce() -> Vec<String>) -> Vec<String> {
-    if matches!(subresource, "" | "scale") { warnings() } else { Vec::new() }
+fn of_itself<W: Into<Warnings>>(subresource: &str, warnings: impl FnOnce() -> W) -> Warnings {
+    if matches!(subresource, "" | "scale") { warnings().into() } else { Warnings::new() }
 }
 
 /// A kind whose update is checked as its creation.
@@ -310,7 +312,7 @@ fn judged(mut errors: Vec<FieldError>, kind: &str, features: Features) -> Vec<Fi
 }
 
 /// What the client should know of an object that is allowed, written through a subresource (empty: the object itself);
-/// `old` is none for a new one.
+/// `old` is none for a new one. They end where no client would be told more: [`WARNINGS_MAX`].
 pub fn warnings(
     group: &str,
     kind: &str,
@@ -319,7 +321,7 @@ pub fn warnings(
     old: Option<&Map>,
     features: Features,
 ) -> Vec<String> {
-    of(group, kind).map(|rules| (rules.warnings)(subresource, new, old, features)).unwrap_or_default()
+    of(group, kind).map(|rules| (rules.warnings)(subresource, new, old, features)).unwrap_or_default().into_list()
 }
 
 /// Finalizers of core kinds are upstream's own or have a domain.

@@ -4,7 +4,7 @@ use super::fields::{
     Errors, IMMUTABLE, NOTHING, cidr, ip, json, json_list, labels, non_special_ip, parse_ip, port_num, port_or_name,
     problems, required, required_of, supported_of,
 };
-use super::warnings::{address, range};
+use super::warnings::{Warnings, address, range};
 use crate::tree::{Map, Value};
 use crate::view::List;
 use crate::view::core_v1::{Service, ServicePort, ServiceSpec};
@@ -457,8 +457,8 @@ fn status(new: &Map, old: &Map) -> Errors {
 }
 
 /// What the maker of a service should know, and who tells where it is reached.
-pub(super) fn warnings(subresource: &str, new: &Map) -> Vec<String> {
-    let mut out = Vec::new();
+pub(super) fn warnings(subresource: &str, new: &Map) -> Warnings {
+    let mut out = Warnings::new();
     if subresource == "status" {
         let root = Path::root("status");
         let path = root.child("loadBalancer.ingress");

@@ -5,6 +5,7 @@ use super::claim::{OLD_CLASS, access_modes, basic_amount, class_name};
 use super::fields::{Errors, NOTHING, immutable, json, quantity, same, shape, shown_list, supported_of, twice};
 use super::pod::scheduling;
 use super::volume_source::{NAMES_TOO_LONG, PERSISTENT, names_too_long};
+use super::warnings::Warnings;
 use crate::tree::{Map, Value};
 use crate::view::List;
 use crate::view::core_v1::{NodeSelectorRequirement, PersistentVolume, PersistentVolumeSpec, VolumeNodeAffinity};
@@ -244,8 +245,8 @@ const OLD_SOURCES: [(&str, &str); 6] = [
     ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
 ];
 
-pub(super) fn warnings(new: &Map, _: Option<&Map>) -> Vec<String> {
-    let mut out = Vec::new();
+pub(super) fn warnings(new: &Map, _: Option<&Map>) -> Warnings {
+    let mut out = Warnings::new();
     if new.at(&["metadata", "annotations", OLD_CLASS]).is_some() {
         out.push(format!(
             "metadata.annotations[{OLD_CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"

@@ -12,7 +12,45 @@ use crate::view::storage_v1::{CSIStorageCapacity, StorageClass};
 use api::Path;
 use std::net::IpAddr;
 
-type Warnings = Vec<String>;
+/// As many bytes of warnings as a client is told. Those after them are cut off, here and from the headers of an answer.
+pub const WARNINGS_MAX: usize = 4096;
+
+/// Warnings as they are found, each once. What no client would be told is not kept, so whatever an object says, they are few.
+#[derive(Debug, Default)]
+pub(super) struct Warnings {
+    list: Vec<String>,
+    bytes: usize,
+}
+
+impl Warnings {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn push(&mut self, warning: String) {
+        if !self.is_full() && !self.list.contains(&warning) {
+            self.bytes += warning.len();
+            self.list.push(warning);
+        }
+    }
+
+    /// Whether nothing more is told. Who compares many things with each other stops then.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes > WARNINGS_MAX
+    }
+
+    pub(super) fn into_list(self) -> Vec<String> {
+        self.list
+    }
+}
+
+impl From<Vec<String>> for Warnings {
+    fn from(list: Vec<String>) -> Self {
+        let mut out = Warnings::new();
+        list.into_iter().for_each(|warning| out.push(warning));
+        out
+    }
+}
 
 pub(super) fn node(new: &Map, _: Option<&Map>) -> Warnings {
     let mut out = Warnings::new();
@@ -89,12 +127,13 @@ pub(super) fn address(out: &mut Warnings, path: &Path<'_>, text: &str) {
 /// The same for ranges, which may also say more than their network.
 pub(super) fn range(out: &mut Warnings, path: &Path<'_>, text: &str) {
     let Some((ip, bits)) = parse_cidr(text) else { return };
-    let before = out.len();
+    let mut odd = false;
     // What is of IPv4 is written so, and then has 96 bits less.
     let first = network((ip, bits));
     let plain = first.to_canonical();
     let whole = format!("{plain}/{}", if plain == first { bits } else { bits.saturating_sub(96) });
     if first != ip {
+        odd = true;
         let one = format!("{}/{}", ip.to_canonical(), if ip.is_ipv4() { 32 } else { 128 });
         out.push(format!("{path}: CIDR value {text:?} is ambiguous in this context (should be {whole:?} or {one:?}?)"));
     }
@@ -102,12 +141,13 @@ pub(super) fn range(out: &mut Warnings, path: &Path<'_>, text: &str) {
         .split_once('/')
         .is_some_and(|(address, bits)| address.parse::<IpAddr>().is_ok() && (bits == "0" || !bits.starts_with('0')));
     if !strict || ip.to_canonical() != ip {
+        odd = true;
         out.push(format!(
             "{path}: non-standard CIDR value {text:?} will be considered invalid in a future Kubernetes release: use {whole:?}"
         ));
     }
     let canonical = format!("{ip}/{bits}");
-    if out.len() == before && ip.is_ipv6() && canonical != text {
+    if !odd && ip.is_ipv6() && canonical != text {
         out.push(format!("{path}: IPv6 CIDR value {text:?} should be in RFC 5952 canonical format ({canonical:?})"));
     }
 }

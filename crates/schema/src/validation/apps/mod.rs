@@ -13,6 +13,7 @@ pub(super) use revision::{revision, revision_update};
 pub(super) use stateful_set::{stateful_set, stateful_set_update, stateful_set_warnings};
 
 use super::fields::{Errors, json, label_selector, non_negative, selects, selects_all};
+use super::warnings::Warnings;
 use super::{Features, pod};
 use crate::tree::{Map, Value};
 use crate::view::core_v1::PodTemplateSpec;
@@ -119,7 +120,7 @@ fn collisions(errors: &mut Errors, new: &Map, old: &Map) {
 }
 
 /// A name that is no label makes pods whose host names are not what one expects.
-pub(super) fn name_warning(out: &mut Vec<String>, object: &Map) {
+pub(super) fn name_warning(out: &mut Warnings, object: &Map) {
     let bad = names::dns1123_label(object.str_at(&["metadata", "name"]));
     if !bad.is_empty() {
         out.push(format!(
@@ -134,8 +135,8 @@ fn changed(new: &Map, old: Option<&Map>) -> bool {
     old.is_none_or(|old| old.get("spec") != new.get("spec"))
 }
 
-pub(super) fn warnings(new: &Map, old: Option<&Map>, features: Features) -> Vec<String> {
-    let mut out = Vec::new();
+pub(super) fn warnings(new: &Map, old: Option<&Map>, features: Features) -> Warnings {
+    let mut out = Warnings::new();
     if old.is_none() {
         name_warning(&mut out, new);
     }
@@ -146,7 +147,7 @@ pub(super) fn warnings(new: &Map, old: Option<&Map>, features: Features) -> Vec<
 }
 
 /// Annotations of a Deployment make a generation, too.
-pub(super) fn deployment_warnings(new: &Map, old: Option<&Map>, features: Features) -> Vec<String> {
+pub(super) fn deployment_warnings(new: &Map, old: Option<&Map>, features: Features) -> Warnings {
     let annotations = |map: &Map| map.at(&["metadata", "annotations"]).cloned();
     let mut out = warnings(new, old, features);
     if old.is_some_and(|old| !changed(new, Some(old)) && annotations(old) != annotations(new)) {
@@ -156,15 +157,15 @@ pub(super) fn deployment_warnings(new: &Map, old: Option<&Map>, features: Featur
 }
 
 /// A DaemonSet's pods have its name only as a beginning.
-pub(super) fn daemon_set_warnings(new: &Map, old: Option<&Map>, features: Features) -> Vec<String> {
-    let mut out = Vec::new();
+pub(super) fn daemon_set_warnings(new: &Map, old: Option<&Map>, features: Features) -> Warnings {
+    let mut out = Warnings::new();
     if changed(new, old) {
         template_warnings(&mut out, new, features);
     }
     out
 }
 
-fn template_warnings(out: &mut Vec<String>, new: &Map, features: Features) {
+fn template_warnings(out: &mut Warnings, new: &Map, features: Features) {
     let template = new.at(&["spec", "template"]).and_then(Value::as_map).map(PodTemplateSpec);
     pod::template_warnings(out, &SPEC.child("template"), template, features);
 }

@@ -9,6 +9,7 @@ use crate::validation::fields::{
     Errors, int_or_percent, json, non_negative, not_over_100_percent, positive_int_or_percent, problems, same, shape,
     supported_of,
 };
+use crate::validation::warnings::Warnings;
 use crate::validation::{Features, claim, metadata, pod};
 use crate::view::apps_v1::{RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
 use crate::view::core_v1::PodTemplateSpec;
@@ -178,8 +179,8 @@ fn status(new: &Map, old: &Map) -> Errors {
     errors
 }
 
-pub(in crate::validation) fn stateful_set_warnings(new: &Map, old: Option<&Map>, features: Features) -> Vec<String> {
-    let mut out = Vec::new();
+pub(in crate::validation) fn stateful_set_warnings(new: &Map, old: Option<&Map>, features: Features) -> Warnings {
+    let mut out = Warnings::new();
     if !changed(new, old) {
         return out;
     }

@@ -5,6 +5,7 @@ use super::{SPEC, schedule};
 use crate::tree::Map;
 use crate::validation::apps::name_warning;
 use crate::validation::fields::{Errors, json, non_negative, required, required_of};
+use crate::validation::warnings::Warnings;
 use crate::validation::{Features, pod};
 use crate::view::batch_v1::{CronJob, CronJobSpec, JobSpec};
 use api::{FieldError, Path};
@@ -112,8 +113,8 @@ fn time_zone(errors: &mut Errors, path: &Path<'_>, zone: Option<&str>) {
     }
 }
 
-pub(in crate::validation) fn cron_job_warnings(new: &Map, old: Option<&Map>, features: Features) -> Vec<String> {
-    let mut out = Vec::new();
+pub(in crate::validation) fn cron_job_warnings(new: &Map, old: Option<&Map>, features: Features) -> Warnings {
+    let mut out = Warnings::new();
     if old.is_none() {
         name_warning(&mut out, new);
     }

@@ -7,6 +7,7 @@ use crate::validation::fields::{
     Errors, domain_prefixed_path, json_map, label_selector, non_negative, selects, supported_of,
 };
 use crate::validation::shown::{SUCCESS_POLICY, shown};
+use crate::validation::warnings::Warnings;
 use crate::validation::{Features, pod};
 use crate::view::List;
 use crate::view::StrMap;
@@ -234,8 +235,8 @@ pub(super) fn container_names<'a>(spec: JobSpec<'a>) -> impl Iterator<Item = &'a
     lists.into_iter().flatten().flat_map(List::iter).filter_map(|container| container.name())
 }
 
-pub(in crate::validation) fn warnings(new: &Map, old: Option<&Map>, features: Features) -> Vec<String> {
-    let mut out = Vec::new();
+pub(in crate::validation) fn warnings(new: &Map, old: Option<&Map>, features: Features) -> Warnings {
+    let mut out = Warnings::new();
     if old.is_none() {
         name_warning(&mut out, new);
     }
@@ -248,7 +249,7 @@ pub(in crate::validation) fn warnings(new: &Map, old: Option<&Map>, features: Fe
 }
 
 /// What the maker of a spec should know.
-pub(super) fn spec_warnings(out: &mut Vec<String>, path: &Path<'_>, spec: JobSpec<'_>, features: Features) {
+pub(super) fn spec_warnings(out: &mut Warnings, path: &Path<'_>, spec: JobSpec<'_>, features: Features) {
     if spec.completion_mode() == Some("Indexed")
         && spec.completions().unwrap_or(0) > MANY_COMPLETIONS
         && spec.parallelism().unwrap_or(0) > MAX_PARALLELISM_MANY

@@ -6,7 +6,7 @@ use crate::validation::fields::{
     Errors, Values, cidr, json, label_selector_with, network, parse_cidr, port_num, problems, required, supported_of,
     twice,
 };
-use crate::validation::warnings::range as range_warnings;
+use crate::validation::warnings::{Warnings, range as range_warnings};
 use crate::view::networking_v1::{IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
 use crate::view::{IntOrString, List};
 use api::{FieldError, Path, names};
@@ -138,8 +138,8 @@ fn block_rules(errors: &mut Errors, path: &Path<'_>, block: IPBlock<'_>, known: 
 }
 
 /// Ranges that are understood, but written as they should not be.
-pub(in crate::validation) fn policy_warnings(new: &Map, _: Option<&Map>) -> Vec<String> {
-    let mut out = Vec::new();
+pub(in crate::validation) fn policy_warnings(new: &Map, _: Option<&Map>) -> Warnings {
+    let mut out = Warnings::new();
     let Some(spec) = NetworkPolicy(new).spec() else { return out };
     for (direction, i, _, field, peers) in rules(spec) {
         let path = SPEC.child(direction);

@@ -71,6 +71,11 @@ pub(super) fn has_deletion_cost(annotations: StrMap<'_>) -> bool {
             && value.parse::<i32>().is_ok()
     })
 }
+/// Whether there are annotations whose keys begin so.
+pub(super) fn has_any(annotations: StrMap<'_>, prefix: &str) -> bool {
+    annotations.iter().any(|(key, _)| key.starts_with(prefix))
+}
+
 
 fn seccomp(errors: &mut Errors, path: &Path<'_>, profile: &str) {
     if matches!(profile, "runtime/default" | "docker/default" | "unconfined") {

@@ -23,6 +23,7 @@ pub(super) use update::{diff, update};
 pub(super) use warnings::{final_label, node_selector_warnings, old_label, template_warnings, warnings};
 
 use super::fields::{Errors, labels, problems, required_of, supported_of};
+use super::warnings::Warnings;
 use super::{Features, metadata};
 use crate::tree::Map;
 use crate::view::List;
@@ -66,8 +67,8 @@ pub(super) fn pod_template_update(_: &str, new: &Map, old: &Map, features: Featu
     pod_template(new, Some(old), features)
 }
 
-pub(super) fn pod_template_warnings(new: &Map, old: Option<&Map>, features: Features) -> Vec<String> {
-    let mut out = Vec::new();
+pub(super) fn pod_template_warnings(new: &Map, old: Option<&Map>, features: Features) -> Warnings {
+    let mut out = Warnings::new();
     if old.is_none_or(|old| old.get("template") != new.get("template")) {
         template_warnings(&mut out, &Path::root("template"), PodTemplate(new).template(), features);
     }

@@ -1,5 +1,6 @@
 //! Labels of nodes by their former names.
 
+use crate::validation::warnings::Warnings;
 use crate::view::core_v1::{NodeSelector, NodeSelectorTerm};
 use api::{Path, names};
 
@@ -29,11 +30,7 @@ pub(in crate::validation) fn final_label(key: &str) -> Option<&'static str> {
 }
 
 /// Labels of old in the terms of a node selector.
-pub(in crate::validation) fn node_selector_warnings(
-    out: &mut Vec<String>,
-    path: &Path<'_>,
-    selector: NodeSelector<'_>,
-) {
+pub(in crate::validation) fn node_selector_warnings(out: &mut Warnings, path: &Path<'_>, selector: NodeSelector<'_>) {
     let path = path.child("nodeSelectorTerms");
     for (i, term) in selector.node_selector_terms().iter().enumerate() {
         node_term(out, &path.index(i), term, false);
@@ -41,7 +38,7 @@ pub(in crate::validation) fn node_selector_warnings(
 }
 
 /// The same in one term; `values`: also values that no label has, where they are no error.
-pub(super) fn node_term(out: &mut Vec<String>, path: &Path<'_>, term: NodeSelectorTerm<'_>, values: bool) {
+pub(super) fn node_term(out: &mut Warnings, path: &Path<'_>, term: NodeSelectorTerm<'_>, values: bool) {
     let path = path.child("matchExpressions");
     for (i, expression) in term.match_expressions().iter().enumerate() {
         let path = path.index(i);

@@ -6,19 +6,19 @@ mod ports;
 
 pub(in crate::validation) use labels::{final_label, node_selector_warnings, old_label};
 
-use super::annotations::{APP_ARMOR_OF, SECCOMP, SECCOMP_OF};
+use super::annotations::{APP_ARMOR_OF, SECCOMP, SECCOMP_OF, has_any};
 use super::container::of_all_kinds;
 use super::scheduling::pod_terms;
 use crate::tree::Map;
 use crate::validation::fields::quantity;
-use crate::validation::warnings::address;
+use crate::validation::warnings::{Warnings, address};
 use crate::validation::{Features, claim};
 use crate::view::StrMap;
 use crate::view::core_v1::{Affinity, Container, Pod, PodSpec, PodTemplateSpec};
 use crate::view::meta_v1::ObjectMeta;
 use api::field::go_quote;
 use api::{Path, names};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// Volumes of old, by their fields and as upstream names these.
 const OLD_VOLUMES: [(&str, &str, &str); 8] = [
@@ -46,13 +46,8 @@ const OLD_APP_ARMOR: &str = "deprecated since v1.30; use the \"appArmorProfile\"
 const NO_SELECTOR: &str = "a null labelSelector results in matching no pod";
 
 /// What the maker of a pod should know. Who changes one is told nothing, but of odd addresses in its status.
-pub(in crate::validation) fn warnings(
-    subresource: &str,
-    new: &Map,
-    old: Option<&Map>,
-    features: Features,
-) -> Vec<String> {
-    let mut out = Vec::new();
+pub(in crate::validation) fn warnings(subresource: &str, new: &Map, old: Option<&Map>, features: Features) -> Warnings {
+    let mut out = Warnings::new();
     let pod = Pod(new);
     if old.is_some() {
         if subresource == "status" {
@@ -75,7 +70,7 @@ pub(in crate::validation) fn warnings(
     out
 }
 
-fn addresses(out: &mut Vec<String>, pod: Pod<'_>) {
+fn addresses(out: &mut Warnings, pod: Pod<'_>) {
     let Some(status) = pod.status() else { return };
     let pods: Vec<&str> = status.pod_ips().iter().map(|one| one.ip().unwrap_or("")).collect();
     let hosts: Vec<&str> = status.host_ips().iter().map(|one| one.ip().unwrap_or("")).collect();
@@ -90,7 +85,7 @@ fn addresses(out: &mut Vec<String>, pod: Pod<'_>) {
 
 /// What the maker of a template should know.
 pub(in crate::validation) fn template_warnings(
-    out: &mut Vec<String>,
+    out: &mut Warnings,
     path: &Path<'_>,
     template: Option<PodTemplateSpec<'_>>,
     features: Features,
@@ -103,7 +98,7 @@ pub(in crate::validation) fn template_warnings(
 }
 
 fn of_spec(
-    out: &mut Vec<String>,
+    out: &mut Warnings,
     path: &Path<'_>,
     metadata: &Path<'_>,
     spec: PodSpec<'_>,
@@ -150,20 +145,28 @@ fn of_spec(
         out.push(format!("{}: {OLD_SECCOMP}", annotations_path.key(SECCOMP)));
     }
     let confined = spec.security_context().is_some_and(|context| context.app_armor_profile().is_some());
+    // This is on the way of every new pod, and few have such annotations: only for those the keys are made.
+    let any = |prefix: &str| annotations.is_some_and(|annotations| has_any(annotations, prefix));
+    let seccomp = any(SECCOMP_OF);
+    // Of a pod it is told when the annotation becomes the field.
+    let app_armor = is_template && !confined && any(APP_ARMOR_OF);
+    let mut seen = HashSet::new();
     for (field, i, container) in of_all_kinds(spec) {
-        let own = container.security_context().and_then(|context| context.seccomp_profile());
-        let key = format!("{SECCOMP_OF}{}", container.name().unwrap_or(""));
-        if own.is_none() && has(&key) {
-            out.push(format!("{}: {OLD_SECCOMP}", annotations_path.key(&key)));
+        let context = container.security_context();
+        if seccomp && context.and_then(|context| context.seccomp_profile()).is_none() {
+            let key = format!("{SECCOMP_OF}{}", container.name().unwrap_or(""));
+            if has(&key) {
+                out.push(format!("{}: {OLD_SECCOMP}", annotations_path.key(&key)));
+            }
         }
-        let profile = container.security_context().and_then(|context| context.app_armor_profile());
-        let key = format!("{APP_ARMOR_OF}{}", container.name().unwrap_or(""));
-        // Of a pod it is told when the annotation becomes the field.
-        if is_template && !confined && profile.is_none() && has(&key) {
-            out.push(format!("{}: {OLD_APP_ARMOR}", annotations_path.key(&key)));
+        if app_armor && context.and_then(|context| context.app_armor_profile()).is_none() {
+            let key = format!("{APP_ARMOR_OF}{}", container.name().unwrap_or(""));
+            if has(&key) {
+                out.push(format!("{}: {OLD_APP_ARMOR}", annotations_path.key(&key)));
+            }
         }
         let lists = path.child(field);
-        of_container(out, &lists.index(i), container);
+        of_container(out, &lists.index(i), container, &mut seen);
     }
     ports::repeated(out, path, spec);
     ports::names(out, path, spec);
@@ -181,7 +184,7 @@ fn of_spec(
     }
 }
 
-fn nodes(out: &mut Vec<String>, path: &Path<'_>, affinity: Option<Affinity<'_>>) {
+fn nodes(out: &mut Warnings, path: &Path<'_>, affinity: Option<Affinity<'_>>) {
     let Some(nodes) = affinity.and_then(|affinity| affinity.node_affinity()) else { return };
     let path = path.child("nodeAffinity");
     if let Some(selector) = nodes.required_during_scheduling_ignored_during_execution() {
@@ -196,7 +199,7 @@ fn nodes(out: &mut Vec<String>, path: &Path<'_>, affinity: Option<Affinity<'_>>)
 }
 
 /// Selectors of other pods that pick none.
-fn pods(out: &mut Vec<String>, path: &Path<'_>, affinity: Option<Affinity<'_>>) {
+fn pods(out: &mut Warnings, path: &Path<'_>, affinity: Option<Affinity<'_>>) {
     for (field, required, preferred) in affinity.into_iter().flat_map(pod_terms) {
         let path = path.child(field);
         for (i, term) in required.iter().enumerate() {
@@ -214,7 +217,7 @@ fn pods(out: &mut Vec<String>, path: &Path<'_>, affinity: Option<Affinity<'_>>) 
     }
 }
 
-fn volumes(out: &mut Vec<String>, path: &Path<'_>, spec: PodSpec<'_>, features: Features) {
+fn volumes(out: &mut Warnings, path: &Path<'_>, spec: PodSpec<'_>, features: Features) {
     for (i, volume) in spec.volumes().iter().enumerate() {
         let path = path.index(i);
         for (_, shown, why) in OLD_VOLUMES.iter().filter(|(field, ..)| volume.0.contains_key(field)) {
@@ -232,7 +235,7 @@ fn volumes(out: &mut Vec<String>, path: &Path<'_>, spec: PodSpec<'_>, features: 
 }
 
 /// Values of a list's field that were there before.
-fn repeated<'a>(out: &mut Vec<String>, path: &Path<'_>, field: &str, values: impl Iterator<Item = Option<&'a str>>) {
+fn repeated<'a>(out: &mut Warnings, path: &Path<'_>, field: &str, values: impl Iterator<Item = Option<&'a str>>) {
     let mut seen = BTreeSet::new();
     for (i, value) in values.map(|value| value.unwrap_or("")).enumerate() {
         if !seen.insert(value) {
@@ -241,20 +244,23 @@ fn repeated<'a>(out: &mut Vec<String>, path: &Path<'_>, field: &str, values: imp
     }
 }
 
-fn of_container(out: &mut Vec<String>, path: &Path<'_>, container: Container<'_>) {
+/// `seen` is room for names of variables.
+fn of_container<'a>(out: &mut Warnings, path: &Path<'_>, container: Container<'a>, seen: &mut HashSet<&'a str>) {
     if let Some(resources) = container.resources() {
         let path = path.child("resources");
         fractions(out, &path.child("limits"), resources.limits());
         fractions(out, &path.child("requests"), resources.requests());
     }
-    let mut seen = BTreeSet::new();
+    seen.clear();
     for (i, var) in container.env().iter().enumerate() {
         let name = var.name().unwrap_or("");
+        if seen.insert(name) {
+            continue;
+        }
         let value = var.value().unwrap_or("");
         let former = format!("$({name})");
         // A variable made of its own former value and something more hides nothing.
-        let kept = var.value_from().is_none() && value != former && value.contains(&former);
-        if !seen.insert(name) && !kept {
+        if var.value_from().is_some() || value == former || !value.contains(&former) {
             out.push(format!(
                 "{}: hides previous definition of {}, which may be dropped when using apply",
                 path.child("env").index(i),
@@ -265,7 +271,7 @@ fn of_container(out: &mut Vec<String>, path: &Path<'_>, container: Container<'_>
 }
 
 /// Amounts that are no whole bytes.
-fn fractions(out: &mut Vec<String>, path: &Path<'_>, list: StrMap<'_>) {
+fn fractions(out: &mut Warnings, path: &Path<'_>, list: StrMap<'_>) {
     for name in ["memory", "ephemeral-storage"] {
         if let Some(value) = list.get(name).filter(|value| quantity(value).milli_value() % 1000 != 0) {
             out.push(format!("{}: fractional byte value \"{value}\" is invalid, must be an integer", path.key(name)));

@@ -1,73 +1,130 @@
 //! Ports that several containers of a pod have.
 
 use super::super::container::of_all_kinds;
+use crate::validation::warnings::Warnings;
 use crate::view::core_v1::{ContainerPort, PodSpec};
 use api::Path;
 use api::field::go_quote;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Where a port is: the list of containers, the container, the port.
+type Place = (&'static str, usize, usize);
 
 /// Every port of a spec, with its place.
-fn all<'a>(path: &Path<'_>, spec: PodSpec<'a>) -> Vec<(String, ContainerPort<'a>)> {
-    let mut out = Vec::new();
-    for (field, i, container) in of_all_kinds(spec) {
-        let list = path.child(field);
-        let container_path = list.index(i);
-        let ports = container_path.child("ports");
-        out.extend(container.ports().iter().enumerate().map(|(i, port)| (ports.index(i).to_string(), port)));
+fn all<'a>(spec: PodSpec<'a>) -> impl Iterator<Item = (Place, ContainerPort<'a>)> {
+    of_all_kinds(spec).flat_map(|(field, i, container)| {
+        container.ports().iter().enumerate().map(move |(j, port)| ((field, i, j), port))
+    })
+}
+
+fn shown(path: &Path<'_>, (field, container, port): Place) -> String {
+    path.child(field).index(container).child("ports").index(port).to_string()
+}
+
+/// What of a port is held against others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key<'a> {
+    number: i64,
+    protocol: &'a str,
+    /// Its port and its address on the host.
+    host: i64,
+    address: &'a str,
+}
+
+impl<'a> Key<'a> {
+    fn of(port: ContainerPort<'a>) -> Self {
+        Key {
+            number: port.container_port().unwrap_or(0),
+            protocol: port.protocol().unwrap_or(""),
+            host: port.host_port().unwrap_or(0),
+            address: port.host_ip().unwrap_or(""),
+        }
     }
-    out
+
+    /// What one port has to do with another.
+    fn clash(self, other: Key<'_>) -> Option<&'static str> {
+        if self.number != other.number || self.protocol != other.protocol {
+            None
+        } else if self.host == other.host && self.address == other.address {
+            Some("duplicate")
+        } else if self.host == 0 || other.host == 0 {
+            Some("overlapping")
+        } else if self.host == other.host && self.address.is_empty() != other.address.is_empty() {
+            Some("dangerously ambiguous")
+        } else {
+            None
+        }
+    }
+
+    /// Whether it has to do with one of these.
+    fn clashes(self, known: &BTreeSet<Key<'a>>) -> bool {
+        let any = |hosts: std::ops::RangeInclusive<i64>| {
+            let first = Key { host: *hosts.start(), address: "", ..self };
+            known.range(first..).next().is_some_and(|key| {
+                key.number == self.number && key.protocol == self.protocol && hosts.contains(&key.host)
+            })
+        };
+        if self.host == 0 {
+            return any(i64::MIN..=i64::MAX);
+        }
+        let ambiguous = if self.address.is_empty() {
+            any(self.host..=self.host)
+        } else {
+            known.contains(&Key { address: "", ..self })
+        };
+        ambiguous || any(0..=0) || known.contains(&self)
+    }
 }
 
-/// The port and the address of the host.
-fn of_host<'a>(port: ContainerPort<'a>) -> (i64, &'a str) {
-    (port.host_port().unwrap_or(0), port.host_ip().unwrap_or(""))
-}
-
-/// Ports that are there more than once.
-pub(super) fn repeated(out: &mut Vec<String>, path: &Path<'_>, spec: PodSpec<'_>) {
-    let mut known: BTreeMap<(i64, &str), Vec<(String, ContainerPort<'_>)>> = BTreeMap::new();
-    for (place, port) in all(path, spec) {
-        let (number, protocol) = (port.container_port().unwrap_or(0), port.protocol().unwrap_or(""));
-        let (host, address) = of_host(port);
-        if !address.is_empty() && host == 0 {
+/// Ports that are there more than once. Only for one that has to do with one before it all of those are looked at, and
+/// that is told: so it happens until no more is told.
+pub(super) fn repeated(out: &mut Warnings, path: &Path<'_>, spec: PodSpec<'_>) {
+    let mut known = BTreeSet::new();
+    for (place, port) in all(spec) {
+        if out.is_full() {
+            return;
+        }
+        let key = Key::of(port);
+        if !key.address.is_empty() && key.host == 0 {
             // As Go prints the struct.
             out.push(format!(
-                "{place}: hostIP set without hostPort: {{Name:{} HostPort:0 ContainerPort:{number} Protocol:{protocol} HostIP:{}}}",
+                "{}: hostIP set without hostPort: {{Name:{} HostPort:0 ContainerPort:{} Protocol:{} HostIP:{}}}",
+                shown(path, place),
                 port.name().unwrap_or(""),
-                address
+                key.number,
+                key.protocol,
+                key.address
             ));
         }
-        let others = known.entry((number, protocol)).or_default();
-        for (other_place, other) in others.iter() {
-            let (other_host, other_address) = of_host(*other);
-            let what = if host == other_host && address == other_address {
-                "duplicate"
-            } else if host == 0 || other_host == 0 {
-                "overlapping"
-            } else if host == other_host && address.is_empty() != other_address.is_empty() {
-                "dangerously ambiguous"
-            } else {
-                continue;
-            };
-            out.push(format!("{place}: {what} port definition with {other_place}"));
+        if key.clashes(&known) {
+            for (other_place, other) in all(spec).take_while(|(other, _)| *other != place) {
+                let Some(what) = key.clash(Key::of(other)) else { continue };
+                let (this, other) = (shown(path, place), shown(path, other_place));
+                out.push(format!("{this}: {what} port definition with {other}"));
+                if out.is_full() {
+                    return;
+                }
+            }
         }
-        others.push((place, port));
+        known.insert(key);
     }
 }
 
 /// Names of ports that are there more than once: the first is found by them.
-pub(super) fn names(out: &mut Vec<String>, path: &Path<'_>, spec: PodSpec<'_>) {
-    let mut known: BTreeMap<&str, String> = BTreeMap::new();
-    for (place, port) in all(path, spec) {
+pub(super) fn names(out: &mut Warnings, path: &Path<'_>, spec: PodSpec<'_>) {
+    let mut known: BTreeMap<&str, Place> = BTreeMap::new();
+    for (place, port) in all(spec) {
         let Some(name) = port.name().filter(|name| !name.is_empty()) else { continue };
-        match known.get(name) {
-            Some(first) => out.push(format!(
-                "{place}: duplicate port name {} with {first}, services and probes that select ports by name will use {first}",
+        if out.is_full() {
+            return;
+        }
+        let first = *known.entry(name).or_insert(place);
+        if first != place {
+            let (this, first) = (shown(path, place), shown(path, first));
+            out.push(format!(
+                "{this}: duplicate port name {} with {first}, services and probes that select ports by name will use {first}",
                 go_quote(name)
-            )),
-            None => {
-                known.insert(name, place);
-            }
+            ));
         }
     }
 }
