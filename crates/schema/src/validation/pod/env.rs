@@ -4,9 +4,10 @@ use super::super::fields::{Errors, problems, quantity, required};
 use super::container::of_all_kinds;
 use crate::view::List;
 use crate::view::core_v1::{
-    EnvFromSource, EnvVar, FileKeySelector, ObjectFieldSelector, PodSpec, ResourceFieldSelector,
+    EnvFromSource, EnvVar, FileKeySelector, ObjectFieldSelector, PodSpec, ResourceFieldSelector, Volume,
 };
 use api::{FieldError, Path, names};
+use std::collections::BTreeMap;
 
 const FIELDS: [&str; 9] = [
     "metadata.name",
@@ -200,6 +201,7 @@ pub(super) fn env_from(errors: &mut Errors, path: &Path<'_>, sources: List<'_, E
 
 /// Files of variables are in volumes that are there, and empty at first.
 pub(super) fn file_volumes(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>) {
+    let mut volumes: Option<BTreeMap<&str, Volume<'_>>> = None;
     for (field, i, container) in of_all_kinds(spec) {
         let list = path.child(field);
         let container_path = list.index(i);
@@ -209,7 +211,10 @@ pub(super) fn file_volumes(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'
             let name = key.volume_name().unwrap_or("");
             let var = vars.index(i);
             let path = var.child("valueFrom.fileKeyRef.volumeName");
-            match spec.volumes().iter().rfind(|volume| volume.name() == Some(name)) {
+            // Few have such variables. Of volumes of one name the last counts.
+            let volumes = volumes
+                .get_or_insert_with(|| spec.volumes().iter().filter_map(|one| Some((one.name()?, one))).collect());
+            match volumes.get(name) {
                 None => errors.push(FieldError::not_found(&path, name)),
                 Some(volume) if volume.empty_dir().is_none() => {
                     errors.push(FieldError::invalid(&path, name, "referenced volume must be of type emptyDir"));

@@ -13,7 +13,7 @@ use crate::view::core_v1::{
 };
 use crate::view::meta_v1::LabelSelector;
 use api::{FieldError, Path, names};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 const NO_SELECTOR: &str = "must not be specified when labelSelector is not set";
@@ -217,18 +217,23 @@ fn merged_keys(
 ) {
     label_keys(errors, &path.child("matchLabelKeys"), keys, selector);
     label_keys(errors, &path.child("mismatchLabelKeys"), others, selector);
+    if keys.is_empty() {
+        return;
+    }
     if let Some(selector) = selector {
+        // The last of a key is its place.
+        let places: BTreeMap<&str, usize> = keys.iter().enumerate().map(|(i, key)| (key, i)).collect();
         let mut seen: BTreeSet<&str> = selector.match_labels().iter().map(|(key, _)| key).collect();
         for requirement in selector.match_expressions().iter() {
             let required = requirement.key().unwrap_or("");
-            let at = keys.iter().enumerate().filter(|(_, key)| *key == required).last();
-            if let Some((i, key)) = at.filter(|_| seen.contains(required)) {
-                errors.push(FieldError::invalid(&path.index(i), key, IN_SELECTOR));
+            if let Some(i) = places.get(required).filter(|_| seen.contains(required)) {
+                errors.push(FieldError::invalid(&path.index(*i), required, IN_SELECTOR));
             }
             seen.insert(required);
         }
     }
-    for (i, key) in keys.iter().enumerate().filter(|(_, key)| others.iter().any(|other| other == *key)) {
+    let others: BTreeSet<&str> = others.iter().collect();
+    for (i, key) in keys.iter().enumerate().filter(|(_, key)| others.contains(key)) {
         let why = "exists in both matchLabelKeys and mismatchLabelKeys";
         errors.push(FieldError::invalid(&path.child("matchLabelKeys").index(i), key, why));
     }
@@ -249,11 +254,13 @@ fn keys_beside(errors: &mut Errors, path: &Path<'_>, keys: List<'_, &str>, selec
     if !keys.is_empty() && selector.is_none() {
         errors.push(FieldError::forbidden(path, NO_SELECTOR));
     }
+    if keys.is_empty() {
+        return;
+    }
+    let expressions = selector.into_iter().flat_map(|selector| selector.match_expressions().iter());
+    let required: BTreeSet<&str> = expressions.filter_map(|requirement| requirement.key()).collect();
     let has = |key: &str| {
-        selector.is_some_and(|selector| {
-            selector.match_labels().contains_key(key)
-                || selector.match_expressions().iter().any(|requirement| requirement.key() == Some(key))
-        })
+        required.contains(key) || selector.is_some_and(|selector| selector.match_labels().contains_key(key))
     };
     for (i, key) in keys.iter().enumerate() {
         problems(errors, &path.index(i), key, names::qualified_name(key));
@@ -382,6 +389,15 @@ pub(super) fn spread(
     list: List<'_, TopologySpreadConstraint<'_>>,
     options: Options<'_>,
 ) {
+    if list.is_empty() {
+        return;
+    }
+    let (way, checks_selectors) = (options.spread_keys(), options.checks_spread_selectors());
+    fn pair<'a>(constraint: TopologySpreadConstraint<'a>) -> (&'a str, &'a str) {
+        (constraint.topology_key().unwrap_or(""), constraint.when_unsatisfiable().unwrap_or(""))
+    }
+    // The last of a pair is no repetition for upstream, all before it are.
+    let last: BTreeMap<_, usize> = list.iter().map(pair).enumerate().map(|(i, pair)| (pair, i)).collect();
     for (i, constraint) in list.iter().enumerate() {
         let path = path.index(i);
         let skew = constraint.max_skew().unwrap_or(0);
@@ -394,10 +410,7 @@ pub(super) fn spread(
         }
         let action = constraint.when_unsatisfiable().unwrap_or("");
         supported_of(errors, &path.child("whenUnsatisfiable"), Some(action), &["DoNotSchedule", "ScheduleAnyway"]);
-        let again = list.iter().skip(i + 1);
-        if again.clone().any(|other| {
-            other.topology_key().unwrap_or("") == key && other.when_unsatisfiable().unwrap_or("") == action
-        }) {
+        if last.get(&(key, action)).is_some_and(|last| *last > i) {
             let shown = format!("{{{key}, {action}}}");
             errors.push(FieldError::duplicate(&path.child("{topologyKey, whenUnsatisfiable}"), shown));
         }
@@ -413,8 +426,8 @@ pub(super) fn spread(
         let policies = ["Honor", "Ignore"];
         supported_of(errors, &path.child("nodeAffinityPolicy"), constraint.node_affinity_policy(), &policies);
         supported_of(errors, &path.child("nodeTaintsPolicy"), constraint.node_taints_policy(), &policies);
-        spread_keys(errors, &path, constraint, options.spread_keys());
-        if options.checks_spread_selectors() {
+        spread_keys(errors, &path, constraint, way);
+        if checks_selectors {
             label_selector(errors, &path.child("labelSelector"), constraint.label_selector());
         }
     }
