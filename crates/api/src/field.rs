@@ -194,7 +194,11 @@ pub fn printable(c: char) -> bool {
         return !c.is_ascii_control();
     }
     // Marks that follow another character are seen, but would be escaped at the beginning of a text.
-    let escaped = || format!("a{c}").escape_debug().to_string().starts_with("a\\u{");
+    let escaped = || {
+        let mut bytes = [b'a'; 5];
+        let length = 1 + c.encode_utf8(&mut bytes[1..]).len();
+        std::str::from_utf8(&bytes[..length]).is_ok_and(|text| text.escape_debug().nth(1) == Some('\\'))
+    };
     !c.is_control() && !c.is_whitespace() && !escaped()
 }
 
@@ -275,14 +279,11 @@ impl FieldError {
 
 /// Several errors as one text: the only one, or `[one, other]`, each text once.
 pub fn aggregate(errors: &[FieldError]) -> String {
-    let mut texts: Vec<String> = Vec::with_capacity(errors.len());
-    for text in errors.iter().map(ToString::to_string) {
-        if !texts.contains(&text) {
-            texts.push(text);
-        }
-    }
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).filter(|text| seen.insert(*text)).collect();
     match texts.as_slice() {
-        [one] => one.clone(),
+        [one] => (*one).to_owned(),
         many => format!("[{}]", many.join(", ")),
     }
 }

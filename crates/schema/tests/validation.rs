@@ -398,7 +398,8 @@ proptest! {
         let (new, old) = (made(seeds.0), made(seeds.1));
         let _ = validation::create(&row.group, &row.kind, &new, Default::default());
         let _ = validation::update(&row.group, &row.kind, SUBRESOURCES[sub], &new, &old, Default::default());
-        let _ = validation::warnings(&row.group, &row.kind, "", &new, Some(&old), Default::default());
+        let _ = validation::warnings(&row.group, &row.kind, "", &new, None, Default::default());
+        let _ = validation::warnings(&row.group, &row.kind, SUBRESOURCES[sub], &new, Some(&old), Default::default());
     }
 
     #[test]

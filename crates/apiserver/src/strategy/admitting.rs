@@ -53,7 +53,9 @@ impl Strategy for Admitting {
 
     fn warnings_on_update(&self, kind: Kind<'_>, subresource: &str, object: &Map, old: &Map) -> Vec<String> {
         let mut warnings = validation::warnings(kind, subresource, object, Some(old));
-        warnings.extend(self.reservation(object));
+        if subresource.is_empty() {
+            warnings.extend(self.reservation(object));
+        }
         warnings
     }
 

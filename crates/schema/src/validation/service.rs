@@ -77,7 +77,14 @@ pub(super) fn create(object: &Map, old: Option<&Map>) -> Errors {
         && let Some(text) = annotation(SOURCE_RANGES)
     {
         let before = old.and_then(|old| old.at(&["metadata", "annotations", SOURCE_RANGES])).and_then(Value::as_str);
-        source_ranges(&mut errors, spec, text, before);
+        // What was said of a service that is of the same type may be of a time when nobody looked.
+        if before != Some(text) || was.type_() != spec.type_() {
+            source_ranges(&mut errors, spec, text, before);
+        }
+    }
+    // Of a service that has been filled in it is there. The path is upstream's.
+    if spec.allocate_load_balancer_node_ports().is_none() && spec.type_() == Some("LoadBalancer") {
+        errors.push(FieldError::required(&Path::root("allocateLoadBalancerNodePorts"), ""));
     }
     if spec.allocate_load_balancer_node_ports().is_some() && spec.type_() != Some("LoadBalancer") {
         let path = SPEC.child("allocateLoadBalancerNodePorts");

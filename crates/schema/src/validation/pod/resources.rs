@@ -96,7 +96,7 @@ pub(in crate::validation) fn container_resource_name(errors: &mut Errors, path: 
 
 /// Whether an amount is no multiple of the size of its pages.
 fn is_split(name: &str, value: &str) -> bool {
-    let size = quantity(name.trim_start_matches("hugepages-"));
+    let size = quantity(name.strip_prefix("hugepages-").unwrap_or(name));
     let amount = quantity(value);
     size.signum() <= 0 || amount.signum() < 0 || amount.nanos() % size.nanos() != 0
 }
