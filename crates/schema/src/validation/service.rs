@@ -36,6 +36,12 @@ pub(super) fn create(object: &Map, old: Option<&Map>) -> Errors {
     let annotation = |key: &str| object.at(&["metadata", "annotations", key]).and_then(Value::as_str);
     if let (Some(mode), Some(hints)) = (annotation(TOPOLOGY_MODE), annotation(OLD_HINTS))
         && mode != hints
+        && old.is_none_or(|old| {
+            [TOPOLOGY_MODE, OLD_HINTS].iter().any(|key| {
+                let path = ["metadata", "annotations", *key];
+                old.at(&path) != object.at(&path)
+            })
+        })
     {
         let metadata = Path::root("metadata");
         let why = format!("must match annotations[{OLD_HINTS}] when both are specified");

@@ -1,6 +1,7 @@
 //! The rules of single kinds, table by table: what is given, and every message it gets.
 
 mod admission;
+mod bounds;
 mod certificates;
 mod definitions;
 mod devices;

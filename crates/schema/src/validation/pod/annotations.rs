@@ -9,6 +9,7 @@ use crate::view::StrMap;
 use crate::view::core_v1::{Pod, PodSpec, SeccompProfile, Toleration};
 use api::field::go_quote;
 use api::{FieldError, Path};
+use std::collections::BTreeSet;
 
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const TOLERATIONS: &str = "scheduler.alpha.kubernetes.io/tolerations";
@@ -18,7 +19,8 @@ pub(super) const APP_ARMOR_OF: &str = "container.apparmor.security.beta.kubernet
 /// What begins the name of a profile of the node.
 const LOCALHOST: &str = "localhost/";
 
-/// The annotations of a pod or a template; `path` is theirs.
+/// The annotations of a pod or a template; `path` is theirs. Those that were there before, beside the same containers, are
+/// not looked at: they may be of a time when nobody did.
 pub(super) fn check(
     errors: &mut Errors,
     path: &Path<'_>,
@@ -26,6 +28,9 @@ pub(super) fn check(
     spec: PodSpec<'_>,
     options: Options<'_>,
 ) {
+    if annotations.is_empty() || options.keeps_annotations(annotations, spec) {
+        return;
+    }
     if let Some(value) = annotations.get(MIRROR)
         && spec.node_name().unwrap_or("").is_empty()
     {
@@ -51,9 +56,12 @@ pub(super) fn check(
     for (key, profile) in annotations.iter().filter(|(key, _)| key.starts_with(SECCOMP_OF)) {
         seccomp(errors, &path.child(key), profile);
     }
+    let mut names: Option<BTreeSet<&str>> = None;
     for (key, profile) in annotations.iter() {
         let Some(name) = key.strip_prefix(APP_ARMOR_OF) else { continue };
-        if !of_all_kinds(spec).any(|(.., container)| container.name() == Some(name)) {
+        let names =
+            names.get_or_insert_with(|| of_all_kinds(spec).filter_map(|(.., container)| container.name()).collect());
+        if !names.contains(name) {
             errors.push(FieldError::invalid(&path.key(key), name, "container not found"));
         }
         if !matches!(profile, "" | "runtime/default" | "unconfined") && !profile.starts_with(LOCALHOST) {
@@ -61,6 +69,11 @@ pub(super) fn check(
             errors.push(FieldError::invalid(&path.key(key), profile, why));
         }
     }
+}
+
+/// Whether there are annotations whose keys begin so.
+pub(super) fn has_any(annotations: StrMap<'_>, prefix: &str) -> bool {
+    annotations.iter().any(|(key, _)| key.starts_with(prefix))
 }
 
 /// Whether the price of a pod's deletion is a number as upstream writes it, or none is said.
@@ -71,11 +84,6 @@ pub(super) fn has_deletion_cost(annotations: StrMap<'_>) -> bool {
             && value.parse::<i32>().is_ok()
     })
 }
-/// Whether there are annotations whose keys begin so.
-pub(super) fn has_any(annotations: StrMap<'_>, prefix: &str) -> bool {
-    annotations.iter().any(|(key, _)| key.starts_with(prefix))
-}
-
 
 fn seccomp(errors: &mut Errors, path: &Path<'_>, profile: &str) {
     if matches!(profile, "runtime/default" | "docker/default" | "unconfined") {
@@ -178,6 +186,9 @@ pub(super) fn seccomp_fields(errors: &mut Errors, path: &Path<'_>, annotations: 
         let path = path.child("securityContext");
         same_seccomp(errors, &path.child("seccompProfile"), profile, annotation);
     }
+    if !has_any(annotations, SECCOMP_OF) {
+        return;
+    }
     for (field, i, container) in of_all_kinds(spec) {
         let profile = container.security_context().and_then(|context| context.seccomp_profile());
         let annotation = annotation_of(annotations, SECCOMP_OF, container.name());
@@ -202,7 +213,7 @@ fn same_seccomp(errors: &mut Errors, path: &Path<'_>, profile: SeccompProfile<'_
 
 /// Annotations of AppArmor say the same as the fields, that of the pod for containers that have none.
 pub(super) fn app_armor_fields(errors: &mut Errors, path: &Path<'_>, annotations: StrMap<'_>, spec: PodSpec<'_>) {
-    if spec.os().and_then(|os| os.name()) == Some("windows") {
+    if !has_any(annotations, APP_ARMOR_OF) || spec.os().and_then(|os| os.name()) == Some("windows") {
         return;
     }
     let whole = spec.security_context().and_then(|context| context.app_armor_profile());

@@ -19,6 +19,8 @@ pub(super) struct Pod<'a> {
     pub host_users: Option<bool>,
     /// Parts of huge pages are let pass.
     pub split: bool,
+    /// The spec is the one before: [`super::Options::keeps_spec`].
+    pub keeps_spec: bool,
 }
 
 /// Containers of all three kinds, each with the name of its list and its place there, in upstream's order.
@@ -166,7 +168,7 @@ fn common(errors: &mut Errors, path: &Path<'_>, container: Container<'_>, pod: &
     let asked = resources::Asked { name: resources::container_resource_name, claims: &pod.claims, split: pod.split };
     resources::requirements(errors, &path.child("resources"), container.resources(), asked);
     resources::resize_policy(errors, &path.child("resizePolicy"), container.resize_policy(), pod.restart);
-    security::container(errors, &path.child("securityContext"), container.security_context(), pod.host_users);
+    security::container(errors, &path.child("securityContext"), container.security_context(), pod);
 }
 
 fn ports(errors: &mut Errors, path: &Path<'_>, ports: List<'_, ContainerPort<'_>>) {

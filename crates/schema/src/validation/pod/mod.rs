@@ -81,6 +81,7 @@ fn pod(errors: &mut Errors, pod: Pod<'_>, options: Options<'_>) {
         errors.push(FieldError::required(&path.child("containers"), ""));
         return;
     };
+    let options = options.looking_at(spec);
     if let Some(metadata) = pod.metadata() {
         let path = Path::root("metadata");
         annotations::check(errors, &path.child("annotations"), metadata.annotations(), spec, options);
@@ -126,12 +127,16 @@ pub(super) fn template(
         errors.push(FieldError::required(&spec_path.child("containers"), ""));
         return;
     };
+    let options = options.looking_at(spec);
     if let Some(metadata) = template.metadata() {
         annotations::check(errors, &path.child("annotations"), metadata.annotations(), spec, options);
     }
     pod_spec(errors, &spec_path, spec, None, options);
-    if let Some(metadata) = template.metadata() {
-        annotations::seccomp_fields(errors, &spec_path, metadata.annotations(), spec);
+    if let Some(annotations) = template.metadata().map(|metadata| metadata.annotations())
+        && !(options.keeps_spec() && options.keeps_annotations(annotations, spec))
+    {
+        annotations::seccomp_fields(errors, &spec_path, annotations, spec);
+        annotations::app_armor_fields(errors, &spec_path, annotations, spec);
     }
     if !spec.ephemeral_containers().is_empty() {
         let why = "ephemeral containers not allowed in pod template";
@@ -159,6 +164,7 @@ fn pod_spec(
         os: spec.os().and_then(|os| os.name()).unwrap_or(""),
         host_users: spec.host_users(),
         split: options.splits_huge_pages(),
+        keeps_spec: options.keeps_spec(),
     };
     container::all(errors, path, spec, &pod);
     resources::of_pod(errors, &path.child("resources"), spec, &pod.claims, options);
@@ -182,7 +188,9 @@ fn pod_spec(
     scheduling::gates(errors, &path.child("schedulingGates"), spec.scheduling_gates());
     let spread = path.child("topologySpreadConstraints");
     scheduling::spread(errors, &spread, spec.topology_spread_constraints(), options);
-    windows::host_processes(errors, path, spec);
+    if !options.keeps_spec() {
+        windows::host_processes(errors, path, spec);
+    }
     host_users(errors, path, spec, options);
     network::hostname_override(errors, path, spec);
     names_of(errors, path, spec, options);
@@ -191,7 +199,9 @@ fn pod_spec(
     }
     security::os(errors, path, spec);
     scheduling::group(errors, &path.child("schedulingGroup"), spec.scheduling_group());
-    env::file_volumes(errors, path, spec);
+    if !options.keeps_spec() {
+        env::file_volumes(errors, path, spec);
+    }
 }
 
 /// What does not go with users of a pod's own. How upstream writes two of the fields is its own.

@@ -6,6 +6,7 @@ use super::{annotations, projected, resources, scheduling, security};
 use crate::tree::{Map, Value};
 use crate::validation::Features;
 use crate::validation::fields::Values;
+use crate::view::StrMap;
 use crate::view::core_v1::{Pod, PodSpec, PodTemplateSpec};
 use crate::view::meta_v1::ObjectMeta;
 
@@ -17,6 +18,10 @@ pub(in crate::validation) struct Options<'a> {
     pub(super) is_pod: bool,
     was: Option<PodSpec<'a>>,
     was_metadata: Option<ObjectMeta<'a>>,
+    /// The spec is the one before.
+    keeps_spec: bool,
+    /// The files of tokens may be outside of their volumes.
+    tokens_anywhere: bool,
 }
 
 /// How keys of labels of a spread are held against its selector.
@@ -31,14 +36,39 @@ pub(super) enum LabelKeys {
 impl<'a> Options<'a> {
     /// Of a pod; `old` is the one before.
     pub(super) fn of_pod(features: Features, old: Option<Pod<'a>>) -> Self {
-        let was = old.and_then(|old| old.spec());
-        Options { features, is_pod: true, was, was_metadata: old.and_then(|old| old.metadata()) }
+        Options::new(features, true, old.and_then(|old| old.spec()), old.and_then(|old| old.metadata()))
     }
 
     /// Of a template; `old` is the one before.
     pub(in crate::validation) fn of_template(features: Features, old: Option<PodTemplateSpec<'a>>) -> Self {
-        let was = old.and_then(|old| old.spec());
-        Options { features, is_pod: false, was, was_metadata: old.and_then(|old| old.metadata()) }
+        Options::new(features, false, old.and_then(|old| old.spec()), old.and_then(|old| old.metadata()))
+    }
+
+    fn new(features: Features, is_pod: bool, was: Option<PodSpec<'a>>, was_metadata: Option<ObjectMeta<'a>>) -> Self {
+        Options { features, is_pod, was, was_metadata, keeps_spec: false, tokens_anywhere: false }
+    }
+
+    /// The same for a look at all of a spec.
+    pub(super) fn looking_at(mut self, spec: PodSpec<'_>) -> Self {
+        self.keeps_spec = self.was.is_some_and(|was| was.0 == spec.0);
+        self.tokens_anywhere = self.was.is_some_and(projected::has_tokens_outside);
+        self
+    }
+
+    /// Whether the spec is the one before, so that rules that are younger than it, perhaps, leave it alone: who changes
+    /// metadata, as finalizers, can't help what is stored.
+    pub(super) fn keeps_spec(self) -> bool {
+        self.keeps_spec
+    }
+
+    /// Whether annotations are those before, and so are the containers by name: the same for rules of them.
+    pub(super) fn keeps_annotations(self, annotations: StrMap<'_>, spec: PodSpec<'_>) -> bool {
+        fn names<'a>(spec: PodSpec<'a>) -> impl Iterator<Item = Option<&'a str>> {
+            of_all_kinds(spec).map(|(.., container)| container.name())
+        }
+        let before = self.was_metadata.map(|metadata| metadata.annotations());
+        before.is_some_and(|before| before.map() == annotations.map())
+            && self.was.is_some_and(|was| names(was).eq(names(spec)))
     }
 
     /// Of the template that objects of a kind have at a path.
@@ -87,7 +117,7 @@ impl<'a> Options<'a> {
 
     /// Whether the files of tokens may be outside of their volumes.
     pub(super) fn tokens_anywhere(self) -> bool {
-        self.was.is_some_and(projected::has_tokens_outside)
+        self.tokens_anywhere
     }
 
     /// The values of the selectors of affinities to pods.

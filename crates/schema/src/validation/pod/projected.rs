@@ -16,15 +16,15 @@ use std::collections::BTreeSet;
 const KEYS: [&str; 6] = ["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
 
 /// The files of a volume, of which each is written once.
-struct Files<'p> {
+struct Files<'p, 'f> {
     volume: &'p Path<'p>,
-    taken: BTreeSet<String>,
+    taken: BTreeSet<&'f str>,
 }
 
-impl Files<'_> {
+impl<'f> Files<'_, 'f> {
     /// `shown` is the value that upstream shows.
-    fn take(&mut self, errors: &mut Errors, file: &str, shown: &str) {
-        if !self.taken.insert(file.to_owned()) {
+    fn take(&mut self, errors: &mut Errors, file: &'f str, shown: &str) {
+        if !self.taken.insert(file) {
             errors.push(FieldError::invalid(self.volume, shown, "conflicting duplicate paths"));
         }
     }
@@ -72,11 +72,15 @@ pub(super) fn projected(errors: &mut Errors, path: &Path<'_>, volume: ProjectedV
         }
         if let Some(source) = source.cluster_trust_bundle() {
             count += 1;
-            bundle(errors, &here.child("clusterTrustBundle"), source, &mut files);
+            if !options.keeps_spec() {
+                bundle(errors, &here.child("clusterTrustBundle"), source, &mut files);
+            }
         }
         if let Some(source) = source.pod_certificate() {
             count += 1;
-            certificate(errors, &here.child("podCertificate"), source, &mut files);
+            if !options.keeps_spec() {
+                certificate(errors, &here.child("podCertificate"), source, &mut files);
+            }
         }
         if count > 1 {
             errors.push(FieldError::forbidden(&here, "may not specify more than 1 volume type per source"));
@@ -121,7 +125,12 @@ pub(super) fn has_tokens_outside(spec: PodSpec<'_>) -> bool {
     })
 }
 
-fn bundle(errors: &mut Errors, path: &Path<'_>, bundle: ClusterTrustBundleProjection<'_>, files: &mut Files<'_>) {
+fn bundle<'f>(
+    errors: &mut Errors,
+    path: &Path<'_>,
+    bundle: ClusterTrustBundleProjection<'f>,
+    files: &mut Files<'_, 'f>,
+) {
     let (name_path, signer_path) = (path.child("name"), path.child("signerName"));
     let selector_path = path.child("labelSelector");
     match (bundle.name(), bundle.signer_name()) {
@@ -158,7 +167,12 @@ fn bundle(errors: &mut Errors, path: &Path<'_>, bundle: ClusterTrustBundleProjec
     files.take(errors, file, file);
 }
 
-fn certificate(errors: &mut Errors, path: &Path<'_>, certificate: PodCertificateProjection<'_>, files: &mut Files<'_>) {
+fn certificate<'f>(
+    errors: &mut Errors,
+    path: &Path<'_>,
+    certificate: PodCertificateProjection<'f>,
+    files: &mut Files<'_, 'f>,
+) {
     let signer = certificate.signer_name().unwrap_or("");
     signer_name(errors, &path.child("signerName"), signer);
     user_annotations(errors, &path.child("userAnnotations"), certificate.user_annotations());

@@ -234,6 +234,9 @@ pub(super) fn of_pod(
         let why = "claims may not be set for Resources at pod-level";
         errors.push(FieldError::forbidden(&path.child("claims"), why));
     }
+    if options.keeps_spec() {
+        return;
+    }
     let asked = Asked { name: pod_resource_name, claims, split: options.splits_huge_pages() };
     requirements(errors, path, Some(resources), asked);
     consistent(errors, path, spec, resources);

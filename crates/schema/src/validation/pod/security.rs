@@ -1,7 +1,7 @@
 //! Security contexts, and what an operating system allows.
 
 use super::super::fields::{Errors, MAX_INT32, inclusive, local_descending_path, supported_of};
-use super::container::of_all_kinds;
+use super::container::{Pod, of_all_kinds};
 use super::{Options, windows};
 use crate::tree::Map;
 use crate::validation::shown::{PROFILE, SECURITY_CONTEXT, shown};
@@ -36,7 +36,9 @@ pub(super) fn pod(errors: &mut Errors, path: &Path<'_>, spec: PodSpec<'_>, optio
     let policies = ["Always", "OnRootMismatch"];
     supported_of(errors, &path.child("fsGroupChangePolicy"), context.fs_group_change_policy(), &policies);
     seccomp(errors, &path.child("seccompProfile"), context.seccomp_profile());
-    windows::options(errors, &path.child("windowsOptions"), context.windows_options());
+    if !options.keeps_spec() {
+        windows::options(errors, &path.child("windowsOptions"), context.windows_options());
+    }
     app_armor(errors, &path.child("appArmorProfile"), context.app_armor_profile());
     let policies = ["Merge", "Strict"];
     supported_of(errors, &path.child("supplementalGroupsPolicy"), context.supplemental_groups_policy(), &policies);
@@ -153,17 +155,12 @@ fn app_armor(errors: &mut Errors, path: &Path<'_>, profile: Option<AppArmorProfi
     }
 }
 
-pub(super) fn container(
-    errors: &mut Errors,
-    path: &Path<'_>,
-    context: Option<SecurityContext<'_>>,
-    host_users: Option<bool>,
-) {
+pub(super) fn container(errors: &mut Errors, path: &Path<'_>, context: Option<SecurityContext<'_>>, pod: &Pod<'_>) {
     let Some(context) = context else { return };
     id(errors, &path.child("runAsUser"), context.run_as_user());
     id(errors, &path.child("runAsGroup"), context.run_as_group());
     supported_of(errors, &path.child("procMount"), context.proc_mount(), &["Default", "Unmasked"]);
-    if host_users.unwrap_or(true) && context.proc_mount() == Some("Unmasked") {
+    if pod.host_users.unwrap_or(true) && context.proc_mount() == Some("Unmasked") {
         let why = "`hostUsers` must be false to use `Unmasked`";
         errors.push(FieldError::invalid(&path.child("procMount"), "Unmasked", why));
     }
@@ -179,7 +176,9 @@ pub(super) fn container(
             errors.push(FieldError::invalid(path, shown(context.0, SECURITY_CONTEXT), why));
         }
     }
-    windows::options(errors, &path.child("windowsOptions"), context.windows_options());
+    if !pod.keeps_spec {
+        windows::options(errors, &path.child("windowsOptions"), context.windows_options());
+    }
     app_armor(errors, &path.child("appArmorProfile"), context.app_armor_profile());
 }
 
