@@ -239,6 +239,7 @@ mod tests {
         let pods = registry.served("", "v1", "pods").expect("served");
         let mut pod = map("{metadata: {name: p}, spec: {containers: [{name: c, image: i}]}}");
         schema::defaults::apply(pods.resource.schema.root(), &mut pod);
+        schema::normal::normalise(pods.resource.schema.root(), &mut pod, None).expect("a pod");
         registry.create(&cx, &pods, "default", pod, &options).await.expect("made");
         let binding = map("{metadata: {name: p}, target: {kind: Node, name: n1}}");
         let bind = Binding { registry: Arc::downgrade(registry) };

@@ -5,7 +5,7 @@ use std::{
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cri::RuntimeServiceServer;
@@ -37,6 +37,9 @@ use crate::{
 /// How often to look whether the pod network's rules are still there. Firewall services flush all tables when
 /// they are reloaded; the kernel could tell, but only together with every change that anybody makes.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// A server that was killed while it began a process may have left its lock with that, until it becomes what it is to be.
+const LOCK_LINGERS: Duration = Duration::from_secs(1);
 
 /// How long requests that are under way may take when the server ends.
 const GRACE: Duration = Duration::from_secs(2);
@@ -254,10 +257,14 @@ fn lock_data_dir(config: &Config) -> Result<fs::File, ServeError> {
         .write(true)
         .open(&path)
         .map_err(io_error(format!("open {}", path.display())))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(ServeError::InUse(config.data_dir.clone())),
-        Err(fs::TryLockError::Error(error)) => Err(io_error(format!("lock {}", path.display()))(error)),
+    let until = Instant::now() + LOCK_LINGERS;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_LINGERS / 100),
+            Err(fs::TryLockError::WouldBlock) => return Err(ServeError::InUse(config.data_dir.clone())),
+            Err(fs::TryLockError::Error(error)) => return Err(io_error(format!("lock {}", path.display()))(error)),
+        }
     }
 }
 

@@ -156,3 +156,65 @@ impl Signal {
         !state.1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tokio::sync::oneshot;
+
+    fn request() -> Request {
+        Request::Leases(oneshot::channel().0)
+    }
+
+    /// What a writer that waits is given first.
+    fn taken(queue: &Arc<Queue>) -> std::thread::JoinHandle<Option<usize>> {
+        let queue = queue.clone();
+        std::thread::spawn(move || queue.take(None).map(|requests| requests.len()))
+    }
+
+    #[tokio::test]
+    async fn requests_gather_while_their_senders_are_ready_to_run() {
+        let queue = Arc::new(Queue::default());
+        let taken = taken(&queue);
+        let push = |queue: Arc<Queue>| async move { queue.push(request()).await };
+        let senders: Vec<_> = (0..5).map(|_| tokio::spawn(push(queue.clone()))).collect();
+        futures::future::join_all(senders).await.into_iter().for_each(|sent| sent.expect("sent"));
+        assert_eq!(taken.join().expect("taken"), Some(5));
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_is_not_polled_again_holds_nobody_up() {
+        let queue = Arc::new(Queue::default());
+        let taken = taken(&queue);
+        let mut stuck = Box::pin(queue.push(request()));
+        assert!(futures::poll!(&mut stuck).is_pending());
+        queue.push(request()).await;
+        assert_eq!(taken.join().expect("taken"), Some(2));
+        stuck.await;
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_goes_away_leaves_its_request() {
+        let queue = Arc::new(Queue::default());
+        let taken = taken(&queue);
+        let mut gone = Box::pin(queue.push(request()));
+        assert!(futures::poll!(&mut gone).is_pending());
+        drop(gone);
+        assert_eq!(taken.join().expect("taken"), Some(1));
+    }
+
+    #[tokio::test]
+    async fn what_comes_late_does_not_end_a_later_gathering() {
+        let queue = Arc::new(Queue::default());
+        let mut first = Box::pin(queue.push(request()));
+        assert!(futures::poll!(&mut first).is_pending());
+        assert_eq!(queue.take(Some(Duration::ZERO)).map(|requests| requests.len()), Some(1));
+        let mut second = Box::pin(queue.push(request()));
+        assert!(futures::poll!(&mut second).is_pending());
+        first.await;
+        assert!(queue.state().gathering, "the second's own");
+        second.await;
+        assert!(!queue.state().gathering);
+    }
+}
