@@ -272,11 +272,24 @@ fn seconds(seconds: i64) -> Duration {
 
 #[async_trait]
 impl Store for Etcd {
-    async fn txn(&self, txn: Txn) -> Result<TxnResult, Error> {
+    async fn txn(&self, mut txn: Txn) -> Result<TxnResult, Error> {
+        let asks = !txn.success.is_empty() || !txn.failure.is_empty();
+        if let Some(first) = txn.compares.first().filter(|_| !asks) {
+            // etcd judges a transaction without operations by what the member has, which may be old; with a read that is to be
+            // linearizable it asks the leader first.
+            let read = Op::Range(Range { count_only: true, ..Range::of(KeyRange::key(first.key.clone())) });
+            txn.success.push(read.clone());
+            txn.failure.push(read);
+        }
         // Kept for what a refusal has to name.
         let (size, twice, lease, asked) = outline(&txn);
         match self.core.txn(self.core.layout.txn_request(txn)).await {
-            Ok(response) => self.core.layout.txn_result(response),
+            Ok(response) => self.core.layout.txn_result(response).map(|mut result| {
+                if !asks {
+                    result.results.clear();
+                }
+                result
+            }),
             Err(Failure::Refused(status)) => {
                 if let Some(error) = self.core.refused_revision(asked, &status).await {
                     return Err(error);
