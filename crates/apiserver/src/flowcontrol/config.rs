@@ -104,8 +104,8 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// Levels, with those that only end their requests.
-    pub(super) fn all_levels(&self) -> impl Iterator<Item = &Level> {
-        self.all().map(|ready| ready.level.as_ref())
+    pub(super) fn all_levels(&self) -> impl Iterator<Item = &Arc<Level>> {
+        self.all().map(|ready| &ready.level)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<ReadyLevel>> {

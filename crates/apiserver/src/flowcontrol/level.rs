@@ -2,15 +2,17 @@
 
 use super::borrow::{Demand, Limits};
 use super::metrics::Flow;
-use super::queueset::{Estimate, Id, QueueSet, Queuing, Refusal, Request, Stage};
+use super::queueset::{Estimate, Id, Observed, QueueSet, Queuing, Refusal, Request, Stage};
 use super::timing::{Moments, Nanos};
 use crate::request::RequestInfo;
 use crate::user::UserInfo;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -35,12 +37,41 @@ pub(super) struct Level {
     /// Nobody waits in it.
     pub(super) exempt: bool,
     began: Instant,
-    set: Mutex<QueueSet<About>>,
+    inner: Mutex<Inner>,
     pub(super) flows: Mutex<BTreeMap<String, Arc<Flow>>>,
     pub(super) limits: Mutex<Shared>,
-    /// Somebody waits for the time when seats are freed that linger.
-    alarmed: AtomicBool,
     retry: Mutex<RetryAfter>,
+}
+
+struct Inner {
+    set: QueueSet<About>,
+    /// When seats that linger will be freed though nothing else happens: a task sleeps until then.
+    alarm: Option<Nanos>,
+    /// Where that task runs: the runtime of whoever waited last.
+    runtime: Option<Handle>,
+}
+
+impl Inner {
+    /// Sets the alarm, if somebody waits for seats that are freed before it rings. Tells the time that a task must sleep until.
+    fn alarm(&mut self) -> Option<Nanos> {
+        let next = self.set.next_release()?;
+        if self.alarm.is_some_and(|alarm| alarm <= next) {
+            return None;
+        }
+        self.alarm = Some(next);
+        Some(next)
+    }
+}
+
+/// The queues of a level, to look at. They change only where those are woken who got a seat by it.
+pub(super) struct Look<'a>(MutexGuard<'a, Inner>);
+
+impl Deref for Look<'_> {
+    type Target = QueueSet<About>;
+
+    fn deref(&self) -> &QueueSet<About> {
+        &self.0.set
+    }
 }
 
 /// What a level has of the server's seats, and why.
@@ -65,7 +96,7 @@ pub(super) struct Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let now = self.level.now();
-        let stage = self.level.with(|set| set.leave(now, self.id, self.given_up));
+        let stage = self.level.with(|inner| inner.set.leave(now, self.id, self.given_up));
         match stage {
             Some(Stage::Executing(since)) => {
                 self.flow.executed(self.watch, Duration::from_nanos(now.saturating_sub(since)));
@@ -82,10 +113,9 @@ impl Level {
             name: name.to_owned(),
             exempt: queuing == Queuing::Exempt,
             began: Instant::now(),
-            set: Mutex::new(QueueSet::new(0, queuing, 0)),
+            inner: Mutex::new(Inner { set: QueueSet::new(0, queuing, 0), alarm: None, runtime: None }),
             flows: Mutex::default(),
             limits: Mutex::default(),
-            alarmed: AtomicBool::new(false),
             retry: Mutex::new(RetryAfter::default()),
         })
     }
@@ -100,34 +130,69 @@ impl Level {
         Timestamp::now() - jiff::SignedDuration::try_from(ago).unwrap_or_default()
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, QueueSet<About>> {
-        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> Look<'_> {
+        Look(self.inner())
     }
 
-    /// Changes the queues, then wakes who got a seat by it.
-    fn with<R>(&self, change: impl FnOnce(&mut QueueSet<About>) -> R) -> R {
-        let mut set = self.lock();
-        let result = change(&mut set);
-        let mut woken = Vec::new();
-        for id in set.take_woken() {
-            woken.extend(set.get_mut(id).and_then(|request| request.about.waker.take()));
-        }
-        drop(set);
-        for waker in woken {
-            // Who is gone gives the seat back when its ticket is dropped.
-            waker.send(()).unwrap_or(());
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the queues, then wakes who got a seat by it. While somebody waits, seats that linger are freed when their time
+    /// has come: no other request may end then.
+    fn with<R>(self: &Arc<Self>, change: impl FnOnce(&mut Inner) -> R) -> R {
+        let (result, alarm) = self.change(change);
+        if let Some((at, runtime)) = alarm {
+            let level = self.clone();
+            runtime.spawn(async move {
+                let mut next = Some(at);
+                while let Some(at) = next {
+                    tokio::time::sleep_until(level.began + Duration::from_nanos(at)).await;
+                    let now = level.now();
+                    let rung = |inner: &mut Inner| {
+                        // An earlier one may have been set, and rung, since.
+                        inner.alarm.take_if(|alarm| *alarm == at);
+                        inner.set.poll(now);
+                    };
+                    next = level.change(rung).1.map(|(at, _)| at);
+                }
+            });
         }
         result
     }
 
-    pub(super) fn configure(&self, queuing: Queuing, limit: u64, denominator: u64) {
-        let now = self.now();
-        self.with(|set| set.configure(now, queuing, limit, denominator));
+    /// The same, without the task that sleeps until the time told.
+    fn change<R>(&self, change: impl FnOnce(&mut Inner) -> R) -> (R, Option<(Nanos, Handle)>) {
+        let mut inner = self.inner();
+        let result = change(&mut inner);
+        let mut woken = Vec::new();
+        inner.set.tell_woken(|about| woken.extend(about.waker.take()));
+        let alarm = inner.alarm().and_then(|at| Some((at, inner.runtime.clone()?)));
+        drop(inner);
+        for waker in woken {
+            // Who is gone gives the seat back when its ticket is dropped.
+            waker.send(()).unwrap_or(());
+        }
+        (result, alarm)
     }
 
-    pub(super) fn demand(&self) -> Moments {
+    pub(super) fn configure(self: &Arc<Self>, queuing: Queuing, limit: u64, denominator: u64) {
         let now = self.now();
-        self.with(|set| set.demand(now))
+        self.with(|inner| inner.set.configure(now, queuing, limit, denominator));
+    }
+
+    pub(super) fn demand(self: &Arc<Self>) -> Moments {
+        let now = self.now();
+        self.with(|inner| inner.set.demand(now))
+    }
+
+    /// What was observed of it until now.
+    pub(super) fn observed(self: &Arc<Self>) -> Observed {
+        let now = self.now();
+        self.with(|inner| {
+            inner.set.poll(now);
+            inner.set.observed.clone()
+        })
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -154,12 +219,13 @@ impl Level {
         let watch = about.info.verb == "watch";
         let now = self.now();
         let mut receiver = None;
-        let started = self.with(|set| {
-            let id = set.start(now, flow, estimate, hash, about)?;
-            if let Some(Request { stage: Stage::Waiting, about, .. }) = set.get_mut(id) {
+        let started = self.with(|inner| {
+            let id = inner.set.start(now, flow, estimate, hash, about)?;
+            if let Some(Request { stage: Stage::Waiting, about, .. }) = inner.set.get_mut(id) {
                 let (sender, told) = oneshot::channel();
                 about.waker = Some(sender);
                 receiver = Some(told);
+                inner.runtime = Some(Handle::current());
             }
             Ok(id)
         });
@@ -176,7 +242,6 @@ impl Level {
             return Ok((ticket, Duration::ZERO));
         };
         let waiting = waits();
-        self.watch_lingering();
         let got = tokio::time::timeout(patience, told).await;
         drop(waiting);
         let waited = Duration::from_nanos(self.now().saturating_sub(now));
@@ -192,32 +257,6 @@ impl Level {
         flow.dispatched.fetch_add(1, Ordering::Relaxed);
         flow.waited(true, waited);
         Ok((ticket, waited))
-    }
-
-    /// While somebody waits, seats that linger are freed when their time has come: no other request may end then.
-    fn watch_lingering(self: &Arc<Self>) {
-        let Some(mut until) = self.lock().next_release() else { return };
-        if self.alarmed.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let level = self.clone();
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep_until(level.began + Duration::from_nanos(until)).await;
-                let now = level.now();
-                level.with(|set| set.poll(now));
-                if let Some(next) = level.lock().next_release() {
-                    until = next;
-                    continue;
-                }
-                level.alarmed.store(false, Ordering::Release);
-                // Somebody may have come to wait before this was told.
-                match level.lock().next_release() {
-                    Some(next) if !level.alarmed.swap(true, Ordering::AcqRel) => until = next,
-                    _ => return,
-                }
-            }
-        });
     }
 
     /// Notes that a request was refused; tells the seconds after which it should be tried again.
@@ -249,7 +288,8 @@ impl Default for RetryAfter {
 
 impl RetryAfter {
     fn dropped(&mut self, second: i64) {
-        if self.present.0 == second {
+        // Around the edge of a second, who was there first may be told last.
+        if second <= self.present.0 {
             self.present.1 += 1;
             return;
         }
@@ -346,6 +386,64 @@ mod tests {
         drop(level.enter(&flow, write, 1, about(), LONG, || ()).await.expect("a seat"));
         let (_held, waited) = level.enter(&flow, Estimate::seats(1), 1, about(), LONG, || ()).await.expect("a seat");
         assert!(waited >= Duration::from_millis(5) && waited < Duration::from_millis(50), "{waited:?}");
+    }
+
+    /// An executing write whose seats will linger, and who waits for them.
+    async fn lingers_before_who_waits(lingering: Nanos) -> (Arc<Level>, Ticket, impl Future<Output = Duration>) {
+        let level = level(1);
+        let flow = level.flow("s");
+        let write = Estimate { initial: 1, finally: 1, lingering };
+        let (held, _) = level.enter(&flow, write, 1, about(), LONG, || ()).await.expect("a seat");
+        let waits = {
+            let level = level.clone();
+            async move {
+                let entered = level.enter(&flow, Estimate::seats(1), 1, about(), LONG, || ()).await;
+                entered.expect("a seat").1
+            }
+        };
+        (level, held, waits)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_before_seats_linger_gets_them_when_they_are_freed() {
+        let (level, held, waits) = lingers_before_who_waits(5_000_000).await;
+        let mut waits = std::pin::pin!(waits);
+        assert!(futures::poll!(waits.as_mut()).is_pending());
+        assert_eq!(level.lock().next_release(), None);
+        drop(held);
+        let waited = waits.await;
+        assert!(waited >= Duration::from_millis(5) && waited < Duration::from_millis(50), "{waited:?}");
+        assert!(level.is_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn seats_that_linger_for_less_are_freed_before_those_that_began_earlier() {
+        let level = level(2);
+        let flow = level.flow("s");
+        let write = |lingering| Estimate { initial: 1, finally: 1, lingering };
+        let enter = async |estimate| level.enter(&flow, estimate, 1, about(), LONG, || ()).await.expect("a seat");
+        let (long, short) = (enter(write(1_000_000_000)).await.0, enter(write(5_000_000)).await.0);
+        let mut waits = std::pin::pin!(enter(Estimate::seats(1)));
+        assert!(futures::poll!(waits.as_mut()).is_pending());
+        drop(long);
+        drop(short);
+        let (_held, waited) = waits.await;
+        assert!(waited >= Duration::from_millis(5) && waited < Duration::from_millis(50), "{waited:?}");
+    }
+
+    #[tokio::test]
+    async fn who_asks_what_was_observed_wakes_those_who_get_a_seat_by_it() {
+        let (level, held, waits) = lingers_before_who_waits(1).await;
+        let mut waits = std::pin::pin!(waits);
+        assert!(futures::poll!(waits.as_mut()).is_pending());
+        drop(held);
+        // The seats' time comes, and nothing else has run meanwhile.
+        let until = level.lock().next_release().expect("seats that linger");
+        while level.now() <= until {
+            std::hint::spin_loop();
+        }
+        level.observed();
+        assert!(futures::poll!(waits.as_mut()).is_ready(), "it holds a seat, and does not know");
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Flow {
 
 /// A level, and what its series are labelled with.
 struct Told<'a> {
-    level: &'a Level,
+    level: &'a Arc<Level>,
     labels: String,
     flows: Vec<(String, Arc<Flow>)>,
 }
@@ -87,7 +87,7 @@ fn signed(counter: &AtomicU64) -> i64 {
     counter.load(Ordering::Relaxed).cast_signed()
 }
 
-const EXECUTING_SEATS: &str = "Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem";
+const EXECUTING_SEATS: &str = "[BETA] Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem";
 
 const FLOWS: &[OfFlow] = &[
     (
@@ -108,6 +108,7 @@ const FLOWS: &[OfFlow] = &[
         "[ALPHA] Number of seats currently pending in queues of the API Priority and Fairness subsystem",
         |flow| flow.inqueue_seats.load(Ordering::Relaxed),
     ),
+    ("current_executing_seats", "gauge", EXECUTING_SEATS, |flow| flow.executing_seats.load(Ordering::Relaxed)),
     (
         "dispatched_requests_total",
         "counter",
@@ -225,14 +226,6 @@ pub(super) fn render(prepared: &Prepared, out: &mut String) -> fmt::Result {
             series(out, &name, &labels, number(flow))?;
         }
     }
-    // The second name is that of older versions.
-    for (name, level) in [("current_executing_seats", "[BETA]"), ("request_concurrency_in_use", "[ALPHA]")] {
-        let name = full(name);
-        head(out, &name, "gauge", &format!("{level} {EXECUTING_SEATS}"))?;
-        for (labels, flow) in flows() {
-            series(out, &name, &labels, flow.executing_seats.load(Ordering::Relaxed))?;
-        }
-    }
     let name = full("rejected_requests_total");
     head(out, &name, "counter", "[BETA] Number of requests rejected by API Priority and Fairness subsystem")?;
     for (labels, flow) in flows() {
@@ -301,15 +294,7 @@ fn bounds(told: &[Told<'_>], out: &mut String) -> fmt::Result {
 }
 
 fn timings(told: &[Told<'_>], out: &mut String) -> fmt::Result {
-    let observed: Vec<_> = told
-        .iter()
-        .map(|told| {
-            let now = told.level.now();
-            let mut set = told.level.lock();
-            set.poll(now);
-            (told, set.observed.clone())
-        })
-        .collect();
+    let observed: Vec<_> = told.iter().map(|told| (told, told.level.observed())).collect();
     let [mut demand, mut requests, mut seats] = [const { String::new() }; 3];
     let names = ["demand_seats", "priority_level_request_utilization", "priority_level_seat_utilization"].map(full);
     for (told, observed) in &observed {

@@ -307,9 +307,18 @@ impl<T> QueueSet<T> {
         self.requests.iter().enumerate().filter_map(|(id, request)| Some((id, request.as_ref()?)))
     }
 
-    /// Who got a seat after waiting, since this was asked last.
+    /// Tells of each who got a seat after waiting, since this was asked last.
+    pub(super) fn tell_woken(&mut self, mut tell: impl FnMut(&mut T)) {
+        for id in self.woken.drain(..) {
+            if let Some(Some(request)) = self.requests.get_mut(id) {
+                tell(&mut request.about);
+            }
+        }
+    }
+
+    #[cfg(test)]
     pub(super) fn take_woken(&mut self) -> Vec<Id> {
-        std::mem::take(&mut self.woken)
+        self.woken.drain(..).collect()
     }
 
     /// When seats will be freed though no request ends; only who has somebody waiting must be awake then.
