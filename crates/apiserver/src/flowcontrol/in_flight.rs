@@ -17,9 +17,14 @@ fn pack(second: u32, most: u32) -> u64 {
 impl InFlight {
     pub(crate) fn enter(&self, second: i64) {
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
-        let second = second as u32;
         let mut seen = self.most.load(Ordering::Relaxed);
-        while (seen >> 32) as u32 != second || (seen as u32) < now {
+        loop {
+            // Who was told of the time a while ago does not undo what is known of a later second.
+            let before = (seen >> 32) as u32;
+            let second = if (second as u32).wrapping_sub(before).cast_signed() < 0 { before } else { second as u32 };
+            if before == second && seen as u32 >= now {
+                return;
+            }
             match self.most.compare_exchange_weak(seen, pack(second, now), Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(other) => seen = other,
@@ -54,5 +59,9 @@ mod tests {
         assert_eq!((in_flight.most(10), in_flight.most(11), in_flight.most(12)), (3, 3, 1));
         in_flight.enter(12);
         assert_eq!(in_flight.most(12), 2);
+        in_flight.enter(11);
+        assert_eq!(in_flight.most(12), 3, "an earlier second does not hide a later one");
+        in_flight.leave();
+        assert_eq!(in_flight.most(13), 3);
     }
 }

@@ -43,9 +43,10 @@ use level::{About, Ticket};
 use schema::{Map, Value};
 use std::fmt::{self, Write};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
 pub(crate) const GROUP: &str = "flowcontrol.apiserver.k8s.io";
@@ -96,11 +97,43 @@ pub struct Place {
     waited: Duration,
     marks: Marks,
     _gauge: Option<HeldGauge>,
+    /// How long its request may take, or may hold a seat if it takes as long as it likes.
+    allotted: Duration,
 }
 
 enum Seat {
-    Fair { _ticket: Ticket, _counted: Counted },
+    Fair {
+        _ticket: Ticket,
+        _counted: Counted,
+    },
     Pool(#[allow(dead_code, reason = "held")] crate::limit::Held),
+    /// Given back at the latest when a task says so.
+    Bounded(#[allow(dead_code, reason = "held")] Bounded),
+}
+
+/// A seat that goes back after some time, though nobody asks for the rest of the answer.
+struct Bounded {
+    _seat: Arc<Mutex<Option<Box<Seat>>>>,
+    task: AbortHandle,
+}
+
+impl Bounded {
+    fn new(seat: Seat, time: Duration) -> Self {
+        let seat = Arc::new(Mutex::new(Some(Box::new(seat))));
+        let held = Arc::downgrade(&seat);
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            let seat = held.upgrade().and_then(|held| held.lock().unwrap_or_else(PoisonError::into_inner).take());
+            drop(seat);
+        });
+        Bounded { _seat: seat, task: task.abort_handle() }
+    }
+}
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// A request in flight, until this is dropped.
@@ -120,6 +153,12 @@ impl Place {
     /// A watch has begun: it needs no seat any more.
     pub fn begun(&mut self) {
         self.seat = None;
+    }
+
+    /// What is left of its answer is made as its client takes it. The seat is held for that, but no longer than the request
+    /// was allotted: a client that takes nothing keeps no seat.
+    pub fn outlasts(&mut self) {
+        self.seat = self.seat.take().map(|seat| Seat::Bounded(Bounded::new(seat, self.allotted)));
     }
 
     /// Counts it as what lasts as long as its client likes.
@@ -191,7 +230,10 @@ impl Limit {
         timeout: Duration,
     ) -> Result<Place, Refused> {
         match self {
-            Limit::Pools(pools) => pools.admit(info, &cx.user, cx.now.as_second()),
+            Limit::Pools(pools) => {
+                let place = pools.admit(info, &cx.user, cx.now.as_second())?;
+                Ok(Place { allotted: timeout, ..place })
+            }
             // Streams are as long as their clients like.
             Limit::Fair(_) if info.long_running() && info.verb != "watch" => Ok(Place::default()),
             Limit::Fair(fair) => fair.admit(cx, info, query, timeout).await,
@@ -316,7 +358,7 @@ impl FlowControl {
             self.hasher.hash_one((schema.seed, schema.spec.distinguisher.of(info, &cx.user)))
         };
         let about = About::new(info, &cx.user, &schema.name, cx.now);
-        let (second, kind) = (cx.now.as_second(), kind(info));
+        let kind = kind(info);
         let marks = Marks(Some(schema.clone()));
         let patience = (timeout / 4).min(LONGEST_WAIT);
         let waits = || {
@@ -325,6 +367,8 @@ impl FlowControl {
         };
         match level.level.enter(&schema.flow, estimate, hash, about, patience, waits).await {
             Ok((ticket, waited)) => {
+                // Who waited is executed from now on, not since it came.
+                let second = if waited.is_zero() { cx.now.as_second() } else { Timestamp::now().as_second() };
                 self.executing[kind].enter(second);
                 let counted = Counted(self.executing.clone(), kind);
                 let watched = if info.verb == "watch" { self.estimator.watches.begin(info) } else { None };
@@ -334,6 +378,7 @@ impl FlowControl {
                     waited,
                     marks,
                     _gauge: None,
+                    allotted: timeout,
                 })
             }
             Err(refusal) => {

@@ -172,6 +172,43 @@ async fn a_watch_has_a_seat_until_it_has_begun_and_streams_have_none() {
 }
 
 #[tokio::test]
+async fn a_seat_that_outlasts_its_handler_goes_back_though_the_client_reads_nothing() {
+    let (_opened, limit) = started(Settings::default()).await;
+    tokio::time::pause();
+    let jane = user("jane", &[]);
+    let executing = || limit.dump("dump_requests", "includeRequestDetails=1").expect("a dump").matches("jane,").count();
+    for target in ["/api/v1/pods?watch=1&sendInitialEvents=true", "/api/v1/pods"] {
+        let minute = Duration::from_secs(60);
+        let mut place = admit(&limit, &jane, "GET", target, minute).await.ok().expect("a seat");
+        place.outlasts();
+        tokio::time::sleep(Duration::from_secs(59)).await;
+        assert_ne!(executing(), 0, "{target}");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(executing(), 0, "{target}");
+        drop(place);
+        assert_eq!(executing(), 0);
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_longer_than_a_quarter_of_its_time() {
+    let (_opened, limit) = started(Settings { reading: 20, writing: 10, fair: true }).await;
+    tokio::time::pause();
+    let jane = user("jane", &[]);
+    let mut held = Vec::new();
+    loop {
+        let began = tokio::time::Instant::now();
+        match admit(&limit, &jane, POD.0, POD.1, Duration::from_secs(4)).await {
+            Ok(place) => held.push(place),
+            Err(_) => {
+                assert!((1.0..1.1).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
+                return;
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn levels_follow_their_objects() {
     use crate::options::Options;
     use crate::test_support::map;

@@ -46,7 +46,14 @@ pub(super) async fn list(registry: &Registry, served: &Arc<Served>, call: Call) 
         }
         listed => listed?,
     };
-    answer::list(served, listed, view, call.cx.now)
+    let response = answer::list(served, listed, view, call.cx.now)?;
+    if response.body().as_bytes().is_some() {
+        return Ok(response);
+    }
+    // The most of it is yet to be made.
+    let mut place = call.place;
+    place.outlasts();
+    Ok(response.map(|body| body.holding(place)))
 }
 
 pub(super) async fn watch(registry: &Registry, served: &Arc<Served>, call: Call) -> Result<Response<Body>, Status> {

@@ -49,7 +49,8 @@ pub struct WatchBody {
     deadline: Instant,
     /// The revision of the last bookmark.
     marked: u64,
-    last_words: Option<Bytes>,
+    /// What is sent next, whatever comes: the first of the beginning, or the last that is said.
+    made: Option<Bytes>,
     /// Its seat is given back when it has begun.
     place: Place,
 }
@@ -105,17 +106,29 @@ impl WatchBody {
             armed: None,
             deadline,
             marked: 0,
-            last_words: None,
+            made: None,
             place: Place::default(),
         };
         body.set_timer();
         body
     }
 
-    /// It holds a place in the server, with its seat until all of the beginning was sent.
+    /// It holds a place in the server, with its seat until all of the beginning was made. A piece of that is made at once: a
+    /// small beginning keeps no seat until its client reads, and a large one not for longer than a request may take.
     pub fn holding(mut self, place: Place) -> Self {
         self.place = place;
-        if self.initial.is_none() {
+        match self.poll_initial() {
+            Some(Ok(piece)) => self.made = Some(piece),
+            Some(Err(status)) => {
+                self.made = Some(self.error(&status));
+                self.watcher = None;
+                self.initial = None;
+            }
+            None => {}
+        }
+        if self.initial.is_some() {
+            self.place.outlasts();
+        } else {
             self.place.begun();
         }
         self
@@ -138,10 +151,10 @@ impl WatchBody {
             armed: None,
             deadline,
             marked: 0,
-            last_words: None,
+            made: None,
             place: Place::default(),
         };
-        body.last_words = Some(body.error(status));
+        body.made = Some(body.error(status));
         body
     }
 
@@ -293,8 +306,8 @@ impl http_body::Body for WatchBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let body = &mut *self;
-        if let Some(last) = body.last_words.take() {
-            return Poll::Ready(Some(Ok(Frame::data(last))));
+        if let Some(made) = body.made.take() {
+            return Poll::Ready(Some(Ok(Frame::data(made))));
         }
         if body.watcher.is_none() {
             return Poll::Ready(None);

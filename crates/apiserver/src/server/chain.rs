@@ -73,7 +73,7 @@ impl ApiServer {
             code: response.status().as_u16(),
             took: began.elapsed(),
             waited: response.extensions_mut().remove::<Waited>().map_or(Duration::ZERO, |waited| waited.0),
-            size: http_body::Body::size_hint(response.body()).exact(),
+            size: http_body::Body::size_hint(response.body()).exact().or_else(|| content_length(response.headers())),
             terminated: response.extensions_mut().remove::<Terminated>().is_some(),
         };
         unanswered.answered(outcome, panicked);
@@ -322,6 +322,11 @@ fn allotted(info: &RequestInfo, query: &str, most: Duration) -> Result<Option<Du
         .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))?;
     let asked = u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos);
     Ok(Some(asked.map_or(most, |asked| asked.min(most))))
+}
+
+/// What an answer that is made as it is sent says of its size.
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// `Warning: 299 - "text"`, one for each.

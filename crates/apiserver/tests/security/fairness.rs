@@ -115,15 +115,24 @@ async fn who_finds_no_seat_is_refused_in_plain_text() {
     }
     let jane = cluster.user("jane", &["g"]);
     let pods = "/api/v1/namespaces/default/pods";
-    // A watch has its seat until all that there is was sent.
-    let watch = jane.open("/api/v1/namespaces?watch=1").await;
+    // A watch whose beginning is small keeps no seat, whether its client reads or not.
+    let small = jane.open("/api/v1/namespaces?watch=1").await;
+    jane.get(pods).await.expect(200);
+    // Another one has its seat until all that there is was sent, or its time is over.
+    for name in ["a", "b", "c"] {
+        let map = json!({"metadata": {"name": name}, "data": {"x": "x".repeat(60_000)}});
+        admin.post("/api/v1/namespaces/default/configmaps", map).await.expect(201);
+    }
+    let watch = jane.open("/api/v1/namespaces/default/configmaps?watch=1").await;
     let refused = jane.get(pods).await;
     assert_eq!((refused.code, refused.body.as_str()), (429, Some("Too many requests, please try again later.\n")));
     assert_eq!(refused.headers["content-type"], "text/plain; charset=utf-8");
     assert_eq!(refused.headers["retry-after"], "1");
     assert!(refused.headers.contains_key("x-kubernetes-pf-flowschema-uid"));
     let mut body = watch.into_body();
-    body.frame().await.expect("the beginning").expect("no error");
+    for _ in 0..2 {
+        body.frame().await.expect("the beginning").expect("no error");
+    }
     jane.get(pods).await.expect(200);
     let text = admin.get("/metrics").await.expect(200).as_str().expect("text").to_owned();
     for line in [
@@ -133,7 +142,7 @@ async fn who_finds_no_seat_is_refused_in_plain_text() {
     ] {
         assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
     }
-    drop(body);
+    drop((small, body));
 }
 
 #[tokio::test]
