@@ -168,6 +168,9 @@ impl Distinguisher {
     }
 }
 
+/// Of an object that was stored without one.
+const DEFAULT_PRECEDENCE: i64 = 1000;
+
 /// A flow schema, as far as requests are concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FlowSpec {
@@ -189,7 +192,7 @@ impl FlowSpec {
         };
         FlowSpec {
             level: level.to_owned(),
-            precedence: spec.matching_precedence().unwrap_or(0),
+            precedence: spec.matching_precedence().unwrap_or(DEFAULT_PRECEDENCE),
             distinguisher,
             rules: spec.rules().iter().map(Rule::of).collect(),
         }

@@ -3,6 +3,7 @@
 use super::queueset::{Estimate, work};
 use crate::registry::Registry;
 use crate::request::RequestInfo;
+use api::features::parse_bool;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -61,11 +62,10 @@ impl Estimator {
 
     fn list(&self, info: &RequestInfo, query: &str, widest: Option<u32>) -> u32 {
         let parameter = |name: &str| raw(query, name);
-        if info.verb == "watch" {
-            let begins = matches!(parameter("sendInitialEvents"), Some("true" | "True" | "1"));
-            if !begins && !matches!(parameter("resourceVersion"), None | Some("" | "0")) {
-                return 1;
-            }
+        // A watch may begin with all objects anyway, but costs more only where its client asks for them by name, as upstream.
+        let begins = || parameter("sendInitialEvents").and_then(parse_bool) == Some(true);
+        if info.verb == "watch" && !begins() {
+            return 1;
         }
         let most = if self.by_size { WIDEST_LIST } else { WIDEST_BY_COUNT };
         let most = widest.map_or(most, |widest| widest.min(most));
