@@ -96,11 +96,12 @@ impl<K, V> Family<K, V> {
         use_it(&slot)
     }
 
-    /// Whether there is a thing of a key.
-    pub fn has(&self, asked: &impl Asks<K>) -> bool {
+    /// Uses the thing of a key, if there is one.
+    pub fn find<R>(&self, asked: &impl Asks<K>, use_it: impl FnOnce(&Arc<V>) -> R) -> Option<R> {
         let hash = self.hasher.hash_one(asked);
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        slots.get(&hash).is_some_and(|slots| slots.iter().any(|(key, _)| asked.is(key)))
+        let (_, slot) = slots.get(&hash)?.iter().find(|(key, _)| asked.is(key))?;
+        Some(use_it(slot))
     }
 
     /// All things, in the order of their keys.
@@ -291,7 +292,7 @@ mod tests {
             let seen = family.with(&Borrowed(name), AtomicU64::default, |count| count.fetch_add(1, Ordering::Relaxed));
             assert_eq!(seen, before);
         }
-        assert!(family.has(&Borrowed("b")) && !family.has(&Borrowed("c")));
+        assert!(family.find(&Borrowed("b"), |_| ()).is_some() && family.find(&Borrowed("c"), |_| ()).is_none());
         assert_eq!(family.sorted().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a", "b"]);
     }
 

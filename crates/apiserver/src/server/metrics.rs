@@ -365,10 +365,13 @@ impl Metrics {
         Unanswered { metrics: self, registry, info: info.clone(), asked, answered: false }
     }
 
-    fn with(&self, registry: &Registry, info: &RequestInfo, asked: Asked, count: impl FnOnce(&Counted)) {
+    fn with(&self, registry: &Registry, info: &RequestInfo, asked: Asked, count: impl Fn(&Counted)) {
         let mut shown = Shown::of(info, asked);
+        if self.requests.find(&shown, |counted| count(counted)).is_some() {
+            return;
+        }
         // Asked once for each series that there is, and every time for what is not.
-        if info.is_resource && !self.requests.has(&shown) && !is_known(registry, info) {
+        if info.is_resource && !is_known(registry, info) {
             shown = shown.anonymous();
         }
         self.requests.with(&shown, Counted::default, |counted| count(counted));
