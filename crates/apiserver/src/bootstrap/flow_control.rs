@@ -2,6 +2,7 @@
 
 use super::objects::{list, named};
 use super::{Keep, Wanted};
+use api::features::parse_bool;
 use schema::{Map, Value};
 
 pub(super) const GROUP: &str = "flowcontrol.apiserver.k8s.io";
@@ -217,7 +218,7 @@ pub(crate) fn mandatory(plural: &str) -> Vec<Map> {
 /// Whether an object was made by a server of another version, and none of this one needs it.
 pub(super) fn is_superfluous(plural: &str, object: &Map) -> bool {
     let name = object.str_at(&["metadata", "name"]);
-    let marked = object.str_at(&["metadata", "annotations", AUTOUPDATE]) == "true";
+    let marked = parse_bool(object.str_at(&["metadata", "annotations", AUTOUPDATE])) == Some(true);
     let own = match plural {
         LEVELS => name == MANDATORY[0] || LIMITED.iter().any(|(level, ..)| *level == name),
         _ => SCHEMAS.iter().any(|row| row.name == name),

@@ -13,7 +13,7 @@ pub use servers::Presence;
 pub use services::{Advertised, dns_endpoint_slice};
 
 use crate::cache::{Cacher, Caches, NotReached, Scope};
-use api::features::Gates;
+use api::features::{Gates, parse_bool};
 use jiff::Timestamp;
 use schema::apply::Manager;
 use schema::{Encoded, Map, Resource, Value};
@@ -61,7 +61,8 @@ enum Keep {
     Absent,
     /// When it lacks something of its default role or binding.
     Role,
-    /// When its spec differs, while this annotation of it is `true`. One that is mandatory is kept whatever its annotation
+    /// When its spec differs, while this annotation of it is true, or says nothing and nobody has changed the spec; then the
+    /// annotation tells which of the two it is. One that is mandatory is kept whatever its annotation
     /// says, but for what of `spec.exempt` is set: that is the administrator's (KEP-1040).
     Marked { annotation: &'static str, mandatory: bool },
     /// When one of these fields differs.
@@ -109,22 +110,25 @@ fn step(wanted: &Wanted, existing: Option<&Map>) -> Step {
             rbac::Change::Recreate(object) => Step::Replace(object),
         },
         Keep::Marked { annotation, mandatory } => {
-            let marked = existing.str_at(&["metadata", "annotations", annotation]) == "true";
+            let generation = existing.at(&["metadata", "generation"]).and_then(Value::as_i64).unwrap_or(0);
+            let mark = parse_bool(existing.str_at(&["metadata", "annotations", annotation]));
+            let follows = mandatory || mark.unwrap_or(generation == 1);
             let mut spec = wanted.object.get("spec").cloned().unwrap_or_default();
             if let (true, Some(exempt), Value::Map(spec)) = (mandatory, existing.at(&["spec", "exempt"]), &mut spec) {
                 spec.insert("exempt", exempt.clone());
             }
-            let same = existing.get("spec") == Some(&spec);
-            if if mandatory { marked && same } else { !marked || same } {
+            let (marked, kept) = (mark == Some(follows), !follows || existing.get("spec") == Some(&spec));
+            if marked && kept {
                 return Step::Nothing;
             }
             let mut updated = existing.clone();
-            updated.set_at(&["metadata", "annotations", annotation], "true");
-            if same {
+            if !marked {
+                updated.set_at(&["metadata", "annotations", annotation], follows.to_string());
+            }
+            if kept {
                 return Step::Put(updated);
             }
             updated.insert("spec", spec);
-            let generation = existing.at(&["metadata", "generation"]).and_then(Value::as_i64).unwrap_or(0);
             updated.set_at(&["metadata", "generation"], generation + 1);
             Step::Put(updated)
         }

@@ -143,6 +143,38 @@ async fn what_another_version_made_for_flow_control_goes() {
 }
 
 #[test]
+fn a_mark_is_a_bool_of_gos_and_its_lack_means_what_nobody_changed() {
+    // What is stored, and what becomes of it: the mark, and whether the spec is the server's.
+    for (mark, generation, mandatory, marked, follows) in [
+        ("true", 3, false, "true", true),
+        ("T", 3, false, "T", true),
+        ("1", 3, true, "1", true),
+        ("0", 1, false, "0", false),
+        ("0", 1, true, "true", true),
+        ("", 1, false, "true", true),
+        ("perhaps", 1, false, "true", true),
+        ("perhaps", 2, false, "false", false),
+        ("", 2, false, "false", false),
+    ] {
+        let keep = Keep::Marked { annotation: "a", mandatory };
+        let one = Wanted::new("", "v1", "configmaps", map("{metadata: {name: a}, spec: {x: '1'}}"), keep);
+        let mut existing = map("{metadata: {name: a}, spec: {x: '2'}}");
+        existing.set_at(&["metadata", "generation"], generation);
+        if !mark.is_empty() {
+            existing.set_at(&["metadata", "annotations", "a"], mark);
+        }
+        let became = match step(&one, Some(&existing)) {
+            Step::Nothing => existing,
+            Step::Put(object) => object,
+            Step::Replace(_) => panic!("replaced"),
+        };
+        let told = (became.str_at(&["metadata", "annotations", "a"]), became.str_at(&["spec", "x"]) == "1");
+        assert_eq!(told, (marked, follows), "{mark} {generation} {mandatory}");
+        assert_eq!(step(&one, Some(&became)), Step::Nothing, "{mark} {generation} {mandatory}");
+    }
+}
+
+#[test]
 fn a_step_compares_only_what_is_kept() {
     let object = map("{metadata: {name: a}, data: {x: '1'}}");
     let one = Wanted::new("", "v1", "configmaps", object.clone(), Keep::Same(&[&["data"]]));
