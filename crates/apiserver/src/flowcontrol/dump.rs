@@ -1,10 +1,16 @@
 //! `/debug/api_priority_and_fairness/dump_*`: what is in the levels, in upstream's tables.
 
+use super::classify::Distinguisher;
 use super::config::Prepared;
 use super::level::About;
-use super::queueset::{Request, Stage, Work};
+use super::queueset::{Estimate, Id, Queue, Request, Stage, Work};
 use crate::measure::escaped;
+use crate::request::RequestInfo;
+use crate::user::UserInfo;
+use jiff::Timestamp;
+use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// A table as Go's `tabwriter` sets it: cells end in a comma and a space, and begin under each other.
 struct Table(Vec<Vec<String>>);
@@ -106,21 +112,50 @@ pub(super) fn queues(prepared: &Prepared) -> String {
         "TotalWorkSum",
     ]);
     for ready in prepared.all() {
-        for (index, queue) in ready.level.lock().queues().iter().enumerate() {
-            table.0.push(vec![
-                ready.level.name.clone(),
-                index.to_string(),
-                queue.waiting.len().to_string(),
-                queue.executing.to_string(),
-                queue.seats.to_string(),
-                seat_seconds(queue.next),
-                queue.waiting_initial.to_string(),
-                queue.waiting_most.to_string(),
-                seat_seconds(queue.waiting_work),
-            ]);
+        // Numbers are made texts after the lock is given back: requests wait for it.
+        let copied = |queue: &Queue| {
+            let counts = [queue.waiting.len() as u64, queue.executing as u64, queue.seats];
+            (counts, queue.next, [queue.waiting_initial, queue.waiting_most], queue.waiting_work)
+        };
+        let queues: Vec<_> = ready.level.lock().queues().iter().map(copied).collect();
+        for (index, (counts, next, waiting, work)) in queues.into_iter().enumerate() {
+            let mut row = vec![ready.level.name.clone(), index.to_string()];
+            row.extend(counts.map(|count| count.to_string()));
+            row.push(seat_seconds(next));
+            row.extend(waiting.map(|seats| seats.to_string()));
+            row.push(seat_seconds(work));
+            table.0.push(row);
         }
     }
     table.text()
+}
+
+/// What is told of a request, copied: its level goes on while this is written.
+struct Row {
+    id: Id,
+    queue: Option<usize>,
+    stage: Stage,
+    estimate: Estimate,
+    info: Arc<RequestInfo>,
+    user: Arc<UserInfo>,
+    schema: Arc<str>,
+    arrived: Timestamp,
+}
+
+impl Row {
+    fn of(id: Id, request: &Request<About>) -> Self {
+        let Request { queue, stage, estimate, about, .. } = request;
+        Row {
+            id,
+            queue: *queue,
+            stage: *stage,
+            estimate: *estimate,
+            info: about.info.clone(),
+            user: about.user.clone(),
+            schema: about.schema.clone(),
+            arrived: about.arrived,
+        }
+    }
 }
 
 /// A row for each request that waits or is executed.
@@ -141,31 +176,38 @@ pub(super) fn requests(prepared: &Prepared, details: bool) -> String {
         columns.extend(["UserName", "Verb", "APIPath", "Namespace", "Name", "APIVersion", "Resource", "SubResource"]);
     }
     let mut table = Table::new(&columns);
+    let distinguishers: HashMap<&str, Distinguisher> =
+        prepared.schemas.iter().map(|schema| (&*schema.name, schema.spec.distinguisher)).collect();
     for ready in prepared.all() {
-        let set = ready.level.lock();
-        let place = |id, request: &Request<About>| {
-            let queue = request.queue.filter(|_| request.stage == Stage::Waiting);
-            queue.and_then(|at| set.queues()[at].waiting.iter().position(|other| *other == id))
+        let (mut all, places) = {
+            let set = ready.level.lock();
+            let all: Vec<_> = set.requests().map(|(id, request)| Row::of(id, request)).collect();
+            let places: HashMap<Id, usize> = set
+                .queues()
+                .iter()
+                .flat_map(|queue| queue.waiting.iter().copied().enumerate())
+                .map(|(place, id)| (id, place))
+                .collect();
+            (all, places)
         };
-        let mut all: Vec<_> =
-            set.requests().map(|(id, request)| (request.queue, place(id, request), request)).collect();
-        all.sort_by_key(|(queue, place, request)| (*queue, place.is_none(), *place, request.about.arrived));
+        let place = |row: &Row| places.get(&row.id).copied();
+        all.sort_by_key(|row| (row.queue, place(row).is_none(), place(row), row.arrived));
         let index = |at: Option<usize>| at.map_or_else(|| "-1".to_owned(), |at| at.to_string());
-        for (queue, place, Request { about, estimate, stage, .. }) in all {
-            let info = &about.info;
+        for one in all {
+            let place = place(&one);
+            let Row { queue, stage, estimate, info, user, schema, arrived, .. } = one;
             let started = match stage {
                 Stage::Waiting => "0001-01-01T00:00:00Z".to_owned(),
-                Stage::Executing(since) => ready.level.time(*since).to_string(),
+                Stage::Executing(since) => ready.level.time(since).to_string(),
             };
-            let schema = prepared.schemas.iter().find(|schema| schema.name == about.schema);
-            let flow = schema.filter(|_| queue.is_some()).map(|schema| schema.spec.distinguisher);
+            let flow = queue.and_then(|_| distinguishers.get(&*schema));
             let mut row = vec![
                 ready.level.name.clone(),
-                about.schema.to_string(),
+                schema.to_string(),
                 index(queue),
                 index(place),
-                flow.map_or_else(String::new, |flow| flow.of(info, &about.user).to_owned()),
-                about.arrived.to_string(),
+                flow.map_or_else(String::new, |flow| flow.of(&info, &user).to_owned()),
+                arrived.to_string(),
                 estimate.initial.to_string(),
                 estimate.finally.to_string(),
                 duration(estimate.lingering),
@@ -178,7 +220,7 @@ pub(super) fn requests(prepared: &Prepared, details: bool) -> String {
                     format!("{}/{}", info.group, info.version)
                 };
                 row.extend([
-                    about.user.name.clone(),
+                    user.name.clone(),
                     info.verb.clone(),
                     info.path.clone(),
                     info.namespace.clone(),
