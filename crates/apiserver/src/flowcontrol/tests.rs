@@ -209,6 +209,29 @@ async fn nobody_waits_longer_than_a_quarter_of_its_time() {
 }
 
 #[tokio::test]
+async fn a_watch_costs_as_much_as_a_list_where_it_asks_for_all_objects() {
+    use crate::options::Options;
+    use crate::test_support::map;
+    let (opened, limit) = started(Settings::default()).await;
+    let Limit::Fair(fair) = &limit else { panic!("priority levels") };
+    let (cx, served) = (Context::internal(), opened.registry.served("", "v1", "configmaps").expect("served"));
+    for name in ["a", "b", "c"] {
+        let object = map(&format!("{{metadata: {{name: {name}}}, data: {{x: {}}}}}", "x".repeat(120_000)));
+        opened.registry.create(&cx, &served, "default", object, &Options::default()).await.expect("made");
+    }
+    let seats = |query: &str| {
+        let (info, query) = info("GET", &format!("/api/v1/configmaps?{query}"));
+        fair.estimator.estimate(&info, &query, None, |_| ()).most()
+    };
+    let all = seats("limit=500");
+    assert!(all > 1, "{all}");
+    assert_eq!(seats("watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"), all);
+    for query in ["watch=1", "watch=1&resourceVersion=0", "watch=1&sendInitialEvents=false"] {
+        assert_eq!(seats(query), 1, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn levels_follow_their_objects() {
     use crate::options::Options;
     use crate::test_support::map;
