@@ -8,9 +8,9 @@ TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 # Static, as the executable is also the content of the built-in image; not for proc macros, hence --target everywhere.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 # What ran often in a server under load (scripts/profile). Its name tells its content, as cargo looks at names only. Of code that
-# changed since, nothing is known, and nothing said. What is called often is inlined up to a size that keeps the executable small.
+# changed since, nothing is known, and nothing said.
 PROFDATA := $(CURDIR)/target/$(shell sha256sum packaging/pilothouse.profdata.gz | cut -c1-16).profdata
-RELEASE := $(STATIC) -C profile-use=$(PROFDATA) -C llvm-args=-no-pgo-warn-mismatch -C llvm-args=-hot-callsite-threshold=325
+RELEASE := $(STATIC) -C profile-use=$(PROFDATA) -C llvm-args=-no-pgo-warn-mismatch
 
 help: ## Says what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
