@@ -13,6 +13,8 @@ use crate::measure::HeldGauge;
 use crate::registry::{Registry, Served, Target};
 use crate::request::{RequestInfo, unescape_path};
 use api::Status;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use http::{HeaderMap, Method};
 use schema::resource::Verbs;
 use std::sync::Arc;
@@ -93,10 +95,10 @@ pub async fn handle(registry: &Arc<Registry>, call: Call) -> Result<Response<Bod
         return Err(NotServed::Path);
     }
     if let Some(view) = info.past {
-        return Ok(past::handle(registry, &served, call, view).await?);
+        return Ok(past::handle(registry, &served, call, view).boxed().await?);
     }
     if info.parts.len() > 2 {
-        return subresource::handle(registry, &served, call).await;
+        return subresource::handle(registry, &served, call).boxed().await;
     }
     // To authorization it is a get; but nothing of the API is served so.
     if call.method == Method::HEAD {
@@ -123,17 +125,18 @@ pub async fn handle(registry: &Arc<Registry>, call: Call) -> Result<Response<Bod
     if !fits || !row.verbs.contains(verb) {
         return Err(Status::method_not_allowed().into());
     }
-    let answer = match verb {
-        Verbs::GET => read::get(registry, &served, call).await,
-        Verbs::LIST => read::list(registry, &served, call).await,
-        Verbs::WATCH => read::watch(registry, &served, call).await,
-        Verbs::CREATE => write::create(registry, &served, call).await,
-        Verbs::UPDATE => write::update(registry, &served, call, "").await,
-        Verbs::PATCH => write::patch(registry, &served, call, "").await,
-        Verbs::DELETE => write::delete(registry, &served, call).await,
-        _ => write::delete_collection(registry, &served, call).await,
+    // What a verb needs while it waits is kept apart: no request is as large as the largest.
+    let answer: BoxFuture<'_, _> = match verb {
+        Verbs::GET => read::get(registry, &served, call).boxed(),
+        Verbs::LIST => read::list(registry, &served, call).boxed(),
+        Verbs::WATCH => read::watch(registry, &served, call).boxed(),
+        Verbs::CREATE => write::create(registry, &served, call).boxed(),
+        Verbs::UPDATE => write::update(registry, &served, call, "").boxed(),
+        Verbs::PATCH => write::patch(registry, &served, call, "").boxed(),
+        Verbs::DELETE => write::delete(registry, &served, call).boxed(),
+        _ => write::delete_collection(registry, &served, call).boxed(),
     };
-    Ok(answer?)
+    Ok(answer.await?)
 }
 
 /// The subresource that a path names.

@@ -22,6 +22,7 @@ use http_body_util::{BodyExt, Full};
 use jiff::Timestamp;
 use schema::validation::WARNINGS_MAX;
 use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -114,7 +115,7 @@ impl ApiServer {
             }
         };
         let until = allotted.map(|allotted| tokio::time::Instant::now() + allotted);
-        let user = match within(info, until, self.authenticated(&parts, &origin)).await {
+        let user = match within(info, until, pin!(self.authenticated(&parts, &origin))).await {
             Ok(user) => user,
             Err(end) => return end.answer(view),
         };
@@ -158,7 +159,7 @@ impl ApiServer {
             warn(&cx, response.headers_mut());
             Ok::<_, Status>(response)
         };
-        let answered = within(info, until, answering).await;
+        let answered = within(info, until, pin!(answering)).await;
         let response = answered.unwrap_or_else(|end| end.answer(view));
         match record {
             Some(record) => record.finish(response),
@@ -287,11 +288,12 @@ impl End {
     }
 }
 
-/// What comes of a step of a request, if it comes by then.
+/// What comes of a step of a request, if it comes by then. The step stays where it is: it would be copied several times otherwise,
+/// and be kept twice.
 async fn within<T>(
     info: &RequestInfo,
     until: Option<tokio::time::Instant>,
-    step: impl Future<Output = Result<T, Status>>,
+    step: Pin<&mut impl Future<Output = Result<T, Status>>>,
 ) -> Result<T, End> {
     let step = AssertUnwindSafe(step).catch_unwind();
     let done = match until {

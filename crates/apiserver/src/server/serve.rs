@@ -118,10 +118,11 @@ impl ApiServer {
             speaks.store(true, Ordering::Relaxed);
             let (server, peer) = (self.clone(), peer.clone());
             request.extensions_mut().insert(peer.clone());
-            async move {
+            // In a place of its own, as hyper hands it on several times.
+            Box::pin(async move {
                 let request = request.map(|body| body.map_err(|error| Box::new(error) as BoxError).boxed_unsync());
                 Ok::<Response<Body>, Infallible>(server.answer(request, Origin::Network(peer)).await)
-            }
+            })
         });
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
