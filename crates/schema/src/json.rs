@@ -103,9 +103,16 @@ pub fn encode_int(value: i64, out: &mut Vec<u8>) {
 }
 
 /// Appends a string with its quotes.
+#[inline]
 pub fn encode_str(text: &str, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
+    encode_text(text, out);
+    out.push(b'"');
+}
+
+/// Appends what stands between a string's quotes.
+pub(crate) fn encode_text(text: &str, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut rest = text.as_bytes();
     loop {
         let (plain, special) = rest.split_at(plain(rest));
@@ -121,7 +128,6 @@ pub fn encode_str(text: &str, out: &mut Vec<u8>) {
         }
         rest = after;
     }
-    out.push(b'"');
 }
 
 /// How many bytes come before the first that a JSON string can't have as it is: a quote, a backslash, a control character. Quick

@@ -3,7 +3,7 @@
 use super::merge;
 use super::path::Element;
 use super::set::Set;
-use super::walk::{Comparison, compare, set_of};
+use super::walk::{Comparison, compare, created, set_of};
 use crate::normal;
 use crate::tree::{Map, Value};
 use crate::types::TypeRef;
@@ -290,12 +290,27 @@ pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Ma
         object.remove_at(&["metadata", "managedFields"]);
         return;
     }
-    let nothing;
+    let entry = |fields: Fields| Entry {
+        manager: manager.name.to_owned(),
+        apply: false,
+        api_version: manager.api_version.to_owned(),
+        subresource: manager.subresource.to_owned(),
+        time: manager.now.to_owned(),
+        fields,
+        stored: None,
+    };
+    let empty;
     let before = match live {
         Some(live) => live,
         None => {
-            nothing = zero(ty);
-            &nothing
+            empty = zero(ty);
+            if entries.is_empty() {
+                // Nobody owns anything yet that it would have to be compared with.
+                let text = Some(created(ty, &empty, object, &UNOWNED));
+                write(object, vec![entry(Fields { text, set: OnceCell::new() })]);
+                return;
+            }
+            &empty
         }
     };
     let change = compare(ty, before, object, &UNOWNED);
@@ -316,15 +331,7 @@ pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Ma
             entry.set_time(manager.now.to_owned());
         }
     } else if !changed.is_empty() {
-        entries.push(Entry {
-            manager: manager.name.to_owned(),
-            apply: false,
-            api_version: manager.api_version.to_owned(),
-            subresource: manager.subresource.to_owned(),
-            time: manager.now.to_owned(),
-            fields: changed.into(),
-            stored: None,
-        });
+        entries.push(entry(changed.into()));
     }
     cap(&mut entries);
     write(object, entries);

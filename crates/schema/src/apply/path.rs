@@ -26,13 +26,20 @@ fn text(value: &Value) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// Appends a field as it is spelled in `fieldsV1`, as a JSON string.
+pub(super) fn write_field(name: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\"f:");
+    json::encode_text(name, out);
+    out.push(b'"');
+}
+
 impl Element {
     /// As it is spelled in `fieldsV1`.
     pub fn spelled(&self) -> String {
         match self {
-            Element::Field(name) => format!("f:{name}"),
-            Element::Keys(keys) => format!("k:{}", json::to_string(keys)),
-            Element::Value(value) => format!("v:{}", text(value)),
+            Element::Field(name) => ["f:", name].concat(),
+            Element::Keys(keys) => ["k:", &json::to_string(keys)].concat(),
+            Element::Value(value) => ["v:", &text(value)].concat(),
             Element::Index(index) => format!("i:{index}"),
         }
     }
@@ -40,11 +47,7 @@ impl Element {
     /// Appends [`Element::spelled`] as a JSON string.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         if let Element::Field(name) = self {
-            out.extend_from_slice(b"\"f:");
-            let at = out.len();
-            json::encode_str(name, out);
-            // The opening quote stands before the prefix.
-            out.remove(at);
+            write_field(name, out);
         } else {
             json::encode_str(&self.spelled(), out);
         }

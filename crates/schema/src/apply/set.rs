@@ -1,6 +1,6 @@
 //! Sets of paths, and their algebra; written as `fieldsV1`.
 
-use super::path::Element;
+use super::path::{Element, write_field};
 use crate::json;
 use crate::tree::{Map, Value};
 use std::borrow::Cow;
@@ -12,6 +12,89 @@ pub struct Set {
     member: bool,
     /// Sorted, each element once.
     children: Vec<(Element, Set)>,
+}
+
+/// Takes the members of a set in the order of their paths, each place before what is below it.
+pub(super) trait Collect: Sized {
+    /// The place itself is a member.
+    fn member(&mut self);
+    /// What is below a field.
+    fn field(&mut self, name: &str, below: impl FnOnce(&mut Self));
+    /// What is below an item.
+    fn item(&mut self, element: Element, below: impl FnOnce(&mut Self));
+    /// So many fields or items come.
+    fn reserve(&mut self, _: usize) {}
+}
+
+impl Collect for Set {
+    fn member(&mut self) {
+        self.member = true;
+    }
+    fn field(&mut self, name: &str, below: impl FnOnce(&mut Self)) {
+        below(self.below(Element::Field(name.into())));
+    }
+    fn item(&mut self, element: Element, below: impl FnOnce(&mut Self)) {
+        below(self.below(element));
+    }
+    fn reserve(&mut self, more: usize) {
+        self.children.reserve_exact(more);
+    }
+}
+
+/// A set that is only written: as `fieldsV1`, while its members come.
+#[derive(Default)]
+pub(super) struct Text {
+    out: Vec<u8>,
+    /// Whether the place that is being written is a member, and has parts.
+    member: bool,
+    parts: bool,
+}
+
+impl Text {
+    pub(super) fn finish(mut self) -> Value {
+        if self.out.is_empty() {
+            self.out.push(b'{');
+        }
+        self.out.push(b'}');
+        // Text of the tree and ASCII.
+        Value::Raw(String::from_utf8(self.out).unwrap_or_default().into())
+    }
+
+    fn part(&mut self, name: impl FnOnce(&mut Vec<u8>), below: impl FnOnce(&mut Self)) {
+        if self.out.is_empty() {
+            self.out.reserve(1024);
+            self.out.push(b'{');
+        }
+        let start = self.out.len();
+        let (member, parts) = (std::mem::take(&mut self.member), std::mem::take(&mut self.parts));
+        match (parts, member) {
+            (true, _) => self.out.push(b','),
+            (false, true) => self.out.extend_from_slice(b"\".\":{},"),
+            (false, false) => {}
+        }
+        name(&mut self.out);
+        self.out.extend_from_slice(b":{");
+        below(self);
+        self.out.push(b'}');
+        let something = self.member || self.parts;
+        if !something {
+            self.out.truncate(start);
+        }
+        (self.member, self.parts) = (member, parts || something);
+    }
+}
+
+impl Collect for Text {
+    fn member(&mut self) {
+        debug_assert!(!self.parts, "a place is told before what is below it");
+        self.member = true;
+    }
+    fn field(&mut self, name: &str, below: impl FnOnce(&mut Self)) {
+        self.part(|out| write_field(name, out), below);
+    }
+    fn item(&mut self, element: Element, below: impl FnOnce(&mut Self)) {
+        self.part(|out| element.write(out), below);
+    }
 }
 
 impl Set {
@@ -46,10 +129,6 @@ impl Set {
             }
         };
         &mut self.children[at].1
-    }
-    /// Makes room for as many more elements.
-    pub(super) fn reserve(&mut self, more: usize) {
-        self.children.reserve_exact(more);
     }
     /// Puts a set below an element, unless it is empty.
     pub fn put(&mut self, element: Element, set: Set) {
@@ -227,7 +306,25 @@ impl Set {
     /// Whether a set that is written as `text` can have something in common with this one, or with what is below its members. Told
     /// from the text, of which only what this one has too is taken apart; text that is malformed may.
     pub fn may_meet(&self, text: &str) -> bool {
-        Reader { text, at: 0 }.meets(self, 0).unwrap_or(true)
+        self.is_spelled_in(text) && Reader { text, at: 0 }.meets(self, 0).unwrap_or(true)
+    }
+
+    /// Whether the first step to a member occurs in a text at all, which takes no reading: most writers keep to a part of the
+    /// object that no other owns anything of.
+    fn is_spelled_in(&self, text: &str) -> bool {
+        // A name of letters alone is spelled in one way, unless something is escaped by number.
+        if self.member || memchr::memmem::find(text.as_bytes(), b"\\u").is_some() {
+            return true;
+        }
+        let mut spelled = Vec::with_capacity(32);
+        self.children.iter().any(|(element, _)| match element {
+            Element::Field(name) if name.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+                spelled.clear();
+                element.write(&mut spelled);
+                memchr::memmem::find(text.as_bytes(), &spelled).is_some()
+            }
+            _ => true,
+        })
     }
 
     fn from_map(fields: &Map) -> Result<Set, String> {

@@ -45,6 +45,33 @@ fn a_creation_is_owned_as_upstream_notes_it() {
     assert!(!noted.contains("f:kind") && !noted.contains(r#""f:name":{},"f:labels""#), "{noted}");
 }
 
+/// What is written at once for a new object is what a comparison with an empty one finds.
+#[test]
+fn a_creation_is_noted_as_a_change_of_nothing() {
+    let pod = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","generateName":"x","annotations":{},"finalizers":["b","a","b"],
+        "labels":{"a/b":"","q\"":"\\"},"ownerReferences":[{"uid":"2","name":"n"},{"uid":"1"},{"uid":"2","controller":true}]},
+        "spec":{"containers":[{"name":"b","ports":[{"containerPort":80,"protocol":"UDP"},{"containerPort":80}],"resources":{},
+        "env":[],"args":["x"],"volumeMounts":[{"mountPath":"/a","name":"v"},{"mountPath":"/a","name":"w"}]},{"name":"a","image":null}],
+        "initContainers":null,"nodeSelector":{"z":"1","a":"2"},"tolerations":[{"key":"k"}],"securityContext":{}},"status":{"phase":"x","podIPs":[{"ip":"1.1.1.1"}]}}"#;
+    for (kind, group, json) in [
+        ("Deployment", "apps", WEB),
+        ("Deployment", "apps", "{}"),
+        ("Deployment", "apps", r#"{"spec":{},"metadata":{}}"#),
+        ("Pod", "", pod),
+        ("Pod", "", r#"{"metadata":{"name":"p"},"spec":{"containers":[]}}"#),
+        ("ConfigMap", "", r#"{"metadata":{"name":"c"},"data":{"b":"1","a":"2"},"binaryData":{},"immutable":false}"#),
+        ("Service", "", r#"{"spec":{"ports":[{"port":80},{"port":80,"protocol":"UDP"}],"selector":{"a":"b"}},"status":{"loadBalancer":{}}}"#),
+    ] {
+        let ty = crate::types::of_kind(group, "v1", kind).unwrap_or_else(|| panic!("{kind} is known"));
+        let but = ["name", "generateName"];
+        let mut empty = Map::new();
+        normal::normalise(ty, &mut empty, None).unwrap_or_else(|e| panic!("{e}"));
+        let new = object(json);
+        let change = compare(ty, &empty, &new, &but);
+        assert_eq!(created(ty, &empty, &new, &but), change.changed().to_fields(), "{kind} {json}");
+    }
+}
+
 #[test]
 fn an_apply_claims_what_it_says_and_conflicts_over_the_rest() {
     let first = applied(None, WEB, "a", false).unwrap_or_else(|c| panic!("{c:?}"));

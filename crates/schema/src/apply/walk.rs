@@ -1,7 +1,7 @@
 //! The set of paths of an object, and what differs between two objects of one type.
 
 use super::path::{Element, Shape};
-use super::set::Set;
+use super::set::{Collect, Set, Text};
 use crate::tree::{Map, Value};
 use crate::types::TypeRef;
 use std::cmp::Ordering;
@@ -122,32 +122,75 @@ fn compare_values(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>) ->
 }
 
 /// All of a value that comes or goes: its leaves, and every container.
-fn whole(shape: Shape<'_>, value: &Value, set: &mut Set) {
-    set.insert_here();
+fn whole(shape: Shape<'_>, value: &Value, into: &mut impl Collect) {
+    into.member();
     match (shape, value) {
         (Shape::Leaf, _) => {}
-        (Shape::Keyed { .. } | Shape::Set, Value::List(items)) => {
-            set.reserve(items.len());
-            for (i, item) in items.iter().enumerate() {
-                let element = shape.element(i, item);
-                let child = shape.child(&element);
-                let below = set.below(element);
-                // Items that share their keys can't be told apart: they are one.
-                if below.is_member() {
-                    *below = Set::new();
-                    below.insert_here();
-                } else {
-                    whole(child, item, below);
-                }
-            }
-        }
+        (Shape::Keyed { .. } | Shape::Set, Value::List(list)) => items(shape, list, into),
         (_, Value::Map(map)) => {
-            set.reserve(map.len());
+            into.reserve(map.len());
             for (key, value) in map.iter() {
-                whole(shape.field(key), value, set.below(Element::Field(key.into())));
+                into.field(key, |below| whole(shape.field(key), value, below));
             }
         }
         _ => {}
+    }
+}
+
+/// All items of a list.
+fn items(shape: Shape<'_>, list: &[Value], into: &mut impl Collect) {
+    let mut items: Vec<(Element, &Value)> = list.iter().enumerate().map(|(i, item)| (shape.element(i, item), item)).collect();
+    items.sort_by(|(a, _), (b, _)| a.cmp(b));
+    into.reserve(items.len());
+    let mut rest = items.into_iter().peekable();
+    while let Some((element, item)) = rest.next() {
+        let child = shape.child(&element);
+        // Items that share their keys can't be told apart: they are one.
+        let mut alone = true;
+        while rest.next_if(|(other, _)| *other == element).is_some() {
+            alone = false;
+        }
+        into.item(element, |below| if alone { whole(child, item, below) } else { below.member() });
+    }
+}
+
+/// What a new object of a type has beyond what an empty one has, but for its kind and the metadata of these names: what
+/// [`compare`] finds added or modified, as `fieldsV1`.
+pub fn created(ty: TypeRef<'_>, empty: &Map, object: &Map, but: &[&str]) -> Value {
+    let mut text = Text::default();
+    let shape = Shape::of(ty, None);
+    each_key(Some(empty), Some(object), |key, old, new| {
+        if matches!(key, "apiVersion" | "kind") {
+            return;
+        }
+        text.field(key, |text| match (key, shape.field(key)) {
+            ("metadata", shape @ Shape::Struct(_)) => {
+                each_key(old.and_then(Value::as_map), new.and_then(Value::as_map), |key, old, new| {
+                    if !but.contains(&key) {
+                        text.field(key, |text| news(shape.field(key), old, new, text));
+                    }
+                });
+            }
+            (_, shape) => news(shape, old, new, text),
+        });
+    });
+    text.finish()
+}
+
+/// What is new of a value, or other than it was.
+fn news(shape: Shape<'_>, old: Option<&Value>, new: Option<&Value>, into: &mut impl Collect) {
+    let Some(value) = new.filter(|_| old != new) else { return };
+    if old.is_none() {
+        return whole(shape, value, into);
+    }
+    if matches!(shape, Shape::Leaf) || is_nothing(old) && is_nothing(new) {
+        return into.member();
+    }
+    match (shape, old) {
+        (Shape::Keyed { .. } | Shape::Set, _) => items(shape, value.as_list().unwrap_or_default(), into),
+        _ => each_key(old.and_then(Value::as_map), new.and_then(Value::as_map), |key, old, new| {
+            into.field(key, |into| news(shape.field(key), old, new, into));
+        }),
     }
 }
 
