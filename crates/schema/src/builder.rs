@@ -380,45 +380,53 @@ pub(crate) fn sort(entries: &mut Vec<(Key, Value)>) -> Vec<Key> {
     again
 }
 
-/// Which fields of a struct were given, and which of them are kept: two bits each.
+/// Which fields of a struct were given, and which of them are kept.
 #[derive(Default)]
 struct Seen {
-    first: u128,
-    more: Vec<u128>,
+    first: Marks,
+    more: Vec<Marks>,
+}
+
+/// A bit for each of 64 fields.
+#[derive(Clone, Copy, Default)]
+struct Marks {
+    given: u64,
+    kept: u64,
 }
 
 impl Seen {
-    fn word(&mut self, at: usize) -> &mut u128 {
-        let word = at / 64;
-        if word == 0 {
+    #[inline]
+    fn marks(&mut self, at: usize) -> &mut Marks {
+        if at < 64 {
             return &mut self.first;
         }
+        let word = at / 64;
         if self.more.len() < word {
-            self.more.resize(word, 0);
+            self.more.resize(word, Marks::default());
         }
         &mut self.more[word - 1]
     }
     /// Notes that a field is given; whether it was before.
     fn give(&mut self, at: usize) -> bool {
-        let word = self.word(at);
-        let was = *word >> (at % 64 * 2) & 1 != 0;
-        *word |= 1 << (at % 64 * 2);
+        let given = &mut self.marks(at).given;
+        let was = *given >> (at % 64) & 1 != 0;
+        *given |= 1 << (at % 64);
         was
     }
     fn keep(&mut self, at: usize) {
-        *self.word(at) |= 2 << (at % 64 * 2);
+        self.marks(at).kept |= 1 << (at % 64);
     }
     /// Notes that a field is not kept; whether it was before.
     fn drop(&mut self, at: usize) -> bool {
         let was = self.kept(at);
         if was {
-            *self.word(at) &= !(2 << (at % 64 * 2));
+            self.marks(at).kept &= !(1 << (at % 64));
         }
         was
     }
     fn kept(&self, at: usize) -> bool {
-        let word = if at < 64 { self.first } else { self.more.get(at / 64 - 1).copied().unwrap_or(0) };
-        word >> (at % 64 * 2) & 2 != 0
+        let kept = if at < 64 { self.first.kept } else { self.more.get(at / 64 - 1).map_or(0, |marks| marks.kept) };
+        kept >> (at % 64) & 1 != 0
     }
 }
 
@@ -433,13 +441,9 @@ impl<'s> Frame<'s> {
 }
 
 impl StructFrame<'_> {
-    /// Where the field of a name is: mostly the next one, because fields mostly come sorted.
+    /// Where the field of a name is: mostly soon after the last one, because fields mostly come sorted.
     fn position(&self, name: &str) -> Option<usize> {
-        let next = self.current.wrapping_add(1);
-        if next < self.ty.len() && self.ty.field_at(next).name() == name {
-            return Some(next);
-        }
-        self.ty.position(name)
+        self.ty.position_near(self.current.wrapping_add(1), name)
     }
 
     fn current_name(&self) -> &str {

@@ -3,8 +3,12 @@
 use super::rows::{code, flag};
 use crate::tree::{Key, Value, order};
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
+
+/// A name is looked for among so many fields before the search begins in the middle of all.
+const NEAR: usize = 8;
 
 /// In the built-in arena an offset and a length in its text (`offset << 8 | length`), otherwise the number of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,6 +311,17 @@ impl<'s> Struct<'s> {
     }
     pub(crate) fn position(self, name: &str) -> Option<usize> {
         self.rows().binary_search_by(|row| order(self.arena.name_bytes(row.name), name.as_bytes())).ok()
+    }
+    /// The same, for a name that is likely one of the next after a place, as names mostly come in their order.
+    pub(crate) fn position_near(self, from: usize, name: &str) -> Option<usize> {
+        for (at, row) in self.rows().iter().enumerate().skip(from).take(NEAR) {
+            match order(self.arena.name_bytes(row.name), name.as_bytes()) {
+                Ordering::Less => {}
+                Ordering::Equal => return Some(at),
+                Ordering::Greater => break,
+            }
+        }
+        self.position(name)
     }
     pub(crate) fn field_at(self, at: usize) -> Field<'s> {
         Field { arena: self.arena, row: &self.rows()[at] }
