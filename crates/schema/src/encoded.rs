@@ -7,6 +7,7 @@
 use crate::json;
 use crate::tree::{Map, Value};
 use bytes::Bytes;
+use std::ops::Range;
 
 /// An object, encoded but for its resourceVersion.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,46 +19,105 @@ pub struct Encoded {
     alone: bool,
 }
 
+/// Told where values come to stand in an object's JSON as it is written: what is known then need not be looked for in the text.
+pub trait Marks {
+    /// A place in the object at or below which something is wanted.
+    type Place: Copy;
+
+    /// A member of the object itself.
+    fn top(&mut self, key: &str) -> Option<Self::Place>;
+    /// A member of a map at a place.
+    fn below(&mut self, place: Self::Place, key: &str) -> Option<Self::Place>;
+    /// The value of a place of which nothing is wanted below; where it stands in the JSON without `kind` and `apiVersion`, and where
+    /// its key does, without the quotes.
+    fn mark(&mut self, place: Self::Place, key: (&str, Range<usize>), value: &Value, at: Range<usize>);
+    /// Whether the members of a map at this place are asked for one by one.
+    fn opens(&self, place: Self::Place) -> bool;
+}
+
+/// Nothing is wanted.
+impl Marks for () {
+    type Place = ();
+
+    fn top(&mut self, _: &str) -> Option<()> {
+        None
+    }
+    fn below(&mut self, (): (), _: &str) -> Option<()> {
+        None
+    }
+    fn mark(&mut self, (): (), _: (&str, Range<usize>), _: &Value, _: Range<usize>) {}
+    fn opens(&self, (): ()) -> bool {
+        false
+    }
+}
+
+/// Appends a member.
+fn encode_member<M: Marks>(key: &str, value: &Value, place: Option<M::Place>, out: &mut Vec<u8>, marks: &mut M) {
+    let name = out.len() + 1;
+    json::encode_str(key, out);
+    let name = name..out.len() - 1;
+    out.push(b':');
+    match (value, place) {
+        (_, None) => json::encode_value(value, out),
+        (Value::Map(map), Some(place)) if marks.opens(place) => {
+            out.push(b'{');
+            for (n, (key, value)) in map.iter().enumerate() {
+                if n > 0 {
+                    out.push(b',');
+                }
+                let below = marks.below(place, key);
+                encode_member(key, value, below, out, marks);
+            }
+            out.push(b'}');
+        }
+        (_, Some(place)) => {
+            let start = out.len();
+            json::encode_value(value, out);
+            marks.mark(place, (key, name), value, start..out.len());
+        }
+    }
+}
+
 impl Encoded {
     /// Encodes an object, but for `kind`, `apiVersion` and `metadata.resourceVersion`.
     pub fn new(object: &Map) -> Encoded {
+        Encoded::marked(object, &mut ())
+    }
+
+    /// The same, telling where what is wanted stands in [`Encoded::bare`].
+    pub fn marked<M: Marks>(object: &Map, marks: &mut M) -> Encoded {
         let mut out = Vec::with_capacity(2048);
         let (mut at, mut alone) = (None, true);
         out.push(b'{');
-        let member = |key: &str, out: &mut Vec<u8>| {
+        for (key, value) in object.iter().filter(|(key, _)| !matches!(*key, "apiVersion" | "kind")) {
             if out.len() > 1 {
                 out.push(b',');
             }
-            json::encode_str(key, out);
-            out.push(b':');
-        };
-        for (key, value) in object.iter() {
-            match (key, value) {
-                ("apiVersion" | "kind", _) => {}
-                ("metadata", Value::Map(metadata)) => {
-                    member(key, &mut out);
-                    out.push(b'{');
-                    at = Some(out.len());
-                    for (key, value) in metadata.iter().filter(|(key, _)| *key != "resourceVersion") {
-                        if !alone {
-                            out.push(b',');
-                        }
-                        alone = false;
-                        json::encode_str(key, &mut out);
-                        out.push(b':');
-                        json::encode_value(value, &mut out);
-                    }
-                    out.push(b'}');
-                }
+            let place = marks.top(key);
+            let metadata = match value {
+                Value::Map(metadata) if key == "metadata" => metadata,
                 _ => {
-                    member(key, &mut out);
-                    json::encode_value(value, &mut out);
+                    encode_member(key, value, place, &mut out, marks);
+                    continue;
                 }
+            };
+            out.extend_from_slice(b"\"metadata\":{");
+            at = Some(out.len());
+            for (key, value) in metadata.iter().filter(|(key, _)| *key != "resourceVersion") {
+                if !alone {
+                    out.push(b',');
+                }
+                alone = false;
+                let below = place.and_then(|place| marks.below(place, key));
+                encode_member(key, value, below, &mut out, marks);
             }
+            out.push(b'}');
         }
         let at = at.unwrap_or_else(|| {
-            member("metadata", &mut out);
-            out.push(b'{');
+            if out.len() > 1 {
+                out.push(b',');
+            }
+            out.extend_from_slice(b"\"metadata\":{");
             let at = out.len();
             out.push(b'}');
             at
@@ -66,18 +126,29 @@ impl Encoded {
         Encoded { bytes: out, at, alone }
     }
 
+    /// Where in [`Encoded::bare`] the members of `metadata` begin, and whether there are none.
+    pub fn metadata(&self) -> (usize, bool) {
+        (self.at, self.alone)
+    }
+
     /// The item, with its resourceVersion.
     pub fn item(&self, revision: u64) -> Bytes {
         // Exactly as long as needed: items are kept for long.
-        let digits = revision.checked_ilog10().unwrap_or(0) as usize + 1;
-        let mut out = Vec::with_capacity(self.bytes.len() + 20 + digits + usize::from(!self.alone));
+        let version = version(revision, self.alone);
+        let mut out = Vec::with_capacity(self.bytes.len() + version.len());
         out.extend_from_slice(&self.bytes[..self.at]);
-        out.extend_from_slice(b"\"resourceVersion\":\"");
-        json::encode_int(i64::try_from(revision).unwrap_or(i64::MAX), &mut out);
-        out.extend_from_slice(if self.alone { b"\"" } else { b"\"," });
+        out.extend_from_slice(&version);
         out.extend_from_slice(&self.bytes[self.at..]);
         debug_assert_eq!(out.len(), out.capacity());
         out.into()
+    }
+
+    /// Whether this is the item of a revision.
+    pub fn is(&self, revision: u64, item: &[u8]) -> bool {
+        let (before, after) = self.bytes.split_at(self.at);
+        let rest = item.strip_prefix(before);
+        let rest = rest.and_then(|rest| rest.strip_prefix(&version(revision, self.alone)[..]));
+        rest == Some(after)
     }
 
     /// What is stored: the object with its kind, as upstream stores it, without a resourceVersion.
@@ -89,6 +160,15 @@ impl Encoded {
     pub fn bare(&self) -> &[u8] {
         &self.bytes
     }
+}
+
+/// The member of `metadata` that tells the revision, and a comma where others follow.
+pub fn version(revision: u64, alone: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(42);
+    out.extend_from_slice(b"\"resourceVersion\":\"");
+    json::encode_int(i64::try_from(revision).unwrap_or(i64::MAX), &mut out);
+    out.extend_from_slice(if alone { b"\"" } else { b"\"," });
+    out
 }
 
 /// What an object begins with: `{"kind":"Pod","apiVersion":"v1",`.
@@ -126,6 +206,7 @@ mod tests {
         );
         let item = pod.item(42);
         assert_eq!(item, r#"{"data":1,"metadata":{"resourceVersion":"42","name":"a"},"spec":{}}"#);
+        assert!(pod.is(42, &item) && !pod.is(4, &item) && !pod.is(42, &item[..item.len() - 1]));
         assert_eq!(
             object(&head("v1", "Pod"), &item),
             r#"{"kind":"Pod","apiVersion":"v1","data":1,"metadata":{"resourceVersion":"42","name":"a"},"spec":{}}"#

@@ -47,7 +47,7 @@ pub mod view;
 pub mod yaml;
 
 pub use decode::{DecodeError, Decoded, Problem};
-pub use encoded::Encoded;
+pub use encoded::{Encoded, Marks};
 pub use resource::Resource;
 pub use tree::{Map, Value};
 pub use types::{Field, Kind, Schema, Struct, TypeRef};

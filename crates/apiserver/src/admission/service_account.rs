@@ -58,7 +58,7 @@ fn mount_token(pod: &mut Map, suffix: impl FnOnce() -> String) {
         .map(|v| v.str_at(&["name"]).to_owned())
         .find(|name| name.starts_with(VOLUME_PREFIX));
     let has_volume = existing.is_some();
-    let name = existing.unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", suffix()));
+    let name = existing.unwrap_or_else(|| [VOLUME_PREFIX, &suffix()].concat());
     let mut needed = false;
     for list in ["initContainers", "containers"] {
         for container in walk::items_mut(pod, &["spec", list]) {

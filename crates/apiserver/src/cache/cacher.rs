@@ -5,11 +5,13 @@ use super::counts::Counts;
 use super::entry::Entry;
 use super::fields::Paths;
 use super::hooks::{self, Mutant};
+use super::marked::{self, Noted, Underway};
 use super::progress::Progress;
+use super::scan::Scanned;
 use super::state::{Scope, State, Unreadable};
 use super::watchers::{Delivery, End, Filter, Mailbox, Registration, Watchers};
 use bytes::Bytes;
-use schema::{DecodeError, Map, Schema};
+use schema::{DecodeError, Encoded, Map, Schema};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::{Context, Poll};
@@ -98,6 +100,7 @@ pub struct Cacher {
     progress: Arc<Progress>,
     state: RwLock<State>,
     flow: Mutex<Flow>,
+    underway: Underway,
     pub counts: Counts,
 }
 
@@ -138,6 +141,7 @@ impl Cacher {
             progress,
             state: RwLock::new(state),
             counts: Counts::default(),
+            underway: Underway::default(),
             flow: Mutex::new(Flow {
                 log: VecDeque::new(),
                 log_bytes: 0,
@@ -166,9 +170,20 @@ impl Cacher {
         entry.decode(&self.layout.schema, &self.layout.api_version, &self.layout.kind)
     }
 
+    /// Encodes an object of this storage that is to be written, with what is known of its text by that.
+    pub(crate) fn encode(&self, object: &Map) -> (Encoded, Option<Scanned>) {
+        marked::encode(object, &self.layout.paths)
+    }
+
+    /// Says what is known of a value that is being given to the store: its entry is made of that if it comes back while the
+    /// answer is held.
+    pub(crate) fn note(&self, value: Bytes, known: Scanned) -> Noted<'_> {
+        self.underway.note(value, known)
+    }
+
     /// The key of an object: `namespace/name`, or `name`.
     pub fn key(namespace: &str, name: &str) -> String {
-        if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+        if namespace.is_empty() { name.to_owned() } else { [namespace, "/", name].concat() }
     }
 
     fn flow(&self) -> MutexGuard<'_, Flow> {
@@ -491,6 +506,11 @@ impl Cacher {
     /// An entry of what the store has; a value that is read is not kept.
     fn parse(&self, mut raw: Raw) -> Parsed {
         let Some(value) = &raw.value else { return (raw, Ok(None)) };
+        if let Some(known) = self.underway.take(value) {
+            let entry = Entry::from_known(&raw.key, raw.revision, value, &self.head, known);
+            raw.value = None;
+            return (raw, Ok(Some(Arc::new(entry))));
+        }
         match self.entry(&raw.key, raw.revision, value) {
             Ok(entry) => {
                 raw.value = None;

@@ -1,7 +1,7 @@
 //! One object as it is held in memory: encoded once, with what selectors and indexes ask for beside it.
 
 use super::fields::Paths;
-use super::scan::{self, FieldText, Span};
+use super::scan::{self, FieldText, Scanned, Span};
 use api::selector::Labels;
 use schema::{DecodeError, Encoded, Map, Schema};
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub struct Entry {
     version: Span,
     uid: Span,
     deleting: bool,
+    /// This process wrote it: it has all defaults that are known.
+    filled: bool,
     /// In the order of their keys.
     labels: Box<[(Span, Span)]>,
     fields: Box<[FieldText]>,
@@ -75,23 +77,34 @@ impl Entry {
             .ok_or_else(|| StoredError::Unscannable { key: key.to_owned() })
     }
 
+    /// The same of what this process wrote just now, and knows.
+    pub(super) fn from_known(key: &str, revision: u64, stored: &[u8], head: &[u8], known: Scanned) -> Entry {
+        // What was noted are offsets into the text with a brace in place of the head.
+        let entry = Self::assemble(key, revision, &stored[head.len() - 1..], 1, known);
+        debug_assert!(std::str::from_utf8(&entry.item).is_ok());
+        Entry { filled: true, ..entry }
+    }
+
     /// `text[from..]` are the members of the object without its kind, and a closing brace.
     fn build(key: &str, revision: u64, text: &[u8], from: usize, paths: &Paths) -> Option<Entry> {
         let scanned = scan::scan(text, from, paths)?;
         let text = text.strip_suffix(b"\n").unwrap_or(text);
-        let member = format!("\"resourceVersion\":\"{revision}\"{}", if scanned.alone { "" } else { "," });
+        // What is read as text later must be text.
+        std::str::from_utf8(text).ok()?;
+        // With the longest resourceVersion, spans can tell where everything is.
+        u32::try_from(text.len() + 64).ok()?;
+        Some(Self::assemble(key, revision, text, from, scanned))
+    }
+
+    fn assemble(key: &str, revision: u64, text: &[u8], from: usize, scanned: Scanned) -> Entry {
+        let member = schema::encoded::version(revision, scanned.alone);
         let mut item = Vec::with_capacity(text.len() - from + 1 + member.len());
         item.push(b'{');
         item.extend_from_slice(&text[from..scanned.metadata]);
         let start = item.len();
-        item.extend_from_slice(member.as_bytes());
+        item.extend_from_slice(&member);
         let end = item.len();
         item.extend_from_slice(&text[scanned.metadata..]);
-        if u32::try_from(item.len()).is_err() {
-            return None;
-        }
-        // What is read as text later must be text.
-        std::str::from_utf8(&item).ok()?;
         let place = |offset: u32| {
             let offset = offset as usize;
             (if offset < scanned.metadata { offset + 1 - from } else { offset + 1 - from + member.len() }) as u32
@@ -106,26 +119,26 @@ impl Entry {
         });
         let mut labels: Box<[(Span, Span)]> = scanned.labels.into_iter().map(|(k, v)| (moved(k), moved(v))).collect();
         labels.sort_unstable_by(|(a, _), (b, _)| item[a.range()].cmp(&item[b.range()]));
-        Some(Entry {
+        Entry {
             key: key.into(),
             revision,
             item: item.into(),
             version: Span { start: start as u32, end: end as u32 },
             uid: moved(scanned.uid),
             deleting: scanned.deleting,
+            filled: false,
             labels,
             fields: fields.collect(),
-        })
+        }
     }
 
     /// The same object at another revision: what a removal is told with.
     pub fn at_revision(&self, revision: u64) -> Entry {
-        let comma = if self.item[self.version.end as usize - 1] == b',' { "," } else { "" };
-        let member = format!("\"resourceVersion\":\"{revision}\"{comma}");
+        let member = schema::encoded::version(revision, self.item[self.version.end as usize - 1] != b',');
         let (start, end) = (self.version.start as usize, self.version.end as usize);
         let mut item = Vec::with_capacity(self.item.len() + member.len());
         item.extend_from_slice(&self.item[..start]);
-        item.extend_from_slice(member.as_bytes());
+        item.extend_from_slice(&member);
         item.extend_from_slice(&self.item[end..]);
         let place = |offset: u32| {
             if offset <= self.version.start {
@@ -142,6 +155,7 @@ impl Entry {
             version: Span { start: self.version.start, end: self.version.start + member.len() as u32 },
             uid: moved(self.uid),
             deleting: self.deleting,
+            filled: self.filled,
             labels: self.labels.iter().map(|(k, v)| (moved(*k), moved(*v))).collect(),
             fields: self
                 .fields
@@ -176,6 +190,10 @@ impl Entry {
     /// It has a deletionTimestamp.
     pub fn deleting(&self) -> bool {
         self.deleting
+    }
+    /// Whether it surely has all its defaults.
+    pub(crate) fn filled(&self) -> bool {
+        self.filled
     }
     /// JSON without `kind` and `apiVersion`: an item of a list.
     pub fn item(&self) -> &[u8] {

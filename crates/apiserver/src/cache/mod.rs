@@ -15,6 +15,7 @@ mod entry;
 mod feed;
 mod fields;
 pub(crate) mod hooks;
+mod marked;
 mod mender;
 mod progress;
 mod scan;
@@ -26,6 +27,7 @@ mod tests;
 mod watchers;
 
 pub(crate) use cacher::Chain;
+pub(crate) use scan::Scanned;
 pub use cacher::{Cacher, Layout, NoWatch, Observer, Start, TooOld, Watcher};
 pub use change::{Change, ChangeKind, ViewId};
 pub use counts::Counts;

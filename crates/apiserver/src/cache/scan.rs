@@ -30,8 +30,8 @@ pub(super) enum FieldText {
 }
 
 /// What a pass over the JSON finds.
-#[derive(Debug, Default)]
-pub(super) struct Scanned {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scanned {
     /// Behind the opening brace of `metadata`.
     pub(super) metadata: usize,
     /// `metadata` has nothing in it.

@@ -90,10 +90,10 @@ type Keys = OrdSet<Arc<str>>;
 
 /// How an indexed field's value, and a label, are spelled among the terms. No label begins with NUL.
 fn field_term(number: usize, value: &str) -> String {
-    format!("\0{number}={value}")
+    ["\0", number.to_string().as_str(), "=", value].concat()
 }
 fn label_term(key: &str, value: &str) -> String {
-    format!("{key}={value}")
+    [key, "=", value].concat()
 }
 
 /// The objects of one storage. Clones share everything.
@@ -323,8 +323,8 @@ struct Bounds(Bound<String>, Bound<String>);
 /// Those of a namespace, or all; after a key, or from the first.
 fn bounds(namespace: Option<&str>, after: Option<&str>) -> Bounds {
     // '0' follows '/'.
-    let floor = namespace.map(|namespace| format!("{namespace}/"));
-    let end = namespace.map_or(Bound::Unbounded, |namespace| Bound::Excluded(format!("{namespace}0")));
+    let floor = namespace.map(|namespace| [namespace, "/"].concat());
+    let end = namespace.map_or(Bound::Unbounded, |namespace| Bound::Excluded([namespace, "0"].concat()));
     let start = match (after, floor) {
         (Some(after), Some(floor)) if *after < *floor => Bound::Included(floor),
         (Some(after), _) => Bound::Excluded(after.to_owned()),

@@ -2,7 +2,7 @@
 
 use super::measures::Storing;
 use super::{Registry, Side};
-use crate::cache::Cacher;
+use crate::cache::{Cacher, Scanned};
 use crate::cache::hooks::{self, Mutant};
 use api::{GroupResource, Reason, Status};
 use bytes::Bytes;
@@ -23,7 +23,8 @@ pub(super) enum Committed {
 /// What is done to the object.
 #[derive(Debug)]
 pub(super) enum Act {
-    Put { value: Bytes, lease: i64 },
+    /// `known`: what is known of the value's text, of an object with all its defaults.
+    Put { value: Bytes, lease: i64, known: Option<Scanned> },
     Delete,
 }
 
@@ -45,15 +46,19 @@ impl Registry {
         act: Act,
         side: Side,
     ) -> Result<Committed, Status> {
-        let full = Bytes::from(format!("{}{key}", cacher.layout.prefix));
+        let full = Bytes::from([cacher.layout.prefix.as_str(), key].concat());
         let operation = match &act {
             Act::Put { .. } if expected == 0 => "create",
             Act::Put { .. } => "update",
             Act::Delete => "delete",
         };
+        let mut noted = None;
         let op = match act {
             Act::Put { value, .. } if value.len() + full.len() > MAX_OBJECT => return Err(too_large()),
-            Act::Put { value, lease } => Op::Put { key: full.clone(), value, lease },
+            Act::Put { value, lease, known } => {
+                noted = known.map(|known| cacher.note(value.clone(), known));
+                Op::Put { key: full.clone(), value, lease }
+            }
             Act::Delete => Op::Delete { keys: KeyRange::key(full.clone()) },
         };
         let unguarded = match operation {
@@ -82,6 +87,7 @@ impl Registry {
             let revision = result.revision.cast_unsigned();
             // A client finds at once what it wrote.
             self.shown(revision).await;
+            drop(noted);
             return Ok(Committed::Done(revision));
         }
         let found = match result.results.into_iter().next() {

@@ -189,7 +189,7 @@ impl Registry {
             self.validate(cx, served, Operation::Create, "", namespace, &name, &mut object, None, options).await?;
             check_segments(namespace, &name)?;
             let key = Cacher::key(namespace, &name);
-            let encoded = Encoded::new(&object);
+            let (encoded, known) = cacher.encode(&object);
             if options.dry_run {
                 self.caches.consistent().await?;
                 // One that cannot be read is there, too.
@@ -200,7 +200,7 @@ impl Registry {
             }
             let lease = self.lease(served).await?;
             let value = encoded.stored(&cacher.layout.api_version, &cacher.layout.kind);
-            match self.commit(cacher, &key, 0, Act::Put { value, lease }, side).await? {
+            match self.commit(cacher, &key, 0, Act::Put { value, lease, known }, side).await? {
                 Committed::Done(revision) => {
                     if let Some(note) = &served.inert {
                         note.log();

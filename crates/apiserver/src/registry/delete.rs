@@ -82,12 +82,13 @@ impl Registry {
             }
             Plan::Update(mut object) => {
                 normalise(cacher, &mut object, Some(old))?;
-                let encoded = Encoded::new(&object);
-                if options.dry_run || encoded.item(entry.revision()) == entry.item() {
+                let (encoded, known) = cacher.encode(&object);
+                if options.dry_run || encoded.is(entry.revision(), entry.item()) {
                     return Ok(Attempt::Unchanged(deleted(served, object, Some(entry.revision()), false)));
                 }
                 let value = encoded.stored(&cacher.layout.api_version, &cacher.layout.kind);
-                (Act::Put { value, lease: self.lease(served).await? }, Side::default(), object, false)
+                let lease = self.lease(served).await?;
+                (Act::Put { value, lease, known }, Side::default(), object, false)
             }
             Plan::Remove => {
                 if options.dry_run {

@@ -138,8 +138,8 @@ pub fn name_rule(row: &Resource, features: Features) -> NameRule {
 
 fn name_problems(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
     // A prefix may end in a dash, which the generated part follows.
-    let masked = format!("{}a", name.trim_end_matches('-'));
-    let name = if prefix && name.ends_with('-') { masked.as_str() } else { name };
+    let masked = (prefix && name.ends_with('-')).then(|| [name.trim_end_matches('-'), "a"].concat());
+    let name = masked.as_deref().unwrap_or(name);
     match rule {
         NameRule::Subdomain => names::dns1123_subdomain(name),
         NameRule::Label => names::dns1123_label(name),

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::options::Options;
 use api::field::{FieldError, Path, Raw};
 use api::{GroupResource, Reason, Status};
-use schema::{Encoded, Map, Value};
+use schema::{Map, Value};
 use std::sync::Arc;
 
 /// The object of an update.
@@ -122,9 +122,9 @@ impl Registry {
         if mutation.tracks() {
             managed::keep_times(old, &mut object);
         }
-        let encoded = Encoded::new(&object);
+        let (encoded, known) = cacher.encode(&object);
         let removed = self.removable(served, &object);
-        let unchanged = !removed && encoded.item(entry.revision()) == entry.item();
+        let unchanged = !removed && encoded.is(entry.revision(), entry.item());
         // What is encrypted with a key of yesterday is written again: so keys are rotated.
         if options.dry_run || unchanged && !self.stale(cacher, key).await? {
             return Ok(Attempt::Unchanged(written(served, object, Some(entry.revision()), &encoded, false)));
@@ -137,7 +137,7 @@ impl Registry {
             (Act::Delete, side)
         } else {
             let value = encoded.stored(&cacher.layout.api_version, &cacher.layout.kind);
-            (Act::Put { value, lease: self.lease(served).await? }, side)
+            (Act::Put { value, lease: self.lease(served).await?, known }, side)
         };
         match self.commit(cacher, key, entry.revision(), act, side).await? {
             Committed::Done(revision) => Ok(Attempt::Done(written(served, object, Some(revision), &encoded, false))),

@@ -53,7 +53,7 @@ const TEMPLATES: [(&str, &str, &[&str]); 8] = [
 const IGNORED: [&str; 8] = ["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
 
 fn annotate(cx: &Context, key: &str, value: impl Into<String>) {
-    cx.annotate(&format!("{PREFIX}{key}"), value);
+    cx.annotate(&[PREFIX, key].concat(), value);
 }
 
 impl PodSecurity {

@@ -135,6 +135,10 @@ impl Policy {
         let mut note = |label: &str, value: &str, why: &'static str| {
             errors.push(FieldError::invalid(&Path::root("metadata").child("labels").key(label), value, why));
         };
+        // A namespace without any, as most are.
+        if !labels.iter().any(|(label, _)| label.starts_with(PREFIX)) {
+            return (policy, errors);
+        }
         let modes = [
             ("enforce", "enforce-version", &mut policy.enforce, Level::Restricted),
             ("audit", "audit-version", &mut policy.audit, Level::Privileged),
