@@ -9,6 +9,7 @@ mod demo_server;
 mod election;
 mod kubeconfig;
 mod lock;
+mod memory;
 mod pki;
 mod place;
 mod preflight;

@@ -184,6 +184,8 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads())
         .thread_name("apiserver")
+        .on_thread_start(crate::memory::keep)
+        .on_thread_stop(crate::memory::give_back)
         .enable_all()
         .build()
         .context("cannot start a runtime")

@@ -145,7 +145,12 @@ where
     R: Future<Output = Result<()>>,
 {
     let runtime = if threads > 1 {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .on_thread_start(crate::memory::keep)
+            .on_thread_stop(crate::memory::give_back)
+            .enable_all()
+            .build()
     } else {
         tokio::runtime::Builder::new_current_thread().enable_all().build()
     }
