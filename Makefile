@@ -4,13 +4,16 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help up build test simulate prove lint fix bench release profile install-build install-test clean
 
+, := ,
 TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 # Static, as the executable is also the content of the built-in image; not for proc macros, hence --target everywhere.
 STATIC := -C target-feature=+crt-static -C relocation-model=static
 # What ran often in a server under load (scripts/profile). Its name tells its content, as cargo looks at names only. Of code that
 # changed since, nothing is known, and nothing said.
 PROFDATA := $(CURDIR)/target/$(shell sha256sum packaging/pilothouse.profdata.gz | cut -c1-16).profdata
-RELEASE := $(STATIC) -C profile-use=$(PROFDATA) -C llvm-args=-no-pgo-warn-mismatch
+# Functions whose code is the same are kept once, where Rust brings its own linker along.
+FOLD := $(if $(findstring x86_64-unknown-linux-gnu,$(TARGET)),-C link-arg=-Wl$(,)--icf=all)
+RELEASE := $(STATIC) $(FOLD) -C profile-use=$(PROFDATA) -C llvm-args=-no-pgo-warn-mismatch
 
 help: ## Says what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

@@ -8,6 +8,7 @@ mod client;
 mod load;
 mod plot;
 mod process;
+mod variety;
 mod watchers;
 
 use client::Connections;
@@ -21,6 +22,8 @@ use watchers::View;
 type Fallible<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const CONNECTIONS: usize = 30;
+/// Rounds of everything else in a training.
+const VARIETY: usize = 100;
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// One line of the table.
@@ -138,6 +141,9 @@ async fn table(arguments: &Arguments) -> Fallible {
     table.add("5,000 watchers of a node's pods each: CPU per patch", watched.micros_per_patch(), "µs", "", "");
     let cost = load.delete(&server, pods.min(5_000)).await?;
     table.add("delete pod, server CPU each", cost.micros(), "µs", "", "2,180");
+    if arguments.train {
+        variety::run(&connections, VARIETY).await?;
+    }
     drop((load, connections));
     // What is killed writes nothing down.
     if !arguments.train {
