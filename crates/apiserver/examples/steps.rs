@@ -46,11 +46,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     complete::complete(ty, &mut object, None);
     time("track (and clone)", || {
         let mut object = object.clone();
-        schema::apply::track(ty, None, &mut object, &manager);
+        schema::apply::track(ty, None, &mut object, &manager, &|_| false);
         object
     });
     let mut tracked = object.clone();
-    schema::apply::track(ty, None, &mut tracked, &manager);
+    schema::apply::track(ty, None, &mut tracked, &manager, &|_| false);
     meta::fill_new(&cx, &mut tracked);
     let features = schema::validation::Features::default();
     let kind = apiserver::strategy::Kind { row, features };
@@ -75,7 +75,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     patched.set_at(&["status", "phase"], "Running");
     time("track an update (and clone)", || {
         let mut object = patched.clone();
-        schema::apply::track(ty, Some(&live), &mut object, &manager);
+        schema::apply::track(ty, Some(&live), &mut object, &manager, &|_| false);
         object
     });
     time("validation of an update", || strategy.validate_update(&cx, kind, "status", &patched, &live));

@@ -41,24 +41,26 @@ pub fn track(
     let name = manager_name(cx, options);
     let now = meta::time(cx.now);
     let manager = Manager { name: &name, api_version: served.api_version(), subresource, now: &now };
-    schema::apply::track(served.resource.schema.root(), live, object, &manager);
+    let row = &served.resource;
+    schema::apply::track(row.schema.root(), live, object, &manager, &|field| is_reset(row, subresource, field));
 }
 
-/// What this endpoint does not write, whatever is asked of it.
+/// Whether a field of the object itself is not written by this endpoint, whatever is asked of it.
+pub(crate) fn is_reset(row: &Resource, subresource: &str, field: &str) -> bool {
+    match (subresource, field) {
+        (_, "kind" | "apiVersion") | ("status", "status") => false,
+        ("status", "metadata") => !strategy::status_owns_metadata(row),
+        ("status", _) => true,
+        (_, field) => row.flags.status && field == "status",
+    }
+}
+
 fn reset_fields(row: &Resource, subresource: &str) -> Set {
     let mut set = Set::new();
-    let mut without = |field: &str| set.below(Element::Field(field.into())).insert_here();
-    if subresource == "status" {
-        for field in row.schema.root().as_struct().into_iter().flat_map(|s| s.fields()) {
-            if !matches!(field.name(), "status" | "metadata" | "kind" | "apiVersion") {
-                without(field.name());
-            }
+    for field in row.schema.root().as_struct().into_iter().flat_map(|s| s.fields()) {
+        if is_reset(row, subresource, field.name()) {
+            set.below(Element::Field(field.name().into())).insert_here();
         }
-        if !strategy::status_owns_metadata(row) {
-            without("metadata");
-        }
-    } else if row.flags.status {
-        without("status");
     }
     set
 }

@@ -3,12 +3,14 @@
 use super::merge;
 use super::path::Element;
 use super::set::Set;
-use super::walk::{Comparison, compare, created, set_of};
+use super::walk::{Comparison, Except, compare, created, set_of};
 use crate::normal;
 use crate::tree::{Map, Value};
 use crate::types::TypeRef;
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::{PoisonError, RwLock};
 
 /// Update managers kept apart at most; the oldest beyond it become one.
 const MAX_UPDATE_MANAGERS: usize = 10;
@@ -32,6 +34,9 @@ const UNOWNED: [&str; 10] = [
     "selfLink",
     "uid",
 ];
+
+/// All that can be owned.
+const OWNED: Except<'static> = Except { metadata: &UNOWNED, fields: &|_| false };
 
 /// Who writes, through what.
 #[derive(Clone, Copy, Debug)]
@@ -267,6 +272,10 @@ fn owned_part(object: &Map) -> Map {
         for key in UNOWNED {
             metadata.remove(key);
         }
+        // Nor is `metadata` itself, when nothing else is in it.
+        if metadata.is_empty() {
+            part.remove("metadata");
+        }
     }
     part
 }
@@ -274,8 +283,16 @@ fn owned_part(object: &Map) -> Map {
 /// Notes what a create or update changed, in the new object's `managedFields`.
 ///
 /// `live` is `None` for a create. An object that has no managers at all is left so until something is applied to it,
-/// unless it is being created.
-pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Manager<'_>) {
+/// unless it is being created. `reset` tells which fields of the object itself are not written here, whatever is sent (the
+/// status of the object, the spec through `status`): nobody comes to own them by it.
+pub fn track(
+    ty: TypeRef<'_>,
+    live: Option<&Map>,
+    object: &mut Map,
+    manager: &Manager<'_>,
+    reset: &dyn Fn(&str) -> bool,
+) {
+    let except = Except { metadata: &UNOWNED, fields: reset };
     let given = managers(object).unwrap_or_default();
     let reset = given.len() == 1 && given[0].as_map().is_some_and(Map::is_empty);
     if reset {
@@ -306,14 +323,14 @@ pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Ma
             empty = zero(ty);
             if entries.is_empty() {
                 // Nobody owns anything yet that it would have to be compared with.
-                let text = Some(created(ty, &empty, object, &UNOWNED));
+                let text = Some(created(ty, &empty, object, except));
                 write(object, vec![entry(Fields { text, set: OnceCell::new() })]);
                 return;
             }
             &empty
         }
     };
-    let change = compare(ty, before, object, &UNOWNED);
+    let change = compare(ty, before, object, except);
     if change == Comparison::default() {
         // Who manages what stays as it is, as far as the client let it.
         write(object, entries);
@@ -337,8 +354,19 @@ pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Ma
     write(object, entries);
 }
 
-/// The empty object of a type, as Go writes it.
+/// The empty object of a type, as Go writes it. Those of built-in types are made once.
 fn zero(ty: TypeRef<'_>) -> Map {
+    static MADE: RwLock<BTreeMap<u32, Map>> = RwLock::new(BTreeMap::new());
+    let Some(number) = ty.built_in_number() else { return make_zero(ty) };
+    if let Some(map) = MADE.read().unwrap_or_else(PoisonError::into_inner).get(&number) {
+        return map.clone();
+    }
+    let map = make_zero(ty);
+    MADE.write().unwrap_or_else(PoisonError::into_inner).insert(number, map.clone());
+    map
+}
+
+fn make_zero(ty: TypeRef<'_>) -> Map {
     let mut map = Map::new();
     // Nothing can be wrong with an empty object.
     if let Err(e) = normal::normalise(ty, &mut map, None) {
@@ -358,7 +386,7 @@ fn client_side_applied(ty: TypeRef<'_>, live: &Map, api_version: &str) -> Option
         return None;
     }
     let applied = owned_part(&applied);
-    let change = compare(ty, &applied, &owned_part(live), &UNOWNED);
+    let change = compare(ty, &applied, &owned_part(live), OWNED);
     Some(set_of(ty, &applied).difference(&change.changed()).difference(&change.removed))
 }
 
@@ -507,7 +535,7 @@ pub fn apply(
         let gone = last.difference(&claimed);
         merge::prune(ty, &mut object, &gone, &kept);
     }
-    let change = compare(ty, live_object, &object, &UNOWNED);
+    let change = compare(ty, live_object, &object, OWNED);
     let changed = change.changed().recursive_difference(reset);
     // What kubectl set with client-side apply, it may set with server-side apply too.
     let upgraded = if manager.name == KUBECTL && !force {

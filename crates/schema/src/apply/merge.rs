@@ -4,7 +4,7 @@ use super::path::{Element, Shape};
 use super::set::Set;
 use crate::tree::{Map, Value};
 use crate::types::TypeRef;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The object with everything that the configuration says.
 pub fn merged(ty: TypeRef<'_>, live: &Map, config: &Map) -> Map {
@@ -36,40 +36,44 @@ fn merge_values(shape: Shape<'_>, live: &Value, config: &Value) -> Value {
     }
 }
 
-/// The configuration's items in its order; the live ones that it does not name stay where they were among the others.
+/// The items of both, as upstream orders them: the configuration's in its order; a live one that it does not name stays before
+/// what followed it, so that those at the end of the live list come before what is new at the end of the configuration.
 fn merge_items(shape: Shape<'_>, live: &[Value], config: &[Value]) -> Vec<Value> {
     let elements =
         |items: &[Value]| -> Vec<Element> { items.iter().enumerate().map(|(i, v)| shape.element(i, v)).collect() };
     let (live_elements, config_elements) = (elements(live), elements(config));
-    let by_element: BTreeMap<&Element, &Value> = live_elements.iter().zip(live).collect();
-    let named: std::collections::BTreeSet<&Element> = config_elements.iter().collect();
+    let there: BTreeMap<&Element, &Value> = live_elements.iter().zip(live).collect();
+    let named: BTreeSet<&Element> = config_elements.iter().collect();
+    // What both have, in the order of the configuration: the one that is to come next stops at its live place, others are passed.
+    let mut shared = config_elements.iter().filter(|element| there.contains_key(element)).peekable();
     let mut result = Vec::with_capacity(live.len() + config.len());
     let mut old = live_elements.iter().zip(live).peekable();
-    for (element, new) in config_elements.iter().zip(config) {
-        // Whatever stood before this one and is not named comes first.
-        if by_element.contains_key(element) {
-            while let Some((next, value)) = old.peek() {
-                if *next == element {
-                    old.next();
-                    break;
-                }
-                if !named.contains(*next) {
-                    result.push((*value).clone());
-                } else if config_elements.iter().position(|e| e == *next)
-                    > config_elements.iter().position(|e| e == element)
-                {
-                    // The configuration has it later: it moves, and what follows it stays behind this one.
-                    break;
-                }
+    let mut new = config_elements.iter().zip(config).peekable();
+    let mut merged: BTreeSet<&Element> = BTreeSet::new();
+    loop {
+        if let Some((element, value)) = old.peek().copied() {
+            if !named.contains(element) {
+                result.push(value.clone());
+                old.next();
+                continue;
+            }
+            let is_next = new.peek().is_some_and(|(next, _)| *next == element);
+            if merged.contains(element) || !is_next && shared.peek().is_some_and(|next| *next != element) {
+                old.next();
+                continue;
+            }
+            if is_next {
                 old.next();
             }
         }
-        result.push(match by_element.get(element) {
-            Some(value) => merge_values(shape.child(element), value, new),
-            None => new.clone(),
+        let Some((element, value)) = new.next() else { break };
+        merged.insert(element);
+        result.push(match there.get(element) {
+            Some(live) => merge_values(shape.child(element), live, value),
+            None => value.clone(),
         });
+        shared.next_if(|next| *next == element);
     }
-    result.extend(old.filter(|(element, _)| !named.contains(*element)).map(|(_, v)| v.clone()));
     result
 }
 

@@ -58,19 +58,28 @@ impl Comparison {
     }
 }
 
-/// Compares two objects of one type, but for their kinds and the metadata of these names.
-pub fn compare(ty: TypeRef<'_>, old: &Map, new: &Map, but: &[&str]) -> Comparison {
+/// What of an object is left alone when it is compared, beside its kind.
+#[derive(Clone, Copy)]
+pub struct Except<'a> {
+    /// Metadata of these names.
+    pub metadata: &'a [&'a str],
+    /// Fields of the object itself.
+    pub fields: &'a dyn Fn(&str) -> bool,
+}
+
+/// Compares two objects of one type.
+pub fn compare(ty: TypeRef<'_>, old: &Map, new: &Map, except: Except<'_>) -> Comparison {
     let mut result = Comparison::default();
     let shape = Shape::of(ty, None);
     each_key(Some(old), Some(new), |key, old, new| {
-        if old == new || matches!(key, "apiVersion" | "kind") {
+        if old == new || matches!(key, "apiVersion" | "kind") || (except.fields)(key) {
             return;
         }
         let child = match (key, shape.field(key)) {
             ("metadata", shape @ Shape::Struct(_)) => {
                 let mut child = Comparison::default();
                 each_key(old.and_then(Value::as_map), new.and_then(Value::as_map), |key, old, new| {
-                    if old != new && !but.contains(&key) {
+                    if old != new && !except.metadata.contains(&key) {
                         put(&mut child, &Element::Field(key.into()), compare_values(shape.field(key), old, new));
                     }
                 });
@@ -154,19 +163,18 @@ fn items(shape: Shape<'_>, list: &[Value], into: &mut impl Collect) {
     }
 }
 
-/// What a new object of a type has beyond what an empty one has, but for its kind and the metadata of these names: what
-/// [`compare`] finds added or modified, as `fieldsV1`.
-pub fn created(ty: TypeRef<'_>, empty: &Map, object: &Map, but: &[&str]) -> Value {
+/// What a new object of a type has beyond what an empty one has: what [`compare`] finds added or modified, as `fieldsV1`.
+pub fn created(ty: TypeRef<'_>, empty: &Map, object: &Map, except: Except<'_>) -> Value {
     let mut text = Text::default();
     let shape = Shape::of(ty, None);
     each_key(Some(empty), Some(object), |key, old, new| {
-        if matches!(key, "apiVersion" | "kind") {
+        if matches!(key, "apiVersion" | "kind") || (except.fields)(key) {
             return;
         }
         text.field(key, |text| match (key, shape.field(key)) {
             ("metadata", shape @ Shape::Struct(_)) => {
                 each_key(old.and_then(Value::as_map), new.and_then(Value::as_map), |key, old, new| {
-                    if !but.contains(&key) {
+                    if !except.metadata.contains(&key) {
                         text.field(key, |text| news(shape.field(key), old, new, text));
                     }
                 });

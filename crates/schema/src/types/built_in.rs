@@ -38,6 +38,13 @@ impl Schema {
     }
 }
 
+impl TypeRef<'_> {
+    /// The number of a built-in type, which is its own as long as the process runs.
+    pub(crate) fn built_in_number(self) -> Option<u32> {
+        std::ptr::eq(self.arena, &raw const BUILT_IN).then_some(self.id)
+    }
+}
+
 fn struct_ref(number: usize) -> TypeRef<'static> {
     TypeRef { arena: &BUILT_IN, id: FIRST_STRUCT + number as u32 }
 }
