@@ -1,8 +1,8 @@
 //! How many requests are served at once where there are no priority levels: two limits, of those that only read and of those
-//! that write. Streams and watches are not counted, and `system:masters` are never refused. Nobody waits.
+//! that write. What lasts as long as its client likes is not asked here, and `system:masters` are never refused. Nobody waits.
 
 use crate::flowcontrol::in_flight::InFlight;
-use crate::flowcontrol::{Marks, Place, Refused, kind};
+use crate::flowcontrol::{Marks, Refused, kind};
 use crate::request::RequestInfo;
 use crate::user::{MASTERS, UserInfo};
 use std::sync::Arc;
@@ -43,7 +43,11 @@ impl MaxInFlight {
     pub fn new(reading: usize, writing: usize) -> Self {
         let limits = [writing, reading]
             .map(|limit| (limit > 0).then(|| Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)))));
-        MaxInFlight { limits, in_flight: Arc::default() }
+        let in_flight: Arc<[InFlight; 2]> = Arc::default();
+        for (requests, limit) in in_flight.iter().zip([writing, reading]).filter(|(_, limit)| *limit > 0) {
+            requests.of(limit as u64);
+        }
+        MaxInFlight { limits, in_flight }
     }
 
     /// Those that write, those that read.
@@ -51,14 +55,11 @@ impl MaxInFlight {
         &self.in_flight
     }
 
-    /// A place for a request that came in a second.
+    /// A place for a request that came in a second, and does not last as long as its client likes.
     ///
     /// # Errors
     /// There is none.
-    pub(crate) fn admit(&self, info: &RequestInfo, user: &UserInfo, second: i64) -> Result<Place, Refused> {
-        if info.long_running() {
-            return Ok(Place::of_pool(None));
-        }
+    pub(crate) fn admit(&self, info: &RequestInfo, user: &UserInfo, second: i64) -> Result<Held, Refused> {
         let kind = kind(info);
         let permit = match &self.limits[kind] {
             None => None,
@@ -69,7 +70,7 @@ impl MaxInFlight {
             },
         };
         self.in_flight[kind].enter(second);
-        Ok(Place::of_pool(Some(Held { _permit: permit, in_flight: self.in_flight.clone(), kind })))
+        Ok(Held { _permit: permit, in_flight: self.in_flight.clone(), kind })
     }
 }
 
@@ -92,7 +93,6 @@ mod tests {
         let Err(refused) = limit.admit(&list, &jane, 7) else { panic!("more places than there are") };
         assert_eq!(refused.retry_after, 1);
         assert!(limit.admit(&info("POST", "/api/v1/namespaces/a/pods"), &jane, 7).is_ok(), "writes have their own");
-        assert!(limit.admit(&info("GET", "/api/v1/pods?watch=1"), &jane, 7).is_ok(), "watches take none");
         assert!(limit.admit(&list, &UserInfo::new("root", [MASTERS]), 7).is_ok());
         assert_eq!(limit.in_flight().each_ref().map(|one| one.most(7)), [1, 2]);
         drop(held);

@@ -37,6 +37,20 @@ pub fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
+/// The bound of a bucket as the label `le` has it: as Prometheus' library for Go writes numbers, because labels are compared
+/// as text.
+pub fn bound(value: f64) -> String {
+    let text = format!("{value:e}");
+    let Some((digits, exponent)) = text.split_once('e') else { return text };
+    match exponent.parse::<i32>() {
+        Ok(exponent @ (..-4 | 6..)) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.abs())
+        }
+        _ => value.to_string(),
+    }
+}
+
 /// What a [`Family`] is asked for: a key, or what can be compared with one without being one.
 pub trait Asks<K>: Hash {
     fn is(&self, key: &K) -> bool;
@@ -185,7 +199,9 @@ impl Histogram {
         for (at, bucket) in self.buckets.iter().enumerate() {
             total += bucket.load(Ordering::Relaxed);
             match self.bounds.get(at) {
-                Some(bound) => writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {total}")?,
+                Some(bound) => {
+                    writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{}\"}} {total}", self::bound(*bound))?;
+                }
                 None => writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {total}")?,
             }
         }
@@ -273,6 +289,23 @@ mod tests {
             out,
             "x_bucket{verb=\"GET\",le=\"0.1\"} 1\nx_bucket{verb=\"GET\",le=\"1\"} 3\nx_bucket{verb=\"GET\",le=\"+Inf\"} 4\nx_sum{verb=\"GET\"} 6.05\nx_count{verb=\"GET\"} 4\n"
         );
+    }
+
+    #[test]
+    fn bounds_are_written_as_elsewhere() {
+        for (value, text) in [
+            (0.0, "0"),
+            (5e-6, "5e-06"),
+            (8e-5, "8e-05"),
+            (0.00016, "0.00016"),
+            (1.25, "1.25"),
+            (60.0, "60"),
+            (131_072.0, "131072"),
+            (1e6, "1e+06"),
+            (1_048_576.0, "1.048576e+06"),
+        ] {
+            assert_eq!(bound(value), text);
+        }
     }
 
     #[test]

@@ -11,10 +11,12 @@ use crate::authn::impersonation::Acting;
 use crate::context::Context;
 use crate::http::{Body, Response};
 use crate::measure::{head, series};
-use crate::request::RequestInfo;
+use crate::request::{RequestInfo, parameter};
 use crate::user::UserInfo;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue, USER_AGENT};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
 use jiff::Timestamp;
 use policy::Verdict;
 use schema::{Map, Value};
@@ -128,6 +130,35 @@ impl Audit {
         peer: Option<&Peer>,
         received: Timestamp,
     ) -> Option<Record> {
+        let record = self.record(request, info, user, peer, received)?;
+        record.emit(Stage::RequestReceived, None);
+        Some(record)
+    }
+
+    /// Records a request that is refused before it is known who asks: once, and why (see [`unauthenticated`]).
+    pub fn refused(
+        &self,
+        request: &http::request::Parts,
+        info: &RequestInfo,
+        peer: Option<&Peer>,
+        received: Timestamp,
+        code: u16,
+        why: &str,
+    ) {
+        if let Some(mut record) = self.record(request, info, &UserInfo::default(), peer, received) {
+            record.event.set_at(&["responseStatus", "message"], why);
+            record.emit(Stage::ResponseStarted, Some(code));
+        }
+    }
+
+    fn record(
+        &self,
+        request: &http::request::Parts,
+        info: &RequestInfo,
+        user: &UserInfo,
+        peer: Option<&Peer>,
+        received: Timestamp,
+    ) -> Option<Record> {
         let verdict = self.policy.verdict(info, user);
         self.counts.level(verdict.level);
         if verdict.level == Level::None {
@@ -148,16 +179,35 @@ impl Audit {
         if let Some(agent) = request.headers.get(USER_AGENT).and_then(|v| v.to_str().ok()) {
             event.insert("userAgent", agent);
         }
-        let record = Record {
+        Some(Record {
             verdict,
             sink: self.sink.clone(),
             counts: self.counts.clone(),
             event,
             long_running: info.long_running(),
             context: None,
-        };
-        record.emit(Stage::RequestReceived, None);
-        Some(record)
+        })
+    }
+}
+
+/// What is recorded of a request whose sender is not known: by what it tried to be.
+pub fn unauthenticated(request: &http::request::Parts, peer: Option<&Peer>) -> String {
+    let header = request.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (scheme, rest) = header.split_once(' ').unwrap_or((header, ""));
+    let decoded = |text: &str| STANDARD.decode(text).is_ok_and(|decoded| decoded.contains(&b':'));
+    let (trimmed, bearer) = header.trim().split_once(' ').unwrap_or_default();
+    let token = request.uri.query().and_then(|query| parameter(query, "access_token"));
+    let tried = [
+        ("basic", scheme.eq_ignore_ascii_case("basic") && decoded(rest)),
+        ("bearer", trimmed.eq_ignore_ascii_case("bearer") && !bearer.is_empty()),
+        ("access_token", token.is_some_and(|token| !token.trim().is_empty())),
+        ("x509", peer.is_some_and(|peer| !peer.certificates.is_empty())),
+    ];
+    let tried: Vec<&str> = tried.into_iter().filter_map(|(name, tried)| tried.then_some(name)).collect();
+    if tried.is_empty() {
+        "Authentication failed, no credentials provided".to_owned()
+    } else {
+        format!("Authentication failed, attempted: {}", tried.join(", "))
     }
 }
 
@@ -181,10 +231,8 @@ fn complete(event: &mut Map, stage: Stage, code: Option<u16>, annotations: Vec<(
     event.insert("stage", stage.as_str());
     event.insert("stageTimestamp", micro(Timestamp::now()));
     if let Some(code) = code {
-        let mut status = Map::new();
-        status.insert("metadata", Map::new());
-        status.insert("code", i64::from(code));
-        event.insert("responseStatus", status);
+        event.set_at(&["responseStatus", "metadata"], Map::new());
+        event.set_at(&["responseStatus", "code"], i64::from(code));
     }
     if !annotations.is_empty() {
         let map: Map = annotations.into_iter().map(|(k, v)| (k.into(), Value::from(v))).collect();
@@ -300,7 +348,9 @@ fn object_ref(info: &RequestInfo) -> Map {
 fn user_map(user: &UserInfo) -> Map {
     let list = |items: &[String]| Value::List(items.iter().map(|s| Value::from(s.as_str())).collect());
     let mut map = Map::new();
-    map.insert("username", user.name.as_str());
+    if !user.name.is_empty() {
+        map.insert("username", user.name.as_str());
+    }
     if !user.uid.is_empty() {
         map.insert("uid", user.uid.as_str());
     }
@@ -365,6 +415,42 @@ mod tests {
         assert_eq!(event.str_at(&["requestObject", "metadata", "name"]), "x");
         assert_eq!(event.str_at(&["responseObject", "kind"]), "ConfigMap");
         assert_eq!(event.str_at(&["annotations", "authorization.k8s.io/decision"]), "allow");
+    }
+
+    #[test]
+    fn who_is_not_known_is_recorded_once_with_what_it_tried() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.log");
+        let text =
+            b"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None, users: [jane]}, {level: Metadata}]";
+        let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }).expect("a sink");
+        let audit = Audit::new(Policy::parse(text).expect("a policy"), sink);
+        let info = RequestInfo::parse("GET", "/api/v1/pods", "").expect("a path");
+        let cases = [
+            (None, "/api/v1/pods", "Authentication failed, no credentials provided"),
+            (Some("Bearer x"), "/api/v1/pods", "Authentication failed, attempted: bearer"),
+            (Some("basic YTpi"), "/api/v1/pods", "Authentication failed, attempted: basic"),
+            (Some("basic ?"), "/api/v1/pods?access_token=x", "Authentication failed, attempted: access_token"),
+        ];
+        for (credentials, target, why) in cases {
+            let mut request = http::Request::get(target);
+            if let Some(credentials) = credentials {
+                request = request.header(AUTHORIZATION, credentials);
+            }
+            let (parts, ()) = request.body(()).expect("a request").into_parts();
+            let told = unauthenticated(&parts, None);
+            assert_eq!(told, why);
+            audit.refused(&parts, &info, None, Timestamp::now(), 401, &told);
+        }
+        let events = read(&path, cases.len());
+        assert_eq!(events.len(), cases.len(), "each once");
+        for (event, (.., why)) in events.iter().zip(cases) {
+            assert_eq!(event.str_at(&["stage"]), "ResponseStarted");
+            assert_eq!(event.get("user"), Some(&Value::Map(Map::new())));
+            assert_eq!(event.at(&["responseStatus", "code"]), Some(&Value::Int(401)));
+            assert_eq!(event.str_at(&["responseStatus", "message"]), why);
+            assert_eq!(event.str_at(&["objectRef", "resource"]), "pods");
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 
 use super::cipher::Cipher;
 use super::kms::{Pace, Plugin};
-use super::transformer::{Provider, Providers, aggregate};
+use super::measures::Measures;
+use super::transformer::{Key, Provider, Providers, aggregate};
 use api::field::{FieldError, Path, Raw, go_quote};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -66,7 +67,13 @@ impl Configured {
 ///
 /// # Errors
 /// What is wrong, in upstream's words.
-pub(super) fn read(text: &[u8], file: &str, reload: bool, pace: Pace) -> Result<Configured, String> {
+pub(super) fn read(
+    text: &[u8],
+    file: &str,
+    reload: bool,
+    pace: Pace,
+    measures: &Arc<Measures>,
+) -> Result<Configured, String> {
     if text.is_empty() {
         return Err(format!(
             "error while loading file: encryption provider configuration file {} is empty",
@@ -95,7 +102,7 @@ pub(super) fn read(text: &[u8], file: &str, reload: bool, pace: Pace) -> Result<
     if let Some(errors) = aggregate(errors.iter().map(ToString::to_string).collect()) {
         return Err(errors);
     }
-    build(&rules, pace)
+    build(&rules, pace, measures)
 }
 
 fn check_kind(map: &Map) -> Result<(), String> {
@@ -351,12 +358,12 @@ fn socket(endpoint: &str) -> Option<PathBuf> {
     Some(PathBuf::from(path))
 }
 
-fn build(rules: &[Map], pace: Pace) -> Result<Configured, String> {
+fn build(rules: &[Map], pace: Pace, measures: &Arc<Measures>) -> Result<Configured, String> {
     let mut configured = Configured::default();
     for rule in rules {
         let mut providers = Vec::new();
         for provider in items(rule, "providers") {
-            providers.push(Arc::new(make(&provider, pace, &mut configured.plugins)?));
+            providers.push(Arc::new(make(&provider, pace, measures, &mut configured.plugins)?));
         }
         for resource in strings(rule, "resources").iter().map(|text| Resource::parse(text)) {
             for wider in [Resource::new(&resource.group, "*"), Resource::new("*", "*")] {
@@ -371,15 +378,20 @@ fn build(rules: &[Map], pace: Pace) -> Result<Configured, String> {
             configured
                 .rules
                 .entry(resource)
-                .or_insert_with(|| Providers(Vec::new()))
-                .0
+                .or_insert_with(|| Providers::new(measures))
+                .all
                 .extend(providers.iter().cloned());
         }
     }
     Ok(configured)
 }
 
-fn make(provider: &Map, pace: Pace, plugins: &mut Vec<Arc<Plugin>>) -> Result<Provider, String> {
+fn make(
+    provider: &Map,
+    pace: Pace,
+    measures: &Arc<Measures>,
+    plugins: &mut Vec<Arc<Plugin>>,
+) -> Result<Provider, String> {
     let own = |name: &str| provider.get(name).and_then(Value::as_map);
     let (own, prefix, unknown, cipher): (_, _, _, fn(&[u8]) -> Option<Cipher>) = if let Some(own) = own("aesgcm") {
         (own, "k8s:enc:aesgcm:v1:", "no matching key was found for the provided AES transformer", Cipher::gcm)
@@ -394,20 +406,22 @@ fn make(provider: &Map, pace: Pace, plugins: &mut Vec<Arc<Plugin>>) -> Result<Pr
             return Err(format!("error while building transformers: {V1}"));
         }
         let endpoint = socket(kms.str_at(&["endpoint"])).unwrap_or_default();
-        let plugin = Plugin::new(name, endpoint, timeout(kms).unwrap_or(DEFAULT_TIMEOUT), pace);
+        let plugin = Plugin::new(name, endpoint, timeout(kms).unwrap_or(DEFAULT_TIMEOUT), pace, measures);
         plugins.push(plugin.clone());
-        return Ok(Provider::Kms { prefix: format!("k8s:enc:kms:v2:{name}:"), plugin });
+        let prefix = format!("k8s:enc:kms:v2:{name}:");
+        return Ok(Provider::Kms { counted: measures.of(&prefix), prefix, plugin });
     } else {
-        return Ok(Provider::Identity);
+        return Ok(Provider::Identity { read: measures.of("identity"), written: measures.of("") });
     };
     let mut keys = Vec::new();
     for key in items(own, "keys") {
-        let name = key.str_at(&["name"]).to_owned();
+        let name = key.str_at(&["name"]);
         // Validation has let nothing else through.
         let made = STANDARD.decode(key.str_at(&["secret"])).ok().and_then(|secret| cipher(&secret));
-        keys.push((name.clone(), made.ok_or_else(|| format!("error while creating cipher for named key {name}"))?));
+        let made = made.ok_or_else(|| format!("error while creating cipher for named key {name}"))?;
+        keys.push(Key::new(name, made, measures));
     }
-    Ok(Provider::Keys { prefix, unknown, keys })
+    Ok(Provider::Keys { prefix, unknown, keys, counted: measures.of(prefix) })
 }
 
 #[cfg(test)]
@@ -416,7 +430,7 @@ mod tests {
 
     fn refused(text: &str) -> String {
         let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n";
-        read(format!("{head}{text}").as_bytes(), "e.yaml", false, Pace::default()).expect_err(text)
+        read(format!("{head}{text}").as_bytes(), "e.yaml", false, Pace::default(), &Arc::default()).expect_err(text)
     }
 
     const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZg==";
@@ -459,8 +473,8 @@ mod tests {
              - {{resources: [\"*.apps\"], providers: [aesgcm: {{keys: [{{name: b, secret: {KEY}}}]}}]}}\n\
              - {{resources: [\"*.*\"], providers: [identity: {{}}]}}\n"
         );
-        let configured = read(text.as_bytes(), "e.yaml", false, Pace::default()).expect("configured");
-        let first = |group: &str, plural: &str| match &*configured.of(group, plural).expect("a rule").0[0] {
+        let configured = read(text.as_bytes(), "e.yaml", false, Pace::default(), &Arc::default()).expect("configured");
+        let first = |group: &str, plural: &str| match &*configured.of(group, plural).expect("a rule").all[0] {
             Provider::Keys { prefix, .. } => *prefix,
             _ => "",
         };

@@ -3,6 +3,7 @@
 //! before, for a while.
 
 use super::cipher::DataKey;
+use super::measures::{Measures, OfPlugin, Way, hash};
 use super::transformer::aggregate;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -144,6 +145,8 @@ pub(super) struct Plugin {
     asked: Mutex<HashMap<[u8; 32], Shared<BoxFuture<'static, Answer>>>>,
     failures: Mutex<Failures>,
     health: tokio::sync::Mutex<Health>,
+    measures: Arc<Measures>,
+    counted: Arc<OfPlugin>,
 }
 
 impl std::fmt::Debug for Plugin {
@@ -154,16 +157,16 @@ impl std::fmt::Debug for Plugin {
 
 /// As Go's gRPC words it.
 fn told(status: &tonic::Status) -> String {
-    format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
+    let code = match status.code() {
+        tonic::Code::Ok => "OK".to_owned(),
+        tonic::Code::Cancelled => "Canceled".to_owned(),
+        code => format!("{code:?}"),
+    };
+    format!("rpc error: code = {code} desc = {}", status.message())
 }
 
 fn decrypting(error: &str) -> String {
     format!("failed to decrypt DEK, error: {error}")
-}
-
-fn hash(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    if text.is_empty() { String::new() } else { format!("sha256:{}", super::hex(&digest)) }
 }
 
 fn check_key_id(id: &str) -> Result<(), String> {
@@ -239,7 +242,13 @@ fn fingerprint(envelope: &EncryptedObject) -> [u8; 32] {
 
 impl Plugin {
     /// Of a socket that need not be there yet. It is looked after on the runtime until the last handle is gone.
-    pub(super) fn new(name: &str, socket: PathBuf, timeout: Duration, pace: Pace) -> Arc<Self> {
+    pub(super) fn new(
+        name: &str,
+        socket: PathBuf,
+        timeout: Duration,
+        pace: Pace,
+        measures: &Arc<Measures>,
+    ) -> Arc<Self> {
         let connector = tower::service_fn(move |_: Uri| {
             let socket = socket.clone();
             async move {
@@ -261,6 +270,8 @@ impl Plugin {
             asked: Mutex::default(),
             failures: Mutex::default(),
             health: tokio::sync::Mutex::new(Health { at: None, holds: pace.unhealthy, last: Ok(()) }),
+            measures: measures.clone(),
+            counted: measures.plugin(name),
         })
     }
 
@@ -296,7 +307,7 @@ impl Plugin {
             return health.last.clone();
         }
         // What is remembered is the bare error, as upstream does.
-        let (shown, last) = match self.ask(self.client.clone().status(StatusRequest {})).await {
+        let (shown, last) = match self.ask("Status", self.client.clone().status(StatusRequest {})).await {
             Err(error) => {
                 let shown = format!(
                     "failed to perform status section of the healthz check for KMS Provider {}, error: {error}",
@@ -323,7 +334,9 @@ impl Plugin {
         if status.version != "v2" && status.version != "v2beta1" {
             errors.push(format!("expected KMSv2 API version v2, got {}", status.version));
         }
-        match check_key_id(&status.key_id) {
+        let checked = check_key_id(&status.key_id);
+        self.counted.named(&status.key_id, checked.is_ok());
+        match checked {
             Err(why) => errors.push(format!("got invalid KMSv2 KeyID hash {:?}: {why}", hash(&status.key_id))),
             Ok(()) => errors.extend(self.rotate(&status.key_id).await.err()),
         }
@@ -367,9 +380,12 @@ impl Plugin {
     }
 
     async fn generate(&self, uid: &str) -> Result<(Arc<DataKey>, EncryptedObject), String> {
-        let (key, seed) = DataKey::generate()?;
+        let began = Instant::now();
+        let generated = DataKey::generate();
+        self.measures.generated(began.elapsed(), generated.is_err());
+        let (key, seed) = generated?;
         let request = EncryptRequest { plaintext: Bytes::copy_from_slice(&seed), uid: uid.to_owned() };
-        let encrypted = self.ask(self.client.clone().encrypt(request)).await;
+        let encrypted = self.ask("Encrypt", self.client.clone().encrypt(request)).await;
         let encrypted = encrypted.map_err(|error| format!("failed to encrypt DEK, error: {error}"))?;
         let envelope = EncryptedObject {
             encrypted_data: Bytes::new(),
@@ -382,12 +398,19 @@ impl Plugin {
         Ok((Arc::new(key), envelope))
     }
 
-    async fn ask<T>(&self, call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, String> {
-        match tokio::time::timeout(self.timeout, call).await {
+    async fn ask<T>(
+        &self,
+        method: &'static str,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, String> {
+        let began = Instant::now();
+        let answer = match tokio::time::timeout(self.timeout, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(told(&status)),
             Err(_) => Err(LATE.to_owned()),
-        }
+        };
+        self.counted.called(method, began.elapsed(), answer.as_ref().err().map(String::as_str));
+        answer
     }
 
     fn keep(&self, fingerprint: [u8; 32], key: Arc<DataKey>) {
@@ -395,6 +418,7 @@ impl Plugin {
         let now = Instant::now();
         keys.retain(|_, (at, _)| now.duration_since(*at) < KEPT);
         keys.insert(fingerprint, (now, key));
+        self.counted.seeds(keys.len());
     }
 
     fn failures(&self) -> MutexGuard<'_, Failures> {
@@ -408,6 +432,7 @@ impl Plugin {
         if let Some((_, key)) = kept {
             return Ok(key);
         }
+        self.measures.missed();
         if let Some(error) = self.failures().hold(&fingerprint, wait, self.timeout) {
             return Err(error);
         }
@@ -455,7 +480,7 @@ impl Plugin {
 
     /// Has the plugin decrypt a key, and remembers what came of it.
     async fn decrypt(&self, fingerprint: [u8; 32], request: DecryptRequest, seeded: bool) -> Answer {
-        let decrypted = self.ask(self.client.clone().decrypt(request)).await;
+        let decrypted = self.ask("Decrypt", self.client.clone().decrypt(request)).await;
         let away = decrypted
             .as_ref()
             .is_err_and(|error| error.contains("code = Unavailable") || error.contains("code = DeadlineExceeded"));
@@ -504,6 +529,7 @@ impl Plugin {
             ));
         }
         let encrypted_data = current.key.seal(data, context)?.into();
+        self.counted.used(Way::In, &current.envelope.key_id);
         Ok(EncryptedObject { encrypted_data, ..current.envelope.clone() }.encode_to_vec())
     }
 
@@ -518,7 +544,9 @@ impl Plugin {
         wait: Wait,
     ) -> Result<(Vec<u8>, bool), String> {
         let envelope = decode(data)?;
-        let opened = self.key_of(&envelope, wait).await?.open(&envelope.encrypted_data, context)?;
+        let key = self.key_of(&envelope, wait).await?;
+        self.counted.used(Way::Out, &envelope.key_id);
+        let opened = key.open(&envelope.encrypted_data, context)?;
         let seed = i32::from(EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed);
         let other = self.current_key_id().is_some_and(|key_id| envelope.key_id != key_id);
         Ok((opened, other || envelope.encrypted_dek_source_type != seed))

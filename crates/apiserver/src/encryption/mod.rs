@@ -13,12 +13,14 @@
 //! | `cipher` | AES-CBC, AES-GCM, secretbox, and the derived keys of envelopes |
 //! | `kms` | plugins |
 //! | `sealed` | the store with encrypted values |
+//! | `measures` | what is told of it |
 //!
 //! A server without a configuration has none of this on any path. With one, keys of other kinds cost one look into a map.
 
 mod cipher;
 mod config;
 mod kms;
+mod measures;
 mod sealed;
 mod transformer;
 
@@ -26,10 +28,12 @@ pub use sealed::Sealed;
 pub(crate) use sealed::unreadable;
 pub(crate) use transformer::ENCRYPTED;
 
+use crate::registry::measures::Tells;
 use crate::server::{Check, Of};
 use arc_swap::ArcSwap;
 use config::Configured;
 use kms::{Pace, Plugin};
+use measures::Measures;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -76,6 +80,7 @@ pub struct Encryption {
     prefix: String,
     reloads: bool,
     pace: Pace,
+    measures: Arc<Measures>,
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -127,11 +132,16 @@ impl Rules {
     }
 }
 
-async fn load(path: &Path, reload: bool, pace: Pace) -> Result<(Configured, [u8; 32]), EncryptionError> {
+async fn load(
+    path: &Path,
+    reload: bool,
+    pace: Pace,
+    measures: &Arc<Measures>,
+) -> Result<(Configured, [u8; 32]), EncryptionError> {
     let text = tokio::fs::read(path).await;
     let text = text.map_err(|source| EncryptionError::Read { path: path.display().to_string(), source })?;
     let configured =
-        config::read(&text, &path.display().to_string(), reload, pace).map_err(EncryptionError::Content)?;
+        config::read(&text, &path.display().to_string(), reload, pace, measures).map_err(EncryptionError::Content)?;
     Ok((configured, Sha256::digest(&text).into()))
 }
 
@@ -146,7 +156,9 @@ impl Encryption {
     }
 
     async fn open_paced(path: PathBuf, reload: bool, prefix: &str, pace: Pace) -> Result<Arc<Self>, EncryptionError> {
-        let (configured, hash) = load(&path, reload, pace).await?;
+        let measures = Arc::default();
+        let (configured, hash) = load(&path, reload, pace, &measures).await?;
+        measures.configured(&hash);
         for plugin in &configured.plugins {
             plugin.look_after().await;
         }
@@ -155,6 +167,7 @@ impl Encryption {
             prefix: prefix.to_owned(),
             reloads: reload,
             pace,
+            measures,
         });
         if reload {
             tokio::spawn(follow(Arc::downgrade(&encryption), path, hash));
@@ -170,6 +183,11 @@ impl Encryption {
     fn context(&self, key: &[u8]) -> Vec<u8> {
         let rest = key.strip_prefix(ROOT.as_bytes()).unwrap_or(key);
         [self.prefix.as_bytes(), rest].concat()
+    }
+
+    /// What is told of it in `/metrics`.
+    pub(crate) fn measures(&self) -> Arc<dyn Tells> {
+        self.measures.clone()
     }
 
     /// How the plugins are; none when there are none and never will be.
@@ -210,8 +228,11 @@ async fn follow(encryption: Weak<Encryption>, path: PathBuf, mut loaded: [u8; 32
         if hash == loaded || refused == Some(hash) {
             continue;
         }
-        match take_over(&encryption, &path).await {
+        let taken = take_over(&encryption, &path).await;
+        encryption.measures.reloaded(taken.is_ok());
+        match taken {
             Ok(hash) => {
+                encryption.measures.configured(&hash);
                 (loaded, refused) = (hash, None);
                 tracing::info!(path = %path.display(), "the encryption configuration was read again");
             }
@@ -233,7 +254,7 @@ enum Refused {
 }
 
 async fn take_over(encryption: &Encryption, path: &Path) -> Result<[u8; 32], Refused> {
-    let (configured, hash) = load(path, true, encryption.pace).await?;
+    let (configured, hash) = load(path, true, encryption.pace, &encryption.measures).await?;
     for plugin in &configured.plugins {
         plugin.look_after().await;
     }

@@ -526,6 +526,14 @@ async fn the_past_is_decrypted_while_its_keys_are_there() {
         |entry: &crate::cache::Entry| served.decode(entry).expect("an object").str_at(&["data", "a"]).to_owned();
     let entry = registry.get_at(&served, "default", "s", then).await.expect("there was one");
     assert_eq!(value(&entry), "c2VjcmV0");
+    // It is read from the store, and counted so.
+    let lists = ["total", "fetched_objects_total", "evaluated_objects_total", "returned_objects_total"];
+    let counted = || {
+        lists.map(|of| told_of(&registry, &format!("apiserver_storage_list_{of}{{group=\"\",resource=\"secrets\"}}")))
+    };
+    assert_eq!(counted(), [None; 4]);
+    registry.list_at(&served, &Filter::of(Scope::All), &ListOptions::default(), then).await.expect("listed");
+    assert_eq!(counted(), [Some(1.0); 4]);
     let past = registry.versions(&served, ("default", "s"), (0, 0), 0).await.expect("told");
     let told = |past: crate::registry::Past| -> Vec<String> {
         let told = past.versions.into_iter().map(|version| match version.became {
@@ -549,4 +557,78 @@ async fn the_past_is_decrypted_while_its_keys_are_there() {
     assert_eq!(now, "c2VjcmV0");
     assert!(then.starts_with("unable to transform key"), "{then}");
     assert!(lost.message.contains("unable to transform key \"/registry/secrets/default/s\""), "{}", lost.message);
+}
+
+/// What a server tells of its encryption: the number of a series, if it is told.
+fn told_of(registry: &Registry, series: &str) -> Option<f64> {
+    let mut text = String::new();
+    registry.measures().render(&mut text).expect("a String takes every write");
+    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+}
+
+#[tokio::test]
+async fn values_are_counted_by_who_transforms_them() {
+    let home = Home::new();
+    let operations = |status: &str, way: &str, prefix: &str| {
+        format!(
+            "apiserver_storage_transformation_operations_total{{status=\"{status}\",transformation_type=\"{way}\",transformer_prefix=\"{prefix}\"}}"
+        )
+    };
+    let first = home.with(&[FIRST]).await;
+    create(&first, "s").await.expect("created");
+    for prefix in ["k8s:enc:aescbc:v1:", "key1:"] {
+        assert_eq!(told_of(&first, &operations("OK", "to_storage", prefix)), Some(1.0), "{prefix}");
+        let timed = "apiserver_storage_transformation_duration_seconds_count";
+        let timed = format!("{timed}{{transformation_type=\"to_storage\",transformer_prefix=\"{prefix}\"}}");
+        assert_eq!(told_of(&first, &timed), Some(1.0), "{prefix}");
+    }
+    // Neither the key nor the provider of the value is there.
+    let second = home.with(&[SECOND]).await;
+    let unknown = operations("unknown-non-grpc", "from_storage", "unknown");
+    assert!(told_of(&second, &unknown).is_some_and(|count| count >= 1.0));
+    assert_eq!(told_of(&second, &operations("OK", "from_storage", "key2:")), None);
+    let without = Registry::open(home.engine.clone()).await.expect("a registry");
+    assert_eq!(told_of(&without, &unknown), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugins_calls_and_keys_are_counted() {
+    let home = Home::new();
+    let (plugin, socket) = (fake(), home.directory.path().join("kms.sock"));
+    let kms = format!("kms: {{apiVersion: v2, name: p, endpoint: \"unix://{}\", timeout: 10s}}", socket.display());
+    let serving = serve(&plugin, &socket);
+    let writer = home.with(&[&kms]).await;
+    create(&writer, "s").await.expect("created");
+    let calls = |method: &str, status: &str| {
+        format!(
+            "apiserver_envelope_encryption_kms_operations_latency_seconds_count{{grpc_status_code=\"{status}\",method_name=\"/v2.KeyManagementService/{method}\",provider_name=\"p\"}}"
+        )
+    };
+    assert_eq!(told_of(&writer, &calls("Encrypt", "OK")), Some(1.0));
+    assert_eq!(told_of(&writer, &calls("Decrypt", "OK")), None);
+    assert_eq!(told_of(&writer, "apiserver_storage_data_key_generation_duration_seconds_count"), Some(1.0));
+    let seeds = "apiserver_envelope_encryption_dek_source_cache_size{provider_name=\"p\"}";
+    assert_eq!(told_of(&writer, seeds), Some(1.0));
+    let used = |registry: &Registry, way: &str| {
+        let mut text = String::new();
+        registry.measures().render(&mut text).expect("a String takes every write");
+        let ends = format!(
+            "key_id_hash=\"{}\",provider_name=\"p\",transformation_type=\"{way}\"}} ",
+            super::measures::hash("k1")
+        );
+        let total = text.lines().filter(|line| line.starts_with("apiserver_envelope_encryption_key_id_hash_total{"));
+        total.filter_map(|line| line.split_once(&*ends)?.1.parse::<u64>().ok()).sum::<u64>()
+    };
+    assert_eq!(used(&writer, "to_storage"), 1);
+    plugin.refuses.store(true, Ordering::SeqCst);
+    let reader = home.start(false).await;
+    list(&reader).await.expect_err("unreadable");
+    assert!(told_of(&reader, &calls("Decrypt", "NotFound")).is_some_and(|count| count >= 1.0));
+    assert_eq!(used(&reader, "from_storage"), 0);
+    plugin.refuses.store(false, Ordering::SeqCst);
+    until("all is read", || async { list(&reader).await.is_ok() }).await;
+    assert!(used(&reader, "from_storage") >= 1);
+    let misses = "apiserver_storage_envelope_transformation_cache_misses_total";
+    assert!(told_of(&reader, misses).is_some_and(|count| count >= 2.0));
+    serving.abort();
 }

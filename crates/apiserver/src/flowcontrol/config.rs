@@ -112,6 +112,15 @@ impl Prepared {
         self.levels.values().chain(self.quiescing.values())
     }
 
+    /// How many requests may be executed, and wait, at once: upstream counts the seats of all levels, and all places of queues.
+    pub(super) fn most(&self) -> (u64, u64) {
+        let places = |ready: &Arc<ReadyLevel>| match ready.spec.queuing {
+            Queuing::Queues { queues, length, .. } => queues.saturating_mul(length) as u64,
+            Queuing::Exempt | Queuing::Reject => 0,
+        };
+        (self.nominal_sum, self.all().map(places).sum())
+    }
+
     /// The fraction of its target that each level gets.
     pub(super) fn fraction(&self) -> f64 {
         f64::from_bits(self.fraction.load(Ordering::Relaxed))

@@ -146,10 +146,6 @@ impl Drop for Counted {
 }
 
 impl Place {
-    pub(crate) fn of_pool(held: Option<crate::limit::Held>) -> Self {
-        Place { seat: held.map(Seat::Pool), ..Place::default() }
-    }
-
     /// A watch has begun: it needs no seat any more.
     pub fn begun(&mut self) {
         self.seat = None;
@@ -229,13 +225,15 @@ impl Limit {
         query: &str,
         timeout: Duration,
     ) -> Result<Place, Refused> {
+        // What lasts as long as its client likes takes no place. With priority levels, the beginning of a watch does.
+        if info.long_running() && (info.verb != "watch" || matches!(self, Limit::Pools(_))) {
+            return Ok(Place { allotted: timeout, ..Place::default() });
+        }
         match self {
             Limit::Pools(pools) => {
-                let place = pools.admit(info, &cx.user, cx.now.as_second())?;
-                Ok(Place { allotted: timeout, ..place })
+                let held = pools.admit(info, &cx.user, cx.now.as_second())?;
+                Ok(Place { seat: Some(Seat::Pool(held)), allotted: timeout, ..Place::default() })
             }
-            // Streams are as long as their clients like.
-            Limit::Fair(_) if info.long_running() && info.verb != "watch" => Ok(Place::default()),
             Limit::Fair(fair) => fair.admit(cx, info, query, timeout).await,
         }
     }
@@ -262,7 +260,7 @@ impl Limit {
     pub fn render(&self, out: &mut String) -> fmt::Result {
         let second = Timestamp::now().as_second();
         let (executing, waiting) = match self {
-            Limit::Fair(fair) => (&*fair.executing, Some(&*fair.waiting)),
+            Limit::Fair(fair) => (&*fair.requests.executing, Some(&*fair.requests.waiting)),
             Limit::Pools(pools) => (pools.in_flight(), None),
         };
         for (name, help, kinds) in [
@@ -279,8 +277,20 @@ impl Limit {
         ] {
             let Some(kinds) = kinds else { continue };
             crate::measure::head(out, name, "gauge", help)?;
-            for (kind, in_flight) in ["mutating", "readOnly"].iter().zip(kinds) {
+            for (kind, in_flight) in KINDS.iter().zip(kinds) {
                 writeln!(out, "{name}{{request_kind=\"{kind}\"}} {}", in_flight.most(second))?;
+            }
+        }
+        let name = "apiserver_flowcontrol_read_vs_write_current_requests";
+        crate::measure::head(
+            out,
+            name,
+            "histogram",
+            "[ALPHA] Observations, at the end of every nanosecond, of the number of requests (as a fraction of the relevant limit) waiting or in regular stage of execution",
+        )?;
+        for (phase, kinds) in [("executing", Some(executing)), ("waiting", waiting)] {
+            for (kind, in_flight) in KINDS.iter().zip(kinds.into_iter().flatten()) {
+                in_flight.write_parts(out, name, &format!("phase=\"{phase}\",request_kind=\"{kind}\""))?;
             }
         }
         match self {
@@ -289,6 +299,9 @@ impl Limit {
         }
     }
 }
+
+/// By [`kind`].
+const KINDS: [&str; 2] = ["mutating", "readOnly"];
 
 /// Which of the two kinds a request is: mutating, or reading.
 pub(crate) fn kind(info: &RequestInfo) -> usize {
@@ -301,16 +314,38 @@ pub struct FlowControl {
     estimator: Estimator,
     /// Whose hashes clients cannot know, so that none can choose its queues.
     hasher: RandomState,
+    requests: Arc<Requests>,
+}
+
+/// What requests do here, by their kind.
+#[derive(Default)]
+struct Requests {
     executing: Arc<[InFlight; 2]>,
     waiting: Arc<[InFlight; 2]>,
+}
+
+impl Requests {
+    /// Takes over how many there may be.
+    fn limit(&self, config: &Config) {
+        let (executing, waiting) = config.load().most();
+        self.executing.iter().for_each(|requests| requests.of(executing));
+        self.waiting.iter().for_each(|requests| requests.of(waiting));
+    }
 }
 
 impl FlowControl {
     fn new(server: usize, registry: &Arc<Registry>) -> Self {
         let config = Arc::new(Config::new(server as u64));
         let changed = Arc::new(Notify::new());
+        let requests = Arc::new(Requests::default());
+        requests.limit(&config);
         for plural in [LEVELS, SCHEMAS] {
-            let follows = Follows { schemas: plural == SCHEMAS, config: config.clone(), changed: changed.clone() };
+            let follows = Follows {
+                schemas: plural == SCHEMAS,
+                config: config.clone(),
+                requests: requests.clone(),
+                changed: changed.clone(),
+            };
             registry.observe(GROUP, plural, Arc::new(follows));
         }
         tokio::spawn(dangling::keep(Arc::downgrade(registry), config.clone(), changed));
@@ -325,13 +360,7 @@ impl FlowControl {
                 config.adjust();
             }
         });
-        FlowControl {
-            config,
-            estimator: Estimator::new(registry),
-            hasher: RandomState::new(),
-            executing: Arc::default(),
-            waiting: Arc::default(),
-        }
+        FlowControl { config, estimator: Estimator::new(registry), hasher: RandomState::new(), requests }
     }
 
     fn classify(&self, info: &RequestInfo, cx: &Context) -> Arc<Schema> {
@@ -362,15 +391,15 @@ impl FlowControl {
         let marks = Marks(Some(schema.clone()));
         let patience = (timeout / 4).min(LONGEST_WAIT);
         let waits = || {
-            self.waiting[kind].enter(Timestamp::now().as_second());
-            Counted(self.waiting.clone(), kind)
+            self.requests.waiting[kind].enter(Timestamp::now().as_second());
+            Counted(self.requests.waiting.clone(), kind)
         };
         match level.level.enter(&schema.flow, estimate, hash, about, patience, waits).await {
             Ok((ticket, waited)) => {
                 // Who waited is executed from now on, not since it came.
                 let second = if waited.is_zero() { cx.now.as_second() } else { Timestamp::now().as_second() };
-                self.executing[kind].enter(second);
-                let counted = Counted(self.executing.clone(), kind);
+                self.requests.executing[kind].enter(second);
+                let counted = Counted(self.requests.executing.clone(), kind);
                 let watched = if info.verb == "watch" { self.estimator.watches.begin(info) } else { None };
                 Ok(Place {
                     seat: Some(Seat::Fair { _ticket: ticket, _counted: counted }),
@@ -394,6 +423,7 @@ impl FlowControl {
 struct Follows {
     schemas: bool,
     config: Arc<Config>,
+    requests: Arc<Requests>,
     changed: Arc<Notify>,
 }
 
@@ -421,6 +451,7 @@ impl Observer for Follows {
             }
             self.config.level(name, level);
         }
+        self.requests.limit(&self.config);
         self.changed.notify_one();
     }
 }

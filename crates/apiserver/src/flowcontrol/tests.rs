@@ -152,6 +152,36 @@ async fn who_is_refused_is_told_when_to_come_again_and_by_whom() {
 }
 
 #[tokio::test]
+async fn reads_and_writes_are_told_as_parts_of_what_there_may_be() {
+    let line = |limit: &Limit, phase: &str, bound: &str| {
+        let mut text = String::new();
+        limit.render(&mut text).expect("a String takes every write");
+        let name = "apiserver_flowcontrol_read_vs_write_current_requests_bucket";
+        let start = format!("{name}{{phase=\"{phase}\",request_kind=\"readOnly\",le=\"{bound}\"}} ");
+        let found = text.lines().find_map(|line| line.strip_prefix(&*start)).map(str::parse::<u64>);
+        found.map(|number| number.expect("a number"))
+    };
+    let (_opened, fair) = started(Settings { reading: 3, writing: 1, fair: true }).await;
+    let pools = Limit::Pools(MaxInFlight::new(4, 1));
+    let (jane, minute) = (user("jane", &["system:masters"]), Duration::from_secs(60));
+    for (limit, waiting) in [(&fair, Some(())), (&pools, None)] {
+        assert_eq!(line(limit, "waiting", "+Inf").map(|_| ()), waiting);
+        let place = admit(limit, &jane, "GET", "/api/v1/pods", minute).await.ok().expect("a place");
+        // Levels share a few seats more than there are, each at least one.
+        let of = |limit: &Limit| {
+            line(limit, "executing", "0.3").expect("told") - line(limit, "executing", "0").expect("told")
+        };
+        let deadline = std::time::Instant::now() + minute;
+        while of(limit) == 0 {
+            assert!(std::time::Instant::now() < deadline, "one of four is no part of them");
+        }
+        drop(place);
+    }
+    let watch = admit(&pools, &jane, "GET", "/api/v1/pods?watch=1", minute).await.ok().expect("a place");
+    assert!(watch.seat.is_none(), "without levels, watches take no place");
+}
+
+#[tokio::test]
 async fn a_watch_has_a_seat_until_it_has_begun_and_streams_have_none() {
     let (_opened, limit) = started(Settings::default()).await;
     let jane = user("jane", &[]);

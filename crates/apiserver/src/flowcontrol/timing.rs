@@ -105,7 +105,10 @@ impl Timing {
         for (at, nanos) in self.nanos.iter().enumerate() {
             total += nanos;
             match self.bounds.get(at) {
-                Some(bound) => writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {total}")?,
+                Some(bound) => {
+                    let bound = crate::measure::bound(*bound);
+                    writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {total}")?;
+                }
                 None => writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {total}")?,
             }
         }

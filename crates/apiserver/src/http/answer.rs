@@ -125,6 +125,9 @@ pub fn partial(version: MetaVersion, object: &Map) -> Map {
 fn row(served: &Served, object: &Map, version: MetaVersion, include: Include, now: Timestamp) -> Value {
     let mut row = Map::new();
     row.insert("cells", table::cells(&served.resource, object, now));
+    if let Some(conditions) = table::conditions(&served.resource, object) {
+        row.insert("conditions", conditions);
+    }
     match include {
         Include::None => {}
         Include::Metadata => {
@@ -237,10 +240,10 @@ pub fn list(served: &Arc<Served>, listed: Listed, view: View, now: Timestamp) ->
             Ok(finish(StatusCode::OK, meta_bytes(&list, format)?.into(), view))
         }
         (Shape::Table(version), format) => {
-            let mut rows = Vec::with_capacity(listed.entries.len());
-            for entry in &listed.entries {
-                rows.push(row(served, &served.decode(entry)?, version, view.include, now));
-            }
+            let trees: Result<Vec<Map>, Status> = listed.entries.iter().map(|entry| served.decode(entry)).collect();
+            let mut trees = trees?;
+            table::sort(&served.resource, &mut trees);
+            let rows = trees.iter().map(|tree| row(served, tree, version, view.include, now)).collect();
             let table = table_of(served, version, metadata, rows, true);
             Ok(finish(StatusCode::OK, meta_bytes(&table, format)?.into(), view))
         }

@@ -93,6 +93,27 @@ struct Requests {
     failed: AtomicU64,
 }
 
+/// Lists that the store was read for: how many, and the objects that were fetched, looked at and told.
+#[derive(Debug, Default)]
+struct Lists([AtomicU64; 4]);
+
+/// The metrics of [`Lists`].
+const LISTS: [(&str, &str); 4] = [
+    ("apiserver_storage_list_total", "[ALPHA] Number of LIST requests served from storage"),
+    (
+        "apiserver_storage_list_fetched_objects_total",
+        "[ALPHA] Number of objects read from storage in the course of serving a LIST request",
+    ),
+    (
+        "apiserver_storage_list_evaluated_objects_total",
+        "[ALPHA] Number of objects tested in the course of serving a LIST request from storage",
+    ),
+    (
+        "apiserver_storage_list_returned_objects_total",
+        "[ALPHA] Number of objects returned for a LIST request from storage",
+    ),
+];
+
 /// Something else that tells of itself.
 pub trait Tells: Send + Sync {
     /// Writes its metrics.
@@ -109,6 +130,7 @@ pub struct Measures {
     plugins: OnceLock<Vec<(&'static str, Admitted)>>,
     steps: Admitted,
     store: Family<Stored, Requests>,
+    lists: Family<Stored, Lists>,
     others: Mutex<Vec<Arc<dyn Tells>>>,
 }
 
@@ -124,6 +146,15 @@ impl Measures {
         self.store.with(&what, make, |requests| {
             requests.times.took(took);
             requests.failed.fetch_add(u64::from(failed), Ordering::Relaxed);
+        });
+    }
+
+    /// Notes a list that was read from the store.
+    pub(super) fn listed(&self, what: Storing<'_>, fetched: usize, evaluated: usize, returned: usize) {
+        self.lists.with(&what, Lists::default, |lists| {
+            for (counter, count) in lists.0.iter().zip([1, fetched, evaluated, returned]) {
+                counter.fetch_add(count as u64, Ordering::Relaxed);
+            }
         });
     }
 
@@ -178,6 +209,14 @@ impl Measures {
         head(out, name, "counter", "[ALPHA] Etcd failed request counts for each operation and object type.")?;
         for (labels, requests) in &all {
             series(out, name, labels, requests.failed.load(Ordering::Relaxed))?;
+        }
+        let lists = self.lists.sorted();
+        for (at, (name, help)) in LISTS.into_iter().enumerate() {
+            head(out, name, "counter", help)?;
+            for (of, lists) in &lists {
+                let labels = format!("group=\"{}\",resource=\"{}\"", of.group, of.resource);
+                series(out, name, &labels, lists.0[at].load(Ordering::Relaxed))?;
+            }
         }
         Ok(())
     }

@@ -150,6 +150,10 @@ impl Registry {
         // Every kind has been read by now, and is followed.
         let started = Started::default();
         FOLLOWED.into_iter().for_each(|hook| started.done(hook));
+        let measures = measures::Measures::default();
+        if let Some(sealed) = &sealed {
+            measures.tell_of(sealed.encryption().measures());
+        }
         Arc::new(Registry {
             leases: leases::Leases::new(store.clone()),
             gates: surface.gates,
@@ -158,7 +162,7 @@ impl Registry {
             caches,
             table: ArcSwap::from_pointee(table),
             admission: OnceLock::new(),
-            measures: measures::Measures::default(),
+            measures,
             started,
             authorizer: OnceLock::new(),
         })

@@ -4,6 +4,7 @@
 //! only to its creation, so that nobody sees what others had in a namespace of that name before.
 
 use super::commit::refused;
+use super::measures::Storing;
 use super::token::Token;
 use super::{Listed, Registry, Served};
 use crate::authz::{self, Decision};
@@ -14,6 +15,7 @@ use crate::request::{Moment, RequestInfo};
 use api::Status;
 use jiff::Timestamp;
 use std::sync::Arc;
+use std::time::Instant;
 use store::{History, KeyRange, KeyValue, Range};
 
 /// Versions of an object that are told when nobody says how many.
@@ -230,13 +232,20 @@ impl Registry {
         if !selects {
             range.limit = options.limit;
         }
-        let read = match self.history()?.range_at(range).await {
+        let group = cacher.layout.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let what = Storing { group, operation: "list", resource: &cacher.layout.resource };
+        let (history, began) = (self.history()?, Instant::now());
+        let read = history.range_at(range).await;
+        self.measures.stored(what, read.is_err(), began.elapsed());
+        let read = match read {
             Ok(read) => read,
             Err(error) => return Err(self.lost(served, &error).await),
         };
         let mut entries: Vec<Arc<Entry>> = Vec::new();
         let mut more = read.more;
+        let mut evaluated = 0;
         for kv in &read.kvs {
+            evaluated += 1;
             let entry = entry(cacher, kv).map_err(Status::internal)?;
             if selects && !filter.sees(&entry, cacher.paths()) {
                 continue;
@@ -247,6 +256,7 @@ impl Registry {
             }
             entries.push(Arc::new(entry));
         }
+        self.measures.listed(what, read.kvs.len(), evaluated, entries.len());
         let remaining = (more && !selects).then(|| read.count - entries.len());
         let next = entries.last().filter(|_| more).map_or_else(String::new, |last| {
             Token { revision: Some(revision), after: last.key().to_owned(), seen: None }.encode()

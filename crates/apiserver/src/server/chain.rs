@@ -100,26 +100,29 @@ impl ApiServer {
             Origin::Network(peer) => Some(peer),
             Origin::Local(_) => None,
         };
-        let recorded = |parts: &Parts, user: &UserInfo| {
-            self.security.audit.as_ref().and_then(|audit| audit.begin(parts, info, user, peer, received))
-        };
+        let audit = self.security.audit.as_ref();
         let allotted = match allotted {
             Ok(allotted) => allotted,
             Err(status) => {
                 // Before anybody knows who asks, as upstream.
-                let response = answer::refusal(&status, view);
-                return match recorded(&parts, &UserInfo::default()) {
-                    Some(record) => record.finish(response),
-                    None => response,
-                };
+                if let Some(audit) = audit {
+                    audit.refused(&parts, info, peer, received, status.code, &status.message);
+                }
+                return answer::refusal(&status, view);
             }
         };
         let until = allotted.map(|allotted| tokio::time::Instant::now() + allotted);
         let user = match within(info, until, pin!(self.authenticated(&parts, &origin))).await {
             Ok(user) => user,
-            Err(end) => return end.answer(view),
+            Err(end) => {
+                if let (Some(audit), End::Refused(status)) = (audit, &end) {
+                    let why = crate::audit::unauthenticated(&parts, peer);
+                    audit.refused(&parts, info, peer, received, status.code, &why);
+                }
+                return end.answer(view);
+            }
         };
-        let mut record = recorded(&parts, &user);
+        let mut record = audit.and_then(|audit| audit.begin(&parts, info, &user, peer, received));
         let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
         let agent = agent.to_owned();
         let constrained = self.constrains.then_some(&**info);

@@ -1,8 +1,10 @@
 //! `/metrics`, with upstream's names and labels.
 
+mod process;
+mod storages;
+
 use super::{Config, Security};
 use crate::authz::Decision;
-use crate::cache::Cacher;
 use crate::measure::{Asks, Family, Gauges, HeldGauge, Histogram, Labels, escaped, head, series};
 use crate::registry::Registry;
 use crate::request::{RequestInfo, parameters};
@@ -97,8 +99,12 @@ impl<'a> Shown<'a> {
     }
 
     /// Without what clients invent: it makes no series.
-    fn anonymous(self) -> Self {
-        Shown { group: "", version: "", resource: "", subresource: "", ..self }
+    fn without_inventions(self, registry: &Registry, info: &RequestInfo) -> Self {
+        if info.is_resource && !is_known(registry, info) {
+            Shown { group: "", version: "", resource: "", subresource: "", ..self }
+        } else {
+            self
+        }
     }
 }
 
@@ -252,6 +258,16 @@ fn results(
     Ok(())
 }
 
+/// Writes a counter of numbers by their labels: several of the same labels are one series.
+fn summed(out: &mut String, name: &str, help: &str, all: impl Iterator<Item = (String, u64)>) -> fmt::Result {
+    head(out, name, "counter", help)?;
+    let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+    for (labels, count) in all {
+        *sums.entry(labels).or_default() += count;
+    }
+    sums.into_iter().try_for_each(|(labels, count)| series(out, name, &labels, count))
+}
+
 /// What was served.
 #[derive(Debug)]
 pub struct Metrics {
@@ -366,15 +382,12 @@ impl Metrics {
     }
 
     fn with(&self, registry: &Registry, info: &RequestInfo, asked: Asked, count: impl Fn(&Counted)) {
-        let mut shown = Shown::of(info, asked);
+        let shown = Shown::of(info, asked);
         if self.requests.find(&shown, |counted| count(counted)).is_some() {
             return;
         }
         // Asked once for each series that there is, and every time for what is not.
-        if info.is_resource && !is_known(registry, info) {
-            shown = shown.anonymous();
-        }
-        self.requests.with(&shown, Counted::default, |counted| count(counted));
+        self.requests.with(&shown.without_inventions(registry, info), Counted::default, |counted| count(counted));
     }
 
     fn request(&self, registry: &Registry, info: &RequestInfo, asked: Asked, outcome: Outcome) {
@@ -396,11 +409,8 @@ impl Metrics {
 
     /// Counts a request that lasts as long as its client likes, for as long as what is returned lives.
     pub(super) fn long_running(&self, registry: &Registry, info: &RequestInfo) -> HeldGauge {
-        let mut shown = Shown::of(info, Asked::of(info, "", String::new()));
-        if info.is_resource && !is_known(registry, info) {
-            shown = shown.anonymous();
-        }
-        self.long.hold(&shown)
+        let shown = Shown::of(info, Asked::of(info, "", String::new()));
+        self.long.hold(&shown.without_inventions(registry, info))
     }
 
     pub(super) fn authenticated<E>(&self, result: &Result<Option<UserInfo>, E>, took: Duration) {
@@ -487,7 +497,7 @@ impl Metrics {
         head(out, name, "counter", "[ALPHA] Number of requests dropped with 'TLS handshake error from' error")?;
         series(out, name, "", self.handshakes_failed.load(Ordering::Relaxed))?;
         registry.measures().render(out)?;
-        storages(out, registry)?;
+        storages::render(out, registry)?;
         if let Some(size) = size {
             let name = "apiserver_storage_size_bytes";
             head(out, name, "gauge", "[STABLE] Size of the storage database file physically allocated in bytes.")?;
@@ -508,8 +518,8 @@ impl Metrics {
             super::paths::PLATFORM
         )?;
         out.push_str(&registry.gates().metric());
-        process(out)?;
-        registered(out)
+        process::process(out)?;
+        process::registered(out)
     }
 
     fn requests(&self, out: &mut String) -> fmt::Result {
@@ -561,227 +571,24 @@ impl Metrics {
                 sum.write(out, name, &labels)?;
             }
         }
-        let name = "apiserver_request_terminations_total";
-        head(out, name, "counter", "[ALPHA] Number of requests which apiserver terminated in self-defense.")?;
-        let mut sums: BTreeMap<String, u64> = BTreeMap::new();
-        for (key, counted) in &all {
-            for (code, count) in counted.terminated.all() {
-                *sums.entry(format!("code=\"{code}\",{}", key.labels(true, false))).or_default() += count;
-            }
-        }
-        for (labels, count) in std::mem::take(&mut sums) {
-            series(out, name, &labels, count)?;
-        }
-        let name = "apiserver_request_aborts_total";
-        head(
+        summed(
             out,
-            name,
-            "counter",
-            "[ALPHA] Number of requests which apiserver aborted possibly due to a timeout, for each group, version, verb, resource, subresource and scope",
+            "apiserver_request_terminations_total",
+            "[ALPHA] Number of requests which apiserver terminated in self-defense.",
+            all.iter().flat_map(|(key, counted)| {
+                let labels = |code: u16| format!("code=\"{code}\",{}", key.labels(true, false));
+                counted.terminated.all().into_iter().map(move |(code, count)| (labels(code), count)).collect::<Vec<_>>()
+            }),
         )?;
-        for (key, counted) in &all {
-            let count = counted.aborted.load(Ordering::Relaxed);
-            if count > 0 {
-                *sums.entry(key.labels(false, false)).or_default() += count;
-            }
-        }
-        for (labels, count) in sums {
-            series(out, name, &labels, count)?;
-        }
-        Ok(())
+        summed(
+            out,
+            "apiserver_request_aborts_total",
+            "[ALPHA] Number of requests which apiserver aborted possibly due to a timeout, for each group, version, verb, resource, subresource and scope",
+            all.iter().filter_map(|(key, counted)| Some((key.labels(false, false), some(&counted.aborted)?))),
+        )
     }
 }
-
-/// A metric of each storage: name, type, help, and the number, if it is told.
-type OfStorage = (&'static str, &'static str, &'static str, fn(&Cacher) -> Option<u64>);
 
 fn some(counter: &AtomicU64) -> Option<u64> {
     Some(counter.load(Ordering::Relaxed)).filter(|count| *count > 0)
-}
-
-/// Those that are labelled with group and resource.
-const STORAGES: &[OfStorage] = &[
-    (
-        "apiserver_resource_objects",
-        "gauge",
-        "[ALPHA] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.",
-        |cacher| Some(cacher.size().0 as u64),
-    ),
-    (
-        "apiserver_resource_size_estimate_bytes",
-        "gauge",
-        "[ALPHA] Estimated size of stored objects in database. Estimate is based on sum of last observed sizes of serialized objects. In case of a fetching error, the value will be -1.",
-        |cacher| Some(cacher.size().1 as u64),
-    ),
-    (
-        "apiserver_init_events_total",
-        "counter",
-        "[ALPHA] Counter of init events processed in watch cache broken by resource type.",
-        |cacher| some(&cacher.counts.initial),
-    ),
-    (
-        "apiserver_watch_cache_events_received_total",
-        "counter",
-        "[ALPHA] Counter of events received in watch cache broken by resource type.",
-        |cacher| some(&cacher.counts.received),
-    ),
-    (
-        "apiserver_watch_cache_events_dispatched_total",
-        "counter",
-        "[ALPHA] Counter of events dispatched in watch cache broken by resource type.",
-        |cacher| some(&cacher.counts.dispatched),
-    ),
-    (
-        "apiserver_watch_cache_initializations_total",
-        "counter",
-        "[ALPHA] Counter of watch cache initializations broken by resource type.",
-        |cacher| some(&cacher.counts.loads),
-    ),
-    (
-        "apiserver_watch_cache_resource_version",
-        "gauge",
-        "[ALPHA] Current resource version of watch cache broken by resource type.",
-        |cacher| Some(cacher.now().1),
-    ),
-    (
-        "apiserver_terminated_watchers_total",
-        "counter",
-        "[ALPHA] Counter of watchers closed due to unresponsiveness broken by resource type.",
-        |cacher| some(&cacher.counts.slow),
-    ),
-    (
-        "apiserver_cache_list_returned_objects_total",
-        "counter",
-        "[ALPHA] Number of objects returned for a LIST request from watch cache",
-        |cacher| some(&cacher.counts.listed),
-    ),
-];
-
-/// What is stored and watched, storage by storage.
-fn storages(out: &mut String, registry: &Registry) -> fmt::Result {
-    let table = registry.table();
-    let mut all: Vec<(String, String, &str, &Arc<Cacher>)> = Vec::new();
-    for served in table.all() {
-        let (Some(cacher), row) = (&served.cacher, &served.resource) else { continue };
-        if all.iter().any(|(.., other)| Arc::ptr_eq(other, cacher)) {
-            continue;
-        }
-        let labels = format!("group=\"{}\",resource=\"{}\"", row.group, row.plural);
-        all.push((row.group_resource(), labels, row.version.as_ref(), cacher));
-    }
-    let name = "apiserver_storage_objects";
-    head(
-        out,
-        name,
-        "gauge",
-        "[STABLE] [DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.",
-    )?;
-    for (resource, _, _, cacher) in &all {
-        series(out, name, &format!("resource=\"{resource}\""), cacher.size().0)?;
-    }
-    for (name, kind, help, number) in STORAGES {
-        head(out, name, kind, help)?;
-        for (_, labels, _, cacher) in &all {
-            if let Some(number) = number(cacher) {
-                series(out, name, labels, number)?;
-            }
-        }
-    }
-    // Nothing is listed by an index alone.
-    for (name, help, number) in [
-        (
-            "apiserver_cache_list_total",
-            "[ALPHA] Number of LIST requests served from watch cache",
-            (|cacher| some(&cacher.counts.lists)) as fn(&Cacher) -> Option<u64>,
-        ),
-        (
-            "apiserver_cache_list_fetched_objects_total",
-            "[ALPHA] Number of objects read from watch cache in the course of serving a LIST request",
-            |cacher| some(&cacher.counts.looked_at),
-        ),
-    ] {
-        head(out, name, "counter", help)?;
-        for (_, labels, _, cacher) in &all {
-            if let Some(number) = number(cacher) {
-                let (group, resource) = labels.split_once(",resource=").unwrap_or((labels, ""));
-                series(out, name, &format!("{group},index=\"\",resource={resource}"), number)?;
-            }
-        }
-    }
-    let name = "apiserver_watch_events_total";
-    head(out, name, "counter", "[ALPHA] Number of events sent in watch clients")?;
-    for (_, labels, version, cacher) in &all {
-        if let Some(count) = some(&cacher.counts.events) {
-            series(out, name, &format!("{labels},version=\"{version}\""), count)?;
-        }
-    }
-    let name = "apiserver_watch_events_sizes";
-    head(out, name, "histogram", "[ALPHA] Watch event size distribution in bytes")?;
-    for (_, labels, version, cacher) in all.iter().filter(|(.., cacher)| !cacher.counts.sizes.is_empty()) {
-        cacher.counts.sizes.write(out, name, &format!("{labels},version=\"{version}\""))?;
-    }
-    let name = "apiserver_watch_list_duration_seconds";
-    head(
-        out,
-        name,
-        "histogram",
-        "[ALPHA] Response latency distribution in seconds for watch list requests broken by group, version, resource and scope.",
-    )?;
-    for (_, labels, version, cacher) in &all {
-        for (scope, histogram) in cacher.counts.watch_lists.sorted() {
-            histogram.write(out, name, &format!("{labels},scope=\"{scope}\",version=\"{version}\""))?;
-        }
-    }
-    Ok(())
-}
-
-/// How many metrics there are by their stability, told of what is written already. None is hidden or turned off.
-fn registered(out: &mut String) -> fmt::Result {
-    const LEVELS: [&str; 3] = ["ALPHA", "BETA", "STABLE"];
-    let help = |line: &str| {
-        let level = line.strip_prefix("# HELP ")?.split_once(" [")?.1.split_once(']')?.0.to_owned();
-        Some(level)
-    };
-    let told: Vec<String> = out.lines().filter_map(help).collect();
-    let name = "registered_metrics_total";
-    let text = "[BETA] The count of registered metrics broken by stability level and deprecation version.";
-    head(out, name, "counter", text)?;
-    for level in LEVELS {
-        let count = told.iter().filter(|own| *own == level).count();
-        series(out, name, &format!("deprecated_version=\"\",stability_level=\"{level}\""), count)?;
-    }
-    for (name, help) in [
-        ("hidden_metrics_total", "[BETA] The count of hidden metrics."),
-        ("disabled_metrics_total", "[BETA] The count of disabled metrics."),
-    ] {
-        head(out, name, "counter", help)?;
-        series(out, name, "", 0)?;
-    }
-    Ok(())
-}
-
-/// What Prometheus' clients tell of their process, as far as the system tells it.
-fn process(out: &mut String) -> fmt::Result {
-    const PAGE: u64 = 4096;
-    const TICKS: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name may have spaces; it ends with the last parenthesis.
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    let field = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok());
-    let mut gauge = |name: &str, kind: &str, help: &str, value: Option<f64>| match value {
-        Some(value) => head(out, name, kind, help).and_then(|()| writeln!(out, "{name} {value}")),
-        None => Ok(()),
-    };
-    let cpu = field(11).zip(field(12)).map(|(user, system)| (user + system) as f64 / TICKS);
-    gauge("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", cpu)?;
-    let resident = field(21).map(|pages| (pages * PAGE) as f64);
-    gauge("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", resident)?;
-    let memory = field(20).map(|bytes| bytes as f64);
-    gauge("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", memory)?;
-    let open = std::fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as f64);
-    gauge("process_open_fds", "gauge", "Number of open file descriptors.", open)?;
-    let boot = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let boot = boot.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<f64>().ok());
-    let started = boot.zip(field(19)).map(|(boot, ticks)| boot + ticks as f64 / TICKS);
-    gauge("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", started)
 }

@@ -49,7 +49,7 @@ pub struct Config {
     pub request_timeout: Duration,
     /// Whether `/debug/pprof/` is served.
     pub profiling: bool,
-    /// The flags that the server was started with, by name, for `/flagz`.
+    /// The server's flags and what holds of each, by name, for `/flagz`.
     pub flags: BTreeMap<String, String>,
 }
 

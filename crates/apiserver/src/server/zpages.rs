@@ -102,7 +102,7 @@ impl Status<'_> {
     }
 }
 
-/// What `/flagz` tells: the flags that the server was started with.
+/// What `/flagz` tells: the server's flags, those too that nobody gave.
 pub(super) fn flags(flags: &BTreeMap<String, String>, headers: &HeaderMap) -> Response<Body> {
     match shape(headers, "Flagz") {
         None => not_acceptable(),

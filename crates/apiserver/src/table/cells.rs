@@ -1,11 +1,12 @@
 //! Kind → its cells, in the order of its columns.
 
-use super::Cell::{self, Ago, By, Count, Number, Or, Path};
-use super::{NONE, UNKNOWN, UNSET, ago, flag, int, joined, maps, or, pod, selector, selector_of_map, shown, workloads};
+use super::Cell::{self, Ago, By, Count, Number, Or, Path, Text};
+use super::{NONE, UNKNOWN, UNSET, access, certificates, devices, events, network, pod, storage, workloads};
+use super::{ago, flag, joined, maps, or, selector, selector_of_map, shown};
 use jiff::Timestamp;
 use schema::{Map, Value};
 
-const NAME: Cell = Path(&["metadata", "name"]);
+pub(super) const NAME: Cell = Path(&["metadata", "name"]);
 const AGE: Cell = Ago(&["metadata", "creationTimestamp"]);
 
 /// The cells of a kind; `None` for those that show only name and creation.
@@ -42,9 +43,9 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
         &[
             NAME,
             Path(&["spec", "type"]),
-            By(cluster_ip),
-            By(external_ip),
-            By(service_ports),
+            By(network::cluster_ip),
+            By(network::external_ip),
+            By(network::service_ports),
             AGE,
             By(|o, _| selector_of_map(o, &["spec", "selector"]).into()),
         ],
@@ -73,9 +74,8 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
     ),
     ("", "Secret", &[NAME, Path(&["type"]), Count(&["data"]), AGE]),
     ("", "ServiceAccount", &[NAME, AGE]),
-    ("", "Endpoints", &[NAME, By(endpoints), AGE]),
-    ("", "Event", EVENT),
-    ("events.k8s.io", "Event", EVENT_NEW),
+    ("", "Endpoints", &[NAME, By(network::endpoints), AGE]),
+    ("", "Event", events::CELLS),
     (
         "",
         "ReplicationController",
@@ -106,12 +106,12 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
         "PersistentVolume",
         &[
             NAME,
-            By(|o, _| o.at(&["spec", "capacity", "storage"]).map(shown).unwrap_or_default().into()),
-            By(|o, _| access_modes(o, &["spec", "accessModes"]).into()),
+            By(|o, _| storage::quantity(o, &["spec", "capacity", "storage"])),
+            By(|o, _| storage::access_modes(o, &["spec", "accessModes"]).into()),
             Path(&["spec", "persistentVolumeReclaimPolicy"]),
-            By(|o, _| phase(o)),
-            By(claim),
-            Path(&["spec", "storageClassName"]),
+            By(|o, _| storage::phase(o)),
+            By(storage::claim),
+            By(storage::class),
             Or(&["spec", "volumeAttributesClassName"], UNSET),
             Path(&["status", "reason"]),
             AGE,
@@ -123,11 +123,11 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
         "PersistentVolumeClaim",
         &[
             NAME,
-            By(|o, _| phase(o)),
+            By(|o, _| storage::phase(o)),
             Path(&["spec", "volumeName"]),
-            By(claim_capacity),
-            By(claim_modes),
-            By(claim_class),
+            By(storage::claim_capacity),
+            By(storage::claim_modes),
+            By(storage::class),
             Or(&["spec", "volumeAttributesClassName"], UNSET),
             AGE,
             Or(&["spec", "volumeMode"], UNSET),
@@ -194,6 +194,7 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
         ],
     ),
     ("apps", "ControllerRevision", &[NAME, By(workloads::controller), Number(&["revision"], 0), AGE]),
+    ("apiregistration.k8s.io", "APIService", &[NAME, By(api_service), By(api_available), AGE]),
     ("autoscaling", "Scale", &[NAME, Number(&["spec", "replicas"], 0), Number(&["status", "replicas"], 0), AGE]),
     (
         "autoscaling",
@@ -202,7 +203,7 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
             NAME,
             By(workloads::scale_target),
             By(workloads::targets),
-            Or(&["spec", "minReplicas"], UNSET),
+            Text(&["spec", "minReplicas"], UNSET),
             Number(&["spec", "maxReplicas"], 0),
             Number(&["status", "currentReplicas"], 0),
             AGE,
@@ -248,10 +249,10 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
         &[
             NAME,
             AGE,
-            Path(&["spec", "signerName"]),
+            Or(&["spec", "signerName"], NONE),
             Path(&["spec", "username"]),
-            By(requested_duration),
-            By(signing_condition),
+            By(certificates::requested_duration),
+            By(certificates::signing_condition),
         ],
     ),
     ("certificates.k8s.io", "ClusterTrustBundle", &[NAME, Or(&["spec", "signerName"], NONE)]),
@@ -264,7 +265,7 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
             Path(&["spec", "serviceAccountName"]),
             Path(&["spec", "nodeName"]),
             Path(&["spec", "signerName"]),
-            By(certificate_state),
+            By(certificates::certificate_state),
             By(|o, _| selector_of_map(o, &["spec", "unverifiedUserAnnotations"]).into()),
         ],
     ),
@@ -285,22 +286,26 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
         "StorageVersion",
         &[NAME, Or(&["status", "commonEncodingVersion"], UNSET), By(storage_versions), AGE],
     ),
-    ("discovery.k8s.io", "EndpointSlice", &[NAME, Path(&["addressType"]), By(slice_ports), By(slice_endpoints), AGE]),
+    (
+        "discovery.k8s.io",
+        "EndpointSlice",
+        &[NAME, Path(&["addressType"]), By(network::slice_ports), By(network::slice_endpoints), AGE],
+    ),
     (
         NETWORKING,
         "Ingress",
         &[
             NAME,
             Or(&["spec", "ingressClassName"], NONE),
-            By(ingress_hosts),
-            By(|o, _| load_balancer(o).into()),
+            By(network::ingress_hosts),
+            By(|o, _| network::load_balancer(o).into()),
             By(|o, _| if super::count(o, &["spec", "tls"]) > 0 { "80, 443" } else { "80" }.into()),
             AGE,
         ],
     ),
-    (NETWORKING, "IngressClass", &[NAME, Path(&["spec", "controller"]), By(class_parameters), AGE]),
+    (NETWORKING, "IngressClass", &[NAME, Path(&["spec", "controller"]), By(network::class_parameters), AGE]),
     (NETWORKING, "NetworkPolicy", &[NAME, By(|o, _| selector(o, &["spec", "podSelector"]).into()), AGE]),
-    (NETWORKING, "IPAddress", &[NAME, By(parent)]),
+    (NETWORKING, "IPAddress", &[NAME, By(network::parent)]),
     (NETWORKING, "ServiceCIDR", &[NAME, By(|o, _| joined(o, &["spec", "cidrs"], ",").into()), AGE]),
     ("node.k8s.io", "RuntimeClass", &[NAME, Path(&["handler"]), AGE]),
     (
@@ -308,8 +313,8 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
         "PodDisruptionBudget",
         &[
             NAME,
-            Or(&["spec", "minAvailable"], "N/A"),
-            Or(&["spec", "maxUnavailable"], "N/A"),
+            Text(&["spec", "minAvailable"], "N/A"),
+            Text(&["spec", "maxUnavailable"], "N/A"),
             Number(&["status", "disruptionsAllowed"], 0),
             AGE,
         ],
@@ -343,7 +348,7 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
         STORAGE,
         "StorageClass",
         &[
-            By(storage_class),
+            By(storage::storage_class),
             Path(&["provisioner"]),
             Or(&["reclaimPolicy"], "Delete"),
             Or(&["volumeBindingMode"], "Immediate"),
@@ -351,7 +356,7 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
             AGE,
         ],
     ),
-    (STORAGE, "VolumeAttributesClass", &[NAME, Path(&["driverName"]), AGE]),
+    (STORAGE, "VolumeAttributesClass", &[By(storage::attributes_class), Path(&["driverName"]), AGE]),
     (
         STORAGE,
         "CSIDriver",
@@ -360,10 +365,14 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
             By(|o, _| o.at(&["spec", "attachRequired"]).and_then(Value::as_bool).unwrap_or(true).into()),
             By(|o, _| flag(o, &["spec", "podInfoOnMount"]).into()),
             By(|o, _| flag(o, &["spec", "storageCapacity"]).into()),
+            By(storage::token_requests),
+            By(|o, _| flag(o, &["spec", "requiresRepublish"]).into()),
+            By(storage::lifecycle_modes),
+            AGE,
         ],
     ),
     (STORAGE, "CSINode", &[NAME, Count(&["spec", "drivers"]), AGE]),
-    (STORAGE, "CSIStorageCapacity", &[NAME, Path(&["storageClassName"]), Path(&["capacity"])]),
+    (STORAGE, "CSIStorageCapacity", &[NAME, Path(&["storageClassName"]), Or(&["capacity"], UNSET)]),
     (
         STORAGE,
         "VolumeAttachment",
@@ -378,8 +387,8 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
     ),
     (ADMISSION, "MutatingWebhookConfiguration", &[NAME, Count(&["webhooks"]), AGE]),
     (ADMISSION, "ValidatingWebhookConfiguration", &[NAME, Count(&["webhooks"]), AGE]),
-    (ADMISSION, "ValidatingAdmissionPolicy", &[NAME, Count(&["spec", "validations"]), By(param_kind), AGE]),
-    (ADMISSION, "MutatingAdmissionPolicy", &[NAME, Count(&["spec", "mutations"]), By(param_kind), AGE]),
+    (ADMISSION, "ValidatingAdmissionPolicy", &[NAME, Count(&["spec", "validations"]), By(access::param_kind), AGE]),
+    (ADMISSION, "MutatingAdmissionPolicy", &[NAME, Count(&["spec", "mutations"]), By(access::param_kind), AGE]),
     (ADMISSION, "ValidatingAdmissionPolicyBinding", POLICY_BINDING),
     (ADMISSION, "MutatingAdmissionPolicyBinding", POLICY_BINDING),
     (
@@ -391,7 +400,7 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
             Number(&["spec", "matchingPrecedence"], 0),
             Or(&["spec", "distinguisherMethod", "type"], NONE),
             AGE,
-            By(missing_level),
+            By(access::missing_level),
         ],
     ),
     (
@@ -400,10 +409,10 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
         &[
             NAME,
             Path(&["spec", "type"]),
-            By(|o, _| level(o, &["nominalConcurrencyShares"])),
-            By(|o, _| level(o, &["limitResponse", "queuing", "queues"])),
-            By(|o, _| level(o, &["limitResponse", "queuing", "handSize"])),
-            By(|o, _| level(o, &["limitResponse", "queuing", "queueLengthLimit"])),
+            By(|o, _| access::level(o, &["nominalConcurrencyShares"])),
+            By(|o, _| access::level(o, &["limitResponse", "queuing", "queues"])),
+            By(|o, _| access::level(o, &["limitResponse", "queuing", "handSize"])),
+            By(|o, _| access::level(o, &["limitResponse", "queuing", "queueLengthLimit"])),
             AGE,
         ],
     ),
@@ -416,16 +425,16 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
             Path(&["spec", "taint", "key"]),
             Path(&["spec", "taint", "value"]),
             Path(&["spec", "taint", "effect"]),
-            By(tainted_since),
+            By(devices::tainted_since),
             AGE,
         ],
     ),
-    (RESOURCE, "ResourceClaim", &[NAME, By(claim_state), AGE]),
+    (RESOURCE, "ResourceClaim", &[NAME, By(devices::claim_state), AGE]),
     (RESOURCE, "ResourceClaimTemplate", &[NAME, AGE]),
     (
         RESOURCE,
         "ResourceSlice",
-        &[NAME, By(slice_node), Path(&["spec", "driver"]), Path(&["spec", "pool", "name"]), AGE],
+        &[NAME, Path(&["spec", "nodeName"]), Path(&["spec", "driver"]), Path(&["spec", "pool", "name"]), AGE],
     ),
     (
         RESOURCE,
@@ -433,15 +442,16 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
         &[
             NAME,
             Path(&["spec", "driver"]),
-            By(|o, _| devices_of_pools(o, "totalDevices")),
-            By(|o, _| devices_of_pools(o, "availableDevices")),
-            By(|o, _| devices_of_pools(o, "allocatedDevices")),
-            By(|o, _| devices_of_pools(o, "unavailableDevices")),
-            By(pool_errors),
+            By(|o, _| devices::devices_of_pools(o, "totalDevices")),
+            By(|o, _| devices::devices_of_pools(o, "availableDevices")),
+            By(|o, _| devices::devices_of_pools(o, "allocatedDevices")),
+            By(|o, _| devices::devices_of_pools(o, "unavailableDevices")),
+            By(devices::pool_errors),
             Number(&["status", "poolCount"], 0),
-            By(|o, _| pools_condition(o).map_or("Pending", |c| c.str_at(&["type"])).into()),
+            By(|o, _| devices::pools_condition(o).map_or("Pending", |c| c.str_at(&["type"])).into()),
             By(|o, now| {
-                pools_condition(o).map_or_else(|| "".into(), |c| ago(c.str_at(&["lastTransitionTime"]), now).into())
+                devices::pools_condition(o)
+                    .map_or_else(|| "".into(), |c| ago(c.str_at(&["lastTransitionTime"]), now).into())
             }),
         ],
     ),
@@ -451,110 +461,19 @@ static TABLE: &[(&str, &str, &[Cell])] = &[
 
 const BINDING: &[Cell] = &[
     NAME,
-    By(role),
+    By(access::role),
     AGE,
-    By(|o, _| subjects(o, "User")),
-    By(|o, _| subjects(o, "Group")),
-    By(|o, _| subjects(o, "ServiceAccount")),
+    By(|o, _| access::subjects(o, "User")),
+    By(|o, _| access::subjects(o, "Group")),
+    By(|o, _| access::subjects(o, "ServiceAccount")),
 ];
-const POLICY_BINDING: &[Cell] = &[NAME, Path(&["spec", "policyName"]), Or(&["spec", "paramRef", "name"], NONE), AGE];
-
-const EVENT: &[Cell] = &[
-    By(|o, now| ago(event_times(o).1, now).into()),
-    Path(&["type"]),
-    Path(&["reason"]),
-    By(|o, _| event_object(o, &["involvedObject"])),
-    Path(&["involvedObject", "fieldPath"]),
-    By(|o, _| event_source(o)),
-    By(|o, _| o.str_at(&["message"]).trim().into()),
-    By(|o, now| ago(event_times(o).0, now).into()),
-    By(event_count),
-    NAME,
-];
-const EVENT_NEW: &[Cell] = &[
-    By(|o, now| ago(event_times(o).1, now).into()),
-    Path(&["type"]),
-    Path(&["reason"]),
-    By(|o, _| event_object(o, &["regarding"])),
-    Path(&["regarding", "fieldPath"]),
-    By(|o, _| event_source(o)),
-    By(|o, _| o.str_at(&["note"]).trim().into()),
-    By(|o, now| ago(event_times(o).0, now).into()),
-    By(event_count),
-    NAME,
-];
-
-/// First and last time of an event of either group.
-fn event_times(object: &Map) -> (&str, &str) {
-    let pick = |paths: &[&[&str]]| paths.iter().map(|p| object.str_at(p)).find(|t| !t.is_empty());
-    let first = pick(&[&["firstTimestamp"], &["deprecatedFirstTimestamp"], &["eventTime"]]).unwrap_or("");
-    let last =
-        pick(&[&["series", "lastObservedTime"], &["lastTimestamp"], &["deprecatedLastTimestamp"]]).unwrap_or(first);
-    (first, last)
-}
-
-fn event_object(object: &Map, path: &[&str]) -> Value {
-    let involved = object.at(path).and_then(Value::as_map);
-    let (kind, name) = involved.map_or(("", ""), |i| (i.str_at(&["kind"]), i.str_at(&["name"])));
-    let kind = kind.to_lowercase();
-    if name.is_empty() { kind.into() } else { format!("{kind}/{name}").into() }
-}
-
-fn event_source(object: &Map) -> Value {
-    let pick =
-        |paths: &[&[&str]]| paths.iter().map(|p| object.str_at(p)).find(|t| !t.is_empty()).unwrap_or("").to_owned();
-    let component = pick(&[
-        &["source", "component"],
-        &["deprecatedSource", "component"],
-        &["reportingComponent"],
-        &["reportingController"],
-    ]);
-    let host = pick(&[&["source", "host"], &["deprecatedSource", "host"], &["reportingInstance"]]);
-    if host.is_empty() { component.into() } else { format!("{component}, {host}").into() }
-}
-
-fn event_count(object: &Map, _: Timestamp) -> Value {
-    let count = [int(object, &["series", "count"]), int(object, &["count"]), int(object, &["deprecatedCount"])];
-    Value::Int(count.into_iter().find(|c| *c > 0).unwrap_or(1))
-}
+const POLICY_BINDING: &[Cell] = &[NAME, Path(&["spec", "policyName"]), By(access::param_ref), AGE];
 
 fn since_or_none(object: &Map, path: &[&str], now: Timestamp) -> Value {
     match object.str_at(path) {
         "" => NONE.into(),
         time => ago(time, now).into(),
     }
-}
-
-fn cluster_ip(object: &Map, _: Timestamp) -> Value {
-    or(object.str_at(&["spec", "clusterIP"]).to_owned(), NONE).into()
-}
-
-fn load_balancer(object: &Map) -> String {
-    let of =
-        |i: &Map| [i.str_at(&["ip"]), i.str_at(&["hostname"])].into_iter().find(|a| !a.is_empty()).map(str::to_owned);
-    maps(object, &["status", "loadBalancer", "ingress"]).filter_map(of).collect::<Vec<_>>().join(",")
-}
-
-fn external_ip(object: &Map, _: Timestamp) -> Value {
-    let own = joined(object, &["spec", "externalIPs"], ",");
-    match object.str_at(&["spec", "type"]) {
-        "ExternalName" => or(object.str_at(&["spec", "externalName"]).to_owned(), NONE).into(),
-        "LoadBalancer" => {
-            let balancer = load_balancer(object);
-            let all: Vec<String> = [balancer, own].into_iter().filter(|s| !s.is_empty()).collect();
-            or(all.join(","), "<pending>").into()
-        }
-        _ => or(own, NONE).into(),
-    }
-}
-
-fn service_ports(object: &Map, _: Timestamp) -> Value {
-    let of = |p: &Map| {
-        let (port, node) = (int(p, &["port"]), int(p, &["nodePort"]));
-        let protocol = p.str_at(&["protocol"]);
-        if node > 0 { format!("{port}:{node}/{protocol}") } else { format!("{port}/{protocol}") }
-    };
-    or(maps(object, &["spec", "ports"]).map(of).collect::<Vec<_>>().join(","), NONE).into()
 }
 
 fn node_status(object: &Map, _: Timestamp) -> Value {
@@ -583,6 +502,7 @@ fn node_roles(object: &Map, _: Timestamp) -> Value {
         .filter(|r| !r.is_empty())
         .collect();
     roles.sort_unstable();
+    roles.dedup();
     or(roles.join(","), NONE).into()
 }
 
@@ -591,128 +511,30 @@ fn node_address(object: &Map, ty: &str) -> Value {
     found.map_or(NONE, |a| a.str_at(&["address"])).into()
 }
 
-fn endpoints(object: &Map, _: Timestamp) -> Value {
-    let mut list = Vec::new();
-    for subset in maps(object, &["subsets"]) {
-        let ports: Vec<i64> = maps(subset, &["ports"]).map(|p| int(p, &["port"])).collect();
-        for address in maps(subset, &["addresses"]) {
-            let ip = address.str_at(&["ip"]);
-            if ports.is_empty() {
-                list.push(ip.to_owned());
-            }
-            list.extend(
-                ports.iter().map(|p| if ip.contains(':') { format!("[{ip}]:{p}") } else { format!("{ip}:{p}") }),
-            );
-        }
-    }
-    more(list)
-}
-
-/// At most three, and how many more there are.
-fn more(list: Vec<String>) -> Value {
-    let rest = list.len().saturating_sub(3);
-    let mut text = or(list.into_iter().take(3).collect::<Vec<_>>().join(","), NONE);
-    if rest > 0 {
-        text.push_str(&format!(" + {rest} more..."));
-    }
-    text.into()
-}
-
-fn slice_ports(object: &Map, _: Timestamp) -> Value {
-    let list: Vec<String> = maps(object, &["ports"])
-        .map(|p| match p.at(&["port"]) {
-            Some(port) => shown(port),
-            None => "*".to_owned(),
-        })
-        .collect();
-    if list.is_empty() { UNSET.into() } else { more(list) }
-}
-
-fn slice_endpoints(object: &Map, _: Timestamp) -> Value {
-    let list: Vec<String> = maps(object, &["endpoints"])
-        .filter_map(|e| e.at(&["addresses"])?.as_list()?.first()?.as_str().map(str::to_owned))
-        .collect();
-    if list.is_empty() { UNSET.into() } else { more(list) }
-}
-
+/// Of all resources that are limited, how much is used, in the order of their names: those of limits, or the others.
 fn quota(object: &Map, limits: bool) -> Value {
-    let hard = object.at(&["status", "hard"]).or_else(|| object.at(&["spec", "hard"])).and_then(Value::as_map);
-    let of = |(key, value): (&str, &Value)| {
-        let used = object.at(&["status", "used", key]).map(shown).unwrap_or_default();
-        format!("{key}: {}/{}", or(used, "0"), shown(value))
+    let hard = object.at(&["status", "hard"]).and_then(Value::as_map);
+    let mut all: Vec<(&str, &Value)> = hard.into_iter().flat_map(Map::iter).collect();
+    all.sort_by_key(|(name, _)| *name);
+    let of = |(name, hard): (&str, &Value)| {
+        let used = object.at(&["status", "used", name]).map(shown).unwrap_or_default();
+        format!("{name}: {}/{}", or(used, "0"), shown(hard))
     };
-    let fits = |key: &str| key.starts_with("limits") == limits;
-    let list: Vec<String> = hard.into_iter().flat_map(Map::iter).filter(|(k, _)| fits(k)).map(of).collect();
+    let fits = |name: &str| name.starts_with("limits.") == limits;
+    let list: Vec<String> = all.into_iter().filter(|(name, _)| fits(name)).map(of).collect();
     list.join(", ").into()
-}
-
-fn phase(object: &Map) -> Value {
-    if object.at(&["metadata", "deletionTimestamp"]).is_some() {
-        "Terminating".into()
-    } else {
-        object.str_at(&["status", "phase"]).into()
-    }
-}
-
-fn access_modes(object: &Map, path: &[&str]) -> String {
-    let modes = object.at(path).and_then(Value::as_list).unwrap_or(&[]);
-    let mut short: Vec<&str> = Vec::new();
-    for (long, abbreviation) in
-        [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")]
-    {
-        if modes.iter().any(|m| m.as_str() == Some(long)) {
-            short.push(abbreviation);
-        }
-    }
-    short.join(",")
-}
-
-fn claim(object: &Map, _: Timestamp) -> Value {
-    match object.at(&["spec", "claimRef"]).and_then(Value::as_map) {
-        Some(claim) => format!("{}/{}", claim.str_at(&["namespace"]), claim.str_at(&["name"])).into(),
-        None => "".into(),
-    }
-}
-
-fn is_bound(object: &Map) -> bool {
-    !object.str_at(&["spec", "volumeName"]).is_empty()
-}
-
-fn claim_capacity(object: &Map, _: Timestamp) -> Value {
-    let capacity = object.at(&["status", "capacity", "storage"]).filter(|_| is_bound(object));
-    capacity.map(shown).unwrap_or_default().into()
-}
-
-fn claim_modes(object: &Map, _: Timestamp) -> Value {
-    if is_bound(object) { access_modes(object, &["status", "accessModes"]).into() } else { "".into() }
-}
-
-fn claim_class(object: &Map, _: Timestamp) -> Value {
-    let annotated = object.str_at(&["metadata", "annotations", "volume.beta.kubernetes.io/storage-class"]);
-    if annotated.is_empty() { object.str_at(&["spec", "storageClassName"]).into() } else { annotated.into() }
 }
 
 /// The first servers, each with the version that it writes.
 fn storage_versions(object: &Map, _: Timestamp) -> Value {
-    const SHOWN: usize = 3;
-    let all: Vec<String> = maps(object, &["status", "storageVersions"])
-        .map(|of| format!("{}={}", of.str_at(&["apiServerID"]), of.str_at(&["encodingVersion"])))
-        .collect();
-    let shown = all.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(",");
-    let more = all.len().saturating_sub(SHOWN);
-    if more > 0 { format!("{shown} + {more} more...").into() } else { shown.into() }
+    let of = |version: &Map| format!("{}={}", version.str_at(&["apiServerID"]), version.str_at(&["encodingVersion"]));
+    network::listed(&maps(object, &["status", "storageVersions"]).map(of).collect::<Vec<_>>())
 }
 
 /// What is migrated: `resource.group`, with the dot where there is no group too.
 fn migrated(object: &Map, _: Timestamp) -> Value {
     let part = |name| object.str_at(&["spec", "resource", name]);
     format!("{}.{}", part("resource"), part("group")).into()
-}
-
-/// Which of the conditions that end a request it has.
-fn certificate_state(object: &Map, _: Timestamp) -> Value {
-    let mut types = maps(object, &["status", "conditions"]).map(|c| c.str_at(&["type"]));
-    types.find(|ty| matches!(*ty, "Issued" | "Denied" | "Failed")).unwrap_or("Pending").into()
 }
 
 fn group_policy(object: &Map, _: Timestamp) -> Value {
@@ -732,169 +554,31 @@ fn group_status(object: &Map, _: Timestamp) -> Value {
     .into()
 }
 
-/// Devices of all pools that are told, of one sort; nothing as long as nothing is told.
-fn devices_of_pools(object: &Map, sort: &str) -> Value {
-    if object.at(&["status"]).is_none() {
-        return "".into();
-    }
-    maps(object, &["status", "pools"]).map(|pool| int(pool, &[sort])).sum::<i64>().to_string().into()
-}
-
-fn pool_errors(object: &Map, _: Timestamp) -> Value {
-    if object.at(&["status"]).is_none() {
-        return "".into();
-    }
-    let errors = maps(object, &["status", "pools"]).filter(|pool| !pool.str_at(&["validationError"]).is_empty());
-    errors.count().to_string().into()
-}
-
-/// The condition that says how a request for the state of pools has ended.
-fn pools_condition(object: &Map) -> Option<&Map> {
-    let ended = |c: &&Map| matches!(c.str_at(&["type"]), "Complete" | "Failed") && c.str_at(&["status"]) == "True";
-    maps(object, &["status", "conditions"]).find(ended)
-}
-
-fn tainted_since(object: &Map, now: Timestamp) -> Value {
-    match object.str_at(&["spec", "taint", "timeAdded"]) {
-        "" => "".into(),
-        added => ago(added, now).into(),
-    }
-}
-
 fn component(object: &Map, what: &str) -> Value {
     let healthy = maps(object, &["conditions"]).find(|c| c.str_at(&["type"]) == "Healthy");
-    let Some(condition) = healthy else { return if what == "status" { "Unknown" } else { "" }.into() };
-    match what {
-        "status" => match condition.str_at(&["status"]) {
-            "True" => "Healthy",
-            "False" => "Unhealthy",
-            _ => "Unknown",
-        }
-        .into(),
-        other => condition.str_at(&[other]).into(),
-    }
-}
-
-fn requested_duration(object: &Map, _: Timestamp) -> Value {
-    match object.at(&["spec", "expirationSeconds"]).and_then(Value::as_i64) {
-        Some(seconds) => api::duration::human(seconds).into(),
-        None => NONE.into(),
-    }
-}
-
-fn signing_condition(object: &Map, _: Timestamp) -> Value {
-    let has = |ty: &str| maps(object, &["status", "conditions"]).any(|c| c.str_at(&["type"]) == ty);
-    let mut state = if has("Denied") {
-        "Denied"
-    } else if has("Approved") {
-        "Approved"
-    } else {
-        "Pending"
-    }
-    .to_owned();
-    if has("Failed") {
-        state.push_str(",Failed");
-    }
-    if !object.str_at(&["status", "certificate"]).is_empty() {
-        state.push_str(",Issued");
-    }
-    state.into()
-}
-
-fn ingress_hosts(object: &Map, _: Timestamp) -> Value {
-    let hosts: Vec<String> =
-        maps(object, &["spec", "rules"]).map(|r| r.str_at(&["host"]).to_owned()).filter(|h| !h.is_empty()).collect();
-    if hosts.is_empty() { "*".into() } else { more(hosts) }
-}
-
-fn class_parameters(object: &Map, _: Timestamp) -> Value {
-    let Some(parameters) = object.at(&["spec", "parameters"]).and_then(Value::as_map) else { return NONE.into() };
-    let (group, kind, name) =
-        (parameters.str_at(&["apiGroup"]), parameters.str_at(&["kind"]), parameters.str_at(&["name"]));
-    if group.is_empty() { format!("{kind}/{name}").into() } else { format!("{kind}.{group}/{name}").into() }
-}
-
-fn parent(object: &Map, _: Timestamp) -> Value {
-    let Some(parent) = object.at(&["spec", "parentRef"]).and_then(Value::as_map) else { return NONE.into() };
-    let parts = ["resource", "namespace", "name"].map(|k| parent.str_at(&[k]));
-    let mut text = parts[0].to_owned();
-    let group = parent.str_at(&["group"]);
-    if !group.is_empty() {
-        text = format!("{text}.{group}");
-    }
-    for part in &parts[1..] {
-        if !part.is_empty() {
-            text = format!("{text}/{part}");
-        }
-    }
-    text.into()
-}
-
-fn role(object: &Map, _: Timestamp) -> Value {
-    format!("{}/{}", object.str_at(&["roleRef", "kind"]), object.str_at(&["roleRef", "name"])).into()
-}
-
-fn subjects(object: &Map, kind: &str) -> Value {
-    let of = |s: &Map| {
-        let (namespace, name) = (s.str_at(&["namespace"]), s.str_at(&["name"]));
-        if kind == "ServiceAccount" { format!("{namespace}/{name}") } else { name.to_owned() }
-    };
-    maps(object, &["subjects"]).filter(|s| s.str_at(&["kind"]) == kind).map(of).collect::<Vec<_>>().join(", ").into()
-}
-
-fn storage_class(object: &Map, _: Timestamp) -> Value {
-    let name = object.str_at(&["metadata", "name"]);
-    let default = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"]
-        .iter()
-        .any(|a| object.str_at(&["metadata", "annotations", a]) == "true");
-    if default { format!("{name} (default)").into() } else { name.into() }
-}
-
-fn param_kind(object: &Map, _: Timestamp) -> Value {
-    match object.at(&["spec", "paramKind"]).and_then(Value::as_map) {
-        Some(kind) => format!("{}/{}", kind.str_at(&["apiVersion"]), kind.str_at(&["kind"])).into(),
-        None => UNSET.into(),
-    }
-}
-
-fn missing_level(object: &Map, _: Timestamp) -> Value {
-    let dangling = maps(object, &["status", "conditions"]).find(|c| c.str_at(&["type"]) == "Dangling");
-    match dangling.map(|c| c.str_at(&["status"])) {
-        Some("True") => "True",
-        Some("False") => "False",
-        _ => "?",
+    match (healthy, what) {
+        (None, "status") => "Unknown",
+        (None, _) => "",
+        (Some(condition), "status") if condition.str_at(&["status"]) == "True" => "Healthy",
+        (Some(_), "status") => "Unhealthy",
+        (Some(condition), what) => condition.str_at(&[what]),
     }
     .into()
 }
 
-fn level(object: &Map, path: &[&str]) -> Value {
-    for section in ["limited", "exempt"] {
-        let mut full = vec!["spec", section];
-        full.extend(path);
-        if let Some(value) = object.at(&full) {
-            return shown(value).into();
-        }
+/// Where an API is served.
+fn api_service(object: &Map, _: Timestamp) -> Value {
+    match object.at(&["spec", "service"]).and_then(Value::as_map) {
+        Some(service) => format!("{}/{}", service.str_at(&["namespace"]), service.str_at(&["name"])).into(),
+        None => "Local".into(),
     }
-    NONE.into()
 }
 
-fn claim_state(object: &Map, _: Timestamp) -> Value {
-    let mut states = Vec::new();
-    if object.at(&["metadata", "deletionTimestamp"]).is_some() {
-        states.push("deleted");
+fn api_available(object: &Map, _: Timestamp) -> Value {
+    let available = maps(object, &["status", "conditions"]).find(|c| c.str_at(&["type"]) == "Available");
+    match available.map(|c| (c.str_at(&["status"]), c.str_at(&["reason"]))) {
+        None => "Unknown".into(),
+        Some((status, reason)) if status != "True" && !reason.is_empty() => format!("{status} ({reason})").into(),
+        Some((status, _)) => status.into(),
     }
-    if object.at(&["status", "allocation"]).is_some() {
-        states.push("allocated");
-        if super::count(object, &["status", "reservedFor"]) > 0 {
-            states.push("reserved");
-        }
-    }
-    if states.is_empty() {
-        states.push("pending");
-    }
-    states.join(",").into()
-}
-
-fn slice_node(object: &Map, _: Timestamp) -> Value {
-    if flag(object, &["spec", "allNodes"]) { "<all>".into() } else { object.str_at(&["spec", "nodeName"]).into() }
 }

@@ -1,11 +1,18 @@
 //! Tables: the cells that `kubectl get` shows (`meta.k8s.io/v1 Table`), as upstream's printers make them.
 //!
-//! Columns are data of the kind's row; a cell is a path, a count, or a small function of [`cells`].
+//! Columns are data of the kind's row; a cell is a path, a count, or a small function of the kind's group.
 
+mod access;
 mod cells;
+mod certificates;
+mod devices;
+mod events;
+mod network;
 mod pod;
+mod storage;
 mod workloads;
 
+use crate::registry::convert;
 use api::duration;
 use jiff::Timestamp;
 use schema::resource::Column;
@@ -17,6 +24,8 @@ enum Cell {
     Path(&'static [&'static str]),
     /// The value at a path, or this text.
     Or(&'static [&'static str], &'static str),
+    /// The same, as text.
+    Text(&'static [&'static str], &'static str),
     /// The value at a path, or this number.
     Number(&'static [&'static str], i64),
     /// The length of the list or map at a path.
@@ -30,9 +39,21 @@ const UNKNOWN: &str = "<unknown>";
 const NONE: &str = "<none>";
 const UNSET: &str = "<unset>";
 
-/// The cells of an object, in the order of [`columns`].
+/// How the cells of a kind are made, of what is stored of it.
+fn rules(row: &Resource) -> Option<&'static [Cell]> {
+    let (group, kind) = row.storage.as_ref().map_or((&row.group, &row.kind), |stored| (&stored.group, &stored.kind));
+    cells::of(group, kind)
+}
+
+/// The cells of an object, in the order of [`columns`]. Whatever version it is of, they are made of what is stored.
 pub fn cells(row: &Resource, object: &Map, now: Timestamp) -> Vec<Value> {
-    let Some(rules) = cells::of(&row.group, &row.kind) else {
+    let stored = convert::of(row).map(|conversion| {
+        let mut object = object.clone();
+        (conversion.to_stored)(&mut object);
+        object
+    });
+    let object = stored.as_ref().unwrap_or(object);
+    let Some(rules) = rules(row) else {
         // Kinds without columns of their own show name and age (creation time as it is).
         return vec![
             object.str_at(&["metadata", "name"]).into(),
@@ -42,9 +63,36 @@ pub fn cells(row: &Resource, object: &Map, now: Timestamp) -> Vec<Value> {
     rules.iter().map(|rule| cell(rule, object, now)).collect()
 }
 
+/// What is told of a row beside its cells: that a pod has ended.
+pub fn conditions(row: &Resource, object: &Map) -> Option<Value> {
+    if !row.group.is_empty() || row.kind != "Pod" {
+        return None;
+    }
+    let (reason, message) = match object.str_at(&["status", "phase"]) {
+        phase @ "Succeeded" => (phase, "The pod has completed successfully."),
+        phase @ "Failed" => (phase, "The pod failed."),
+        _ => return None,
+    };
+    let mut condition = Map::new();
+    for (key, value) in [("type", "Completed"), ("status", "True"), ("reason", reason), ("message", message)] {
+        condition.insert(key, value);
+    }
+    Some(Value::List(vec![Value::Map(condition)]))
+}
+
+/// Brings the objects of a list into the order of their rows, where that is not the list's: flow schemas stand in the order in
+/// which they are asked.
+pub fn sort(row: &Resource, objects: &mut [Map]) {
+    if row.kind == "FlowSchema" {
+        objects.sort_by_cached_key(|object| {
+            (int(object, &["spec", "matchingPrecedence"]), object.str_at(&["metadata", "name"]).to_owned())
+        });
+    }
+}
+
 /// The columns of a kind.
 pub fn columns(row: &Resource) -> Vec<Column> {
-    if cells::of(&row.group, &row.kind).is_some() && !row.columns.is_empty() {
+    if rules(row).is_some() && !row.columns.is_empty() {
         return row.columns.to_vec();
     }
     let column = |name: &'static str, kind: &'static str, format: &'static str, description: &'static str| Column {
@@ -73,6 +121,7 @@ fn cell(rule: &Cell, object: &Map, now: Timestamp) -> Value {
             Some(value) if !value.is_null() => value.clone(),
             _ => (*text).into(),
         },
+        Cell::Text(path, text) => or(object.at(path).map(shown).unwrap_or_default(), text).into(),
         Cell::Number(path, number) => object.at(path).cloned().unwrap_or(Value::Int(*number)),
         Cell::Count(path) => Value::Int(count(object, path)),
         Cell::Ago(path) => ago(object.str_at(path), now).into(),
@@ -182,7 +231,9 @@ mod tests {
         for resource in rows.filter(|r| !r.columns.is_empty()) {
             let cells = cells(resource, &Map::new(), Timestamp::UNIX_EPOCH);
             assert_eq!(cells.len(), columns(resource).len(), "{} {}", resource.group, resource.kind);
-            seen += usize::from(cells::of(&resource.group, &resource.kind).is_some());
+            let own = resource.columns.iter().all(|column| column.name != "Created At");
+            assert_eq!(rules(resource).is_some(), own, "{} {}", resource.group, resource.kind);
+            seen += usize::from(own);
         }
         assert!(seen > 40, "{seen}");
     }
@@ -213,5 +264,184 @@ mod tests {
         );
         assert_eq!(&node[..3], ["n", "Ready,SchedulingDisabled", "control-plane"]);
         assert_eq!(&node[5..7], ["1.2.3.4", "<none>"]);
+    }
+
+    /// Rows by kind: the object without its name, and what stands behind the name and before the age.
+    #[test]
+    fn cells_are_what_upstream_prints() {
+        let rows: &[(&str, &str, &str, &str, &[&str])] = &[
+            (
+                "",
+                "v1",
+                "Endpoints",
+                r#""subsets":[{"addresses":[{"ip":"1.1.1.1"},{"ip":"fd00::1"}],"ports":[{"port":80},{"port":443}]}]"#,
+                &["1.1.1.1:80,[fd00::1]:80,1.1.1.1:443 + 1 more..."],
+            ),
+            ("", "v1", "Endpoints", r#""subsets":[{"notReadyAddresses":[{"ip":"1.1.1.1"}]}]"#, &[""]),
+            ("", "v1", "Endpoints", r#""subsets":[]"#, &["<none>"]),
+            (
+                "discovery.k8s.io",
+                "v1",
+                "EndpointSlice",
+                r#""addressType":"IPv4","ports":[{"port":80},{"name":"any"},{}],"endpoints":[{"addresses":["a","b"]},{"addresses":["c","d"]}]"#,
+                &["IPv4", "80,any,*", "a,b,c + 1 more..."],
+            ),
+            ("discovery.k8s.io", "v1", "EndpointSlice", r#""addressType":"IPv4""#, &["IPv4", "<unset>", "<unset>"]),
+            (
+                "networking.k8s.io",
+                "v1",
+                "Ingress",
+                r#""spec":{"rules":[{"host":"a"},{"host":"b"},{"host":"c"},{}]},"status":{"loadBalancer":{"ingress":[{"ip":"2.2.2.2"},{"hostname":"h"},{"ip":"1.1.1.1"},{"ip":"2.2.2.2"}]}}"#,
+                &["<none>", "a,b,c + 1 more...", "1.1.1.1,2.2.2.2,h", "80"],
+            ),
+            (
+                "networking.k8s.io",
+                "v1",
+                "IPAddress",
+                r#""spec":{"parentRef":{"group":"Example.com","resource":"Things","name":"n"}}"#,
+                &["things.example.com/n"],
+            ),
+            (
+                "policy",
+                "v1",
+                "PodDisruptionBudget",
+                r#""spec":{"minAvailable":1},"status":{"disruptionsAllowed":2}"#,
+                &["1", "N/A", "2"],
+            ),
+            (
+                "",
+                "v1",
+                "ResourceQuota",
+                r#""spec":{"hard":{"pods":"9"}},"status":{"hard":{"pods":"5","cpu":"2","limits.cpu":"4"},"used":{"pods":"1"}}"#,
+                &["cpu: 0/2, pods: 1/5", "limits.cpu: 0/4"],
+            ),
+            (
+                "",
+                "v1",
+                "PersistentVolumeClaim",
+                r#""metadata":{"name":"n","annotations":{"volume.beta.kubernetes.io/storage-class":"old"}},"spec":{"volumeName":"v","storageClassName":"new"},"status":{"phase":"Bound"}"#,
+                &["Bound", "v", "0", "", "old", "<unset>"],
+            ),
+            (
+                "storage.k8s.io",
+                "v1",
+                "CSIDriver",
+                r#""spec":{"attachRequired":false,"tokenRequests":[{"audience":"a"},{"audience":"b"}],"volumeLifecycleModes":["Persistent","Ephemeral"]}"#,
+                &["false", "false", "false", "a,b", "false", "Persistent,Ephemeral"],
+            ),
+            ("storage.k8s.io", "v1", "CSIDriver", "", &["true", "false", "false", "<unset>", "false", "<none>"]),
+            ("storage.k8s.io", "v1", "CSIStorageCapacity", r#""storageClassName":"c""#, &["c", "<unset>"]),
+            (
+                "admissionregistration.k8s.io",
+                "v1",
+                "ValidatingAdmissionPolicyBinding",
+                r#""spec":{"policyName":"p","paramRef":{"name":"n"}}"#,
+                &["p", "*/n"],
+            ),
+            (
+                "admissionregistration.k8s.io",
+                "v1",
+                "ValidatingAdmissionPolicyBinding",
+                r#""spec":{"policyName":"p","paramRef":{"selector":{"matchLabels":{"b":"2","a":"1"},"matchExpressions":[{"key":"k","operator":"In","values":["x","y"]}]}}}"#,
+                &[
+                    "p",
+                    "&LabelSelector{MatchLabels:map[string]string{a: 1,b: 2,},MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:k,Operator:In,Values:[x y],},},}",
+                ],
+            ),
+            (
+                "admissionregistration.k8s.io",
+                "v1",
+                "ValidatingAdmissionPolicyBinding",
+                r#""spec":{"policyName":"p"}"#,
+                &["p", "<unset>"],
+            ),
+            (
+                "flowcontrol.apiserver.k8s.io",
+                "v1",
+                "PriorityLevelConfiguration",
+                r#""spec":{"type":"Exempt","exempt":{"nominalConcurrencyShares":0}}"#,
+                &["Exempt", "<none>", "<none>", "<none>", "<none>"],
+            ),
+            (
+                "apiregistration.k8s.io",
+                "v1",
+                "APIService",
+                r#""spec":{"service":{"namespace":"s","name":"m"}},"status":{"conditions":[{"type":"Available","status":"False","reason":"MissingEndpoints"}]}"#,
+                &["s/m", "False (MissingEndpoints)"],
+            ),
+            (
+                "autoscaling",
+                "v2",
+                "HorizontalPodAutoscaler",
+                r#""spec":{"scaleTargetRef":{"kind":"Deployment","name":"d"},"minReplicas":1,"maxReplicas":3,"metrics":[{"type":"Resource","resource":{"name":"cpu","target":{"averageUtilization":50}}},{"type":"External","external":{"target":{"averageValue":"5"}}}]},"status":{"currentMetrics":[{"type":"Resource","resource":{"current":{"averageUtilization":3}}}]}"#,
+                &["Deployment/d", "cpu: 3%/50%, <unknown>/5 (avg)", "1", "3", "0"],
+            ),
+            (
+                "autoscaling",
+                "v1",
+                "HorizontalPodAutoscaler",
+                r#""metadata":{"name":"n","annotations":{"autoscaling.alpha.kubernetes.io/metrics":"[{\"type\":\"Pods\",\"pods\":{\"metricName\":\"p\",\"targetAverageValue\":\"7\"}}]"}},"spec":{"scaleTargetRef":{"kind":"Deployment","name":"d"},"minReplicas":1,"maxReplicas":3,"targetCPUUtilizationPercentage":50}"#,
+                &["Deployment/d", "<unknown>/7, cpu: <unknown>/50%", "1", "3", "0"],
+            ),
+        ];
+        for (group, version, kind, members, cells) in rows {
+            let comma = if members.is_empty() || members.starts_with(r#""metadata""#) { "" } else { "," };
+            let name = if members.starts_with(r#""metadata""#) { "" } else { r#""metadata":{"name":"n"}"# };
+            let told = row(group, version, kind, &format!("{{{name}{comma}{members}}}"));
+            assert_eq!(&told[1..=cells.len()], *cells, "{kind} {members}");
+        }
+    }
+
+    #[test]
+    fn events_of_both_groups_show_the_same() {
+        let times = r#""metadata":{"name":"e"},"type":"Normal","reason":"R""#;
+        let core = format!(
+            r#"{{{times},"involvedObject":{{"kind":"Pod","name":"p"}},"message":" m ","source":{{"component":"c","host":"h"}},"firstTimestamp":"1970-01-12T13:45:40Z","lastTimestamp":"1970-01-12T13:46:35Z","count":3}}"#
+        );
+        let new = format!(
+            r#"{{{times},"regarding":{{"kind":"Pod","name":"p"}},"note":" m ","deprecatedSource":{{"component":"c","host":"h"}},"deprecatedFirstTimestamp":"1970-01-12T13:45:40Z","deprecatedLastTimestamp":"1970-01-12T13:46:35Z","deprecatedCount":3}}"#
+        );
+        let shown = ["5s", "Normal", "R", "pod/p", "", "c, h", "m", "60s", "3", "e"];
+        assert_eq!(row("", "v1", "Event", &core), shown);
+        assert_eq!(row("events.k8s.io", "v1", "Event", &new), shown);
+        let series = format!(
+            r#"{{{times},"involvedObject":{{"kind":"Pod"}},"reportingComponent":"c","eventTime":"1970-01-12T13:45:40.000000Z","series":{{"count":0,"lastObservedTime":"1970-01-12T13:46:35.000000Z"}}}}"#
+        );
+        assert_eq!(row("", "v1", "Event", &series), ["5s", "Normal", "R", "pod", "", "c", "", "60s", "0", "e"]);
+    }
+
+    #[test]
+    fn numbers_and_texts_are_what_they_are_upstream() {
+        let cells_of = |group: &str, kind: &str, json: &str| {
+            let row = schema::resource::of_kind(group, "v1", kind).expect("served");
+            let Ok(Value::Map(object)) = schema::json::parse(json.as_bytes()) else { panic!("{json}") };
+            cells(row, &object, Timestamp::UNIX_EPOCH)
+        };
+        let budget = cells_of("policy", "PodDisruptionBudget", r#"{"spec":{"minAvailable":1}}"#);
+        assert_eq!((&budget[1], &budget[3]), (&Value::from("1"), &Value::Int(0)));
+        let limited = r#"{"spec":{"type":"Limited","limited":{"nominalConcurrencyShares":5,"limitResponse":{"queuing":{"queues":8}}}}}"#;
+        let level = cells_of("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", limited);
+        assert_eq!((&level[2], &level[3], &level[4]), (&Value::Int(5), &Value::Int(8), &Value::from("<none>")));
+    }
+
+    #[test]
+    fn rows_of_pods_that_ended_say_so_and_flow_schemas_stand_in_their_order() {
+        let object = |json: &str| match schema::json::parse(json.as_bytes()) {
+            Ok(Value::Map(object)) => object,
+            other => panic!("{other:?}"),
+        };
+        let pods = schema::resource::get("", "v1", "pods").expect("served");
+        assert_eq!(conditions(pods, &object(r#"{"status":{"phase":"Running"}}"#)), None);
+        let told = conditions(pods, &object(r#"{"status":{"phase":"Failed"}}"#));
+        let told = told.as_ref().and_then(Value::as_list).and_then(|list| list[0].as_map()).expect("a condition");
+        assert_eq!((told.str_at(&["type"]), told.str_at(&["reason"])), ("Completed", "Failed"));
+        assert_eq!(told.str_at(&["message"]), "The pod failed.");
+        let schemas = schema::resource::get("flowcontrol.apiserver.k8s.io", "v1", "flowschemas").expect("served");
+        let of = |name: &str, precedence: i64| {
+            object(&format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"matchingPrecedence":{precedence}}}}}"#))
+        };
+        let mut list = [of("a", 9), of("c", 2), of("b", 2)];
+        sort(schemas, &mut list);
+        assert_eq!(list.each_ref().map(|object| object.str_at(&["metadata", "name"])), ["b", "c", "a"]);
     }
 }

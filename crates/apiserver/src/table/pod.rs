@@ -88,6 +88,7 @@ fn summary(pod: &Map) -> Summary {
     if !initializing || initialized {
         (restarts, last_restart) = (sidecar_restarts, last_sidecar_restart);
         let mut running = false;
+        let mut failed = None;
         for container in maps(pod, &["status", "containerStatuses"]).rev() {
             restarts += int(container, &["restartCount"]);
             last_restart = last_restart.max(last_termination(container));
@@ -98,15 +99,27 @@ fn summary(pod: &Map) -> Summary {
                 status = waiting.to_owned();
             } else if state.contains_key("terminated") {
                 status = terminated(state, "");
+                if int(state, &["terminated", "exitCode"]) != 0 {
+                    failed = Some(status.clone());
+                }
             } else if flag(container, &["ready"]) && state.contains_key("running") {
                 running = true;
                 ready += 1;
             }
         }
-        if status == "Completed" && running {
-            let is_ready = maps(pod, &["status", "conditions"])
-                .any(|c| c.str_at(&["type"]) == "Ready" && c.str_at(&["status"]) == "True");
-            status = if is_ready { "Running" } else { "NotReady" }.to_owned();
+        // It is not over as long as one of its containers runs, and did not go well when one of them failed.
+        if status == "Completed" {
+            let is_ready = || {
+                maps(pod, &["status", "conditions"])
+                    .any(|c| c.str_at(&["type"]) == "Ready" && c.str_at(&["status"]) == "True")
+            };
+            if running && is_ready() {
+                status = "Running".to_owned();
+            } else if let Some(failed) = failed {
+                status = failed;
+            } else if running {
+                status = "NotReady".to_owned();
+            }
         }
     }
     if pod.at(&["metadata", "deletionTimestamp"]).is_some() {
@@ -212,6 +225,18 @@ mod tests {
                 "Init:ImagePullBackOff",
             ),
             (r#"{"phase":"Failed","reason":"Evicted"}"#, one, "0/1", "Evicted"),
+            (
+                r#"{"phase":"Failed","containerStatuses":[{"state":{"terminated":{"exitCode":0,"reason":"Completed"}}},{"state":{"terminated":{"exitCode":1,"reason":"Error"}}}]}"#,
+                r#"{"containers":[{"name":"a"},{"name":"b"}]}"#,
+                "0/2",
+                "Error",
+            ),
+            (
+                r#"{"phase":"Running","containerStatuses":[{"state":{"terminated":{"exitCode":0,"reason":"Completed"}}},{"ready":true,"state":{"running":{}}}]}"#,
+                r#"{"containers":[{"name":"a"},{"name":"b"}]}"#,
+                "1/2",
+                "NotReady",
+            ),
         ] {
             assert_eq!(word(status, spec), (ready.to_owned(), text.to_owned()), "{status}");
         }

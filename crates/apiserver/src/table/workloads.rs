@@ -51,10 +51,6 @@ fn plain(value: Option<&Value>) -> String {
 
 /// `cpu: 3%/50%`, `12/20`: each metric's current and target value; at most two.
 pub(super) fn targets(object: &Map, _: Timestamp) -> Value {
-    if let Some(target) = object.at(&["spec", "targetCPUUtilizationPercentage"]) {
-        let current = percent(object.at(&["status", "currentCPUUtilizationPercentage"]));
-        return format!("cpu: {current}/{}%", shown(target)).into();
-    }
     let mut current = maps(object, &["status", "currentMetrics"]);
     let mut list = Vec::new();
     for metric in maps(object, &["spec", "metrics"]) {
@@ -65,20 +61,26 @@ pub(super) fn targets(object: &Map, _: Timestamp) -> Value {
             "Pods" => "pods",
             "Object" => "object",
             "External" => "external",
-            _ => continue,
+            _ => {
+                list.push("<unknown type>".to_owned());
+                continue;
+            }
         };
         let target = |key: &str| metric.at(&[section, "target", key]);
         let value = |key: &str| now.and_then(|n| n.at(&[section, "current", key]));
-        let text = if let Some(utilization) = target("averageUtilization") {
-            format!("{}/{}%", percent(value("averageUtilization")), shown(utilization))
-        } else if let Some(average) = target("averageValue") {
+        let of_resource = matches!(section, "resource" | "containerResource");
+        let text = if let Some(average) = target("averageValue") {
             let suffix = if matches!(section, "object" | "external") { " (avg)" } else { "" };
             format!("{}/{}{suffix}", plain(value("averageValue")), shown(average))
+        } else if of_resource {
+            let wanted =
+                target("averageUtilization").map_or("<auto>".to_owned(), |wanted| format!("{}%", shown(wanted)));
+            format!("{}/{wanted}", percent(value("averageUtilization")))
         } else {
             format!("{}/{}", plain(value("value")), target("value").map(shown).unwrap_or_default())
         };
         let name = metric.str_at(&[section, "name"]);
-        list.push(if matches!(section, "resource" | "containerResource") { format!("{name}: {text}") } else { text });
+        list.push(if of_resource { format!("{name}: {text}") } else { text });
     }
     let rest = list.len().saturating_sub(2);
     let mut text = or(list.into_iter().take(2).collect::<Vec<_>>().join(", "), NONE);

@@ -453,11 +453,16 @@ async fn what_runs_out_of_time_is_recorded() {
         let text = std::fs::read_to_string(&path).expect("the log");
         let events = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let of_nodes = events.filter(|event| event["objectRef"]["resource"] == "nodes");
-        let told: Vec<_> =
-            of_nodes.map(|event| (event["responseStatus"]["code"].as_u64(), event["user"].clone())).collect();
+        let told: Vec<_> = of_nodes
+            .map(|event| (event["responseStatus"].clone(), event["user"].clone(), event["stage"].clone()))
+            .collect();
         (told.len() == 2).then_some(told)
     });
     let recorded = recorded.await;
-    assert_eq!((recorded[0].0, &recorded[0].1["username"]), (Some(504), &serde_json::json!("admin")));
-    assert_eq!(recorded[1].0, Some(400));
+    let [late, refused] = &recorded[..] else { panic!("{recorded:?}") };
+    assert_eq!((late.0["code"].as_u64(), late.1["username"].as_str()), (Some(504), Some("admin")));
+    assert_eq!((refused.0["code"].as_u64(), &refused.1), (Some(400), &serde_json::json!({})));
+    assert_eq!(refused.2, "ResponseStarted");
+    let why = refused.0["message"].as_str().unwrap_or_default();
+    assert!(why.starts_with("invalid timeout specified in the request URL"), "{why}");
 }

@@ -2,7 +2,6 @@
 
 mod approve;
 mod clean;
-mod clean_pods;
 mod request;
 mod sign;
 
@@ -17,8 +16,7 @@ use serde_json::{Value, json};
 use std::fmt::Debug;
 use std::time::Duration;
 
-pub use clean::controller as cleaner;
-pub use clean_pods::controller as pod_cleaner;
+pub use clean::{cleaner, pod_cleaner};
 
 pub(crate) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 pub(crate) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";

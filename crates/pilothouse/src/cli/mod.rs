@@ -1,5 +1,6 @@
 //! The command line: what can be asked of the one binary.
 
+pub mod flags;
 pub mod image;
 pub mod store;
 pub mod undo;

@@ -1,6 +1,5 @@
 //! Values of flags as upstream spells them: durations, lists, key=value pairs, addresses.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,35 +16,6 @@ impl FromStr for GoDuration {
         let nanos = api::duration::parse(text).ok().and_then(|nanos| u64::try_from(nanos).ok()).ok_or_else(wrong)?;
         Ok(GoDuration(Duration::from_nanos(nanos)))
     }
-}
-
-/// The flags that this process was started with by their names, for `/flagz`: secrets are not shown, and switches are `true`.
-pub fn given() -> BTreeMap<String, String> {
-    of_arguments(std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()))
-}
-
-fn of_arguments(arguments: impl Iterator<Item = String>) -> BTreeMap<String, String> {
-    const SECRET: [&str; 2] = ["token", "certificate-key"];
-    let mut flags = BTreeMap::<String, String>::new();
-    // What stands after `--` is no flag.
-    let mut arguments = arguments.take_while(|argument| argument != "--").peekable();
-    while let Some(argument) = arguments.next() {
-        let Some(flag) = argument.strip_prefix("--") else { continue };
-        let (name, value) = match flag.split_once('=') {
-            Some((name, value)) => (name, value.to_owned()),
-            None => (flag, arguments.next_if(|next| !next.starts_with("--")).unwrap_or_else(|| "true".to_owned())),
-        };
-        let value = if SECRET.contains(&name) { "CLASSIFIED".to_owned() } else { value };
-        match flags.get_mut(name) {
-            // As one flag takes several values.
-            Some(there) => {
-                there.push(',');
-                there.push_str(&value);
-            }
-            None => drop(flags.insert(name.to_owned(), value)),
-        }
-    }
-    flags
 }
 
 /// A number of bytes, as a quantity: `256Mi`, `1G`, `0`.
@@ -117,17 +87,6 @@ impl FromStr for TaintFlag {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn flags_are_told_but_for_secrets() {
-        let line = "apiserver --secure-port 6443 --profiling=false --verbose --token abc --certificate-key=k -- x";
-        let told = of_arguments(line.split(' ').map(str::to_owned));
-        let told: Vec<String> = told.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(
-            told,
-            ["certificate-key=CLASSIFIED", "profiling=false", "secure-port=6443", "token=CLASSIFIED", "verbose=true"]
-        );
-    }
 
     #[test]
     fn durations_are_read_as_go_writes_them() {

@@ -119,7 +119,7 @@ pub fn plan(settings: &Settings, pki: &Pki) -> Result<Plan> {
         config: Config {
             git_version: crate::KUBERNETES_VERSION.to_owned(),
             advertised: format!("{}:{}", settings.node_ip, settings.api.port()),
-            flags: crate::cli::values::given(),
+            flags: crate::cli::flags::all(),
             ..Config::default()
         },
         tls: TlsSettings {

@@ -493,7 +493,7 @@ impl ApiserverArgs {
                 min_watch: Duration::from_secs(self.min_request_timeout),
                 request_timeout: self.request_timeout.0,
                 profiling: self.profiling,
-                flags: crate::cli::values::given(),
+                flags: crate::cli::flags::all(),
                 ..Config::default()
             },
             tls,

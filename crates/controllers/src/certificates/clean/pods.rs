@@ -1,10 +1,10 @@
-//! Removes requests for certificates of pods a while after they were made: by then they are decided, and their pod has read them.
+//! Requests for certificates of pods, a while after they were made: by then they are decided, and their pod has read them.
 
+use super::{again_and_again, remove};
 use crate::{Context, Error, Running, gone_is_fine};
-use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1beta1::PodCertificateRequest;
-use kube::api::{DeleteParams, ListParams, PartialObjectMeta, Preconditions};
+use kube::api::{ListParams, PartialObjectMeta};
 use kube::{Api, Client};
 use std::time::Duration;
 
@@ -27,18 +27,8 @@ async fn clean(client: &Client, now: Timestamp) -> Result<(), Error> {
         // Behind a gate that is on, the kind may still not be served.
         let Some(page) = gone_is_fine(all.list_metadata(&params).await)? else { return Ok(()) };
         for request in page.items.iter().filter(|request| is_over(request, now)) {
-            let (namespace, name) = (request.metadata.namespace.as_deref(), request.metadata.name.as_deref());
-            let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
-            let api: Api<PodCertificateRequest> = Api::namespaced(client.clone(), namespace);
-            let this_one = Preconditions { uid: request.metadata.uid.clone(), resource_version: None };
-            let params = DeleteParams::default().preconditions(this_one);
-            if let Err(e) = gone_is_fine(api.delete(name, &params).await) {
-                tracing::warn!(
-                    namespace,
-                    name,
-                    "a request for a pod's certificate that is over cannot be removed: {e}"
-                );
-            }
+            let namespace = request.metadata.namespace.as_deref().unwrap_or_default();
+            remove(&Api::<PodCertificateRequest>::namespaced(client.clone(), namespace), &request.metadata).await;
         }
         match page.metadata.continue_.filter(|more| !more.is_empty()) {
             Some(more) => params = params.continue_token(&more),
@@ -50,19 +40,14 @@ async fn clean(client: &Client, now: Timestamp) -> Result<(), Error> {
 pub fn controller(context: &Context) -> Running {
     let client = context.clients.service_account("podcertificaterequestcleaner");
     let on = context.config.gates.enabled("PodCertificateRequest");
-    let shutdown = context.shutdown.clone();
-    async move {
-        loop {
-            if on && let Err(e) = clean(&client, Timestamp::now()).await {
-                tracing::warn!("requests for certificates of pods cannot be looked at: {e}");
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                () = tokio::time::sleep(LOOK) => {}
+    again_and_again(context.shutdown.clone(), LOOK, move || {
+        let client = client.clone();
+        async move {
+            if on && let Err(error) = clean(&client, Timestamp::now()).await {
+                tracing::warn!("requests for certificates of pods cannot be looked at: {error}");
             }
         }
-    }
-    .boxed()
+    })
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
-//! Removes requests that are of no use any more.
+//! Signing requests, which the informer has.
 
-use super::{has, is_issued};
+use super::super::{has, is_issued};
+use super::{again_and_again, remove};
 use crate::informer::Informer;
-use crate::{Context, Running, gone_is_fine};
-use futures::FutureExt;
+use crate::{Context, Running};
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::Api;
-use kube::api::DeleteParams;
 use std::time::Duration;
 use x509_parser::prelude::FromDer as _;
 
@@ -44,26 +43,17 @@ fn ends(csr: &CertificateSigningRequest) -> Option<i64> {
 }
 
 pub fn controller(context: &Context) -> Running {
-    let client = context.clients.service_account("certificate-controller");
+    let api: Api<CertificateSigningRequest> = Api::all(context.clients.service_account("certificate-controller"));
     let requests: Informer<CertificateSigningRequest> = context.informers.of();
-    let shutdown = context.shutdown.clone();
-    async move {
-        requests.synced().await;
-        let api: Api<CertificateSigningRequest> = Api::all(client);
-        loop {
-            for csr in requests.all().into_iter().filter(|csr| is_over(csr, Timestamp::now())) {
-                let name = csr.metadata.name.as_deref().unwrap_or("");
-                if let Err(e) = gone_is_fine(api.delete(name, &DeleteParams::default()).await) {
-                    tracing::warn!(name, "a certificate request that is over cannot be removed: {e}");
-                }
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                () = tokio::time::sleep(LOOK) => {}
+    again_and_again(context.shutdown.clone(), LOOK, move || {
+        let (api, requests) = (api.clone(), requests.clone());
+        async move {
+            requests.synced().await;
+            for request in requests.all().into_iter().filter(|request| is_over(request, Timestamp::now())) {
+                remove(&api, &request.metadata).await;
             }
         }
-    }
-    .boxed()
+    })
 }
 
 #[cfg(test)]
