@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let strategy = apiserver::strategy::of(row, &apiserver::surface::Surface::default());
     let cx = apiserver::context::Context::internal();
     let manager = Manager { name: "m", api_version: "v1", subresource: "", now: "2024-01-01T00:00:00Z" };
+    let reset = apiserver::registry::managed::reset_fields(row, "");
     time("decode", || schema::json::decode(ty, text.as_bytes()));
     let decoded = schema::json::decode(ty, text.as_bytes())?.object;
     time("clone", || decoded.clone());
@@ -46,11 +47,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     complete::complete(ty, &mut object, None);
     time("track (and clone)", || {
         let mut object = object.clone();
-        schema::apply::track(ty, None, &mut object, &manager, &|_| false);
+        schema::apply::track(ty, None, &mut object, &manager, &reset);
         object
     });
     let mut tracked = object.clone();
-    schema::apply::track(ty, None, &mut tracked, &manager, &|_| false);
+    schema::apply::track(ty, None, &mut tracked, &manager, &reset);
     meta::fill_new(&cx, &mut tracked);
     let features = schema::validation::Features::default();
     let kind = apiserver::strategy::Kind { row, features };
@@ -75,7 +76,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     patched.set_at(&["status", "phase"], "Running");
     time("track an update (and clone)", || {
         let mut object = patched.clone();
-        schema::apply::track(ty, Some(&live), &mut object, &manager, &|_| false);
+        schema::apply::track(ty, Some(&live), &mut object, &manager, &reset);
         object
     });
     time("validation of an update", || strategy.validate_update(&cx, kind, "status", &patched, &live));

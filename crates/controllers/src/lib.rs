@@ -83,6 +83,16 @@ pub enum Error {
     Other(String),
 }
 
+impl Error {
+    /// What is told of it in conditions and events: an API refusal is its message alone.
+    pub fn told(&self) -> String {
+        match self {
+            Error::Api(error) => pod_control::message(error),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// The code of an API refusal, or 0.
 pub fn code(error: &kube::Error) -> u16 {
     match error {

@@ -3,6 +3,7 @@
 
 use crate::informer::{Informer, key};
 use crate::objects::{Namespace, Pod};
+use crate::pod_control::message;
 use crate::queue::{Key, Queue};
 use crate::{Context, Error, Running, gone_is_fine, write};
 use futures::FutureExt;
@@ -102,7 +103,7 @@ impl Controller {
         let discovered = Discovery::new(self.client.clone()).run().await;
         let discovery = match discovered {
             Ok(discovery) => discovery,
-            Err(e) => return Findings { discovery_error: Some(e.to_string()), ..Findings::default() },
+            Err(e) => return Findings { discovery_error: Some(message(&e)), ..Findings::default() },
         };
         let resources: Vec<ApiResource> = discovery
             .groups()
@@ -130,7 +131,7 @@ impl Controller {
             match result {
                 Ok(None) => {}
                 Ok(Some(remains)) => findings.remains.push(remains),
-                Err(e) => findings.deletion_error = Some(e.to_string()),
+                Err(e) => findings.deletion_error = Some(message(&e)),
             }
         }
     }

@@ -97,14 +97,17 @@ impl<K: Replicas> Controller<K> {
         let mut failure = None;
         if set.meta().deletion_timestamp.is_none() {
             let peers = self.active_by_node(&set);
-            failure = self.apply(&set, plan(set.as_ref(), &active, &peers, now)).await.err();
+            let plan = plan(set.as_ref(), &active, &peers, now);
+            let reason = if matches!(plan, Plan::Delete(_)) { "FailedDelete" } else { "FailedCreate" };
+            failure = self.apply(&set, plan).await.err().map(|error| (reason, error));
         }
         // Again from the informer: what was just written is in it.
         let owned: Vec<Arc<Pod>> = self.control.owned(set.as_ref());
-        let status = status(set.as_ref(), &owned, failure.as_ref().map(ToString::to_string), now);
+        let told = failure.as_ref().map(|(reason, error)| (*reason, error.told()));
+        let status = status(set.as_ref(), &owned, told, now);
         self.write_status(&set, status).await?;
         match failure {
-            Some(e) => Err(e),
+            Some((_, error)) => Err(error),
             None => Ok(pods::next_availability(&owned, set.spec().min_ready_seconds, now)),
         }
     }
@@ -186,7 +189,13 @@ fn plan<K: Replicas>(set: &K, active: &[Arc<Pod>], peers: &HashMap<String, usize
     Plan::Delete(ranked.into_iter().cloned().collect())
 }
 
-fn status<K: Replicas>(set: &K, owned: &[Arc<Pod>], failure: Option<String>, now: Timestamp) -> ReplicaSetStatus {
+/// The status. `failure`: the reason and the words of what went wrong with the pods.
+fn status<K: Replicas>(
+    set: &K,
+    owned: &[Arc<Pod>],
+    failure: Option<(&str, String)>,
+    now: Timestamp,
+) -> ReplicaSetStatus {
     let count = |test: &dyn Fn(&Pod) -> bool| {
         let n = owned.iter().filter(|p| pods::is_active(p) && test(p)).count();
         i32::try_from(n).unwrap_or(i32::MAX)
@@ -211,15 +220,15 @@ fn status<K: Replicas>(set: &K, owned: &[Arc<Pod>], failure: Option<String>, now
     }
 }
 
-fn conditions<K: Replicas>(set: &K, failure: Option<String>, now: Timestamp) -> Vec<Condition> {
+fn conditions<K: Replicas>(set: &K, failure: Option<(&str, String)>, now: Timestamp) -> Vec<Condition> {
     let mut conditions = set.status().conditions.clone();
     let known = conditions.iter().position(|c| c.type_ == "ReplicaFailure");
     match (failure, known) {
-        (Some(message), None) => conditions.push(Condition {
+        (Some((reason, message)), None) => conditions.push(Condition {
             type_: "ReplicaFailure".into(),
             status: "True".into(),
             last_transition_time: Some(Time(now)),
-            reason: "FailedCreate".into(),
+            reason: reason.into(),
             message,
             last_update_time: None,
         }),
@@ -302,9 +311,20 @@ mod tests {
     fn status_counts_and_says_failures_once() {
         let now = Timestamp::UNIX_EPOCH;
         let owned = [running("a", "n", true), running("b", "n", false)];
-        let first = status(&set(2), &owned, Some("no".into()), now);
+        let refusal = kube::core::Status {
+            code: 403,
+            message: "pods \"s-\" is forbidden".into(),
+            ..kube::core::Status::default()
+        };
+        let told = Error::from(kube::Error::Api(refusal.boxed())).told();
+        let first = status(&set(2), &owned, Some(("FailedCreate", told)), now);
         assert_eq!((first.replicas, first.ready_replicas, first.fully_labeled_replicas), (2, 1, 0));
-        assert_eq!(first.conditions.len(), 1);
+        let said: Vec<_> = first.conditions.iter().map(|c| (c.reason.as_str(), c.message.as_str())).collect();
+        assert_eq!(
+            said,
+            [("FailedCreate", "pods \"s-\" is forbidden")],
+            "what the API said, and nothing of the client"
+        );
         let mut again = set(2);
         again.status = first;
         assert_eq!(status(&again, &owned, None, now).conditions, []);

@@ -4,7 +4,10 @@
 //! well for as many blocks of a size as each thread has a place for without a lock: glibc's has seven. Here a thread that serves
 //! requests keeps as much as [`KEPT`] of each size; what is beyond, what is larger than [`LARGEST`], and all memory of other threads
 //! is the system's. Measured: an eighth of the instructions of a write, for a megabyte at most of each thread that serves.
-#![allow(unsafe_code, reason = "an allocator is unsafe by its trait; blocks that are kept are linked through themselves")]
+#![allow(
+    unsafe_code,
+    reason = "an allocator is unsafe by its trait; blocks that are kept are linked through themselves"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -137,7 +140,8 @@ unsafe impl GlobalAlloc for Keeping {
             return unsafe { System.dealloc(block, layout) };
         };
         // SAFETY: the block was given for a layout of this class, so it has its size; the caller gives it back.
-        let kept = THREAD.with(|thread| thread.keeps.get() && unsafe { thread.classes[class].put(block, size_of(class)) });
+        let kept =
+            THREAD.with(|thread| thread.keeps.get() && unsafe { thread.classes[class].put(block, size_of(class)) });
         if !kept {
             // SAFETY: the system gave it for the layout of its class.
             unsafe { System.dealloc(block, layout_of(class)) };

@@ -273,7 +273,11 @@ impl Loop {
         }
         tracing::warn!(pod = %bound.pod.key(), "the binding failed and is tried again: {e}");
         self.queue.failed(&bound.pod.uid, Instant::now());
-        self.tell_waiting(&bound.pod, "SchedulerError", format!("binding rejected: {e}"), true);
+        let why = match &e {
+            kube::Error::Api(status) => status.message.clone(),
+            other => other.to_string(),
+        };
+        self.tell_waiting(&bound.pod, "SchedulerError", format!("binding rejected: {why}"), true);
     }
 
     /// Says in the pod's condition, and in an event, why it waits.

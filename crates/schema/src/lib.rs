@@ -12,6 +12,7 @@
 //! | [`yaml`] | `yaml::decode(ty, bytes)`, `yaml::parse(bytes)`: the same from YAML; `yaml::parse_all(bytes)`: every document of a stream |
 //! | [`protobuf`] | `protobuf::decode(ty, bytes)`, `protobuf::type_meta(bytes)`, `protobuf::encode(ty, &Map, &mut Vec<u8>)` (with the `k8s\0` envelope); `message`, `list`, `event`, `envelope` for its parts |
 //! | [`normal`] | `normal::typed(ty, Value) -> Result<Decoded, DecodeError>`: a tree made by patching, checked against its type; `normal::changed(ty, Value, from)`: the same, but for what it shares with what it was made from; `normal::normalise(ty, &mut Map, from)`: empties dropped and absent ones written as Go would |
+//! | [`untyped`] | `untyped::restore(ty, &mut Value)`: what upstream's converter makes of a tree, where that is not what decoding makes of it |
 //! | [`patch`] | JSON patch, merge patch, strategic merge patch on untyped trees |
 //! | [`apply`] | field ownership and server-side apply: `apply::track`, `apply::apply` |
 //! | [`defaults`] | `defaults::apply(ty, &mut Map)`: what the server fills in |
@@ -42,6 +43,7 @@ pub mod resource;
 mod scalar;
 pub mod tree;
 pub mod types;
+pub mod untyped;
 pub mod validation;
 pub mod view;
 pub mod yaml;

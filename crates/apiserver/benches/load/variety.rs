@@ -75,8 +75,14 @@ async fn workloads(client: &Client<'_>, round: usize) -> Fallible {
         object["spec"]["replicas"] = replicas.into();
         client.patch(&apply, "apply-patch+yaml", &object).await?;
     }
-    client.patch(&one, "strategic-merge-patch+json", &json!({"metadata": {"labels": {"tier": "a"}}, "spec": {"template":
-        {"spec": {"containers": [{"name": "web", "image": "registry.example.com/web:2"}]}}}})).await?;
+    client
+        .patch(
+            &one,
+            "strategic-merge-patch+json",
+            &json!({"metadata": {"labels": {"tier": "a"}}, "spec": {"template":
+        {"spec": {"containers": [{"name": "web", "image": "registry.example.com/web:2"}]}}}}),
+        )
+        .await?;
     client.patch(&one, "merge-patch+json", &json!({"metadata": {"annotations": {"a": "b"}}})).await?;
     client.patch(&one, "json-patch+json", &json!([{"op": "replace", "path": "/spec/replicas", "value": 4}])).await?;
     let status = json!({"status": {"observedGeneration": 1, "replicas": 4, "updatedReplicas": 4, "readyReplicas": 4}});
@@ -111,9 +117,12 @@ async fn others(client: &Client<'_>, round: usize) -> Fallible {
         ("secrets", json!({"kind": "Secret", "stringData": data})),
         ("services", json!({"kind": "Service", "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}})),
         ("serviceaccounts", json!({"kind": "ServiceAccount"})),
-        ("events", json!({"kind": "Event", "reason": "Started", "message": "Started container", "type": "Normal", "count": 1,
+        (
+            "events",
+            json!({"kind": "Event", "reason": "Started", "message": "Started container", "type": "Normal", "count": 1,
             "involvedObject": {"kind": "Pod", "namespace": "default", "name": "a", "uid": "u", "apiVersion": "v1"},
-            "source": {"component": "kubelet"}, "firstTimestamp": "2026-01-01T00:00:00Z"})),
+            "source": {"component": "kubelet"}, "firstTimestamp": "2026-01-01T00:00:00Z"}),
+        ),
     ] {
         let mut object = object;
         object["apiVersion"] = "v1".into();
@@ -145,7 +154,9 @@ async fn others(client: &Client<'_>, round: usize) -> Fallible {
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec":
         {"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "default"}}});
     client.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await?;
-    client.get("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Da&limit=10", "application/json").await?;
+    client
+        .get("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Da&limit=10", "application/json")
+        .await?;
     if round % 50 == 49 {
         let all = format!("{core}/configmaps?labelSelector=app%3Dweb");
         client.ask("DELETE", &all, "application/json", "", Bytes::new()).await?;

@@ -92,8 +92,10 @@ impl Attributes<'_> {
     /// 403 with a plugin's reason, as upstream words it.
     pub fn forbidden(&self, why: impl std::fmt::Display) -> Status {
         let resource = api::GroupResource::new(self.resource.group.clone(), self.resource.plural.clone());
-        let name = if self.name.is_empty() { self.object.str_at(&["metadata", "name"]) } else { self.name };
-        let name = if name.is_empty() { "Unknown" } else { name };
+        // Mutating plugins are asked before a name is made of `generateName`.
+        let said = |key| self.object.str_at(&["metadata", key]);
+        let names = [self.name, said("name"), said("generateName"), "Unknown"];
+        let name = names.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
         Status::forbidden(&resource, name, why)
     }
 }

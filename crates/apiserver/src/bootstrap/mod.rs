@@ -287,7 +287,7 @@ fn finish(row: &Resource, mut object: Map, existing: Option<&Map>, now: &str) ->
     schema::defaults::apply(ty, &mut object);
     let api_version = row.api_version();
     let manager = Manager { name: MANAGER, api_version: &api_version, subresource: "", now };
-    let reset = |field: &str| crate::registry::managed::is_reset(row, "", field);
+    let reset = crate::registry::managed::reset_fields(row, "");
     schema::apply::track(ty, existing, &mut object, &manager, &reset);
     Encoded::new(&object)
 }

@@ -188,7 +188,8 @@ mod tests {
     fn what_is_noted_is_known_by_its_place_and_while_it_is_held() {
         let underway = Underway::default();
         let paths = paths();
-        let Ok(Value::Map(object)) = schema::json::parse(br#"{"metadata":{"name":"a"},"spec":{"nodeName":"n"}}"#) else {
+        let Ok(Value::Map(object)) = schema::json::parse(br#"{"metadata":{"name":"a"},"spec":{"nodeName":"n"}}"#)
+        else {
             panic!("an object")
         };
         let (encoded, scanned) = encode(&object, &paths);

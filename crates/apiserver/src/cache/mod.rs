@@ -27,7 +27,6 @@ mod tests;
 mod watchers;
 
 pub(crate) use cacher::Chain;
-pub(crate) use scan::Scanned;
 pub use cacher::{Cacher, Layout, NoWatch, Observer, Start, TooOld, Watcher};
 pub use change::{Change, ChangeKind, ViewId};
 pub use counts::Counts;
@@ -35,5 +34,6 @@ pub use entry::{Entry, StoredError};
 pub use feed::{Caches, NotReached};
 pub use fields::{Paths, SelectableField};
 pub use progress::Progress;
+pub(crate) use scan::Scanned;
 pub use state::{Scope, State, Unreadable};
 pub use watchers::{Delivery, End, Filter};

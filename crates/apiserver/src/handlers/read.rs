@@ -3,6 +3,7 @@
 use super::Call;
 use crate::http::answer::{self, Object};
 use crate::http::stream::WatchBody;
+use crate::http::websocket;
 use crate::http::{Body, Response};
 use crate::options::ListOptions;
 use crate::registry::{Registry, Served, selection};
@@ -56,7 +57,7 @@ pub(super) async fn list(registry: &Registry, served: &Arc<Served>, call: Call) 
     Ok(response.map(|body| body.holding(place)))
 }
 
-pub(super) async fn watch(registry: &Registry, served: &Arc<Served>, call: Call) -> Result<Response<Body>, Status> {
+pub(super) async fn watch(registry: &Registry, served: &Arc<Served>, mut call: Call) -> Result<Response<Body>, Status> {
     let view = call.view(true, true)?;
     let options = ListOptions::of_query(&call.query, true)?;
     let cacher = served.storage("watch")?;
@@ -67,9 +68,12 @@ pub(super) async fn watch(registry: &Registry, served: &Arc<Served>, call: Call)
         Ok((watcher, initial)) => {
             WatchBody::new(served.clone(), view, watcher, initial, filter, &options, timeout).holding(call.place)
         }
-        Err(status) if status.code == 410 => WatchBody::refused(served.clone(), view, &status),
+        Err(status) if matches!(status.code, 410 | 504) => WatchBody::refused(served.clone(), view, &status),
         Err(status) => return Err(status),
     };
+    if websocket::is_wanted(&call.parts.headers) {
+        return websocket::serve(&mut call.parts, view.format, body);
+    }
     let content_type = match view.format {
         crate::http::media::Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         _ => "application/json",

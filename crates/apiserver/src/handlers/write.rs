@@ -6,7 +6,7 @@ use crate::http::media::{self, Format, View};
 use crate::http::receive::{self, Expected};
 use crate::http::{Body, Response};
 use crate::options::{FieldValidation, ListOptions, Options, OptionsKind};
-use crate::registry::mutation::{Apply, Mutation, Patch, PatchKind, Replace, Through, judge};
+use crate::registry::mutation::{Apply, Mutation, Patch, PatchKind, Replace, Through};
 use crate::registry::{Place, Registry, Served, Written, meta, selection};
 use api::Status;
 use bytes::Bytes;
@@ -108,70 +108,31 @@ async fn patched(served: &Served, call: &mut Call) -> Result<Patched, Status> {
 }
 
 impl Patched {
-    /// The configuration of an apply: as it was written, for what was not given is not owned; but only of fields that the
-    /// kind has, with values of their types.
-    fn configuration(&self, call: &Call, served: &Served, expected: Expected<'_>) -> Result<Map, Status> {
+    /// The configuration of an apply, as it was written, and what it says twice.
+    fn configuration(&self) -> Result<(Map, Vec<String>), Status> {
         let bad = |why: &dyn std::fmt::Display| Status::bad_request(format!("error decoding YAML: {why}"));
         let (raw, twice) = schema::yaml::parse_strict(&self.bytes).map_err(|error| bad(&error))?;
-        let Value::Map(mut config) = raw else {
+        let Value::Map(config) = raw else {
             return Err(bad(&"error unmarshaling JSON: a configuration must be an object"));
         };
-        let said = config.str_at(&["apiVersion"]);
-        if !said.is_empty() && said != expected.api_version {
-            return Err(Status::bad_request(format!(
-                "Incorrect version specified in apply patch. Specified patch version: {said}, expected: {}",
-                expected.api_version
-            )));
-        }
-        let kind = config.str_at(&["kind"]);
-        if !kind.is_empty() && kind != expected.kind {
-            return Err(receive::mismatch(&expected, kind, said.rsplit('/').next().unwrap_or(said)));
-        }
-        // What is given twice is judged as asked; what is unknown can't be owned, whatever is asked.
-        let twice: Vec<String> = twice.iter().map(ToString::to_string).collect();
-        judge(&call.cx, &twice, self.options.field_validation, |problems| {
-            Status::bad_request(format!("error strict decoding YAML: {problems}"))
-        })?;
-        let typed = schema::normal::typed(expected.ty, Value::Map(config.clone()));
-        let why = match typed {
-            Ok(decoded) => decoded.problems.into_iter().find_map(|problem| match problem {
-                schema::Problem::Unknown(path) => Some(format!(".{path}: field not declared in schema")),
-                schema::Problem::Duplicate(_) => None,
-            }),
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(why) = why {
-            let namespace = call.namespace(served);
-            let name = call.name();
-            let what = if namespace.is_empty() { format!("/{name}") } else { format!("{namespace}/{name}") };
-            return Err(Status::new(
-                500,
-                api::Reason::Unknown,
-                format!(
-                    "failed to create typed patch object ({what}; {}, Kind={}): {why}",
-                    expected.api_version, expected.kind
-                ),
-            ));
-        }
-        config.insert("apiVersion", expected.api_version);
-        config.insert("kind", expected.kind);
-        Ok(config)
+        Ok((config, twice.iter().map(ToString::to_string).collect()))
     }
 
     /// The mutation that the patch is to a type.
     fn mutation<'a>(
         &'a self,
-        call: &Call,
         served: &'a Served,
         subresource: &str,
         expected: Expected<'a>,
     ) -> Result<Box<dyn Mutation + 'a>, Status> {
         let Some(kind) = self.kind else {
-            let config = self.configuration(call, served, expected)?;
+            let (config, twice) = self.configuration()?;
             return Ok(Box::new(Apply {
                 config,
+                twice,
                 ty: expected.ty,
                 api_version: expected.api_version.to_owned(),
+                kind: expected.kind.to_owned(),
                 subresource: subresource.to_owned(),
                 options: &self.options,
                 row: &served.resource,
@@ -236,7 +197,7 @@ pub(super) async fn patch(
     let (namespace, name) = (call.namespace(served), call.name());
     let place = Place { namespace, name, subresource };
     let written = {
-        let mutation = patched.mutation(&call, served, subresource, expected(served))?;
+        let mutation = patched.mutation(served, subresource, expected(served))?;
         registry.update(&call.cx, served, place, mutation.as_ref(), &patched.options).await?
     };
     answered(served, &written, view, call.cx.now)
@@ -260,7 +221,7 @@ pub(super) async fn through(
     let place = Place { namespace: &target.namespace, name: &target.name, subresource: &target.subresource };
     let written = if call.info.verb == "patch" {
         let patched = patched(served, &mut call).await?;
-        let inner = patched.mutation(&call, served, &target.subresource, expected)?;
+        let inner = patched.mutation(served, &target.subresource, expected)?;
         let mutation = Through { target: &target, subresource: lens.as_ref(), inner: inner.as_ref() };
         registry.update(&call.cx, served, place, &mutation, &patched.options).await?
     } else {

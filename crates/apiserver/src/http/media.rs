@@ -7,6 +7,8 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 pub const JSON: &str = "application/json";
 pub const YAML: &str = "application/yaml";
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// What watches can be had in, as refusals name it.
+const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
 
 /// How objects are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,7 +157,7 @@ impl View {
             }
             return Ok(view);
         }
-        Err(Status::not_acceptable(if watch { &[JSON, PROTOBUF] } else { &[JSON, YAML, PROTOBUF] }))
+        Err(Status::not_acceptable(if watch { &STREAMS } else { &[JSON, YAML, PROTOBUF] }))
     }
 
     /// The same format, as good as it can be told, for a refusal.
@@ -196,6 +198,7 @@ pub fn body_format(headers: &HeaderMap) -> Result<Format, Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     fn view(accept: &str) -> Result<View, Status> {
         let mut headers = HeaderMap::new();
@@ -220,6 +223,12 @@ mod tests {
             "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
         assert_eq!(view(metadata)?.shape, Shape::Metadata(MetaVersion::V1));
         assert_eq!(view("text/html").expect_err("nothing fits").code, 406);
+        let yaml = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(YAML))]);
+        let refused = View::of(&yaml, "", true, true).expect_err("nothing is watched in YAML");
+        assert_eq!(
+            refused.message,
+            "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+        );
         Ok(())
     }
 }

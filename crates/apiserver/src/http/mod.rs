@@ -7,6 +7,7 @@
 //! | `receive` | reading bodies and decoding them |
 //! | `answer` | objects, lists, refusals as bytes |
 //! | `stream` | watches as bytes |
+//! | `websocket` | watches as messages of a WebSocket |
 //! | `yaml`, `metadata` | formats that need more than the catalogue has |
 
 pub mod answer;
@@ -15,6 +16,7 @@ pub mod media;
 mod metadata;
 pub mod receive;
 pub mod stream;
+pub mod websocket;
 mod yaml;
 
 use bytes::Bytes;

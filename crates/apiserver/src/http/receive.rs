@@ -59,6 +59,9 @@ async fn read_all(headers: &HeaderMap, mut body: RequestBody) -> Result<Bytes, S
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
+/// Kinds that are taken in another version, too, in which they look the same: kind, that version, the expected one.
+const TAKEN_TOO: [(&str, &str, &str); 1] = [("Eviction", "policy/v1beta1", "policy/v1")];
+
 /// What a body is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
@@ -68,6 +71,13 @@ pub struct Expected<'a> {
 }
 
 impl Expected<'_> {
+    /// Whether a body may say that it is of a version.
+    fn takes(&self, api_version: &str) -> bool {
+        api_version.is_empty()
+            || api_version == self.api_version
+            || TAKEN_TOO.contains(&(self.kind, api_version, self.api_version))
+    }
+
     fn version(&self) -> &str {
         self.api_version.rsplit('/').next().unwrap_or(self.api_version)
     }
@@ -136,7 +146,7 @@ pub fn decode_as(
         let version = api_version.rsplit('/').next().unwrap_or("");
         return Err(mismatch(&expected, &kind, version));
     }
-    if !api_version.is_empty() && api_version != expected.api_version {
+    if !expected.takes(&api_version) {
         return Err(Status::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({})",
             expected.api_version

@@ -2,8 +2,8 @@
 
 use super::measures::Storing;
 use super::{Registry, Side};
-use crate::cache::{Cacher, Scanned};
 use crate::cache::hooks::{self, Mutant};
+use crate::cache::{Cacher, Scanned};
 use api::{GroupResource, Reason, Status};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -24,7 +24,11 @@ pub(super) enum Committed {
 #[derive(Debug)]
 pub(super) enum Act {
     /// `known`: what is known of the value's text, of an object with all its defaults.
-    Put { value: Bytes, lease: i64, known: Option<Scanned> },
+    Put {
+        value: Bytes,
+        lease: i64,
+        known: Option<Scanned>,
+    },
     Delete,
 }
 

@@ -42,37 +42,40 @@ pub fn track(
     let now = meta::time(cx.now);
     let manager = Manager { name: &name, api_version: served.api_version(), subresource, now: &now };
     let row = &served.resource;
-    schema::apply::track(row.schema.root(), live, object, &manager, &|field| is_reset(row, subresource, field));
+    schema::apply::track(row.schema.root(), live, object, &manager, &reset_fields(row, subresource));
 }
 
-/// Whether a field of the object itself is not written by this endpoint, whatever is asked of it.
-pub(crate) fn is_reset(row: &Resource, subresource: &str, field: &str) -> bool {
-    match (subresource, field) {
-        (_, "kind" | "apiVersion") | ("status", "status") => false,
-        ("status", "metadata") => !strategy::status_owns_metadata(row),
-        ("status", _) => true,
-        (_, field) => row.flags.status && field == "status",
-    }
-}
-
-fn reset_fields(row: &Resource, subresource: &str) -> Set {
+/// What this endpoint does not write, whatever is asked of it.
+pub fn reset_fields(row: &Resource, subresource: &str) -> Set {
     let mut set = Set::new();
-    for field in row.schema.root().as_struct().into_iter().flat_map(|s| s.fields()) {
-        if is_reset(row, subresource, field.name()) {
-            set.below(Element::Field(field.name().into())).insert_here();
+    let mut without = |path: &[&str]| {
+        path.iter().fold(&mut set, |set, field| set.below(Element::Field((*field).into()))).insert_here();
+    };
+    match subresource {
+        "status" => {
+            for field in row.schema.root().as_struct().into_iter().flat_map(|s| s.fields()) {
+                if !matches!(field.name(), "status" | "metadata" | "kind" | "apiVersion") {
+                    without(&[field.name()]);
+                }
+            }
+            if !strategy::status_owns_metadata(row) {
+                without(&["metadata"]);
+            }
         }
+        // It writes a part of the status.
+        "approval" => {}
+        _ if row.flags.status => without(&["status"]),
+        _ => {}
     }
+    strategy::resets(row, subresource).for_each(without);
     set
 }
 
 /// The object that an apply makes.
 ///
 /// # Errors
-/// 400 for a configuration that names managers, 409 with the conflicts.
+/// 409 with the conflicts.
 pub fn apply(apply: &Apply<'_>, cx: &Context, existing: Option<&Map>) -> Result<Map, Status> {
-    if apply.config.at(&["metadata", "managedFields"]).and_then(Value::as_list).is_some_and(|list| !list.is_empty()) {
-        return Err(Status::bad_request("metadata.managedFields must be nil"));
-    }
     let now = meta::time(cx.now);
     let manager = Manager {
         name: &apply.options.field_manager,

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::options::{FieldValidation, Options};
 use api::{FieldError, GroupKind, Reason, Status};
 use schema::patch::PatchError;
-use schema::{Map, TypeRef, Value};
+use schema::{DecodeError, Decoded, Map, TypeRef, Value};
 
 /// Makes the object that is to be from the one that is. It is asked again when the object changed meanwhile.
 pub trait Mutation: Send + Sync {
@@ -106,8 +106,12 @@ impl Mutation for Patch<'_> {
                 String::from_utf8_lossy(&json).into_owned()
             }
         };
-        let decoded = schema::normal::changed(self.ty, value, Some(existing))
-            .map_err(|error| invalid_patch(&shown(), &error.to_string()))?;
+        let decoded = match (self.kind, value) {
+            // Upstream does not go through text here, and so has other rules of what is what.
+            (PatchKind::Strategic, Value::Map(object)) => restored(self.ty, object, Some(existing)),
+            (_, value) => schema::normal::changed(self.ty, value, Some(existing)).map_err(|error| error.to_string()),
+        };
+        let decoded = decoded.map_err(|why| invalid_patch(&shown(), &why))?;
         let found = decoded.problems.iter().map(ToString::to_string);
         let problems: Vec<String> = self.problems.iter().cloned().chain(found).collect();
         judge(cx, &problems, self.validation, |problems| {
@@ -119,6 +123,18 @@ impl Mutation for Patch<'_> {
         }
         Ok(object)
     }
+}
+
+/// A tree checked against a type as upstream's converter of untyped objects does it. `from`: what it was made from, in normal form.
+fn restored(ty: TypeRef<'_>, tree: Map, from: Option<&Map>) -> Result<Decoded, String> {
+    // Almost every tree is of its type as it is. The copy costs nothing.
+    match schema::normal::changed(ty, Value::Map(tree.clone()), from) {
+        Err(DecodeError::Type { .. }) => {}
+        other => return other.map_err(|error| error.to_string()),
+    }
+    let mut tree = Value::Map(tree);
+    schema::untyped::restore(ty, &mut tree)?;
+    schema::normal::changed(ty, tree, from).map_err(|error| error.to_string())
 }
 
 /// 422 as upstream words what a patch made of an object: the kind is not named.
@@ -165,22 +181,70 @@ pub fn judge(
 
 /// Server-side apply.
 pub struct Apply<'a> {
+    /// As it was written: what was not given is not owned.
     pub config: Map,
+    /// What it says twice, which is judged as the options ask.
+    pub twice: Vec<String>,
     pub ty: TypeRef<'a>,
     pub api_version: String,
+    pub kind: String,
     pub subresource: String,
     pub options: &'a Options,
     pub row: &'a schema::Resource,
     pub defaults: bool,
 }
 
+impl Apply<'_> {
+    /// The configuration's object as upstream's messages name it: by what it says itself.
+    fn named(&self) -> String {
+        let said = |key| self.config.str_at(&["metadata", key]);
+        format!("{}/{}; {}", said("namespace"), said("name"), said_kind(&self.config))
+    }
+
+    /// What keeps the configuration from being applied to anything.
+    fn judge(&self) -> Result<(), Status> {
+        if self.config.str_at(&["apiVersion"]) != self.api_version || self.config.str_at(&["kind"]) != self.kind {
+            return Err(Status::bad_request(format!("invalid object type: {}", said_kind(&self.config))));
+        }
+        if self.config.at(&["metadata", "managedFields"]).is_some_and(|managers| managers.as_list().is_some()) {
+            return Err(Status::bad_request("metadata.managedFields must be nil"));
+        }
+        schema::apply::typed::judge(self.ty, &self.config).map_err(|faults| {
+            Status::new(
+                500,
+                Reason::Unknown,
+                format!("failed to create typed patch object ({}): {faults}", self.named()),
+            )
+        })
+    }
+}
+
+/// The kind that an object says it is, as Go writes it: `apps/v1, Kind=Deployment`, `/v1, Kind=Pod`.
+fn said_kind(object: &Map) -> String {
+    let (api_version, kind) = (object.str_at(&["apiVersion"]), object.str_at(&["kind"]));
+    match api_version.matches('/').count() {
+        0 => format!("/{api_version}, Kind={kind}"),
+        1 => format!("{api_version}, Kind={kind}"),
+        // That is no version, and so nothing is known of the object.
+        _ => "/, Kind=".to_owned(),
+    }
+}
+
 impl Mutation for Apply<'_> {
     fn apply(&self, cx: &Context, existing: Option<&Map>) -> Result<Map, Status> {
+        self.judge()?;
         let merged = managed::apply(self, cx, existing)?;
-        let typed = schema::normal::changed(self.ty, Value::Map(merged), existing);
-        let mut object = typed
-            .map_err(|error| Status::internal(format!("the merged object does not fit its kind: {error}")))?
-            .object;
+        let typed = restored(self.ty, merged, existing);
+        let typed = typed.map_err(|why| {
+            let what = said_kind(&self.config);
+            let why = format!("unable to convert unstructured object to {what}: {why}");
+            let why = format!("failed to convert new object ({}) to proper version: {why}", self.named());
+            Status::new(500, Reason::Unknown, why)
+        })?;
+        judge(cx, &self.twice, self.options.field_validation, |problems| {
+            Status::bad_request(format!("error strict decoding YAML: {problems}"))
+        })?;
+        let mut object = typed.object;
         if self.defaults {
             super::complete::complete(self.ty, &mut object, existing);
         }

@@ -5,7 +5,7 @@
 //! | `chain` | the filters: request info, authentication, impersonation, limits, authorization, then the answer |
 //! | `paths` | what is no resource: discovery, documents, version |
 //! | `health`, `metrics`, `profile`, `zpages` | how it is |
-//! | `serve`, `corked` | connections, and how what they write is held together |
+//! | `serve`, `corked`, `unread` | connections, how what they write is held together, what nobody read of a request |
 //! | `local` | the service for clients within the process |
 
 mod chain;
@@ -16,6 +16,7 @@ pub mod metrics;
 mod paths;
 mod profile;
 mod serve;
+mod unread;
 mod zpages;
 
 pub use health::{Check, Health, Of};

@@ -3,9 +3,11 @@
 use super::ApiServer;
 use super::chain::Origin;
 use super::corked::corked;
+use super::unread::leaving;
 use crate::authn::Peer;
 use crate::http::{Body, BoxError, Response};
 use crate::tls::ServerTls;
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -14,13 +16,14 @@ use hyper_util::server::conn::auto::Builder;
 use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,6 +39,26 @@ const STREAMS: u32 = 1000;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long open requests may take to end when the server stops.
 const FAREWELL: Duration = Duration::from_secs(10);
+
+/// What Go's server tells who asks without TLS.
+const PLAIN: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+/// The most of such a request that is read before that: what is left unread may cut off the answer.
+const PLAIN_MAX: usize = 16 * 1024;
+
+/// Whether a client begins with a request rather than with a handshake.
+async fn speaks_http(stream: &TcpStream) -> io::Result<bool> {
+    let mut head = [0; 5];
+    let length = stream.peek(&mut head).await?;
+    Ok(matches!(&head[..length], b"GET /" | b"HEAD " | b"POST " | b"PUT /" | b"OPTIO"))
+}
+
+async fn answer_plain(mut stream: TcpStream) -> io::Result<()> {
+    let mut request = vec![0; PLAIN_MAX];
+    // A part is enough: nothing of it counts.
+    let _read = stream.read(&mut request).await?;
+    stream.write_all(PLAIN).await?;
+    stream.shutdown().await
+}
 
 impl ApiServer {
     /// Serves a port until `shutdown`, then ends watches, lets requests finish and closes what remains.
@@ -89,8 +112,14 @@ impl ApiServer {
         if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keep_alive) {
             tracing::debug!(%error, %address, "no TCP keep-alive");
         }
-        let handshake = tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await;
-        let stream = match handshake {
+        let handshake = async {
+            if speaks_http(&stream).await? {
+                answer_plain(stream).await?;
+                return Err(io::Error::other("the client speaks HTTP"));
+            }
+            tls.acceptor().accept(stream).await
+        };
+        let stream = match tokio::time::timeout(HANDSHAKE, handshake).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 self.metrics.handshake_failed();
@@ -120,8 +149,21 @@ impl ApiServer {
             request.extensions_mut().insert(peer.clone());
             // In a place of its own, as hyper hands it on several times.
             Box::pin(async move {
-                let request = request.map(|body| body.map_err(|error| Box::new(error) as BoxError).boxed_unsync());
-                Ok::<Response<Body>, Infallible>(server.answer(request, Origin::Network(peer)).await)
+                let mut unread = None;
+                let leaves = request.version() == http::Version::HTTP_2 && !request.body().is_end_stream();
+                let request = request.map(|body| {
+                    if !leaves {
+                        return body.map_err(|error| Box::new(error) as BoxError).boxed_unsync();
+                    }
+                    let (body, left) = leaving(body);
+                    unread = Some(left);
+                    body.boxed_unsync()
+                });
+                let response = server.answer(request, Origin::Network(peer)).await;
+                if let Some(unread) = unread {
+                    unread.pass_over().await;
+                }
+                Ok::<Response<Body>, Infallible>(response)
             })
         });
         let mut builder = Builder::new(TokioExecutor::new());

@@ -199,6 +199,24 @@ const STATUS_ALONE: [(&str, &str, Alone); 14] = [
     ("storagemigration.k8s.io", "StorageVersionMigration", Alone::Wholly),
 ];
 
+const REQUEST: (&str, &str) = ("certificates.k8s.io", "CertificateSigningRequest");
+
+/// What a (sub)resource of a kind does not write, beside the other side's part: nobody comes to own it through that.
+const RESETS: [((&str, &str), &str, &[&str]); 6] = [
+    (("", "Pod"), "status", &["metadata", "ownerReferences"]),
+    (("apps", "Deployment"), "status", &["metadata", "labels"]),
+    (REQUEST, "", &["spec"]),
+    (REQUEST, "approval", &["spec"]),
+    (REQUEST, "approval", &["status", "certificate"]),
+    (REQUEST, "status", &["status", "conditions"]),
+];
+
+/// The paths that a (sub)resource of a kind does not write, beside the other side's part.
+pub fn resets<'a>(row: &'a Resource, subresource: &'a str) -> impl Iterator<Item = &'static [&'static str]> + 'a {
+    let kind = (row.group.as_ref(), row.kind.as_ref());
+    RESETS.into_iter().filter(move |(of, sub, _)| *of == kind && *sub == subresource).map(|(.., path)| path)
+}
+
 fn alone(row: &Resource) -> Option<Alone> {
     let of = |(group, kind, alone): &(&str, &str, Alone)| (*group == row.group && *kind == row.kind).then_some(*alone);
     STATUS_ALONE.iter().find_map(of)

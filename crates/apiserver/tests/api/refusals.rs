@@ -97,14 +97,79 @@ async fn patches_are_refused_in_upstreams_words() {
     let target = format!("{strict}&fieldManager=m");
     let refused = client.patch(&target, APPLY, twice).await.refused(400);
     assert!(refused["message"].as_str().unwrap().starts_with("error strict decoding YAML: "), "{refused}");
-    let other = twice.replace("apiVersion: v1", "apiVersion: v2");
-    let refused = client.patch(&target, APPLY, &other).await.refused(400);
-    assert_eq!(
-        refused["message"],
-        "Incorrect version specified in apply patch. Specified patch version: v2, expected: v1"
-    );
+    for (said, shown) in [
+        ("kind: Pod\napiVersion: v2\n", "/v2, Kind=Pod"),
+        ("kind: Pod\napiVersion: a/b/c\n", "/, Kind="),
+        ("kind: Secret\napiVersion: v1\n", "/v1, Kind=Secret"),
+        ("apiVersion: v1\n", "/v1, Kind="),
+        ("kind: Pod\n", "/, Kind=Pod"),
+        ("metadata: {name: p}\n", "/, Kind="),
+    ] {
+        let refused = client.patch(&target, APPLY, said).await.refused(400);
+        assert_eq!(refused["message"], format!("invalid object type: {shown}"));
+    }
+    let managed = "kind: Pod\napiVersion: v1\nmetadata: {name: p, managedFields: []}\n";
+    let refused = client.patch(&target, APPLY, managed).await.refused(400);
+    assert_eq!(refused["message"], "metadata.managedFields must be nil");
     let untouched = client.get(&format!("{PODS}/p")).await.ok();
     assert_eq!(untouched["metadata"]["managedFields"].as_array().unwrap().len(), 1, "nothing was changed by any");
+}
+
+/// A configuration is judged by itself, before it is merged into anything.
+#[tokio::test]
+async fn configurations_are_of_their_types() {
+    let server = Server::start().await;
+    let client = server.client();
+    let map = |inner: &str| format!("kind: ConfigMap\napiVersion: v1\nmetadata: {{name: a}}\n{inner}\n");
+    let target = format!("{MAPS}/a?fieldManager=m&fieldValidation=Ignore");
+    let refused = client.patch(&target, APPLY, &map("data: {a: 1}")).await.refused(500);
+    assert_eq!(
+        refused["message"],
+        "failed to create typed patch object (/a; /v1, Kind=ConfigMap): .data.a: expected string, got &value.valueUnstructured{Value:1}"
+    );
+    let twice = map("").replace("{name: a}", "{name: a, namespace: default, finalizers: [a.b/c, a.b/c], x: y}");
+    let refused = client.patch(&target, APPLY, &twice).await.refused(500);
+    assert_eq!(
+        refused["message"],
+        "failed to create typed patch object (default/a; /v1, Kind=ConfigMap): errors:\n  .metadata.finalizers: duplicate entries for key [=\"a.b/c\"]\n  .metadata.x: field not declared in schema"
+    );
+    assert_eq!(client.get(&format!("{MAPS}/a")).await.code, 404);
+    // An object that already has duplicates can still be applied to.
+    let container =
+        json!({"name": "c", "image": "i", "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]});
+    client.post(PODS, &json!({"metadata": {"name": "p"}, "spec": {"containers": [container]}})).await.ok();
+    let pod = |inner: &str| format!("kind: Pod\napiVersion: v1\nmetadata: {{name: p, {inner}}}\n");
+    let target = format!("{PODS}/p?fieldManager=m");
+    let applied = client.patch(&target, APPLY, &pod("labels: {a: b}")).await.ok();
+    assert_eq!(applied["spec"]["containers"][0]["env"].as_array().unwrap().len(), 2);
+    // What is one of several types is looked at when it becomes an object.
+    let overhead = pod("labels: {a: b}") + "spec: {overhead: {cpu: x}}\n";
+    let refused = client.patch(&target, APPLY, &overhead).await.refused(500);
+    assert_eq!(
+        refused["message"],
+        "failed to convert new object (/p; /v1, Kind=Pod) to proper version: unable to convert unstructured object to /v1, Kind=Pod: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+    );
+}
+
+/// Upstream makes an object of the tree that a strategic patch made without text between.
+#[tokio::test]
+async fn strategic_patches_are_converted() {
+    let server = Server::start().await;
+    let client = server.client();
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"selector": {"matchLabels": {"a": "b"}}, "template": template});
+    client.post(deployments, &json!({"metadata": {"name": "d"}, "spec": spec})).await.ok();
+    let path = format!("{deployments}/d");
+    for (patch, shown, why) in [
+        (r#"{"spec":{"replicas":"3"}}"#, "map[spec:map[replicas:3]]", "unrecognized type: int32"),
+        (r#"{"metadata":{"labels":{"a":1}}}"#, "map[metadata:map[labels:map[a:1]]]", "cannot convert int64 to string"),
+    ] {
+        let refused = client.patch(&path, STRATEGIC, patch).await.refused(422);
+        assert_eq!(refused["message"], format!(" \"\" is invalid: patch: Invalid value: \"{shown}\": {why}"));
+    }
+    let whole = client.patch(&path, STRATEGIC, r#"{"spec":{"replicas":2.0}}"#).await.ok();
+    assert_eq!(whole["spec"]["replicas"], json!(2));
 }
 
 #[tokio::test]

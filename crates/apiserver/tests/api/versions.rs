@@ -164,7 +164,16 @@ async fn watches_begin_where_they_are_asked_to() {
         client.get(&format!("{MAPS}?watch=true&{query}")).await.refused(422);
     }
     client.get(&format!("{MAPS}?watch=true&resourceVersion=x")).await.refused(400);
-    client.get(&format!("{MAPS}?watch=true&{initial}&resourceVersion={}", old + 1000)).await.refused(504);
+    // What is not there yet is told in the stream, too.
+    let mut events = client.watch(&format!("{MAPS}?watch=true&{initial}&resourceVersion={}", old + 1000)).await;
+    let event = events.next().await.unwrap();
+    assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(504)));
+    let message = event["object"]["message"].as_str().unwrap_or("");
+    assert!(
+        message.starts_with(&format!("Timeout: Too large resource version: {}, current: ", old + 1000)),
+        "{message}"
+    );
+    assert!(events.next().await.is_none());
     // Too old: told in the stream, which then ends.
     let forgetful = server.forgetful().await;
     let mut events = forgetful.watch(&format!("{MAPS}?watch=true&resourceVersion={old}")).await;

@@ -43,8 +43,8 @@ fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
-/// A server on a port of its own, and a client that shows it a certificate.
-async fn over_tls() -> (Server, kube::Client, CancellationToken, tokio::task::JoinHandle<()>) {
+/// A server on a port of its own, who vouches for it and its clients, and its end.
+async fn listening() -> (Server, Authority, u16, CancellationToken, tokio::task::JoinHandle<()>) {
     let server = Server::start_with(Arc::new(Certified)).await;
     let authority = Authority::new();
     let tls = ServerTls::new(&TlsSettings {
@@ -57,6 +57,12 @@ async fn over_tls() -> (Server, kube::Client, CancellationToken, tokio::task::Jo
     let port = listener.local_addr().unwrap().port();
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(server.api.clone().serve(listener, tls, shutdown.clone()));
+    (server, authority, port, shutdown, serving)
+}
+
+/// A server on a port of its own, and a client that shows it a certificate.
+async fn over_tls() -> (Server, kube::Client, CancellationToken, tokio::task::JoinHandle<()>) {
+    let (server, authority, port, shutdown, serving) = listening().await;
     let own = authority.issue(&["client"], ExtendedKeyUsagePurpose::ClientAuth);
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "t",
@@ -130,25 +136,97 @@ async fn a_client_within_the_process() {
 
 #[tokio::test]
 async fn who_shows_no_certificate_is_refused() {
-    let server = Server::start_with(Arc::new(Certified)).await;
+    let (server, authority, port, shutdown, serving) = listening().await;
     // The in-process identity is what its service was made with; no header makes another of it.
     let answer = server.client().raw(http::Method::GET, "/api/v1/pods", &[("authorization", "Bearer x")], "").await;
     assert_eq!(answer.code, 200);
-    let authority = Authority::new();
-    let tls = ServerTls::new(&TlsSettings {
-        default: authority.issue(&["localhost"], ExtendedKeyUsagePurpose::ServerAuth),
-        by_name: Vec::new(),
-        client_authorities: authority.pem().into_bytes(),
-    })
-    .unwrap();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(server.api.clone().serve(listener, tls, shutdown.clone()));
     let mut config = kube::Config::new(format!("https://localhost:{port}").parse().unwrap());
     config.root_cert = Some(vec![authority.0.der().to_vec()]);
     let refused = kube::Client::try_from(config).unwrap().apiserver_version().await.unwrap_err();
     assert!(matches!(refused, kube::Error::Api(status) if status.code == 401 && status.reason == "Unauthorized"));
+    shutdown.cancel();
+    serving.await.unwrap();
+}
+
+/// A stream to a server, by a client who shows a certificate.
+async fn dialled(authority: &Authority, port: u16) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    use rustls_pki_types::pem::PemObject;
+    let own = authority.issue(&["client"], ExtendedKeyUsagePurpose::ClientAuth);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.0.der().clone()).unwrap();
+    let chain = vec![rustls_pki_types::CertificateDer::from_pem_slice(&own.certificate).unwrap()];
+    let key = rustls_pki_types::PrivateKeyDer::from_pem_slice(&own.key).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
+}
+
+/// Browsers watch over WebSockets: every event is a message of its own.
+#[tokio::test]
+async fn a_watch_goes_over_a_websocket() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (server, authority, port, shutdown, serving) = listening().await;
+    let client = server.client();
+    let path = "/api/v1/namespaces/default/configmaps";
+    for name in ["a", "b"] {
+        client.post(path, &json!({"metadata": {"name": name}})).await.ok();
+    }
+    let mut stream = dialled(&authority, port).await;
+    let request = format!(
+        "GET {path}?watch=1&resourceVersion=0 HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nOrigin: https://localhost\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: base64.binary.k8s.io\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
+    assert!(head.contains("sec-websocket-protocol: base64.binary.k8s.io\r\n"), "{head}");
+    let mut message = async || {
+        let operation = stream.read_u8().await.unwrap();
+        let length = match stream.read_u8().await.unwrap() {
+            126 => u64::from(stream.read_u16().await.unwrap()),
+            127 => stream.read_u64().await.unwrap(),
+            short => u64::from(short),
+        };
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        stream.read_exact(&mut payload).await.unwrap();
+        (operation, payload)
+    };
+    for wanted in ["a", "b"] {
+        let (operation, payload) = message().await;
+        let event: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        assert_eq!((operation, &event["object"]["metadata"]["name"]), (0x81, &json!(wanted)), "{event}");
+    }
+    client.delete(&format!("{path}/a")).await.ok();
+    let event: serde_json::Value = serde_json::from_slice(&message().await.1).unwrap();
+    assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("DELETED"), &json!("a")));
+    // A ping is answered; the client's end is the server's.
+    stream.write_all(&[0x89, 0x81, 0, 0, 0, 0, b'x', 0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"\x8a\x01x\x88\x02\x03\xe8");
+    shutdown.cancel();
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_asks_without_tls_is_told_so() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (_server, _, port, shutdown, serving) = listening().await;
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(b"GET /api HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n");
     shutdown.cancel();
     serving.await.unwrap();
 }

@@ -204,7 +204,7 @@ async fn objects_are_patched_four_ways() {
         .refused(500);
     assert_eq!(
         unknown["message"],
-        "failed to create typed patch object (default/d; apps/v1, Kind=Deployment): .spec.replicaas: field not declared in schema"
+        "failed to create typed patch object (/d; apps/v1, Kind=Deployment): .spec.replicaas: field not declared in schema"
     );
     let fresh = apply.replace("name: d", "name: f").replace("replicas: 5", "selector: {matchLabels: {a: b}}\n  template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}");
     let made = client.patch(&format!("{deployments}/f?fieldManager=me"), "application/apply-patch+yaml", &fresh).await;
@@ -214,6 +214,37 @@ async fn objects_are_patched_four_ways() {
         .patch(&path, "application/json-patch+json", r#"[{"op":"test","path":"/spec/replicas","value":9}]"#)
         .await;
     assert_eq!(test.code, 422, "{}", test.text());
+}
+
+/// Nobody comes to own, by an update, what its endpoint does not write, and so nobody loses it.
+#[tokio::test]
+async fn updates_own_what_their_endpoint_writes() {
+    let server = Server::start().await;
+    let client = server.client();
+    let path = "/apis/apps/v1/namespaces/default/deployments/d";
+    let config = "kind: Deployment\napiVersion: apps/v1\nmetadata: {name: d, labels: {x: one}}\nspec: {replicas: 3, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}}\n";
+    let apply = "application/apply-patch+yaml";
+    let mut object = client.patch(&format!("{path}?fieldManager=gitops"), apply, config).await.ok();
+    object["spec"]["replicas"] = json!(9);
+    object["metadata"]["labels"]["x"] = json!("two");
+    object["status"] = json!({"replicas": 1});
+    let mut object = client.put(&format!("{path}/status?fieldManager=ctl"), &object).await.ok();
+    assert_eq!((&object["spec"]["replicas"], &object["metadata"]["labels"]["x"]), (&json!(3), &json!("one")));
+    let owned = |object: &serde_json::Value, name: &str, subresource: &str| {
+        let managers = object["metadata"]["managedFields"].as_array().unwrap();
+        let is =
+            |m: &&serde_json::Value| m["manager"] == name && m["subresource"].as_str().unwrap_or("") == subresource;
+        managers.iter().find(is).map(|m| m["fieldsV1"].clone()).unwrap_or_default()
+    };
+    assert_eq!(owned(&object, "ctl", "status"), json!({"f:status": {"f:replicas": {}}}));
+    object["status"]["replicas"] = json!(2);
+    object["metadata"]["annotations"] = json!({"k": "v"});
+    let object = client.put(&format!("{path}?fieldManager=hand"), &object).await.ok();
+    assert_eq!(owned(&object, "hand", ""), json!({"f:metadata": {"f:annotations": {".": {}, "f:k": {}}}}));
+    client.patch(&format!("{path}?fieldManager=gitops"), apply, &config.replace("x: one", "x: two")).await.ok();
+    let made = json!({"metadata": {"name": "n"}});
+    let made = client.post("/api/v1/namespaces?fieldManager=maker", &made).await.ok();
+    assert!(owned(&made, "maker", "").get("f:status").is_none(), "{made}");
 }
 
 #[tokio::test]

@@ -125,7 +125,7 @@ pub fn apply(bytes: &[u8]) {
     let again = schema::apply::apply(ty, Some(&once), &config, &manager, true, &none).expect("forced");
     assert_eq!(again, once, "applying again changes nothing");
     let mut updated = live.clone();
-    schema::apply::track(ty, Some(&once), &mut updated, &manager, &|_| false);
+    schema::apply::track(ty, Some(&once), &mut updated, &manager, &none);
 }
 
 pub fn owned_fields(bytes: &[u8]) {

@@ -49,8 +49,13 @@ async fn an_eviction_asks_the_budget() {
         admin.patch(&format!("{PODS}/{name}/status"), running).await.expect(200);
     }
     let evict = |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}, "deleteOptions": {"gracePeriodSeconds": 0}});
-    admin.post(&format!("{PODS}/p/eviction"), evict("p")).await.expect(201);
+    // Old clients say that it is of a version that is gone, in which it looked the same.
+    let mut old = evict("p");
+    old["apiVersion"] = json!("policy/v1beta1");
+    admin.post(&format!("{PODS}/p/eviction"), old.clone()).await.expect(201);
     assert_eq!(admin.get(&format!("{PODS}/p")).await.code, 404);
+    old["apiVersion"] = json!("policy/v1alpha1");
+    assert_eq!(admin.post(&format!("{PODS}/q/eviction"), old).await.code, 400);
     let budget = admin.get("/apis/policy/v1/namespaces/default/poddisruptionbudgets/b").await.expect(200);
     assert_eq!(budget["status"]["conditions"][0]["reason"], "InsufficientPods", "{budget}");
     let nameless = admin.post(&format!("{PODS}/q/eviction"), evict("")).await;

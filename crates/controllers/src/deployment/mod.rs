@@ -12,6 +12,7 @@ pub(crate) mod template;
 use crate::events::{Kind, Recorder};
 use crate::informer::{Informer, key};
 use crate::objects::{Deployment, Pod, ReplicaSet};
+use crate::pod_control::message;
 use crate::pods::{self, Claim};
 use crate::queue::{Key, Queue};
 use crate::replica_set::Replicas as _;
@@ -262,7 +263,7 @@ impl Controller {
                 Err(e.into())
             }
             Err(e) => {
-                let text = format!("Failed to create new replica set {name:?}: {e}");
+                let text = format!("Failed to create new replica set {name:?}: {}", message(&e));
                 self.recorder.event(deployment, Kind::Warning, "ReplicaSetCreateError", text.clone());
                 let failed = status::creation_failed(deployment, &text, Timestamp::now());
                 self.write_status(deployment, failed).await?;

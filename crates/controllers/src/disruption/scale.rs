@@ -2,6 +2,7 @@
 
 use crate::informer::Informer;
 use crate::objects::{Pod, ReplicaSet};
+use crate::pod_control::message;
 use crate::pods;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
@@ -82,7 +83,7 @@ impl Scales {
                 .unwrap_or(0)),
             // Its pods are on their way out, too.
             Err(e) if crate::code(&e) == 404 => Ok(0),
-            Err(e) => Err(e.to_string()),
+            Err(e) => Err(message(&e)),
         }
     }
 
@@ -94,7 +95,7 @@ impl Scales {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let gvk = GroupVersionKind::gvk(group, version, kind);
         let (resource, capabilities) =
-            kube::discovery::pinned_kind(&self.client, &gvk).await.map_err(|e| e.to_string())?;
+            kube::discovery::pinned_kind(&self.client, &gvk).await.map_err(|e| message(&e))?;
         let scales =
             capabilities.subresources.iter().any(|(sub, _)| sub.plural == "scale" || sub.plural.ends_with("/scale"));
         let found = (resource.plural, scales);

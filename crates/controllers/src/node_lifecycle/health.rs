@@ -39,6 +39,8 @@ struct Sign {
 }
 
 struct Seen {
+    /// As it was first seen, for what is told of it when it is gone.
+    node: Arc<Node>,
     sign: Sign,
     at: Instant,
 }
@@ -90,7 +92,10 @@ fn ready(node: &Node) -> Option<&NodeCondition> {
 impl Controller {
     async fn reconcile(self: Arc<Self>, key: Key) -> Result<Option<Duration>, Error> {
         let Some(node) = self.nodes.by_key(&key) else {
-            self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&key.name);
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&key.name);
+            if let Some(seen) = seen {
+                self.tell(&seen.node, "RemovingNode", "Removing", "from");
+            }
             return Ok(None);
         };
         let left = self.time_left(&node);
@@ -114,8 +119,15 @@ impl Controller {
         Ok((!left.is_zero()).then_some(left + Duration::from_millis(100)))
     }
 
+    /// Says that a node has come or gone.
+    fn tell(&self, node: &Node, reason: &'static str, does: &str, place: &str) {
+        let name = node.metadata.name.as_deref().unwrap_or("");
+        let text = format!("Node {name} event: {does} Node {name} {place} Controller");
+        self.recorder.event(node, Kind::Normal, reason, text);
+    }
+
     /// How long the node may still be silent.
-    fn time_left(&self, node: &Node) -> Duration {
+    fn time_left(&self, node: &Arc<Node>) -> Duration {
         let name = node.metadata.name.as_deref().unwrap_or("");
         let lease = self.leases.get(LEASES, name);
         let sign = Sign {
@@ -124,9 +136,12 @@ impl Controller {
         };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let entry = seen.entry(name.to_owned()).or_insert_with(|| Seen { sign: sign.clone(), at: now });
+        let entry = seen.entry(name.to_owned()).or_insert_with(|| {
+            self.tell(node, "RegisteredNode", "Registered", "in");
+            Seen { node: node.clone(), sign: sign.clone(), at: now }
+        });
         if entry.sign != sign {
-            *entry = Seen { sign, at: now };
+            (entry.sign, entry.at) = (sign, now);
         }
         (entry.at + self.grace).saturating_duration_since(now)
     }

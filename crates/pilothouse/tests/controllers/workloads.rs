@@ -194,3 +194,19 @@ async fn a_daemon_set_has_a_pod_on_every_node_it_is_for() {
     admin.patch("/api/v1/nodes/c", json!({"metadata": {"labels": {"kind": "y"}}})).await.expect(200);
     items(&admin, PODS, 2).await;
 }
+
+#[tokio::test]
+async fn nodes_that_come_and_go_are_told() {
+    let running = running().await;
+    let admin = running.admin();
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}});
+    admin.post("/api/v1/nodes", node).await.expect(201);
+    let told = async |reason: &str, text: &str| {
+        let path =
+            format!("/api/v1/namespaces/default/events?fieldSelector=reason%3D{reason}%2CinvolvedObject.name%3Da");
+        until(&admin, &path, |events| events["items"][0]["message"] == text).await;
+    };
+    told("RegisteredNode", "Node a event: Registered Node a in Controller").await;
+    admin.delete("/api/v1/nodes/a").await.expect(200);
+    told("RemovingNode", "Node a event: Removing Node a from Controller").await;
+}

@@ -3,7 +3,7 @@
 use super::merge;
 use super::path::Element;
 use super::set::Set;
-use super::walk::{Comparison, Except, compare, created, set_of};
+use super::walk::{Comparison, compare, created, set_of};
 use crate::normal;
 use crate::tree::{Map, Value};
 use crate::types::TypeRef;
@@ -34,9 +34,6 @@ const UNOWNED: [&str; 10] = [
     "selfLink",
     "uid",
 ];
-
-/// All that can be owned.
-const OWNED: Except<'static> = Except { metadata: &UNOWNED, fields: &|_| false };
 
 /// Who writes, through what.
 #[derive(Clone, Copy, Debug)]
@@ -272,7 +269,6 @@ fn owned_part(object: &Map) -> Map {
         for key in UNOWNED {
             metadata.remove(key);
         }
-        // Nor is `metadata` itself, when nothing else is in it.
         if metadata.is_empty() {
             part.remove("metadata");
         }
@@ -283,19 +279,12 @@ fn owned_part(object: &Map) -> Map {
 /// Notes what a create or update changed, in the new object's `managedFields`.
 ///
 /// `live` is `None` for a create. An object that has no managers at all is left so until something is applied to it,
-/// unless it is being created. `reset` tells which fields of the object itself are not written here, whatever is sent (the
-/// status of the object, the spec through `status`): nobody comes to own them by it.
-pub fn track(
-    ty: TypeRef<'_>,
-    live: Option<&Map>,
-    object: &mut Map,
-    manager: &Manager<'_>,
-    reset: &dyn Fn(&str) -> bool,
-) {
-    let except = Except { metadata: &UNOWNED, fields: reset };
+/// unless it is being created. `reset` are paths that this endpoint does not write: whatever the object says there, nobody
+/// gains or loses them by it.
+pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Manager<'_>, reset: &Set) {
     let given = managers(object).unwrap_or_default();
-    let reset = given.len() == 1 && given[0].as_map().is_some_and(Map::is_empty);
-    if reset {
+    let given_up = given.len() == 1 && given[0].as_map().is_some_and(Map::is_empty);
+    if given_up {
         object.remove_at(&["metadata", "managedFields"]);
         return;
     }
@@ -323,14 +312,14 @@ pub fn track(
             empty = zero(ty);
             if entries.is_empty() {
                 // Nobody owns anything yet that it would have to be compared with.
-                let text = Some(created(ty, &empty, object, except));
+                let text = Some(created(ty, &empty, object, &UNOWNED, reset));
                 write(object, vec![entry(Fields { text, set: OnceCell::new() })]);
                 return;
             }
             &empty
         }
     };
-    let change = compare(ty, before, object, except);
+    let change = compare(ty, before, object, &UNOWNED).without(reset);
     if change == Comparison::default() {
         // Who manages what stays as it is, as far as the client let it.
         write(object, entries);
@@ -386,7 +375,7 @@ fn client_side_applied(ty: TypeRef<'_>, live: &Map, api_version: &str) -> Option
         return None;
     }
     let applied = owned_part(&applied);
-    let change = compare(ty, &applied, &owned_part(live), OWNED);
+    let change = compare(ty, &applied, &owned_part(live), &UNOWNED);
     Some(set_of(ty, &applied).difference(&change.changed()).difference(&change.removed))
 }
 
@@ -535,7 +524,7 @@ pub fn apply(
         let gone = last.difference(&claimed);
         merge::prune(ty, &mut object, &gone, &kept);
     }
-    let change = compare(ty, live_object, &object, OWNED);
+    let change = compare(ty, live_object, &object, &UNOWNED);
     let changed = change.changed().recursive_difference(reset);
     // What kubectl set with client-side apply, it may set with server-side apply too.
     let upgraded = if manager.name == KUBECTL && !force {

@@ -32,47 +32,60 @@ fn merge_values(shape: Shape<'_>, live: &Value, config: &Value) -> Value {
         (Shape::Keyed { .. } | Shape::Set, Value::List(live), Value::List(config)) => {
             Value::List(merge_items(shape, live, config))
         }
+        // A list or map that is not given takes nothing away.
+        (Shape::Struct(_) | Shape::Map(_) | Shape::Keyed { .. } | Shape::Set, live, Value::Null) if !is_empty(live) => {
+            live.clone()
+        }
         (_, _, config) => config.clone(),
     }
 }
 
-/// The items of both, as upstream orders them: the configuration's in its order; a live one that it does not name stays before
-/// what followed it, so that those at the end of the live list come before what is new at the end of the configuration.
+/// The items of both. Those of the configuration come in its order; live ones that it does not name stay before what they stood
+/// before, and what is new comes behind them.
 fn merge_items(shape: Shape<'_>, live: &[Value], config: &[Value]) -> Vec<Value> {
     let elements =
         |items: &[Value]| -> Vec<Element> { items.iter().enumerate().map(|(i, v)| shape.element(i, v)).collect() };
-    let (live_elements, config_elements) = (elements(live), elements(config));
-    let there: BTreeMap<&Element, &Value> = live_elements.iter().zip(live).collect();
-    let named: BTreeSet<&Element> = config_elements.iter().collect();
-    // What both have, in the order of the configuration: the one that is to come next stops at its live place, others are passed.
-    let mut shared = config_elements.iter().filter(|element| there.contains_key(element)).peekable();
-    let mut result = Vec::with_capacity(live.len() + config.len());
-    let mut old = live_elements.iter().zip(live).peekable();
-    let mut new = config_elements.iter().zip(config).peekable();
-    let mut merged: BTreeSet<&Element> = BTreeSet::new();
-    loop {
-        if let Some((element, value)) = old.peek().copied() {
-            if !named.contains(element) {
-                result.push(value.clone());
-                old.next();
+    let (ours, theirs) = (elements(live), elements(config));
+    // Live items that share their keys can't be told apart, and so not be merged with: these are none.
+    let mut known: BTreeMap<&Element, Option<&Value>> = BTreeMap::new();
+    for (element, value) in ours.iter().zip(live) {
+        known.entry(element).and_modify(|value| *value = None).or_insert(Some(value));
+    }
+    let named: BTreeSet<&Element> = theirs.iter().collect();
+    let merged = |element: &Element, new: &Value| match known.get(element) {
+        Some(Some(old)) => merge_values(shape.child(element), old, new),
+        _ => new.clone(),
+    };
+    // Those that both have, in the order in which they will come.
+    let mut shared = theirs.iter().filter(|element| known.contains_key(element)).peekable();
+    let mut taken: BTreeSet<&Element> = BTreeSet::new();
+    let mut result = Vec::with_capacity(live.len().max(config.len()));
+    let (mut left, mut right) = (0, 0);
+    while left < ours.len() || right < theirs.len() {
+        if let (Some(element), true) = (ours.get(left), right < theirs.len()) {
+            // It stands elsewhere in the configuration than it did, and comes when that comes to it.
+            let moved = *element != theirs[right] && shared.peek().is_some_and(|next| *next != element);
+            if moved && named.contains(element) {
+                left += 1;
                 continue;
-            }
-            let is_next = new.peek().is_some_and(|(next, _)| *next == element);
-            if merged.contains(element) || !is_next && shared.peek().is_some_and(|next| *next != element) {
-                old.next();
-                continue;
-            }
-            if is_next {
-                old.next();
             }
         }
-        let Some((element, value)) = new.next() else { break };
-        merged.insert(element);
-        result.push(match there.get(element) {
-            Some(live) => merge_values(shape.child(element), live, value),
-            None => value.clone(),
-        });
-        shared.next_if(|next| *next == element);
+        if let Some(element) = ours.get(left) {
+            if !named.contains(element) {
+                result.push(live[left].clone());
+                left += 1;
+                continue;
+            }
+            if taken.contains(element) || theirs.get(right) == Some(element) {
+                left += 1;
+            }
+        }
+        if let Some(element) = theirs.get(right) {
+            result.push(merged(element, &config[right]));
+            taken.insert(element);
+            shared.next_if_eq(&element);
+            right += 1;
+        }
     }
     result
 }

@@ -6,12 +6,14 @@
 //! | [`set`] | sets of paths, and their algebra |
 //! | [`walk`] | the set of an object, and what differs between two |
 //! | [`merge`] | merging an applied configuration in, and taking out what was given up |
+//! | [`typed`] | whether a configuration is of its type, so that it can be applied |
 //! | [`manager`] | `metadata.managedFields`: reading, updating and writing it |
 
 pub mod manager;
 pub mod merge;
 pub mod path;
 pub mod set;
+pub mod typed;
 pub mod walk;
 
 pub use manager::{Conflict, Manager, Window, apply, track};

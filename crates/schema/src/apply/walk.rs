@@ -52,34 +52,35 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    /// All of it but what is below the members of a set.
+    pub fn without(mut self, reset: &Set) -> Self {
+        for part in [&mut self.added, &mut self.modified, &mut self.removed] {
+            if part.intersects_below(reset) {
+                *part = part.recursive_difference(reset);
+            }
+        }
+        self
+    }
+
     /// What is other than it was, or new.
     pub fn changed(&self) -> Set {
         self.modified.union(&self.added)
     }
 }
 
-/// What of an object is left alone when it is compared, beside its kind.
-#[derive(Clone, Copy)]
-pub struct Except<'a> {
-    /// Metadata of these names.
-    pub metadata: &'a [&'a str],
-    /// Fields of the object itself.
-    pub fields: &'a dyn Fn(&str) -> bool,
-}
-
-/// Compares two objects of one type.
-pub fn compare(ty: TypeRef<'_>, old: &Map, new: &Map, except: Except<'_>) -> Comparison {
+/// Compares two objects of one type, but for their kinds and the metadata of these names.
+pub fn compare(ty: TypeRef<'_>, old: &Map, new: &Map, but: &[&str]) -> Comparison {
     let mut result = Comparison::default();
     let shape = Shape::of(ty, None);
     each_key(Some(old), Some(new), |key, old, new| {
-        if old == new || matches!(key, "apiVersion" | "kind") || (except.fields)(key) {
+        if old == new || matches!(key, "apiVersion" | "kind") {
             return;
         }
         let child = match (key, shape.field(key)) {
             ("metadata", shape @ Shape::Struct(_)) => {
                 let mut child = Comparison::default();
                 each_key(old.and_then(Value::as_map), new.and_then(Value::as_map), |key, old, new| {
-                    if old != new && !except.metadata.contains(&key) {
+                    if old != new && !but.contains(&key) {
                         put(&mut child, &Element::Field(key.into()), compare_values(shape.field(key), old, new));
                     }
                 });
@@ -148,7 +149,8 @@ fn whole(shape: Shape<'_>, value: &Value, into: &mut impl Collect) {
 
 /// All items of a list.
 fn items(shape: Shape<'_>, list: &[Value], into: &mut impl Collect) {
-    let mut items: Vec<(Element, &Value)> = list.iter().enumerate().map(|(i, item)| (shape.element(i, item), item)).collect();
+    let mut items: Vec<(Element, &Value)> =
+        list.iter().enumerate().map(|(i, item)| (shape.element(i, item), item)).collect();
     items.sort_by(|(a, _), (b, _)| a.cmp(b));
     into.reserve(items.len());
     let mut rest = items.into_iter().peekable();
@@ -163,18 +165,20 @@ fn items(shape: Shape<'_>, list: &[Value], into: &mut impl Collect) {
     }
 }
 
-/// What a new object of a type has beyond what an empty one has: what [`compare`] finds added or modified, as `fieldsV1`.
-pub fn created(ty: TypeRef<'_>, empty: &Map, object: &Map, except: Except<'_>) -> Value {
+/// What a new object of a type has beyond what an empty one has, but for its kind and the metadata of these names: what
+/// [`compare`] finds added or modified, as `fieldsV1`. Fields of the object that are members of `reset` are left out.
+pub fn created(ty: TypeRef<'_>, empty: &Map, object: &Map, but: &[&str], reset: &Set) -> Value {
     let mut text = Text::default();
     let shape = Shape::of(ty, None);
     each_key(Some(empty), Some(object), |key, old, new| {
-        if matches!(key, "apiVersion" | "kind") || (except.fields)(key) {
+        let is_reset = || reset.get(&Element::Field(key.into())).is_some_and(Set::is_member);
+        if matches!(key, "apiVersion" | "kind") || is_reset() {
             return;
         }
         text.field(key, |text| match (key, shape.field(key)) {
             ("metadata", shape @ Shape::Struct(_)) => {
                 each_key(old.and_then(Value::as_map), new.and_then(Value::as_map), |key, old, new| {
-                    if !except.metadata.contains(&key) {
+                    if !but.contains(&key) {
                         text.field(key, |text| news(shape.field(key), old, new, text));
                     }
                 });

@@ -50,31 +50,36 @@ fn read(operation: Value) -> Result<Operation, PatchError> {
     let Value::Map(mut operation) = operation else {
         return Err(malformed("an operation of a JSON patch must be an object"));
     };
+    for member in ["op", "path", "from"] {
+        if operation.get(member).is_some_and(|value| !matches!(value, Value::Str(_) | Value::Null)) {
+            return Err(malformed(&format!("the member {member:?} of an operation of a JSON patch must be a string")));
+        }
+    }
     let name = operation.get("op").and_then(Value::as_str).unwrap_or("").to_owned();
     let path = pointer(operation.get("path"), "path")?;
-    let value = |operation: &mut Map| {
-        operation.remove("value").ok_or_else(|| PatchError::Malformed(format!("the operation {name:?} needs a value")))
-    };
+    // What is not given is null.
+    let value = |operation: &mut Map| operation.remove("value").unwrap_or_default();
     Ok(match name.as_str() {
-        "add" => Operation::Add(path, value(&mut operation)?),
+        "add" => Operation::Add(path, value(&mut operation)),
         "remove" => Operation::Remove(path),
-        "replace" => Operation::Replace(path, value(&mut operation)?),
-        "test" => Operation::Test(path, operation.remove("value").unwrap_or_default()),
+        "replace" => Operation::Replace(path, value(&mut operation)),
+        "test" => Operation::Test(path, value(&mut operation)),
         "move" => Operation::Move { from: pointer(operation.get("from"), "from")?, to: path },
         "copy" => Operation::Copy { from: pointer(operation.get("from"), "from")?, to: path },
-        other => return Err(PatchError::Malformed(format!("Unexpected kind: {other}"))),
+        other => return Err(PatchError::Rejected(format!("Unexpected kind: {other}"))),
     })
 }
 
 fn pointer(value: Option<&Value>, member: &str) -> Result<Pointer, PatchError> {
+    // Upstream looks for these only when it comes to the operation, and then knows no better than that it does not fit.
     let text = value
         .and_then(Value::as_str)
-        .ok_or_else(|| PatchError::Malformed(format!("an operation of a JSON patch needs the member {member:?}")))?;
+        .ok_or_else(|| PatchError::Rejected(format!("an operation of a JSON patch needs the member {member:?}")))?;
     if text.is_empty() {
         return Ok(Pointer { text: String::new(), tokens: Vec::new() });
     }
     let Some(rest) = text.strip_prefix('/') else {
-        return Err(PatchError::Malformed(format!("the JSON pointer {text:?} must start with a slash")));
+        return Err(PatchError::Rejected(format!("the JSON pointer {text:?} must start with a slash")));
     };
     let tokens = rest.split('/').map(|t| t.replace("~1", "/").replace("~0", "~")).collect();
     Ok(Pointer { text: text.to_owned(), tokens })
@@ -221,6 +226,7 @@ mod tests {
                 r#"[{"op":"add","path":"/foo/1","value":"qux"}]"#,
                 r#"{"foo":["bar","qux","baz"]}"#,
             ),
+            (r#"{"a":1}"#, r#"[{"op":"add","path":"/b"}]"#, r#"{"a":1,"b":null}"#),
             (r#"{"foo":["bar"]}"#, r#"[{"op":"add","path":"/foo/-","value":["abc"]}]"#, r#"{"foo":["bar",["abc"]]}"#),
             (r#"{"foo":["bar","qux","baz"]}"#, r#"[{"op":"remove","path":"/foo/1"}]"#, r#"{"foo":["bar","baz"]}"#),
             (r#"{"a/b":{"m~n":1}}"#, r#"[{"op":"replace","path":"/a~1b/m~0n","value":2}]"#, r#"{"a/b":{"m~n":2}}"#),
@@ -244,19 +250,18 @@ mod tests {
             (r#"{"a":[]}"#, r#"[{"op":"add","path":"/a/1","value":1}]"#),
             (r#"{"a":[1]}"#, r#"[{"op":"remove","path":"/a/01"}]"#),
             (r#"{"a":{"b":1}}"#, r#"[{"op":"move","from":"/a","path":"/a/b"}]"#),
+            // Only when it comes to an operation is it looked at.
+            (r#"{"a":1}"#, r#"[{"op":"fly","path":"/a"}]"#),
+            (r#"{"a":1}"#, r#"[{"path":"/a"}]"#),
+            (r#"{"a":1}"#, r#"[{"op":"remove"}]"#),
+            (r#"{"a":1}"#, r#"[{"op":"add","path":"a","value":1}]"#),
         ] {
             let mut object = value(target);
             let result = apply(&mut object, value(patch));
             assert!(matches!(result, Err(PatchError::Rejected(_))), "{patch}: {result:?}");
             assert_eq!(object, value(target));
         }
-        for patch in [
-            "{}",
-            "[1]",
-            r#"[{"op":"fly","path":"/a"}]"#,
-            r#"[{"op":"add","path":"a","value":1}]"#,
-            r#"[{"op":"add","path":"/a"}]"#,
-        ] {
+        for patch in ["{}", "[1]", r#"[{"op":1,"path":"/a"}]"#, r#"[{"op":"add","path":{},"value":1}]"#] {
             assert!(matches!(patched("{}", patch), Err(PatchError::Malformed(_))), "{patch}");
         }
     }

@@ -9,6 +9,7 @@ pub mod merge;
 pub mod strategic;
 
 pub use go::shown;
+pub(crate) use go::{go_syntax, go_type};
 
 use thiserror::Error;
 

@@ -205,8 +205,10 @@ impl Write {
                 options.force = true;
                 let mutation = Apply {
                     config,
+                    twice: Vec::new(),
                     ty: served.resource.schema.root(),
                     api_version: "v1".to_owned(),
+                    kind: self.storage.kind().to_owned(),
                     subresource: String::new(),
                     options: &options,
                     row: &served.resource,
