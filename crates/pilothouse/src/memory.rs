@@ -3,7 +3,8 @@
 //! A write decodes an object into hundreds of small blocks and frees them together a moment later. The system's allocator does that
 //! well for as many blocks of a size as each thread has a place for without a lock: glibc's has seven. Here a thread that serves
 //! requests keeps as much as [`KEPT`] of each size; what is beyond, what is larger than [`LARGEST`], and all memory of other threads
-//! is the system's. Measured: an eighth of the instructions of a write, for a megabyte at most of each thread that serves.
+//! is the system's. Measured: a tenth of the instructions of a write, for a megabyte at most of each thread of a runtime that serves
+//! (those for blocking work, too, which end when there is none).
 #![allow(
     unsafe_code,
     reason = "an allocator is unsafe by its trait; blocks that are kept are linked through themselves"

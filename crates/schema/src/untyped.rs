@@ -63,10 +63,9 @@ fn plain(ty: TypeRef<'_>, value: &mut Value) -> Result<(), String> {
         (Kind::Int32, Value::Int(number)) => *value = Value::Int(i64::from(*number as i32)),
         #[expect(clippy::cast_possible_truncation, reason = "it is whole")]
         (Kind::Int32, Value::Float(number)) if number.trunc() == *number => {
-            *value = Value::Int(i64::from(*number as i32));
+            *value = Value::Int(i64::from(go_int(*number) as i32));
         }
-        #[expect(clippy::cast_possible_truncation, reason = "it is whole")]
-        (Kind::Int64, Value::Float(number)) if number.trunc() == *number => *value = Value::Int(*number as i64),
+        (Kind::Int64, Value::Float(number)) if number.trunc() == *number => *value = Value::Int(go_int(*number)),
         // Go could convert these, though not to what JSON means.
         (Kind::String, Value::Int(_)) | (Kind::Int32 | Kind::Int64, Value::Float(_)) => {
             return Err(format!("cannot convert {} to {}", go_kind(value), ty.go_name()));
@@ -74,6 +73,12 @@ fn plain(ty: TypeRef<'_>, value: &mut Value) -> Result<(), String> {
         _ => return Err(format!("unrecognized type: {}", ty.go_name())),
     }
     Ok(())
+}
+
+/// Go's conversion of a whole number; of what is out of range it makes the smallest (on amd64).
+fn go_int(number: f64) -> i64 {
+    #[expect(clippy::cast_possible_truncation, reason = "it is whole and in range")]
+    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&number) { number as i64 } else { i64::MIN }
 }
 
 /// What Go's `reflect` calls a value of a tree.

@@ -26,6 +26,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The largest object that is recorded.
 const LARGEST: usize = 3 << 20;
+/// Of a header that anybody may send as long as he likes, so much is noted, as upstream does of the user agent.
+const MAX_HEADER: usize = 1024;
 
 /// What a request is known by: in the audit log, and to its client in the header of this name.
 #[derive(Clone, Debug)]
@@ -147,7 +149,7 @@ impl Audit {
     ) {
         if let Some(mut record) = self.record(request, info, &UserInfo::default(), peer, received) {
             record.event.set_at(&["responseStatus", "message"], why);
-            record.emit(Stage::ResponseStarted, Some(code));
+            record.emit_by(Stage::ResponseStarted, Some(code), Sink::offer);
         }
     }
 
@@ -170,6 +172,7 @@ impl Audit {
         event.insert("auditID", &*String::from_utf8_lossy(id.0.as_bytes()));
         event.insert("requestURI", request.uri.path_and_query().map_or("", |p| p.as_str()));
         let forwarded = request.headers.get("x-forwarded-for").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let forwarded = forwarded.get(..MAX_HEADER).unwrap_or(forwarded);
         let mut sources: Vec<Value> =
             forwarded.split(',').map(str::trim).filter(|s| !s.is_empty()).map(Value::from).collect();
         sources.extend(peer.map(|p| Value::from(p.address.ip().to_string())));
@@ -177,7 +180,10 @@ impl Audit {
             event.insert("sourceIPs", sources);
         }
         if let Some(agent) = request.headers.get(USER_AGENT).and_then(|v| v.to_str().ok()) {
-            event.insert("userAgent", agent);
+            match agent.get(..MAX_HEADER) {
+                Some(begin) if agent.len() > MAX_HEADER => event.insert("userAgent", [begin, "...TRUNCATED"].concat()),
+                _ => event.insert("userAgent", agent),
+            };
         }
         Some(Record {
             verdict,
@@ -299,6 +305,10 @@ impl Record {
     }
 
     fn emit(&self, stage: Stage, code: Option<u16>) {
+        self.emit_by(stage, code, Sink::write);
+    }
+
+    fn emit_by(&self, stage: Stage, code: Option<u16>, write: fn(&Sink, Vec<u8>) -> bool) {
         if self.verdict.omit.iter().any(|s| s == stage.as_str()) {
             return;
         }
@@ -306,7 +316,7 @@ impl Record {
         let annotations = self.context.as_ref().map(Context::annotations).unwrap_or_default();
         complete(&mut event, stage, code, annotations);
         self.counts.events.fetch_add(1, Ordering::Relaxed);
-        if !self.sink.write(schema::json::to_string(&event).into_bytes()) {
+        if !write(&self.sink, schema::json::to_string(&event).into_bytes()) {
             self.counts.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

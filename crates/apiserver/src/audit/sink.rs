@@ -56,6 +56,17 @@ impl Sink {
     }
 }
 
+impl Sink {
+    /// Hands a line over if there is room for it. `false`: it is lost. Who is not known must not make others wait.
+    pub fn offer(&self, line: Vec<u8>) -> bool {
+        let taken = self.lines.try_send(line).is_ok();
+        if !taken {
+            tracing::debug!("the audit log is behind; an event of an unknown sender is lost");
+        }
+        taken
+    }
+}
+
 struct Writer {
     path: PathBuf,
     rotation: Rotation,

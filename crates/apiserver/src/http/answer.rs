@@ -240,10 +240,19 @@ pub fn list(served: &Arc<Served>, listed: Listed, view: View, now: Timestamp) ->
             Ok(finish(StatusCode::OK, meta_bytes(&list, format)?.into(), view))
         }
         (Shape::Table(version), format) => {
-            let trees: Result<Vec<Map>, Status> = listed.entries.iter().map(|entry| served.decode(entry)).collect();
-            let mut trees = trees?;
-            table::sort(&served.resource, &mut trees);
-            let rows = trees.iter().map(|tree| row(served, tree, version, view.include, now)).collect();
+            let row = |tree: &Map| row(served, tree, version, view.include, now);
+            let mut rows = Vec::with_capacity(listed.entries.len());
+            if table::is_sorted(&served.resource) {
+                let trees: Result<Vec<Map>, Status> = listed.entries.iter().map(|entry| served.decode(entry)).collect();
+                let mut trees = trees?;
+                table::sort(&mut trees);
+                rows.extend(trees.iter().map(row));
+            } else {
+                // One tree at a time: all of a large cluster's would be many times what is stored of it.
+                for entry in &listed.entries {
+                    rows.push(row(&served.decode(entry)?));
+                }
+            }
             let table = table_of(served, version, metadata, rows, true);
             Ok(finish(StatusCode::OK, meta_bytes(&table, format)?.into(), view))
         }

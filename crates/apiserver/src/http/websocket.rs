@@ -18,9 +18,12 @@ use http::{StatusCode, Uri, request};
 use http_body_util::BodyExt;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const VERSION: &str = "13";
+/// How long a client may take nothing of what it is told.
+const WRITE: Duration = Duration::from_secs(60);
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
@@ -82,8 +85,9 @@ fn handshake(headers: &HeaderMap) -> Result<HeaderMap, (StatusCode, &'static str
     if header(headers, &SEC_WEBSOCKET_VERSION) != VERSION {
         return Err((StatusCode::BAD_REQUEST, "missing or bad WebSocket Version"));
     }
-    // Browsers always say where they come from. It is not looked at: who asks has shown who they are.
-    if header(headers, &ORIGIN).parse::<Uri>().is_err() {
+    // Browsers always say where they come from. As upstream, it must be said, and be a place; which is not looked at.
+    let origin = header(headers, &ORIGIN);
+    if !origin.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() || origin.starts_with('/')) {
         return Err((StatusCode::FORBIDDEN, ""));
     }
     let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
@@ -142,8 +146,12 @@ async fn tell(stream: Upgraded, format: Format, mut body: WatchBody) -> std::io:
         if ends {
             put(CLOSE, &1000u16.to_be_bytes(), &mut out);
         }
-        writer.write_all(&out).await?;
-        writer.flush().await?;
+        // Who does not read is left.
+        let written = async {
+            writer.write_all(&out).await?;
+            writer.flush().await
+        };
+        tokio::time::timeout(WRITE, written).await??;
         if ends {
             return writer.shutdown().await;
         }

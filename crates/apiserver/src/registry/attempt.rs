@@ -39,7 +39,7 @@ pub(super) fn stored(served: &Served, cacher: &Cacher, entry: &Entry) -> Result<
                 let mut filled = object.clone();
                 schema::defaults::apply(cacher.layout.schema.root(), &mut filled);
                 // Where a gate is closed, what a default would open again is not stored.
-                served.closed.drop_from(&mut filled, None);
+                served.closed.drop_from(&mut filled, Some(&object));
                 filled == object
             },
             "{} {:?} was written without all its defaults",

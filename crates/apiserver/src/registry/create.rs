@@ -176,6 +176,7 @@ impl Registry {
             };
             served.closed.drop_from(&mut object, None);
             served.strategy.prepare_for_create(cx, row, &mut object);
+            fill(served, cacher, &mut object, given, None);
             let name = object.str_at(&["metadata", "name"]).to_owned();
             let mut errors = meta::validate(row, &object, served.judged().features);
             errors.extend(served.strategy.validate_create(cx, served.judged(), &object));
@@ -257,6 +258,14 @@ impl Registry {
             Attributes { operation, resource, subresource, namespace, name, cx, dry_run, object, old, options };
         self.admission().validate(&attributes).await
     }
+}
+
+/// Gives what admission and strategies made of an object the defaults that it has for its readers: upstream's find them as they read
+/// it from the store, ours read what is stored. `from`: what it was made from, with all its defaults; `old`: what is stored.
+pub(super) fn fill(served: &Served, cacher: &Cacher, object: &mut Map, from: Option<&Map>, old: Option<&Map>) {
+    schema::defaults::changed(cacher.layout.schema.root(), object, from);
+    // Not what a closed gate took out.
+    served.closed.drop_from(object, old);
 }
 
 /// Brings what strategies and admission made of an object into its normal form. `from`: what is stored, if it was made from that.

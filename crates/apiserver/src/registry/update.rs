@@ -2,7 +2,7 @@
 
 use super::attempt::{Attempt, stored};
 use super::commit::{Act, Committed};
-use super::create::{Written, fit_namespace, normalise, without_repeated_owners, written};
+use super::create::{Written, fill, fit_namespace, normalise, without_repeated_owners, written};
 use super::mutation::Mutation;
 use super::{Registry, Served, Side, check_segments, managed, meta};
 use crate::admission::Operation;
@@ -93,6 +93,7 @@ impl Registry {
         meta::keep(&mut object, old);
         served.closed.drop_from(&mut object, Some(old));
         served.strategy.prepare_for_update(cx, row, place.subresource, &mut object, old);
+        fill(served, cacher, &mut object, Some(old), Some(old));
         if row.flags.generation
             && matches!(place.subresource, "" | "scale")
             && served.strategy.changes_generation(&object, old)

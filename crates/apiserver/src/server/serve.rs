@@ -160,7 +160,8 @@ impl ApiServer {
                     body.boxed_unsync()
                 });
                 let response = server.answer(request, Origin::Network(peer)).await;
-                if let Some(unread) = unread {
+                // Who is answered well has sent what was asked for.
+                if let Some(unread) = unread.filter(|_| response.status().as_u16() >= 400) {
                     unread.pass_over().await;
                 }
                 Ok::<Response<Body>, Infallible>(response)

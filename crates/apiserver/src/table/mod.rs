@@ -80,14 +80,16 @@ pub fn conditions(row: &Resource, object: &Map) -> Option<Value> {
     Some(Value::List(vec![Value::Map(condition)]))
 }
 
-/// Brings the objects of a list into the order of their rows, where that is not the list's: flow schemas stand in the order in
-/// which they are asked.
-pub fn sort(row: &Resource, objects: &mut [Map]) {
-    if row.kind == "FlowSchema" {
-        objects.sort_by_cached_key(|object| {
-            (int(object, &["spec", "matchingPrecedence"]), object.str_at(&["metadata", "name"]).to_owned())
-        });
-    }
+/// Whether the rows of a kind have an order of their own (see [`sort`]).
+pub fn is_sorted(row: &Resource) -> bool {
+    row.kind == "FlowSchema" && row.group == "flowcontrol.apiserver.k8s.io"
+}
+
+/// Brings the objects of a list into the order of their rows: flow schemas stand in the order in which they are asked.
+pub fn sort(objects: &mut [Map]) {
+    objects.sort_by_cached_key(|object| {
+        (int(object, &["spec", "matchingPrecedence"]), object.str_at(&["metadata", "name"]).to_owned())
+    });
 }
 
 /// The columns of a kind.
@@ -441,7 +443,8 @@ mod tests {
             object(&format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"matchingPrecedence":{precedence}}}}}"#))
         };
         let mut list = [of("a", 9), of("c", 2), of("b", 2)];
-        sort(schemas, &mut list);
+        assert!(is_sorted(schemas));
+        sort(&mut list);
         assert_eq!(list.each_ref().map(|object| object.str_at(&["metadata", "name"])), ["b", "c", "a"]);
     }
 }

@@ -247,6 +247,26 @@ async fn updates_own_what_their_endpoint_writes() {
     assert!(owned(&made, "maker", "").get("f:status").is_none(), "{made}");
 }
 
+/// What a strategy makes at a create has its defaults at once, so that whoever writes next is not taken for their author.
+#[tokio::test]
+async fn what_the_server_fills_in_has_its_defaults() {
+    let server = Server::start().await;
+    let client = server.client();
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let job = json!({"metadata": {"name": "j"}, "spec": {"template": {"spec": {"restartPolicy": "Never",
+        "containers": [{"name": "c", "image": "i"}]}}}});
+    let made = client.post(jobs, &job).await.ok();
+    let labels = &made["metadata"]["labels"];
+    assert_eq!(labels, &made["spec"]["template"]["metadata"]["labels"], "those of its template");
+    assert!(labels["batch.kubernetes.io/controller-uid"].is_string(), "{made}");
+    assert_eq!(client.get(&format!("{jobs}/j")).await.ok()["metadata"]["labels"], *labels);
+    let path = format!("{jobs}/j?fieldManager=later");
+    let patched = client.patch(&path, MERGE, r#"{"metadata":{"annotations":{"a":"b"}}}"#).await.ok();
+    let managers = patched["metadata"]["managedFields"].as_array().unwrap();
+    let later = managers.iter().find(|m| m["manager"] == "later").unwrap();
+    assert_eq!(later["fieldsV1"], json!({"f:metadata": {"f:annotations": {".": {}, "f:a": {}}}}));
+}
+
 #[tokio::test]
 async fn many_writers_of_one_object_lose_nothing() {
     let server = Server::start().await;

@@ -164,6 +164,22 @@ async fn who_writes_the_status_of_a_claim_needs_the_right_to_that_part_of_it() {
     jane.patch(&status, json!({"status": {"devices": null}})).await.expect(200);
 }
 
+/// What admission fills in has its defaults when it is stored: later writes of other things must not seem to change the pod.
+#[tokio::test]
+async fn a_pod_that_a_limit_range_filled_in_can_be_patched() {
+    let cluster = ready().await;
+    let admin = cluster.admin();
+    let limit = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"},
+        "spec": {"limits": [{"type": "Container", "default": {"memory": "64Mi"}}]}});
+    admin.post("/api/v1/namespaces/default/limitranges", limit).await.expect(201);
+    let mut whole = pod("whole");
+    whole["spec"]["resources"] = json!({"limits": {"cpu": "2"}});
+    let made = admin.post(PODS, whole).await.expect(201);
+    assert_eq!(made["spec"]["resources"]["requests"], json!({"cpu": "2", "memory": "64Mi"}));
+    let patched = admin.patch(&format!("{PODS}/whole"), json!({"metadata": {"labels": {"a": "b"}}})).await.expect(200);
+    assert_eq!(patched["spec"], made["spec"]);
+}
+
 #[tokio::test]
 async fn limits_and_quotas_hold_under_races() {
     let cluster = ready().await;

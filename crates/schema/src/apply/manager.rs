@@ -521,11 +521,13 @@ pub fn apply(
         for entry in &entries {
             kept = kept.union(entry.set());
         }
-        let gone = last.difference(&claimed);
+        let mut gone = last.difference(&claimed);
+        // As such it is nobody's, whatever an entry of an earlier version says.
+        gone.unmark(&Element::Field("metadata".into()));
         merge::prune(ty, &mut object, &gone, &kept);
     }
-    let change = compare(ty, live_object, &object, &UNOWNED);
-    let changed = change.changed().recursive_difference(reset);
+    let change = compare(ty, live_object, &object, &UNOWNED).without(reset);
+    let changed = change.changed();
     // What kubectl set with client-side apply, it may set with server-side apply too.
     let upgraded = if manager.name == KUBECTL && !force {
         live.and_then(|live| client_side_applied(ty, live, manager.api_version)).unwrap_or_default()

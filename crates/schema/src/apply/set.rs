@@ -136,6 +136,12 @@ impl Set {
             *self.below(element) = set;
         }
     }
+    /// An element is no member any more; what is below it stays.
+    pub fn unmark(&mut self, element: &Element) {
+        if let Ok(at) = self.find(element) {
+            self.children[at].1.member = false;
+        }
+    }
     pub fn get(&self, element: &Element) -> Option<&Set> {
         self.find(element).ok().map(|at| &self.children[at].1)
     }

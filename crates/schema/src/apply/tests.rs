@@ -105,6 +105,19 @@ fn who_says_nothing_owns_nothing() {
     assert_eq!(fields(&gone, "b"), "");
 }
 
+#[test]
+fn metadata_itself_is_never_taken_away() {
+    let name = r#"{"metadata":{"name":"d"},"spec":{"replicas":1}}"#;
+    let mut live = applied(None, name, "a", false).unwrap_or_else(|c| panic!("{c:?}"));
+    // As earlier versions noted it.
+    let entries = live.at_mut(&["metadata", "managedFields"]).and_then(Value::as_list_mut).expect("managers");
+    let entry = entries[0].as_map_mut().expect("an entry");
+    entry.insert("fieldsV1", Value::Raw(r#"{"f:metadata":{},"f:spec":{"f:replicas":{}}}"#.into()));
+    let again = applied(Some(&live), name, "a", false).unwrap_or_else(|c| panic!("{c:?}"));
+    assert_eq!(again.str_at(&["metadata", "name"]), "d");
+    assert_eq!(fields(&again, "a"), r#"{"f:spec":{"f:replicas":{}}}"#);
+}
+
 /// The order of the containers of a deployment, by their names, of which a configuration names some.
 #[test]
 fn items_come_in_upstreams_order() {

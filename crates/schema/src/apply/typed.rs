@@ -57,9 +57,23 @@ struct Judge {
     faults: Vec<Fault>,
 }
 
+/// More faults than these are not told, nor longer texts: both can be many times as large as the configuration.
+const MAX_FAULTS: usize = 100;
+const MAX_TEXT: usize = 1024;
+
+/// The beginning of a text that is too long.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 impl Judge {
     fn fault(&mut self, why: impl Into<String>) {
-        self.faults.push(Fault { path: self.path.clone(), why: why.into() });
+        if self.faults.len() < MAX_FAULTS {
+            self.faults.push(Fault { path: shortened(&self.path), why: shortened(&why.into()) });
+        }
     }
 
     /// Does something one step further down.
@@ -174,6 +188,16 @@ mod tests {
         let ty = crate::types::of_kind(group, "v1", kind).unwrap_or_else(|| panic!("{kind} is known"));
         let Value::Map(config) = value(config) else { panic!("an object") };
         judge(ty, &config).err().map(|faults| faults.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_is_told_does_not_grow_beyond_what_was_sent() {
+        let args = vec!["1"; 5_000].join(",");
+        let name = "n".repeat(5_000);
+        let config = format!(r#"{{"spec":{{"containers":[{{"name":"{name}","args":[{args}]}}]}}}}"#);
+        let told = judged("Pod", &config);
+        assert!(told.starts_with("errors:\n  .spec.containers[name=\"nnn"), "{}", &told[..100]);
+        assert!(told.lines().count() == MAX_FAULTS + 1 && told.len() < MAX_FAULTS * 2 * MAX_TEXT, "{}", told.len());
     }
 
     #[test]

@@ -168,6 +168,7 @@ fn items(shape: Shape<'_>, list: &[Value], into: &mut impl Collect) {
 /// What a new object of a type has beyond what an empty one has, but for its kind and the metadata of these names: what
 /// [`compare`] finds added or modified, as `fieldsV1`. Fields of the object that are members of `reset` are left out.
 pub fn created(ty: TypeRef<'_>, empty: &Map, object: &Map, but: &[&str], reset: &Set) -> Value {
+    debug_assert!(reset.children().all(|(_, below)| below.is_member()), "only whole fields are left out here");
     let mut text = Text::default();
     let shape = Shape::of(ty, None);
     each_key(Some(empty), Some(object), |key, old, new| {

@@ -1,6 +1,7 @@
 //! JSON patch (RFC 6902) with JSON pointers (RFC 6901).
 
 use super::PatchError;
+use crate::decode::MAX_DEPTH;
 use crate::tree::{Map, Value};
 
 /// Upstream's limit on the operations of one patch.
@@ -97,6 +98,7 @@ fn run(target: &mut Value, operation: Operation, copied: &mut usize) -> Result<(
         Operation::Add(at, value) => add(target, &at, value, "add"),
         Operation::Remove(at) => remove(target, &at, "remove").map(drop),
         Operation::Replace(at, value) => {
+            check_depth(&at, &value)?;
             *find_mut(target, &at.tokens).ok_or_else(|| missing("replace", &at))? = value;
             Ok(())
         }
@@ -163,7 +165,28 @@ fn find_mut<'v>(value: &'v mut Value, tokens: &[String]) -> Option<&'v mut Value
     })
 }
 
+/// How deep a value is nested; a scalar is not.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::List(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
+        Value::Map(map) => 1 + map.iter().map(|(_, value)| depth(value)).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Refuses what would make the document deeper than one that is decoded can be: copies of what contains their place double it.
+fn check_depth(at: &Pointer, value: &Value) -> Result<(), PatchError> {
+    if at.tokens.len() + depth(value) > MAX_DEPTH {
+        return Err(PatchError::Rejected(format!(
+            "the value at {} characters of a path would make the object deeper than {MAX_DEPTH}",
+            at.text.len()
+        )));
+    }
+    Ok(())
+}
+
 fn add(target: &mut Value, at: &Pointer, value: Value, operation: &str) -> Result<(), PatchError> {
+    check_depth(at, &value)?;
     let Some((last, parents)) = at.tokens.split_last() else {
         *target = value;
         return Ok(());
@@ -215,6 +238,16 @@ mod tests {
     fn patched(target: &str, patch: &str) -> Result<Value, PatchError> {
         let mut target = value(target);
         apply(&mut target, value(patch)).map(|()| target)
+    }
+
+    #[test]
+    fn no_copy_makes_what_could_not_be_decoded() {
+        let deep = format!("{}1{}", r#"{"x":"#.repeat(400), "}".repeat(400));
+        // The whole into its own deepest place, once and once more.
+        let copy = |key: &str| format!(r#"{{"op":"copy","from":"/x","path":"{}/{key}"}}"#, "/x".repeat(399));
+        assert!(patched(&deep, &format!("[{}]", copy("y"))).is_ok());
+        let refused = patched(&deep, &format!("[{},{}]", copy("y"), copy("z")));
+        assert!(matches!(&refused, Err(PatchError::Rejected(why)) if why.contains("deeper than 1000")), "{refused:?}");
     }
 
     #[test]
