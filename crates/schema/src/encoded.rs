@@ -86,7 +86,8 @@ impl Encoded {
 
     /// The same, telling where what is wanted stands in [`Encoded::bare`].
     pub fn marked<M: Marks>(object: &Map, marks: &mut M) -> Encoded {
-        let mut out = Vec::with_capacity(2048);
+        // Most objects fit; it is given back soon.
+        let mut out = Vec::with_capacity(6 << 10);
         let (mut at, mut alone) = (None, true);
         out.push(b'{');
         for (key, value) in object.iter().filter(|(key, _)| !matches!(*key, "apiVersion" | "kind")) {
