@@ -142,7 +142,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn paths() -> Paths {
-        Paths::of(&schema::resource::of_kind("", "v1", "Pod").expect("a kind"))
+        Paths::of(schema::resource::of_kind("", "v1", "Pod").expect("a kind"))
     }
 
     /// What is noted of an object's text is what a scan of it finds.
