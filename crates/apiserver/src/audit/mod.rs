@@ -172,7 +172,11 @@ impl Audit {
         event.insert("auditID", &*String::from_utf8_lossy(id.0.as_bytes()));
         event.insert("requestURI", request.uri.path_and_query().map_or("", |p| p.as_str()));
         let forwarded = request.headers.get("x-forwarded-for").and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let forwarded = forwarded.get(..MAX_HEADER).unwrap_or(forwarded);
+        // Whole addresses only.
+        let forwarded = match forwarded.get(..MAX_HEADER) {
+            Some(begin) if forwarded.len() > MAX_HEADER => begin.rsplit_once(',').map_or("", |(whole, _)| whole),
+            _ => forwarded,
+        };
         let mut sources: Vec<Value> =
             forwarded.split(',').map(str::trim).filter(|s| !s.is_empty()).map(Value::from).collect();
         sources.extend(peer.map(|p| Value::from(p.address.ip().to_string())));
