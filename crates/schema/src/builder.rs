@@ -4,9 +4,11 @@ use crate::decode::{DecodeError, Decoded, MAX_DEPTH, Problem};
 use crate::normal::{absent, keep, null};
 use crate::scalar::{self, Scalar};
 use crate::tree::{Key, Map, Value};
-use crate::types::{Kind, Struct, TypeRef};
+use crate::types::{Kind, Schema, Struct, TypeRef};
+use crate::unread::{Text, Unread};
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::ops::Range;
 
 /// More strict problems than these are not collected, as upstream.
 const MAX_PROBLEMS: usize = 100;
@@ -173,6 +175,16 @@ impl<'s> Builder<'s> {
             && !self.skip_next
             && frame.open.is_none()
             && matches!(frame.ty.field_at(frame.current).ty().kind(), Kind::Fields)
+    }
+
+    /// A map that stays text; `false` when it can't, as it is no struct, or is left out. `schema` has the type of what is built.
+    pub(crate) fn unread(&mut self, text: &Text, at: Range<usize>, schema: &Schema) -> bool {
+        let ty = self.expected();
+        if self.skipped > 0 || self.skip_next || ty.as_struct().is_none() {
+            return false;
+        }
+        self.put(Value::Map(Map::unread(Unread::new(text.clone(), at, schema.of(ty)))));
+        true
     }
 
     /// The set of owned fields that was expected.

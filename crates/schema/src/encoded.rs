@@ -33,6 +33,16 @@ pub trait Marks {
     fn mark(&mut self, place: Self::Place, key: (&str, Range<usize>), value: &Value, at: Range<usize>);
     /// Whether the members of a map at this place are asked for one by one.
     fn opens(&self, place: Self::Place) -> bool;
+    /// A map at a place that opens comes as the text that it was read from, and begins at `at`. Whether what is wanted of it is known
+    /// by that; otherwise it is told as any other.
+    fn copied(&mut self, place: Self::Place, text: &[u8], at: usize) -> bool {
+        let _ = (place, text, at);
+        false
+    }
+    /// Where the value of a member of the object itself stands that is a map, and not `metadata`.
+    fn member(&mut self, at: Range<usize>) {
+        let _ = at;
+    }
 }
 
 /// Nothing is wanted.
@@ -51,15 +61,28 @@ impl Marks for () {
     }
 }
 
-/// Appends a member.
-fn encode_member<M: Marks>(key: &str, value: &Value, place: Option<M::Place>, out: &mut Vec<u8>, marks: &mut M) {
+/// Appends a member; where its value begins.
+fn encode_member<M: Marks>(
+    key: &str,
+    value: &Value,
+    place: Option<M::Place>,
+    out: &mut Vec<u8>,
+    marks: &mut M,
+) -> usize {
     let name = out.len() + 1;
     json::encode_str(key, out);
     let name = name..out.len() - 1;
     out.push(b':');
+    let start = out.len();
     match (value, place) {
         (_, None) => json::encode_value(value, out),
         (Value::Map(map), Some(place)) if marks.opens(place) => {
+            if let Some(text) = map.text()
+                && marks.copied(place, text, start)
+            {
+                out.extend_from_slice(text);
+                return start;
+            }
             out.push(b'{');
             for (n, (key, value)) in map.iter().enumerate() {
                 if n > 0 {
@@ -71,11 +94,11 @@ fn encode_member<M: Marks>(key: &str, value: &Value, place: Option<M::Place>, ou
             out.push(b'}');
         }
         (_, Some(place)) => {
-            let start = out.len();
             json::encode_value(value, out);
             marks.mark(place, (key, name), value, start..out.len());
         }
     }
+    start
 }
 
 impl Encoded {
@@ -98,7 +121,10 @@ impl Encoded {
             let metadata = match value {
                 Value::Map(metadata) if key == "metadata" => metadata,
                 _ => {
-                    encode_member(key, value, place, &mut out, marks);
+                    let start = encode_member(key, value, place, &mut out, marks);
+                    if value.as_map().is_some() {
+                        marks.member(start..out.len());
+                    }
                     continue;
                 }
             };

@@ -4,8 +4,10 @@ use crate::builder::Builder;
 use crate::decode::{DecodeError, Decoded, Problem};
 use crate::scalar::{self, Scalar};
 use crate::tree::{Map, Value};
-use crate::types::{TypeRef, any};
+use crate::types::{Schema, TypeRef, any};
+use crate::unread::Text;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Decodes an object of a type. Unknown and duplicate fields are reported beside the tree, not in it.
 ///
@@ -15,6 +17,20 @@ pub fn decode(ty: TypeRef<'_>, bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let mut builder = Builder::new(ty);
     read(bytes, &mut builder)?;
     builder.finish()
+}
+
+/// The same of a text that [`encode`] wrote of an object in normal form: maps at the places of `left`, which are in their order, stay
+/// text until they are read. A place where no map begins makes no difference.
+///
+/// # Errors
+/// As [`decode`], of what is not left.
+pub fn decode_leaving(schema: &Schema, text: Text, left: &[Range<usize>]) -> Result<Map, DecodeError> {
+    let mut builder = Builder::new(schema.root());
+    let owner = Owner { text: &text, schema };
+    let bytes = (*text).as_ref();
+    let read = str::from_utf8(bytes).map_err(|_| DecodeError::syntax("the text is no UTF-8", 0))?;
+    Reader { text: read, bytes, at: 0, left: Some((owner, left)) }.document(&mut builder)?;
+    Ok(builder.finish()?.object)
 }
 
 /// Parses any JSON, keeping everything as it is (nulls too). Of duplicate keys the last counts.
@@ -39,6 +55,10 @@ pub fn parse_strict(bytes: &[u8]) -> Result<(Value, Vec<Problem>), DecodeError> 
 
 /// Appends the JSON of an object; keys come sorted, so that equal objects give equal bytes.
 pub fn encode(object: &Map, out: &mut Vec<u8>) {
+    if let Some(text) = object.text() {
+        out.extend_from_slice(text);
+        return;
+    }
     out.push(b'{');
     for (n, (key, value)) in object.iter().enumerate() {
         if n > 0 {
@@ -162,13 +182,22 @@ fn read(bytes: &[u8], builder: &mut Builder<'_>) -> Result<(), DecodeError> {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => String::from_utf8_lossy(bytes),
     };
-    Reader { text: &text, bytes: text.as_bytes(), at: 0 }.document(builder)
+    Reader { text: &text, bytes: text.as_bytes(), at: 0, left: None }.document(builder)
+}
+
+/// Who has a text, and what it is of.
+#[derive(Clone, Copy)]
+struct Owner<'t> {
+    text: &'t Text,
+    schema: &'t Schema,
 }
 
 struct Reader<'t> {
     text: &'t str,
     bytes: &'t [u8],
     at: usize,
+    /// Maps that stay text, in their order.
+    left: Option<(Owner<'t>, &'t [Range<usize>])>,
 }
 
 impl<'t> Reader<'t> {
@@ -177,6 +206,7 @@ impl<'t> Reader<'t> {
         let mut open: Vec<bool> = Vec::new();
         'value: loop {
             match self.peek("looking for beginning of value")? {
+                b'{' if self.left.is_some() && self.leave(builder) => {}
                 b'{' if builder.expects_fields() && self.fields(builder) => {}
                 b'{' => {
                     self.at += 1;
@@ -253,6 +283,27 @@ impl<'t> Reader<'t> {
         builder.fields(&self.text[self.at..self.at + length]);
         self.at += length;
         true
+    }
+
+    /// A map that is to stay text; `false` when it is not, and nothing was taken.
+    fn leave(&mut self, builder: &mut Builder<'_>) -> bool {
+        let Some((owner, left)) = &mut self.left else { return false };
+        while let Some((first, rest)) = left.split_first() {
+            if first.start > self.at {
+                return false;
+            }
+            *left = rest;
+            if first.start == self.at
+                && first.len() > 2
+                && self.bytes.get(first.end - 1) == Some(&b'}')
+                && builder.unread(owner.text, first.clone(), owner.schema)
+            {
+                self.at = first.end;
+                return true;
+            }
+        }
+        self.left = None;
+        false
     }
 
     fn space(&mut self) {

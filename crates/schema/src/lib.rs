@@ -43,6 +43,7 @@ pub mod resource;
 mod scalar;
 pub mod tree;
 pub mod types;
+mod unread;
 pub mod untyped;
 pub mod validation;
 pub mod view;

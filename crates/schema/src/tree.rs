@@ -5,11 +5,14 @@
 //!
 //! A copy of a map shares its entries until either is changed, and then only the maps on the way to the change are copied. So an
 //! object that is changed in a few places is mostly the one that it was made from, and [`Map::is`] tells where: what is known of
-//! the old one need not be found out again of those parts.
+//! the old one need not be found out again of those parts. Parts of an object that the server itself wrote may stay text until they
+//! are read ([`json::decode_leaving`](crate::json::decode_leaving)).
 
+use crate::unread::Unread;
 use compact_str::CompactString;
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::fmt;
 use std::sync::Arc;
 
 /// A key of a [`Map`].
@@ -30,18 +33,31 @@ pub enum Value {
     Raw(Box<str>),
 }
 
-type Entries = Vec<(Key, Value)>;
+pub(crate) type Entries = Vec<(Key, Value)>;
 
 /// A map sorted by key; keys are unique. Cloning it costs nothing.
-#[derive(Clone, Debug, Default)]
-pub struct Map {
-    /// None: it is empty.
-    entries: Option<Arc<Entries>>,
+#[derive(Clone, Default)]
+pub struct Map(Held);
+
+#[derive(Clone, Default)]
+enum Held {
+    #[default]
+    Nothing,
+    Entries(Arc<Entries>),
+    /// Not changed since it was text, and maybe not read.
+    Text(Arc<Unread>),
+}
+
+impl fmt::Debug for Map {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
 }
 
 impl PartialEq for Map {
     fn eq(&self, other: &Map) -> bool {
-        self.is(other) || self.entries() == other.entries()
+        let same_text = || self.text().is_some_and(|text| other.text() == Some(text));
+        self.is(other) || same_text() || self.entries() == other.entries()
     }
 }
 
@@ -85,25 +101,64 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
 
 impl Map {
     pub const fn new() -> Self {
-        Map { entries: None }
+        Map(Held::Nothing)
     }
     /// Entries that are sorted by key, without duplicates.
     pub(crate) fn from_sorted(entries: Entries) -> Self {
         debug_assert!(entries.is_sorted_by(|(a, _), (b, _)| a < b));
-        Map { entries: (!entries.is_empty()).then(|| Arc::new(entries)) }
+        if entries.is_empty() { Map::new() } else { Map(Held::Entries(Arc::new(entries))) }
+    }
+    pub(crate) fn unread(unread: Unread) -> Self {
+        Map(Held::Text(Arc::new(unread)))
+    }
+    /// The JSON that it was read from, or can be, if it was not changed since.
+    pub(crate) fn text(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Held::Text(unread) => Some(unread.text()),
+            Held::Nothing | Held::Entries(_) => None,
+        }
+    }
+    /// Whether it is text that nobody has asked for anything: see [`json::decode_leaving`](crate::json::decode_leaving).
+    pub fn is_unread(&self) -> bool {
+        matches!(&self.0, Held::Text(unread) if unread.known().is_none())
     }
     fn entries(&self) -> &[(Key, Value)] {
-        self.entries.as_deref().map_or(&[], Vec::as_slice)
+        match &self.0 {
+            Held::Nothing => &[],
+            Held::Entries(entries) => entries,
+            Held::Text(unread) => unread.entries(),
+        }
     }
     /// The entries for change, copied if they are shared.
     fn entries_mut(&mut self) -> &mut Entries {
-        Arc::make_mut(self.entries.get_or_insert_default())
+        match &self.0 {
+            Held::Entries(_) => {}
+            Held::Nothing => self.0 = Held::Entries(Arc::default()),
+            Held::Text(unread) => self.0 = Held::Entries(unread.entries().clone()),
+        }
+        match &mut self.0 {
+            Held::Entries(entries) => Arc::make_mut(entries),
+            Held::Nothing | Held::Text(_) => unreachable!("it has entries now"),
+        }
     }
     /// Whether this is the other, not changed since it was copied. `false` says nothing; empty maps are the same.
     pub fn is(&self, other: &Map) -> bool {
-        match (&self.entries, &other.entries) {
+        match (&self.0, &other.0) {
+            (Held::Nothing, Held::Nothing) => true,
+            (Held::Entries(one), Held::Entries(other)) => Arc::ptr_eq(one, other),
+            (Held::Text(one), Held::Text(other)) => Arc::ptr_eq(one, other),
+            (Held::Entries(read), Held::Text(unread)) | (Held::Text(unread), Held::Entries(read)) => {
+                unread.known().is_some_and(|known| Arc::ptr_eq(known, read))
+            }
+            _ => false,
+        }
+    }
+    /// Whether this has of a key what the other has, as far as that can be told without a look into it: neither has any, or this has
+    /// the other's, not changed since it was copied.
+    pub fn shares(&self, other: &Map, key: &str) -> bool {
+        match (self.get(key), other.get(key)) {
             (None, None) => true,
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (Some(Value::Map(map)), Some(Value::Map(other))) => map.is(other),
             _ => false,
         }
     }
@@ -167,7 +222,11 @@ impl Map {
         self.entries().len()
     }
     pub fn is_empty(&self) -> bool {
-        self.entries().is_empty()
+        match &self.0 {
+            Held::Nothing => true,
+            Held::Entries(entries) => entries.is_empty(),
+            Held::Text(_) => false,
+        }
     }
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &Value)> + ExactSizeIterator {
         self.entries().iter().map(|(k, v)| (k.as_ref(), v))
@@ -182,7 +241,11 @@ impl Map {
         }
     }
     pub fn into_entries(self) -> Vec<(Key, Value)> {
-        self.entries.map_or_else(Vec::new, Arc::unwrap_or_clone)
+        match self.0 {
+            Held::Nothing => Vec::new(),
+            Held::Entries(entries) => Arc::unwrap_or_clone(entries),
+            Held::Text(unread) => unread.entries().to_vec(),
+        }
     }
 
     /// The string at a path of keys, or `""`.

@@ -170,9 +170,15 @@ impl Cacher {
         entry.decode(&self.layout.schema, &self.layout.api_version, &self.layout.kind)
     }
 
-    /// Encodes an object of this storage that is to be written, with what is known of its text by that.
-    pub(crate) fn encode(&self, object: &Map) -> (Encoded, Option<Scanned>) {
-        marked::encode(object, &self.layout.paths)
+    /// The same for a write, which may leave parts of it as they are: see [`Entry::decode_leaving`].
+    pub(crate) fn decode_leaving(&self, entry: &Arc<Entry>) -> Result<Map, DecodeError> {
+        entry.decode_leaving(&self.layout.schema, &self.layout.api_version, &self.layout.kind)
+    }
+
+    /// Encodes an object of this storage that is to be written, with what is known of its text by that. `from`: what it was made
+    /// from, if something is there.
+    pub(crate) fn encode(&self, object: &Map, from: Option<&Entry>) -> (Encoded, Option<Scanned>) {
+        marked::encode(object, from, &self.layout.paths)
     }
 
     /// Says what is known of a value that is being given to the store: its entry is made of that if it comes back while the

@@ -24,6 +24,8 @@ pub struct Entry {
     /// In the order of their keys.
     labels: Box<[(Span, Span)]>,
     fields: Box<[FieldText]>,
+    /// Maps that a write may leave as they are, and as text: see [`Scanned::members`].
+    members: Box<[Span]>,
 }
 
 /// Why a stored value is no object.
@@ -129,6 +131,7 @@ impl Entry {
             filled: false,
             labels,
             fields: fields.collect(),
+            members: scanned.members.into_iter().map(moved).collect(),
         }
     }
 
@@ -165,6 +168,7 @@ impl Entry {
                     other => other.clone(),
                 })
                 .collect(),
+            members: self.members.iter().map(|member| moved(*member)).collect(),
         }
     }
 
@@ -229,14 +233,44 @@ impl Entry {
         Ok(object)
     }
 
+    /// The same, as a write goes out from it: long parts of what this process wrote stay text until they are asked for.
+    ///
+    /// # Errors
+    /// As [`Entry::decode`].
+    pub(crate) fn decode_leaving(
+        self: &Arc<Self>,
+        schema: &Schema,
+        api_version: &str,
+        kind: &str,
+    ) -> Result<Map, DecodeError> {
+        let left: Vec<_> = self.members.iter().map(|member| member.range()).collect();
+        let mut object = schema::json::decode_leaving(schema, self.clone(), &left)?;
+        object.insert("apiVersion", api_version);
+        object.insert("kind", kind);
+        Ok(object)
+    }
+
+    /// What the slot of a selectable field has.
+    pub(super) fn text_of(&self, slot: usize) -> &FieldText {
+        self.fields.get(slot).unwrap_or(&FieldText::Absent)
+    }
+
     /// What it takes in memory, about.
     pub fn size(&self) -> usize {
-        self.item.len() + self.key.len() + self.labels.len() * 16 + self.fields.len() * 24 + 160
+        let spans = self.labels.len() * 16 + self.members.len() * 8;
+        self.item.len() + self.key.len() + spans + self.fields.len() * 24 + 176
     }
 
     fn text(&self, span: Span) -> &str {
         // The whole item was found to be UTF-8, and spans end at quotes or other ASCII.
         std::str::from_utf8(&self.item[span.range()]).unwrap_or("")
+    }
+}
+
+/// Its item.
+impl AsRef<[u8]> for Entry {
+    fn as_ref(&self) -> &[u8] {
+        &self.item
     }
 }
 

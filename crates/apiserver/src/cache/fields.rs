@@ -36,6 +36,14 @@ impl Node {
     pub(super) fn child(&self, name: &[u8]) -> Option<&Node> {
         self.children.iter().find(|child| child.name.as_bytes() == name)
     }
+
+    /// The slots of all fields below.
+    pub(super) fn slots(&self, each: &mut dyn FnMut(usize)) {
+        for child in &self.children {
+            child.slot.into_iter().for_each(&mut *each);
+            child.slots(each);
+        }
+    }
 }
 
 impl Paths {

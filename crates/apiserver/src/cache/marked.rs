@@ -3,6 +3,7 @@
 //! A change comes back from the store as the very bytes that were given to it, if the store is this process' own. They are known by
 //! where they are in memory. Whatever comes otherwise (from disk, from etcd, decrypted) is scanned.
 
+use super::entry::Entry;
 use super::fields::{Node, Paths};
 use super::scan::{FieldText, Scanned, Span};
 use bytes::Bytes;
@@ -11,10 +12,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Encodes an object, and notes what a scan would find; `None` where only a scan can tell.
-pub(super) fn encode(object: &Map, paths: &Paths) -> (Encoded, Option<Scanned>) {
+/// Members that are shorter are quickly read.
+const LONG: usize = 128;
+
+/// Encodes an object, and notes what a scan would find; `None` where only a scan can tell. `from`: what the object was made from.
+pub(super) fn encode(object: &Map, from: Option<&Entry>, paths: &Paths) -> (Encoded, Option<Scanned>) {
     let scanned = Scanned { fields: vec![FieldText::Absent; paths.slots()], ..Scanned::default() };
-    let mut marked = Marked { paths, scanned, odd: false };
+    let mut marked = Marked { paths, from, scanned, odd: false };
     let encoded = Encoded::marked(object, &mut marked);
     let Marked { mut scanned, odd, .. } = marked;
     (scanned.metadata, scanned.alone) = encoded.metadata();
@@ -24,6 +28,7 @@ pub(super) fn encode(object: &Map, paths: &Paths) -> (Encoded, Option<Scanned>) 
 
 struct Marked<'p> {
     paths: &'p Paths,
+    from: Option<&'p Entry>,
     scanned: Scanned,
     /// A text has escapes, or is none.
     odd: bool,
@@ -99,6 +104,33 @@ impl<'p> Marks for Marked<'p> {
             Place::Metadata | Place::Labels => {}
         }
     }
+
+    fn copied(&mut self, place: Place<'p>, text: &[u8], at: usize) -> bool {
+        let (Place::Path(node), Some(from)) = (place, self.from) else { return false };
+        // The very text of the entry, of which all is known.
+        let item = from.item().as_ptr_range();
+        let old = text.as_ptr_range();
+        if !(item.start <= old.start && old.end <= item.end) {
+            return false;
+        }
+        let old = old.start.addr() - item.start.addr();
+        node.slots(&mut |slot| {
+            self.scanned.fields[slot] = match from.text_of(slot) {
+                FieldText::At(span) => {
+                    let moved = |place: u32| place as usize - old + at;
+                    FieldText::At(self::span(moved(span.start)..moved(span.end)))
+                }
+                other => other.clone(),
+            };
+        });
+        true
+    }
+
+    fn member(&mut self, at: Range<usize>) {
+        if at.len() >= LONG {
+            self.scanned.members.push(span(at));
+        }
+    }
 }
 
 /// What is known of values that are on their way to the store, by where they are in memory.
@@ -149,7 +181,7 @@ mod tests {
     fn is_found(json: &str) {
         let Ok(Value::Map(object)) = schema::json::parse(json.as_bytes()) else { panic!("{json}") };
         let paths = paths();
-        let (encoded, noted) = encode(&object, &paths);
+        let (encoded, noted) = encode(&object, None, &paths);
         let found = super::super::scan::scan(encoded.bare(), 1, &paths);
         match noted {
             Some(noted) => assert_eq!(format!("{noted:?}"), format!("{:?}", found.expect("a scan finds it")), "{json}"),
@@ -192,7 +224,7 @@ mod tests {
         else {
             panic!("an object")
         };
-        let (encoded, scanned) = encode(&object, &paths);
+        let (encoded, scanned) = encode(&object, None, &paths);
         let value = encoded.stored("v1", "Pod");
         let head = schema::encoded::head("v1", "Pod");
         let noted = underway.note(value.clone(), scanned.clone().expect("noted"));

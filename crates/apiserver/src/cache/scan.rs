@@ -40,6 +40,8 @@ pub(crate) struct Scanned {
     pub(super) deleting: bool,
     pub(super) labels: Vec<(Span, Span)>,
     pub(super) fields: Vec<FieldText>,
+    /// Maps of some length that are the object's own members, in their order, but for `metadata`. Only who writes the text tells.
+    pub(super) members: Vec<Span>,
 }
 
 /// Scans the members of an object that begin at `from`. Offsets are those of `text`.

@@ -29,18 +29,21 @@ pub(super) enum Attempt<T> {
 ///
 /// # Errors
 /// 500 when it can't be read.
-pub(super) fn stored(served: &Served, cacher: &Cacher, entry: &Entry) -> Result<Map, Status> {
-    let mut object = cacher.decode(entry).map_err(|error| {
+pub(super) fn stored(served: &Served, cacher: &Cacher, entry: &Arc<Entry>) -> Result<Map, Status> {
+    let object = if entry.filled() { cacher.decode_leaving(entry) } else { cacher.decode(entry) };
+    let mut object = object.map_err(|error| {
         Status::internal(format!("the stored {} {:?} cannot be read: {error}", served.group_resource(), entry.name()))
     })?;
     if entry.filled() {
         debug_assert!(
             {
-                let mut filled = object.clone();
+                // Not of the object, of which parts are to stay text.
+                let read = cacher.decode(entry).unwrap_or_default();
+                let mut filled = read.clone();
                 schema::defaults::apply(cacher.layout.schema.root(), &mut filled);
                 // Where a gate is closed, what a default would open again is not stored.
-                served.closed.drop_from(&mut filled, Some(&object));
-                filled == object
+                served.closed.drop_from(&mut filled, Some(&read));
+                filled == read
             },
             "{} {:?} was written without all its defaults",
             served.group_resource(),

@@ -9,26 +9,34 @@ use schema::{Map, TypeRef, Value};
 /// was written, and of which this one was made.
 pub fn complete(ty: TypeRef<'_>, object: &mut Map, from: Option<&Map>) {
     let name = ty.as_struct().map_or("", |s| s.name());
-    match name.strip_prefix("io.k8s.api.").unwrap_or("") {
-        "core.v1.Secret" => string_data(object),
-        "core.v1.Pod" => {
-            account(object, &["spec"]);
-            pod_ips(object);
-        }
-        "apps.v1.StatefulSet" => {
-            account(object, &["spec", "template", "spec"]);
-            claims(object);
-        }
-        "core.v1.PodTemplate" => account(object, &["template", "spec"]),
+    let rules: &[Rule] = match name.strip_prefix("io.k8s.api.").unwrap_or("") {
+        "core.v1.Secret" => &[("stringData", string_data)],
+        "core.v1.Pod" => &[("spec", |pod| account(pod, &["spec"])), ("status", pod_ips)],
+        "apps.v1.StatefulSet" => &[("spec", templated), ("spec", claims)],
+        "core.v1.PodTemplate" => &[("template", |object| account(object, &["template", "spec"]))],
         "core.v1.ReplicationController"
         | "apps.v1.Deployment"
         | "apps.v1.ReplicaSet"
         | "apps.v1.DaemonSet"
-        | "batch.v1.Job" => account(object, &["spec", "template", "spec"]),
-        "batch.v1.CronJob" => account(object, &["spec", "jobTemplate", "spec", "template", "spec"]),
-        _ => {}
+        | "batch.v1.Job" => &[("spec", templated)],
+        "batch.v1.CronJob" => {
+            &[("spec", |object| account(object, &["spec", "jobTemplate", "spec", "template", "spec"]))]
+        }
+        _ => &[],
+    };
+    for (member, rule) in rules {
+        if !from.is_some_and(|from| object.shares(from, member)) {
+            rule(object);
+        }
     }
     schema::defaults::changed(ty, object, from);
+}
+
+/// The member of an object that a rule is about, and the rule.
+type Rule = (&'static str, fn(&mut Map));
+
+fn templated(object: &mut Map) {
+    account(object, &["spec", "template", "spec"]);
 }
 
 /// `stringData` is written only: it becomes `data`.

@@ -82,7 +82,7 @@ impl Registry {
             }
             Plan::Update(mut object) => {
                 normalise(cacher, &mut object, Some(old))?;
-                let (encoded, known) = cacher.encode(&object);
+                let (encoded, known) = cacher.encode(&object, Some(&entry));
                 if options.dry_run || encoded.is(entry.revision(), entry.item()) {
                     return Ok(Attempt::Unchanged(deleted(served, object, Some(entry.revision()), false)));
                 }

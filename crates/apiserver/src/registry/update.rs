@@ -123,7 +123,7 @@ impl Registry {
         if mutation.tracks() {
             managed::keep_times(old, &mut object);
         }
-        let (encoded, known) = cacher.encode(&object);
+        let (encoded, known) = cacher.encode(&object, Some(&entry));
         let removed = self.removable(served, &object);
         let unchanged = !removed && encoded.is(entry.revision(), entry.item());
         // What is encrypted with a key of yesterday is written again: so keys are rotated.
@@ -291,5 +291,57 @@ fn check_version(served: &Served, object: &Map, entry: &Entry, name: &str) -> Re
                 Err(Status::invalid(&served.group_kind(), name, &[error]))
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::mutation::Change;
+    use crate::test_support::map;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A status is written often, and rarely says what depends on the spec: that costs what it has, not what the spec has.
+    #[tokio::test]
+    async fn the_spec_of_a_pod_is_not_read_to_write_its_status() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = store::Embedded::open(directory.path(), store::embedded::Options::default()).expect("a store");
+        let registry = Registry::open(store).await.expect("a registry");
+        let served = registry.preferred("", "pods").expect("served");
+        let container = "{name: a, image: i, ports: [{containerPort: 80}], resources: {limits: {cpu: '1'}}}";
+        let pod = map(&format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: p, annotations: {{a: b}}}}, spec: {{nodeName: n, containers: [{container}]}}}}"
+        ));
+        let cx = Context::internal();
+        let options = Options::default();
+        let namespace = map("{apiVersion: v1, kind: Namespace, metadata: {name: default}}");
+        let namespaces = registry.preferred("", "namespaces").expect("served");
+        registry.create(&cx, &namespaces, "", namespace, &options).await.expect("made");
+        let made = registry.create(&cx, &served, "default", pod, &options).await.expect("made").object;
+
+        for (place, phase) in [("status", "Running"), ("status", "Failed")] {
+            let existing = OnceLock::new();
+            let asked = AtomicUsize::new(0);
+            let mutation = Change(|pod: &mut Map| {
+                asked.fetch_add(1, Ordering::Relaxed);
+                existing.get_or_init(|| pod.get("spec").and_then(Value::as_map).cloned().expect("a spec"));
+                pod.set_at(&["status", "phase"], phase);
+                pod.set_at(&["status", "podIP"], "10.0.0.1");
+                Ok(())
+            });
+            let place = Place { namespace: "default", name: "p", subresource: place };
+            let written = registry.update(&cx, &served, place, &mutation, &options).await.expect("written");
+            assert!(existing.get().is_some_and(Map::is_unread), "somebody has read it");
+            assert_eq!(written.object.get("spec"), made.get("spec"));
+            assert_eq!(written.object.str_at(&["status", "phase"]), phase);
+            assert_eq!(asked.load(Ordering::Relaxed), 1);
+            // What selectors find in the text that was taken over is where it was.
+            let cacher = served.storage("get").expect("stored");
+            let entry = cacher.get("default/p").expect("readable").expect("there");
+            let paths = &cacher.layout.paths;
+            assert_eq!(entry.field(paths, paths.position("spec.nodeName").expect("a field")), "n");
+            assert_eq!(entry.field(paths, paths.position("status.phase").expect("a field")), phase);
+        }
     }
 }

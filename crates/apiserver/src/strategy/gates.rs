@@ -144,6 +144,11 @@ impl Closed {
     /// Drops from a new or updated object what belongs to features that are off and that the old one does not use.
     pub fn drop_from(&self, object: &mut Map, old: Option<&Map>) {
         for fields in &self.0 {
+            // What is as it was needs no look.
+            let untouched = |old: &Map| fields.iter().all(|at| at.first().is_some_and(|key| object.shares(old, key)));
+            if old.is_some_and(untouched) {
+                continue;
+            }
             let used = |map: &Map| fields.iter().any(|at| uses(map, at));
             if used(object) && !old.is_some_and(used) {
                 fields.iter().for_each(|at| remove(object, at));

@@ -36,10 +36,12 @@ impl Constant {
 type Constants = &'static [(&'static str, &'static [(&'static str, Constant)])];
 /// Type → what is computed; sorted by type.
 type Computed = &'static [(&'static str, fn(&mut Map))];
+/// Type → the members by which something is computed, which is done when one of them changed → what; sorted by type.
+type Deciding = &'static [(&'static str, &'static [&'static str], fn(&mut Map))];
 
 const CONSTANTS: Constants = rules::CONSTANTS;
 const COMPUTED: Computed = rules::COMPUTED;
-const AFTER: Computed = rules::AFTER;
+const AFTER: Deciding = rules::AFTER;
 
 /// Fills in the defaults of an object of a built-in type. Applying it again changes nothing.
 pub fn apply(ty: TypeRef<'_>, object: &mut Map) {
@@ -72,7 +74,12 @@ pub fn changed(ty: TypeRef<'_>, object: &mut Map, from: Option<&Map>) {
                     below(field.ty(), value, beside.value(key));
                 }
             }
-            run(AFTER, name, object);
+            if let Ok(at) = AFTER.binary_search_by(|(n, ..)| (*n).cmp(name)) {
+                let (_, members, rule) = AFTER[at];
+                if !from.is_some_and(|from| members.iter().all(|member| object.shares(from, member))) {
+                    rule(object);
+                }
+            }
         }
         Kind::Map(of) => object.iter_mut().for_each(|(key, value)| below(of, value, beside.value(key))),
         _ => {}
@@ -118,7 +125,7 @@ mod tests {
         let sorted = |names: Vec<&str>| assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
         sorted(CONSTANTS.iter().map(|(n, _)| *n).collect());
         sorted(COMPUTED.iter().map(|(n, _)| *n).collect());
-        sorted(AFTER.iter().map(|(n, _)| *n).collect());
+        sorted(AFTER.iter().map(|(n, ..)| *n).collect());
         for (name, fields) in CONSTANTS {
             let ty = crate::types::find(&format!("io.k8s.{name}")).and_then(TypeRef::as_struct);
             let ty = ty.unwrap_or_else(|| panic!("{name} is no type"));
@@ -126,7 +133,7 @@ mod tests {
                 assert!(ty.field(field).is_some(), "{name} has no field {field}");
             }
         }
-        for (name, _) in COMPUTED.iter().chain(AFTER) {
+        for name in COMPUTED.iter().map(|(n, _)| n).chain(AFTER.iter().map(|(n, ..)| n)) {
             assert!(crate::types::find(&format!("io.k8s.{name}")).is_some(), "{name} is no type");
         }
     }

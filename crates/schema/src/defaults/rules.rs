@@ -1,6 +1,6 @@
 //! The defaults of every GA kind (upstream's `pkg/apis/*/v1/defaults.go`).
 
-use super::{Computed, Constant, Constants, kinds, pod};
+use super::{Computed, Constant, Constants, Deciding, kinds, pod};
 use crate::tree::{Map, Value};
 use Constant::{Bool, Empty, Int, Str};
 
@@ -209,7 +209,8 @@ pub(super) const COMPUTED: Computed = &[
     ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec", definition_spec),
 ];
 
-pub(super) const AFTER: Computed = &[("api.core.v1.Pod", pod::pod), ("api.core.v1.Service", service_status)];
+pub(super) const AFTER: Deciding =
+    &[("api.core.v1.Pod", &["spec"], pod::pod), ("api.core.v1.Service", &["spec", "status"], service_status)];
 
 pub(super) fn set(map: &mut Map, key: &'static str, value: impl Into<Value>) {
     if map.get(key).is_none_or(Value::is_null) {

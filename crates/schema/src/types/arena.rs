@@ -457,6 +457,10 @@ impl Schema {
             Source::Made(arena) => TypeRef { arena, id: self.id },
         }
     }
+    /// The schema of another type of the same arena.
+    pub(crate) fn of(&self, ty: TypeRef<'_>) -> Schema {
+        Schema { arena: self.arena.clone(), id: ty.id }
+    }
     /// The same as [`Schema::root`] of a built-in type, for as long as the process runs.
     pub fn built_in(&self) -> Option<TypeRef<'static>> {
         match self.arena {

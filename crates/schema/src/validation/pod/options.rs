@@ -68,7 +68,7 @@ impl<'a> Options<'a> {
         }
         let before = self.was_metadata.map(|metadata| metadata.annotations());
         before.is_some_and(|before| before.map() == annotations.map())
-            && self.was.is_some_and(|was| names(was).eq(names(spec)))
+            && self.was.is_some_and(|was| was.0.is(spec.0) || names(was).eq(names(spec)))
     }
 
     /// Of the template that objects of a kind have at a path.

@@ -12,12 +12,13 @@ use std::collections::BTreeSet;
 const STATUS: Path<'static> = Path::root("status");
 static EMPTY: Map = Map::new();
 
+// The spec is that of the pod before, which nobody may have read yet: it is asked only where the status says what depends on it.
 pub(super) fn status(errors: &mut Errors, new: Pod<'_>, old: Pod<'_>, options: Options<'_>) {
     annotations::update(errors, new, old, options);
     let (status, was) = (new.status().unwrap_or(PodStatus(&EMPTY)), old.status().unwrap_or(PodStatus(&EMPTY)));
     let (spec, old_spec) = (new.spec().unwrap_or(PodSpec(&EMPTY)), old.spec().unwrap_or(PodSpec(&EMPTY)));
     conditions(errors, status);
-    if spec.node_name().unwrap_or("") != old_spec.node_name().unwrap_or("") {
+    if !spec.0.is(old_spec.0) && spec.node_name().unwrap_or("") != old_spec.node_name().unwrap_or("") {
         errors.push(FieldError::forbidden(&STATUS.child("nodeName"), "may not be changed directly"));
     }
     let nominated = status.nominated_node_name().unwrap_or("");
@@ -32,15 +33,19 @@ pub(super) fn status(errors: &mut Errors, new: Pod<'_>, old: Pod<'_>, options: O
     health(errors, status, spec);
 }
 
+/// Containers of one kind that a pod has.
+type Containers = for<'a> fn(PodSpec<'a>) -> List<'a, Container<'a>>;
+
 /// Resources whose health is told are those that a container asks for, each device once. Ephemeral containers ask for none.
 fn health(errors: &mut Errors, status: PodStatus<'_>, spec: PodSpec<'_>) {
-    for (field, statuses, containers) in [
-        ("containerStatuses", status.container_statuses(), spec.containers()),
-        ("initContainerStatuses", status.init_container_statuses(), spec.init_containers()),
-    ] {
+    let kinds: [(_, _, Containers); 2] = [
+        ("containerStatuses", status.container_statuses(), |spec| spec.containers()),
+        ("initContainerStatuses", status.init_container_statuses(), |spec| spec.init_containers()),
+    ];
+    for (field, statuses, containers) in kinds {
         let lists = STATUS.child(field);
-        for (i, one) in statuses.iter().enumerate() {
-            let container = containers.iter().find(|container| container.name() == one.name());
+        for (i, one) in statuses.iter().enumerate().filter(|(_, one)| !one.allocated_resources_status().is_empty()) {
+            let container = containers(spec).iter().find(|container| container.name() == one.name());
             let path = lists.index(i);
             let path = path.child("allocatedResourcesStatus");
             for (i, told) in one.allocated_resources_status().iter().enumerate() {
@@ -107,24 +112,24 @@ fn conditions(errors: &mut Errors, status: PodStatus<'_>) {
 
 /// Containers that are over and may not start again stay over.
 fn transitions(errors: &mut Errors, status: PodStatus<'_>, was: PodStatus<'_>, spec: PodSpec<'_>) {
-    let restart = spec.restart_policy().unwrap_or("");
-    for (field, own) in [
-        ("containerStatuses", Some(spec.containers())),
-        ("initContainerStatuses", Some(spec.init_containers())),
+    let kinds: [(_, Option<Containers>); 3] = [
+        ("containerStatuses", Some(|spec| spec.containers())),
+        ("initContainerStatuses", Some(|spec| spec.init_containers())),
         ("ephemeralContainerStatuses", None),
-    ] {
-        // Ephemeral containers never start again.
-        let restart = if own.is_some() { restart } else { "Never" };
-        if restart == "Always" {
-            continue;
-        }
+    ];
+    for (field, own) in kinds {
         let list = |status: PodStatus<'_>| status.0.get(field).and_then(Value::as_list).unwrap_or_default().to_vec();
         let now = list(status);
         for (i, was) in list(was).iter().filter_map(Value::as_map).enumerate() {
             let name = was.str_at(&["name"]);
             let Some(over) = was.at(&["state", "terminated"]).and_then(Value::as_map) else { continue };
+            // Ephemeral containers never start again.
+            let restart = if own.is_some() { spec.restart_policy().unwrap_or("") } else { "Never" };
+            if restart == "Always" {
+                break;
+            }
             let failed = over.get("exitCode").and_then(Value::as_i64).unwrap_or(0) != 0;
-            let container = own.and_then(|own| own.iter().find(|container| container.name() == Some(name)));
+            let container = own.and_then(|own| own(spec).iter().find(|container| container.name() == Some(name)));
             let may_restart = container.is_some_and(|container| {
                 !container.restart_policy_rules().is_empty()
                     || match container.restart_policy() {
@@ -201,7 +206,7 @@ fn family_pair(errors: &mut Errors, path: &Path<'_>, list: &[&str], known: &[&st
 /// Users of containers, as the runtime tells them.
 fn users(errors: &mut Errors, status: PodStatus<'_>, spec: PodSpec<'_>) {
     const ID: &str = "must be between 0 and 2147483647, inclusive";
-    let windows = spec.os().and_then(|os| os.name()) == Some("windows");
+    let is_windows = || spec.os().and_then(|os| os.name()) == Some("windows");
     for (field, list) in [
         ("containerStatuses", status.container_statuses()),
         ("initContainerStatuses", status.init_container_statuses()),
@@ -212,7 +217,7 @@ fn users(errors: &mut Errors, status: PodStatus<'_>, spec: PodSpec<'_>) {
             let lists = STATUS.child(field);
             let path = lists.index(i);
             let path = path.child("user.linux");
-            if windows {
+            if is_windows() {
                 errors.push(FieldError::forbidden(&path, "cannot be set for a windows pod"));
                 continue;
             }
