@@ -21,6 +21,7 @@ mod progress;
 mod scan;
 #[cfg(test)]
 mod sim;
+mod skip;
 mod state;
 #[cfg(test)]
 mod tests;

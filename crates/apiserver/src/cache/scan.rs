@@ -4,6 +4,7 @@
 //! Anything else is `None`: the caller then decodes and encodes it anew.
 
 use super::fields::Paths;
+use super::skip;
 use std::ops::Range;
 
 /// A piece of the item's text.
@@ -129,33 +130,19 @@ impl Scanner<'_> {
 
     /// Any value, looked at no further.
     fn skip(&mut self) -> Option<()> {
-        let mut depth = 0_usize;
-        loop {
-            match self.peek()? {
-                b'"' => {
-                    self.string()?;
-                    if depth == 0 {
-                        return Some(());
-                    }
-                }
-                b'{' | b'[' => {
-                    depth += 1;
-                    self.at += 1;
-                }
-                b'}' | b']' => {
-                    if depth == 0 {
-                        return Some(());
-                    }
-                    self.at += 1;
-                    depth -= 1;
-                    if depth == 0 {
-                        return Some(());
-                    }
-                }
-                b',' if depth == 0 => return Some(()),
-                b' ' | b'\n' | b'\t' | b'\r' if depth == 0 => return None,
-                _ => self.at += 1,
+        match self.peek()? {
+            b'"' => self.string().map(|_| ()),
+            b'{' | b'[' => {
+                self.at = skip::container(self.text, self.at)?;
+                Some(())
             }
+            _ => loop {
+                match self.peek()? {
+                    b',' | b'}' | b']' => return Some(()),
+                    b'"' | b'{' | b'[' | b' ' | b'\n' | b'\t' | b'\r' => return None,
+                    _ => self.at += 1,
+                }
+            },
         }
     }
 
