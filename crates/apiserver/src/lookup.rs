@@ -56,11 +56,20 @@ pub trait Lookup: Send + Sync + 'static {
     /// 500 when one of them cannot be read: a decision without it could be another one.
     fn list(&self, kind: Stored, namespace: Option<&str>) -> Result<Vec<Arc<Map>>, Status>;
 
+    /// Waits until memory has all that the store has now.
+    ///
+    /// # Errors
+    /// The store cannot be asked.
+    async fn consistent(&self) -> Result<(), Status>;
+
     /// An object as the store has it.
     ///
     /// # Errors
     /// The store cannot be asked, or the object cannot be read.
-    async fn fresh(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status>;
+    async fn fresh(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status> {
+        self.consistent().await?;
+        self.get(kind, namespace, name)
+    }
 
     /// An object out of memory, or else out of the store: for what may have been made a moment ago, by another server.
     ///
@@ -156,8 +165,7 @@ impl Lookup for FromCaches {
         state.range(&scope, None).map(|entry| self.decode(kind, &cacher, entry)).collect()
     }
 
-    async fn fresh(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status> {
-        self.caches.consistent().await?;
-        self.get(kind, namespace, name)
+    async fn consistent(&self) -> Result<(), Status> {
+        self.caches.consistent().await.map(drop).map_err(Status::from)
     }
 }

@@ -142,11 +142,23 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     let first = first_hooks(&settings.bootstrap);
     let servers = presence.as_ref().map(|presence| presence.servers());
     let known = servers.as_ref().map_or_else(Vec::new, |servers| servers.borrow().clone());
-    let written =
-        bootstrap::ensure(&**registry.store(), registry.caches(), &settings.bootstrap, registry.gates(), &known)
-            .await?;
-    first.into_iter().for_each(|hook| registry.started().done(hook));
-    keep_first_objects(registry, settings.bootstrap.clone(), servers);
+    first.iter().for_each(|hook| registry.started().begun(hook));
+    let ensured =
+        bootstrap::ensure(&**registry.store(), registry.caches(), &settings.bootstrap, registry.gates(), &known).await;
+    let written = match ensured {
+        Ok(written) => {
+            first.iter().for_each(|hook| registry.started().done(hook));
+            Some(written)
+        }
+        // The server is there meanwhile, and its health tells what it waits for.
+        Err(error) if error.is_of_encryption() => {
+            tracing::warn!(error = %Chain(&error), "the first objects can't be encrypted yet: it is tried again");
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    keep_first_objects(registry, settings.bootstrap.clone(), servers, written.map_or(first, |_| Vec::new()));
+    let written = written.unwrap_or(0);
     let (rbac, authorizer) = authorizer(registry, &objects, &settings.authorization);
     let tokens = Tokens::new(settings.tokens, objects.clone());
     tokens.note_legacy_uses(Arc::new(SecretLabels(Arc::downgrade(registry))));
@@ -253,13 +265,18 @@ fn first_hooks(settings: &bootstrap::Settings) -> Vec<&'static str> {
 /// Between two times that the first objects are mended.
 const MEND_AGAIN: Duration = Duration::from_secs(1);
 
-/// Mends the first objects when somebody takes from them what the cluster lives by, and when servers come and go.
+/// Mends the first objects when somebody takes from them what the cluster lives by, and when servers come and go. `left`: hooks
+/// that are done when all of them have been made for the first time.
 fn keep_first_objects(
     registry: &Arc<Registry>,
     settings: bootstrap::Settings,
     mut servers: Option<watch::Receiver<Vec<SocketAddr>>>,
+    mut left: Vec<&'static str>,
 ) {
     let notify = Arc::new(tokio::sync::Notify::new());
+    if !left.is_empty() {
+        notify.notify_one();
+    }
     for (group, plural) in [
         ("", "services"),
         ("", "endpoints"),
@@ -289,9 +306,12 @@ fn keep_first_objects(
             let Some(registry) = registry.upgrade() else { return };
             let known = servers.as_mut().map_or_else(Vec::new, |servers| servers.borrow_and_update().clone());
             let (store, caches, gates) = (registry.store(), registry.caches(), registry.gates());
-            if let Err(error) = bootstrap::ensure(&**store, caches, &settings, gates, &known).await {
-                tracing::warn!(error = %Chain(&error), "the first objects could not be mended: it is tried again");
-                notify.notify_one();
+            match bootstrap::ensure(&**store, caches, &settings, gates, &known).await {
+                Ok(_) => left.drain(..).for_each(|hook| registry.started().done(hook)),
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "the first objects could not be mended: it is tried again");
+                    notify.notify_one();
+                }
             }
             drop(registry);
             // Who disagrees with another writer must not write against it as fast as it can.

@@ -51,8 +51,8 @@ impl Lookup for Held {
             |(plural, ns, _): &(String, String, String)| plural == kind.plural && namespace.is_none_or(|n| n == ns);
         Ok(held.iter().filter(|(key, _)| wanted(key)).map(|(_, object)| object.clone()).collect())
     }
-    async fn fresh(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status> {
-        self.get(kind, namespace, name)
+    async fn consistent(&self) -> Result<(), Status> {
+        Ok(())
     }
 }
 

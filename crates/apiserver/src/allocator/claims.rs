@@ -3,6 +3,7 @@
 use super::bitmap::PortBitmap;
 use super::range::{AddressRange, Family, PortRange};
 use super::service::{self, Claims, Pools, Taken};
+use crate::cache::hooks::{self, Mutant};
 use crate::context::Context;
 use crate::lookup::{IP_ADDRESSES, Lookup, SERVICE_CIDRS};
 use crate::registry::{Allocator, Served, Side};
@@ -23,6 +24,12 @@ const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
 const MANAGER: &str = "ipallocator.k8s.io";
 /// How often another address is chosen because the one before was taken a moment ago.
 const TRIES: usize = 32;
+
+/// Random bytes, or those that a simulation draws.
+fn random_uuid() -> uuid::Uuid {
+    let drawn = hooks::drawn().map(|bytes| uuid::Builder::from_random_bytes(bytes).into_uuid());
+    drawn.unwrap_or_else(uuid::Uuid::new_v4)
+}
 
 /// Gives Services their addresses and ports.
 pub struct ServiceAllocator {
@@ -137,14 +144,24 @@ impl ServiceAllocator {
         let absent = |key: Bytes| Compare { key, relation: Relation::Equal, target: Target::ModRevision(0) };
         for address in &claims.claim_addresses {
             let key = address_key(*address);
-            side.compares.push(absent(key.clone()));
+            if !hooks::is(Mutant::AddressUnguarded) {
+                side.compares.push(absent(key.clone()));
+            }
             side.ops.push(Op::Put { key, value: ip_address(cx, *address, service), lease: 0 });
         }
         for address in &claims.release_addresses {
-            let held = self.objects.find(IP_ADDRESSES, "", &address.to_string()).await?;
-            let parent = |key| held.as_ref().map_or("", |h| h.str_at(&["spec", "parentRef", key]));
-            let own = |key| service.str_at(&["metadata", key]);
-            if parent("namespace") == own("namespace") && parent("name") == own("name") {
+            let name = address.to_string();
+            let is_own = |held: &Map| {
+                ["namespace", "name"]
+                    .into_iter()
+                    .all(|key| held.str_at(&["spec", "parentRef", key]) == service.str_at(&["metadata", key]))
+            };
+            // Memory may still have the claim of whom the address belonged to before, if another server gave it out anew.
+            let own = match self.objects.get(IP_ADDRESSES, "", &name) {
+                Ok(Some(held)) if is_own(&held) || hooks::is(Mutant::ClaimOfStaleMemory) => is_own(&held),
+                _ => self.objects.fresh(IP_ADDRESSES, "", &name).await?.is_some_and(|held| is_own(&held)),
+            };
+            if own && !hooks::is(Mutant::AddressNotReleased) {
                 side.ops.push(Op::Delete { keys: KeyRange::key(address_key(*address)) });
             }
         }
@@ -155,11 +172,13 @@ impl ServiceAllocator {
             if bitmap != before {
                 let key = Bytes::from_static(PORTS_KEY.as_bytes());
                 let value = Bytes::from(schema::json::to_string(&bitmap.to_object()));
-                side.compares.push(Compare {
-                    key: key.clone(),
-                    relation: Relation::Equal,
-                    target: Target::ModRevision(revision),
-                });
+                if !hooks::is(Mutant::PortsUnguarded) {
+                    side.compares.push(Compare {
+                        key: key.clone(),
+                        relation: Relation::Equal,
+                        target: Target::ModRevision(revision),
+                    });
+                }
                 side.ops.push(Op::Put { key, value, lease: 0 });
             }
         }
@@ -171,7 +190,7 @@ impl ServiceAllocator {
 fn ip_address(cx: &Context, address: IpAddr, service: &Map) -> Bytes {
     let mut object = Map::new();
     object.set_at(&["metadata", "name"], address.to_string());
-    object.set_at(&["metadata", "uid"], uuid::Uuid::new_v4().to_string());
+    object.set_at(&["metadata", "uid"], random_uuid().to_string());
     object.set_at(&["metadata", "creationTimestamp"], cx.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     object.set_at(&["metadata", "labels", FAMILY], Family::of(address).as_str());
     object.set_at(&["metadata", "labels", MANAGED_BY], MANAGER);
@@ -192,18 +211,28 @@ impl Allocator for ServiceAllocator {
         dry_run: bool,
     ) -> Result<Side, Status> {
         let pools = self.pools()?;
-        let mut also = BTreeSet::new();
+        let (mut also, mut fresh) = (BTreeSet::new(), false);
         for _ in 0..TRIES {
             let ports = if has_ports(Some(object)) || has_ports(old) { Some(self.stored_ports().await?) } else { None };
             let held = Held { objects: &*self.objects, also: &also, ports: ports.as_ref().map(|p| &p.bitmap) };
             let mut planned = object.clone();
-            let mut random = || uuid::Uuid::new_v4().as_u64_pair().1;
-            let claims = service::plan(&pools, &held, &mut random, &mut planned, old)?;
+            let mut random = || random_uuid().as_u64_pair().1;
+            let claims = match service::plan(&pools, &held, &mut random, &mut planned, old) {
+                Ok(claims) => claims,
+                // Memory may have taken for taken what another server has given back.
+                Err(_) if !fresh && !hooks::is(Mutant::FullOfStaleMemory) => {
+                    self.objects.consistent().await?;
+                    fresh = true;
+                    also.clear();
+                    continue;
+                }
+                Err(refused) => return Err(refused),
+            };
             if dry_run || claims.is_empty() {
                 *object = planned;
                 return Ok(Side::default());
             }
-            let lost = self.lost(&claims).await?;
+            let lost = if hooks::is(Mutant::AddressUnguarded) { Vec::new() } else { self.lost(&claims).await? };
             if lost.is_empty() {
                 let side = self.side(cx, &planned, &claims, ports).await?;
                 *object = planned;

@@ -63,7 +63,8 @@ pub struct Audit {
 #[derive(Debug, Default)]
 pub struct Counts {
     events: AtomicU64,
-    lost: AtomicU64,
+    /// Those that were not written; the sink counts them.
+    lost: Arc<AtomicU64>,
     /// Requests by the level that the policy gave them.
     levels: [AtomicU64; 4],
 }
@@ -116,7 +117,8 @@ pub struct Record {
 
 impl Audit {
     pub fn new(policy: Policy, sink: Sink) -> Self {
-        Audit { policy, sink: Arc::new(sink), counts: Arc::default() }
+        let counts = Counts { lost: sink.lost(), ..Counts::default() };
+        Audit { policy, sink: Arc::new(sink), counts: Arc::new(counts) }
     }
 
     pub fn counts(&self) -> &Counts {
@@ -312,7 +314,7 @@ impl Record {
         self.emit_by(stage, code, Sink::write);
     }
 
-    fn emit_by(&self, stage: Stage, code: Option<u16>, write: fn(&Sink, Vec<u8>) -> bool) {
+    fn emit_by(&self, stage: Stage, code: Option<u16>, write: fn(&Sink, Vec<u8>)) {
         if self.verdict.omit.iter().any(|s| s == stage.as_str()) {
             return;
         }
@@ -320,9 +322,7 @@ impl Record {
         let annotations = self.context.as_ref().map(Context::annotations).unwrap_or_default();
         complete(&mut event, stage, code, annotations);
         self.counts.events.fetch_add(1, Ordering::Relaxed);
-        if !write(&self.sink, schema::json::to_string(&event).into_bytes()) {
-            self.counts.lost.fetch_add(1, Ordering::Relaxed);
-        }
+        write(&self.sink, schema::json::to_string(&event).into_bytes());
     }
 }
 

@@ -54,6 +54,13 @@ pub enum BootstrapError {
     NotServed(String),
 }
 
+impl BootstrapError {
+    /// Whether what encrypts values can't: a plugin may become well.
+    pub fn is_of_encryption(&self) -> bool {
+        matches!(self, BootstrapError::Store(store::Error::Transform(_)))
+    }
+}
+
 /// When an object that exists is written.
 #[derive(Clone, Copy, Debug)]
 enum Keep {

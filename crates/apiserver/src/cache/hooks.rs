@@ -70,6 +70,26 @@ pub(crate) enum Mutant {
     GeneratedNameMadeOnce,
     /// The last holder lets go of an object that is being deleted, and it stays.
     LetGoAndKept,
+    /// A dry run of an update writes.
+    DryRunWrites,
+    /// A collection is deleted as memory has it, however old that is.
+    CollectionOfStaleList,
+    /// The objects of a collection are deleted, though only a dry run was asked for.
+    CollectionForgetsDryRun,
+    /// What is known of a text that is on its way to the store has values of labels end one byte early.
+    MarksMisplaced,
+    /// What is known of one text is taken for what is known of another.
+    MarksOfAnother,
+    /// The addresses of a Service that goes stay claimed.
+    AddressNotReleased,
+    /// An address that is given back stays claimed where memory has the claim of its former owner.
+    ClaimOfStaleMemory,
+    /// That an address is taken, or that none is left, is told as memory has it.
+    FullOfStaleMemory,
+    /// Node ports are claimed whatever others have claimed meanwhile.
+    PortsUnguarded,
+    /// An address that another server has given out meanwhile is given out again.
+    AddressUnguarded,
 }
 
 #[cfg(test)]

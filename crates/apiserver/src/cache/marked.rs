@@ -5,6 +5,7 @@
 
 use super::entry::Entry;
 use super::fields::{Node, Paths};
+use super::hooks::{self, Mutant};
 use super::scan::{FieldText, Scanned, Span};
 use bytes::Bytes;
 use schema::{Encoded, Map, Marks, Value};
@@ -89,7 +90,10 @@ impl<'p> Marks for Marked<'p> {
             },
             Place::Deletion => self.scanned.deleting = value.as_str().is_some(),
             Place::Label => match plain(value, &at) {
-                Some(value) if name.len() == key.len() => self.scanned.labels.push((span(name), value)),
+                Some(value) if name.len() == key.len() => {
+                    let short = u32::from(hooks::is(Mutant::MarksMisplaced) && value.end > value.start);
+                    self.scanned.labels.push((span(name), Span { end: value.end - short, ..value }));
+                }
                 _ => self.odd = true,
             },
             Place::Path(node) => {
@@ -150,7 +154,9 @@ impl Underway {
 
     /// What is known of a value, for the one who builds its entry.
     pub(super) fn take(&self, value: &Bytes) -> Option<Scanned> {
-        self.held().remove(&value.as_ptr().addr())
+        let mut held = self.held();
+        let known = held.remove(&value.as_ptr().addr());
+        if hooks::is(Mutant::MarksOfAnother) { held.pop_first().map(|(_, other)| other).or(known) } else { known }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Of the parts that need no store.
 
+mod pair;
 mod simulation;
 
 use super::cacher::Age;

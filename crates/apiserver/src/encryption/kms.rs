@@ -62,6 +62,8 @@ const BREATH: Duration = Duration::from_secs(1);
 const LONGEST_BREATH: Duration = Duration::from_secs(10);
 /// How long what cannot wait waits for a plugin: less than reads wait for the caches.
 const MOMENT: Duration = Duration::from_secs(1);
+/// How long health waits for a plugin that may take longer: as long as upstream's plugins have by default.
+const HEALTH: Duration = Duration::from_secs(3);
 const LATE: &str = "rpc error: code = DeadlineExceeded desc = context deadline exceeded";
 
 /// How long a plugin is waited for.
@@ -275,12 +277,29 @@ impl Plugin {
         })
     }
 
-    /// Keeps the seed in step with the plugin's key. The first look has been made when this returns.
+    /// Keeps the seed in step with the plugin's key. When this returns the first look has been made, or the plugin is slow:
+    /// then nothing waits for it before it has answered, or what is tried again is tried again.
     pub(super) async fn look_after(self: &Arc<Self>) {
-        if let Err(error) = self.check().await {
-            tracing::warn!(plugin = self.name, error, "a KMS plugin is not well yet, and is asked again");
-        }
-        tokio::spawn(Self::watch_over(Arc::downgrade(self), self.pace.look_again));
+        let pause = match tokio::time::timeout(MOMENT, self.check()).await {
+            Ok(Ok(())) => self.pace.look_again,
+            Ok(Err(error)) => {
+                tracing::warn!(plugin = self.name, error, "a KMS plugin is not well yet, and is asked again");
+                self.pace.look_again
+            }
+            Err(_) => {
+                tracing::warn!(plugin = self.name, "a KMS plugin does not answer yet, and is asked again");
+                self.is_slow();
+                Duration::ZERO
+            }
+        };
+        tokio::spawn(Self::watch_over(Arc::downgrade(self), pause));
+    }
+
+    /// It has let somebody wait for a moment; tells what it is told then.
+    fn is_slow(&self) -> String {
+        let error = decrypting(LATE);
+        self.failures().away.get_or_insert_with(|| Failure::after(None, error.clone()));
+        error
     }
 
     async fn watch_over(plugin: Weak<Self>, mut pause: Duration) {
@@ -308,13 +327,7 @@ impl Plugin {
         }
         // What is remembered is the bare error, as upstream does.
         let (shown, last) = match self.ask("Status", self.client.clone().status(StatusRequest {})).await {
-            Err(error) => {
-                let shown = format!(
-                    "failed to perform status section of the healthz check for KMS Provider {}, error: {error}",
-                    self.name
-                );
-                (Err(shown), Err(error))
-            }
+            Err(error) => (Err(self.no_status(&error)), Err(error)),
             Ok(status) => {
                 let judged = self.judge(status).await;
                 (judged.clone(), judged)
@@ -324,6 +337,16 @@ impl Plugin {
         health.at = Some(Instant::now());
         health.last = last;
         shown
+    }
+
+    /// The same, for who can't wait as long as the plugin may take: then it is not well.
+    pub(super) async fn health(&self) -> Result<(), String> {
+        let looked = tokio::time::timeout(HEALTH, self.check()).await;
+        looked.unwrap_or_else(|_| Err(self.no_status(LATE)))
+    }
+
+    fn no_status(&self, error: &str) -> String {
+        format!("failed to perform status section of the healthz check for KMS Provider {}, error: {error}", self.name)
     }
 
     async fn judge(&self, status: StatusResponse) -> Result<(), String> {
@@ -441,12 +464,7 @@ impl Plugin {
             Wait::Answer => answer.await,
             Wait::Moment => match tokio::time::timeout(MOMENT, answer).await {
                 Ok(answer) => answer,
-                Err(_) => {
-                    let error = decrypting(LATE);
-                    let mut failures = self.failures();
-                    failures.away.get_or_insert_with(|| Failure::after(None, error.clone()));
-                    Err(error)
-                }
+                Err(_) => Err(self.is_slow()),
             },
         }
     }

@@ -32,6 +32,7 @@ use crate::registry::measures::Tells;
 use crate::server::{Check, Of};
 use arc_swap::ArcSwap;
 use config::Configured;
+use futures::future::BoxFuture;
 use kms::{Pace, Plugin};
 use measures::Measures;
 use sha2::{Digest, Sha256};
@@ -159,9 +160,7 @@ impl Encryption {
         let measures = Arc::default();
         let (configured, hash) = load(&path, reload, pace, &measures).await?;
         measures.configured(&hash);
-        for plugin in &configured.plugins {
-            plugin.look_after().await;
-        }
+        look_after(&configured.plugins).await;
         let encryption = Arc::new(Encryption {
             rules: ArcSwap::from_pointee(Rules::new(configured)),
             prefix: prefix.to_owned(),
@@ -190,24 +189,39 @@ impl Encryption {
         self.measures.clone()
     }
 
-    /// How the plugins are; none when there are none and never will be.
-    pub fn check(self: &Arc<Self>) -> Option<Check> {
-        if self.rules.load().configured.plugins.is_empty() && !self.reloads {
-            return None;
+    /// How the plugins are, each by its place; all in one check where another configuration may have others.
+    pub fn checks(self: &Arc<Self>) -> Vec<Check> {
+        if self.reloads {
+            let encryption = self.clone();
+            let look = move || -> BoxFuture<'static, Result<(), String>> {
+                let rules = encryption.rules.load_full();
+                Box::pin(async move { well(&rules.configured.plugins).await })
+            };
+            return vec![Check { name: "kms-providers", of: Of::All, look: Arc::new(look) }];
         }
-        let encryption = self.clone();
-        let look = move || -> futures::future::BoxFuture<'static, Result<(), String>> {
-            let rules = encryption.rules.load_full();
-            Box::pin(async move { well(&rules.configured.plugins).await })
-        };
-        Some(Check { name: "kms-providers", of: Of::All, look: Arc::new(look) })
+        let rules = self.rules.load();
+        let checks = rules.configured.plugins.iter().enumerate().map(|(at, plugin)| {
+            let plugin = plugin.clone();
+            let look = move || -> BoxFuture<'static, Result<(), String>> {
+                let plugin = plugin.clone();
+                Box::pin(async move { plugin.health().await })
+            };
+            // A server has them as long as it lives, and a process has one server.
+            Check { name: format!("kms-provider-{at}").leak(), of: Of::All, look: Arc::new(look) }
+        });
+        checks.collect()
     }
+}
+
+/// Begins to look after all of them, side by side: no start waits for one after the other.
+async fn look_after(plugins: &[Arc<Plugin>]) {
+    futures::future::join_all(plugins.iter().map(Plugin::look_after)).await;
 }
 
 async fn well(plugins: &[Arc<Plugin>]) -> Result<(), String> {
     let mut errors = Vec::new();
     for (at, plugin) in plugins.iter().enumerate() {
-        errors.extend(plugin.check().await.err().map(|error| format!("kms-provider-{at}: {error}")));
+        errors.extend(plugin.health().await.err().map(|error| format!("kms-provider-{at}: {error}")));
     }
     transformer::aggregate(errors).map_or(Ok(()), Err)
 }
@@ -255,9 +269,7 @@ enum Refused {
 
 async fn take_over(encryption: &Encryption, path: &Path) -> Result<[u8; 32], Refused> {
     let (configured, hash) = load(path, true, encryption.pace, &encryption.measures).await?;
-    for plugin in &configured.plugins {
-        plugin.look_after().await;
-    }
+    look_after(&configured.plugins).await;
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while let Err(why) = well(&configured.plugins).await {
         if tokio::time::Instant::now() >= deadline {

@@ -298,6 +298,8 @@ struct Fake {
     refuses: AtomicBool,
     /// Whether it keeps who wants to decrypt waiting.
     hangs: tokio::sync::watch::Sender<bool>,
+    /// It does not even say how it is.
+    mute: tokio::sync::watch::Sender<bool>,
 }
 
 fn crossed(data: &[u8], key: &str) -> Bytes {
@@ -312,6 +314,7 @@ impl KeyManagementService for Plugin {
         &self,
         _: tonic::Request<v2::StatusRequest>,
     ) -> Result<tonic::Response<v2::StatusResponse>, tonic::Status> {
+        self.0.mute.subscribe().wait_for(|mute| !mute).await.expect("the sender lives");
         let healthz = if self.0.well.load(Ordering::SeqCst) { "ok" } else { "no key" };
         let key_id = self.0.key.lock().expect("no panic").clone();
         Ok(tonic::Response::new(v2::StatusResponse { version: "v2".to_owned(), healthz: healthz.to_owned(), key_id }))
@@ -348,6 +351,7 @@ fn fake() -> Arc<Fake> {
         decrypted: AtomicU32::new(0),
         refuses: AtomicBool::new(false),
         hangs: tokio::sync::watch::Sender::new(false),
+        mute: tokio::sync::watch::Sender::new(false),
     })
 }
 
@@ -387,8 +391,9 @@ async fn a_plugins_key_is_followed_and_its_absence_borne() {
     let again = home.start(false).await;
     assert_eq!(list(&again).await.expect("readable"), 2);
     assert_eq!(plugin.decrypted.load(Ordering::SeqCst), 1);
-    let check = again.encryption().expect("encrypted").check().expect("a check");
-    assert_eq!((check.name, (check.look)().await), ("kms-providers", Ok(())));
+    let checks = again.encryption().expect("encrypted").checks();
+    let [check] = &checks[..] else { panic!("a check for each plugin") };
+    assert_eq!((check.name, (check.look)().await), ("kms-provider-0", Ok(())));
     drop(registry);
 
     // Another key: values of the old one are read, and written again with the new one.
@@ -413,7 +418,7 @@ async fn a_plugins_key_is_followed_and_its_absence_borne() {
     .await;
     assert_eq!(
         *told.lock().expect("no panic"),
-        "kms-provider-0: kmsv2 Provider p is not healthy, error: got unexpected healthz status: no key"
+        "kmsv2 Provider p is not healthy, error: got unexpected healthz status: no key"
     );
 
     // Away: what it gave is used for a while; a start reads nothing until it is back.
@@ -487,6 +492,42 @@ async fn a_plugin_that_hangs_keeps_nothing_else_waiting() {
     plugin.hangs.send_replace(false);
     until("all is read", || async { list(&reader).await.is_ok_and(|listed| listed == 3) }).await;
     assert_eq!(plugin.decrypted.load(Ordering::SeqCst), 1);
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plugins_that_do_not_answer_delay_no_start() {
+    let home = Home::new();
+    let (plugin, socket) = (fake(), home.directory.path().join("kms.sock"));
+    // Longer than the test waits for anything.
+    let kms = ["p", "q"].map(|name| {
+        format!("kms: {{apiVersion: v2, name: {name}, endpoint: \"unix://{}\", timeout: 1h}}", socket.display())
+    });
+    let serving = serve(&plugin, &socket);
+    let writer = home.with(&[&kms[0], &kms[1]]).await;
+    create(&writer, "s").await.expect("created");
+    drop(writer);
+    plugin.mute.send_replace(true);
+    plugin.hangs.send_replace(true);
+    let started = tokio::time::timeout(PATIENCE, home.start(false)).await.expect("it starts");
+    assert_eq!(list(&started).await.expect_err("unreadable").code, 500);
+    let checks = started.encryption().expect("encrypted").checks();
+    for (check, (at, name)) in checks.iter().zip([(0, "p"), (1, "q")]) {
+        assert_eq!(check.name, format!("kms-provider-{at}"));
+        assert_eq!(
+            (check.look)().await.expect_err("it does not answer"),
+            format!(
+                "failed to perform status section of the healthz check for KMS Provider {name}, error: rpc error: code = DeadlineExceeded desc = context deadline exceeded"
+            )
+        );
+    }
+    plugin.mute.send_replace(false);
+    plugin.hangs.send_replace(false);
+    until("all is well", || async {
+        futures::future::join_all(checks.iter().map(|check| (check.look)())).await.iter().all(Result::is_ok)
+    })
+    .await;
+    until("all is read", || async { list(&started).await.is_ok_and(|listed| listed == 1) }).await;
     serving.abort();
 }
 

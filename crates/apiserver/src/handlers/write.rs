@@ -10,13 +10,10 @@ use crate::registry::mutation::{Apply, Mutation, Patch, PatchKind, Replace, Thro
 use crate::registry::{Place, Registry, Served, Written, meta, selection};
 use api::Status;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
 use http::StatusCode;
 use schema::{Map, TypeRef, Value};
 use std::sync::Arc;
 
-/// How many objects of a collection are deleted at once.
-const DELETES: usize = 16;
 const PATCHES: [(&str, Option<PatchKind>); 4] = [
     ("application/json-patch+json", Some(PatchKind::Json)),
     ("application/merge-patch+json", Some(PatchKind::Merge)),
@@ -330,24 +327,6 @@ pub(super) async fn delete_collection(
     let namespace = call.namespace(served);
     let (labels, fields) = (&list.label_selector, &list.field_selector);
     let filter = selection::filter(served, cacher, namespace, "", labels, fields)?;
-    let listed = registry.list(served, &filter, &list).await?;
-    let revision = listed.revision.to_string();
-    let cx = &call.cx;
-    let deletes = listed.entries.iter().map(|entry| {
-        let options = &options;
-        async move {
-            match registry.delete(cx, served, entry.namespace(), entry.name(), options).await {
-                Ok(deleted) => Ok(Some(deleted.object.object)),
-                // Somebody else was quicker.
-                Err(status) if status.reason == api::Reason::NotFound => Ok(None),
-                Err(status) => Err(status),
-            }
-        }
-    });
-    // Boxed one by one: a stream of borrowing futures is not known to be Send otherwise.
-    let deletes: Vec<futures::future::BoxFuture<'_, Result<Option<Map>, Status>>> =
-        deletes.map(|delete| Box::pin(delete) as _).collect();
-    let deleted: Vec<Option<Map>> = stream::iter(deletes).buffered(DELETES).try_collect().await?;
-    let items: Vec<Map> = deleted.into_iter().flatten().collect();
-    answer::trees(served, &items, &revision, view, call.cx.now)
+    let (items, revision) = registry.delete_collection(&call.cx, served, &filter, &list, &options).await?;
+    answer::trees(served, &items, &revision.to_string(), view, call.cx.now)
 }

@@ -1,36 +1,43 @@
 //! Watches over a WebSocket (RFC 6455), as browsers want them: every event is a message, and of what the client says only pings
-//! and its end count.
+//! and its end count. The codec is tungstenite's.
 
 use super::media::Format;
 use super::stream::WatchBody;
-use super::{Body, Response};
+use super::{Body, BoxError, Response};
 use crate::authn::tokens::WEBSOCKET_PREFIX;
 use crate::handlers::LongRunning;
 use api::Status;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
 use http::header::{
     CONNECTION, HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::{StatusCode, Uri, request};
 use http_body_util::BodyExt;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 const VERSION: &str = "13";
 /// How long a client may take nothing of what it is told.
 const WRITE: Duration = Duration::from_secs(60);
-const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
-/// What a control frame may carry.
-const CONTROL_MAX: usize = 125;
+/// The longest that a client may say, though nothing of it counts.
+const HEARD: usize = 128 << 10;
+/// What is read at once, and what is written at once at the latest.
+const READ: usize = 1 << 10;
+const WRITTEN: usize = 16 << 10;
 
 fn header<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").trim()
@@ -60,11 +67,12 @@ pub fn serve(parts: &mut request::Parts, format: Format, body: WatchBody) -> Res
     let upgrade = parts.extensions.remove::<OnUpgrade>();
     let upgrade = upgrade.ok_or_else(|| Status::internal("the connection can't become a WebSocket"))?;
     let held = parts.extensions.remove::<LongRunning>();
-    tokio::spawn(async move {
+    let open = parts.extensions.remove::<Open>().unwrap_or_default();
+    open.spawn(async move {
         let _held = held;
         let told = match upgrade.await {
-            Ok(stream) => tell(stream, format, body).await,
-            Err(error) => Err(std::io::Error::other(error)),
+            Ok(stream) => tell(TokioIo::new(stream), format, body).await,
+            Err(error) => Err(Error::Io(io::Error::other(error))),
         };
         if let Err(error) = told {
             tracing::debug!(%error, "a watch over a WebSocket was cut off");
@@ -101,7 +109,7 @@ fn handshake(headers: &HeaderMap) -> Result<HeaderMap, (StatusCode, &'static str
     let mut accepted = HeaderMap::new();
     accepted.insert(UPGRADE, HeaderValue::from_static("websocket"));
     accepted.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    if let Ok(value) = HeaderValue::from_str(&accept_key(key)) {
+    if let Ok(value) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
         accepted.insert(SEC_WEBSOCKET_ACCEPT, value);
     }
     if let Some(value) = protocol.and_then(|name| HeaderValue::from_str(name).ok()) {
@@ -110,183 +118,215 @@ fn handshake(headers: &HeaderMap) -> Result<HeaderMap, (StatusCode, &'static str
     Ok(accepted)
 }
 
-/// The answer to a handshake's key.
-fn accept_key(key: &str) -> String {
-    const SALT: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    let mut context = ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY);
-    context.update(key.as_bytes());
-    context.update(SALT.as_bytes());
-    STANDARD.encode(context.finish())
+/// Connections that have become WebSockets, so that a server can wait for their end with that of the others.
+#[derive(Clone, Debug, Default)]
+pub struct Open {
+    tasks: TaskTracker,
+    cut: CancellationToken,
+}
+
+impl Open {
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let cut = self.cut.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = cut.cancelled() => {}
+            }
+        });
+    }
+
+    /// Waits until all have ended.
+    pub(crate) async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Cuts off those that are left.
+    pub(crate) fn cut(&self) {
+        self.cut.cancel();
+    }
 }
 
 /// Tells a watch until either side ends it.
-async fn tell(stream: Upgraded, format: Format, mut body: WatchBody) -> std::io::Result<()> {
-    let (mut reader, mut writer) = tokio::io::split(TokioIo::new(stream));
-    let mut client = Client::default();
-    let mut input = [0; 1024];
-    let mut out = Vec::new();
-    loop {
-        out.clear();
-        let ends = tokio::select! {
-            read = reader.read(&mut input) => match read? {
-                0 => return Ok(()),
-                length => client.says(&input[..length], &mut out),
+async fn tell<S, B>(stream: S, format: Format, mut body: B) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ)
+        .write_buffer_size(WRITTEN)
+        .max_message_size(Some(HEARD))
+        .max_frame_size(Some(HEARD));
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+    let end = loop {
+        let piece = tokio::select! {
+            // Pings are answered on the way, and so is the client's end.
+            said = socket.next() => match said {
+                Some(Ok(Message::Close(_))) => {
+                    in_time(socket.flush()).await?;
+                    break None;
+                }
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => match refusal(&error) {
+                    Some(code) => {
+                        tracing::debug!(%error, "a client said what is no WebSocket");
+                        break Some(code);
+                    }
+                    None => return Err(error),
+                },
+                None => return Ok(()),
             },
             frame = body.frame() => match frame {
-                Some(Ok(frame)) => {
-                    if let Ok(piece) = frame.into_data() {
-                        put_events(format, &piece, &mut out);
-                    }
-                    false
-                }
-                Some(Err(error)) => return Err(std::io::Error::other(error)),
-                None => true,
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+                Some(Err(error)) => return Err(Error::Io(io::Error::other(error))),
+                None => break Some(CloseCode::Normal),
             },
         };
-        if ends {
-            put(CLOSE, &1000u16.to_be_bytes(), &mut out);
-        }
-        // Who does not read is left.
-        let written = async {
-            writer.write_all(&out).await?;
-            writer.flush().await
-        };
-        tokio::time::timeout(WRITE, written).await??;
-        if ends {
-            return writer.shutdown().await;
-        }
-    }
-}
-
-/// Appends the events of a piece of a watch's body, each as a message.
-fn put_events(format: Format, piece: &Bytes, out: &mut Vec<u8>) {
-    if format == Format::Protobuf {
-        let mut rest: &[u8] = piece;
-        // Each has its length before it, which a message has no need of.
-        while let Some((length, after)) = rest.split_first_chunk::<4>() {
-            let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX).min(after.len());
-            put(BINARY, &after[..length], out);
-            rest = &after[length..];
-        }
-        return;
-    }
-    piece.split_inclusive(|byte| *byte == b'\n').for_each(|event| put(TEXT, event, out));
-}
-
-fn put(operation: u8, payload: &[u8], out: &mut Vec<u8>) {
-    out.push(0x80 | operation);
-    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-        (Ok(length @ 0..=125), _) => out.push(length),
-        (_, Ok(length)) => {
-            out.push(126);
-            out.extend_from_slice(&length.to_be_bytes());
-        }
-        _ => {
-            out.push(127);
-            out.extend_from_slice(&(payload.len() as u64).to_be_bytes());
-        }
-    }
-    out.extend_from_slice(payload);
-}
-
-/// What a client says, which is passed over.
-#[derive(Default)]
-struct Client {
-    /// The beginning of a frame that is not whole yet.
-    begun: Vec<u8>,
-    /// What is left of a frame whose content does not matter.
-    skipped: u64,
-}
-
-impl Client {
-    /// Takes bytes, and answers the pings among them. `true`: the client ends it, or says what is no WebSocket.
-    fn says(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> bool {
-        while !bytes.is_empty() {
-            let skipped = usize::try_from(self.skipped).unwrap_or(usize::MAX).min(bytes.len());
-            self.skipped -= skipped as u64;
-            bytes = &bytes[skipped..];
-            let Some((first, rest)) = bytes.split_first() else { break };
-            self.begun.push(*first);
-            bytes = rest;
-            let head = self.begun.as_slice();
-            let [operation, length, ..] = *head else { continue };
-            let (operation, short) = (operation & 0x0f, usize::from(length & 0x7f));
-            // Clients' frames are masked; control frames are short.
-            if length & 0x80 == 0 || operation >= CLOSE && short > CONTROL_MAX {
-                return true;
+        in_time(async {
+            for event in events(format, &piece) {
+                socket.feed(Message::Frame(event)).await?;
             }
-            let size = match short {
-                126 => 4,
-                127 => 10,
-                _ => 2,
-            };
-            let Some((_, after)) = head.split_at_checked(size) else { continue };
-            let Some((mask, payload)) = after.split_first_chunk::<4>() else { continue };
-            match operation {
-                CLOSE => return true,
-                PING if payload.len() < short => continue,
-                PING => {
-                    let plain: Vec<u8> =
-                        payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
-                    put(PONG, &plain, out);
-                }
-                _ => {
-                    let mut wide = [0; 8];
-                    wide[10 - size..].copy_from_slice(&head[2..size]);
-                    self.skipped = if size == 2 { short as u64 } else { u64::from_be_bytes(wide) };
-                }
-            }
-            self.begun.clear();
-        }
-        false
+            socket.flush().await
+        })
+        .await?;
+    };
+    if let Some(code) = end {
+        in_time(socket.close(Some(CloseFrame { code, reason: Utf8Bytes::default() }))).await?;
     }
+    in_time(async { Ok(socket.get_mut().shutdown().await?) }).await
+}
+
+/// Who does not read is left.
+async fn in_time(written: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    match tokio::time::timeout(WRITE, written).await {
+        Ok(written) => written,
+        Err(_) => Err(Error::Io(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// With which code a client is left that says what must not be said; `None`: it is gone.
+fn refusal(error: &Error) -> Option<CloseCode> {
+    match error {
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(_) => Some(CloseCode::Protocol),
+        Error::Capacity(_) => Some(CloseCode::Size),
+        Error::Utf8(_) => Some(CloseCode::Invalid),
+        _ => None,
+    }
+}
+
+/// The events of a piece of a watch's body, each as a message.
+fn events(format: Format, piece: &Bytes) -> Vec<Frame> {
+    let frame = |data: &[u8], kind| Frame::message(piece.slice_ref(data), OpCode::Data(kind), true);
+    if format != Format::Protobuf {
+        return piece.split_inclusive(|byte| *byte == b'\n').map(|event| frame(event, Data::Text)).collect();
+    }
+    let mut frames = Vec::new();
+    let mut rest: &[u8] = piece;
+    // Each has its length before it, which a message has no need of.
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX).min(after.len());
+        frames.push(frame(&after[..length], Data::Binary));
+        rest = &after[length..];
+    }
+    frames
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http_body_util::StreamBody;
+    use tokio::io::AsyncReadExt;
+    use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 
     /// A client's frame.
-    fn said(operation: u8, payload: &[u8]) -> Vec<u8> {
-        let mut frame = Vec::new();
-        put(operation, payload, &mut frame);
-        let head = frame.len() - payload.len();
-        frame[1] |= 0x80;
+    fn said(first: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [1, 2, 3, 4];
-        let mut masked = frame[..head].to_vec();
-        masked.extend_from_slice(&mask);
-        masked.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
-        masked
+        let header = FrameHeader { opcode: OpCode::from(first & 0x0f), mask: Some(mask), ..FrameHeader::default() };
+        let mut frame = Vec::new();
+        header.format(payload.len() as u64, &mut frame).expect("a head");
+        frame[0] = first;
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+        frame
     }
 
-    #[test]
-    fn what_a_client_says_is_passed_over_but_for_pings_and_the_end() {
-        let mut bytes = Vec::new();
+    /// What a watch that tells nothing and does not end answers to a client that says this, in pieces.
+    async fn answered(said: &[u8], cut: usize) -> Vec<u8> {
+        let (client, server) = tokio::io::duplex(1 << 20);
+        let nothing = StreamBody::new(futures::stream::pending::<Result<http_body::Frame<Bytes>, BoxError>>());
+        let telling = tokio::spawn(tell(server, Format::Json, nothing));
+        let (mut reader, mut writer) = tokio::io::split(client);
+        for piece in said.chunks(cut) {
+            writer.write_all(piece).await.expect("written");
+        }
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).await.expect("an end");
+        telling.await.expect("no panic").expect("a clean end");
+        all
+    }
+
+    #[tokio::test]
+    async fn what_a_client_says_is_passed_over_but_for_pings_and_the_end() {
+        let (mut bytes, mut wanted) = (Vec::new(), Vec::new());
         for length in [0, 5, 125, 126, 70_000] {
-            bytes.extend(said(BINARY, &vec![PING; length]));
-            bytes.extend(said(PING, format!("p{length}").as_bytes()));
+            // In two parts, and a ping between them.
+            bytes.extend(said(0x02, &vec![9; length]));
+            let ping = format!("p{length}");
+            bytes.extend(said(0x89, ping.as_bytes()));
+            bytes.extend(said(0x80, b"rest"));
+            wanted.extend([0x8a, ping.len() as u8]);
+            wanted.extend(ping.as_bytes());
         }
-        let mut wanted = Vec::new();
-        for length in [0, 5, 125, 126, 70_000] {
-            put(PONG, format!("p{length}").as_bytes(), &mut wanted);
+        bytes.extend(said(0x88, &1001u16.to_be_bytes()));
+        wanted.extend(b"\x88\x02\x03\xe9");
+        for cut in [7, 4096, bytes.len()] {
+            assert_eq!(answered(&bytes, cut).await, wanted, "{cut}");
         }
-        for cut in [1, 7, 4096, bytes.len()] {
-            let (mut client, mut out) = (Client::default(), Vec::new());
-            assert!(!bytes.chunks(cut).any(|chunk| client.says(chunk, &mut out)));
-            assert_eq!(out, wanted);
-            assert!(client.says(&said(CLOSE, &[]), &mut out));
+        assert_eq!(answered(&said(0x88, b""), 1).await, b"\x88\x00");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_websocket_is_told_so() {
+        let oversize = [0x82, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4];
+        let fragments: Vec<u8> = std::iter::once(said(0x02, &[0; 100_000]))
+            .chain(std::iter::repeat_with(|| said(0x00, &[0; 100_000])).take(2))
+            .flatten()
+            .collect();
+        for (bytes, code, why) in [
+            (&[0x81, 1, b'x'][..], 1002u16, "it is not masked"),
+            (&said(0x09, b"x"), 1002, "a ping in parts"),
+            (&said(0x89, &[0; 126]), 1002, "a long ping"),
+            (&said(0xc1, b"x"), 1002, "a bit that is reserved"),
+            (&said(0x83, b"x"), 1002, "an operation that is reserved"),
+            (&said(0x80, b"x"), 1002, "a part without a beginning"),
+            (&said(0x81, b"\xff"), 1007, "no text"),
+            (&oversize, 1009, "a frame that is too large, by its head"),
+            (&fragments, 1009, "parts that are too large together"),
+        ] {
+            let told = answered(bytes, bytes.len()).await;
+            assert_eq!(told, [&[0x88, 2][..], &code.to_be_bytes()].concat(), "{why}");
         }
-        assert!(Client::default().says(&[0x80 | TEXT, 1, b'x'], &mut Vec::new()), "it must be masked");
     }
 
     #[test]
     fn events_are_messages() {
-        let mut out = Vec::new();
-        put_events(Format::Json, &Bytes::from_static(b"{\"a\":1}\n{}\n"), &mut out);
-        assert_eq!(out, b"\x81\x08{\"a\":1}\n\x81\x03{}\n");
-        out.clear();
-        put_events(Format::Protobuf, &Bytes::from_static(b"\0\0\0\x02ab\0\0\0\x01c"), &mut out);
-        assert_eq!(out, b"\x82\x02ab\x82\x01c");
+        let told = |format, piece| {
+            let mut out = Vec::new();
+            events(format, &Bytes::from_static(piece)).into_iter().for_each(|frame| {
+                frame.format(&mut out).expect("a frame");
+            });
+            out
+        };
+        assert_eq!(told(Format::Json, b"{\"a\":1}\n{}\n"), b"\x81\x08{\"a\":1}\n\x81\x03{}\n");
+        assert_eq!(told(Format::Protobuf, b"\0\0\0\x02ab\0\0\0\x01c"), b"\x82\x02ab\x82\x01c");
     }
 
     #[test]

@@ -6,14 +6,19 @@ use super::create::{Written, normalise, written};
 use super::{Registry, Served, Side, check_segments, meta};
 use crate::admission::Operation;
 use crate::cache::hooks::{self, Mutant};
-use crate::cache::{Cacher, Entry};
+use crate::cache::{Cacher, Entry, Filter};
 use crate::context::Context;
-use crate::options::{DeleteOptions, Options, Propagation};
+use crate::options::{DeleteOptions, ListOptions, Options, Propagation};
 use crate::strategy::{GarbageCollection, Strategy};
-use api::{GroupKind, GroupResource, Status};
+use api::{GroupKind, GroupResource, Reason, Status};
+use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use schema::{Encoded, Map, Value};
 use std::sync::Arc;
+
+/// How many objects of a collection are deleted at once.
+const DELETES: usize = 16;
 
 /// What became of an object that was to be deleted.
 #[derive(Clone, Debug)]
@@ -51,6 +56,43 @@ impl Registry {
         let key = Cacher::key(namespace, name);
         let attempt = |current, again| self.try_delete(cx, served, cacher, &key, current, (options, again));
         self.attempts(served, cacher, &key, attempt).await
+    }
+
+    /// Deletes what a list finds, many at a time; tells what was deleted, and the revision of the list.
+    ///
+    /// # Errors
+    /// Those of the list, and of the first delete that is refused: others may be done by then.
+    pub async fn delete_collection(
+        &self,
+        cx: &Context,
+        served: &Arc<Served>,
+        filter: &Filter,
+        list: &ListOptions,
+        options: &Options,
+    ) -> Result<(Vec<Map>, u64), Status> {
+        let listed = match hooks::is(Mutant::CollectionOfStaleList) {
+            true => self.list(served, filter, &ListOptions { version: Some(0), ..list.clone() }).await?,
+            false => self.list(served, filter, list).await?,
+        };
+        let forgetful = Options { dry_run: false, ..options.clone() };
+        let options = if hooks::is(Mutant::CollectionForgetsDryRun) { &forgetful } else { options };
+        // Boxed one by one: a stream of borrowing futures is not known to be Send otherwise.
+        let deletes: Vec<BoxFuture<'_, Result<Option<Map>, Status>>> = listed
+            .entries
+            .iter()
+            .map(|entry| -> BoxFuture<'_, _> {
+                Box::pin(async move {
+                    match self.delete(cx, served, entry.namespace(), entry.name(), options).await {
+                        Ok(deleted) => Ok(Some(deleted.object.object)),
+                        // Somebody else was quicker.
+                        Err(status) if status.reason == Reason::NotFound => Ok(None),
+                        Err(status) => Err(status),
+                    }
+                })
+            })
+            .collect();
+        let deleted: Vec<Option<Map>> = stream::iter(deletes).buffered(DELETES).try_collect().await?;
+        Ok((deleted.into_iter().flatten().collect(), listed.revision))
     }
 
     /// One try; the options with whether it is not the first.

@@ -10,6 +10,7 @@ use crate::context::{Context, Notes};
 use crate::flowcontrol::{Place, Refused};
 use crate::handlers::{self, Call, LongRunning, NotServed};
 use crate::http::media::View;
+use crate::http::websocket;
 use crate::http::{Body, Request, RequestBody, Response, answer, receive};
 use crate::request::{RequestInfo, parameter, unescape_path};
 use crate::user::UserInfo;
@@ -145,6 +146,9 @@ impl ApiServer {
             let mut held = info.long_running().then(|| self.metrics.long_running(&self.registry, info));
             if info.verb == "watch" {
                 place.count(held.take());
+                if websocket::is_wanted(&parts.headers) {
+                    parts.extensions.insert(self.websockets.clone());
+                }
             }
             let held = held.map(Arc::new);
             if let Some(held) = &held {

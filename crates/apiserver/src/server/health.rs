@@ -71,6 +71,18 @@ fn answers(registry: &Arc<Registry>) -> impl Fn() -> BoxFuture<'static, Result<(
     }
 }
 
+/// Whether what a server does once at its start is done.
+fn finished(
+    registry: &Arc<Registry>,
+    hook: &'static str,
+) -> impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync + 'static {
+    let registry = Arc::downgrade(registry);
+    move || {
+        let done = registry.upgrade().is_some_and(|registry| registry.started().is_done(hook));
+        Box::pin(async move { if done { Ok(()) } else { Err("not finished".to_owned()) } })
+    }
+}
+
 impl Health {
     pub(super) fn new(registry: &Arc<Registry>) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
@@ -93,8 +105,9 @@ impl Health {
             }),
         ];
         let end = checks.len() - 1;
-        checks.splice(end..end, registry.started().hooks().into_iter().map(|hook| check(hook, Of::All, passes)));
-        checks.extend(registry.encryption().and_then(|encryption| encryption.check()));
+        let hooks = registry.started().hooks().into_iter();
+        checks.splice(end..end, hooks.map(|hook| check(hook, Of::All, finished(registry, hook))));
+        checks.extend(registry.encryption().into_iter().flat_map(|encryption| encryption.checks()));
         Health { checks: RwLock::new(checks), stopping, seen: Mutex::default() }
     }
 

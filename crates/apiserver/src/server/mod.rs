@@ -94,6 +94,7 @@ pub struct ApiServer {
     pub health: Health,
     pub metrics: metrics::Metrics,
     shown: paths::Shown,
+    websockets: crate::http::websocket::Open,
     /// Since when it is there.
     started: Timestamp,
     /// Whether answers are compressed for who asks for it.
@@ -110,6 +111,7 @@ impl ApiServer {
             metrics: metrics::Metrics::default(),
             started: Timestamp::now(),
             shown: paths::Shown::default(),
+            websockets: crate::http::websocket::Open::default(),
             compresses: registry.gates().enabled("APIResponseCompression"),
             constrains: registry.gates().enabled("ConstrainedImpersonation"),
             config,

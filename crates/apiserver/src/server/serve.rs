@@ -91,10 +91,18 @@ impl ApiServer {
         drop(listener);
         self.registry.caches().close();
         connections.close();
-        if tokio::time::timeout(FAREWELL, connections.wait()).await.is_err() {
-            tracing::warn!(open = connections.len(), "connections are cut: their requests did not end in time");
-            farewell.cancel();
+        // What has become a WebSocket is no connection of these any more, and ends as its watch does.
+        let ended = async {
             connections.wait().await;
+            self.websockets.ended().await;
+        };
+        if tokio::time::timeout(FAREWELL, ended).await.is_err() {
+            let open = connections.len() + self.websockets.len();
+            tracing::warn!(open, "connections are cut: their requests did not end in time");
+            farewell.cancel();
+            self.websockets.cut();
+            connections.wait().await;
+            self.websockets.ended().await;
         }
     }
 

@@ -209,13 +209,16 @@ async fn a_watch_goes_over_a_websocket() {
     client.delete(&format!("{path}/a")).await.ok();
     let event: serde_json::Value = serde_json::from_slice(&message().await.1).unwrap();
     assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("DELETED"), &json!("a")));
-    // A ping is answered; the client's end is the server's.
-    stream.write_all(&[0x89, 0x81, 0, 0, 0, 0, b'x', 0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
-    let mut rest = Vec::new();
-    stream.read_to_end(&mut rest).await.unwrap();
-    assert_eq!(rest, b"\x8a\x01x\x88\x02\x03\xe8");
+    // A ping is answered; the server's end ends the watch, and is said before the connection ends.
+    stream.write_all(&[0x89, 0x81, 0, 0, 0, 0, b'x']).await.unwrap();
+    let mut pong = [0; 3];
+    stream.read_exact(&mut pong).await.unwrap();
+    assert_eq!(&pong, b"\x8a\x01x");
     shutdown.cancel();
     serving.await.unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"\x88\x02\x03\xe8");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use apiserver::allocator::range::{AddressRange, PortRange};
 use apiserver::authn::union::Anonymous;
 use apiserver::bootstrap;
+use apiserver::encryption::{Encryption, Sealed};
 use apiserver::registry::Registry;
 use apiserver::security::{KubeletSettings, Mode, Secured, Settings, secure};
 use apiserver::server::{ApiServer, Config, LocalService};
@@ -20,7 +21,7 @@ pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 pub struct Cluster {
     pub server: Arc<ApiServer>,
     pub secured: Parts,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// What is left of [`Secured`] when the server has taken its own.
@@ -41,6 +42,8 @@ pub struct Options {
     pub admission: apiserver::admission::config::Config,
     pub audit: Option<apiserver::audit::Audit>,
     pub limit: apiserver::flowcontrol::Settings,
+    /// The providers that encrypt everything; the configuration is read again when it changes.
+    pub providers: &'static str,
 }
 
 impl Default for Options {
@@ -56,8 +59,20 @@ impl Default for Options {
             admission: apiserver::admission::config::Config::default(),
             audit: None,
             limit: apiserver::flowcontrol::Settings::default(),
+            providers: "",
         }
     }
+}
+
+const ENCRYPTION: &str = "encryption.yaml";
+
+fn encrypt(file: &std::path::Path, providers: &str) {
+    let text = format!(
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: ['*.*']\n  providers: [{providers}]\n"
+    );
+    let new = file.with_extension("new");
+    std::fs::write(&new, text).expect("written");
+    std::fs::rename(new, file).expect("renamed");
 }
 
 pub async fn start() -> Cluster {
@@ -69,7 +84,16 @@ pub async fn start_with(options: Options) -> Cluster {
     let undo = store::embedded::Undo { horizon: Duration::from_secs(3600), bytes: 1 << 30, except: Vec::new() };
     let keeping = store::embedded::Options { undo: Some(undo), ..store::embedded::Options::default() };
     let store = store::Embedded::open(directory.path(), keeping).expect("a store");
-    let registry = Registry::open_as(store, None, options.surface).await.expect("a registry");
+    let registry = if options.providers.is_empty() {
+        Registry::open_as(store, None, options.surface).await
+    } else {
+        let file = directory.path().join(ENCRYPTION);
+        encrypt(&file, options.providers);
+        let encryption = Encryption::open(file, true, "/registry").await.expect("an encryption");
+        let sealed = Sealed::new(store, encryption);
+        Registry::open_as(sealed.clone(), Some(sealed), options.surface).await
+    };
+    let registry = registry.expect("a registry");
     let range = AddressRange::parse(options.service_range).expect("a range");
     let key = rcgen::KeyPair::generate().expect("a key");
     let settings = Settings {
@@ -111,7 +135,7 @@ pub async fn start_with(options: Options) -> Cluster {
     };
     let Secured { security, documents, tokens, written, .. } = secure(&registry, settings).await.expect("secured");
     let server = ApiServer::new(Config::default(), registry, security, documents);
-    Cluster { server, secured: Parts { tokens, written }, _directory: directory }
+    Cluster { server, secured: Parts { tokens, written }, directory }
 }
 
 /// An answer.
@@ -141,6 +165,11 @@ impl Answer {
 pub struct Client(LocalService);
 
 impl Cluster {
+    /// Everything is encrypted by others.
+    pub fn encrypt(&self, providers: &str) {
+        encrypt(&self.directory.path().join(ENCRYPTION), providers);
+    }
+
     pub fn admin(&self) -> Client {
         self.user("admin", &["system:masters"])
     }

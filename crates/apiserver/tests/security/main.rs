@@ -12,5 +12,6 @@ mod pods;
 mod proxy;
 mod services;
 mod slow;
+mod start;
 mod tokens;
 mod wire;

@@ -276,7 +276,7 @@ impl Protocol for ForwardWebSocket {
     fn receive(&mut self, bytes: &[u8]) -> Result<Vec<ForwardEvent>, String> {
         self.decoder.feed(bytes);
         let mut events = Vec::new();
-        while let Some(message) = self.decoder.next().map_err(|e| e.to_string())? {
+        while let Some(message) = self.decoder.next() {
             match message {
                 websocket::Message::Binary(payload) | websocket::Message::Text(payload) => {
                     let Some((channel, bytes)) = self.encoding.decode(&payload) else {
@@ -288,16 +288,10 @@ impl Protocol for ForwardWebSocket {
                         events.push(ForwardEvent::Data { id, bytes });
                     }
                 }
-                websocket::Message::Ping(payload) => {
-                    websocket::put_pong(&payload, &mut self.output);
-                }
-                websocket::Message::Pong => {}
-                websocket::Message::Close => {
-                    websocket::put_close(&mut self.output);
-                    self.finished = true;
-                }
+                websocket::Message::Close => self.finished = true,
             }
         }
+        self.decoder.put_replies(&mut self.output);
         Ok(events)
     }
 

@@ -62,18 +62,15 @@ impl<P: Protocol> Protocol for Tunnel<P> {
     fn receive(&mut self, bytes: &[u8]) -> Result<Vec<P::Event>, String> {
         self.decoder.feed(bytes);
         let mut events = Vec::new();
-        while let Some(message) = self.decoder.next().map_err(|e| e.to_string())? {
+        while let Some(message) = self.decoder.next() {
             match message {
                 websocket::Message::Binary(bytes) | websocket::Message::Text(bytes) => {
                     events.extend(self.inner.receive(&bytes)?);
                 }
-                websocket::Message::Ping(payload) => {
-                    websocket::put_pong(&payload, &mut self.output);
-                }
-                websocket::Message::Pong => {}
                 websocket::Message::Close => self.closed = true,
             }
         }
+        self.decoder.put_replies(&mut self.output);
         Ok(events)
     }
 

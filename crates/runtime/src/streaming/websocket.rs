@@ -1,148 +1,132 @@
-//! WebSocket frames, server side, without IO (RFC 6455).
+//! WebSocket frames, server side, without IO (RFC 6455). The codec is tungstenite's.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use std::io::{self, Read, Write};
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tungstenite::{
+    Error,
+    protocol::{
+        CloseFrame, Role, WebSocketConfig, WebSocketContext,
+        frame::{
+            FrameHeader,
+            coding::{CloseCode, Control, Data, OpCode},
+        },
+    },
+};
 
 /// Longest message that is taken.
 const MAX_MESSAGE: usize = 32 << 20;
 
-/// What a client sends.
+const READ_SIZE: usize = 32 << 10;
+
+/// What a client sends, but for what is answered for it: pings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     Text(Bytes),
     Binary(Bytes),
-    Ping(Bytes),
-    Pong,
+    /// It ends the connection, or says what is no WebSocket. What it is answered is among the replies.
     Close,
 }
 
-/// What is no WebSocket.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum FrameError {
-    #[error("a client's frame must be masked")]
-    Unmasked,
-    #[error("reserved bits or an unknown operation are set")]
-    Reserved,
-    #[error("a control frame is fragmented or too long")]
-    Control,
-    #[error("a fragment without a beginning, or a beginning within a message")]
-    Fragment,
-    #[error("message longer than {MAX_MESSAGE} bytes")]
-    TooLong,
+/// Makes messages of bytes.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    context: WebSocketContext,
+    wire: Wire,
+    closed: bool,
 }
 
-const CONTINUATION: u8 = 0;
-const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
-
-/// Makes messages of bytes.
+/// Where the codec reads and writes.
 #[derive(Debug, Default)]
-pub(crate) struct Decoder {
-    buffer: BytesMut,
-    /// Operation and payload of a message that goes on.
-    partial: Option<(u8, BytesMut)>,
+struct Wire {
+    input: BytesMut,
+    output: BytesMut,
+}
+
+impl Read for Wire {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.input.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let length = into.len().min(self.input.len());
+        self.input.copy_to_slice(&mut into[..length]);
+        Ok(length)
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.output.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_SIZE)
+            .write_buffer_size(0)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        let context = WebSocketContext::new(Role::Server, Some(config));
+        Self { context, wire: Wire::default(), closed: false }
+    }
 }
 
 impl Decoder {
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+        self.wire.input.extend_from_slice(bytes);
     }
 
-    /// The next whole message, `None` until more arrives.
-    pub(crate) fn next(&mut self) -> Result<Option<Message>, FrameError> {
-        loop {
-            let Some((last, operation, payload)) = self.frame()? else {
-                return Ok(None);
-            };
-            match operation {
-                CLOSE => return Ok(Some(Message::Close)),
-                PING => return Ok(Some(Message::Ping(payload.freeze()))),
-                PONG => return Ok(Some(Message::Pong)),
-                _ => {}
-            }
-            let (kind, whole) = match (operation, self.partial.take()) {
-                (CONTINUATION, Some((kind, mut before))) => {
-                    if before.len() + payload.len() > MAX_MESSAGE {
-                        return Err(FrameError::TooLong);
-                    }
-                    before.unsplit(payload);
-                    (kind, before)
+    /// The next whole message, `None` until more arrives, and behind the end.
+    pub(crate) fn next(&mut self) -> Option<Message> {
+        while !self.closed {
+            let end = match self.context.read(&mut self.wire) {
+                Ok(tungstenite::Message::Text(text)) => return Some(Message::Text(text.into())),
+                Ok(tungstenite::Message::Binary(bytes)) => return Some(Message::Binary(bytes)),
+                // The codec answers it.
+                Ok(tungstenite::Message::Close(_)) => self.context.flush(&mut self.wire),
+                Ok(_) => continue,
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) => {
+                    tracing::debug!(%error, "a client said what is no WebSocket");
+                    let code = match error {
+                        Error::Capacity(_) => CloseCode::Size,
+                        Error::Utf8(_) => CloseCode::Invalid,
+                        _ => CloseCode::Protocol,
+                    };
+                    self.context.close(&mut self.wire, Some(CloseFrame { code, reason: Default::default() }))
                 }
-                (TEXT | BINARY, None) => (operation, payload),
-                _ => return Err(FrameError::Fragment),
             };
-            if !last {
-                self.partial = Some((kind, whole));
-                continue;
+            if let Err(error) = end
+                && !matches!(error, Error::ConnectionClosed)
+            {
+                tracing::debug!(%error, "the end of a WebSocket could not be told");
             }
-            let whole = whole.freeze();
-            return Ok(Some(if kind == TEXT { Message::Text(whole) } else { Message::Binary(whole) }));
+            self.closed = true;
+            return Some(Message::Close);
         }
+        None
     }
 
-    /// Whether it is the last of its message, its operation, its unmasked payload.
-    fn frame(&mut self) -> Result<Option<(bool, u8, BytesMut)>, FrameError> {
-        let head = &self.buffer[..];
-        if head.len() < 2 {
-            return Ok(None);
-        }
-        let (last, operation) = (head[0] & 0x80 != 0, head[0] & 0x0f);
-        let known = matches!(operation, CONTINUATION | TEXT | BINARY | CLOSE | PING | PONG);
-        if head[0] & 0x70 != 0 || !known {
-            return Err(FrameError::Reserved);
-        }
-        if head[1] & 0x80 == 0 {
-            return Err(FrameError::Unmasked);
-        }
-        let short = head[1] & 0x7f;
-        if operation >= CLOSE && (!last || short > 125) {
-            return Err(FrameError::Control);
-        }
-        let (length, size) = match short {
-            126 => match head.get(2..4) {
-                Some(b) => (u64::from(u16::from_be_bytes([b[0], b[1]])), 4),
-                None => return Ok(None),
-            },
-            127 => match head.get(2..10).and_then(|b| b.first_chunk::<8>()) {
-                Some(b) => (u64::from_be_bytes(*b), 10),
-                None => return Ok(None),
-            },
-            n => (u64::from(n), 2),
-        };
-        if length > MAX_MESSAGE as u64 {
-            return Err(FrameError::TooLong);
-        }
-        let length = length as usize;
-        if head.len() < size + 4 + length {
-            return Ok(None);
-        }
-        self.buffer.advance(size);
-        let mut mask = [0; 4];
-        self.buffer.copy_to_slice(&mut mask);
-        let mut payload = self.buffer.split_to(length);
-        for (byte, key) in payload.iter_mut().zip(mask.iter().cycle()) {
-            *byte ^= key;
-        }
-        Ok(Some((last, operation, payload)))
+    /// Appends what the client is to be told for what it said: the answers to pings, and to its end.
+    pub(crate) fn put_replies(&mut self, out: &mut BytesMut) {
+        out.unsplit(self.wire.output.split());
     }
 }
 
-fn put(operation: u8, parts: &[&[u8]], out: &mut BytesMut) {
-    out.put_u8(0x80 | operation);
+fn put(opcode: OpCode, parts: &[&[u8]], out: &mut BytesMut) {
     let length: usize = parts.iter().map(|p| p.len()).sum();
-    match length {
-        0..=125 => out.put_u8(length as u8),
-        126..=0xffff => {
-            out.put_u8(126);
-            out.put_u16(length as u16);
-        }
-        _ => {
-            out.put_u8(127);
-            out.put_u64(length as u64);
-        }
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
+    let head = out.len();
+    // Buffers in memory take every write.
+    if header.format(length as u64, &mut out.writer()).is_err() {
+        out.truncate(head);
+        return;
     }
     for part in parts {
         out.extend_from_slice(part);
@@ -151,31 +135,22 @@ fn put(operation: u8, parts: &[&[u8]], out: &mut BytesMut) {
 
 /// Appends a binary message made of parts.
 pub(crate) fn put_binary(parts: &[&[u8]], out: &mut BytesMut) {
-    put(BINARY, parts, out);
+    put(OpCode::Data(Data::Binary), parts, out);
 }
 
 /// Appends a text message made of parts.
 pub(crate) fn put_text(parts: &[&[u8]], out: &mut BytesMut) {
-    put(TEXT, parts, out);
-}
-
-/// Appends the answer to a ping.
-pub(crate) fn put_pong(payload: &[u8], out: &mut BytesMut) {
-    put(PONG, &[payload], out);
+    put(OpCode::Data(Data::Text), parts, out);
 }
 
 /// Appends a normal end.
 pub(crate) fn put_close(out: &mut BytesMut) {
-    put(CLOSE, &[&1000u16.to_be_bytes()], out);
+    put(OpCode::Control(Control::Close), &[&u16::from(CloseCode::Normal).to_be_bytes()], out);
 }
 
 /// The answer to a handshake's key.
 pub(crate) fn accept_key(key: &str) -> String {
-    const SALT: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    let mut context = ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY);
-    context.update(key.trim().as_bytes());
-    context.update(SALT.as_bytes());
-    STANDARD.encode(context.finish())
+    tungstenite::handshake::derive_accept_key(key.trim().as_bytes())
 }
 
 #[cfg(test)]
@@ -184,9 +159,14 @@ mod tests {
 
     use super::*;
 
+    const CONTINUATION: u8 = 0;
+    const TEXT: u8 = 1;
+    const BINARY: u8 = 2;
+    const PING: u8 = 9;
+
     fn client_frame(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
         let mut frame = BytesMut::new();
-        put(first & 0x0f, &[payload], &mut frame);
+        put(OpCode::from(first & 0x0f), &[payload], &mut frame);
         frame[0] = first;
         frame[1] |= 0x80;
         let head = frame.len() - payload.len();
@@ -194,6 +174,12 @@ mod tests {
         out.extend_from_slice(&mask);
         out.extend(payload.iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m));
         out
+    }
+
+    /// The answers to a ping after every fragment.
+    fn bytes_of_pings(payloads: &[Vec<u8>], fragment: usize) -> Vec<u8> {
+        let count: usize = payloads.iter().map(|payload| payload.len().div_ceil(fragment).max(1)).sum();
+        b"\x8a\x01p".repeat(count)
     }
 
     proptest! {
@@ -219,17 +205,19 @@ mod tests {
                 }
             }
             let mut decoder = Decoder::default();
-            let mut seen = Vec::new();
+            let (mut seen, mut replies) = (Vec::new(), BytesMut::new());
             for piece in bytes.chunks(cut) {
                 decoder.feed(piece);
-                while let Some(message) = decoder.next().unwrap() {
+                while let Some(message) = decoder.next() {
                     match message {
                         Message::Binary(payload) => seen.push(payload.to_vec()),
-                        Message::Ping(payload) => prop_assert_eq!(&payload[..], b"p"),
                         other => prop_assert!(false, "{:?}", other),
                     }
                 }
+                decoder.put_replies(&mut replies);
             }
+            let pings = bytes_of_pings(&payloads, fragment);
+            prop_assert_eq!(&replies[..], pings);
             prop_assert_eq!(seen, payloads);
         }
 
@@ -237,27 +225,32 @@ mod tests {
         fn rubbish_never_panics(bytes: Vec<u8>) {
             let mut decoder = Decoder::default();
             decoder.feed(&bytes);
-            while let Ok(Some(_)) = decoder.next() {}
+            while decoder.next().is_some() {}
         }
     }
 
     #[test]
     fn long_payloads_and_broken_frames() {
-        let payload = vec![7; 70_000];
         let mut decoder = Decoder::default();
-        decoder.feed(&client_frame(0x80 | TEXT, [1, 2, 3, 4], &payload));
-        assert_eq!(decoder.next().unwrap(), Some(Message::Text(payload.into())));
-        let error = |bytes: &[u8]| {
-            let mut decoder = Decoder::default();
+        let text = "7".repeat(70_000);
+        decoder.feed(&client_frame(0x80 | TEXT, [1, 2, 3, 4], text.as_bytes()));
+        assert_eq!(decoder.next(), Some(Message::Text(text.into())));
+        let refused = |bytes: &[u8]| {
+            let (mut decoder, mut replies) = (Decoder::default(), BytesMut::new());
             decoder.feed(bytes);
-            decoder.next().unwrap_err()
+            assert_eq!((decoder.next(), decoder.next()), (Some(Message::Close), None));
+            decoder.put_replies(&mut replies);
+            assert_eq!(&replies[..2], [0x88, 2]);
+            u16::from_be_bytes([replies[2], replies[3]])
         };
-        assert_eq!(error(&[0x82, 0x00]), FrameError::Unmasked);
-        assert_eq!(error(&[0xc2, 0x80]), FrameError::Reserved);
-        assert_eq!(error(&[0x83, 0x80]), FrameError::Reserved);
-        assert_eq!(error(&[0x09, 0x80]), FrameError::Control);
-        assert_eq!(error(&client_frame(0x80, [0; 4], b"")), FrameError::Fragment);
-        assert_eq!(error(&[0x82, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0]), FrameError::TooLong);
+        assert_eq!(refused(&[0x82, 0x00]), 1002, "not masked");
+        assert_eq!(refused(&client_frame(0xc2, [0; 4], b"")), 1002, "a reserved bit");
+        assert_eq!(refused(&client_frame(0x83, [0; 4], b"")), 1002, "a reserved operation");
+        assert_eq!(refused(&client_frame(0x09, [0; 4], b"")), 1002, "a ping in fragments");
+        assert_eq!(refused(&client_frame(0x89, [0; 4], &[0; 126])), 1002, "a long ping");
+        assert_eq!(refused(&client_frame(0x80, [0; 4], b"")), 1002, "no beginning");
+        assert_eq!(refused(&client_frame(0x81, [0; 4], b"\xff")), 1007, "no text");
+        assert_eq!(refused(&[0x82, 0xff, 0, 0, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]), 1009);
     }
 
     #[test]

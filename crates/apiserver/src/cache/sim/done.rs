@@ -14,6 +14,8 @@ store::counted! {
         /// Writes through the registry that were done, and that were refused.
         writes: u64,
         denied: u64,
+        /// Objects that were deleted with a collection.
+        swept: u64,
         watches: u64,
         events: u64,
         bookmarks: u64,
@@ -24,5 +26,18 @@ store::counted! {
         reloads: u64,
         /// Values that could not be read.
         veiled: u64,
+    }
+}
+
+store::counted! {
+    /// What one simulation of two API servers did.
+    pub(in crate::cache) struct Allotted {
+        revisions: i64,
+        /// Ends of the store.
+        crashes: u64,
+        /// Writes of Services that were done, that were refused as nothing was left, and for other reasons.
+        given: u64,
+        full: u64,
+        denied: u64,
     }
 }

@@ -10,11 +10,11 @@ use super::follow::Follower;
 use super::judge::{Found, Judge, Read, Since};
 use super::script::{Draw, Kind, Script, Watched};
 use super::server::{
-    AUTHORS, CALLERS, CONNECTIONS, FEEDERS, INSIDE, OUTSIDE, READERS, Server, Time, Up, WATCHERS, WRITERS,
+    AUTHORS, CALLERS, CONNECTIONS, FEEDERS, INSIDE, OUTSIDE, READERS, Rows, SEATS, Server, Time, Up, WATCHERS, WRITERS,
 };
 use super::view::{STORAGES, View};
-use super::wire::{self, Asked, Known, Wire};
-use super::write::{Write, Wrote};
+use super::wire::{Known, Line};
+use super::write::{Sweep, Swept, Write, Wrote};
 use crate::cache::hooks::{self, Mutant};
 use crate::http::stream::WatchBody;
 use crate::options::ListOptions;
@@ -49,6 +49,9 @@ struct Writing {
     answer: Slot<Result<Wrote, Status>>,
 }
 
+/// The deletion of a collection that is under way.
+type Sweeping = (Sweep, Since, Slot<Result<Swept, Status>>);
+
 type Stream = Arc<Mutex<Option<Pin<Box<WatchBody>>>>>;
 
 /// A watch that is being made, or is there.
@@ -61,15 +64,14 @@ enum Watching {
 pub(in crate::cache) struct World {
     script: Arc<Script>,
     rig: Rig,
-    wire: Arc<Wire>,
+    line: Line,
     judge: Judge,
     server: Option<Server>,
     writers: [Option<Slot<Answer>>; WRITERS],
-    callers: Vec<Option<(Asked, Slot<Answer>)>>,
-    connections: Vec<Slot<()>>,
     readers: Vec<Option<Reading>>,
     watchers: Vec<Option<Watching>>,
     authors: Vec<Option<Writing>>,
+    sweeping: Option<Sweeping>,
     /// Where those who were cut, or have listed, go on.
     resume: Vec<(View, i64)>,
     /// The revision of the last list.
@@ -99,15 +101,14 @@ impl Driver for World {
         World {
             rig: Rig::new(machine, script.options.clone()),
             script,
-            wire: Arc::default(),
+            line: Line::new(CALLERS, CONNECTIONS),
             judge: Judge::new(),
             server: None,
             writers: Default::default(),
-            callers: CALLERS.map(|_| None).collect(),
-            connections: CONNECTIONS.map(|_| Slot::default()).collect(),
             readers: READERS.map(|_| None).collect(),
             watchers: WATCHERS.map(|_| None).collect(),
             authors: AUTHORS.map(|_| None).collect(),
+            sweeping: None,
             resume: Vec::new(),
             listed: None,
             tokens: Vec::new(),
@@ -143,7 +144,7 @@ impl Driver for World {
 
     fn turn(&mut self) -> Result<bool, Stop> {
         let went_on = self.rig.machine.turn()?;
-        self.pump();
+        self.line.pump(&self.rig.machine);
         self.see()?;
         self.look()?;
         Ok(went_on)
@@ -157,8 +158,7 @@ impl Driver for World {
 
     fn ended(&mut self) -> Result<(), String> {
         self.writers = Default::default();
-        self.callers.iter_mut().for_each(|caller| *caller = None);
-        self.wire.drop_all();
+        self.line.drop_all();
         if std::mem::take(&mut self.together) { self.stop_server() } else { Ok(()) }
     }
 
@@ -191,9 +191,10 @@ impl World {
         self.note(|| "the API server starts".into());
         self.done.starts += 1;
         self.judge.started();
-        self.wire.forget_veils();
+        self.line.wire.forget_veils();
         let storages = if self.script.late { &STORAGES[..1] } else { &STORAGES[..] };
-        self.server = Some(Server::start(&self.rig.machine, &self.wire, &self.time.handle(), storages));
+        self.server =
+            Some(Server::start(&self.rig.machine, &self.line.wire, &self.time.handle(), SEATS, Rows::of(storages)));
     }
 
     /// The API server's process ends where it is.
@@ -202,9 +203,10 @@ impl World {
         self.note(|| "the API server ends".into());
         self.done.crashes += 1;
         server.stop(&self.rig.machine)?;
-        self.wire.drop_all();
+        self.line.drop_all();
         self.readers.iter_mut().for_each(|reader| *reader = None);
         self.authors.iter_mut().for_each(|author| *author = None);
+        self.sweeping = None;
         for at in 0..self.watchers.len() {
             self.forget_watch(at);
         }
@@ -226,47 +228,13 @@ impl World {
             true => self.rig.witness.see(&self.rig.machine.engine(), self.judge.revision() + 1)?,
             false => Vec::new(),
         };
-        let known = Known { failures: self.rig.machine.failures(), ..self.wire.known() };
-        let calls = self.wire.is_quiet() && self.callers.iter().all(Option::is_none);
+        let known = Known { failures: self.rig.machine.failures(), ..self.line.wire.known() };
+        let calls = self.line.is_idle();
         let at_rest = calls && FEEDERS.into_iter().all(|seat| self.rig.machine.is_at_rest(seat));
         if at_rest {
-            self.wire.rests();
+            self.line.wire.rests();
         }
-        self.judge.see(&seen, known, &self.wire.veils(), at_rest, self.rig.machine.now())
-    }
-
-    /// What waits at one end of the wire gets to the other.
-    fn pump(&mut self) {
-        for caller in &mut self.callers {
-            if let Some(answer) = caller.as_ref().and_then(|(_, slot)| take(slot))
-                && let Some((asked, _)) = caller.take()
-            {
-                // Who asked may be gone.
-                drop(asked.reply.send(answer));
-            }
-        }
-        if !self.rig.machine.is_open() {
-            self.wire.drop_all();
-            return;
-        }
-        for (at, caller) in self.callers.iter_mut().enumerate() {
-            let seat = CALLERS.start + at;
-            if !self.rig.machine.is_free(seat) {
-                continue;
-            }
-            let Some(asked) = self.wire.next_asked() else { break };
-            let (engine, slot, ask) = (self.rig.machine.engine(), Slot::default(), asked.ask.clone());
-            self.rig.machine.start(seat, &slot, move || fiber::wait(ask.of(&engine)));
-            *caller = Some((asked, slot));
-        }
-        for (at, slot) in self.connections.iter().enumerate() {
-            if !self.rig.machine.is_free(CONNECTIONS.start + at) {
-                continue;
-            }
-            let Some(watched) = self.wire.next_watched() else { break };
-            let engine = self.rig.machine.engine();
-            self.rig.machine.start(CONNECTIONS.start + at, slot, move || wire::serve(&engine, watched));
-        }
+        self.judge.see(&seen, known, &self.line.wire.veils(), at_rest, self.rig.machine.now())
     }
 
     /// Judges what has been answered and told.
@@ -305,6 +273,14 @@ impl World {
             let Some(writing) = self.authors[at].take() else { continue };
             self.written(at, &writing, &answer)?;
         }
+        if let Some(answer) = self.sweeping.as_ref().and_then(|(_, _, slot)| take(slot))
+            && let Some((sweep, since, _)) = self.sweeping.take()
+        {
+            self.note(|| format!("  the collection is answered {answer:?}"));
+            self.done.swept += answer.as_ref().map_or(0, |swept| swept.len() as u64);
+            let verdict = self.judge.answered_sweep(&sweep, since, &answer);
+            verdict.map_err(|why| format!("{sweep:?} since {} is answered {answer:?}: {why}", since.revision))?;
+        }
         Ok(())
     }
 
@@ -320,7 +296,7 @@ impl World {
 
     /// Nothing waits at an end of the wire that could go on.
     fn is_quiet(&self) -> bool {
-        self.wire.is_quiet() && self.rig.machine.is_quiet()
+        self.line.wire.is_quiet() && self.rig.machine.is_quiet()
     }
 
     fn up(&self) -> Option<&Up> {
@@ -336,6 +312,7 @@ impl World {
         self.turns_until("no writer is answered", |world| free(world).is_some())?;
         let writer = free(self).unwrap_or_default();
         self.note(|| format!("writer {writer}: {ask:?}"));
+        self.judge.asked_elsewhere(&ask);
         let (engine, answer) = (self.rig.machine.engine(), Slot::default());
         self.rig.machine.start(writer, &answer, move || fiber::wait(ask.of(&engine)));
         self.writers[writer] = Some(answer);

@@ -128,7 +128,7 @@ impl Judge {
         self.history.add(events, now)?;
         for storage in STORAGES {
             let happened = self.history.since(storage, before + 1).to_vec();
-            self.explain(&happened)?;
+            self.explain(storage, &happened)?;
         }
         if known.keyless {
             self.keyless = Some(self.look);

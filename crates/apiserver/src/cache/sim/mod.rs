@@ -13,11 +13,13 @@ mod drive;
 mod follow;
 mod history;
 mod judge;
+mod pair;
 mod script;
 mod server;
 mod view;
 mod wire;
 mod write;
 
-pub(super) use done::Done;
+pub(super) use done::{Allotted, Done};
 pub(super) use drive::World;
+pub(super) use pair::Pair;

@@ -18,6 +18,8 @@ use store::{KeyRange, LeaseId, Op, Txn};
 pub(in crate::cache) enum Kind {
     /// A request writes, through the registry.
     Request,
+    /// A collection is deleted, through the registry.
+    Sweep,
     /// Another server writes.
     Write,
     /// Many objects in one transaction.
@@ -59,8 +61,9 @@ pub(in crate::cache) enum Kind {
     Settle,
 }
 
-const WEIGHTS: [(Kind, u64); 26] = [
+const WEIGHTS: [(Kind, u64); 27] = [
     (Kind::Request, 40),
+    (Kind::Sweep, 3),
     (Kind::Write, 16),
     (Kind::Burst, 6),
     (Kind::Lease, 1),

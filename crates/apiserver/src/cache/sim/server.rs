@@ -5,12 +5,14 @@ use super::view::{STORAGES, Storage};
 use super::wire::{End, Wire};
 use crate::cache::Cacher;
 use crate::cache::feed::{Caches, Tasks};
-use crate::registry::{Registry, Served, layout_of};
+use crate::registry::{Allocator, Hooks, Registry, Served, layout_of};
 use crate::surface::Surface;
 use api::Status;
+use schema::Resource;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use store::Store;
 use store::testing::fiber;
 use store::testing::sim::machine::{Machine, Slot, take};
 use tokio::runtime::{Handle, Runtime};
@@ -22,14 +24,45 @@ pub(super) const CONNECTIONS: std::ops::Range<usize> = CALLERS.end..CALLERS.end 
 pub(super) const INSIDE: usize = CONNECTIONS.end;
 /// Those in the API server's process: what feeds the caches, and who reads, watches and writes.
 pub(super) const FEED: usize = INSIDE;
-const MENDER: usize = INSIDE + 1;
+pub(super) const MENDER: usize = INSIDE + 1;
 const OPENER: usize = INSIDE + 2;
 /// Those that bring to the caches what the store has.
 pub(super) const FEEDERS: [usize; 3] = [FEED, MENDER, OPENER];
 pub(super) const READERS: std::ops::Range<usize> = OPENER + 1..OPENER + 4;
 pub(super) const WATCHERS: std::ops::Range<usize> = READERS.end..READERS.end + 3;
 pub(super) const AUTHORS: std::ops::Range<usize> = WATCHERS.end..WATCHERS.end + 4;
-pub(super) const OUTSIDE: usize = AUTHORS.end - INSIDE;
+pub(super) const SWEEPER: usize = AUTHORS.end;
+pub(super) const OUTSIDE: usize = SWEEPER + 1 - INSIDE;
+
+/// Where an API server's tasks are, and all that ends with it.
+#[derive(Clone, Debug)]
+pub(super) struct Seats {
+    pub(super) feed: usize,
+    pub(super) mender: usize,
+    pub(super) opener: usize,
+    pub(super) all: std::ops::Range<usize>,
+}
+
+pub(super) const SEATS: Seats = Seats { feed: FEED, mender: MENDER, opener: OPENER, all: INSIDE..INSIDE + OUTSIDE };
+
+/// What an API server serves, and of that what it follows from its start on.
+pub(super) struct Rows {
+    pub(super) served: Vec<&'static Resource>,
+    pub(super) followed: Vec<&'static Resource>,
+    /// Gives Services what they need.
+    pub(super) allocates: Option<Allocates>,
+}
+
+/// Makes an allocator, given the store and the registry.
+pub(super) type Allocates = fn(Arc<dyn Store>, &Registry) -> Arc<dyn Allocator>;
+
+impl Rows {
+    /// Those of the storages, of which these are followed.
+    pub(super) fn of(followed: &[Storage]) -> Rows {
+        let rows = |storages: &[Storage]| storages.iter().map(|storage| storage.row()).collect();
+        Rows { served: rows(&STORAGES), followed: rows(followed), allocates: None }
+    }
+}
 
 /// Time as everything on it sees it. It goes when it is told to.
 pub(super) struct Time(Runtime);
@@ -85,6 +118,8 @@ pub(super) struct Up {
 pub(super) struct Server {
     wire: Arc<Wire>,
     handle: Handle,
+    seats: Seats,
+    rows: Rows,
     stage: Stage,
     /// A storage that is being added.
     added: Option<(Storage, Slot<Result<Arc<Cacher>, store::Error>>)>,
@@ -94,13 +129,13 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts one that serves these.
-    pub(super) fn start(machine: &Machine, wire: &Arc<Wire>, handle: &Handle, storages: &[Storage]) -> Server {
-        let layouts = storages.iter().filter_map(|storage| layout_of(storage.row())).collect();
+    pub(super) fn start(machine: &Machine, wire: &Arc<Wire>, handle: &Handle, seats: Seats, rows: Rows) -> Server {
+        let layouts = rows.followed.iter().filter_map(|row| layout_of(row)).collect();
         let begun = Slot::default();
         let store = Arc::new(End(wire.clone()));
-        run(machine, OPENER, handle, &begun, Caches::begin(store, layouts));
+        run(machine, seats.opener, handle, &begun, Caches::begin(store, layouts));
         let (wire, handle) = (wire.clone(), handle.clone());
-        Server { wire, handle, stage: Stage::Beginning(begun), added: None, ended: Slot::default() }
+        Server { wire, handle, seats, rows, stage: Stage::Beginning(begun), added: None, ended: Slot::default() }
     }
 
     /// It does what comes next, if it can. `Ok(false)`: it could not be started.
@@ -113,11 +148,11 @@ impl Server {
                 None => return Ok(true),
                 Some(Err(_)) => return Ok(false),
                 Some(Ok((caches, tasks))) => {
-                    run(machine, FEED, &self.handle, &self.ended, tasks.feed);
-                    run(machine, MENDER, &self.handle, &self.ended, tasks.mender);
+                    run(machine, self.seats.feed, &self.handle, &self.ended, tasks.feed);
+                    run(machine, self.seats.mender, &self.handle, &self.ended, tasks.mender);
                     let replayed = Slot::default();
                     let waiting = caches.clone();
-                    run(machine, OPENER, &self.handle, &replayed, async move { waiting.replayed().await });
+                    run(machine, self.seats.opener, &self.handle, &replayed, async move { waiting.replayed().await });
                     self.stage = Stage::Replaying(caches, replayed);
                 }
             },
@@ -135,9 +170,12 @@ impl Server {
     }
 
     fn serve(&self, caches: Arc<Caches>) -> Up {
-        let rows = STORAGES.map(Storage::row);
-        let store = Arc::new(End(self.wire.clone()));
-        let registry = Registry::over(store, None, Surface::default(), &rows, caches);
+        let store: Arc<dyn Store> = Arc::new(End(self.wire.clone()));
+        let registry = Registry::over(store.clone(), None, Surface::default(), &self.rows.served, caches);
+        if let Some(allocates) = self.rows.allocates {
+            let allocators = vec![("", "services", allocates(store, &registry))];
+            registry.install(Hooks { allocators, ..Hooks::default() });
+        }
         let mut up = Up { registry, served: Default::default(), projections: Default::default() };
         for storage in STORAGES {
             if let Some(cacher) = up.registry.caches().get(storage.prefix()) {
@@ -155,7 +193,7 @@ impl Server {
         }
         let Some(layout) = layout_of(storage.row()) else { return };
         let (caches, added) = (up.registry.caches().clone(), Slot::default());
-        run(machine, OPENER, &self.handle, &added, async move { caches.add(layout).await });
+        run(machine, self.seats.opener, &self.handle, &added, async move { caches.add(layout).await });
         self.added = Some((storage, added));
     }
 
@@ -177,7 +215,7 @@ impl Server {
 
     /// Its process ends where it is.
     pub(super) fn stop(self, machine: &Machine) -> Result<(), String> {
-        (INSIDE..INSIDE + OUTSIDE).try_for_each(|seat| machine.stop(seat))
+        self.seats.all.clone().try_for_each(|seat| machine.stop(seat))
     }
 }
 

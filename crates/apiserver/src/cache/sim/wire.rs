@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::testing::fiber;
 use store::testing::sim::ask::{Answer, Ask};
+use store::testing::sim::machine::{Machine, Slot, take};
 use store::{
     Embedded, Error, Event, KeyRange, KeyValue, LeaseId, OpResult, Range, RangeResult, Store, StoreStatus, Txn,
     TxnResult, Watch, WatchBatch, WatchStream,
@@ -26,13 +27,13 @@ const ON_THE_WAY: usize = 1;
 type Batches = mpsc::Receiver<Result<WatchBatch, Error>>;
 
 /// Something that waits at the API server's end.
-pub(super) struct Asked {
-    pub(super) ask: Ask,
-    pub(super) reply: oneshot::Sender<Answer>,
+struct Asked {
+    ask: Ask,
+    reply: oneshot::Sender<Answer>,
 }
 
 /// A watch that waits at the API server's end.
-pub(super) struct Watched {
+struct Watched {
     watch: Watch,
     reply: oneshot::Sender<Result<Batches, Error>>,
 }
@@ -46,6 +47,79 @@ pub(super) struct Veils {
     pub(super) turns: u64,
     /// Those that it could read when it looked again, and how often it was not answered before that.
     mended: BTreeMap<String, u64>,
+}
+
+/// A wire with those in the store's process who bring over what waits at the API server's end.
+pub(super) struct Line {
+    pub(super) wire: Arc<Wire>,
+    /// The seats of those who call, and of those who serve a watch.
+    seats: (std::ops::Range<usize>, std::ops::Range<usize>),
+    callers: Vec<Option<(Asked, Slot<Answer>)>>,
+    connections: Vec<Slot<()>>,
+}
+
+impl Line {
+    pub(super) fn new(callers: std::ops::Range<usize>, connections: std::ops::Range<usize>) -> Line {
+        Line {
+            wire: Arc::default(),
+            callers: callers.clone().map(|_| None).collect(),
+            connections: connections.clone().map(|_| Slot::default()).collect(),
+            seats: (callers, connections),
+        }
+    }
+
+    /// Nothing is under way but watches.
+    pub(super) fn is_idle(&self) -> bool {
+        self.wire.is_quiet() && self.callers.iter().all(Option::is_none)
+    }
+
+    /// Nothing that was sent arrives: one end is gone.
+    pub(super) fn drop_all(&mut self) {
+        self.callers.iter_mut().for_each(|caller| *caller = None);
+        self.wire.drop_all();
+    }
+
+    /// Cuts off what is under way: the watch, or the calls.
+    pub(super) fn cut(&mut self, machine: &Machine, watch: bool) -> Result<(), String> {
+        if watch {
+            return self.seats.1.clone().try_for_each(|seat| machine.stop(seat));
+        }
+        self.callers.iter_mut().for_each(|caller| *caller = None);
+        self.seats.0.clone().try_for_each(|seat| machine.stop(seat))
+    }
+
+    /// What waits at one end of the wire gets to the other.
+    pub(super) fn pump(&mut self, machine: &Machine) {
+        for caller in &mut self.callers {
+            if let Some(answer) = caller.as_ref().and_then(|(_, slot)| take(slot))
+                && let Some((asked, _)) = caller.take()
+            {
+                // Who asked may be gone.
+                drop(asked.reply.send(answer));
+            }
+        }
+        if !machine.is_open() {
+            self.wire.drop_all();
+            return;
+        }
+        for (seat, caller) in self.seats.0.clone().zip(&mut self.callers) {
+            if !machine.is_free(seat) {
+                continue;
+            }
+            let Some(asked) = self.wire.next_asked() else { break };
+            let (engine, slot, ask) = (machine.engine(), Slot::default(), asked.ask.clone());
+            machine.start(seat, &slot, move || fiber::wait(ask.of(&engine)));
+            *caller = Some((asked, slot));
+        }
+        for (seat, slot) in self.seats.1.clone().zip(&self.connections) {
+            if !machine.is_free(seat) {
+                continue;
+            }
+            let Some(watched) = self.wire.next_watched() else { break };
+            let engine = machine.engine();
+            machine.start(seat, slot, move || serve(&engine, watched));
+        }
+    }
 }
 
 /// What the judge may know of the wire.
@@ -108,11 +182,11 @@ impl Wire {
         self.inner().keyless = !there;
     }
 
-    pub(super) fn next_asked(&self) -> Option<Asked> {
+    fn next_asked(&self) -> Option<Asked> {
         self.inner().asked.pop_front()
     }
 
-    pub(super) fn next_watched(&self) -> Option<Watched> {
+    fn next_watched(&self) -> Option<Watched> {
         self.inner().watched.pop_front()
     }
 
@@ -122,7 +196,7 @@ impl Wire {
     }
 
     /// Nothing that was sent arrives.
-    pub(super) fn drop_all(&self) {
+    fn drop_all(&self) {
         let mut inner = self.inner();
         inner.asked.clear();
         inner.watched.clear();
@@ -245,7 +319,7 @@ impl Wire {
 }
 
 /// The store's end of a watch: hands batches on until one end has had enough.
-pub(super) fn serve(engine: &Embedded, watched: Watched) {
+fn serve(engine: &Embedded, watched: Watched) {
     fiber::wait(async {
         let mut stream = match engine.watch(watched.watch).await {
             Ok(stream) => stream,

@@ -4,9 +4,11 @@
 mod draw;
 mod judge;
 mod outcome;
+mod sweep;
 
 pub(super) use draw::Subject;
 pub(super) use judge::Writes;
+pub(super) use sweep::{Sweep, Swept, sweep};
 
 use super::server::Up;
 use super::view::{Object, Storage};
@@ -40,6 +42,8 @@ pub(super) struct Write {
     /// What it marks the object with; empty: nothing.
     mark: String,
     now: Timestamp,
+    /// It is only to be told what would be done.
+    dry: bool,
     /// What the registry draws from.
     dice: u64,
 }
@@ -170,7 +174,8 @@ impl Write {
         let served = up.of(self.storage)?;
         let (namespace, name) = (self.namespace, self.name.as_str());
         let cx = Context::new(Arc::new(UserInfo::apiserver()), "client", self.now);
-        let mut options = Options { field_validation: FieldValidation::Strict, ..Options::default() };
+        let mut options =
+            Options { dry_run: self.dry, field_validation: FieldValidation::Strict, ..Options::default() };
         let place = |subresource| Place { namespace, name, subresource };
         if let Some((kind, text, subresource)) = self.patch() {
             let patch = schema::json::parse(text.as_bytes()).map_err(|error| Status::internal(error.to_string()))?;
@@ -234,11 +239,15 @@ pub(super) async fn write(up: &Up, write: &Write) -> Result<Wrote, Status> {
     let performed = write.perform(up).await;
     hooks::dice(None);
     let (object, gone) = performed?;
-    let read = |text: &[u8]| Object::read(text, None).map_err(Status::internal);
-    let object = read(schema::json::to_string(&object).as_bytes())?;
+    let read = |text: &[u8], revision| Object::read(text, revision).map_err(Status::internal);
+    // What was not made has no revision.
+    let object = read(schema::json::to_string(&object).as_bytes(), write.dry.then_some(0))?;
+    if write.dry {
+        return Ok(Wrote { object, gone, found: Ok(None) });
+    }
     let (namespace, name) = object.key.split_once('/').unwrap_or_default();
     let found = match up.registry.get(up.of(write.storage)?, namespace, name, Some(0)).await {
-        Ok(entry) => Ok(Some(read(entry.item())?)),
+        Ok(entry) => Ok(Some(read(entry.item(), None)?)),
         Err(status) if status.code == 404 => Ok(None),
         Err(status) => Err(status),
     };

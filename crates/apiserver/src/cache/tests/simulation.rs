@@ -37,6 +37,11 @@ store::simulation! { World, seeds: 40, boundaries: 1, bound: 300, mutants: {
     a_write_tried_again_that_may_have_been_done: Mutant::UnknownTriedAgain,
     a_generated_name_that_is_taken: Mutant::GeneratedNameMadeOnce,
     an_object_that_nobody_holds_and_stays: Mutant::LetGoAndKept,
+    a_dry_run_that_writes: Mutant::DryRunWrites,
+    a_collection_as_it_was: Mutant::CollectionOfStaleList,
+    a_dry_run_that_deletes_a_collection: Mutant::CollectionForgetsDryRun,
+    marks_at_the_wrong_bytes: Mutant::MarksMisplaced,
+    marks_of_another_text: Mutant::MarksOfAnother,
 } }
 
 #[test]
@@ -48,5 +53,5 @@ fn much_happens_in_a_simulation() {
     assert!(total.revisions > 400 && total.crashes > 60 && total.starts > 40, "{total:?}");
     assert!(total.reads > 200 && total.watches > 60 && total.events > 80 && total.bookmarks > 20, "{total:?}");
     assert!(total.refused > 20 && total.slow > 0 && total.expired > 0 && total.reloads > 0, "{total:?}");
-    assert!(total.veiled > 10 && total.writes > 200 && total.denied > 200, "{total:?}");
+    assert!(total.veiled > 10 && total.writes > 200 && total.denied > 200 && total.swept > 10, "{total:?}");
 }

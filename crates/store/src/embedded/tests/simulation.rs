@@ -3,7 +3,7 @@
 use crate::embedded::hooks::Mutant;
 use crate::testing::sim::{Done, Simulation, trial};
 
-crate::simulation! { Simulation, seeds: 1200, boundaries: 2, bound: 3000, mutants: {
+crate::simulation! { Simulation, seeds: 1200, boundaries: 2, bound: 400, mutants: {
     a_watch_that_skips_to_the_mark: Mutant::WatchSkipsToTheMark,
     a_compaction_that_forgets_a_tombstone: Mutant::CompactionForgetsTombstone,
     a_revision_reused_after_a_restart: Mutant::RevisionFromKeys,

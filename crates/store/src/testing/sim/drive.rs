@@ -251,9 +251,9 @@ impl Simulation {
     fn another_history(&mut self, random: &mut Random) -> Option<Undo> {
         let before = self.rig.options.undo.clone();
         let usual = self.script.options.undo.as_ref()?;
-        match random.below(4) {
+        match random.below(6) {
             0 => None,
-            1 => Some(script::undo(random)),
+            1..4 => Some(script::undo(random)),
             _ => before.or_else(|| Some(usual.clone())),
         }
     }
@@ -311,6 +311,7 @@ impl Simulation {
                 self.note(|| format!("{millis} ms pass"));
                 self.pass(millis);
             }
+            Kind::Renew => self.renew(&mut random)?,
             Kind::WallJump => {
                 let to = *random.pick(&[0, 1_600_000_000_000, 1_900_000_000_000, 4_000_000_000_000]);
                 self.note(|| format!("the calendar is set to {to}"));
@@ -325,23 +326,50 @@ impl Simulation {
             Kind::Kill => {
                 self.rig.crash_soon(None, 12, &mut random);
             }
-            Kind::Reopen => {
-                self.settle()?;
-                let undo = self.another_history(&mut random);
-                self.note(|| format!("closed, and opened again with {undo:?}"));
-                self.leave(None)?;
-                self.judge.reopened_with(undo.clone(), self.rig.machine.now());
-                self.rig.options.undo = undo;
-                self.open()?;
-            }
+            Kind::Reopen => self.reopen(&mut random)?,
             Kind::Fail => {
                 let what = self.rig.machine.fail_any(&mut random);
                 self.note(|| what);
+                if random.chance(40) {
+                    // What a call that failed left behind shows when the page cache goes.
+                    let loss = Loss::any(&mut random);
+                    self.rig.crash_soon(Some(loss), 24, &mut random);
+                }
             }
             Kind::Heal => self.rig.machine.heal(),
             Kind::Settle => self.settle()?,
         }
         self.some_turns(turns)
+    }
+
+    fn reopen(&mut self, random: &mut Random) -> Result<(), Stop> {
+        self.settle()?;
+        let undo = self.another_history(random);
+        self.note(|| format!("closed, and opened again with {undo:?}"));
+        self.leave(None)?;
+        self.judge.reopened_with(undo.clone(), self.rig.machine.now());
+        self.rig.options.undo = undo;
+        self.open()
+    }
+
+    /// A look of the upkeep, from its beginning to its end.
+    fn keep_up(&mut self) -> Result<(), Stop> {
+        self.turns_until("the upkeep does not end", |driver| driver.rig.upkeep.is_none())?;
+        self.rig.begin_upkeep(true);
+        self.turns_until("the upkeep does not end", |driver| driver.rig.upkeep.is_none())
+    }
+
+    /// Leases lose time, which the upkeep notes once history is old enough; what is noted no longer holds after a renewal.
+    fn renew(&mut self, random: &mut Random) -> Result<(), Stop> {
+        let txn = self.draw(&random.clone()).txn();
+        self.ask(txn)?;
+        self.keep_up()?;
+        self.pass(*random.pick(&[5000, 20_000, 40_000]));
+        self.keep_up()?;
+        for lease in self.judge.held(self.rig.machine.now()) {
+            self.ask(Ask::KeepAlive(lease))?;
+        }
+        self.reopen(random)
     }
 
     /// Those who read stay where they are while what they read is compacted and the space given back.
@@ -353,10 +381,8 @@ impl Simulation {
         self.rig.machine.freeze(busy);
         self.ask(Ask::Compact(self.judge.revision()))?;
         for _ in 0..2 {
-            self.turns_until("the upkeep does not end", |driver| driver.rig.upkeep.is_none())?;
-            self.rig.begin_upkeep(true);
+            self.keep_up()?;
         }
-        self.turns_until("the upkeep does not end", |driver| driver.rig.upkeep.is_none())?;
         self.rig.machine.freeze([]);
         Ok(())
     }

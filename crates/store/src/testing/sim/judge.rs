@@ -19,6 +19,7 @@ use self::past::Past;
 
 use super::ask::{Answer, Ask};
 use crate::suite::model::{Effect, Model, events};
+use crate::testing::random::Random;
 use crate::{Error, Event, KeyRange, KeyValue, LeaseId, OpResult, Range, RangeResult, Txn, TxnResult};
 
 /// Why no store with etcd's semantics does this.
@@ -101,6 +102,15 @@ impl Judge {
     /// Every revision up to it is known.
     pub fn revision(&self) -> i64 {
         self.model.revision
+    }
+
+    /// How many seconds ago a revision was made, one of them all.
+    pub fn ago(&self, now: u64, random: &mut Random) -> Option<i64> {
+        if self.times.is_empty() {
+            return None;
+        }
+        let (_, time) = self.times[random.index(self.times.len())];
+        Some((now.saturating_sub(time) / 1000) as i64)
     }
 
     /// Reads below are refused for sure.

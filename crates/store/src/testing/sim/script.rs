@@ -31,6 +31,8 @@ pub enum Kind {
     /// All history is compacted and given back while whoever is under way stays where it is.
     Squeeze,
     Advance,
+    /// Leases lose time, which is noted; then they are renewed, and the store is opened again.
+    Renew,
     WallJump,
     Snapshot,
     /// The power goes some calls from now.
@@ -45,7 +47,7 @@ pub enum Kind {
     Settle,
 }
 
-const WEIGHTS: [(Kind, u64); 21] = [
+const WEIGHTS: [(Kind, u64); 22] = [
     (Kind::Txn, 40),
     (Kind::Read, 12),
     (Kind::Lease, 8),
@@ -59,6 +61,7 @@ const WEIGHTS: [(Kind, u64); 21] = [
     (Kind::Upkeep, 6),
     (Kind::Squeeze, 2),
     (Kind::Advance, 8),
+    (Kind::Renew, 1),
     (Kind::WallJump, 1),
     (Kind::Snapshot, 1),
     (Kind::Power, 2),
@@ -83,6 +86,8 @@ pub struct Script {
 
 /// The time of leases where they matter most.
 const TTL: u64 = 60;
+/// So many of them are held there at a time, mostly.
+const FEW: usize = 2;
 
 /// What is kept of history, where some is.
 pub fn undo(random: &mut Random) -> Undo {
@@ -134,11 +139,12 @@ impl rig::Script for Script {
         let wrong_clock = random.chance(20);
         // Each seed leaves something out, so that what is left comes more often and in longer runs.
         let weights = WEIGHTS.map(|(kind, weight)| match kind {
+            Kind::Lease | Kind::Advance | Kind::Upkeep | Kind::Reopen | Kind::Renew if leases => (kind, weight * 5),
+            Kind::Txn if leases => (kind, weight / 2),
+            Kind::Squeeze | Kind::Past | Kind::Watch | Kind::Follow | Kind::Read if leases => (kind, 0),
             Kind::Txn => (kind, weight),
-            Kind::Lease | Kind::Advance | Kind::Upkeep | Kind::Reopen if leases => (kind, weight * 5),
-            Kind::Squeeze | Kind::Past if leases => (kind, 0),
             Kind::Past if keeps => (kind, weight * 12),
-            Kind::Restore | Kind::Compact if keeps => (kind, weight * 3),
+            Kind::Restore | Kind::Compact | Kind::Reopen if keeps => (kind, weight * 3),
             Kind::Restore => (kind, 0),
             // A clock that goes wrong excuses what is said of times.
             Kind::WallJump if keeps && wrong_clock => (kind, weight),
@@ -157,7 +163,7 @@ impl Script {
     /// How long nothing happens, in milliseconds.
     pub fn pass(&self, random: &mut Random, ttl: Option<u64>) -> u64 {
         if self.leases {
-            return *random.pick(&[900, 5000, 20_000, TTL * 600, TTL * 1000 - 1]);
+            return *random.pick(&[900, 5000, 5000, 20_000, TTL * 600, TTL * 1000 - 1]);
         }
         let any = *random.pick(&[1, 50, 900, 1100, 5000, 20_000, 45_000, 400_000]);
         ttl.filter(|_| random.chance(40)).map_or(any, |ttl| ttl * 6 / 10)
@@ -195,9 +201,10 @@ impl Draw<'_> {
         format!("{}{}", *self.unique, "x".repeat(padding)).into()
     }
 
-    /// A lease that may be there, or nearly always.
+    /// A lease that may be there, or nearly always; mostly one that is.
     fn lease(&mut self) -> LeaseId {
-        let leases = self.judge.leases();
+        let held = self.judge.held(self.now);
+        let leases = if held.is_empty() || self.random.chance(30) { self.judge.leases() } else { held };
         if leases.is_empty() || self.random.chance(5) { 0x7777 } else { *self.random.pick(&leases) }
     }
 
@@ -321,8 +328,10 @@ impl Draw<'_> {
             0 => Ask::Kept,
             1 | 2 => {
                 let second = self.judge.wall.div_euclid(1000);
-                let ago = *self.random.pick(&[0, 1, 5, 20, 30, 60, 100, 500]);
-                Ask::RevisionAt(self.past_keys(), second - ago + self.random.below(3) as i64)
+                // Mostly about when something happened.
+                let happened = self.judge.ago(self.now, &mut self.random).filter(|_| self.random.chance(60));
+                let ago = happened.unwrap_or_else(|| *self.random.pick(&[0, 1, 5, 20, 30, 60, 100, 500]));
+                Ask::RevisionAt(self.past_keys(), second - ago + self.random.below(3) as i64 - 1)
             }
             3 => Ask::TimeOf(self.past()),
             4..6 => {
@@ -348,7 +357,9 @@ impl Draw<'_> {
     }
 
     pub fn lease_ask(&mut self) -> Ask {
-        match self.random.below(10) {
+        // Where they matter most there are few, which are renewed again and again.
+        let few = self.script.leases && self.judge.held(self.now).len() >= FEW;
+        match if few { 4 + self.random.below(8) } else { self.random.below(10) } {
             0..4 => {
                 let ttl = if self.script.leases { TTL } else { *self.random.pick(&[1, 3, 10, 60, 700, 3600]) };
                 let chosen = match self.random.below(10) {
@@ -362,7 +373,7 @@ impl Draw<'_> {
                 };
                 Ask::Grant(Duration::from_secs(ttl), chosen)
             }
-            4..8 => Ask::KeepAlive(self.lease()),
+            4..8 | 10.. => Ask::KeepAlive(self.lease()),
             _ => Ask::Revoke(self.lease()),
         }
     }

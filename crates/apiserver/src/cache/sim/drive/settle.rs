@@ -12,7 +12,7 @@ impl World {
     /// Everything is there again and comes to rest, and all is looked at.
     pub(super) fn settle(&mut self) -> Result<(), Stop> {
         self.note(|| "settling".into());
-        self.wire.set_key(true);
+        self.line.wire.set_key(true);
         self.rig.machine.heal();
         self.rig.machine.freeze([]);
         self.back()?;
@@ -24,6 +24,7 @@ impl World {
                 && world.readers.iter().all(Option::is_none)
                 && world.writers.iter().all(Option::is_none)
                 && world.authors.iter().all(Option::is_none)
+                && world.sweeping.is_none()
         };
         self.turns()?;
         for _ in 0..30 {
@@ -34,7 +35,7 @@ impl World {
             }
             self.add();
             self.turns()?;
-            if idle(self) && self.wire.veils().values().all(|veils| veils.keys.is_empty()) {
+            if idle(self) && self.line.wire.veils().values().all(|veils| veils.keys.is_empty()) {
                 break;
             }
         }

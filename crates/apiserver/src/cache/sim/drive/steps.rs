@@ -4,9 +4,9 @@ use super::{FRAMES, PATIENCE, Reading, Watching, World, Writing};
 use crate::cache::sim::client::{find, pieces, watch};
 use crate::cache::sim::judge::Read;
 use crate::cache::sim::script::{Draw, Kind, Watched};
-use crate::cache::sim::server::{AUTHORS, CALLERS, CONNECTIONS, FEED, READERS, WATCHERS, run};
+use crate::cache::sim::server::{AUTHORS, CONNECTIONS, FEED, READERS, SWEEPER, WATCHERS, run};
 use crate::cache::sim::view::STORAGES;
-use crate::cache::sim::write::{Subject, write};
+use crate::cache::sim::write::{Subject, sweep, write};
 use std::sync::Arc;
 use std::time::Duration;
 use store::testing::disk::Loss;
@@ -39,6 +39,22 @@ impl World {
                     let (same, number) = (random.chance(60), random.draw());
                     self.begin_write(&Random::new(number), same.then(|| subject.clone()));
                 }
+                if lags {
+                    self.some_turns(random.below(40))?;
+                    self.rig.machine.freeze([]);
+                }
+            }
+            Kind::Sweep => {
+                self.wait_for_server()?;
+                // What another server writes meanwhile this one may not know yet.
+                let lags = random.chance(30);
+                if lags {
+                    self.rig.machine.freeze([FEED]);
+                    let ask = self.draw(&random).burst();
+                    self.ask(ask)?;
+                    self.some_turns(40)?;
+                }
+                self.begin_sweep(&random);
                 if lags {
                     self.some_turns(random.below(40))?;
                     self.rig.machine.freeze([]);
@@ -134,9 +150,9 @@ impl World {
             }
             Kind::Add => self.add(),
             Kind::Key => {
-                let there = !self.wire.has_key();
+                let there = !self.line.wire.has_key();
                 self.note(|| format!("the key is there: {there}"));
-                self.wire.set_key(there);
+                self.line.wire.set_key(there);
                 if !there {
                     let ask = self.draw(&random).burst();
                     self.ask(ask)?;
@@ -174,15 +190,8 @@ impl World {
     /// Some of what goes over the wire does not arrive.
     pub(super) fn lose(&mut self, random: &mut Random) -> Result<(), String> {
         let connection = random.chance(60);
-        let seats = if connection { CONNECTIONS } else { CALLERS };
         self.note(|| if connection { "the store's watch is cut".into() } else { "calls are cut".into() });
-        for seat in seats {
-            self.rig.machine.stop(seat)?;
-            if !connection {
-                self.callers[seat - CALLERS.start] = None;
-            }
-        }
-        Ok(())
+        self.line.cut(&self.rig.machine, connection)
     }
 
     pub(super) fn overtake(&mut self, random: &Random) -> Result<(), Stop> {
@@ -262,6 +271,21 @@ impl World {
         let work = async move { write(&up, &request).await };
         run(&self.rig.machine, AUTHORS.start + at, &self.time.handle(), &answer, work);
         self.authors[at] = Some(Writing { write: Box::new(asked), since, answer });
+    }
+
+    /// A client deletes a collection, if none is being deleted.
+    pub(super) fn begin_sweep(&mut self, random: &Random) {
+        if self.sweeping.is_some() {
+            return;
+        }
+        let asked = self.draw(random).sweep();
+        let Some(up) = self.up().filter(|up| up.serves(asked.view.storage)).cloned() else { return };
+        self.note(|| format!("a collection is to go: {asked:?}"));
+        let (since, answer) = (self.judge.asked_sweep(&asked), Slot::default());
+        let request = asked.clone();
+        let work = async move { sweep(&up, &request).await };
+        run(&self.rig.machine, SWEEPER, &self.time.handle(), &answer, work);
+        self.sweeping = Some((asked, since, answer));
     }
 
     pub(super) fn begin_watch(&mut self, at: usize, watched: Watched) -> Result<(), Stop> {

@@ -41,7 +41,9 @@ impl Draw<'_> {
         let applies = !storage.has_status() && current.is_none() && self.random.chance(40);
         let going = current.as_ref().is_some_and(|object| object.deletion.is_some() && !object.finalizers.is_empty());
         let lets_go = going && self.random.chance(40);
-        let mut write = Write { storage, namespace, name, verb: Verb::Count(String::new()), mark, now, dice: 0 };
+        let mut write =
+            Write { storage, namespace, name, verb: Verb::Count(String::new()), mark, now, dry: false, dice: 0 };
+        write.dry = self.random.chance(12);
         write.dice = self.random.draw();
         write.verb = match (self.random.below(20), seen, known) {
             (..3, ..) => {

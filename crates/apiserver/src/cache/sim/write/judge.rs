@@ -2,13 +2,15 @@
 //! it was asked and when it was answered, to the object as it was then.
 
 use super::outcome::Outcome;
-use super::{MARK, Write, Wrote};
+use super::{MARK, Sweep, Write, Wrote};
 use crate::cache::feed::PATIENCE;
 use crate::cache::sim::judge::{Judge, Since, Verdict, expect};
-use crate::cache::sim::view::{Happened, Object};
+use crate::cache::sim::view::{Happened, Object, Storage};
 use api::Status;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use store::testing::sim::ask::Ask;
+use store::{KeyRange, Op};
 
 /// Writes that were asked for.
 #[derive(Default)]
@@ -17,6 +19,19 @@ pub(in crate::cache::sim) struct Writes {
     marked: BTreeMap<String, Marked>,
     /// Who made revisions of which a write was answered.
     made: BTreeMap<i64, Maker>,
+    /// What may have removed an object, or begun to, but for dry runs.
+    removers: Removers,
+}
+
+#[derive(Default)]
+struct Removers {
+    /// Those through the registry, with the revision since when.
+    writes: Vec<(Write, i64)>,
+    sweeps: Vec<(Sweep, Since)>,
+    /// Keys that another server deleted, or was about to.
+    others: Vec<KeyRange>,
+    /// Keys that were put with a lease, so that they may go by themselves.
+    leased: BTreeSet<bytes::Bytes>,
 }
 
 /// Who made a revision.
@@ -61,6 +76,9 @@ impl Judge {
     /// A write is asked for.
     pub(in crate::cache::sim) fn asked(&mut self, write: &Write) -> Since {
         let since = self.since();
+        if !write.dry {
+            self.writes.removers.writes.push((write.clone(), since.revision));
+        }
         if !write.mark.is_empty() {
             let marked = Marked { write: write.clone(), since, made: None };
             self.writes.marked.insert(write.mark.clone(), marked);
@@ -68,9 +86,58 @@ impl Judge {
         since
     }
 
+    /// A collection is to be deleted.
+    pub(in crate::cache::sim) fn asked_sweep(&mut self, sweep: &Sweep) -> Since {
+        let since = self.since();
+        if !sweep.dry {
+            self.writes.removers.sweeps.push((sweep.clone(), since));
+        }
+        since
+    }
+
+    /// Another server is about to do something.
+    pub(in crate::cache::sim) fn asked_elsewhere(&mut self, ask: &Ask) {
+        let Ask::Txn(txn) = ask else { return };
+        for op in &txn.success {
+            match op {
+                Op::Delete { keys } => self.writes.removers.others.push(keys.clone()),
+                Op::Put { key, lease, .. } if *lease != 0 => drop(self.writes.removers.leased.insert(key.clone())),
+                _ => {}
+            }
+        }
+    }
+
+    /// Who may have removed it, or begun to, has been asked for.
+    fn explain_removal(&self, storage: Storage, happened: &Happened) -> Verdict {
+        let Some(before) = &happened.before else { return Ok(()) };
+        let begun = |now: &Object| now.uid == before.uid && now.deletion.is_some() && now.deletion != before.deletion;
+        if happened.now.as_ref().is_some_and(|now| !begun(now)) {
+            return Ok(());
+        }
+        let removers = &self.writes.removers;
+        let gone = happened.now.is_none();
+        let last = before.deletion.as_ref().is_some_and(|(_, grace)| *grace == 0);
+        let writes = |(write, since): &(Write, i64)| {
+            let same = write.storage == storage && write.key() == before.key && *since < happened.revision;
+            same && (write.deletes() || gone && last)
+        };
+        let sweeps = |(sweep, since): &(Sweep, Since)| {
+            let versions = || self.versions_since(storage, &before.key, *since);
+            let view = &sweep.view;
+            view.storage == storage
+                && since.revision < happened.revision
+                && versions().iter().flatten().any(|version| view.sees(version))
+        };
+        let full = bytes::Bytes::from(format!("{}{}", storage.prefix(), before.key));
+        let elsewhere = || removers.leased.contains(&full) || removers.others.iter().any(|keys| keys.contains(&full));
+        let asked = removers.writes.iter().any(writes) || gone && elsewhere() || removers.sweeps.iter().any(sweeps);
+        expect(asked, || format!("nobody wanted this to go: {happened:?}"))
+    }
+
     /// What happened from a revision on has been asked for, each once, and did what was asked.
-    pub(in crate::cache::sim) fn explain(&mut self, happened: &[Happened]) -> Verdict {
+    pub(in crate::cache::sim) fn explain(&mut self, storage: Storage, happened: &[Happened]) -> Verdict {
         for happened in happened {
+            self.explain_removal(storage, happened)?;
             let mark = mark_of(happened.now.as_ref());
             if mark == mark_of(happened.before.as_ref()) || !mark.starts_with('m') {
                 continue;
@@ -79,6 +146,7 @@ impl Judge {
             let Some(marked) = self.writes.marked.get_mut(mark) else {
                 return Err(format!("nobody asked for {happened:?}"));
             };
+            expect(!marked.write.dry, || format!("{:?} was a dry run, and was done: {happened:?}", marked.write))?;
             let once = marked.made.replace(revision);
             expect(once.is_none(), || format!("{:?} was done at {once:?} and at {revision}", marked.write))?;
             expect(marked.write.made(happened) && marked.since.revision < revision, || {
@@ -96,6 +164,7 @@ impl Judge {
         answer: &Result<Wrote, Status>,
     ) -> Verdict {
         match answer {
+            Ok(wrote) if write.dry => self.would_write(write, since, wrote),
             Ok(wrote) => {
                 self.wrote(write, since, wrote)?;
                 self.found(write, since, wrote)
@@ -104,12 +173,32 @@ impl Judge {
         }
     }
 
+    /// A dry run tells what would have come of it at some time since.
+    fn would_write(&self, write: &Write, since: Since, wrote: &Wrote) -> Verdict {
+        let versions = self.versions_since(write.storage, &wrote.object.key, since);
+        let comes_to = |object: Option<&Object>| match write.outcome(object) {
+            Outcome::Becomes(mut made) => {
+                if object.is_none() {
+                    made.uid.clone_from(&wrote.object.uid);
+                    made.key.clone_from(&wrote.object.key);
+                }
+                made.at(0) == wrote.object && !wrote.gone
+            }
+            Outcome::Goes(last) => last.at(0) == wrote.object && wrote.gone == write.deletes(),
+            Outcome::Stays => object.is_some_and(|object| object.at(0) == wrote.object) && !wrote.gone,
+            Outcome::Refused(..) => false,
+        };
+        expect(versions.iter().any(|object| comes_to(object.as_deref())), || {
+            format!("it would not have come to that, as it was\n {versions:?}")
+        })
+    }
+
     fn wrote(&mut self, write: &Write, since: Since, wrote: &Wrote) -> Verdict {
         let (revision, key) = (wrote.object.revision, wrote.object.key.as_str());
         expect(revision <= self.revision(), || format!("it is of {revision}, which is not there"))?;
         let happened = self.history.happened(write.storage, key, revision);
         // Nothing was to be done to the object as it was at some time since.
-        let versions = self.versions_since(write, key, since);
+        let versions = self.versions_since(write.storage, key, since);
         let idle = versions.iter().flatten().find(|object| object.revision == revision).is_some_and(|object| {
             let outcome = write.outcome(Some(object));
             let stays = outcome == Outcome::Stays || outcome == Outcome::Becomes(Object::clone(object));
@@ -136,9 +225,9 @@ impl Judge {
     }
 
     /// What an object was from a moment on, one version after another; `None`: it was not there.
-    fn versions_since(&self, write: &Write, key: &str, since: Since) -> Vec<Option<Rc<Object>>> {
-        let mut versions = vec![self.history.at(write.storage, key, since.revision).cloned()];
-        let happened = self.history.since(write.storage, since.revision + 1).iter();
+    pub(super) fn versions_since(&self, storage: Storage, key: &str, since: Since) -> Vec<Option<Rc<Object>>> {
+        let mut versions = vec![self.history.at(storage, key, since.revision).cloned()];
+        let happened = self.history.since(storage, since.revision + 1).iter();
         versions.extend(happened.filter(|happened| happened.key() == key).map(|happened| happened.now.clone()));
         versions
     }
@@ -160,32 +249,38 @@ impl Judge {
         })
     }
 
-    fn refused_write(&mut self, write: &Write, since: Since, status: &Status) -> Verdict {
+    /// Whether nobody knows what became of a write that was refused so.
+    pub(super) fn is_unknown(&self, status: &Status, since: Since) -> bool {
         let (before, known) = (since.known, self.known);
-        let name = status.details.as_ref().map_or("", |details| details.name.as_str());
-        let key = if write.generates() { format!("{}/{name}", write.namespace) } else { write.key() };
-        let unknown = match status.code {
+        match status.code {
             // The disk failed, and takes no writes for a while; or nobody knows what became of it.
             503 | 504 | 500 if known.failures > before.failures => true,
             503 => known.losses > before.losses || known.failures > 0,
             504 => self.lost_patience(since),
-            // It is sealed, and was when it was looked at.
-            500 => {
-                let sealed = |object: &Rc<Object>| object.is_sealed();
-                let keyless = self.keyless.is_some_and(|look| look >= since.look);
-                let seen = self.versions_since(write, &key, since).iter().flatten().any(sealed);
-                keyless && seen || self.dark.was(write.storage, |dark| dark == key, since.look)
-            }
             _ => false,
-        };
-        if unknown {
+        }
+    }
+
+    fn refused_write(&mut self, write: &Write, since: Since, status: &Status) -> Verdict {
+        let name = status.details.as_ref().map_or("", |details| details.name.as_str());
+        let key = if write.generates() { format!("{}/{name}", write.namespace) } else { write.key() };
+        if self.is_unknown(status, since) {
             return Ok(());
+        }
+        if status.code == 500 {
+            // It is sealed, and was when it was looked at.
+            let sealed = |object: &Rc<Object>| object.is_sealed();
+            let keyless = self.keyless.is_some_and(|look| look >= since.look);
+            let seen = self.versions_since(write.storage, &key, since).iter().flatten().any(sealed);
+            if keyless && seen || self.dark.was(write.storage, |dark| dark == key, since.look) {
+                return Ok(());
+            }
         }
         let marked = self.writes.marked.get(&write.mark).and_then(|marked| marked.made);
         expect(marked.is_none(), || format!("it was done at {marked:?}"))?;
         // Of a generated name the last is told, and that others were tried.
         let tried = !write.generates() || status.message.contains("not able to generate a unique name");
-        let versions = self.versions_since(write, &key, since);
+        let versions = self.versions_since(write.storage, &key, since);
         let told = Outcome::Refused(status.code, status.reason);
         expect(tried && versions.iter().any(|object| write.outcome(object.as_deref()) == told), || {
             format!("{} {:?} {}: it was\n {versions:?}", status.code, status.reason, status.message)

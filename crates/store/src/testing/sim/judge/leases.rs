@@ -47,6 +47,12 @@ impl Judge {
         self.leases.iter().filter(|(_, lease)| lease.gone.is_none()).map(|(id, _)| *id).collect()
     }
 
+    /// Leases whose time is not over.
+    pub fn held(&self, now: u64) -> Vec<LeaseId> {
+        let held = |lease: &LeaseModel| lease.gone.is_none() && !lease.revoked && now < lease.begun + lease.ttl;
+        self.leases.iter().filter(|(_, lease)| held(lease)).map(|(id, _)| *id).collect()
+    }
+
     /// The full time of a lease that is not known to be gone, in milliseconds.
     pub fn ttl(&self, random: &mut Random) -> Option<u64> {
         let leases = self.leases();

@@ -1,0 +1,105 @@
+//! Collections that are deleted through the registry.
+
+use super::Object;
+use crate::cache::sim::judge::{Judge, Since, Verdict, expect};
+use crate::cache::sim::script::Draw;
+use crate::cache::sim::server::Up;
+use crate::cache::sim::view::View;
+use crate::context::Context;
+use crate::options::{ListOptions, Options};
+use crate::registry::selection;
+use crate::user::UserInfo;
+use api::Status;
+use jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The deletion of all that someone sees.
+#[derive(Clone, Debug)]
+pub(in crate::cache::sim) struct Sweep {
+    pub(in crate::cache::sim) view: View,
+    grace: Option<i64>,
+    now: Timestamp,
+    /// It is only to be told what would be deleted.
+    pub(super) dry: bool,
+}
+
+/// What it was answered.
+#[derive(Debug)]
+pub(in crate::cache::sim) struct Swept {
+    /// Of the list.
+    revision: i64,
+    /// What was deleted, as it was last.
+    objects: Vec<Object>,
+}
+
+impl Swept {
+    /// So many objects were deleted.
+    pub(in crate::cache::sim) fn len(&self) -> usize {
+        self.objects.len()
+    }
+}
+
+impl Draw<'_> {
+    pub(in crate::cache::sim) fn sweep(&mut self) -> Sweep {
+        Sweep {
+            view: self.view(),
+            grace: *self.random.pick(&[None, Some(0), Some(5)]),
+            now: Timestamp::from_millisecond(self.wall).unwrap_or_default(),
+            dry: self.random.chance(20),
+        }
+    }
+}
+
+/// Deletes a collection.
+pub(in crate::cache::sim) async fn sweep(up: &Up, sweep: &Sweep) -> Result<Swept, Status> {
+    let Sweep { view, grace, now, dry } = sweep;
+    let served = up.of(view.storage)?;
+    let list = ListOptions {
+        label_selector: view.label_selector(),
+        field_selector: view.field_selector(),
+        ..ListOptions::default()
+    };
+    let (labels, fields) = (&list.label_selector, &list.field_selector);
+    let filter = selection::filter(served, served.storage("deletecollection")?, view.namespace, "", labels, fields)?;
+    let cx = Context::new(Arc::new(UserInfo::apiserver()), "client", *now);
+    let mut options = Options { dry_run: *dry, ..Options::default() };
+    options.delete.grace_period_seconds = *grace;
+    let (objects, revision) = up.registry.delete_collection(&cx, served, &filter, &list, &options).await?;
+    let read = |object| Object::read(schema::json::to_string(object).as_bytes(), None).map_err(Status::internal);
+    Ok(Swept { revision: revision.cast_signed(), objects: objects.iter().map(read).collect::<Result<_, _>>()? })
+}
+
+impl Judge {
+    /// The deletion of a collection was answered.
+    pub(in crate::cache::sim) fn answered_sweep(
+        &self,
+        sweep: &Sweep,
+        since: Since,
+        answer: &Result<Swept, Status>,
+    ) -> Verdict {
+        let view = &sweep.view;
+        let swept = match answer {
+            Ok(swept) => swept,
+            Err(status) if self.is_unknown(status, since) => return Ok(()),
+            Err(status) => return self.may_refuse(status, 0, view.storage, |key| view.reaches(key), since),
+        };
+        let revision = swept.revision;
+        expect(revision >= since.revision, || format!("it is of {revision}, and {} was there", since.revision))?;
+        expect(revision <= self.revision(), || format!("it is of {revision}, which is not there"))?;
+        let listed: BTreeSet<&str> = self.history.seen(view, revision).iter().map(|object| &*object.key).collect();
+        let mut told = BTreeSet::new();
+        for object in &swept.objects {
+            let key = object.key.as_str();
+            expect(listed.contains(key) && told.insert(key), || format!("{key} was deleted, and is not meant"))?;
+            let versions = self.versions_since(view.storage, key, since);
+            let mut goes = versions.iter().map(|version| version.as_ref().is_none_or(|v| v.deletion.is_some()));
+            expect(sweep.dry || goes.any(|goes| goes), || format!("{key} is said to be deleted, and never was"))?;
+        }
+        for key in listed.difference(&told) {
+            let gone = self.versions_since(view.storage, key, since).iter().any(Option::is_none);
+            expect(gone, || format!("{key} was there all the time, and was not deleted"))?;
+        }
+        Ok(())
+    }
+}
