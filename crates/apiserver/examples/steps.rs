@@ -2,7 +2,7 @@
 
 use apiserver::cache::{Entry, Paths};
 use apiserver::registry::{complete, meta};
-use schema::apply::Manager;
+use schema::apply::{Manager, OneShape};
 use schema::{Encoded, Map};
 use std::hint::black_box;
 use std::time::Instant;
@@ -33,7 +33,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let paths = Paths::of(row);
     let strategy = apiserver::strategy::of(row, &apiserver::surface::Surface::default());
     let cx = apiserver::context::Context::internal();
-    let manager = Manager { name: "m", api_version: "v1", subresource: "", now: "2024-01-01T00:00:00Z" };
+    let manager =
+        Manager { name: "m", api_version: "v1", subresource: "", now: "2024-01-01T00:00:00Z", versions: &OneShape };
     let reset = apiserver::registry::managed::reset_fields(row, "");
     time("decode", || schema::json::decode(ty, text.as_bytes()));
     let decoded = schema::json::decode(ty, text.as_bytes())?.object;

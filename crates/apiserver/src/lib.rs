@@ -47,6 +47,7 @@ pub mod measure;
 pub mod options;
 pub mod registry;
 pub mod request;
+pub mod scheme;
 pub mod security;
 pub mod server;
 pub mod strategy;

@@ -140,6 +140,7 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
         None => None,
     };
     let first = first_hooks(&settings.bootstrap);
+    let host = settings.bootstrap.host.clone();
     let servers = presence.as_ref().map(|presence| presence.servers());
     let known = servers.as_ref().map_or_else(Vec::new, |servers| servers.borrow().clone());
     first.iter().for_each(|hook| registry.started().begun(hook));
@@ -235,12 +236,20 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     }
     registry.install(hooks);
     registry.started().done(ADMISSION_HOOK);
+    if let Some(host) = host.filter(|_| registry.gates().enabled("APIServerIdentity")) {
+        bootstrap::identity::keep(registry, host);
+        IDENTITY_HOOKS.into_iter().for_each(|hook| registry.started().done(hook));
+    }
     let documents = documents(&tokens);
     let limit = Limit::new(settings.limit, registry);
     let security = Security { authenticator, authorizer, audit: settings.audit, limit };
     Ok(Secured { security, documents, tokens, clients, kubelets, presence, written })
 }
 
+const IDENTITY_HOOKS: [&str; 2] = [
+    "poststarthook/start-kube-apiserver-identity-lease-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
+];
 const ADMISSION_HOOK: &str = "poststarthook/start-apiserver-admission-initializer";
 
 /// What is done when the first objects are there.

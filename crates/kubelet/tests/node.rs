@@ -53,6 +53,9 @@ async fn an_existing_node_is_taken_over() {
     assert_eq!(object["metadata"]["labels"]["mine"], "kept");
     assert_eq!(object["metadata"]["labels"]["kubernetes.io/os"], "linux");
     assert_eq!(object["spec"]["unschedulable"], true);
+    node.wait_event("n1", "NodeNotSchedulable: Node n1 status is now: NodeNotSchedulable").await;
+    node.api.patch("/api/v1/nodes/n1", json!({"spec": {"unschedulable": null}}));
+    node.wait_event("n1", "NodeSchedulable: Node n1 status is now: NodeSchedulable").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Leader election by Lease: one of several processes acts, another takes over when it is gone (client-go `leaderelection`).
 
 use anyhow::{Result, bail};
+use controllers::events::{Kind, Recorder};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -11,6 +12,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// The components that elect, as upstream's events name them.
+pub const SCHEDULER: &str = "default-scheduler";
+pub const MANAGER: &str = "kube-controller-manager";
 
 /// Which Lease, as whom, and how patiently.
 #[derive(Clone, Debug)]
@@ -25,6 +30,8 @@ pub struct Election {
     pub renew_deadline: Duration,
     /// The wait between attempts.
     pub retry_period: Duration,
+    /// In whose name events tell of it.
+    pub component: &'static str,
     /// Told whether the Lease is held.
     pub leading: watch::Sender<bool>,
 }
@@ -48,7 +55,7 @@ struct Observed {
 
 impl Election {
     /// An election with upstream's times.
-    pub fn new(namespace: &str, name: &str, identity: &str) -> Self {
+    pub fn new(namespace: &str, name: &str, identity: &str, component: &'static str) -> Self {
         Election {
             namespace: namespace.into(),
             name: name.into(),
@@ -56,6 +63,7 @@ impl Election {
             lease_duration: Duration::from_secs(15),
             renew_deadline: Duration::from_secs(10),
             retry_period: Duration::from_secs(2),
+            component,
             leading: watch::Sender::new(false),
         }
     }
@@ -93,12 +101,19 @@ where
     F: FnOnce(CancellationToken) -> R,
     R: Future<Output = Result<()>>,
 {
-    let leases: Api<Lease> = Api::namespaced(client, &election.namespace);
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &election.namespace);
     let mut observed = Observed::default();
     loop {
         match attempt(&leases, &election, &mut observed).await {
-            Ok(true) => break,
-            Ok(false) => {}
+            Ok(Some(lease)) => {
+                break Recorder::new(client, election.component).event(
+                    &lease,
+                    Kind::Normal,
+                    "LeaderElection",
+                    format!("{} became leader", election.identity),
+                );
+            }
+            Ok(None) => {}
             Err(e) => tracing::debug!(lease = %election.name, "cannot acquire the lease yet: {e}"),
         }
         tokio::select! {
@@ -142,8 +157,8 @@ async fn renew(leases: &Api<Lease>, election: &Election, observed: &mut Observed
     loop {
         tokio::time::sleep(election.retry_period).await;
         match tokio::time::timeout(election.renew_deadline, attempt(leases, election, observed)).await {
-            Ok(Ok(true)) => last = Instant::now(),
-            Ok(Ok(false)) => return,
+            Ok(Ok(Some(_))) => last = Instant::now(),
+            Ok(Ok(None)) => return,
             Ok(Err(e)) => tracing::warn!(lease = %election.name, "cannot renew the lease: {e}"),
             Err(_) => {}
         }
@@ -153,14 +168,18 @@ async fn renew(leases: &Api<Lease>, election: &Election, observed: &mut Observed
     }
 }
 
-/// Whether the Lease is ours afterwards.
-async fn attempt(leases: &Api<Lease>, election: &Election, observed: &mut Observed) -> Result<bool, kube::Error> {
+/// The Lease, when it is ours afterwards.
+async fn attempt(
+    leases: &Api<Lease>,
+    election: &Election,
+    observed: &mut Observed,
+) -> Result<Option<Lease>, kube::Error> {
     let found = leases.get_opt(&election.name).await?;
     let spec = found.as_ref().and_then(|l| l.spec.as_ref());
     let empty = LeaseSpec::default();
     let spec = found.as_ref().map(|_| spec.unwrap_or(&empty));
     let (lease, create) = match election.plan(spec, observed, Instant::now(), Timestamp::now()) {
-        Plan::Wait => return Ok(false),
+        Plan::Wait => return Ok(None),
         Plan::Create(spec) => (
             Lease {
                 metadata: ObjectMeta { name: Some(election.name.clone()), ..ObjectMeta::default() },
@@ -177,11 +196,11 @@ async fn attempt(leases: &Api<Lease>, election: &Election, observed: &mut Observ
     };
     match written {
         Ok(lease) => {
-            *observed = Observed { record: lease.spec, at: Some(Instant::now()) };
-            Ok(true)
+            *observed = Observed { record: lease.spec.clone(), at: Some(Instant::now()) };
+            Ok(Some(lease))
         }
         // Someone was quicker: look again later.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(None),
         Err(e) => Err(e),
     }
 }
@@ -219,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_lease_is_taken_only_when_it_was_seen_unchanged_for_its_time() {
-        let election = Election::new("kube-system", "x", "me");
+        let election = Election::new("kube-system", "x", "me", "x");
         let mut observed = Observed::default();
         let clock = Timestamp::UNIX_EPOCH;
         let start = Instant::now();
@@ -238,5 +257,46 @@ mod tests {
         assert_eq!(election.plan(Some(&renewed), &mut observed, start + Duration::from_secs(20), clock), Plan::Wait);
         assert!(matches!(election.plan(Some(&held("", 1)), &mut observed, start, clock), Plan::Take(_)));
         assert!(matches!(election.plan(Some(&held("me", 1)), &mut observed, start, clock), Plan::Renew(_)));
+    }
+
+    #[tokio::test]
+    async fn who_becomes_leader_is_told_in_an_event() {
+        use http_body_util::BodyExt as _;
+        let told: watch::Sender<Vec<serde_json::Value>> = watch::Sender::default();
+        let api = told.clone();
+        // An API that has nothing and takes everything.
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let api = api.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let missing = serde_json::json!({"kind": "Status", "status": "Failure", "reason": "NotFound",
+                    "code": 404, "message": ""});
+                let (code, answer) = if parts.method == http::Method::POST {
+                    let mut object: serde_json::Value = serde_json::from_slice(&body.collect().await?.to_bytes())?;
+                    object["metadata"]["uid"] = "the-uid".into();
+                    object["metadata"]["namespace"] = parts.uri.path().split('/').rev().nth(1).into();
+                    api.send_modify(|told| told.push(object.clone()));
+                    (201, object)
+                } else {
+                    (404, missing)
+                };
+                let body = http_body_util::Full::new(bytes::Bytes::from(answer.to_string()));
+                Ok::<_, anyhow::Error>(http::Response::builder().status(code).body(body)?)
+            }
+        });
+        let election = Election::new("kube-system", "kube-scheduler", "me", SCHEDULER);
+        let mut posted = told.subscribe();
+        let act = async |_| {
+            posted.wait_for(|told| told.len() == 2).await?;
+            Ok(())
+        };
+        lead(Client::new(service, "default"), election, CancellationToken::new(), act).await.expect("led");
+        let told = told.borrow();
+        let (event, about) = (&told[1], &told[1]["involvedObject"]);
+        assert_eq!(event["message"], "me became leader");
+        assert_eq!((&event["reason"], &event["source"]["component"]), (&"LeaderElection".into(), &SCHEDULER.into()));
+        assert_eq!((&about["kind"], &about["name"]), (&"Lease".into(), &"kube-scheduler".into()));
+        assert_eq!((&about["apiVersion"], &about["uid"]), (&"coordination.k8s.io/v1".into(), &"the-uid".into()));
+        assert_eq!(event["metadata"]["namespace"], "kube-system");
     }
 }

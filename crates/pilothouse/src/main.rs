@@ -9,6 +9,7 @@ mod demo_server;
 mod election;
 mod kubeconfig;
 mod lock;
+mod logs;
 mod memory;
 mod pki;
 mod place;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     // A shim's process becomes one here, before any thread exists.
     runtime::dispatch();
     let (cli, findings) = Cli::read();
-    log(cli.verbosity());
+    logs::begin(cli.verbosity());
     for warning in &findings.warnings {
         tracing::warn!("{warning}");
     }
@@ -66,21 +67,4 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Store(args) => cli::store::run(*args),
         Command::DemoServer(args) => demo_server::run(&args),
     }
-}
-
-/// Logs to standard error; `RUST_LOG` says what, else the `-v` of components.
-fn log(verbosity: Option<u8>) {
-    use tracing_subscriber::EnvFilter;
-    let usual = match verbosity {
-        None | Some(0) => "warn",
-        Some(1..=3) => "info",
-        Some(4..=7) => "debug",
-        Some(_) => "trace",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
 }

@@ -141,11 +141,13 @@ impl HostPort {
 }
 
 /// A pod as plugins see it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PodInfo {
     pub namespace: Box<str>,
     pub name: Box<str>,
     pub uid: Box<str>,
+    /// Its resourceVersion, which events name.
+    pub(crate) version: u64,
     /// Where it runs; empty while it waits.
     pub node_name: Box<str>,
     pub priority: i32,
@@ -195,6 +197,7 @@ impl PodInfo {
             namespace: text(&pod.metadata.namespace),
             name: text(&pod.metadata.name),
             uid: text(&pod.metadata.uid),
+            version: pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0),
             node_name: spec.node_name.clone().into(),
             priority: spec.priority,
             requests: pod_requests(&containers, &inits, &overhead),

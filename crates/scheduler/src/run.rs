@@ -1,6 +1,6 @@
 //! Running: watches in, bindings, conditions and events out.
 
-use crate::events::{CONTROLLER, Note, record};
+use crate::events::{CONTROLLER, LOOK, Note, Recorder};
 use crate::framework::{Change, Scheduler};
 use crate::objects::{Node, Pod, PodInfo};
 use crate::queue::{Added, Queue};
@@ -59,7 +59,7 @@ struct Bound {
 
 struct Loop {
     client: Client,
-    instance: String,
+    events: Recorder,
     snapshot: Snapshot,
     queue: Queue,
     scheduler: Scheduler,
@@ -77,8 +77,8 @@ struct Loop {
 impl Loop {
     fn new(config: &Config, client: Client) -> Self {
         Loop {
+            events: Recorder::new(client.clone(), &format!("{CONTROLLER}-{}", config.identity)),
             client,
-            instance: format!("{CONTROLLER}-{}", config.identity),
             snapshot: Snapshot::default(),
             queue: Queue::default(),
             scheduler: Scheduler::new(u64::from(std::process::id()) ^ 0x9e37_79b9_7f4a_7c15),
@@ -96,6 +96,7 @@ impl Loop {
         let mut pods = watcher(Api::<Pod>::all(self.client.clone()), running).default_backoff().boxed();
         let nodes = watcher::Config::default().any_semantic();
         let mut nodes = watcher(Api::<Node>::all(self.client.clone()), nodes).default_backoff().boxed();
+        let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
         loop {
             let due = self.queue.next_due().unwrap_or_else(|| Instant::now() + std::time::Duration::from_secs(3600));
             tokio::select! {
@@ -111,6 +112,10 @@ impl Loop {
                     None => return Err(Error::Other("the watch of nodes ended".into())),
                 },
                 Some(bound) = self.binding.next(), if !self.binding.is_empty() => self.on_bound(bound),
+                _ = looks.tick() => {
+                    let events = self.events.clone();
+                    tokio::spawn(async move { events.look().await });
+                }
                 () = tokio::time::sleep_until(due) => {}
             }
             // Not before all that is there is known: the first pods would be placed as if the nodes were empty.
@@ -234,7 +239,7 @@ impl Loop {
         placed.node_name = node;
         let placed = Arc::new(placed);
         self.snapshot.add_pod(placed.clone(), true);
-        let (client, instance) = (self.client.clone(), self.instance.clone());
+        let (client, events) = (self.client.clone(), self.events.clone());
         self.binding.push(
             async move {
                 let result = post_binding(&client, &placed).await;
@@ -243,13 +248,8 @@ impl Loop {
                     // Told beside the binding: the next pod doesn't wait for it.
                     let pod = placed.clone();
                     tokio::spawn(async move {
-                        record(
-                            &client,
-                            &instance,
-                            &pod,
-                            Note { warning: false, reason: "Scheduled", action: "Binding", text },
-                        )
-                        .await;
+                        let note = Note { warning: false, reason: "Scheduled", action: "Binding", text };
+                        events.record(&pod, note).await;
                     });
                 }
                 Bound { pod: placed, result }
@@ -284,12 +284,12 @@ impl Loop {
     fn tell_waiting(&mut self, pod: &Arc<PodInfo>, reason: &'static str, message: String, event: bool) {
         let text = format!("{reason}: {message}");
         let said = self.told.insert(pod.uid.clone(), text.clone()).is_some_and(|before| before == text);
-        let (client, instance, pod) = (self.client.clone(), self.instance.clone(), pod.clone());
+        let (client, events, pod) = (self.client.clone(), self.events.clone(), pod.clone());
         tokio::spawn(async move {
             if event {
                 let note =
                     Note { warning: true, reason: "FailedScheduling", action: "Scheduling", text: message.clone() };
-                record(&client, &instance, &pod, note).await;
+                events.record(&pod, note).await;
             }
             if !said && let Err(e) = patch_condition(&client, &pod, reason, &message).await {
                 tracing::debug!(pod = %pod.key(), "cannot write the condition PodScheduled: {e}");

@@ -57,6 +57,62 @@ pub(crate) struct Column {
     ty: String,
     format: String,
     wide: bool,
+    description: Description,
+}
+
+/// What is said of a column.
+#[derive(Clone)]
+enum Description {
+    Text(String),
+    /// What is said of a field of a type.
+    Of(String, String),
+}
+
+/// Columns that many kinds have, and what is said of them where their row says nothing.
+const USUAL: [(&str, &str); 5] = [
+    ("Name", "@meta/v1.ObjectMeta.name"),
+    ("Age", "@meta/v1.ObjectMeta.creationTimestamp"),
+    ("Created At", "@meta/v1.ObjectMeta.creationTimestamp"),
+    ("Containers", "Names of each container in the template."),
+    ("Images", "Images referenced by each container in the template."),
+];
+
+fn usual(name: &str) -> Description {
+    let told = USUAL.iter().find(|(usual, _)| *usual == name).map_or("", |(_, told)| *told);
+    Description::read(told, "", "", name)
+}
+
+impl Description {
+    fn read(text: &str, group: &str, version: &str, place: &str) -> Self {
+        let Some(field) = text.strip_prefix('@') else { return Self::Text(text.replace("\\n", "\n")) };
+        let (ty, field) = field.rsplit_once('.').unwrap_or_else(|| panic!("{place}: {text}?"));
+        let (group, version, name) = match ty.rsplit_once('.') {
+            Some((of, name)) => {
+                let (group, version) = group_version(of, place);
+                (group, version, name)
+            }
+            None => (group.to_owned(), version.to_owned(), ty),
+        };
+        let package = if group == "meta" { "io.k8s.apimachinery.pkg.apis.meta".to_owned() } else { package(&group) };
+        Self::Of(format!("{package}.{version}.{name}"), field.to_owned())
+    }
+
+    fn text<'m>(&'m self, model: &'m Model) -> &'m str {
+        match self {
+            Self::Text(text) => text,
+            Self::Of(ty, field) => {
+                let of = model
+                    .structs
+                    .iter()
+                    .find(|s| s.name == *ty)
+                    .and_then(|s| s.fields.iter().find(|f| f.name == *field));
+                &of.unwrap_or_else(|| {
+                    panic!("tables/resources.txt: a column is described as {ty}.{field}, which is not there")
+                })
+                .doc
+            }
+        }
+    }
 }
 
 /// In the order of their bits in `Verbs`.
@@ -103,7 +159,12 @@ pub(crate) fn read(path: &Path) -> Vec<Resource> {
         let resource = all.last_mut().unwrap_or_else(|| panic!("{place}: before any resource"));
         if let Some(column) = line.strip_prefix(" | ") {
             let (name, rest) = column.split_once(" | ").unwrap_or_else(|| panic!("{place}: no type"));
-            let mut column = Column { name: name.into(), ty: String::new(), format: String::new(), wide: false };
+            let (rest, description) = match rest.split_once(" | ") {
+                Some((rest, told)) => (rest, Description::read(told, &resource.group, &resource.version, &place)),
+                None => (rest, usual(name)),
+            };
+            let mut column =
+                Column { name: name.into(), ty: String::new(), format: String::new(), wide: false, description };
             for (n, word) in rest.split_whitespace().enumerate() {
                 match word {
                     _ if n == 0 => column.ty = word.into(),
@@ -226,7 +287,29 @@ fn strings(all: &[String]) -> String {
 
 pub(crate) fn emit(model: &Model, resources: &[Resource]) -> String {
     let (always, others): (Vec<&Resource>, Vec<&Resource>) = resources.iter().partition(|r| r.by_default());
-    rows(model, "RESOURCES", &always) + &rows(model, "OPTIONAL", &others)
+    let usual = [("Name", "name"), ("Created At", "")].map(|(name, format)| Column {
+        name: name.into(),
+        ty: if format.is_empty() { "date" } else { "string" }.into(),
+        format: format.into(),
+        wide: false,
+        description: usual(name),
+    });
+    let usual = format!("pub(super) static USUAL_COLUMNS: [Column; 2] = [{}];\n", columns(model, &usual));
+    rows(model, "RESOURCES", &always) + &rows(model, "OPTIONAL", &others) + &usual
+}
+
+fn columns(model: &Model, columns: &[Column]) -> String {
+    let columns = columns.iter().map(|c| {
+        format!(
+            "Column {{ name: b({:?}), kind: b({:?}), format: b({:?}), description: b({:?}), priority: {} }}",
+            c.name,
+            c.ty,
+            c.format,
+            c.description.text(model),
+            i32::from(c.wide)
+        )
+    });
+    columns.collect::<Vec<_>>().join(", ")
 }
 
 fn rows(model: &Model, name: &str, resources: &[&Resource]) -> String {
@@ -259,19 +342,7 @@ fn rows(model: &Model, name: &str, resources: &[&Resource]) -> String {
             ),
             None => "None".to_owned(),
         };
-        let columns: Vec<String> = r
-            .columns
-            .iter()
-            .map(|c| {
-                format!(
-                    "Column {{ name: b({:?}), kind: b({:?}), format: b({:?}), description: b(\"\"), priority: {} }}",
-                    c.name,
-                    c.ty,
-                    c.format,
-                    i32::from(c.wide)
-                )
-            })
-            .collect();
+        let columns = columns(model, &r.columns);
         writeln!(
             out,
             "Resource {{ group: b({:?}), version: b({:?}), kind: b({:?}), list_kind: b({list_kind:?}), plural: b({:?}), \
@@ -291,7 +362,7 @@ fn rows(model: &Model, name: &str, resources: &[&Resource]) -> String {
             bits(&r.verbs),
             subresources.join(", "),
             model.number(&r.type_name),
-            columns.join(", "),
+            columns,
             r.subresources.iter().any(|s| s.name == "status"),
             r.generation,
             r.returns_deleted,

@@ -1,6 +1,6 @@
 //! The schema-guided builder: events of any format in, a checked and normalised tree out, in one pass.
 
-use crate::decode::{DecodeError, Decoded, MAX_DEPTH, Problem};
+use crate::decode::{DecodeError, Decoded, MAX_DEPTH, MAX_PROBLEMS, Problem};
 use crate::normal::{absent, keep, null};
 use crate::scalar::{self, Scalar};
 use crate::tree::{Key, Map, Value};
@@ -9,9 +9,6 @@ use crate::unread::{Text, Unread};
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::ops::Range;
-
-/// More strict problems than these are not collected, as upstream.
-const MAX_PROBLEMS: usize = 100;
 
 pub(crate) struct Builder<'s> {
     root: TypeRef<'s>,

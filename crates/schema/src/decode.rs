@@ -9,6 +9,12 @@ use std::fmt;
 /// one that every walk of a tree can recurse to.
 pub const MAX_DEPTH: usize = 1000;
 
+/// More strict problems than these are not collected, as upstream.
+pub(crate) const MAX_PROBLEMS: usize = 100;
+
+/// How [`Problem::Repeated`] begins.
+pub const REPEATED: &str = "yaml: unmarshal errors:";
+
 /// A decoded object. Unknown and duplicate fields are not in the tree: the caller decides what they mean (`fieldValidation`).
 #[derive(Debug, Default, PartialEq)]
 pub struct Decoded {
@@ -21,6 +27,8 @@ pub struct Decoded {
 pub enum Problem {
     Unknown(String),
     Duplicate(String),
+    /// All keys that a YAML document repeats, each in a line of its own: `line 5: key "a" already set in map`.
+    Repeated(Vec<String>),
 }
 
 impl fmt::Display for Problem {
@@ -28,6 +36,10 @@ impl fmt::Display for Problem {
         match self {
             Problem::Unknown(path) => write!(f, "unknown field \"{path}\""),
             Problem::Duplicate(path) => write!(f, "duplicate field \"{path}\""),
+            Problem::Repeated(keys) => {
+                f.write_str(REPEATED)?;
+                keys.iter().try_for_each(|key| write!(f, "\n  {key}"))
+            }
         }
     }
 }

@@ -49,7 +49,7 @@ pub mod validation;
 pub mod view;
 pub mod yaml;
 
-pub use decode::{DecodeError, Decoded, Problem};
+pub use decode::{DecodeError, Decoded, Problem, REPEATED};
 pub use encoded::{Encoded, Marks};
 pub use resource::Resource;
 pub use tree::{Map, Value};

@@ -202,6 +202,11 @@ pub fn get(group: &str, version: &str, plural: &str) -> Option<&'static Resource
     known().find(|r| r.plural == plural && r.group == group && r.version == version)
 }
 
+/// The columns of kinds that have none of their own: name and time of creation.
+pub fn usual_columns() -> &'static [Column] {
+    &USUAL_COLUMNS
+}
+
 /// The built-in resource of a kind: `of_kind("apps", "v1", "Deployment")`.
 pub fn of_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
     known().find(|r| r.kind == kind && r.group == group && r.version == version)

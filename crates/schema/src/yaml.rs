@@ -5,7 +5,7 @@
 //! a large tree.
 
 use crate::builder::Builder;
-use crate::decode::{DecodeError, Decoded, MAX_DEPTH, Problem};
+use crate::decode::{DecodeError, Decoded, MAX_DEPTH, MAX_PROBLEMS, Problem};
 use crate::normal::feed;
 use crate::scalar::{self, Scalar};
 use crate::tree::Value;
@@ -13,7 +13,8 @@ use crate::types::{TypeRef, any};
 use compact_str::CompactString;
 use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, StrInput, Tag};
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// How many nodes anchors may remember and aliases may bring in, in one document.
@@ -26,7 +27,10 @@ const MAX_ALIASED: usize = 100_000;
 pub fn decode(ty: TypeRef<'_>, bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let text = String::from_utf8_lossy(bytes);
     match Documents::new(&text).next_document(ty)? {
-        Some(builder) => builder.finish(),
+        Some(driver) => {
+            let decoded = driver.builder.finish()?;
+            Ok(Decoded { problems: problems(driver.repeated, decoded.problems), ..decoded })
+        }
         None => Err(DecodeError::syntax("error converting YAML to JSON: yaml: there is no document", 0)),
     }
 }
@@ -38,7 +42,7 @@ pub fn decode(ty: TypeRef<'_>, bytes: &[u8]) -> Result<Decoded, DecodeError> {
 pub fn parse(bytes: &[u8]) -> Result<Value, DecodeError> {
     let text = String::from_utf8_lossy(bytes);
     match Documents::new(&text).next_document(any())? {
-        Some(builder) => builder.finish_value(),
+        Some(driver) => driver.builder.finish_value(),
         None => Ok(Value::Null),
     }
 }
@@ -50,7 +54,10 @@ pub fn parse(bytes: &[u8]) -> Result<Value, DecodeError> {
 pub fn parse_strict(bytes: &[u8]) -> Result<(Value, Vec<Problem>), DecodeError> {
     let text = String::from_utf8_lossy(bytes);
     match Documents::new(&text).next_document(any())? {
-        Some(builder) => builder.finish_judged(),
+        Some(driver) => {
+            let (value, found) = driver.builder.finish_judged()?;
+            Ok((value, problems(driver.repeated, found)))
+        }
         None => Ok((Value::Null, Vec::new())),
     }
 }
@@ -63,13 +70,42 @@ pub fn parse_all(bytes: &[u8]) -> Result<Vec<Value>, DecodeError> {
     let text = String::from_utf8_lossy(bytes);
     let mut documents = Documents::new(&text);
     let mut all = Vec::new();
-    while let Some(builder) = documents.next_document(any())? {
-        let value = builder.finish_value()?;
+    while let Some(driver) = documents.next_document(any())? {
+        let value = driver.builder.finish_value()?;
         if !value.is_null() {
             all.push(value);
         }
     }
     Ok(all)
+}
+
+/// What strict validation finds in a document: the keys that it repeats, told all at once as upstream's YAML library does, and
+/// what its JSON has beyond the type. Upstream makes that JSON first, which has every key once and its keys sorted.
+fn problems(repeated: Vec<String>, mut found: Vec<Problem>) -> Vec<Problem> {
+    found.retain(|problem| !matches!(problem, Problem::Duplicate(_)));
+    found.sort_by(|a, b| match (a, b) {
+        (Problem::Unknown(a), Problem::Unknown(b)) => by_path(a, b),
+        _ => Ordering::Equal,
+    });
+    if !repeated.is_empty() {
+        found.insert(0, Problem::Repeated(repeated));
+    }
+    found
+}
+
+/// The order of two paths such as `spec.containers[10].x` in a walk that sorts its keys.
+fn by_path(a: &str, b: &str) -> Ordering {
+    let steps = |path| str::split(path, ['.', '[', ']']).filter(|step| !step.is_empty());
+    for (a, b) in steps(a).zip(steps(b)) {
+        let order = match (a.parse::<usize>(), b.parse::<usize>()) {
+            (Ok(a), Ok(b)) => a.cmp(&b),
+            _ => a.cmp(b),
+        };
+        if order.is_ne() {
+            return order;
+        }
+    }
+    steps(a).count().cmp(&steps(b).count())
 }
 
 struct Documents<'t> {
@@ -105,8 +141,8 @@ impl<'t> Documents<'t> {
         Documents { parser: Parser::new_from_str_with_options(text, options), merging: text.contains("<<") }
     }
 
-    /// The builder of the next document, which has ended; `None` at the end of the stream.
-    fn next_document<'s>(&mut self, ty: TypeRef<'s>) -> Result<Option<Builder<'s>>, DecodeError> {
+    /// What drove the next document, which has ended; `None` at the end of the stream.
+    fn next_document<'s>(&mut self, ty: TypeRef<'s>) -> Result<Option<Driver<'s>>, DecodeError> {
         let mut driver = Driver::new(ty, self.merging);
         let mut anchors: HashMap<usize, Rc<Vec<Node>>> = HashMap::new();
         let mut recordings: Vec<Recording> = Vec::new();
@@ -121,7 +157,7 @@ impl<'t> Documents<'t> {
                     begun = true;
                     continue;
                 }
-                Event::DocumentEnd if begun => return Ok(Some(driver.builder)),
+                Event::DocumentEnd if begun => return Ok(Some(driver)),
                 Event::Alias(id) => {
                     let Some(nodes) = anchors.get(&id).cloned() else {
                         return Err(at(line, "an anchor contains itself"));
@@ -180,49 +216,77 @@ fn at(line: usize, message: &str) -> DecodeError {
     DecodeError::syntax(format!("error converting YAML to JSON: yaml: line {line}: {message}"), 0)
 }
 
-/// Tells keys from values, and brings merged maps in.
+/// Tells keys from values, notes keys that are repeated, and brings merged maps in.
 struct Driver<'s> {
     builder: Builder<'s>,
     open: Vec<Open>,
+    /// What is to be told of repeated keys, as upstream's YAML library words it.
+    repeated: Vec<String>,
     merging: bool,
     /// The value of a merge key, as long as it comes.
     merge: Option<Box<Driver<'static>>>,
 }
 
-enum Open {
-    List,
-    Map {
-        expects_key: bool,
-        /// The keys so far, when merge keys can occur.
-        keys: Vec<String>,
-        merged: Vec<Value>,
-    },
+/// A container that has not ended.
+struct Open {
+    /// What is to be told at its end of the key that it is the value of.
+    repeats: Option<String>,
+    map: Option<OpenMap>,
+}
+
+#[derive(Default)]
+struct OpenMap {
+    /// A key has come, and its value has not.
+    keyed: bool,
+    /// The keys so far, as messages show them: by text and type.
+    seen: HashSet<String>,
+    /// The key whose value comes next, when it was there before.
+    repeats: Option<String>,
+    /// The keys so far, when merge keys can occur.
+    keys: Vec<String>,
+    merged: Vec<Value>,
 }
 
 impl<'s> Driver<'s> {
     fn new(ty: TypeRef<'s>, merging: bool) -> Self {
-        Driver { builder: Builder::new(ty), open: Vec::new(), merging, merge: None }
+        Driver { builder: Builder::new(ty), open: Vec::new(), repeated: Vec::new(), merging, merge: None }
     }
 
     fn node(&mut self, node: Node, line: usize) -> Result<(), DecodeError> {
-        if let Some(mut merge) = self.merge.take() {
-            merge.node(node, line)?;
-            if !merge.open.is_empty() || merge.merge.is_some() {
-                self.merge = Some(merge);
-                return Ok(());
-            }
-            let value = merge.builder.finish_value()?;
-            if let Some(Open::Map { merged, .. }) = self.open.last_mut() {
-                match value {
-                    Value::Map(_) => merged.push(value),
-                    Value::List(maps) if maps.iter().all(|map| map.as_map().is_some()) => merged.extend(maps),
-                    _ => return Err(at(line, "map merge requires map or sequence of maps as the value")),
-                }
-            }
+        match self.merge.take() {
+            Some(merge) => self.merge(merge, node, line),
+            None => self.own(node, line),
+        }
+    }
+
+    /// A node of what is merged in. Merges lie in merges, as deep as anything: what is only needed at their end is apart.
+    fn merge(&mut self, mut merge: Box<Driver<'static>>, node: Node, line: usize) -> Result<(), DecodeError> {
+        merge.node(node, line)?;
+        if !merge.open.is_empty() || merge.merge.is_some() {
+            self.merge = Some(merge);
             return Ok(());
         }
-        if let Some(Open::Map { expects_key, keys, .. }) = self.open.last_mut() {
-            if *expects_key {
+        self.end_merge(merge, line)
+    }
+
+    fn end_merge(&mut self, merge: Box<Driver<'static>>, line: usize) -> Result<(), DecodeError> {
+        let merge = *merge;
+        merge.repeated.into_iter().for_each(|told| self.repeats(told));
+        let value = merge.builder.finish_value()?;
+        if let Some(OpenMap { merged, .. }) = self.open.last_mut().and_then(|open| open.map.as_mut()) {
+            match value {
+                Value::Map(_) => merged.push(value),
+                Value::List(maps) if maps.iter().all(|map| map.as_map().is_some()) => merged.extend(maps),
+                _ => return Err(at(line, "map merge requires map or sequence of maps as the value")),
+            }
+        }
+        Ok(())
+    }
+
+    fn own(&mut self, node: Node, line: usize) -> Result<(), DecodeError> {
+        let mut repeats = None;
+        if let Some(map) = self.open.last_mut().and_then(|open| open.map.as_mut()) {
+            if !map.keyed {
                 let key = match node {
                     Node::End => return self.end_map(),
                     Node::Merge => {
@@ -232,41 +296,67 @@ impl<'s> Driver<'s> {
                         self.merge = Some(Box::new(Driver::new(any(), true)));
                         return Ok(());
                     }
-                    Node::Leaf(value) => key_text(value),
+                    Node::Leaf(value) => value,
                     Node::Map | Node::List => return Err(at(line, "invalid map key")),
                 };
-                *expects_key = false;
+                let shown = match &key {
+                    Value::Str(text) => api::field::go_quote(text),
+                    other => key_text(other.clone()),
+                };
+                if map.seen.contains(&shown) {
+                    map.repeats = Some(shown);
+                } else {
+                    map.seen.insert(shown);
+                }
+                let key = key_text(key);
+                map.keyed = true;
                 if self.merging {
-                    keys.push(key.clone());
+                    map.keys.push(key.clone());
                 }
                 self.builder.key(Cow::Owned(key));
                 return Ok(());
             }
-            *expects_key = true;
+            map.keyed = false;
+            // Upstream's library names the line of the value.
+            repeats = map.repeats.take().map(|key| format!("line {line}: key {key} already set in map"));
         }
         match node {
-            Node::Leaf(value) => feed(&mut self.builder, value),
-            Node::Merge => self.builder.scalar(Scalar::Str("<<")),
             Node::Map => {
-                self.open.push(Open::Map { expects_key: true, keys: Vec::new(), merged: Vec::new() });
-                self.builder.begin_map()
+                self.open.push(Open { repeats, map: Some(OpenMap::default()) });
+                return self.builder.begin_map();
             }
             Node::List => {
-                self.open.push(Open::List);
-                self.builder.begin_list()
+                self.open.push(Open { repeats, map: None });
+                return self.builder.begin_list();
             }
             Node::End => {
-                self.open.pop();
-                self.builder.end();
-                Ok(())
+                self.end();
+                return Ok(());
             }
+            Node::Leaf(value) => feed(&mut self.builder, value)?,
+            Node::Merge => self.builder.scalar(Scalar::Str("<<"))?,
         }
+        repeats.into_iter().for_each(|told| self.repeats(told));
+        Ok(())
+    }
+
+    fn repeats(&mut self, told: String) {
+        if self.repeated.len() < MAX_PROBLEMS {
+            self.repeated.push(told);
+        }
+    }
+
+    /// Ends the container that began last.
+    fn end(&mut self) {
+        self.builder.end();
+        let told = self.open.pop().and_then(|open| open.repeats);
+        told.into_iter().for_each(|told| self.repeats(told));
     }
 
     /// Ends a map, after adding what was merged into it and is not its own.
     fn end_map(&mut self) -> Result<(), DecodeError> {
-        if let Some(Open::Map { mut keys, merged, .. }) = self.open.pop() {
-            for map in merged {
+        if let Some(OpenMap { keys, merged, .. }) = self.open.last_mut().and_then(|open| open.map.as_mut()) {
+            for map in merged.drain(..) {
                 let Value::Map(map) = map else { continue };
                 for (key, value) in map.into_entries() {
                     if keys.iter().all(|own| *own != key) {
@@ -277,7 +367,7 @@ impl<'s> Driver<'s> {
                 }
             }
         }
-        self.builder.end();
+        self.end();
         Ok(())
     }
 }

@@ -53,11 +53,29 @@ spec:
 }
 
 #[test]
-fn strict_problems_are_those_of_json() {
+fn strict_problems_are_those_of_upstreams_library_and_of_json() {
     let ty = types::of_kind("", "v1", "Pod").unwrap();
-    let decoded = yaml::decode(ty, b"spec:\n  nodeName: a\n  nodeName: b\n  containers:\n  - imagee: x\n").unwrap();
-    let problems: Vec<String> = decoded.problems.iter().map(ToString::to_string).collect();
-    assert_eq!(problems, [r#"duplicate field "spec.nodeName""#, r#"unknown field "spec.containers[0].imagee""#]);
+    let problems = |text: &[u8]| -> Vec<String> {
+        yaml::decode(ty, text).unwrap().problems.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(
+        problems(b"spec:\n  nodeName: a\n  nodeName: b\n  zzz: 1\n  containers:\n  - imagee: x\n"),
+        [
+            "yaml: unmarshal errors:\n  line 3: key \"nodeName\" already set in map",
+            r#"unknown field "spec.containers[0].imagee""#,
+            r#"unknown field "spec.zzz""#
+        ]
+    );
+    // The line is that of the value; what is repeated inside of it comes before it, also where nothing is known of the field.
+    assert_eq!(
+        problems(b"metadata: {}\nmetadata:\n\n  labels: {a: b,\n    a: c}\nx: {1: a, '1': b, 1: c}\n"),
+        [
+            "yaml: unmarshal errors:\n  line 5: key \"a\" already set in map\n  line 4: key \"metadata\" already set in map\n  line 6: key 1 already set in map",
+            r#"unknown field "x""#
+        ]
+    );
+    let twice = yaml::decode(ty, b"spec:\n  nodeName: a\n  nodeName: b\n").unwrap();
+    assert_eq!(twice.object.str_at(&["spec", "nodeName"]), "b");
     assert_eq!(
         yaml::decode(ty, b"spec: {nodeName: yes}").unwrap_err().to_string(),
         "json: cannot unmarshal bool into Go struct field PodSpec.spec.nodeName of type string"

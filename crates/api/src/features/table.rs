@@ -127,7 +127,7 @@ pub(super) const NEEDS: &[(&str, &[&str])] = &[
 /// The gates that something here asks for, by component; of the others a change is taken, but changes nothing.
 #[rustfmt::skip]
 pub(super) const ASKED: &[&str] = &[
-    "APIResponseCompression", "AllAlpha", "AllBeta", "AuthorizePodWebsocketUpgradeCreatePermission",
+    "APIResponseCompression", "APIServerIdentity", "AllAlpha", "AllBeta", "AuthorizePodWebsocketUpgradeCreatePermission",
     "ClearingNominatedNodeNameAfterBinding", "ClusterTrustBundle", "ClusterTrustBundleProjection", "ComponentFlagz",
     "ComponentStatusz", "ConstrainedImpersonation", "ContainerRestartRules", "ContainerStopSignals",
     "CoordinatedLeaderElection", "CrossNamespaceVolumeDataSource", "DRAConsumableCapacity",
@@ -157,7 +157,7 @@ pub(super) const UNASKED: &[(&str, &[&str])] = &[
         "TranslateStreamCloseWebsocketRequests", "WatchCacheInitializationPostStartHook", "WatchList",
     ]),
     ("of the API server: what they stand for is not here (yet)", &[
-        "APIServerIdentity", "DetectCacheInconsistency",
+        "DetectCacheInconsistency",
         "StructuredAuthenticationConfigurationEgressSelector", "StructuredAuthenticationConfigurationJWKSMetrics",
         "UnauthenticatedHTTP2DOSMitigation", "UnknownVersionInteroperabilityProxy",
     ]),

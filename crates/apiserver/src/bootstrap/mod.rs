@@ -2,6 +2,7 @@
 //! has everything in none.
 
 mod flow_control;
+pub(crate) mod identity;
 mod objects;
 pub mod rbac;
 mod servers;
@@ -15,7 +16,7 @@ pub use services::{Advertised, dns_endpoint_slice};
 use crate::cache::{Cacher, Caches, NotReached, Scope};
 use api::features::{Gates, parse_bool};
 use jiff::Timestamp;
-use schema::apply::Manager;
+use schema::apply::{Manager, OneShape};
 use schema::{Encoded, Map, Resource, Value};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct Settings {
     /// PEM of the clients' authorities.
     pub client_ca: String,
     pub front_proxy: Option<FrontProxy>,
+    /// What the machine is called, under which the server keeps a Lease; `None`: it keeps none.
+    pub host: Option<String>,
 }
 
 #[derive(Debug, Error)]
@@ -293,7 +296,7 @@ fn finish(row: &Resource, mut object: Map, existing: Option<&Map>, now: &str) ->
     let ty = row.schema.root();
     schema::defaults::apply(ty, &mut object);
     let api_version = row.api_version();
-    let manager = Manager { name: MANAGER, api_version: &api_version, subresource: "", now };
+    let manager = Manager { name: MANAGER, api_version: &api_version, subresource: "", now, versions: &OneShape };
     let reset = crate::registry::managed::reset_fields(row, "");
     schema::apply::track(ty, existing, &mut object, &manager, &reset);
     Encoded::new(&object)

@@ -228,6 +228,7 @@ mod tests {
             dns: None,
             client_ca: "PEM".into(),
             front_proxy: None,
+            host: None,
         };
         let both = servers(&["192.0.2.9", "192.0.2.10"]);
         ensure(&*opened.store, caches, &settings("192.0.2.9"), &api::features::Gates::default(), &both)

@@ -17,6 +17,7 @@ fn settings() -> Settings {
         dns: Some("10.96.0.10".parse().expect("an address")),
         client_ca: "PEM".into(),
         front_proxy: None,
+        host: None,
     }
 }
 

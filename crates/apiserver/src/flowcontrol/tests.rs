@@ -14,6 +14,7 @@ async fn started(settings: Settings) -> (Opened, Limit) {
         dns: None,
         client_ca: String::new(),
         front_proxy: None,
+        host: None,
     };
     let (store, caches) = (&*opened.store, opened.registry.caches());
     bootstrap::ensure(store, caches, &first, &Gates::default(), &[]).await.expect("made");

@@ -109,7 +109,9 @@ async fn history(registry: &Registry, served: &Arc<Served>, call: Call) -> Resul
     }
     match view.shape {
         Shape::Table(version) => answer::document(&table(served, &past, version, view.include)?, view),
-        Shape::Object | Shape::Metadata(_) => answer::document(&document(served, &past)?, view),
+        Shape::Object | Shape::Metadata(_) | Shape::MetadataList(_) => {
+            answer::document(&document(served, &past)?, view)
+        }
     }
 }
 

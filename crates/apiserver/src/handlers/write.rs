@@ -8,6 +8,7 @@ use crate::http::{Body, Response};
 use crate::options::{FieldValidation, ListOptions, Options, OptionsKind};
 use crate::registry::mutation::{Apply, Mutation, Patch, PatchKind, Replace, Through};
 use crate::registry::{Place, Registry, Served, Written, meta, selection};
+use crate::scheme::Said;
 use api::Status;
 use bytes::Bytes;
 use http::StatusCode;
@@ -142,6 +143,8 @@ impl Patched {
             patch,
             problems,
             ty: expected.ty,
+            said: Said { api_version: expected.api_version, kind: expected.kind },
+            row: &served.resource,
             validation: self.options.field_validation,
             defaults: true,
         }))

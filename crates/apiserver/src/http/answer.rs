@@ -1,7 +1,7 @@
 //! Answers: objects, lists and refusals, in the format and shape that is wanted.
 
 use super::media::{Format, Include, MetaVersion, Shape, View};
-use super::{Body, yaml};
+use super::{Body, fit, yaml};
 use crate::cache::Entry;
 use crate::registry::{Listed, Served, Written};
 use crate::table;
@@ -82,7 +82,7 @@ fn meta_bytes(tree: &Map, format: Format) -> Result<Vec<u8>, Status> {
 /// An object in a view, without its outer shell of HTTP.
 ///
 /// # Errors
-/// 500 when what is stored can't be read.
+/// 500 when what is stored can't be read, 406 when one object can't be shown so.
 pub fn object_bytes(
     served: &Served,
     object: Object<'_>,
@@ -101,6 +101,7 @@ pub fn object_bytes(
             let tree = object.tree(served)?;
             Ok(meta_bytes(&partial(version, &tree), format)?.into())
         }
+        (Shape::MetadataList(_), _) => Err(fit::is_no_list(&served.resource)),
         (Shape::Table(version), format) => {
             let tree = object.tree(served)?;
             let mut metadata = Map::new();
@@ -175,7 +176,7 @@ fn list_metadata(listed: &Listed) -> Map {
 /// Answers with an object.
 ///
 /// # Errors
-/// 500 when what is stored can't be read.
+/// As [`object_bytes`].
 pub fn object(
     code: StatusCode,
     served: &Served,
@@ -218,7 +219,7 @@ pub fn document(document: &Map, view: View) -> Result<Response<Body>, Status> {
 /// Answers with a list.
 ///
 /// # Errors
-/// 500 when what is stored can't be read.
+/// 500 when what is stored can't be read, 406 when no list can be shown so.
 pub fn list(served: &Arc<Served>, listed: Listed, view: View, now: Timestamp) -> Result<Response<Body>, Status> {
     let metadata = list_metadata(&listed);
     match (view.shape, view.format) {
@@ -227,7 +228,8 @@ pub fn list(served: &Arc<Served>, listed: Listed, view: View, now: Timestamp) ->
             let trees: Result<Vec<Map>, Status> = listed.entries.iter().map(|entry| served.decode(entry)).collect();
             trees_list(served, &trees?, metadata, View { format, ..view })
         }
-        (Shape::Metadata(version), format) => {
+        (Shape::Metadata(_), _) => Err(fit::is_a_list(&served.resource)),
+        (Shape::MetadataList(version), format) => {
             let mut items = Vec::with_capacity(listed.entries.len());
             for entry in &listed.entries {
                 items.push(Value::Map(partial(version, &served.decode(entry)?)));
@@ -262,7 +264,7 @@ pub fn list(served: &Arc<Served>, listed: Listed, view: View, now: Timestamp) ->
 /// Answers with a list of trees: of a virtual resource, or what a deletecollection removed.
 ///
 /// # Errors
-/// 500 when one of them does not fit its type.
+/// 500 when one of them does not fit its type, 406 when no list can be shown so.
 pub fn trees(
     served: &Served,
     items: &[Map],
@@ -276,7 +278,8 @@ pub fn trees(
     }
     match view.shape {
         Shape::Object => trees_list(served, items, metadata, view),
-        Shape::Metadata(version) => {
+        Shape::Metadata(_) => Err(fit::is_a_list(&served.resource)),
+        Shape::MetadataList(version) => {
             let mut list = Map::new();
             list.insert("apiVersion", version.api_version());
             list.insert("kind", "PartialObjectMetadataList");

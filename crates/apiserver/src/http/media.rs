@@ -36,8 +36,10 @@ pub enum Shape {
     Object,
     /// `Table` of a version of `meta.k8s.io`.
     Table(MetaVersion),
-    /// `PartialObjectMetadata`, or its list.
+    /// `PartialObjectMetadata`; of a watch its list, too.
     Metadata(MetaVersion),
+    /// `PartialObjectMetadataList`, which only lists have.
+    MetadataList(MetaVersion),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,11 +146,15 @@ impl View {
                 // Tables hold cells of any kind, for which protobuf has no message.
                 ("Table", "v1") if format != Format::Protobuf => Shape::Table(MetaVersion::V1),
                 ("Table", "v1beta1") if format != Format::Protobuf => Shape::Table(MetaVersion::V1Beta1),
-                ("PartialObjectMetadata" | "PartialObjectMetadataList", "v1") => Shape::Metadata(MetaVersion::V1),
-                ("PartialObjectMetadata" | "PartialObjectMetadataList", "v1beta1") => {
-                    Shape::Metadata(MetaVersion::V1Beta1)
-                }
+                ("PartialObjectMetadata", "v1") => Shape::Metadata(MetaVersion::V1),
+                ("PartialObjectMetadata", "v1beta1") => Shape::Metadata(MetaVersion::V1Beta1),
+                ("PartialObjectMetadataList", "v1") => Shape::MetadataList(MetaVersion::V1),
+                ("PartialObjectMetadataList", "v1beta1") => Shape::MetadataList(MetaVersion::V1Beta1),
                 _ => continue,
+            };
+            let shape = match shape {
+                Shape::MetadataList(version) if watch => Shape::Metadata(version),
+                shape => shape,
             };
             view.format = format;
             view.shape = shape;
@@ -221,7 +227,7 @@ mod tests {
         assert_eq!(view("application/cbor, application/yaml")?.format, Format::Yaml);
         let metadata =
             "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
-        assert_eq!(view(metadata)?.shape, Shape::Metadata(MetaVersion::V1));
+        assert_eq!(view(metadata)?.shape, Shape::MetadataList(MetaVersion::V1));
         assert_eq!(view("text/html").expect_err("nothing fits").code, 406);
         let yaml = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(YAML))]);
         let refused = View::of(&yaml, "", true, true).expect_err("nothing is watched in YAML");

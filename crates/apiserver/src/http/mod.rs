@@ -12,6 +12,7 @@
 
 pub mod answer;
 mod body;
+mod fit;
 pub mod media;
 mod metadata;
 pub mod receive;

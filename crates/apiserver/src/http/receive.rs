@@ -5,6 +5,7 @@ use super::media::{self, Format};
 use crate::context::Context;
 use crate::options::FieldValidation;
 use crate::registry::mutation::judge;
+use crate::scheme::Said;
 use api::{Reason, Status};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -82,6 +83,44 @@ impl Expected<'_> {
         self.api_version.rsplit('/').next().unwrap_or(self.api_version)
     }
 
+    fn said(&self) -> Said<'_> {
+        Said { api_version: self.api_version, kind: self.kind }
+    }
+
+    /// 400 for a body that says it is something else, of which nothing can be made.
+    fn other(&self, said: Said<'_>, bytes: &[u8]) -> Option<Status> {
+        let kind = if said.kind.is_empty() { self.kind } else { said.kind };
+        // What is not said is as expected.
+        let api_version = if said.api_version.is_empty() { self.api_version } else { said.api_version };
+        let said = Said { api_version, kind };
+        if kind == self.kind && self.takes(api_version) {
+            return None;
+        }
+        if let Err(why) = said.group_version() {
+            return Some(self.unrecognized(&why, bytes));
+        }
+        if !said.is_registered() {
+            return Some(self.refused(kind, said.version(), &said.unregistered()));
+        }
+        (kind != self.kind).then(|| self.refused(kind, said.version(), &said.unconvertible(self.said())))
+    }
+
+    /// 400 for a body that does not say what it is.
+    fn unrecognized(&self, why: &str, bytes: &[u8]) -> Status {
+        let beginning = &bytes[..bytes.len().min(30)];
+        // Text that is no JSON object is shown in hexadecimal digits.
+        let shown = match beginning.first() {
+            None => "<empty>".to_owned(),
+            Some(b'{') => String::from_utf8_lossy(beginning).into_owned(),
+            Some(_) => beginning.iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        let dots = if bytes.len() > 30 { " ..." } else { "" };
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {why} ({shown}{dots})",
+            self.kind
+        ))
+    }
+
     /// 400 for a body that is not what it should be.
     fn refused(&self, kind: &str, version: &str, why: &str) -> Status {
         Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {}: {why}", self.kind))
@@ -122,29 +161,26 @@ pub fn decode_as(
     let decoded = decoded.map_err(|error| {
         // What it says it is decides how upstream words it, so it is looked for even in what can't be decoded.
         let (api_version, kind) = said(format, bytes);
-        let why = why(&error.to_string());
+        let why = error.to_string();
         if kind.is_empty() || kind == expected.kind && api_version.is_empty() {
-            let summary = String::from_utf8_lossy(&bytes[..bytes.len().min(30)]).into_owned();
-            let dots = if bytes.len() > 30 { " ..." } else { "" };
             if kind.is_empty() && bytes.is_empty() {
                 return Status::bad_request(format!(
                     "the object provided is unrecognized (must be of type {}): {why}",
                     expected.kind
                 ));
             }
-            return expected_words(&expected, &why, &format!("{summary}{dots}"), &kind);
+            if kind.is_empty() {
+                return expected.unrecognized(&why, bytes);
+            }
+            return expected.refused(&kind, expected.version(), &why);
         }
-        let version = api_version.rsplit('/').next().unwrap_or("").to_owned();
-        if kind != expected.kind {
-            return mismatch(&expected, &kind, &version);
-        }
-        expected.refused(&kind, &version, &why)
+        let said = Said { api_version: &api_version, kind: &kind };
+        expected.other(said, bytes).unwrap_or_else(|| expected.refused(&kind, said.version(), &why))
     })?;
     let (api_version, kind) =
         (decoded.object.str_at(&["apiVersion"]).to_owned(), decoded.object.str_at(&["kind"]).to_owned());
-    if !kind.is_empty() && kind != expected.kind {
-        let version = api_version.rsplit('/').next().unwrap_or("");
-        return Err(mismatch(&expected, &kind, version));
+    if let Some(refused) = expected.other(Said { api_version: &api_version, kind: &kind }, bytes) {
+        return Err(refused);
     }
     if !expected.takes(&api_version) {
         return Err(Status::bad_request(format!(
@@ -160,28 +196,6 @@ pub fn decode_as(
     object.insert("apiVersion", expected.api_version);
     object.insert("kind", expected.kind);
     Ok(object)
-}
-
-fn expected_words(expected: &Expected<'_>, why: &str, summary: &str, kind: &str) -> Status {
-    if kind.is_empty() {
-        return Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): {why} ({summary})",
-            expected.kind
-        ));
-    }
-    expected.refused(kind, expected.version(), why)
-}
-
-/// 400 for a body of another kind.
-pub(crate) fn mismatch(expected: &Expected<'_>, kind: &str, version: &str) -> Status {
-    let why =
-        format!("converting ({version}.{kind}) to ({}.{}): unknown conversion", expected.version(), expected.kind);
-    expected.refused(kind, version, &why)
-}
-
-/// Errors begin as Go's decoder words them.
-fn why(error: &str) -> String {
-    error.to_owned()
 }
 
 /// What a body says it is: `apiVersion` and `kind`, empty when it does not.

@@ -2,7 +2,7 @@
 
 use super::BoxError;
 use super::answer::{self, Object, object_bytes};
-use super::media::{Format, Shape, View};
+use super::media::{Format, MetaVersion, Shape, View};
 use crate::cache::{ChangeKind, Delivery, End, Entry, Filter, Scope, State, ViewId, Watcher};
 use crate::flowcontrol::Place;
 use crate::options::ListOptions;
@@ -388,8 +388,8 @@ fn view_id(served: &Served, view: View) -> ViewId {
     };
     let shape = match view.shape {
         Shape::Object => 0,
-        Shape::Metadata(super::media::MetaVersion::V1) => 1,
-        Shape::Metadata(super::media::MetaVersion::V1Beta1) => 2,
+        Shape::Metadata(MetaVersion::V1) | Shape::MetadataList(MetaVersion::V1) => 1,
+        Shape::Metadata(MetaVersion::V1Beta1) | Shape::MetadataList(MetaVersion::V1Beta1) => 2,
         Shape::Table(_) => 3,
     };
     format | shape << 1 | served.view << 3

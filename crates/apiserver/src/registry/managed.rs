@@ -1,5 +1,6 @@
 //! `metadata.managedFields` on every write, and server-side apply: the registry's side of [`schema::apply`].
 
+use super::convert::Shapes;
 use super::mutation::Apply;
 use super::{Served, meta};
 use crate::context::Context;
@@ -7,7 +8,7 @@ use crate::options::Options;
 use crate::strategy;
 use api::{Cause, Reason, Status};
 use schema::apply::manager::conflict_message;
-use schema::apply::{Conflict, Element, Manager, Set};
+use schema::apply::{Conflict, Element, Manager, OneShape, Set};
 use schema::{Map, Resource, Value};
 
 const MANAGER_MAX: usize = 128;
@@ -40,8 +41,9 @@ pub fn track(
 ) {
     let name = manager_name(cx, options);
     let now = meta::time(cx.now);
-    let manager = Manager { name: &name, api_version: served.api_version(), subresource, now: &now };
-    let row = &served.resource;
+    let (row, api_version) = (&served.resource, served.api_version());
+    let versions = &Shapes { row, api_version };
+    let manager = Manager { name: &name, api_version, subresource, now: &now, versions };
     schema::apply::track(row.schema.root(), live, object, &manager, &reset_fields(row, subresource));
 }
 
@@ -77,11 +79,15 @@ pub fn reset_fields(row: &Resource, subresource: &str) -> Set {
 /// 409 with the conflicts.
 pub fn apply(apply: &Apply<'_>, cx: &Context, existing: Option<&Map>) -> Result<Map, Status> {
     let now = meta::time(cx.now);
+    // What a lens of a subresource shows is of a kind of its own.
+    let own = apply.api_version == apply.row.api_version() && apply.kind == apply.row.kind;
+    let shapes = Shapes { row: apply.row, api_version: &apply.api_version };
     let manager = Manager {
         name: &apply.options.field_manager,
         api_version: &apply.api_version,
         subresource: &apply.subresource,
         now: &now,
+        versions: if own { &shapes } else { &OneShape },
     };
     let reset = reset_fields(apply.row, &apply.subresource);
     schema::apply::apply(apply.ty, existing, &apply.config, &manager, apply.options.force, &reset)

@@ -1,11 +1,14 @@
 //! What an update does to an object, as a pure function of it: replace, patch, apply, or a lens of a subresource over these.
 
+use super::convert::Shapes;
 use super::{Served, Subresource, Target, managed};
 use crate::context::Context;
 use crate::options::{FieldValidation, Options};
+use crate::scheme::Said;
 use api::{FieldError, GroupKind, Reason, Status};
+use schema::apply::Versions as _;
 use schema::patch::PatchError;
-use schema::{DecodeError, Decoded, Map, TypeRef, Value};
+use schema::{DecodeError, Decoded, Map, Problem, TypeRef, Value};
 
 /// Makes the object that is to be from the one that is. It is asked again when the object changed meanwhile.
 pub trait Mutation: Send + Sync {
@@ -75,6 +78,8 @@ pub struct Patch<'a> {
     pub problems: Vec<String>,
     /// What is patched: the kind of the resource, or of a subresource's lens.
     pub ty: TypeRef<'a>,
+    pub said: Said<'a>,
+    pub row: &'a schema::Resource,
     pub validation: FieldValidation,
     pub defaults: bool,
 }
@@ -109,7 +114,7 @@ impl Mutation for Patch<'_> {
         let decoded = match (self.kind, value) {
             // Upstream does not go through text here, and so has other rules of what is what.
             (PatchKind::Strategic, Value::Map(object)) => restored(self.ty, object, Some(existing)),
-            (_, value) => schema::normal::changed(self.ty, value, Some(existing)).map_err(|error| error.to_string()),
+            (_, value) => self.decoded(value, existing),
         };
         let decoded = decoded.map_err(|why| invalid_patch(&shown(), &why))?;
         let found = decoded.problems.iter().map(ToString::to_string);
@@ -118,11 +123,71 @@ impl Mutation for Patch<'_> {
             invalid_patch(&shown(), &format!("strict decoding error: {problems}"))
         })?;
         let mut object = decoded.object;
+        if object.is_empty() {
+            let name = existing.str_at(&["metadata", "name"]);
+            return Err(Status::bad_request(format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            )));
+        }
         if self.defaults {
             super::complete::complete(self.ty, &mut object, Some(existing));
         }
         Ok(object)
     }
+}
+
+impl Patch<'_> {
+    /// A patched object, read as what it says it is: a JSON or merge patch can change that. It is empty when it says no version.
+    fn decoded(&self, value: Value, existing: &Map) -> Result<Decoded, String> {
+        let as_expected =
+            |value| schema::normal::changed(self.ty, value, Some(existing)).map_err(|error| error.to_string());
+        let Value::Map(object) = &value else { return as_expected(value) };
+        let (api_version, kind) = (said(object, "apiVersion")?, said(object, "kind")?);
+        let kind = if kind.is_empty() { self.said.kind } else { kind };
+        if (Said { api_version, kind }) == self.said {
+            return as_expected(value);
+        }
+        let (api_version, kind) = (api_version.to_owned(), kind.to_owned());
+        let (now, kind) = (Said { api_version: &api_version, kind: &kind }, kind.as_str());
+        let (group, version) = now.group_version()?;
+        if version.is_empty() && kind == self.said.kind {
+            // Upstream takes it for its internal version, whose fields have no names in JSON.
+            let unknown = object.iter().filter(|(key, _)| !matches!(*key, "apiVersion" | "kind"));
+            let problems = unknown.map(|(key, _)| Problem::Unknown(key.to_owned())).collect();
+            return Ok(Decoded { object: Map::new(), problems });
+        }
+        if !now.is_registered() {
+            return Err(now.unregistered());
+        }
+        let own = self.said.kind == self.row.kind && self.said.api_version == self.row.api_version();
+        let shapes = Shapes { row: self.row, api_version: self.said.api_version };
+        let (own_group, _) = self.said.group_version()?;
+        if own && kind == self.said.kind && (group == own_group || shapes.knows(&api_version)) {
+            // The same object in another version.
+            let Some(ty) = shapes.other(&api_version) else { return as_expected(value) };
+            let decoded = schema::normal::typed(ty, value).map_err(|error| error.to_string())?;
+            return Ok(Decoded { object: shapes.back(&decoded.object, &api_version), ..decoded });
+        }
+        if let Some(ty) = schema::types::of_kind(group, version, kind) {
+            schema::normal::typed(ty, value).map_err(|error| error.to_string())?;
+        }
+        Err(now.unconvertible(self.said))
+    }
+}
+
+/// What an object says of its version or kind; empty when it does not.
+fn said<'m>(object: &'m Map, key: &str) -> Result<&'m str, String> {
+    let got = match object.get(key) {
+        None | Some(Value::Null) => return Ok(""),
+        Some(Value::Str(text)) => return Ok(text),
+        Some(Value::Bool(_)) => "bool",
+        Some(Value::List(_)) => "array",
+        Some(Value::Int(_) | Value::Float(_)) => "number",
+        Some(_) => "object",
+    };
+    Err(format!(
+        "couldn't get version/kind; json parse error: json: cannot unmarshal {got} into Go struct field .{key} of type string"
+    ))
 }
 
 /// A tree checked against a type as upstream's converter of untyped objects does it. `from`: what it was made from, in normal form.
@@ -172,7 +237,14 @@ pub fn judge(
     strict: impl FnOnce(&str) -> Status,
 ) -> Result<(), Status> {
     match validation {
-        FieldValidation::Warn => problems.iter().for_each(|problem| cx.warn(problem)),
+        FieldValidation::Warn => {
+            // Keys that a YAML document repeats are one problem, but a warning each.
+            let each = problems.iter().flat_map(|problem| match problem.strip_prefix(schema::REPEATED) {
+                Some(lines) => lines.trim().split('\n').map(str::trim).collect(),
+                None => vec![problem.as_str()],
+            });
+            each.for_each(|problem| cx.warn(problem));
+        }
         FieldValidation::Strict if !problems.is_empty() => return Err(strict(&problems.join(", "))),
         FieldValidation::Strict | FieldValidation::Ignore => {}
     }
@@ -242,7 +314,7 @@ impl Mutation for Apply<'_> {
             Status::new(500, Reason::Unknown, why)
         })?;
         judge(cx, &self.twice, self.options.field_validation, |problems| {
-            Status::bad_request(format!("error strict decoding YAML: {problems}"))
+            Status::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {problems}"))
         })?;
         let mut object = typed.object;
         if self.defaults {

@@ -1,7 +1,7 @@
 //! The filters, in their order, and what stands at their end.
 
-use super::ApiServer;
 use super::metrics::{Asked, Outcome};
+use super::{ApiServer, debug_flags};
 use crate::audit::{AuditId, Record};
 use crate::authn::Peer;
 use crate::authn::impersonation::impersonate;
@@ -42,6 +42,9 @@ impl ApiServer {
         let id = AuditId::of(request.headers());
         if self.security.audit.is_some() {
             request.extensions_mut().insert(id.clone());
+        }
+        if let (Origin::Network(_), Some(why)) = (&origin, bad_host(&request)) {
+            return refused_host(why);
         }
         let mut response = self.answered(request, origin).await;
         id.tell(response.headers_mut());
@@ -226,7 +229,16 @@ impl ApiServer {
             if info.past.is_some() && !super::paths::is_of_the_past(&info.path) {
                 return Ok(super::paths::not_found());
             }
+            if let Some(set) =
+                self.config.set_verbosity.filter(|_| self.config.profiling && debug_flags::is_below(&info.path))
+            {
+                return debug_flags::answer(&parts, &info.path, body, set).await;
+            }
             return self.path(&parts, info, &query).await;
+        }
+        // A mux does not know it, though to authorization it is what it would be with one slash.
+        if info.path.starts_with("//") {
+            return Ok(super::paths::not_found());
         }
         if let Some(record) = record.filter(|record| record.wants_request() && !info.long_running()) {
             let bytes = receive::read(&parts.headers, body).await?;
@@ -387,6 +399,31 @@ fn too_many_requests(refused: &Refused) -> Response<Body> {
 }
 
 /// For the mux and others that answer in plain text.
+/// Why the `Host` header of a request can't be, as Go's server judges it.
+fn bad_host(request: &Request) -> Option<&'static str> {
+    // What later protocols say instead is looked at where they are read.
+    if request.version() != http::Version::HTTP_11 || request.method() == http::Method::CONNECT {
+        return None;
+    }
+    let mut hosts = request.headers().get_all(http::header::HOST).iter();
+    let Some(host) = hosts.next() else { return Some("missing required Host header") };
+    if hosts.next().is_some() {
+        return Some("too many Host headers");
+    }
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"!$%&()*+,-.:;='[]_~".contains(byte);
+    (!host.as_bytes().iter().all(fits)).then_some("malformed Host header")
+}
+
+/// What Go's server says of it before it closes the connection.
+fn refused_host(why: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(format!("400 Bad Request: {why}")));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 pub(super) fn plain(code: StatusCode, text: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(text.into());
     *response.status_mut() = code;

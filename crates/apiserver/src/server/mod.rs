@@ -4,12 +4,13 @@
 //! |---|---|
 //! | `chain` | the filters: request info, authentication, impersonation, limits, authorization, then the answer |
 //! | `paths` | what is no resource: discovery, documents, version |
-//! | `health`, `metrics`, `profile`, `zpages` | how it is |
+//! | `health`, `metrics`, `profile`, `zpages`, `debug_flags` | how it is, and what of it can be changed |
 //! | `serve`, `corked`, `unread` | connections, how what they write is held together, what nobody read of a request |
 //! | `local` | the service for clients within the process |
 
 mod chain;
 mod corked;
+mod debug_flags;
 mod health;
 mod local;
 pub mod metrics;
@@ -19,6 +20,7 @@ mod serve;
 mod unread;
 mod zpages;
 
+pub use debug_flags::SetVerbosity;
 pub use health::{Check, Health, Of};
 pub use local::LocalService;
 
@@ -48,8 +50,10 @@ pub struct Config {
     pub min_watch: Duration,
     /// How long any other request may take.
     pub request_timeout: Duration,
-    /// Whether `/debug/pprof/` is served.
+    /// Whether `/debug/pprof/` and `/debug/flags/` are served.
     pub profiling: bool,
+    /// Changes how much is logged, for `/debug/flags/v`; `None`: that is not served.
+    pub set_verbosity: Option<SetVerbosity>,
     /// The server's flags and what holds of each, by name, for `/flagz`.
     pub flags: BTreeMap<String, String>,
 }
@@ -64,6 +68,7 @@ impl Default for Config {
             min_watch: Duration::from_secs(1800),
             request_timeout: Duration::from_secs(60),
             profiling: true,
+            set_verbosity: None,
             flags: BTreeMap::new(),
         }
     }

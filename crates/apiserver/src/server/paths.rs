@@ -86,6 +86,11 @@ fn below_pprof(path: &str) -> bool {
     path.strip_prefix("/debug/pprof").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// Whether a path is served by a router, or by what looks at its end itself.
+fn routed(path: &str) -> bool {
+    matches!(path.split('/').nth(1), Some("api" | "apis" | "version" | ".well-known" | "openid" | "debug"))
+}
+
 fn moved(to: &str) -> Response<Body> {
     let mut response = plain(StatusCode::MOVED_PERMANENTLY, "");
     if let Ok(to) = HeaderValue::from_str(to) {
@@ -103,6 +108,10 @@ impl ApiServer {
     ) -> Result<Response<Body>, Status> {
         let path = info.path.as_str();
         let trimmed = path.trim_end_matches('/');
+        // Upstream's mux knows paths as they are; where a router serves, a slash may follow.
+        if path.starts_with("//") || path.len() > 1 && path.ends_with('/') && !routed(path) {
+            return Ok(not_found());
+        }
         let root = trimmed.trim_start_matches('/').split('/').next().unwrap_or("");
         if matches!(root, "api" | "apis" | "version") && parts.method != Method::GET {
             return Err(Status::method_not_allowed());
@@ -110,7 +119,9 @@ impl ApiServer {
         let gzip = parts.headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("gzip"));
         let accept = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
         match root {
-            "" => Ok(answer::raw(StatusCode::OK, self.index(), JSON, gzip)),
+            "" | "index.html" if matches!(path, "/" | "/index.html") => {
+                Ok(answer::raw(StatusCode::OK, self.index(), JSON, gzip))
+            }
             "healthz" | "livez" | "readyz" => Ok(self.health.answer(root, trimmed, query).await),
             "version" if trimmed == "/version" => Ok(answer::raw(StatusCode::OK, self.version(), JSON, gzip)),
             "metrics" if trimmed == "/metrics/slis" => {

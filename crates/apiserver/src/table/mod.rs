@@ -94,25 +94,10 @@ pub fn sort(objects: &mut [Map]) {
 
 /// The columns of a kind.
 pub fn columns(row: &Resource) -> Vec<Column> {
-    if rules(row).is_some() && !row.columns.is_empty() {
-        return row.columns.to_vec();
+    match &*row.columns {
+        [] => schema::resource::usual_columns().to_vec(),
+        own => own.to_vec(),
     }
-    let column = |name: &'static str, kind: &'static str, format: &'static str, description: &'static str| Column {
-        name: name.into(),
-        kind: kind.into(),
-        format: format.into(),
-        description: description.into(),
-        priority: 0,
-    };
-    vec![
-        column("Name", "string", "name", "Name must be unique within a namespace."),
-        column(
-            "Created At",
-            "date",
-            "",
-            "CreationTimestamp is a timestamp representing the server time when this object was created.",
-        ),
-    ]
 }
 
 fn cell(rule: &Cell, object: &Map, now: Timestamp) -> Value {
@@ -238,6 +223,53 @@ mod tests {
             seen += usize::from(own);
         }
         assert!(seen > 40, "{seen}");
+    }
+
+    #[test]
+    fn columns_are_described_as_upstream_does() {
+        let told = |group, version, kind, name| -> String {
+            let row = schema::resource::of_kind(group, version, kind).unwrap_or_else(|| panic!("{kind} is served"));
+            let columns = columns(row);
+            let column = columns.iter().find(|column| column.name == name).unwrap_or_else(|| panic!("{kind} {name}"));
+            column.description.to_string()
+        };
+        let name = "Name must be unique within a namespace. Is required when creating resources,";
+        for (group, version, kind, column, begins) in [
+            ("", "v1", "Pod", "Name", name),
+            ("", "v1", "Pod", "Ready", "The aggregate readiness state of this pod for accepting traffic."),
+            ("", "v1", "Pod", "Node", "NodeName indicates in which node this pod is scheduled."),
+            ("events.k8s.io", "v1", "Event", "Object", "The object that this event is about."),
+            (
+                "apps",
+                "v1",
+                "DaemonSet",
+                "Node Selector",
+                "NodeSelector is a selector which must be true for the pod to fit",
+            ),
+            ("autoscaling", "v1", "HorizontalPodAutoscaler", "MinPods", "minReplicas is the lower limit"),
+            (
+                "certificates.k8s.io",
+                "v1",
+                "CertificateSigningRequest",
+                "SignerName",
+                "Requested signer for the request. It",
+            ),
+            ("", "v1", "LimitRange", "Name", name),
+            ("", "v1", "LimitRange", "Created At", "CreationTimestamp is a timestamp representing the server time"),
+            ("authorization.k8s.io", "v1", "SubjectAccessReview", "Name", name),
+        ] {
+            let told = told(group, version, kind, column);
+            assert!(told.starts_with(begins), "{kind} {column}: {told}");
+        }
+        assert!(
+            told("certificates.k8s.io", "v1", "CertificateSigningRequest", "SignerName").contains("defaulted:\n 1. If")
+        );
+        for row in schema::resource::all() {
+            for column in columns(row).iter().filter(|column| column.description.is_empty()) {
+                // Upstream looks for its documentation where there is none.
+                assert_eq!((row.kind.as_ref(), column.name.as_ref()), ("RuntimeClass", "Handler"));
+            }
+        }
     }
 
     #[test]

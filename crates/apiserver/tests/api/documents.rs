@@ -108,6 +108,36 @@ async fn health_is_told_check_by_check() {
 }
 
 #[tokio::test]
+async fn paths_are_what_upstreams_mux_and_router_know() {
+    let server = Server::start().await;
+    let client = server.client();
+    for path in ["/", "/index.html", "/api", "/api/", "/apis/", "/apis/apps/v1/", "/version/", "/api/v1/configmaps/"] {
+        assert_eq!(client.get(path).await.code, 200, "{path}");
+    }
+    assert_eq!(client.get("/index.html").await.json(), client.get("/").await.json());
+    for path in [
+        "//",
+        "//api",
+        "//version",
+        "//healthz",
+        "//api/v1/configmaps",
+        "/healthz/",
+        "/livez/",
+        "/metrics/",
+        "/openapi/v2/",
+        "/openapi/v3/",
+        "/nothing",
+        "/index.html/",
+        "/index",
+        "/debug/flags",
+        "/logs/",
+    ] {
+        let unknown = client.get(path).await;
+        assert_eq!((unknown.code.as_u16(), unknown.text().as_ref()), (404, "404 page not found\n"), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_done_at_a_start_is_told_by_name() {
     let server = Server::start().await;
     let client = server.client();

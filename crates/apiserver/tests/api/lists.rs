@@ -134,9 +134,27 @@ async fn metadata_and_tables_are_shown() {
     assert_eq!(list["kind"], "PartialObjectMetadataList");
     assert_eq!(list["items"][0]["kind"], "PartialObjectMetadata");
     assert!(list["items"][0].get("data").is_none());
+    // An answer of another shape than the one that is wanted is refused, whatever else would be taken.
+    let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    for (kind, path, is) in [
+        ("PartialObjectMetadata", path, "a list (*core.ConfigMapList)"),
+        ("PartialObjectMetadata", role, "a list (*rbac.ClusterRoleList)"),
+        ("PartialObjectMetadata", "/apis/events.k8s.io/v1/events", "a list (*core.EventList)"),
+        ("PartialObjectMetadataList", "/api/v1/namespaces/default/configmaps/c000", "not a list (*core.ConfigMap)"),
+    ] {
+        let accept = format!("application/json;as={kind};v=v1;g=meta.k8s.io,application/json");
+        let accept = [("accept", accept.as_str())];
+        let refused = client.raw(http::Method::GET, path, &accept, "").await.refused(406);
+        assert_eq!(refused["message"], format!("you requested {kind}, but the requested object is {is}"));
+        assert_eq!(refused["reason"], "NotAcceptable");
+        let none = client.raw(http::Method::GET, "/api/v1/namespaces/none", &accept, "").await;
+        assert_eq!(none.code, 404, "{}", none.text());
+    }
     let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let table = client.raw(http::Method::GET, &format!("{path}?includeObject=Object"), &accept, "").await.ok();
     assert_eq!(table["columnDefinitions"][0]["name"], "Name");
+    let told = table["columnDefinitions"][1]["description"].as_str().unwrap();
+    assert!(told.starts_with("Data contains the configuration data."), "{told}");
     assert_eq!(table["rows"][1]["cells"][0], "c001");
     assert_eq!(table["rows"][1]["object"]["data"]["i"], "1");
     assert_eq!(client.raw(http::Method::GET, path, &[("accept", "text/html")], "").await.code, 406);

@@ -69,6 +69,38 @@ async fn patches_are_refused_in_upstreams_words() {
             assert!(refused["details"].get("name").is_none(), "{refused}");
         }
     }
+    // What a patch makes of the kind is told by what upstream's scheme knows of it; a strategic one can't change it.
+    let other = |kind: &str, of: &str| {
+        format!("no kind {kind:?} is registered for version {of:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"")
+    };
+    for (body, why) in [
+        (r#"{"kind":"Secret"}"#, "converting (v1.Secret) to (core.Pod): unknown conversion".to_owned()),
+        (r#"{"kind":"pod"}"#, other("pod", "v1")),
+        (r#"{"apiVersion":"v2"}"#, other("Pod", "v2")),
+        (r#"{"apiVersion":"apps/v1"}"#, other("Pod", "apps/v1")),
+        (r#"{"apiVersion":"apps/v1","kind":"DaemonSet","spec":null}"#, "converting (v1.DaemonSet) to (core.Pod): unknown conversion".to_owned()),
+        (r#"{"apiVersion":"a/b/c"}"#, "unexpected GroupVersion string: a/b/c".to_owned()),
+        (r#"{"kind":1}"#, "couldn't get version/kind; json parse error: json: cannot unmarshal number into Go struct field .kind of type string".to_owned()),
+    ] {
+        let refused = client.patch(&format!("{PODS}/p"), MERGE, body).await.refused(422);
+        let said = refused["message"].as_str().unwrap();
+        assert!(said.starts_with(" \"\" is invalid: patch: Invalid value: \"{") && said.ends_with(&why), "{body}: {said}");
+        let kept = client.patch(&format!("{PODS}/p?dryRun=All"), STRATEGIC, body).await;
+        assert!(kept.code == 200 || body.contains(":1}") || body.contains("spec"), "{body}: {}", kept.text());
+    }
+    let replaced = r#"[{"op":"replace","path":"/kind","value":"Binding"}]"#;
+    let refused = client.patch(&format!("{PODS}/p"), JSON_PATCH, replaced).await.refused(422);
+    let said = refused["message"].as_str().unwrap();
+    assert!(said.ends_with("converting (v1.Binding) to (core.Pod): unknown conversion"), "{said}");
+    let without = r#"{"apiVersion":null,"spec":null,"status":null}"#;
+    let refused = client.patch(&format!("{PODS}/p"), MERGE, without).await;
+    assert_eq!(refused.headers["warning"], r#"299 - "unknown field \"metadata\"""#);
+    assert_eq!(
+        refused.refused(400)["message"],
+        "the name of the object (p based on URL) was undeterminable: name must be provided"
+    );
+    let kindless = client.patch(&format!("{PODS}/p?dryRun=All"), MERGE, r#"{"kind":null}"#).await.ok();
+    assert_eq!(kindless["kind"], "Pod");
     let strict = format!("{PODS}/p?fieldValidation=Strict");
     for (kind, body, problem) in [
         (MERGE, r#"{"spec":{"nope":1}}"#, "unknown field \"spec.nope\""),
@@ -96,7 +128,22 @@ async fn patches_are_refused_in_upstreams_words() {
     let twice = "kind: Pod\napiVersion: v1\nmetadata: {name: p, labels: {a: b, a: c}}\n";
     let target = format!("{strict}&fieldManager=m");
     let refused = client.patch(&target, APPLY, twice).await.refused(400);
-    assert!(refused["message"].as_str().unwrap().starts_with("error strict decoding YAML: "), "{refused}");
+    assert_eq!(
+        refused["message"],
+        "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 3: key \"a\" already set in map"
+    );
+    let warned = client.patch(&format!("{PODS}/p?dryRun=All&fieldManager=m"), APPLY, twice).await;
+    assert_eq!(warned.headers["warning"], r#"299 - "line 3: key \"a\" already set in map""#, "{}", warned.text());
+    let made = "kind: ConfigMap\napiVersion: v1\nmetadata: {name: m}\ndata:\n  a: b\n  a: c\ndate: {}\n";
+    let yaml = [("content-type", "application/yaml")];
+    let refused = client.raw(Method::POST, &format!("{MAPS}?fieldValidation=Strict"), &yaml, made).await.refused(400);
+    assert_eq!(
+        refused["message"],
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: yaml: unmarshal errors:\n  line 6: key \"a\" already set in map, unknown field \"date\""
+    );
+    let warned = client.raw(Method::POST, MAPS, &yaml, made).await;
+    let warnings: Vec<_> = warned.headers.get_all("warning").iter().collect();
+    assert_eq!(warnings, [r#"299 - "line 6: key \"a\" already set in map""#, r#"299 - "unknown field \"date\"""#]);
     for (said, shown) in [
         ("kind: Pod\napiVersion: v2\n", "/v2, Kind=Pod"),
         ("kind: Pod\napiVersion: a/b/c\n", "/, Kind="),

@@ -97,6 +97,67 @@ async fn kinds_without_a_ga_version_are_served_with_their_feature() {
     );
 }
 
+/// The fields that a manager of an object owns, at each version that it wrote through.
+fn owned(object: &Value, manager: &str) -> Vec<(String, String)> {
+    let entries = object["metadata"]["managedFields"].as_array().unwrap();
+    let own = entries.iter().filter(|entry| entry["manager"] == manager);
+    own.map(|entry| (entry["apiVersion"].as_str().unwrap().to_owned(), entry["fieldsV1"].to_string())).collect()
+}
+
+#[tokio::test]
+async fn managers_of_another_version_own_what_that_shows() {
+    let server = Server::start().await;
+    let client = server.client();
+    let path = |version: &str, query: &str| {
+        format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers/h?{query}")
+    };
+    let scaler = |version: &str, spec: Value| {
+        let mut spec = spec;
+        spec["scaleTargetRef"] = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
+        json!({"apiVersion": format!("autoscaling/{version}"), "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+            "spec": spec})
+        .to_string()
+    };
+    let of_cpu = |target: u32| json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": target}}}]);
+    let apply = "application/apply-patch+yaml";
+    let one = scaler("v1", json!({"minReplicas": 2, "maxReplicas": 5, "targetCPUUtilizationPercentage": 50}));
+    client.patch(&path("v1", "fieldManager=one"), apply, &one).await.ok();
+    // What v2 calls a metric, its manager of v1 owns under the name that it has there.
+    let two = scaler("v2", json!({"maxReplicas": 5, "metrics": of_cpu(60)}));
+    let refused = client.patch(&path("v2", "fieldManager=two"), apply, &two).await.refused(409);
+    assert_eq!(
+        refused["message"],
+        "Apply failed with 1 conflict: conflict with \"one\": .spec.targetCPUUtilizationPercentage"
+    );
+    let forced = client.patch(&path("v2", "fieldManager=two&force=true"), apply, &two).await.ok();
+    let (version, fields) = owned(&forced, "one").remove(0);
+    assert_eq!(version, "autoscaling/v1");
+    assert!(fields.contains("f:minReplicas") && !fields.contains("f:targetCPUUtilizationPercentage"), "{fields}");
+    // An update takes from them likewise.
+    let merge = "application/merge-patch+json";
+    let patch = json!({"spec": {"targetCPUUtilizationPercentage": 70}}).to_string();
+    let updated = client.patch(&path("v1", "fieldManager=three"), merge, &patch).await.ok();
+    assert!(!owned(&updated, "two")[0].1.contains("f:metrics"), "{updated}");
+    // What an applier gives up in another version than it was said in goes, too: the metric that is there without any is upstream's.
+    let mine = scaler("v1", json!({"minReplicas": 2, "maxReplicas": 5, "targetCPUUtilizationPercentage": 40}));
+    client.patch(&path("v1", "fieldManager=one&force=true"), apply, &mine).await.ok();
+    let none = scaler("v2", json!({"maxReplicas": 5}));
+    let pruned = client.patch(&path("v2", "fieldManager=one"), apply, &none).await.ok();
+    assert_eq!((&pruned["spec"]["metrics"], &pruned["spec"]["minReplicas"]), (&of_cpu(80), &json!(1)), "{pruned}");
+    assert_eq!(owned(&pruned, "one").len(), 1, "{pruned}");
+    assert_eq!(owned(&pruned, "one")[0].0, "autoscaling/v2");
+
+    let event = json!({"metadata": {"name": "e"}, "regarding": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "note": "a", "reason": "R", "type": "Normal", "action": "A", "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": "c.example.com/c", "reportingInstance": "i"});
+    client.post("/apis/events.k8s.io/v1/namespaces/default/events?fieldManager=one", &event).await.ok();
+    let target = "/api/v1/namespaces/default/events/e?fieldManager=two";
+    let patched = client.patch(target, merge, r#"{"message":"b"}"#).await.ok();
+    let (version, fields) = owned(&patched, "one").remove(0);
+    assert_eq!(version, "events.k8s.io/v1");
+    assert!(fields.contains("f:reason") && !fields.contains("f:note"), "{fields}");
+}
+
 #[tokio::test]
 async fn devices_are_served_in_the_shapes_of_their_versions() {
     let server = Server::start_as("", "resource.k8s.io/v1beta1=true,resource.k8s.io/v1beta2=true").await;

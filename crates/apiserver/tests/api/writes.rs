@@ -131,11 +131,32 @@ async fn fields_are_validated_as_asked() {
         )
         .await;
     assert!(ignored.code == 201 && !ignored.headers.contains_key("warning"));
-    let other = client
-        .raw(Method::POST, PODS, &json_type, r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"a"}}"#)
-        .await
-        .refused(400);
-    assert!(other["message"].as_str().unwrap().starts_with("Service in version \"v1\" cannot be handled as a Pod"));
+    for (said, told) in [
+        (
+            r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"a"}}"#,
+            "Service in version \"v1\" cannot be handled as a Pod: converting (v1.Service) to (core.Pod): unknown conversion",
+        ),
+        (
+            r#"{"kind":"pod","apiVersion":"v1"}"#,
+            "pod in version \"v1\" cannot be handled as a Pod: no kind \"pod\" is registered for version \"v1\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+        ),
+        (
+            r#"{"kind":"Pod","apiVersion":"v2","spec":1}"#,
+            "Pod in version \"v2\" cannot be handled as a Pod: no kind \"Pod\" is registered for version \"v2\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+        ),
+        (
+            r#"{"apiVersion":"a/b/c","spec":{}}"#,
+            "the object provided is unrecognized (must be of type Pod): unexpected GroupVersion string: a/b/c ({\"apiVersion\":\"a/b/c\",\"spec\":{ ...)",
+        ),
+    ] {
+        let other = client.raw(Method::POST, PODS, &json_type, said).await.refused(400);
+        assert_eq!(other["message"], told, "{said}");
+    }
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let beta = r#"{"kind":"Deployment","apiVersion":"apps/v1beta1"}"#;
+    let other = client.raw(Method::POST, deployments, &json_type, beta).await.refused(400);
+    let told = "the API version in the data (apps/v1beta1) does not match the expected API version (apps/v1)";
+    assert_eq!(other["message"], told);
     assert_eq!(client.raw(Method::POST, PODS, &[("content-type", "text/plain")], text).await.code, 415);
 }
 

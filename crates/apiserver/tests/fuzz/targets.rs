@@ -5,7 +5,7 @@ use api::selector::{FieldSelector, LabelSelector};
 use apiserver::options::{ListOptions, Options, OptionsKind};
 use apiserver::registry::token::Token;
 use apiserver::request::RequestInfo;
-use schema::apply::{Manager, Set};
+use schema::apply::{Manager, OneShape, Set};
 use schema::{Map, Resource, Value, json, normal, patch, protobuf, resource, yaml};
 
 pub const TARGETS: &[(&str, fn(&[u8]))] = &[
@@ -118,7 +118,13 @@ pub fn apply(bytes: &[u8]) {
     let (Ok(live), Ok(config)) = (normal::typed(ty, live), normal::typed(ty, config)) else { return };
     let (live, config) = (live.object, config.object);
     let api_version = row.api_version();
-    let manager = Manager { name: "m", api_version: &api_version, subresource: "", now: "2024-01-01T00:00:00Z" };
+    let manager = Manager {
+        name: "m",
+        api_version: &api_version,
+        subresource: "",
+        now: "2024-01-01T00:00:00Z",
+        versions: &OneShape,
+    };
     let none = Set::new();
     // Refusals are only for conflicts, of which force knows none.
     let once = schema::apply::apply(ty, Some(&live), &config, &manager, true, &none).expect("forced");

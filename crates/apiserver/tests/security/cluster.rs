@@ -126,6 +126,7 @@ pub async fn start_with(options: Options) -> Cluster {
             dns: range.nth(10),
             client_ca: String::new(),
             front_proxy: None,
+            host: Some("host".into()),
         },
         service_ranges: vec![range],
         node_ports: PortRange::parse(options.node_ports).expect("a range"),

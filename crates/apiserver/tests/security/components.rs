@@ -1,6 +1,6 @@
 //! `componentstatuses`, and what is told of kinds that go away.
 
-use crate::cluster::{Options, start, start_with};
+use crate::cluster::{Options, eventually, start, start_with};
 use apiserver::surface::Surface;
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ async fn components_are_healthy_as_long_as_they_lead() {
     admin.post(leases, lease("kube-scheduler", now)).await.expect(201);
     let long_ago = now - jiff::SignedDuration::from_mins(5);
     admin.post(leases, lease("kube-controller-manager", long_ago)).await.expect(201);
-    let told = crate::cluster::eventually(async || {
+    let told = eventually(async || {
         let answer = admin.get("/api/v1/componentstatuses").await;
         assert_eq!(answer.warnings, ["v1 ComponentStatus is deprecated in v1.19+"]);
         let list = answer.expect(200);
@@ -60,12 +60,32 @@ async fn what_is_done_at_a_start_is_told_by_upstreams_names() {
         "start-kubernetes-service-cidr-controller",
         "bootstrap-controller",
         "crd-informer-synced",
+        "start-kube-apiserver-identity-lease-controller",
+        "start-kube-apiserver-identity-lease-garbage-collector",
     ] {
         for root in ["livez", "readyz", "healthz"] {
             let told = admin.get(&format!("/{root}/poststarthook/{hook}")).await;
             assert_eq!((told.code, told.body), (200, json!("ok")), "{root} {hook}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_server_is_known_by_its_lease() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    let path = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases?labelSelector=apiserver.kubernetes.io/identity%3Dkube-apiserver";
+    let lease = eventually(async || {
+        let list = admin.get(path).await.expect(200);
+        list["items"].as_array()?.first().cloned()
+    })
+    .await;
+    let name = lease["metadata"]["name"].as_str().unwrap();
+    assert!(name.starts_with("apiserver-") && name.len() == 36, "{name}");
+    assert_eq!(lease["metadata"]["labels"]["kubernetes.io/hostname"], "host");
+    assert_eq!(lease["spec"]["leaseDurationSeconds"], 3600);
+    assert!(lease["spec"]["holderIdentity"].as_str().unwrap().starts_with(&format!("{name}_")), "{lease}");
+    assert!(lease["spec"]["renewTime"].is_string(), "{lease}");
 }
 
 #[tokio::test]

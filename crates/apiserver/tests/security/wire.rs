@@ -110,6 +110,28 @@ impl Wire {
 }
 
 #[tokio::test]
+async fn who_names_no_host_is_told_what_is_missing() {
+    let wire = serve(|_| Options::default()).await;
+    for (headers, told) in [
+        ("", "missing required Host header"),
+        ("Host: a\r\nHost: b\r\n", "too many Host headers"),
+        ("Host: a b\r\n", "malformed Host header"),
+    ] {
+        let stream = TcpStream::connect(wire.address).await.expect("a connection");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut stream = connector(&wire.authority, None).connect(name, stream).await.expect("TLS");
+        stream.write_all(format!("GET /healthz HTTP/1.1\r\n{headers}\r\n").as_bytes()).await.expect("sent");
+        // It is closed without TLS's farewell.
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+        assert!(answer.to_ascii_lowercase().contains("connection: close\r\n"), "{answer}");
+        assert!(answer.ends_with(&format!("\r\n\r\n400 Bad Request: {told}")), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn who_shows_nothing_sees_health_alone() {
     let wire = serve(|_| Options::default()).await;
     for path in ["/healthz", "/livez", "/readyz", "/version"] {

@@ -156,6 +156,7 @@ pub(crate) async fn run(context: Context, stop: CancellationToken) {
         reported: None,
         reported_at: Instant::now(),
         pod_cidrs: Vec::new(),
+        unschedulable: false,
         booted_as: None,
         context,
     };
@@ -173,6 +174,8 @@ struct Keeper {
     reported: Option<NodeStatus>,
     reported_at: Instant,
     pod_cidrs: Vec<String>,
+    /// As events have told it.
+    unschedulable: bool,
     /// The boot that the node was last registered in.
     booted_as: Option<String>,
 }
@@ -353,6 +356,10 @@ impl Keeper {
             self.reported.clone_from(&node.status);
         }
         let spec = node.spec.as_ref();
+        let unschedulable = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
+        if std::mem::replace(&mut self.unschedulable, unschedulable) != unschedulable {
+            self.tell_status(if unschedulable { "NodeNotSchedulable" } else { "NodeSchedulable" });
+        }
         let cidrs = spec
             .and_then(|spec| spec.pod_cidrs.clone())
             .or_else(|| spec.and_then(|spec| spec.pod_cidr.clone()).map(|cidr| vec![cidr]))
@@ -411,6 +418,12 @@ impl Keeper {
         }
     }
 
+    /// An event about what the node became.
+    fn tell_status(&self, reason: &'static str) {
+        let name = &self.context.cfg.node_name;
+        self.context.events.node(name, Severity::Normal, reason, format!("Node {name} status is now: {reason}"));
+    }
+
     /// Events about what the node's conditions became.
     fn tell_transitions(&mut self, old: Option<&NodeStatus>) {
         let name = self.context.cfg.node_name.clone();
@@ -432,8 +445,7 @@ impl Keeper {
             let starts = kind == "Ready" && now == Some(false) && before != Some(true);
             if now != before && !starts {
                 let reason = if now == Some(true) { yes } else { no };
-                let message = format!("Node {name} status is now: {reason}");
-                self.context.events.node(&name, Severity::Normal, reason, message);
+                self.tell_status(reason);
             }
         }
         let boot = &self.context.machine.boot_id;

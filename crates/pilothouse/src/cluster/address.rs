@@ -12,6 +12,11 @@ pub fn host_name() -> Result<String> {
     Ok(name)
 }
 
+/// What the kernel calls this machine, be it fit for a node's name or not; `None`: it can't be read.
+pub fn machine_name() -> Option<String> {
+    nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned())
+}
+
 /// The address that this machine is reached at, or loopback when there is none.
 pub fn node_ip() -> IpAddr {
     outside().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))

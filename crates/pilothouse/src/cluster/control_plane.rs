@@ -106,6 +106,7 @@ pub fn plan(settings: &Settings, pki: &Pki) -> Result<Plan> {
             dns: Some(settings.dns_ip),
             client_ca: ca.clone(),
             front_proxy: None,
+            host: super::address::machine_name(),
         },
     };
     let pair = pki.pair(certificates::API_SERVER)?;
@@ -295,7 +296,7 @@ pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) ->
         tokens: Some(Arc::new(SecretTokens(plane.tokens.clone()))),
         gates: settings.args.surface.gates(),
     };
-    let election = Election::new("kube-system", "kube-controller-manager", &settings.instance);
+    let election = Election::new("kube-system", "kube-controller-manager", &settings.instance, election::MANAGER);
     let plane = plane.clone();
     Ok(Arc::new(move |shutdown| {
         let (config, clients) = (config.clone(), Arc::new(Identities(plane.clone())));
@@ -310,7 +311,7 @@ pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) ->
 /// The scheduler, as a component.
 pub fn scheduler(settings: &Settings, plane: &Arc<ControlPlane>) -> Component {
     let config = scheduler::Config { identity: settings.node_name.clone() };
-    let election = Election::new("kube-system", "kube-scheduler", &settings.instance);
+    let election = Election::new("kube-system", "kube-scheduler", &settings.instance, election::SCHEDULER);
     let plane = plane.clone();
     Arc::new(move |shutdown| {
         let (config, election) = (config.clone(), election.clone());

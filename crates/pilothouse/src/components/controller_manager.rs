@@ -180,7 +180,7 @@ pub fn run(args: ManagerArgs) -> Result<()> {
         None => String::new(),
     };
     super::run_alone(1, |shutdown| async move {
-        let election = args.leader.election(NAME)?;
+        let election = args.leader.election(NAME, crate::election::MANAGER)?;
         let api = client::config(&args.client, "kubeconfig").await?;
         let manager = client::client(&api, NAME)?;
         let accounts = if args.use_service_account_credentials {

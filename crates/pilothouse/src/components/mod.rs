@@ -80,11 +80,11 @@ pub struct LeaderArgs {
 }
 
 impl LeaderArgs {
-    /// The election, unless it is off.
+    /// The election, unless it is off. `component`: in whose name events tell of it.
     ///
     /// # Errors
     /// Times that do not fit together, by upstream's rules.
-    pub fn election(&self, usual_name: &str) -> Result<Option<Election>> {
+    pub fn election(&self, usual_name: &str, component: &'static str) -> Result<Option<Election>> {
         if self.leader_elect == Some(false) {
             return Ok(None);
         }
@@ -115,7 +115,7 @@ impl LeaderArgs {
             lease_duration: lease,
             renew_deadline: renew,
             retry_period: retry,
-            ..Election::new(namespace, name, &identity)
+            ..Election::new(namespace, name, &identity, component)
         }))
     }
 }

@@ -77,7 +77,7 @@ pub fn run(args: SchedulerArgs) -> Result<()> {
     let args = args.with_config()?;
     let gates = args.features.gates()?;
     super::run_alone(1, |shutdown| async move {
-        let election = args.leader.election(NAME)?;
+        let election = args.leader.election(NAME, crate::election::SCHEDULER)?;
         let client = client::client(&client::config(&args.client, "kubeconfig").await?, NAME)?;
         let about = About {
             name: NAME,

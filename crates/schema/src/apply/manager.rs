@@ -3,6 +3,7 @@
 use super::merge;
 use super::path::Element;
 use super::set::Set;
+use super::versions::{self, Changes, Versions};
 use super::walk::{Comparison, compare, created, set_of};
 use crate::normal;
 use crate::tree::{Map, Value};
@@ -22,7 +23,7 @@ const KUBECTL: &str = "kubectl";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Metadata that nobody owns: the server's, and the identity.
-const UNOWNED: [&str; 10] = [
+pub(super) const UNOWNED: [&str; 10] = [
     "creationTimestamp",
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
@@ -45,6 +46,8 @@ pub struct Manager<'a> {
     pub subresource: &'a str,
     /// RFC 3339, with seconds.
     pub now: &'a str,
+    /// How the versions look that others wrote through.
+    pub versions: &'a dyn Versions,
 }
 
 /// Another manager owns fields that an apply would change.
@@ -261,7 +264,7 @@ fn write(object: &mut Map, mut entries: Vec<Entry>) {
 }
 
 /// An object without what nobody owns.
-fn owned_part(object: &Map) -> Map {
+pub(super) fn owned_part(object: &Map) -> Map {
     let mut part = object.clone();
     part.remove("apiVersion");
     part.remove("kind");
@@ -325,9 +328,9 @@ pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Ma
         write(object, entries);
         return;
     }
-    let removed = change.removed;
-    let changed = if change.modified.is_empty() { change.added } else { change.modified.union(&change.added) };
-    take_from_others(&mut entries, |e| e.is(manager, false), &changed, &removed);
+    let mut changes = Changes::new(manager.versions, before, object, reset, change);
+    take_from_others(&mut entries, |e| e.is(manager, false), &mut changes);
+    let versions::Change { changed, removed } = changes.own;
     if let Some(entry) = entries.iter_mut().find(|e| e.is(manager, false)) {
         let next = entry.set().difference(&removed).union(&changed);
         if next != *entry.set() {
@@ -439,8 +442,9 @@ impl Window<'_> {
     }
 }
 
-fn take_from_others(entries: &mut [Entry], own: impl Fn(&Entry) -> bool, changed: &Set, removed: &Set) {
+fn take_from_others(entries: &mut [Entry], own: impl Fn(&Entry) -> bool, changes: &mut Changes<'_>) {
     for entry in entries.iter_mut().filter(|e| !own(e)) {
+        let (versions::Change { changed, removed }, _) = changes.seen_by(&entry.api_version);
         if !entry.fields.may_meet(changed) && !entry.fields.may_meet(removed) {
             continue;
         }
@@ -511,23 +515,17 @@ pub fn apply(
     config.remove_at(&["metadata", "managedFields"]);
     let own_part = owned_part(&config);
     let claimed = set_of(ty, &own_part).recursive_difference(reset);
-    let last = entries.iter().find(|e| e.is(manager, true)).map(|e| e.set().clone());
-    let last_time = entries.iter().find(|e| e.is(manager, true)).map(|e| e.time.clone());
-    entries.retain(|e| !e.is(manager, true));
+    let last = entries.iter().position(|e| e.is(manager, true)).map(|at| entries.remove(at));
 
     let mut object = merge::merged(ty, live_object, &config);
     if let Some(last) = &last {
-        let mut kept = claimed.clone();
-        for entry in &entries {
-            kept = kept.union(entry.set());
-        }
-        let mut gone = last.difference(&claimed);
-        // As such it is nobody's, whatever an entry of an earlier version says.
-        gone.unmark(&Element::Field("metadata".into()));
-        merge::prune(ty, &mut object, &gone, &kept);
+        let others = entries.iter().map(|e| (e.api_version.as_str(), e.set()));
+        let owned = others.chain([(manager.api_version, &claimed)]);
+        versions::prune(manager.versions, ty, &mut object, (&last.api_version, last.set()), owned);
     }
     let change = compare(ty, live_object, &object, &UNOWNED).without(reset);
-    let changed = change.changed();
+    let merged = object.clone();
+    let mut changes = Changes::new(manager.versions, live_object, &merged, reset, change);
     // What kubectl set with client-side apply, it may set with server-side apply too.
     let upgraded = if manager.name == KUBECTL && !force {
         live.and_then(|live| client_side_applied(ty, live, manager.api_version)).unwrap_or_default()
@@ -536,7 +534,11 @@ pub fn apply(
     };
     let mut conflicts = Vec::new();
     for entry in &entries {
-        let disputed = entry.set().intersection(&changed).difference(&upgraded);
+        let (change, here) = changes.seen_by(&entry.api_version);
+        let mut disputed = entry.set().intersection(&change.changed);
+        if here {
+            disputed = disputed.difference(&upgraded);
+        }
         if !disputed.is_empty() {
             conflicts.push(Conflict {
                 manager: entry.manager.clone(),
@@ -558,14 +560,14 @@ pub fn apply(
         let text = format!("{}\n", crate::json::to_string(&plain));
         object.set_at(&["metadata", "annotations", LAST_APPLIED], text);
     }
-    take_from_others(&mut entries, |_| false, &changed, &change.removed);
-    let unchanged = last.as_ref() == Some(&claimed) && Some(&object) == live;
+    take_from_others(&mut entries, |_| false, &mut changes);
+    let unchanged = last.as_ref().is_some_and(|last| *last.set() == claimed) && Some(&object) == live;
     entries.push(Entry {
         manager: manager.name.to_owned(),
         apply: true,
         api_version: manager.api_version.to_owned(),
         subresource: manager.subresource.to_owned(),
-        time: if unchanged { last_time.unwrap_or_default() } else { manager.now.to_owned() },
+        time: if unchanged { last.map(|last| last.time).unwrap_or_default() } else { manager.now.to_owned() },
         fields: claimed.into(),
         stored: None,
     });

@@ -1,3 +1,4 @@
+use super::super::versions::OneShape;
 use super::*;
 use crate::patch::tests_support::value;
 use proptest::prelude::*;
@@ -14,7 +15,7 @@ fn object(json: &str) -> Map {
 }
 
 fn manager(name: &str) -> Manager<'_> {
-    Manager { name, api_version: "apps/v1", subresource: "", now: "2026-01-01T00:00:00Z" }
+    Manager { name, api_version: "apps/v1", subresource: "", now: "2026-01-01T00:00:00Z", versions: &OneShape }
 }
 
 fn applied(live: Option<&Map>, config: &str, by: &str, force: bool) -> Result<Map, Vec<Conflict>> {

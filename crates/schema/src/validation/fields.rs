@@ -182,10 +182,15 @@ pub(super) enum Values {
 impl Values {
     /// For the selector that takes the place of `old`.
     pub(super) fn after(old: Option<LabelSelector<'_>>) -> Self {
-        let mut errors = Errors::new();
-        label_selector(&mut errors, &Path::root("selector"), old);
-        if errors.is_empty() { Values::Checked } else { Values::Any }
+        if old.is_none_or(is_selector) { Values::Checked } else { Values::Any }
     }
+}
+
+/// Whether something can be selected by a selector.
+pub(super) fn is_selector(selector: LabelSelector<'_>) -> bool {
+    let mut errors = Errors::new();
+    label_selector(&mut errors, &Path::root("selector"), Some(selector));
+    errors.is_empty()
 }
 
 pub(super) fn label_selector_with(

@@ -2,7 +2,7 @@
 
 use super::Features;
 use super::claim::{OLD_CLASS, access_modes, basic_amount, class_name};
-use super::fields::{Errors, NOTHING, immutable, json, quantity, same, shape, shown_list, supported_of, twice};
+use super::fields::{Errors, NOTHING, Values, immutable, json, quantity, same, shape, shown_list, supported_of, twice};
 use super::pod::scheduling;
 use super::volume_source::{NAMES_TOO_LONG, PERSISTENT, names_too_long};
 use super::warnings::Warnings;
@@ -21,6 +21,11 @@ fn spec_of(object: &Map) -> PersistentVolumeSpec<'_> {
 }
 
 pub(super) fn create(object: &Map) -> Errors {
+    checked(object, Values::Checked)
+}
+
+/// `values`: those that its nodes are selected by.
+fn checked(object: &Map, values: Values) -> Errors {
     let mut errors = Errors::new();
     let spec = spec_of(object);
     let modes = SPEC.child("accessModes");
@@ -35,7 +40,7 @@ pub(super) fn create(object: &Map) -> Errors {
     if let Some(affinity) = spec.node_affinity() {
         let path = SPEC.child("nodeAffinity");
         match affinity.required() {
-            Some(required) => scheduling::node_selector(&mut errors, &path.child("required"), required),
+            Some(required) => scheduling::node_selector_with(&mut errors, &path.child("required"), required, values),
             None => {
                 let why = "must specify required node constraints";
                 errors.push(FieldError::required(&path.child("required"), why));
@@ -150,7 +155,10 @@ pub(super) fn update(subresource: &str, new: &Map, old: &Map, features: Features
     if subresource == "status" {
         return Errors::new();
     }
-    let mut errors = twice(create(new));
+    // What was stored when any values were taken may stay.
+    let was = spec_of(old).node_affinity().and_then(|affinity| affinity.required());
+    let values = if was.is_some_and(scheduling::has_bad_values) { Values::Any } else { Values::Checked };
+    let mut errors = twice(checked(new, values));
     let of = |map: &Map| {
         let mut spec = map.get("spec").and_then(Value::as_map).cloned().unwrap_or_default();
         spec.retain(|key, _| PERSISTENT.iter().any(|(field, _)| *field == key));

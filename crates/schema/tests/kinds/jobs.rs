@@ -101,6 +101,14 @@ fn selectors_are_the_servers() {
 }
 
 #[test]
+fn selectors_of_before_may_stay() {
+    let bad = r#""selector":{"matchExpressions":[{"key":"a","operator":"In","values":["-"]}]}"#;
+    let own = |rest: &str| job(&format!(r#","manualSelector":true{rest}"#)).replace(SELECTOR, bad);
+    assert_eq!(rules::created("batch", "v1", "Job", &own("")).len(), 1);
+    assert_eq!(rules::updated("batch", "v1", "Job", "", &own(r#","suspend":true"#), &own("")), [""; 0]);
+}
+
+#[test]
 fn failure_policies() {
     let rule = |rule: &str| format!(r#","podFailurePolicy":{{"rules":[{{{rule}}}]}}"#);
     for (text, expected) in [

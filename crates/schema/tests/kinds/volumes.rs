@@ -281,6 +281,22 @@ fn volumes() {
 }
 
 #[test]
+fn nodes_that_were_selected_by_any_values_may_stay() {
+    let of = |value: &str, class: &str| {
+        volume(&format!(
+            r#""csi":{{"driver":"d","volumeHandle":"h"}},"storageClassName":"{class}","nodeAffinity":{{"required":{{"nodeSelectorTerms":[{{"matchExpressions":[{{"key":"k","operator":"In","values":["{value}"]}}]}}]}}}}"#
+        ))
+    };
+    let updated = |new: &str, old: &str| rules::updated("", "v1", "PersistentVolume", "", new, old);
+    assert_eq!(rules::created("", "v1", "PersistentVolume", &of("-", "c")).len(), 1);
+    assert_eq!(updated(&of("-", "d"), &of("-", "c")), [""; 0]);
+    let [first, ..] = &updated(&of("-", "c"), &of("a", "c"))[..] else { panic!("it is refused") };
+    assert!(
+        first.starts_with("spec.nodeAffinity.required.nodeSelectorTerms[0].matchExpressions[0].values[0]: Invalid")
+    );
+}
+
+#[test]
 fn volumes_stay() {
     let node = |key: &str| {
         format!(

@@ -264,6 +264,29 @@ fn daemon_sets() {
 }
 
 #[test]
+fn templates_and_selectors_of_before_may_stay() {
+    let bad = r#"{"matchExpressions":[{"key":"a","operator":"In","values":["-"]}]}"#;
+    let template = format!(
+        r#""template":{{"metadata":{{"labels":{{"a":"b"}}}},"spec":{{"containers":[{{"name":"c","image":"i"}}],"affinity":{{"podAntiAffinity":{{"requiredDuringSchedulingIgnoredDuringExecution":[{{"topologyKey":"t","labelSelector":{bad}}}]}}}}}}}}"#
+    );
+    let set = |selector: &str, image: &str| {
+        named("x", &format!(r#""spec":{{{selector},{}}}"#, template.replace(r#""i""#, &format!("{image:?}"))))
+    };
+    let updated = |kind: &str, new: &str, old: &str| rules::updated("apps", "v1", kind, "", new, old);
+    for kind in ["DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"] {
+        let old = set(SELECTOR, "i");
+        assert_eq!(rules::created("apps", "v1", kind, &old).len(), 1, "{kind}");
+        assert_eq!(updated(kind, &set(SELECTOR, "j"), &old), [""; 0], "{kind}");
+    }
+    // Of these, the selector of a DaemonSet alone could be bad at all.
+    let selector = format!(r#""selector":{bad}"#);
+    for (kind, refused) in [("DaemonSet", false), ("Deployment", true), ("ReplicaSet", true), ("StatefulSet", true)] {
+        let found = updated(kind, &set(&selector, "j"), &set(&selector, "i"));
+        assert_eq!(!found.is_empty(), refused, "{kind}: {found:?}");
+    }
+}
+
+#[test]
 fn replication_controllers() {
     let spec = |selector: &str| named("x", &format!(r#""spec":{{"selector":{selector},{TEMPLATE}}}"#));
     check_created(

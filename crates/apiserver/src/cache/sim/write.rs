@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::options::{FieldValidation, Options};
 use crate::registry::mutation::{Apply, Patch, PatchKind, Replace};
 use crate::registry::{Place, complete};
+use crate::scheme::Said;
 use crate::user::UserInfo;
 use api::Status;
 use jiff::Timestamp;
@@ -180,7 +181,10 @@ impl Write {
         if let Some((kind, text, subresource)) = self.patch() {
             let patch = schema::json::parse(text.as_bytes()).map_err(|error| Status::internal(error.to_string()))?;
             let (problems, ty) = (Vec::new(), served.resource.schema.root());
-            let mutation = Patch { kind, patch, problems, ty, validation: FieldValidation::Strict, defaults: true };
+            let said = Said { api_version: served.api_version(), kind: &served.resource.kind };
+            let row = &served.resource;
+            let validation = FieldValidation::Strict;
+            let mutation = Patch { kind, patch, problems, ty, said, row, validation, defaults: true };
             let written = up.registry.update(&cx, served, place(subresource), &mutation, &options).await?;
             return Ok((written.object, false));
         }

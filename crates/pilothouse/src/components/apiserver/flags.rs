@@ -484,6 +484,7 @@ impl ApiserverArgs {
                     dns: None,
                     client_ca: shown_ca,
                     front_proxy,
+                    host: address::machine_name(),
                 },
             },
             surface: Surface { event_ttl: self.event_ttl.0, ..self.surface.surface()? },
@@ -493,6 +494,7 @@ impl ApiserverArgs {
                 min_watch: Duration::from_secs(self.min_request_timeout),
                 request_timeout: self.request_timeout.0,
                 profiling: self.profiling,
+                set_verbosity: Some(crate::logs::set_verbosity),
                 flags: crate::cli::flags::all(),
                 ..Config::default()
             },

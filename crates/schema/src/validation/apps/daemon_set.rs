@@ -3,7 +3,7 @@
 use super::{EMPTY, SPEC, always, collisions, counts, mismatch, options};
 use crate::tree::Map;
 use crate::validation::fields::{
-    Errors, immutable, int_or_percent, json, label_selector, non_negative, not_over_100_percent,
+    Errors, immutable, int_or_percent, is_selector, json, label_selector_with, non_negative, not_over_100_percent,
     positive_int_or_percent, selects, selects_all, shape, twice,
 };
 use crate::validation::{Features, pod};
@@ -15,8 +15,8 @@ pub(in crate::validation) fn daemon_set(object: &Map, old: Option<&Map>, feature
     let mut errors = Errors::new();
     let spec = DaemonSet(object).spec().unwrap_or(DaemonSetSpec(&EMPTY));
     let path = SPEC.child("selector");
-    label_selector(&mut errors, &path, spec.selector());
-    if errors.is_empty() {
+    label_selector_with(&mut errors, &path, spec.selector(), options(features, old).affinity_values());
+    if spec.selector().is_none_or(is_selector) {
         let labels = spec.template().and_then(|t| t.metadata()).unwrap_or(ObjectMeta(&EMPTY)).labels();
         if !spec.selector().is_some_and(|selector| selects(selector, labels)) {
             mismatch(&mut errors, &SPEC.child("template"), spec.template());

@@ -4,7 +4,8 @@ use super::{SPEC, policy};
 use crate::tree::{Map, Value};
 use crate::validation::apps::{mismatch, name_warning};
 use crate::validation::fields::{
-    Errors, domain_prefixed_path, json_map, label_selector, non_negative, selects, supported_of,
+    Errors, Values, domain_prefixed_path, is_selector, json_map, label_selector_with, non_negative, selects,
+    supported_of,
 };
 use crate::validation::shown::{SUCCESS_POLICY, shown};
 use crate::validation::warnings::Warnings;
@@ -26,7 +27,7 @@ const UID: &str = "batch.kubernetes.io/controller-uid";
 static EMPTY: Map = Map::new();
 
 pub(in crate::validation) fn job(object: &Map, old: Option<&Map>, features: Features) -> Errors {
-    checked(object, true, options(features, old))
+    checked(object, old, true, options(features, old))
 }
 
 /// How the template of a job is looked at; `old` is the job before.
@@ -34,8 +35,9 @@ pub(super) fn options(features: Features, old: Option<&Map>) -> pod::Options<'_>
     pod::Options::at(features, old, &["spec", "template"])
 }
 
-/// The rules of a job; `prefixed`: the labels with a domain must be there, as they are on all but very old jobs.
-pub(super) fn checked(object: &Map, prefixed: bool, options: pod::Options<'_>) -> Errors {
+/// The rules of a job; `old` is the one before. `prefixed`: the labels with a domain must be there, as they are on all but very old
+/// jobs.
+pub(super) fn checked(object: &Map, old: Option<&Map>, prefixed: bool, options: pod::Options<'_>) -> Errors {
     let mut errors = Errors::new();
     let spec = Job(object).spec().unwrap_or(JobSpec(&EMPTY));
     generated_selector(&mut errors, object, spec, prefixed);
@@ -48,9 +50,13 @@ pub(super) fn checked(object: &Map, prefixed: bool, options: pod::Options<'_>) -
             mismatch(&mut errors, &SPEC.child("template"), spec.template());
         }
         Some(selector) => {
-            let before = errors.len();
-            label_selector(&mut errors, &SPEC.child("selector"), Some(selector));
-            if errors.len() == before && !selects(selector, labels) {
+            let was = old.and_then(|old| Job(old).spec()).and_then(|spec| spec.selector());
+            let values = match options.affinity_values() {
+                Values::Any => Values::Any,
+                Values::Checked => Values::after(was),
+            };
+            label_selector_with(&mut errors, &SPEC.child("selector"), Some(selector), values);
+            if is_selector(selector) && !selects(selector, labels) {
                 mismatch(&mut errors, &SPEC.child("template"), spec.template());
             }
         }
@@ -95,9 +101,7 @@ fn generated_selector(errors: &mut Errors, object: &Map, spec: JobSpec<'_>, pref
     let wanted: Map = expected.into_iter().map(|(key, value)| (key.into(), Value::from(value))).collect();
     let mut metadata = Map::new();
     metadata.insert("labels", wanted);
-    let mut ignored = Errors::new();
-    label_selector(&mut ignored, &SPEC, Some(selector));
-    if ignored.is_empty() && !selects(selector, ObjectMeta(&metadata).labels()) {
+    if is_selector(selector) && !selects(selector, ObjectMeta(&metadata).labels()) {
         let shown = json_map(selector.0);
         errors.push(FieldError::invalid(&SPEC.child("selector"), shown, "`selector` not auto-generated"));
     }

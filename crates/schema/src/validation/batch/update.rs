@@ -11,7 +11,7 @@ pub(in crate::validation) fn job_update(subresource: &str, new: &Map, old: &Map,
     if subresource == "status" {
         return status::update(new, old);
     }
-    let mut errors = twice(checked(new, status::has_prefixed_labels(old), options(features, Some(old))));
+    let mut errors = twice(checked(new, Some(old), status::has_prefixed_labels(old), options(features, Some(old))));
     completions(&mut errors, new, old);
     unchanged(&mut errors, new, old, "selector");
     template(&mut errors, new, old, features);

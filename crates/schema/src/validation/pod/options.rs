@@ -121,7 +121,7 @@ impl<'a> Options<'a> {
     }
 
     /// The values of the selectors of affinities to pods.
-    pub(super) fn affinity_values(self) -> Values {
+    pub(in crate::validation) fn affinity_values(self) -> Values {
         let bad = self.was.and_then(|was| was.affinity()).is_some_and(scheduling::has_bad_selectors);
         if bad { Values::Any } else { Values::Checked }
     }

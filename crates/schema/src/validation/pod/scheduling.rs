@@ -95,14 +95,17 @@ pub(super) fn has_bad_selectors(affinity: Affinity<'_>) -> bool {
 pub(super) fn has_bad_node_values(affinity: Affinity<'_>) -> bool {
     let required =
         affinity.node_affinity().and_then(|nodes| nodes.required_during_scheduling_ignored_during_execution());
-    required.is_some_and(|required| {
-        let mut values = required
-            .node_selector_terms()
-            .iter()
-            .flat_map(|term| term.match_expressions().iter().collect::<Vec<_>>())
-            .flat_map(|requirement| requirement.values().iter().collect::<Vec<_>>());
-        values.any(|value| !names::label_value(value).is_empty())
-    })
+    required.is_some_and(has_bad_values)
+}
+
+/// Whether a node selector has values that labels can't have.
+pub(in crate::validation) fn has_bad_values(selector: NodeSelector<'_>) -> bool {
+    let mut values = selector
+        .node_selector_terms()
+        .iter()
+        .flat_map(|term| term.match_expressions().iter().collect::<Vec<_>>())
+        .flat_map(|requirement| requirement.values().iter().collect::<Vec<_>>());
+    values.any(|value| !names::label_value(value).is_empty())
 }
 
 fn weight(errors: &mut Errors, path: &Path<'_>, weight: Option<i64>) {
@@ -117,7 +120,13 @@ pub(in crate::validation) fn node_selector(errors: &mut Errors, path: &Path<'_>,
     node_selector_with(errors, path, selector, Values::Checked);
 }
 
-fn node_selector_with(errors: &mut Errors, path: &Path<'_>, selector: NodeSelector<'_>, values: Values) {
+/// The same; `values`: those of its expressions.
+pub(in crate::validation) fn node_selector_with(
+    errors: &mut Errors,
+    path: &Path<'_>,
+    selector: NodeSelector<'_>,
+    values: Values,
+) {
     let path = path.child("nodeSelectorTerms");
     if selector.node_selector_terms().is_empty() {
         errors.push(FieldError::required(&path, "must have at least one node selector term"));

@@ -9,6 +9,7 @@ use crate::lookup::FromCaches;
 use crate::options::{FieldValidation, Options};
 use crate::registry::mutation::{Patch, PatchKind};
 use crate::registry::{Allocator, Place, Registry, complete};
+use crate::scheme::Said;
 use crate::user::UserInfo;
 use api::Status;
 use jiff::Timestamp;
@@ -172,7 +173,9 @@ impl Request {
                 let patch: Value =
                     schema::json::parse(patch.as_bytes()).map_err(|error| Status::internal(error.to_string()))?;
                 let (kind, problems) = (PatchKind::Merge, Vec::new());
-                let mutation = Patch { kind, patch, problems, ty, validation: FieldValidation::Strict, defaults: true };
+                let said = Said { api_version: served.api_version(), kind: &served.resource.kind };
+                let (row, validation) = (&served.resource, FieldValidation::Strict);
+                let mutation = Patch { kind, patch, problems, ty, said, row, validation, defaults: true };
                 let place = Place { namespace: NAMESPACE, name: &self.name, subresource: "" };
                 Ok((up.registry.update(&cx, &served, place, &mutation, &options).await?.object, false))
             }
