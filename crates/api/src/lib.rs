@@ -7,6 +7,7 @@ pub mod features;
 pub mod field;
 pub mod gvk;
 pub mod names;
+pub mod number;
 pub mod quantity;
 pub mod quota;
 pub mod resource_version;

@@ -15,7 +15,7 @@ impl ResourceVersion {
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse().map(|n| Some(ResourceVersion(n))).map_err(|_| {
+        crate::number::uint(text).map(|n| Some(ResourceVersion(n))).map_err(|_| {
             Status::bad_request(format!("Invalid value: {}: invalid resource version", crate::field::go_quote(text)))
         })
     }

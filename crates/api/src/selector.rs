@@ -65,38 +65,54 @@ impl Requirement {
     /// # Errors
     /// Upstream's message for a bad key, a bad value or a wrong number of values.
     pub fn new(key: &str, operator: Operator, values: Vec<String>) -> Result<Self, SelectorError> {
-        if let Some(problem) = names::qualified_name(key).into_iter().next() {
-            return Err(SelectorError(format!("key: Invalid value: {}: {problem}", crate::field::go_quote(key))));
-        }
-        match operator {
-            Operator::In | Operator::NotIn if values.is_empty() => {
-                return Err(SelectorError(
-                    "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".into(),
-                ));
-            }
-            Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
-                return Err(SelectorError(
-                    "values: Invalid value: values set must be empty for exists and does not exist".into(),
-                ));
-            }
-            Operator::GreaterThan | Operator::LessThan if !(values.len() == 1 && values[0].parse::<i64>().is_ok()) => {
-                return Err(SelectorError(
-                    "values: Invalid value: for 'Gt', 'Lt' operators, exactly one integer value is required".into(),
-                ));
-            }
-            _ => {}
-        }
-        for value in &values {
-            if let Some(problem) = names::label_value(value).into_iter().next() {
-                return Err(SelectorError(format!(
-                    "values[0][{key}]: Invalid value: {}: {problem}",
-                    crate::field::go_quote(value)
-                )));
-            }
-        }
         let mut values = values;
         values.sort();
         values.dedup();
+        let quote = crate::field::go_quote;
+        let mut errors = Vec::new();
+        let problems = names::qualified_name(key);
+        if !problems.is_empty() {
+            errors.push(format!("key: Invalid value: {}: {}", quote(key), problems.join("; ")));
+        }
+        let listed = || {
+            let values: Vec<String> = values.iter().map(|value| quote(value)).collect();
+            format!("[{}]", values.join(","))
+        };
+        match operator {
+            Operator::In | Operator::NotIn if values.is_empty() => {
+                errors.push("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".into());
+            }
+            Operator::Exists | Operator::DoesNotExist if !values.is_empty() => errors.push(format!(
+                "values: Invalid value: {}: values set must be empty for exists and does not exist",
+                listed()
+            )),
+            Operator::GreaterThan | Operator::LessThan => {
+                if values.len() != 1 {
+                    errors.push(format!(
+                        "values: Invalid value: {}: for 'Gt', 'Lt' operators, exactly one value is required",
+                        listed()
+                    ));
+                }
+                for (i, value) in values.iter().enumerate().filter(|(_, value)| value.parse::<i64>().is_err()) {
+                    errors.push(format!(
+                        "values[{i}]: Invalid value: {}: for 'Gt', 'Lt' operators, the value must be an integer",
+                        quote(value)
+                    ));
+                }
+            }
+            _ => {}
+        }
+        for (i, value) in values.iter().enumerate() {
+            let problems = names::label_value(value);
+            if !problems.is_empty() {
+                errors.push(format!("values[{i}][{key}]: Invalid value: {}: {}", quote(value), problems.join("; ")));
+            }
+        }
+        match errors.as_slice() {
+            [] => {}
+            [one] => return Err(SelectorError(one.clone())),
+            several => return Err(SelectorError(format!("[{}]", several.join(", ")))),
+        }
         Ok(Requirement { key: key.to_owned(), operator, values })
     }
 
@@ -151,62 +167,81 @@ impl LabelSelector {
     /// # Errors
     /// What was found where something else was expected.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        Parser { rest: text, whole: text }.selector()
+        Parser { rest: text }.selector()
+    }
+}
+
+/// A piece of a label selector as text; `in` and `notin` are keywords only where an operator may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token<'a> {
+    /// A key, a value, or a keyword.
+    Word(&'a str),
+    /// `!`, `=`, `==`, `!=`, `<`, `>`, `(`, `)` or `,`.
+    Symbol(&'a str),
+    End,
+}
+
+impl<'a> Token<'a> {
+    /// The first token of a text, and what comes after it.
+    fn first(text: &'a str) -> (Self, &'a str) {
+        const SPACES: [char; 4] = [' ', '\t', '\r', '\n'];
+        const SYMBOLS: [&str; 9] = ["==", "!=", "=", "!", "(", ")", ",", ">", "<"];
+        let text = text.trim_start_matches(SPACES);
+        if let Some(symbol) = SYMBOLS.iter().find(|symbol| text.starts_with(**symbol)) {
+            let (symbol, rest) = text.split_at(symbol.len());
+            return (Token::Symbol(symbol), rest);
+        }
+        let end = text.find(|c: char| SPACES.contains(&c) || "=!,()<>".contains(c)).unwrap_or(text.len());
+        let (word, rest) = text.split_at(end);
+        (if word.is_empty() { Token::End } else { Token::Word(word) }, rest)
+    }
+
+    fn text(self) -> &'a str {
+        match self {
+            Token::Word(text) | Token::Symbol(text) => text,
+            Token::End => "",
+        }
+    }
+
+    fn expected(self, what: &str) -> SelectorError {
+        SelectorError(format!("found '{}', expected: {what}", self.text()))
     }
 }
 
 struct Parser<'a> {
     rest: &'a str,
-    whole: &'a str,
 }
 
 impl<'a> Parser<'a> {
-    fn space(&mut self) {
-        self.rest = self.rest.trim_start();
+    fn look(&self) -> Token<'a> {
+        Token::first(self.rest).0
     }
-    fn eat(&mut self, token: &str) -> bool {
-        self.space();
-        match self.rest.strip_prefix(token) {
-            Some(rest) => {
-                self.rest = rest;
-                true
-            }
-            None => false,
-        }
-    }
-    fn word(&mut self) -> &'a str {
-        self.space();
-        let end = self.rest.find(|c: char| c.is_whitespace() || "=!,()<>".contains(c)).unwrap_or(self.rest.len());
-        let (word, rest) = self.rest.split_at(end);
+
+    fn take(&mut self) -> Token<'a> {
+        let (token, rest) = Token::first(self.rest);
         self.rest = rest;
-        word
-    }
-    fn found(&self, expected: &str) -> SelectorError {
-        let found = self.rest.trim_start().chars().next().map(String::from).unwrap_or_default();
-        SelectorError(format!("unable to parse requirement: found '{found}', expected: {expected}"))
+        token
     }
 
     fn selector(mut self) -> Result<LabelSelector, SelectorError> {
         let mut requirements = Vec::new();
-        self.space();
-        if self.rest.is_empty() {
-            return Ok(LabelSelector::everything());
+        let begins = |token| matches!(token, Token::Word(_) | Token::Symbol("!"));
+        match self.look() {
+            Token::End => return Ok(LabelSelector::everything()),
+            token if begins(token) => {}
+            token => return Err(token.expected("!, identifier, or 'end of string'")),
         }
         loop {
-            requirements.push(self.requirement()?);
-            self.space();
-            if self.rest.is_empty() {
-                break;
-            }
-            if !self.eat(",") {
-                return Err(self.found("',' or 'end of string'"));
-            }
-            self.space();
-            if self.rest.is_empty() {
-                return Err(SelectorError(format!(
-                    "unable to parse requirement: found '', expected: identifier after ',' (in {})",
-                    crate::field::go_quote(self.whole)
-                )));
+            let requirement = self.requirement();
+            requirements.push(
+                requirement
+                    .map_err(|SelectorError(why)| SelectorError(format!("unable to parse requirement: {why}")))?,
+            );
+            match self.take() {
+                Token::End => break,
+                Token::Symbol(",") if begins(self.look()) => {}
+                Token::Symbol(",") => return Err(self.look().expected("identifier after ','")),
+                token => return Err(token.expected("',' or 'end of string'")),
             }
         }
         requirements.sort_by(|a: &Requirement, b| a.key.cmp(&b.key));
@@ -214,58 +249,73 @@ impl<'a> Parser<'a> {
     }
 
     fn requirement(&mut self) -> Result<Requirement, SelectorError> {
-        if self.eat("!") {
-            let key = self.word();
-            return self.make(key, Operator::DoesNotExist, Vec::new());
+        let mut token = self.take();
+        let absent = token == Token::Symbol("!");
+        if absent {
+            token = self.take();
         }
-        let key = self.word();
-        if key.is_empty() {
-            return Err(self.found("!, identifier, or 'end of string'"));
+        let Token::Word(key) = token else { return Err(token.expected("identifier")) };
+        let problems = names::qualified_name(key);
+        if !problems.is_empty() {
+            // A key that is looked at before its requirement has no path.
+            let key = crate::field::go_quote(key);
+            return Err(SelectorError(format!("<nil>: Invalid value: {key}: {}", problems.join("; "))));
         }
-        self.space();
-        if self.rest.is_empty() || self.rest.starts_with(',') {
-            return self.make(key, Operator::Exists, Vec::new());
+        if absent {
+            return Requirement::new(key, Operator::DoesNotExist, Vec::new());
         }
-        for (token, operator) in [("==", Operator::In), ("=", Operator::In), ("!=", Operator::NotIn)] {
-            if self.eat(token) {
-                let value = self.word().to_owned();
-                return self.make(key, operator, vec![value]);
-            }
+        if matches!(self.look(), Token::End | Token::Symbol(",")) {
+            return Requirement::new(key, Operator::Exists, Vec::new());
         }
-        for (token, operator) in [(">", Operator::GreaterThan), ("<", Operator::LessThan)] {
-            if self.eat(token) {
-                let value = self.word().to_owned();
-                return self.make(key, operator, vec![value]);
-            }
-        }
-        let operator = match self.word() {
-            "in" => Operator::In,
-            "notin" => Operator::NotIn,
-            other => {
-                return Err(SelectorError(format!(
-                    "unable to parse requirement: found '{other}', expected: in, notin, =, ==, !=, gt, lt"
-                )));
-            }
+        let token = self.take();
+        let operator = match token {
+            Token::Word("in") | Token::Symbol("=" | "==") => Operator::In,
+            Token::Word("notin") | Token::Symbol("!=") => Operator::NotIn,
+            Token::Symbol(">") => Operator::GreaterThan,
+            Token::Symbol("<") => Operator::LessThan,
+            token => return Err(token.expected("in, notin, =, ==, !=, gt, lt")),
         };
-        if !self.eat("(") {
-            return Err(self.found("'('"));
+        let values = if matches!(token, Token::Word(_)) { self.values()? } else { vec![self.value()?.to_owned()] };
+        Requirement::new(key, operator, values)
+    }
+
+    /// What follows `=` and the like: nothing is the empty value.
+    fn value(&mut self) -> Result<&'a str, SelectorError> {
+        match self.look() {
+            Token::End | Token::Symbol(",") => Ok(""),
+            Token::Word(value) => {
+                self.take();
+                Ok(value)
+            }
+            token @ Token::Symbol(_) => Err(token.expected("identifier")),
+        }
+    }
+
+    /// What follows `in` and `notin`: `(a,b)`, where an empty place is the empty value.
+    fn values(&mut self) -> Result<Vec<String>, SelectorError> {
+        match self.take() {
+            Token::Symbol("(") => {}
+            token => return Err(SelectorError(format!("found '{}' expected: '('", token.text()))),
+        }
+        if !matches!(self.look(), Token::Word(_) | Token::Symbol("," | ")")) {
+            return Err(self.look().expected("',', ')' or identifier"));
         }
         let mut values = Vec::new();
         loop {
-            values.push(self.word().to_owned());
-            if self.eat(")") {
-                break;
-            }
-            if !self.eat(",") {
-                return Err(self.found("',', or ')'"));
+            values.push(match self.look() {
+                Token::Word(value) => {
+                    self.take();
+                    value.to_owned()
+                }
+                Token::Symbol("," | ")") => String::new(),
+                token => return Err(token.expected("',', or identifier")),
+            });
+            match self.take() {
+                Token::Symbol(")") => return Ok(values),
+                Token::Symbol(",") => {}
+                token => return Err(token.expected("',' or ')'")),
             }
         }
-        self.make(key, operator, values)
-    }
-
-    fn make(&self, key: &str, operator: Operator, values: Vec<String>) -> Result<Requirement, SelectorError> {
-        Requirement::new(key, operator, values)
-            .map_err(|SelectorError(why)| SelectorError(format!("unable to parse requirement: {why}")))
     }
 }
 
@@ -310,20 +360,13 @@ impl FieldSelector {
     /// # Errors
     /// A term without `=`, `==` or `!=`, or a bad escape.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let invalid = |term: &str| {
-            SelectorError(format!(
-                "invalid selector: {}; can't understand {}",
-                crate::field::go_quote(text),
-                crate::field::go_quote(term)
-            ))
-        };
+        let mut terms: Vec<&str> = split_terms(text).filter(|term| !term.is_empty()).collect();
+        terms.sort_unstable();
         let mut requirements = Vec::new();
-        for term in split_terms(text) {
-            if term.is_empty() {
-                continue;
-            }
-            let (field, equal, value) = split_term(term).ok_or_else(|| invalid(term))?;
-            let value = unescape(value).ok_or_else(|| invalid(term))?;
+        for term in terms {
+            let (field, equal, value) = split_term(term)
+                .ok_or_else(|| SelectorError(format!("invalid selector: '{text}'; can't understand '{term}'")))?;
+            let value = unescape(value).map_err(|why| SelectorError(format!("invalid field selector: {why}")))?;
             requirements.push(FieldRequirement { field: field.to_owned(), equal, value });
         }
         Ok(FieldSelector { requirements })
@@ -366,20 +409,22 @@ fn split_term(term: &str) -> Option<(&str, bool, &str)> {
     None
 }
 
-fn unescape(value: &str) -> Option<String> {
+fn unescape(value: &str) -> Result<String, String> {
     let mut out = String::with_capacity(value.len());
     let mut chars = value.chars();
     while let Some(c) = chars.next() {
         match c {
             '\\' => match chars.next() {
                 Some(c @ ('\\' | ',' | '=')) => out.push(c),
-                _ => return None,
+                Some(c) => return Err(format!("invalid escape sequence: \\{c}")),
+                None => return Err("invalid escape sequence: \\".to_owned()),
             },
-            ',' | '=' => return None,
+            // Go shows the character as the number that it is.
+            ',' | '=' => return Err(format!("unescaped character in value: {}", u32::from(c))),
             c => out.push(c),
         }
     }
-    Some(out)
+    Ok(out)
 }
 
 impl fmt::Display for FieldSelector {
@@ -428,6 +473,45 @@ mod tests {
         }
         assert!(!LabelSelector::nothing().matches(&have));
         Ok(())
+    }
+
+    #[test]
+    fn refusals_say_what_was_found() {
+        for (text, why) in [
+            ("a=b=c", "found '=', expected: ',' or 'end of string'"),
+            ("!a=b", "found '=', expected: ',' or 'end of string'"),
+            ("=", "found '=', expected: !, identifier, or 'end of string'"),
+            ("a,", "found '', expected: identifier after ','"),
+            ("!", "unable to parse requirement: found '', expected: identifier"),
+            ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+            ("a in b", "unable to parse requirement: found 'b' expected: '('"),
+            ("a in (", "unable to parse requirement: found '', expected: ',', ')' or identifier"),
+            ("a in (b", "unable to parse requirement: found '', expected: ',' or ')'"),
+            ("a in (b,", "unable to parse requirement: found '', expected: ',', or identifier"),
+            ("a=!b", "unable to parse requirement: found '!', expected: identifier"),
+            (
+                "a>b",
+                "unable to parse requirement: values[0]: Invalid value: \"b\": for 'Gt', 'Lt' operators, the value must be an integer",
+            ),
+        ] {
+            assert_eq!(LabelSelector::parse(text), Err(SelectorError(why.to_owned())), "{text}");
+        }
+        for (text, begin) in [
+            ("-x", "unable to parse requirement: <nil>: Invalid value: \"-x\": name part must consist of"),
+            ("a=-b", "unable to parse requirement: values[0][a]: Invalid value: \"-b\": a valid label must be"),
+        ] {
+            let why = LabelSelector::parse(text).expect_err("refused").0;
+            assert!(why.starts_with(begin), "{why}");
+        }
+        for (text, why) in [
+            ("metadata.name", "invalid selector: 'metadata.name'; can't understand 'metadata.name'"),
+            ("metadata.name=a\\", "invalid field selector: invalid escape sequence: \\"),
+            ("metadata.name=a\\b", "invalid field selector: invalid escape sequence: \\b"),
+            ("metadata.name=a=b", "invalid field selector: unescaped character in value: 61"),
+        ] {
+            assert_eq!(FieldSelector::parse(text), Err(SelectorError(why.to_owned())), "{text}");
+        }
+        assert!(LabelSelector::parse("in in (in,notin,),notin").is_ok());
     }
 
     #[test]

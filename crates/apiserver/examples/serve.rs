@@ -62,7 +62,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let identity =
         Identity { certificate: certificate.clone().into_bytes(), key: key.signing_key.serialize_pem().into_bytes() };
     let authorities = certificate.clone().into_bytes();
-    let tls = ServerTls::new(&TlsSettings { default: identity, by_name: Vec::new(), client_authorities: authorities })?;
+    let tls = ServerTls::new(&TlsSettings {
+        default: identity,
+        by_name: Vec::new(),
+        client_authorities: authorities,
+        tls13_only: false,
+    })?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     let address = listener.local_addr()?;
     let config = Config { advertised: address.to_string(), ..Config::default() };

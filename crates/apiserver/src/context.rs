@@ -2,6 +2,7 @@
 
 use crate::user::UserInfo;
 use jiff::Timestamp;
+use schema::Map;
 use schema::validation::WARNINGS_MAX;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,12 +24,23 @@ pub struct Context {
 #[derive(Clone, Debug, Default)]
 pub struct Notes(Arc<Mutex<Told>>);
 
+/// How the object of a request names itself. Empty: it does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reference {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub resource_version: String,
+}
+
 /// What has been told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     pub warnings: Vec<String>,
     /// Of the audit event.
     pub annotations: Vec<(String, String)>,
+    /// The object of the request, for its audit event. `None`: nobody asks for it.
+    pub reference: Option<Box<Reference>>,
 }
 
 impl Told {
@@ -93,6 +105,29 @@ impl Context {
     /// Adds to the audit event of the request: [`Told::annotate`].
     pub fn annotate(&self, key: &str, value: impl Into<String>) {
         self.notes.told().annotate(key, value);
+    }
+
+    /// From now on it is noted how the object of the request names itself.
+    pub fn want_reference(&self) {
+        self.notes.told().reference.get_or_insert_default();
+    }
+
+    /// Notes how the object of the request names itself, if somebody wants to know.
+    pub fn refer(&self, object: &Map) {
+        if let Some(reference) = &mut self.notes.told().reference {
+            let of = |key| object.str_at(&["metadata", key]).to_owned();
+            **reference = Reference {
+                namespace: of("namespace"),
+                name: of("name"),
+                uid: of("uid"),
+                resource_version: of("resourceVersion"),
+            };
+        }
+    }
+
+    /// How the object of the request names itself, as far as that was noted.
+    pub fn reference(&self) -> Option<Reference> {
+        self.notes.told().reference.as_deref().cloned()
     }
 
     /// Tells all of what somebody else found.

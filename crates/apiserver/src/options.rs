@@ -89,10 +89,20 @@ pub enum Match {
     Exact,
 }
 
-fn number<T: std::str::FromStr>(text: &str) -> Result<T, Status> {
-    text.parse().map_err(|_| {
-        Status::bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", api::field::go_quote(text)))
-    })
+fn number(text: &str) -> Result<i64, Status> {
+    api::number::int(text).map_err(Status::bad_request)
+}
+
+/// The version of a list, which upstream refuses in other words than that of a watch.
+fn list_version(text: &str) -> Result<Option<u64>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let refused = |why| {
+        let error = FieldError::invalid(&"resourceVersion", text, why);
+        Status::bad_request(format!("invalid resource version: {error}"))
+    };
+    api::number::uint(text).map(Some).map_err(refused)
 }
 
 impl ListOptions {
@@ -109,9 +119,9 @@ impl ListOptions {
             match key.as_str() {
                 "labelSelector" => options.label_selector = value,
                 "fieldSelector" => options.field_selector = value,
-                "limit" if !value.is_empty() => options.limit = usize::try_from(number::<i64>(&value)?).unwrap_or(0),
+                "limit" if !value.is_empty() => options.limit = usize::try_from(number(&value)?).unwrap_or(0),
                 "timeoutSeconds" if !value.is_empty() => {
-                    options.timeout_seconds = u64::try_from(number::<i64>(&value)?).ok().filter(|seconds| *seconds > 0);
+                    options.timeout_seconds = u64::try_from(number(&value)?).ok().filter(|seconds| *seconds > 0);
                 }
                 "continue" => token = value,
                 "resourceVersion" => version = value,
@@ -122,7 +132,11 @@ impl ListOptions {
             }
         }
         options.check(&version_match, &version, &token)?;
-        options.version = api::ResourceVersion::parse(&version)?.map(|version| version.0);
+        options.version = if watch {
+            api::ResourceVersion::parse(&version)?.map(|version| version.0)
+        } else {
+            list_version(&version)?
+        };
         if !token.is_empty() && !watch {
             if options.version.is_some_and(|version| version != 0) {
                 return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
@@ -227,12 +241,7 @@ impl Options {
                     }
                 }
                 "gracePeriodSeconds" if kind == OptionsKind::Delete && !value.is_empty() => {
-                    options.delete.grace_period_seconds = Some(value.parse().map_err(|_| {
-                        Status::bad_request(format!(
-                            "strconv.ParseInt: parsing {}: invalid syntax",
-                            api::field::go_quote(&value)
-                        ))
-                    })?);
+                    options.delete.grace_period_seconds = Some(number(&value)?);
                 }
                 "orphanDependents" if kind == OptionsKind::Delete => {
                     options.delete.orphan_dependents = Some(request::is_true(Some(&value)));

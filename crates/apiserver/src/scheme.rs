@@ -73,7 +73,12 @@ impl<'a> Said<'a> {
 
     /// Why nothing can be made of a kind that is not known.
     pub fn unregistered(&self) -> String {
-        format!("no kind {:?} is registered for version {:?} in scheme {NAME:?}", self.kind, self.api_version)
+        self.unregistered_in(NAME)
+    }
+
+    /// The same where upstream has a scheme of its own.
+    pub fn unregistered_in(&self, scheme: &str) -> String {
+        format!("no kind {:?} is registered for version {:?} in scheme {scheme:?}", self.kind, self.api_version)
     }
 
     /// Why nothing can be made of a kind that is known and is not the expected one.
@@ -83,7 +88,8 @@ impl<'a> Said<'a> {
     }
 }
 
-fn package(group: &str) -> &str {
+/// The Go package that has the kinds of a group as upstream's server works with them.
+pub fn package(group: &str) -> &str {
     let package = PACKAGES.iter().find(|(of, _)| *of == group).map(|(_, package)| *package);
     package.unwrap_or_else(|| group.split('.').next().unwrap_or_default())
 }

@@ -65,6 +65,8 @@ pub struct TlsSettings {
     pub by_name: Vec<Identity>,
     /// PEM of the authorities named to clients as those whose certificates are wanted.
     pub client_authorities: Vec<u8>,
+    /// Whether nothing older than TLS 1.3 is spoken.
+    pub tls13_only: bool,
 }
 
 /// Every certificate of a PEM bundle; at least one.
@@ -136,8 +138,9 @@ fn configuration(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> 
     let crypto = Arc::new(provider::default_provider());
     let by_name = settings.by_name.iter().map(NamedKey::new).collect::<Result<_, _>>()?;
     let resolver = Resolver { default: Arc::new(settings.default.certified()?), by_name };
+    let versions = if settings.tls13_only { &[&rustls::version::TLS13][..] } else { rustls::DEFAULT_VERSIONS };
     let mut config = ServerConfig::builder_with_provider(crypto.clone())
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(versions)?
         .with_client_cert_verifier(Arc::new(Asking::new(&settings.client_authorities, &crypto)?))
         .with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -286,7 +289,12 @@ mod tests {
     #[tokio::test]
     async fn a_replaced_certificate_serves_new_connections() {
         let (first, second) = (identity("one.test"), identity("one.test"));
-        let mut settings = TlsSettings { default: first.clone(), by_name: Vec::new(), client_authorities: Vec::new() };
+        let mut settings = TlsSettings {
+            default: first.clone(),
+            by_name: Vec::new(),
+            client_authorities: Vec::new(),
+            tls13_only: false,
+        };
         let tls = ServerTls::new(&settings).expect("a configuration");
         assert!(served(&tls, &first, "one.test").await.is_ok());
         settings.default = second.clone();
@@ -298,8 +306,12 @@ mod tests {
     #[tokio::test]
     async fn certificates_are_chosen_by_the_name_asked_for() {
         let (plain, wild) = (identity("plain.test"), identity("*.wild.test"));
-        let settings =
-            TlsSettings { default: plain.clone(), by_name: vec![wild.clone()], client_authorities: Vec::new() };
+        let settings = TlsSettings {
+            default: plain.clone(),
+            by_name: vec![wild.clone()],
+            client_authorities: Vec::new(),
+            tls13_only: false,
+        };
         let tls = ServerTls::new(&settings).expect("a configuration");
         assert!(served(&tls, &wild, "a.wild.test").await.is_ok());
         assert!(served(&tls, &plain, "plain.test").await.is_ok());
@@ -308,7 +320,8 @@ mod tests {
     #[test]
     fn a_key_that_is_not_the_certificates_own_is_refused() {
         let mixed = Identity { key: identity("a.test").key, ..identity("b.test") };
-        let settings = TlsSettings { default: mixed, by_name: Vec::new(), client_authorities: Vec::new() };
+        let settings =
+            TlsSettings { default: mixed, by_name: Vec::new(), client_authorities: Vec::new(), tls13_only: false };
         assert!(ServerTls::new(&settings).is_err());
     }
 }

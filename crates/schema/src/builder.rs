@@ -351,7 +351,13 @@ impl<'s> Builder<'s> {
             Frame::Struct(frame) => Some(frame.ty.short_name()),
             _ => None,
         });
-        let expected = ty.go_name();
+        let expected = match ty.kind() {
+            // These read themselves, from one of these; a quantity, from whatever is written.
+            Kind::IntOrString => "int32".to_owned(),
+            Kind::Time | Kind::MicroTime | Kind::Duration => "string".to_owned(),
+            Kind::Quantity => return self.unreadable(&api::quantity::ParseError.to_string()),
+            _ => ty.go_name(),
+        };
         let message = match innermost {
             Some(name) => {
                 format!(
@@ -366,9 +372,7 @@ impl<'s> Builder<'s> {
 
     /// A value of the right kind that can't be read.
     fn unreadable(&self, message: &str) -> DecodeError {
-        let path = self.path_to(None);
-        let message = if path.is_empty() { message.to_owned() } else { format!("{path}: {message}") };
-        DecodeError::Type { path, message }
+        DecodeError::Type { path: self.path_to(None), message: message.to_owned() }
     }
 }
 

@@ -103,6 +103,21 @@ pub fn to_string(object: &Map) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
+/// That a value is not of the type that is wanted (`value of type …`, `struct field …`), in the words of Go's decoder.
+pub fn mismatch(value: &Value, wanted: &str) -> String {
+    let got = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Int(n) if wanted.ends_with("int64") => &format!("number {n}"),
+        Value::Float(f) if wanted.ends_with("int64") => &format!("number {}", scalar::float(*f)),
+        Value::Int(_) | Value::Float(_) => "number",
+        Value::Str(_) => "string",
+        Value::List(_) => "array",
+        Value::Map(_) | Value::Raw(_) => "object",
+    };
+    format!("json: cannot unmarshal {got} into Go {wanted}")
+}
+
 /// Appends an integer.
 pub fn encode_int(value: i64, out: &mut Vec<u8>) {
     let mut digits = [0u8; 20];

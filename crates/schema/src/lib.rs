@@ -52,5 +52,6 @@ pub mod yaml;
 pub use decode::{DecodeError, Decoded, Problem, REPEATED};
 pub use encoded::{Encoded, Marks};
 pub use resource::Resource;
+pub use scalar::time_problem;
 pub use tree::{Map, Value};
 pub use types::{Field, Kind, Schema, Struct, TypeRef};

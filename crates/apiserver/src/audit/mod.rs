@@ -1,5 +1,6 @@
 //! The audit log: who asked for what and what came of it, as the policy says, a JSON object a line.
 
+mod object;
 mod policy;
 mod sink;
 
@@ -8,7 +9,7 @@ pub use sink::{Rotation, Sink, SinkError};
 
 use crate::authn::Peer;
 use crate::authn::impersonation::Acting;
-use crate::context::Context;
+use crate::context::{Context, Reference};
 use crate::http::{Body, Response};
 use crate::measure::{head, series};
 use crate::request::{RequestInfo, parameter};
@@ -24,8 +25,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The largest object that is recorded.
-const LARGEST: usize = 3 << 20;
 /// Of a header that anybody may send as long as he likes, so much is noted, as upstream does of the user agent.
 const MAX_HEADER: usize = 1024;
 
@@ -112,6 +111,8 @@ pub struct Record {
     counts: Arc<Counts>,
     event: Map,
     long_running: bool,
+    /// Whether its answer may be a `Status` though it went well.
+    told_by_status: bool,
     context: Option<Context>,
 }
 
@@ -197,6 +198,8 @@ impl Audit {
             counts: self.counts.clone(),
             event,
             long_running: info.long_running(),
+            told_by_status: matches!(info.verb.as_str(), "delete" | "deletecollection")
+                || info.verb == "create" && !info.subresource.is_empty(),
             context: None,
         })
     }
@@ -243,6 +246,7 @@ fn complete(event: &mut Map, stage: Stage, code: Option<u16>, annotations: Vec<(
     event.insert("stage", stage.as_str());
     event.insert("stageTimestamp", micro(Timestamp::now()));
     if let Some(code) = code {
+        // What the answer says of itself is there already, if it is a `Status`.
         event.set_at(&["responseStatus", "metadata"], Map::new());
         event.set_at(&["responseStatus", "code"], i64::from(code));
     }
@@ -263,6 +267,7 @@ impl Record {
 
     /// Notes the context, whose annotations are recorded at the end.
     pub fn with(&mut self, context: &Context) {
+        context.want_reference();
         self.context = Some(context.clone());
     }
 
@@ -271,23 +276,37 @@ impl Record {
         self.verdict.level >= Level::Request
     }
 
-    /// Notes the object of the request, if it is JSON.
-    pub fn request_object(&mut self, body: &[u8]) {
-        if self.wants_request() {
-            self.note_object("requestObject", body);
+    /// Notes the object of the request, which travels with these headers.
+    pub fn request_object(&mut self, headers: &HeaderMap, body: &[u8]) {
+        if self.wants_request()
+            && let Some(object) = object::of_body(headers, body)
+        {
+            self.note_object("requestObject", object);
         }
     }
 
-    fn note_object(&mut self, key: &'static str, body: &[u8]) {
-        if body.len() > LARGEST {
-            return;
+    fn note_object(&mut self, key: &'static str, mut object: Value) {
+        if self.verdict.omit_managed_fields {
+            object::omit_managed_fields(&mut object);
         }
-        if let Ok(Value::Map(mut object)) = schema::json::parse(body) {
-            if self.verdict.omit_managed_fields {
-                object.remove_at(&["metadata", "managedFields"]);
-            }
-            self.event.insert(key, object);
+        self.event.insert(key, object);
+    }
+
+    /// Notes what the answer says: all of it if that is wanted, and of a `Status` the status in any case.
+    fn answer(&mut self, parts: &http::response::Parts, body: Body) -> Body {
+        let wanted = self.verdict.level == Level::RequestResponse;
+        if !wanted && parts.status.as_u16() < 400 && !self.told_by_status {
+            return body;
         }
+        let (body, bytes) = body.gathered(object::LARGEST);
+        let Some(answer) = bytes.and_then(|bytes| object::of_body(&parts.headers, &bytes)) else { return body };
+        if let Some(status) = object::status(&answer) {
+            self.event.insert("responseStatus", status);
+        }
+        if wanted {
+            self.note_object("responseObject", answer);
+        }
+        body
     }
 
     /// Sees to it that the end of the answer is recorded: when its body has been sent, or given up.
@@ -297,12 +316,7 @@ impl Record {
             self.emit(Stage::ResponseStarted, Some(code));
         }
         let (parts, body) = response.into_parts();
-        if self.verdict.level == Level::RequestResponse
-            && let Some(bytes) = body.as_bytes()
-        {
-            let bytes = bytes.clone();
-            self.note_object("responseObject", &bytes);
-        }
+        let body = self.answer(&parts, body);
         if !self.long_running {
             self.emit(Stage::ResponseComplete, Some(code));
             return Response::from_parts(parts, body);
@@ -320,6 +334,9 @@ impl Record {
         }
         let mut event = self.event.clone();
         let annotations = self.context.as_ref().map(Context::annotations).unwrap_or_default();
+        if let Some(reference) = self.context.as_ref().and_then(Context::reference) {
+            refer(&mut event, &reference);
+        }
         complete(&mut event, stage, code, annotations);
         self.counts.events.fetch_add(1, Ordering::Relaxed);
         write(&self.sink, schema::json::to_string(&event).into_bytes());
@@ -357,6 +374,20 @@ fn object_ref(info: &RequestInfo) -> Map {
         }
     }
     map
+}
+
+/// Completes the reference of an event with what the object of the request says of itself.
+fn refer(event: &mut Map, reference: &Reference) {
+    for (key, value) in [
+        ("namespace", &reference.namespace),
+        ("name", &reference.name),
+        ("uid", &reference.uid),
+        ("resourceVersion", &reference.resource_version),
+    ] {
+        if !value.is_empty() && event.str_at(&["objectRef", key]).is_empty() {
+            event.set_at(&["objectRef", key], value.as_str());
+        }
+    }
 }
 
 fn user_map(user: &UserInfo) -> Map {
@@ -415,7 +446,9 @@ mod tests {
         let context = Context::new(Arc::new(user), "kubectl", Timestamp::now());
         context.annotate("authorization.k8s.io/decision", "allow");
         record.with(&context);
-        record.request_object(br#"{"kind":"ConfigMap","metadata":{"name":"x"}}"#);
+        let body = br#"{"kind":"ConfigMap","metadata":{"name":"x","uid":"u"}}"#;
+        record.request_object(&HeaderMap::new(), body);
+        context.refer(schema::json::parse(body).expect("JSON").as_map().expect("a map"));
         let mut response = Response::new(Body::from(r#"{"kind":"ConfigMap"}"#));
         *response.status_mut() = http::StatusCode::CREATED;
         drop(record.finish(response));
@@ -425,10 +458,46 @@ mod tests {
         assert_eq!(event.str_at(&["stage"]), "ResponseComplete");
         assert_eq!(event.str_at(&["user", "username"]), "jane");
         assert_eq!(event.str_at(&["objectRef", "resource"]), "configmaps");
+        assert_eq!(event.str_at(&["objectRef", "name"]), "x");
+        assert_eq!(event.str_at(&["objectRef", "uid"]), "u");
         assert_eq!(event.at(&["responseStatus", "code"]), Some(&Value::Int(201)));
         assert_eq!(event.str_at(&["requestObject", "metadata", "name"]), "x");
         assert_eq!(event.str_at(&["responseObject", "kind"]), "ConfigMap");
         assert_eq!(event.str_at(&["annotations", "authorization.k8s.io/decision"]), "allow");
+    }
+
+    #[test]
+    fn an_answer_that_is_a_status_says_what_came_of_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("none/yet/audit.log");
+        let text =
+            b"apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]";
+        let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }).expect("a sink");
+        let audit = Audit::new(Policy::parse(text).expect("a policy"), sink);
+        let target = "/api/v1/namespaces/a/pods/b";
+        let view = crate::http::media::View::for_error(&HeaderMap::new());
+        let status = api::Status::not_found(&api::GroupResource::new("", "pods"), "b");
+        let gone = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","details":{"name":"b","kind":"pods","uid":"u"}}"#;
+        let answers = [
+            ("GET", crate::http::answer::refusal(&status, view)),
+            ("DELETE", Response::new(Body::from(gone))),
+            ("GET", Response::new(Body::from(gone))),
+        ];
+        for (method, answer) in answers {
+            let (parts, ()) = http::Request::builder().method(method).uri(target).body(()).expect("one").into_parts();
+            let info = RequestInfo::parse(method, target, "").expect("a path");
+            let record = audit.begin(&parts, &info, &UserInfo::anonymous(), None, Timestamp::now()).expect("recorded");
+            drop(record.finish(answer));
+        }
+        let events = read(&path, 3);
+        let told = |event: &Map, key| event.str_at(&["responseStatus", key]).to_owned();
+        assert_eq!(told(&events[0], "message"), "pods \"b\" not found");
+        assert_eq!(told(&events[0], "reason"), "NotFound");
+        assert_eq!(events[0].str_at(&["responseStatus", "details", "kind"]), "pods");
+        assert_eq!(told(&events[1], "status"), "Success");
+        assert_eq!(events[1].str_at(&["responseStatus", "details", "uid"]), "u");
+        assert_eq!(told(&events[2], "status"), "", "what a read shows is not looked at");
+        assert!(events.iter().all(|event| event.get("responseObject").is_none()));
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub enum PolicyError {
     Yaml(String),
     #[error("the audit policy must have apiVersion audit.k8s.io/v1 and kind Policy, not {0:?}")]
     Kind(String),
+    #[error("loaded illegal policy with 0 rules")]
+    NoRules,
     #[error("rules[{rule}].level: {level:?} is not one of None, Metadata, Request, RequestResponse")]
     Level { rule: usize, level: String },
 }
@@ -140,6 +142,9 @@ impl Policy {
                 omit: strings(rule, "omitStages"),
                 omit_managed_fields: flag(rule, "omitManagedFields").unwrap_or(omit_managed_fields),
             });
+        }
+        if rules.is_empty() {
+            return Err(PolicyError::NoRules);
         }
         Ok(Policy { rules, omit: strings(map, "omitStages"), omit_managed_fields })
     }
@@ -244,6 +249,8 @@ rules:
     #[test]
     fn what_is_no_policy_is_said() {
         assert_eq!(Policy::parse(b"kind: X").err(), Some(PolicyError::Kind(" X".into())));
+        let none = b"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: []";
+        assert_eq!(Policy::parse(none).err(), Some(PolicyError::NoRules));
         let bad = b"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: All}]";
         assert_eq!(Policy::parse(bad).err(), Some(PolicyError::Level { rule: 0, level: "All".into() }));
     }

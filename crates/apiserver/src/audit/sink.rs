@@ -1,8 +1,8 @@
 //! Where events go: lines of a file, written by a thread of its own, in their order.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -162,6 +162,9 @@ impl Writer {
     fn open(&mut self) -> std::io::Result<()> {
         if self.path.as_os_str() == "-" {
             return Ok(());
+        }
+        if let Some(directory) = self.path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path)?;
         self.size = file.metadata()?.len();

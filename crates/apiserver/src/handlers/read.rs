@@ -10,7 +10,7 @@ use crate::registry::{Registry, Served, selection};
 use api::selector::{FieldSelector, LabelSelector};
 use api::{ResourceVersion, Status};
 use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +80,6 @@ pub(super) async fn watch(registry: &Registry, served: &Arc<Served>, mut call: C
     };
     let mut response = Response::new(Body::stream(body));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
 }
 

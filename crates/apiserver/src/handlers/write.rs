@@ -2,7 +2,7 @@
 
 use super::Call;
 use crate::http::answer::{self, Object};
-use crate::http::media::{self, Format, View};
+use crate::http::media::{self, View};
 use crate::http::receive::{self, Expected};
 use crate::http::{Body, Response};
 use crate::options::{FieldValidation, ListOptions, Options, OptionsKind};
@@ -41,6 +41,7 @@ async fn body(call: &mut Call, expected: Expected<'_>, validation: FieldValidati
     let body = std::mem::take(&mut call.body);
     let bytes = receive::read(&call.parts.headers, body).await?;
     let mut object = receive::decode(&call.cx, &call.parts.headers, &bytes, expected, validation)?;
+    call.cx.refer(&object);
     crate::registry::complete::complete(expected.ty, &mut object, None);
     Ok(object)
 }
@@ -110,8 +111,13 @@ impl Patched {
     fn configuration(&self) -> Result<(Map, Vec<String>), Status> {
         let bad = |why: &dyn std::fmt::Display| Status::bad_request(format!("error decoding YAML: {why}"));
         let (raw, twice) = schema::yaml::parse_strict(&self.bytes).map_err(|error| bad(&error))?;
-        let Value::Map(config) = raw else {
-            return Err(bad(&"error unmarshaling JSON: a configuration must be an object"));
+        let config = match raw {
+            Value::Map(config) => config,
+            Value::Null => Map::new(),
+            other => {
+                let why = schema::json::mismatch(&other, "value of type map[string]interface {}");
+                return Err(bad(&format!("error unmarshaling JSON: while decoding JSON: {why}")));
+            }
         };
         Ok((config, twice.iter().map(ToString::to_string).collect()))
     }
@@ -156,21 +162,13 @@ fn parsed_patch(kind: PatchKind, bytes: &[u8]) -> Result<(Value, Vec<String>), S
     let prefix = if kind == PatchKind::Strategic { "" } else { "error decoding patch: " };
     let bad = |why: String| Status::bad_request(format!("{prefix}{why}"));
     let (patch, twice) = schema::json::parse_strict(bytes).map_err(|error| bad(error.to_string()))?;
-    let wanted = match kind {
-        PatchKind::Json => "[]handlers.jsonPatchOp",
-        PatchKind::Merge | PatchKind::Strategic => "map[string]interface {}",
-    };
-    let got = match (&patch, kind) {
+    let wanted = match (&patch, kind) {
         (Value::List(_), PatchKind::Json) | (Value::Map(_), PatchKind::Merge | PatchKind::Strategic) => None,
-        (Value::List(_), _) => Some("array"),
-        (Value::Map(_), _) => Some("object"),
-        (Value::Str(_), _) => Some("string"),
-        (Value::Bool(_), _) => Some("bool"),
-        (Value::Null, _) => Some("null"),
-        _ => Some("number"),
+        (_, PatchKind::Json) => Some("value of type []handlers.jsonPatchOp"),
+        (_, PatchKind::Merge | PatchKind::Strategic) => Some("value of type map[string]interface {}"),
     };
-    if let Some(got) = got {
-        return Err(bad(format!("json: cannot unmarshal {got} into Go value of type {wanted}")));
+    if let Some(wanted) = wanted {
+        return Err(bad(schema::json::mismatch(&patch, wanted)));
     }
     let mut problems: Vec<String> = twice.iter().map(ToString::to_string).collect();
     if let Value::List(operations) = &patch {
@@ -269,18 +267,8 @@ async fn delete_options(call: &mut Call) -> Result<Options, Status> {
     }
     let ty = schema::types::find("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
         .ok_or_else(|| Status::internal("DeleteOptions are not in the catalogue"))?;
-    let decoded = match media::body_format(&call.parts.headers)? {
-        Format::Json => schema::json::decode(ty, &bytes),
-        Format::Yaml => schema::yaml::decode(ty, &bytes),
-        Format::Protobuf => schema::protobuf::decode(ty, &bytes),
-    };
-    let object = decoded.map_err(|error| Status::bad_request(error.to_string()))?.object;
-    let kind = object.str_at(&["kind"]);
-    if !matches!(kind, "" | "DeleteOptions") {
-        return Err(Status::bad_request(format!(
-            "decoded object cannot be converted to DeleteOptions: it is a {kind}"
-        )));
-    }
+    let format = media::body_format(&call.parts.headers)?;
+    let object = receive::decode_delete_options(format, &bytes, ty, &call.info.group)?;
     Options::of_delete_body(&object)
 }
 

@@ -9,7 +9,7 @@ use api::Status;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY};
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use schema::{Map, Value};
@@ -393,11 +393,8 @@ fn json_list(served: &Served, listed: Listed, view: View) -> Response<Body> {
         response
     };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(view.format.content_type()));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(NO_CACHE));
     response
 }
-
-const NO_CACHE: &str = "no-cache, private";
 
 /// The answer around encoded bytes.
 pub fn finish(code: StatusCode, bytes: Bytes, view: View) -> Response<Body> {
@@ -427,7 +424,6 @@ pub fn raw(code: StatusCode, bytes: Bytes, content_type: &'static str, gzip: boo
     *response.status_mut() = code;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static(NO_CACHE));
     if compress {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));

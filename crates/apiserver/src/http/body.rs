@@ -19,6 +19,8 @@ enum Inner {
     /// Made piece by piece, as fast as the client takes them.
     Pieces(Box<dyn Iterator<Item = Bytes> + Send>),
     Stream(UnsyncBoxBody<Bytes, BoxError>),
+    /// Another body, and what is held until that was sent or given up.
+    Held(Box<(Body, Box<dyn Send>)>),
 }
 
 impl Body {
@@ -37,8 +39,8 @@ impl Body {
         Body(Inner::Stream(body.map_err(Into::into).boxed_unsync()))
     }
     /// The same, which holds something until it was sent or given up.
-    pub fn holding(self, held: impl Send + Unpin + 'static) -> Self {
-        Body::stream(Holding { body: self, _held: held })
+    pub fn holding(self, held: impl Send + 'static) -> Self {
+        Body(Inner::Held(Box::new((self, Box::new(held)))))
     }
     /// The bytes, when they are there as a whole.
     pub fn as_bytes(&self) -> Option<&Bytes> {
@@ -47,25 +49,28 @@ impl Body {
             _ => None,
         }
     }
-}
-
-struct Holding<T> {
-    body: Body,
-    _held: T,
-}
-
-impl<T: Unpin> http_body::Body for Holding<T> {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    /// The body, and its bytes when this server makes them and they are not more than so many.
+    pub fn gathered(self, most: usize) -> (Self, Option<Bytes>) {
+        match self.0 {
+            Inner::Bytes(bytes) => (Body(Inner::Bytes(bytes.clone())), Some(bytes).filter(|bytes| bytes.len() <= most)),
+            Inner::Pieces(mut pieces) => {
+                let mut made = Vec::new();
+                while made.len() <= most {
+                    let Some(piece) = pieces.next() else {
+                        let made = Bytes::from(made);
+                        return (Body::from(made.clone()), Some(made));
+                    };
+                    made.extend_from_slice(&piece);
+                }
+                (Body::pieces(std::iter::once(Bytes::from(made)).chain(pieces)), None)
+            }
+            Inner::Held(held) => {
+                let (body, held) = *held;
+                let (body, bytes) = body.gathered(most);
+                (Body(Inner::Held(Box::new((body, held)))), bytes)
+            }
+            other => (Body(other), None),
+        }
     }
 }
 
@@ -94,6 +99,7 @@ impl std::fmt::Debug for Body {
             Inner::Bytes(_) => "Body(bytes)",
             Inner::Pieces(_) => "Body(pieces)",
             Inner::Stream(_) => "Body(stream)",
+            Inner::Held(_) => "Body(held)",
         })
     }
 }
@@ -112,6 +118,7 @@ impl http_body::Body for Body {
             }
             Inner::Pieces(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
             Inner::Stream(stream) => Pin::new(stream).poll_frame(cx),
+            Inner::Held(held) => Pin::new(&mut held.0).poll_frame(cx),
         }
     }
 
@@ -120,6 +127,7 @@ impl http_body::Body for Body {
             Inner::Empty => true,
             Inner::Bytes(_) | Inner::Pieces(_) => false,
             Inner::Stream(stream) => stream.is_end_stream(),
+            Inner::Held(held) => held.0.is_end_stream(),
         }
     }
 
@@ -129,6 +137,7 @@ impl http_body::Body for Body {
             Inner::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Pieces(_) => SizeHint::default(),
             Inner::Stream(stream) => stream.size_hint(),
+            Inner::Held(held) => held.0.size_hint(),
         }
     }
 }

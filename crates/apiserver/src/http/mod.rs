@@ -20,11 +20,15 @@ pub mod stream;
 pub mod websocket;
 mod yaml;
 
+use ::http::HeaderValue;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 
 pub use ::http::Response;
 pub use body::Body;
+
+/// How every answer may be kept that says nothing else of that.
+pub(crate) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache, private");
 
 /// What may go wrong with a body on its way.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

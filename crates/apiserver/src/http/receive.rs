@@ -5,7 +5,7 @@ use super::media::{self, Format};
 use crate::context::Context;
 use crate::options::FieldValidation;
 use crate::registry::mutation::judge;
-use crate::scheme::Said;
+use crate::scheme::{self, Said};
 use api::{Reason, Status};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -83,42 +83,51 @@ impl Expected<'_> {
         self.api_version.rsplit('/').next().unwrap_or(self.api_version)
     }
 
+    /// 400 for a body that can't be decoded. What it says it is decides how upstream words it.
+    fn undecodable(&self, format: Format, bytes: &[u8], error: &dyn std::fmt::Display) -> Status {
+        let (api_version, kind) = match said(format, bytes) {
+            Ok(said) => said,
+            Err(why) => return self.unrecognized(&why, bytes),
+        };
+        if let Err(status) = self.judge(bytes, &api_version, &kind) {
+            return status;
+        }
+        self.refused(self.kind, self.version(), &error.to_string())
+    }
+
+    /// 400 for a body of which it can't be seen what it is.
+    fn unrecognized(&self, why: &str, bytes: &[u8]) -> Status {
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {why} ({})",
+            self.kind,
+            summary(bytes)
+        ))
+    }
+
     fn said(&self) -> Said<'_> {
         Said { api_version: self.api_version, kind: self.kind }
     }
 
-    /// 400 for a body that says it is something else, of which nothing can be made.
-    fn other(&self, said: Said<'_>, bytes: &[u8]) -> Option<Status> {
-        let kind = if said.kind.is_empty() { self.kind } else { said.kind };
-        // What is not said is as expected.
-        let api_version = if said.api_version.is_empty() { self.api_version } else { said.api_version };
-        let said = Said { api_version, kind };
+    /// Whether a body that says it is of a version and kind is of the expected ones. What it does not say is taken for granted.
+    fn judge(&self, bytes: &[u8], api_version: &str, kind: &str) -> Result<(), Status> {
+        let kind = if kind.is_empty() { self.kind } else { kind };
+        let api_version = if matches!(api_version, "" | "/") { self.api_version } else { api_version };
         if kind == self.kind && self.takes(api_version) {
-            return None;
+            return Ok(());
         }
-        if let Err(why) = said.group_version() {
-            return Some(self.unrecognized(&why, bytes));
-        }
+        let said = Said { api_version, kind };
+        let (group, _) = said.group_version().map_err(|why| self.unrecognized(&why, bytes))?;
         if !said.is_registered() {
-            return Some(self.refused(kind, said.version(), &said.unregistered()));
+            return Err(self.refused(kind, said.version(), &said.unregistered()));
         }
-        (kind != self.kind).then(|| self.refused(kind, said.version(), &said.unconvertible(self.said())))
-    }
-
-    /// 400 for a body that does not say what it is.
-    fn unrecognized(&self, why: &str, bytes: &[u8]) -> Status {
-        let beginning = &bytes[..bytes.len().min(30)];
-        // Text that is no JSON object is shown in hexadecimal digits.
-        let shown = match beginning.first() {
-            None => "<empty>".to_owned(),
-            Some(b'{') => String::from_utf8_lossy(beginning).into_owned(),
-            Some(_) => beginning.iter().map(|byte| format!("{byte:02x}")).collect(),
-        };
-        let dots = if bytes.len() > 30 { " ..." } else { "" };
-        Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): {why} ({shown}{dots})",
-            self.kind
-        ))
+        let (own_group, _) = self.said().group_version().unwrap_or_default();
+        if kind == self.kind && scheme::package(group) == scheme::package(own_group) {
+            return Err(Status::bad_request(format!(
+                "the API version in the data ({api_version}) does not match the expected API version ({})",
+                self.api_version
+            )));
+        }
+        Err(self.refused(kind, said.version(), &said.unconvertible(self.said())))
     }
 
     /// 400 for a body that is not what it should be.
@@ -158,36 +167,14 @@ pub fn decode_as(
         Format::Yaml => schema::yaml::decode(expected.ty, bytes),
         Format::Protobuf => schema::protobuf::decode(expected.ty, bytes),
     };
-    let decoded = decoded.map_err(|error| {
-        // What it says it is decides how upstream words it, so it is looked for even in what can't be decoded.
-        let (api_version, kind) = said(format, bytes);
-        let why = error.to_string();
-        if kind.is_empty() || kind == expected.kind && api_version.is_empty() {
-            if kind.is_empty() && bytes.is_empty() {
-                return Status::bad_request(format!(
-                    "the object provided is unrecognized (must be of type {}): {why}",
-                    expected.kind
-                ));
-            }
-            if kind.is_empty() {
-                return expected.unrecognized(&why, bytes);
-            }
-            return expected.refused(&kind, expected.version(), &why);
-        }
-        let said = Said { api_version: &api_version, kind: &kind };
-        expected.other(said, bytes).unwrap_or_else(|| expected.refused(&kind, said.version(), &why))
-    })?;
-    let (api_version, kind) =
-        (decoded.object.str_at(&["apiVersion"]).to_owned(), decoded.object.str_at(&["kind"]).to_owned());
-    if let Some(refused) = expected.other(Said { api_version: &api_version, kind: &kind }, bytes) {
-        return Err(refused);
-    }
-    if !expected.takes(&api_version) {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({api_version}) does not match the expected API version ({})",
-            expected.api_version
-        )));
-    }
+    let decoded = match decoded {
+        Ok(decoded) => decoded,
+        // Nothing is an object of which nothing is said.
+        Err(_) if is_null(format, bytes) => schema::json::decode(expected.ty, b"{}")
+            .map_err(|error| expected.refused(expected.kind, expected.version(), &error.to_string()))?,
+        Err(error) => return Err(expected.undecodable(format, bytes, &error)),
+    };
+    expected.judge(bytes, decoded.object.str_at(&["apiVersion"]), decoded.object.str_at(&["kind"]))?;
     let problems: Vec<String> = decoded.problems.iter().map(ToString::to_string).collect();
     judge(cx, &problems, validation, |problems| {
         expected.refused(expected.kind, expected.version(), &format!("strict decoding error: {problems}"))
@@ -198,15 +185,185 @@ pub fn decode_as(
     Ok(object)
 }
 
+/// Whether a body is `null`, or nothing at all in YAML.
+fn is_null(format: Format, bytes: &[u8]) -> bool {
+    match format {
+        Format::Json => bytes.trim_ascii() == b"null",
+        Format::Yaml => matches!(schema::yaml::parse(bytes), Ok(Value::Null)),
+        Format::Protobuf => false,
+    }
+}
+
 /// What a body says it is: `apiVersion` and `kind`, empty when it does not.
-fn said(format: Format, bytes: &[u8]) -> (String, String) {
+///
+/// # Errors
+/// Why that can't be seen, in upstream's words.
+fn said(format: Format, bytes: &[u8]) -> Result<(String, String), String> {
+    let unread = |why: &dyn std::fmt::Display| format!("couldn't get version/kind; json parse error: {why}");
     let tree = match format {
-        Format::Json => schema::json::parse(bytes),
-        Format::Yaml => schema::yaml::parse(bytes),
-        Format::Protobuf => return schema::protobuf::type_meta(bytes).unwrap_or_default(),
+        Format::Json => schema::json::parse(bytes).map_err(|why| unread(&why))?,
+        Format::Yaml => schema::yaml::parse(bytes).map_err(|why| why.to_string())?,
+        Format::Protobuf => return schema::protobuf::type_meta(bytes).map_err(|why| why.to_string()),
     };
-    match tree {
-        Ok(Value::Map(map)) => (map.str_at(&["apiVersion"]).to_owned(), map.str_at(&["kind"]).to_owned()),
-        _ => (String::new(), String::new()),
+    let map = match tree {
+        Value::Map(map) => map,
+        Value::Null => Map::new(),
+        other => {
+            let wanted = r#"value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+            return Err(unread(&schema::json::mismatch(&other, wanted)));
+        }
+    };
+    let text = |key: &str| match map.get(key) {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(Value::Str(text)) => Ok(text.to_string()),
+        Some(other) => Err(unread(&schema::json::mismatch(other, &format!("struct field .{key} of type string")))),
+    };
+    Ok((text("apiVersion")?, text("kind")?))
+}
+
+/// The beginning of a body that is no object of a kind, as upstream shows it: what is no JSON object, in hexadecimal.
+fn summary(bytes: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let begin = &bytes[..bytes.len().min(SHOWN)];
+    let shown = match begin.first() {
+        None => return "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(begin).into_owned(),
+        Some(_) => begin.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    if bytes.len() > SHOWN { format!("{shown} ...") } else { shown }
+}
+
+/// Reads a `DeleteOptions` that is sent with a request for a group's resource: its own, or that of any group.
+///
+/// # Errors
+/// 500 for what is none: upstream has no better words for it than its decoder's.
+pub fn decode_delete_options(format: Format, bytes: &[u8], ty: TypeRef<'_>, group: &str) -> Result<Map, Status> {
+    const KIND: &str = "DeleteOptions";
+    const SCHEME: &str = "pkg/apis/meta/internalversion/scheme/register.go:27";
+    let failed = |why: String| Status::new(500, Reason::Unknown, why);
+    let (api_version, kind) = said(format, bytes).map_err(failed)?;
+    if !matches!(kind.as_str(), "" | KIND) {
+        let own = if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") };
+        let api_version = if api_version.is_empty() { own } else { api_version };
+        return Err(failed(Said { api_version: &api_version, kind: &kind }.unregistered_in(SCHEME)));
+    }
+    let decoded = match format {
+        Format::Json => schema::json::decode(ty, bytes),
+        Format::Yaml => schema::yaml::decode(ty, bytes),
+        Format::Protobuf => schema::protobuf::decode(ty, bytes),
+    };
+    match decoded {
+        Ok(decoded) => Ok(decoded.object),
+        Err(_) if is_null(format, bytes) => Ok(Map::new()),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(format: Format, body: &[u8]) -> String {
+        let ty = schema::types::of_kind("", "v1", "Pod").expect("pods");
+        let expected = Expected { ty, api_version: "v1", kind: "Pod" };
+        let status = decode_as(&Context::internal(), format, body, expected, FieldValidation::Ignore);
+        let status = status.expect_err("refused");
+        assert_eq!(status.code, 400);
+        status.message
+    }
+
+    #[test]
+    fn what_is_no_object_of_the_kind_is_refused_in_upstreams_words() {
+        let unrecognized = |why: &str| format!("the object provided is unrecognized (must be of type Pod): {why}");
+        let json = |why: &str| unrecognized(&format!("couldn't get version/kind; json parse error: {why}"));
+        let handled = |said: &str, why: &str| format!("{said} cannot be handled as a Pod: {why}");
+        let pod = |why: &str| handled("Pod in version \"v1\"", why);
+        let shape =
+            r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+        for (body, message) in [
+            ("", json("unexpected end of JSON input (<empty>)")),
+            ("[]", json(&format!("json: cannot unmarshal array into Go value of type {shape} (5b5d)"))),
+            (
+                r#"{"kind": 5}"#,
+                json("json: cannot unmarshal number into Go struct field .kind of type string ({\"kind\": 5})"),
+            ),
+            (
+                r#"{"kind":"Pod","apiVersion":"v1","metadata""#,
+                json("unexpected end of JSON input ({\"kind\":\"Pod\",\"apiVersion\":\"v1 ...)"),
+            ),
+            (
+                r#"{"apiVersion":"a/b/c","kind":"Pod"}"#,
+                unrecognized("unexpected GroupVersion string: a/b/c ({\"apiVersion\":\"a/b/c\",\"kind\":\" ...)"),
+            ),
+            (
+                r#"{"apiVersion":"v1","kind":"Pood"}"#,
+                handled(
+                    "Pood in version \"v1\"",
+                    r#"no kind "Pood" is registered for version "v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#,
+                ),
+            ),
+            (
+                r#"{"apiVersion":"apps/v9","kind":"Pod"}"#,
+                handled(
+                    "Pod in version \"v9\"",
+                    r#"no kind "Pod" is registered for version "apps/v9" in scheme "pkg/api/legacyscheme/scheme.go:30""#,
+                ),
+            ),
+            (
+                r#"{"apiVersion":"v1","kind":"Service"}"#,
+                handled("Service in version \"v1\"", "converting (v1.Service) to (core.Pod): unknown conversion"),
+            ),
+            (
+                r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":true}}}]}}"#,
+                pod(&api::quantity::ParseError.to_string()),
+            ),
+            (
+                r#"{"metadata":{"creationTimestamp":5}}"#,
+                pod(
+                    "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.creationTimestamp of type string",
+                ),
+            ),
+            (
+                r#"{"metadata":{"creationTimestamp":"2020-13-01T00:00:00Z"}}"#,
+                pod("parsing time \"2020-13-01T00:00:00Z\": month out of range"),
+            ),
+            (
+                r#"{"spec":{"containers":[{"livenessProbe":{"httpGet":{"port":1.5}}}]}}"#,
+                pod(
+                    "json: cannot unmarshal number 1.5 into Go struct field HTTPGetAction.spec.containers.livenessProbe.httpGet.port of type int32",
+                ),
+            ),
+        ] {
+            assert_eq!(refused(Format::Json, body.as_bytes()), message);
+        }
+    }
+
+    #[test]
+    fn null_is_an_empty_object() {
+        let ty = schema::types::of_kind("", "v1", "Pod").expect("pods");
+        let expected = Expected { ty, api_version: "v1", kind: "Pod" };
+        for (format, body) in [(Format::Json, " null\n"), (Format::Yaml, ""), (Format::Yaml, "null")] {
+            let read = decode_as(&Context::internal(), format, body.as_bytes(), expected, FieldValidation::Strict);
+            assert_eq!(read.expect("a pod").str_at(&["kind"]), "Pod");
+        }
+    }
+
+    #[test]
+    fn what_are_no_delete_options_fails_in_the_decoders_words() {
+        let ty = schema::types::of_kind("", "v1", "DeleteOptions").expect("options");
+        let read = |body: &str| decode_delete_options(Format::Json, body.as_bytes(), ty, "apps");
+        for body in [r#"{"kind":"DeleteOptions","apiVersion":"v1"}"#, "{}", "null"] {
+            assert!(read(body).is_ok(), "{body}");
+        }
+        for (body, why) in [
+            (
+                r#"{"kind":"Foo","apiVersion":"v1"}"#,
+                r#"no kind "Foo" is registered for version "v1" in scheme "pkg/apis/meta/internalversion/scheme/register.go:27""#,
+            ),
+            ("{", "couldn't get version/kind; json parse error: unexpected end of JSON input"),
+        ] {
+            let status = read(body).expect_err("refused");
+            assert_eq!((status.code, status.message.as_str()), (500, why));
+        }
     }
 }

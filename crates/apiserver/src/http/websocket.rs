@@ -58,6 +58,8 @@ pub fn serve(parts: &mut request::Parts, format: Format, body: WatchBody) -> Res
         Err((code, why)) => {
             let mut refused = Response::new(Body::from(why));
             *refused.status_mut() = code;
+            // Upstream has taken the connection over by then.
+            refused.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             if code == StatusCode::BAD_REQUEST {
                 refused.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
             }

@@ -2,7 +2,7 @@
 
 use crate::cache::hooks;
 use crate::context::Context;
-use api::field::{FieldError, Path, go_quote};
+use api::field::{FieldError, Path, Raw, go_quote};
 use api::{Status, names};
 use jiff::Timestamp;
 use schema::validation::Features;
@@ -233,7 +233,7 @@ fn validate_common(metadata: &Map, errors: &mut Vec<FieldError>) {
     if has(ORPHAN) && has(FOREGROUND) {
         errors.push(FieldError::invalid(
             &finalizers,
-            api::field::Raw(shown_strings(metadata.get("finalizers"))),
+            Raw(shown_strings(metadata.get("finalizers"))),
             format!("finalizer {FOREGROUND} and {ORPHAN} cannot be both set"),
         ));
     }
@@ -276,7 +276,7 @@ fn annotations_errors(annotations: &Map, errors: &mut Vec<FieldError>) {
 
 fn owners_errors(owners: &[Value], errors: &mut Vec<FieldError>) {
     let path = METADATA.child("ownerReferences");
-    let mut controllers: Vec<String> = Vec::new();
+    let mut controller: Option<String> = None;
     for owner in owners.iter().filter_map(Value::as_map) {
         let text = |key: &str| owner.str_at(&[key]);
         if text("apiVersion").is_empty() {
@@ -288,19 +288,40 @@ fn owners_errors(owners: &[Value], errors: &mut Vec<FieldError>) {
             }
         }
         if text("apiVersion") == "v1" && text("kind") == "Event" {
-            errors.push(FieldError::invalid(&path, "", "v1, Kind=Event is disallowed from being an owner"));
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(FieldError::invalid(&path, Raw(shown_owner(owner)), why));
         }
         if owner.get("controller").and_then(Value::as_bool) == Some(true) {
-            controllers.push(format!("{}/{}", text("kind"), text("name")));
+            let name = format!("{}/{}", text("kind"), text("name"));
+            let Some(first) = &controller else {
+                controller = Some(name);
+                continue;
+            };
+            let all: Vec<String> = owners.iter().filter_map(Value::as_map).map(shown_owner).collect();
+            let why = format!(
+                "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
+            );
+            errors.push(FieldError::invalid(&path, Raw(format!("[{}]", all.join(","))), why));
         }
     }
-    if let [first, second, ..] = controllers.as_slice() {
-        errors.push(FieldError::invalid(
-            &path,
-            api::field::Raw("[]".to_owned()),
-            format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"),
-        ));
+}
+
+/// A reference to an owner as Go writes it: its fields in the order of their declaration.
+fn shown_owner(owner: &Map) -> String {
+    let mut out = Vec::new();
+    for key in ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"] {
+        let value = match owner.get(key) {
+            Some(value) => value,
+            None if key == "controller" || key == "blockOwnerDeletion" => continue,
+            None => &Value::Str("".into()),
+        };
+        out.push(if out.is_empty() { b'{' } else { b',' });
+        schema::json::encode_str(key, &mut out);
+        out.push(b':');
+        schema::json::encode_value(value, &mut out);
     }
+    out.push(b'}');
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// Kinds whose own rules look at the whole of an updated object as at a new one.
@@ -361,7 +382,7 @@ fn changes(new: &Map, old: &Map) -> Vec<FieldError> {
                 ("creationTimestamp", None) => "null".to_owned(),
                 (_, None) => go_quote("null"),
             };
-            errors.push(FieldError::invalid(&METADATA.child(key), api::field::Raw(shown), "field is immutable"));
+            errors.push(FieldError::invalid(&METADATA.child(key), Raw(shown), "field is immutable"));
         }
     };
     if !old.str_at(&["deletionTimestamp"]).is_empty() {
@@ -428,6 +449,33 @@ mod tests {
         assert_eq!(name.len(), 63);
         assert_ne!(generate_name("a-")?, generate_name("a-")?);
         Ok(())
+    }
+
+    #[test]
+    fn owners_that_may_not_be_are_shown() {
+        let owners = crate::test_support::map(
+            "{of: [{apiVersion: v1, kind: Event, name: e, uid: u}, {apiVersion: v1, kind: Pod, name: p, uid: v, controller: true}, {apiVersion: v1, kind: Pod, name: q, uid: w, controller: true}]}",
+        );
+        let mut errors = Vec::new();
+        owners_errors(owners.get("of").and_then(Value::as_list).expect("a list"), &mut errors);
+        let [first, others @ ..] = [
+            r#"{"apiVersion":"v1","kind":"Event","name":"e","uid":"u"}"#,
+            r#"{"apiVersion":"v1","kind":"Pod","name":"p","uid":"v","controller":true}"#,
+            r#"{"apiVersion":"v1","kind":"Pod","name":"q","uid":"w","controller":true}"#,
+        ];
+        let said: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                format!(
+                    "metadata.ownerReferences: Invalid value: {first}: /v1, Kind=Event is disallowed from being an owner"
+                ),
+                format!(
+                    "metadata.ownerReferences: Invalid value: [{first},{}]: Only one reference can have Controller set to true. Found \"true\" in references for Pod/p and Pod/q",
+                    others.join(",")
+                ),
+            ]
+        );
     }
 
     #[test]

@@ -282,12 +282,11 @@ fn check_version(served: &Served, object: &Map, entry: &Entry, name: &str) -> Re
             let error = FieldError::invalid(&metadata.child("resourceVersion"), Raw("0".to_owned()), why);
             Err(Status::invalid(&served.group_kind(), name, &[error]))
         }
-        version => match version.parse::<u64>() {
+        version => match api::number::uint(version) {
             Ok(version) if version == entry.revision() => Ok(()),
             Ok(_) => Err(Status::modified(&served.group_resource(), name)),
-            Err(_) => {
+            Err(why) => {
                 let metadata = Path::root("metadata");
-                let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
                 let error = FieldError::invalid(&metadata.child("resourceVersion"), version, why);
                 Err(Status::invalid(&served.group_kind(), name, &[error]))
             }

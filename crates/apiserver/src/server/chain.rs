@@ -11,12 +11,12 @@ use crate::flowcontrol::{Place, Refused};
 use crate::handlers::{self, Call, LongRunning, NotServed};
 use crate::http::media::View;
 use crate::http::websocket;
-use crate::http::{Body, Request, RequestBody, Response, answer, receive};
+use crate::http::{Body, NO_CACHE, Request, RequestBody, Response, answer, receive};
 use crate::request::{RequestInfo, parameter, unescape_path};
 use crate::user::UserInfo;
 use api::Status;
 use futures::FutureExt;
-use http::header::{HeaderName, HeaderValue, USER_AGENT};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -48,6 +48,9 @@ impl ApiServer {
         }
         let mut response = self.answered(request, origin).await;
         id.tell(response.headers_mut());
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().entry(CACHE_CONTROL).or_insert(NO_CACHE);
+        }
         response
     }
 
@@ -242,7 +245,7 @@ impl ApiServer {
         }
         if let Some(record) = record.filter(|record| record.wants_request() && !info.long_running()) {
             let bytes = receive::read(&parts.headers, body).await?;
-            record.request_object(&bytes);
+            record.request_object(&parts.headers, &bytes);
             body = Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
         }
         let call = Call {

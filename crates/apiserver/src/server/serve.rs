@@ -7,9 +7,12 @@ use super::unread::leaving;
 use crate::authn::Peer;
 use crate::http::{Body, BoxError, Response};
 use crate::tls::ServerTls;
+use http::StatusCode;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -34,6 +37,12 @@ const HEADERS: Duration = Duration::from_secs(30);
 /// Pause after the system refused a connection (no descriptors left): what is open may end meanwhile.
 const REFUSED: Duration = Duration::from_millis(50);
 const STREAMS: u32 = 1000;
+/// The most of headers over HTTP/2, counted as RFC 9113 does. A path that [`http::Uri`] can't hold (it holds 65,534 bytes) exceeds
+/// it with the shortest method and scheme: its client is told 431. Were more allowed, such a stream would be reset as malformed,
+/// which Go's clients take for a passing fault and try again for a minute.
+const HEADERS_MAX: u32 = 65_534 + (5 + 32) + (7 + 3 + 32) + (7 + 4 + 32);
+/// The most headers of a request over HTTP/1.1, of which some clients send one for each group that somebody is in.
+const HEADER_COUNT: usize = 1000;
 /// After how long of silence a peer is asked whether it is still there, and how often: as Go's listeners do. Streams over
 /// HTTP/1.1 have nothing else that notices a peer that has vanished.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -50,6 +59,26 @@ async fn speaks_http(stream: &TcpStream) -> io::Result<bool> {
     let mut head = [0; 5];
     let length = stream.peek(&mut head).await?;
     Ok(matches!(&head[..length], b"GET /" | b"HEAD " | b"POST " | b"PUT /" | b"OPTIO"))
+}
+
+/// The answer to a request over HTTP/1.1 that does not name one host: Go's server hands on none such. What it says why is in the
+/// status line, too.
+fn malformed<B>(request: &hyper::Request<B>) -> Option<Response<Body>> {
+    let named = request.headers().get_all(HOST).iter().count();
+    let (status, text): (&'static [u8], _) = match (request.version(), named) {
+        (http::Version::HTTP_10 | http::Version::HTTP_11, 2..) => (b"Bad Request", "400 Bad Request"),
+        (http::Version::HTTP_11, 0) if request.method() != http::Method::CONNECT => {
+            (b"Bad Request: missing required Host header", "400 Bad Request: missing required Host header")
+        }
+        _ => return None,
+    };
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response.extensions_mut().insert(ReasonPhrase::from_static(status));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    Some(response)
 }
 
 async fn answer_plain(mut stream: TcpStream) -> io::Result<()> {
@@ -157,6 +186,9 @@ impl ApiServer {
             request.extensions_mut().insert(peer.clone());
             // In a place of its own, as hyper hands it on several times.
             Box::pin(async move {
+                if let Some(malformed) = malformed(&request) {
+                    return Ok(malformed);
+                }
                 let mut unread = None;
                 let leaves = request.version() == http::Version::HTTP_2 && !request.body().is_end_stream();
                 let request = request.map(|body| {
@@ -176,10 +208,11 @@ impl ApiServer {
             })
         });
         let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_headers(HEADER_COUNT);
         builder
             .http2()
             .timer(TokioTimer::new())
+            .max_header_list_size(HEADERS_MAX)
             .max_concurrent_streams(STREAMS)
             .initial_stream_window_size(1 << 18)
             .initial_connection_window_size(1 << 20)

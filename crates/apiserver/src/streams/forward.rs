@@ -5,10 +5,10 @@ use super::kubelet::Endpoint;
 use crate::authn::Peer;
 use crate::authn::tokens::WEBSOCKET_PREFIX;
 use crate::handlers::LongRunning;
-use crate::http::{Body, Request, Response};
+use crate::http::{Body, NO_CACHE, Request, Response};
 use http::header::{
-    AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    SEC_WEBSOCKET_PROTOCOL, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{StatusCode, Uri};
 use hyper::body::Incoming;
@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Why a request could not be passed on.
 #[derive(Debug, Error)]
 pub enum ForwardError {
-    #[error("dial tcp {address}: {source}")]
+    #[error("dial tcp {address}: {}", refused(source))]
     Connect {
         address: std::net::SocketAddr,
         #[source]
@@ -40,6 +40,13 @@ pub enum ForwardError {
     Request(#[from] http::Error),
     #[error("invalid upgrade response: status code {0}")]
     NotUpgraded(StatusCode),
+}
+
+/// Why a connection was not had, in Go's words: the call that failed, and the system's reason.
+fn refused(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let Some((reason, _)) = text.split_once(" (os error") else { return text };
+    format!("connect: {}", reason.to_lowercase())
 }
 
 /// Whether a request wants to leave HTTP.
@@ -168,6 +175,10 @@ fn answer(response: Response<Incoming>, upgraded: bool) -> Response<Body> {
     let (parts, body) = response.into_parts();
     let mut out = Response::new(if upgraded { Body::empty() } else { Body::stream(body) });
     *out.status_mut() = parts.status;
+    if !upgraded {
+        // Beside what the backend says of it, as upstream.
+        out.headers_mut().insert(CACHE_CONTROL, NO_CACHE);
+    }
     for (name, value) in &parts.headers {
         let hop = HOP_BY_HOP.contains(name) || name.as_str() == "keep-alive";
         if !hop || upgraded && (*name == CONNECTION || *name == UPGRADE) {

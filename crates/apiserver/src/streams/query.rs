@@ -24,10 +24,7 @@ impl Query {
     /// A number; 400 for what is none.
     fn number(&self, name: &str) -> Result<Option<i64>, Status> {
         let Some(text) = self.first(name).filter(|t| !t.is_empty()) else { return Ok(None) };
-        let number = text.parse::<i64>();
-        number.map(Some).map_err(|_| {
-            Status::bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", api::field::go_quote(text)))
-        })
+        api::number::int(text).map(Some).map_err(Status::bad_request)
     }
 }
 
@@ -89,7 +86,11 @@ const STREAMS: [&str; 3] = ["All", "Stderr", "Stdout"];
 /// 400 for what can't be read, 422 for bad values.
 pub fn log(query: &Query, pod: &str, split: bool) -> Result<Writer, Status> {
     let (tail, limit, since) = (query.number("tailLines")?, query.number("limitBytes")?, query.number("sinceSeconds")?);
-    let since_time = query.first("sinceTime").filter(|t| !t.is_empty());
+    // Who once wrote JSON there wrote `null` for no time.
+    let since_time = query.first("sinceTime").filter(|t| !matches!(*t, "" | "null"));
+    if let Some(why) = since_time.and_then(schema::time_problem) {
+        return Err(Status::bad_request(why));
+    }
     let mut errors = Vec::new();
     if let Some(lines) = tail.filter(|lines| *lines < 0) {
         errors.push(FieldError::invalid(&"tailLines", lines, "must be greater than or equal to 0"));
@@ -172,6 +173,10 @@ mod tests {
             "{refused}"
         );
         assert_eq!(log(&Query::parse("tailLines=x"), "p", false).err().expect("bad").code, 400);
+        let refused = log(&Query::parse("sinceTime=bad"), "p", false).err().expect("bad");
+        let why = "parsing time \"bad\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"bad\" as \"2006\"";
+        assert_eq!((refused.code, refused.message.as_str()), (400, why));
+        assert!(log(&Query::parse("sinceTime=null"), "p", false).is_ok());
     }
 
     #[test]

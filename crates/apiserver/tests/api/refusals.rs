@@ -13,6 +13,47 @@ const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";
 
 #[tokio::test]
+async fn queries_are_refused_in_upstreams_words() {
+    let server = Server::start().await;
+    let client = server.client();
+    let many = "99999999999999999999";
+    for (query, message) in [
+        (format!("limit={many}"), format!("strconv.ParseInt: parsing \"{many}\": value out of range")),
+        ("timeoutSeconds=x".to_owned(), "strconv.ParseInt: parsing \"x\": invalid syntax".to_owned()),
+        (
+            "resourceVersion=abc".to_owned(),
+            "invalid resource version: resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": invalid syntax"
+                .to_owned(),
+        ),
+        (
+            "continue=abc".to_owned(),
+            "invalid continue token: continue key is not valid: invalid character 'i' looking for beginning of value"
+                .to_owned(),
+        ),
+        ("labelSelector=a=b=c".to_owned(), "found '=', expected: ',' or 'end of string'".to_owned()),
+        (
+            "fieldSelector=metadata.name".to_owned(),
+            "invalid selector: 'metadata.name'; can't understand 'metadata.name'".to_owned(),
+        ),
+    ] {
+        let refused = client.get(&format!("{PODS}?{query}")).await.refused(400);
+        assert_eq!(refused["message"], message, "{query}");
+    }
+    let no_options =
+        client.raw(Method::DELETE, &format!("{PODS}/p"), &[("content-type", JSON)], "{").await.refused(500);
+    assert_eq!(no_options["message"], "couldn't get version/kind; json parse error: unexpected end of JSON input");
+}
+
+#[tokio::test]
+async fn every_answer_says_how_it_may_be_kept() {
+    let server = Server::start().await;
+    let client = server.client();
+    for path in ["/healthz", "/livez", "/readyz", "/nope", "/apis", PODS] {
+        assert_eq!(client.get(path).await.headers["cache-control"], "no-cache, private", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn patches_are_refused_in_upstreams_words() {
     let server = Server::start().await;
     let client = server.client();
@@ -127,6 +168,9 @@ async fn patches_are_refused_in_upstreams_words() {
     }
     let twice = "kind: Pod\napiVersion: v1\nmetadata: {name: p, labels: {a: b, a: c}}\n";
     let target = format!("{strict}&fieldManager=m");
+    let list = client.patch(&target, APPLY, "[]").await.refused(400);
+    let why = "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal array into Go value of type map[string]interface {}";
+    assert_eq!(list["message"], why);
     let refused = client.patch(&target, APPLY, twice).await.refused(400);
     assert_eq!(
         refused["message"],
@@ -301,8 +345,8 @@ async fn options_are_checked() {
     for (body, code) in [
         (json!({"propagationPolicy": "Sideways"}), 422),
         (json!({"propagationPolicy": "Orphan", "orphanDependents": true}), 422),
-        (json!({"kind": "Pod"}), 400),
-        (json!({"gracePeriodSeconds": "x"}), 400),
+        (json!({"kind": "Pod"}), 500),
+        (json!({"gracePeriodSeconds": "x"}), 500),
     ] {
         let refused = client.raw(Method::DELETE, &path, &[("content-type", JSON)], body.to_string()).await;
         assert_eq!(refused.code.as_u16(), code, "{body}: {}", refused.text());

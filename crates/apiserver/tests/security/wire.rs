@@ -82,6 +82,7 @@ pub async fn serve(options: impl FnOnce(&Authority) -> Options) -> Wire {
         default: issue(&authority, "kube-apiserver", &[], ExtendedKeyUsagePurpose::ServerAuth),
         by_name: Vec::new(),
         client_authorities: authority.pem().into_bytes(),
+        tls13_only: false,
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -106,6 +107,85 @@ impl Wire {
         let code = response.status().as_u16();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         (code, String::from_utf8_lossy(&body).into_owned())
+    }
+}
+
+impl Wire {
+    /// What comes back for bytes that are sent as they are, until the server closes.
+    async fn exchange(&self, request: &str) -> String {
+        let stream = TcpStream::connect(self.address).await.expect("a connection");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut stream = connector(&self.authority, None).connect(name, stream).await.expect("TLS");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = Vec::new();
+        // The server may close without a farewell of TLS.
+        drop(stream.read_to_end(&mut answer).await);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    async fn ask_http2(&self, identity: &Identity, target: &str, headers: &[(&str, &str)]) -> (u16, String) {
+        let stream = TcpStream::connect(self.address).await.expect("a connection");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let stream = connector(&self.authority, Some(identity)).connect(name, stream).await.expect("TLS");
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(executor, TokioIo::new(stream)).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let mut request = http::Request::get(format!("https://localhost{target}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = sender.send_request(request.body(Full::<Bytes>::default()).expect("a request"));
+        let response = response.await.expect("an answer");
+        let code = response.status().as_u16();
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        (code, String::from_utf8_lossy(&body).into_owned())
+    }
+}
+
+#[tokio::test]
+async fn long_paths_and_many_headers_are_taken_or_refused_in_so_many_words() {
+    let wire = serve(|_| Options::default()).await;
+    let admin = issue(&wire.authority, "admin", &["system:masters"], ExtendedKeyUsagePurpose::ClientAuth);
+    let selecting = |names: usize| {
+        let names: Vec<String> = (0..names).map(|i| format!("application-{i:08}")).collect();
+        format!("/api/v1/pods?labelSelector=app%20in%20({})", names.join(","))
+    };
+    let long = selecting(1500);
+    assert_eq!(wire.ask_http2(&admin, &long, &[]).await.0, 200);
+    assert_eq!(wire.ask(Some(&admin), &long, &[]).await.0, 200);
+    let groups: Vec<String> = (0..500).map(|i| format!("group-{i}")).collect();
+    let mut acting: Vec<(&str, &str)> = groups.iter().map(|group| ("impersonate-group", group.as_str())).collect();
+    acting.extend([("impersonate-user", "jane"), ("impersonate-group", "system:masters")]);
+    assert_eq!(wire.ask_http2(&admin, "/api/v1/pods", &acting).await.0, 200);
+    assert_eq!(wire.ask(Some(&admin), "/api/v1/pods", &acting).await.0, 200);
+    // The longest that this client can write.
+    let longest = format!("/api/v1/pods?labelSelector={}", "a".repeat(65_480));
+    assert_eq!(wire.ask_http2(&admin, &longest, &[("user-agent", "kubectl")]).await.0, 431);
+    let longer = format!("GET {longest}{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(100));
+    let answer = wire.exchange(&longer).await;
+    assert!(answer.starts_with("HTTP/1.1 414 URI Too Long\r\n"), "{answer}");
+    let many = format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{}\r\n", "a: b\r\n".repeat(1001));
+    let answer = wire.exchange(&many).await;
+    assert!(answer.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let wire = serve(|_| Options::default()).await;
+    for (head, first, text) in [
+        (
+            "GET /healthz HTTP/1.1\r\n",
+            "HTTP/1.1 400 Bad Request: missing required Host header",
+            "400 Bad Request: missing required Host header",
+        ),
+        ("GET /healthz HTTP/1.1\r\nHost: a\r\nHost: a\r\n", "HTTP/1.1 400 Bad Request", "400 Bad Request"),
+        ("GET /healthz HTTP/1.0\r\n", "HTTP/1.0 200 OK", "ok"),
+        ("GET /healthz HTTP/1.1\r\nHost:\r\nConnection: close\r\n", "HTTP/1.1 200 OK", "ok"),
+    ] {
+        let answer = wire.exchange(&format!("{head}\r\n")).await;
+        assert_eq!(answer.lines().next(), Some(first), "{answer}");
+        assert!(answer.ends_with(&format!("\r\n\r\n{text}")), "{answer}");
     }
 }
 
@@ -259,7 +339,10 @@ async fn kubelet(authority: &Authority) -> SocketAddr {
                     let answer = format!("HTTP/1.1 400 Bad Request\r\nContent-Length: {}\r\n\r\n{text}", text.len());
                     drop(stream.write_all(answer.as_bytes()).await);
                 } else {
-                    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{first}", first.len());
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nCache-Control: max-age=60\r\n\r\n{first}",
+                        first.len()
+                    );
                     drop(stream.write_all(answer.as_bytes()).await);
                 }
             });
@@ -316,6 +399,11 @@ async fn logs_come_from_the_kubelet() {
     bind(&admin).await;
     let answer = admin.get(&format!("{log}?tailLines=5&follow=true")).await;
     assert_eq!(answer.code, 200);
+    assert_eq!(
+        answer.headers.get_all("cache-control").iter().collect::<Vec<_>>(),
+        ["no-cache, private"],
+        "logs are not proxied"
+    );
     assert_eq!(answer.body, "GET /containerLogs/default/p/c?follow=true&tailLines=5 HTTP/1.1");
     let previous = admin.get(&format!("{log}?previous=true")).await;
     assert_eq!(
@@ -330,11 +418,8 @@ async fn logs_come_from_the_kubelet() {
     admin.patch("/api/v1/nodes/n1/status", status).await.expect(200);
     let gone = admin.get(log).await;
     assert_eq!(gone.code, 500);
-    assert!(
-        gone.message().starts_with("Get \"https://127.0.0.1:1/containerLogs/default/p/c\": dial tcp"),
-        "{}",
-        gone.body
-    );
+    assert!(gone.message().ends_with("dial tcp 127.0.0.1:1: connect: connection refused"), "{}", gone.body);
+    assert!(gone.message().starts_with("Get \"https://127.0.0.1:1/containerLogs/default/p/c\": "), "{}", gone.body);
 }
 
 #[tokio::test]
@@ -412,6 +497,8 @@ async fn a_node_is_reached_through_its_proxy() {
     let wire = with_pod().await;
     let admin = wire.cluster.admin();
     let answer = admin.get("/api/v1/nodes/n1/proxy/stats/summary?x=1").await;
+    let cached: Vec<_> = answer.headers.get_all("cache-control").iter().collect();
+    assert_eq!(cached, ["no-cache, private", "max-age=60"], "beside what the backend says");
     assert_eq!((answer.code, answer.body), (200, json!("GET /stats/summary?x=1 HTTP/1.1")));
     assert_eq!(admin.get("/api/v1/nodes/n1/proxy").await.code, 301);
     assert_eq!(admin.get("/api/v1/nodes/none/proxy/").await.code, 404);

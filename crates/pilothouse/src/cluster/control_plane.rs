@@ -127,6 +127,7 @@ pub fn plan(settings: &Settings, pki: &Pki) -> Result<Plan> {
             default: Identity { certificate: pair.certificate.into_bytes(), key: pair.key.into_bytes() },
             by_name: Vec::new(),
             client_authorities: ca.into_bytes(),
+            tls13_only: false,
         },
         files: Some((pki.certificate_path(certificates::API_SERVER), pki.key_path(certificates::API_SERVER))),
     })

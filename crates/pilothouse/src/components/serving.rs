@@ -26,6 +26,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// What `--tls-min-version` takes. Older versions than 1.2 are taken and not spoken.
+pub const TLS_VERSIONS: [&str; 4] = ["VersionTLS10", "VersionTLS11", "VersionTLS12", TLS13];
+pub const TLS13: &str = "VersionTLS13";
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEADERS: Duration = Duration::from_secs(30);
 const REFUSED: Duration = Duration::from_millis(50);
@@ -49,7 +52,7 @@ pub struct ServingArgs {
     #[arg(long, value_name = "DIR")]
     pub cert_dir: Option<PathBuf>,
     /// The least TLS version
-    #[arg(long, value_name = "VERSION", value_parser = ["VersionTLS10", "VersionTLS11", "VersionTLS12"])]
+    #[arg(long, value_name = "VERSION", value_parser = TLS_VERSIONS)]
     pub tls_min_version: Option<String>,
     /// Authorities of client certificates [default: those that the API server publishes]
     #[arg(long, value_name = "FILE")]
@@ -215,8 +218,12 @@ pub async fn secure(
     let client_ca = args.client_ca_file.as_deref().map(read_file).transpose().context("--client-ca-file")?;
     let delegated = Delegated::new(authn, authz, client_ca.as_deref()).context("--client-ca-file")?;
     let (identity, files) = serving_identity(args, about.name)?;
-    let settings =
-        TlsSettings { default: identity, by_name: Vec::new(), client_authorities: client_ca.unwrap_or_default() };
+    let settings = TlsSettings {
+        default: identity,
+        by_name: Vec::new(),
+        client_authorities: client_ca.unwrap_or_default(),
+        tls13_only: args.tls_min_version.as_deref() == Some(TLS13),
+    };
     let tls = ServerTls::new(&settings).context("--tls-cert-file")?;
     if let Some((certificate, key)) = files {
         tokio::spawn(tls.clone().follow(settings, certificate, key));

@@ -158,6 +158,11 @@ pub(crate) fn base64_bytes(text: &str) -> Vec<u8> {
     LENIENT.decode(text).unwrap_or_default()
 }
 
+/// What is wrong with a text that should be a time of RFC 3339, in Go's words; `None`: nothing.
+pub fn time_problem(text: &str) -> Option<String> {
+    time(text, false).err().map(|_| time::refusal(text, false))
+}
+
 fn time(text: &str, micro: bool) -> Result<Value, Unfit> {
     let plain = text.len() == 20 && text.ends_with('Z');
     match Instant::parse(text).filter(|instant| instant.in_range()) {
@@ -165,10 +170,7 @@ fn time(text: &str, micro: bool) -> Result<Value, Unfit> {
         Some(instant) if instant.is_zero() => Ok(Value::Null),
         Some(_) if plain && !micro => Ok(Value::Str(text.into())),
         Some(instant) => Ok(Value::Str(instant.text(micro))),
-        None => {
-            let layout = if micro { "2006-01-02T15:04:05.000000Z07:00" } else { "2006-01-02T15:04:05Z07:00" };
-            Err(Unfit::Value(format!("parsing time {text:?} as {layout:?}: cannot parse {text:?}")))
-        }
+        None => Err(Unfit::Value(time::refusal(text, micro))),
     }
 }
 

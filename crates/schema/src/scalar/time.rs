@@ -88,6 +88,123 @@ impl Instant {
     }
 }
 
+/// Why a text is no time, in Go's words: what its parser, which follows a layout piece by piece, stops at.
+pub(crate) fn refusal(text: &str, micro: bool) -> String {
+    let layout = if micro { "2006-01-02T15:04:05.000000Z07:00" } else { "2006-01-02T15:04:05Z07:00" };
+    let whole = quoted(text);
+    match stop(text.as_bytes(), micro) {
+        Stop::At(rest, element) => {
+            let rest = quoted_bytes(rest);
+            format!("parsing time {whole} as {}: cannot parse {rest} as {}", quoted(layout), quoted(element))
+        }
+        Stop::Range(what) => format!("parsing time {whole}: {what} out of range"),
+        Stop::Extra(rest) => format!("parsing time {whole}: extra text: {}", quoted_bytes(rest)),
+    }
+}
+
+/// Where Go's parser stops.
+enum Stop<'t> {
+    /// The rest of the text does not begin as this piece of the layout.
+    At(&'t [u8], &'static str),
+    Range(&'static str),
+    Extra(&'t [u8]),
+}
+
+/// A number of two digits, or of one where that may be, and what comes after it.
+fn number(text: &[u8], fixed: bool) -> Option<(i64, &[u8])> {
+    match text {
+        [tens @ b'0'..=b'9', ones @ b'0'..=b'9', rest @ ..] => {
+            Some((i64::from(tens - b'0') * 10 + i64::from(ones - b'0'), rest))
+        }
+        [ones @ b'0'..=b'9', rest @ ..] if !fixed => Some((i64::from(ones - b'0'), rest)),
+        _ => None,
+    }
+}
+
+fn stop(text: &[u8], micro: bool) -> Stop<'_> {
+    let digits = |text: &[u8]| text.iter().take_while(|b| b.is_ascii_digit()).count();
+    if digits(text) < 4 {
+        return Stop::At(text, "2006");
+    }
+    let (year, mut rest) = text.split_at(4);
+    let year = year.iter().fold(0, |n, digit| n * 10 + i64::from(digit - b'0'));
+    let (mut month, mut day) = (1, 1);
+    for (before, element, what, range) in [
+        ("-", "01", "month", 1..13),
+        ("-", "02", "day", 0..100),
+        ("T", "15", "hour", 0..24),
+        (":", "04", "minute", 0..60),
+        (":", "05", "second", 0..60),
+    ] {
+        let Some(after) = rest.strip_prefix(before.as_bytes()) else { return Stop::At(rest, before) };
+        let Some((number, after)) = number(after, what != "hour") else { return Stop::At(after, element) };
+        if !range.contains(&number) {
+            return Stop::Range(what);
+        }
+        match what {
+            "month" => month = number,
+            "day" => day = number,
+            _ => {}
+        }
+        rest = after;
+    }
+    if let [b'.' | b',', fraction @ ..] = rest {
+        let places = digits(fraction);
+        if micro && places >= 6 {
+            rest = &fraction[6..];
+        } else if !micro && places > 0 {
+            rest = &fraction[places..];
+        } else if micro {
+            return Stop::At(rest, ".000000");
+        }
+    } else if micro {
+        return Stop::At(rest, ".000000");
+    }
+    rest = match rest {
+        [b'Z', rest @ ..] => rest,
+        [b'+' | b'-', _, _, b':', _, _, after @ ..] => {
+            let (Some((hours, _)), Some((minutes, _))) = (number(&rest[1..3], true), number(&rest[4..6], true)) else {
+                return Stop::At(rest, "Z07:00");
+            };
+            if minutes > 60 {
+                return Stop::Range("time zone offset minute");
+            }
+            if hours > 24 {
+                return Stop::Range("time zone offset hour");
+            }
+            after
+        }
+        _ => return Stop::At(rest, "Z07:00"),
+    };
+    if !rest.is_empty() {
+        Stop::Extra(rest)
+    } else if day < 1 || day > days_in(year, month) {
+        Stop::Range("day")
+    } else {
+        // Nothing is wrong to Go: only the year, once it is written in UTC.
+        Stop::Range("year")
+    }
+}
+
+fn quoted(text: &str) -> String {
+    quoted_bytes(text.as_bytes())
+}
+
+/// As Go's package `time` quotes: every byte beyond ASCII on its own.
+fn quoted_bytes(text: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for byte in text {
+        match byte {
+            b'"' | b'\\' => out.extend(['\\', char::from(*byte)]),
+            b' '..0x80 => out.push(char::from(*byte)),
+            _ => out.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    out.push('"');
+    out
+}
+
 fn days_in(year: i64, month: i64) -> i64 {
     match month {
         2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
@@ -140,6 +257,37 @@ mod tests {
         }
         let micro = Instant::parse("2024-01-01T00:00:00.1234567Z").map(|i| i.text(true).to_string());
         assert_eq!(micro.as_deref(), Some("2024-01-01T00:00:00.123456Z"));
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused_in_gos_words() {
+        let layout = "\"2006-01-02T15:04:05Z07:00\"";
+        for (text, rest, element) in [
+            ("bad", "bad", "2006"),
+            ("", "", "2006"),
+            ("2020", "", "-"),
+            ("2020-1-01T00:00:00Z", "1-01T00:00:00Z", "01"),
+            ("2020-01-01", "", "T"),
+            ("2020-01-01 00:00:00Z", " 00:00:00Z", "T"),
+            ("2020-01-01T00:00:00", "", "Z07:00"),
+            ("2020-01-01T00:00:00+0100", "+0100", "Z07:00"),
+        ] {
+            let why = format!("parsing time \"{text}\" as {layout}: cannot parse \"{rest}\" as \"{element}\"");
+            assert_eq!(refusal(text, false), why);
+        }
+        for (text, what) in [
+            ("2020-13-01T00:00:00Z", "month out of range"),
+            ("2023-02-29T00:00:00Z", "day out of range"),
+            ("2020-01-01T24:00:00Z", "hour out of range"),
+            ("2020-01-01T00:00:00+25:00", "time zone offset hour out of range"),
+            ("2020-01-01T00:00:00Zü", "extra text: \"\\xc3\\xbc\""),
+        ] {
+            let why = format!(": {what}");
+            assert!(refusal(text, false).ends_with(&why), "{}", refusal(text, false));
+            assert!(Instant::parse(text).is_none());
+        }
+        let micro = refusal("2020-01-01T00:00:00.123Z", true);
+        assert!(micro.ends_with(": cannot parse \".123Z\" as \".000000\""), "{micro}");
     }
 
     #[test]

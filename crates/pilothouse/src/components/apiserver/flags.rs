@@ -2,7 +2,7 @@
 
 use super::super::LogArgs;
 use super::super::features::SurfaceArgs;
-use super::super::serving::FrontProxyArgs;
+use super::super::serving::{FrontProxyArgs, TLS_VERSIONS, TLS13};
 use crate::backend::{Backend, EncryptionArgs, EtcdArgs, FaceArgs, UndoArgs};
 use crate::cli::values::GoDuration;
 use crate::cluster::control_plane::Plan;
@@ -79,7 +79,7 @@ pub struct ApiserverArgs {
     #[arg(long, value_name = "CERT,KEY")]
     tls_sni_cert_key: Vec<String>,
     /// The least TLS version
-    #[arg(long, value_name = "VERSION", value_parser = ["VersionTLS10", "VersionTLS11", "VersionTLS12"])]
+    #[arg(long, value_name = "VERSION", value_parser = TLS_VERSIONS)]
     tls_min_version: Option<String>,
     /// Directory of the certificates that are made [default: DATA/pki]
     #[arg(long, value_name = "DIR")]
@@ -142,8 +142,8 @@ pub struct ApiserverArgs {
     /// What is recorded of requests
     #[arg(long, value_name = "FILE")]
     audit_policy_file: Option<PathBuf>,
-    /// Where it is written; -: standard output
-    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    /// Where it is written; -: standard output. Without a policy, nothing is recorded
+    #[arg(long, value_name = "FILE")]
     audit_log_path: Option<PathBuf>,
     /// Form of the audit log
     #[arg(long, value_parser = ["json"], value_name = "FORM")]
@@ -214,6 +214,55 @@ fn ports(text: &str) -> Result<PortRange, String> {
     PortRange::parse(text).ok_or_else(|| format!("{text:?} is not a range of ports such as 30000-32767"))
 }
 
+/// Issuers are any texts, but what looks like a URL must be one.
+fn check_issuers(issuers: &[String]) -> Result<()> {
+    for (i, issuer) in issuers.iter().enumerate() {
+        if issuer.is_empty() {
+            bail!("--service-account-issuer should not be an empty string");
+        }
+        if issuers[..i].contains(issuer) {
+            bail!("--service-account-issuer {issuer:?} is already specified");
+        }
+        if let Some(why) = url_problem(issuer).filter(|_| issuer.contains(':')) {
+            bail!(
+                "--service-account-issuer {issuer:?} contained a ':' but was not a valid URL: parse {issuer:?}: {why}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What Go's parser of URLs finds wrong with a scheme, a first segment or a port.
+fn url_problem(text: &str) -> Option<String> {
+    if text.chars().any(|c| c.is_ascii_control()) {
+        return Some("net/url: invalid control character in URL".to_owned());
+    }
+    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)));
+    let (scheme, rest) = match end.map(|end| text.split_at(end)) {
+        Some(("", rest)) if rest.starts_with(':') => return Some("missing protocol scheme".to_owned()),
+        Some((scheme, rest)) if scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && rest.starts_with(':') => {
+            (scheme, &rest[1..])
+        }
+        _ => ("", text),
+    };
+    let Some(rest) = rest.strip_prefix("//") else {
+        let first = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let colon = scheme.is_empty() && first.contains(':');
+        return colon.then(|| "first path segment in URL cannot contain colon".to_owned());
+    };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let port = match host.strip_prefix('[') {
+        Some(v6) => match v6.split_once(']') {
+            Some((_, port)) => port,
+            None => return Some("missing ']' in host".to_owned()),
+        },
+        None => host.find(':').map_or("", |at| &host[at..]),
+    };
+    let numeric = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit()));
+    (!numeric).then(|| format!("invalid port {port:?} after host"))
+}
+
 fn read(flag: &str, file: &Path) -> Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("cannot read --{flag} {}", file.display()))
 }
@@ -275,6 +324,7 @@ impl ApiserverArgs {
         let issuers = if self.service_account_issuer.is_empty() {
             vec!["https://kubernetes.default.svc.cluster.local".to_owned()]
         } else {
+            check_issuers(&self.service_account_issuer)?;
             self.service_account_issuer.clone()
         };
         let jwks = format!("https://{}/openid/v1/jwks", SocketAddr::new(self.advertised(), port));
@@ -314,9 +364,15 @@ impl ApiserverArgs {
     }
 
     fn audit(&self) -> Result<Option<Audit>> {
-        let (Some(policy), Some(log)) = (&self.audit_policy_file, &self.audit_log_path) else { return Ok(None) };
+        let Some(policy) = &self.audit_policy_file else {
+            if self.audit_log_path.is_some() {
+                tracing::info!("no audit policy file is given: no events are recorded");
+            }
+            return Ok(None);
+        };
         let policy = Policy::parse(&read("audit-policy-file", policy)?)
             .with_context(|| format!("--audit-policy-file {}", policy.display()))?;
+        let Some(log) = &self.audit_log_path else { return Ok(None) };
         let rotation = Rotation { max_size: self.audit_log_maxsize << 20, backups: self.audit_log_maxbackup };
         Ok(Some(Audit::new(policy, Sink::open(log, rotation).context("--audit-log-path")?)))
     }
@@ -343,6 +399,7 @@ impl ApiserverArgs {
             default: identity("tls-cert-file", &files.0, &files.1)?,
             by_name,
             client_authorities: client_ca.to_vec(),
+            tls13_only: self.tls_min_version.as_deref() == Some(TLS13),
         };
         Ok((settings, files))
     }
@@ -502,5 +559,29 @@ impl ApiserverArgs {
             files: Some(files),
         };
         Ok(Made { plan, own })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn issuers_are_texts_or_urls_each_once() {
+        let said = |issuers: &[&str]| {
+            let issuers: Vec<String> = issuers.iter().map(ToString::to_string).collect();
+            check_issuers(&issuers).err().map(|error| error.to_string())
+        };
+        assert_eq!(said(&["https://a:6443/x", "https://[::1]:1", "api", "urn:x:y"]), None);
+        for (issuers, why) in [
+            (&[":bad"][..], "contained a ':' but was not a valid URL: parse \":bad\": missing protocol scheme"),
+            (&["1a:b"], "first path segment in URL cannot contain colon"),
+            (&["https://a:b"], "invalid port \":b\" after host"),
+            (&[""], "should not be an empty string"),
+            (&["a", "a"], "is already specified"),
+        ] {
+            let said = said(issuers).unwrap_or_default();
+            assert!(said.ends_with(why), "{said}");
+        }
     }
 }

@@ -339,12 +339,7 @@ fn number_problems(text: &str) -> Vec<String> {
     if text != "0" && (!all_digits || digits.starts_with('0')) {
         out.push("must be a valid decimal integer in canonical form".to_owned());
     }
-    if text.parse::<i64>().is_err() {
-        let signed = text.strip_prefix('+').unwrap_or(digits);
-        let is_number = !signed.is_empty() && signed.bytes().all(|b| b.is_ascii_digit());
-        let why = if is_number { "value out of range" } else { "invalid syntax" };
-        out.push(format!("strconv.ParseInt: parsing {}: {why}", api::field::go_quote(text)));
-    }
+    out.extend(api::number::int(text).err());
     out
 }
 
