@@ -62,16 +62,17 @@ impl std::str::FromStr for Moment {
 
 impl Past {
     /// Takes the view from the beginning of a path, if there is one.
-    fn split(path: &str) -> Result<(Option<Past>, &str), BadPath> {
+    /// A moment that is none is told with the rest.
+    fn split(path: &str) -> (Result<Option<Past>, BadPath>, &str) {
         if let Some(rest) = path.strip_prefix("/history")
             && rest.starts_with('/')
         {
-            return Ok((Some(Past::History), rest));
+            return (Ok(Some(Past::History)), rest);
         }
         let Some((moment, rest)) = path.strip_prefix("/at/").and_then(|rest| rest.split_once('/')) else {
-            return Ok((None, path));
+            return (Ok(None), path);
         };
-        Ok((Some(Past::At(moment.parse()?)), &path[path.len() - rest.len() - 1..]))
+        (moment.parse().map(|moment| Some(Past::At(moment))), &path[path.len() - rest.len() - 1..])
     }
 }
 
@@ -93,9 +94,24 @@ impl RequestInfo {
     /// # Errors
     /// `/api/v1/watch` and the like without what is watched; a moment that is none.
     pub fn parse(method: &str, path: &str, query: &str) -> Result<Self, BadPath> {
-        let (past, path) = Past::split(path)?;
+        let (past, path) = Past::split(path);
+        let mut info = Self::parse_present(method, path, query)?;
+        info.past = match past {
+            // What is served is that of today, at whatever moment. Clients ask for it first, and would not show why it is refused.
+            Err(_) if info.is_discovery() => None,
+            past => past?,
+        };
+        Ok(info)
+    }
+
+    /// Whether it asks what clients have to know before they ask for objects.
+    pub fn is_discovery(&self) -> bool {
+        !self.is_resource && matches!(self.path.split('/').nth(1), Some("api" | "apis" | "openapi" | "version"))
+    }
+
+    fn parse_present(method: &str, path: &str, query: &str) -> Result<Self, BadPath> {
         let verb = method.to_ascii_lowercase();
-        let mut info = RequestInfo { path: path.to_owned(), verb, past, ..RequestInfo::default() };
+        let mut info = RequestInfo { path: path.to_owned(), verb, ..RequestInfo::default() };
         let trimmed = path.trim_matches('/');
         let mut parts: Vec<&str> = if trimmed.is_empty() { Vec::new() } else { trimmed.split('/').collect() };
         if parts.len() < 3 {
@@ -342,8 +358,15 @@ mod tests {
         for target in ["/at", "/at/", "/at/17", "/history", "/historyx/api/v1/pods"] {
             assert_eq!(parse("GET", target).past, None, "{target}");
         }
-        for target in ["/at//api", "/at/0/api", "/at/-1/api", "/at/yesterday/api", "/at/99999999999999999999/api"] {
-            assert!(matches!(RequestInfo::parse("GET", target, ""), Err(BadPath::Moment(_))), "{target}");
+        for moment in ["", "0", "-1", "yesterday", "99999999999999999999"] {
+            for target in ["/api/v1/pods", "/healthz"] {
+                let refused = RequestInfo::parse("GET", &format!("/at/{moment}{target}"), "");
+                assert_eq!(refused, Err(BadPath::Moment(moment.to_owned())), "{target}");
+            }
+            // So that clients get to where they show the refusal.
+            for target in ["/api", "/apis", "/apis/apps/v1", "/openapi/v3", "/version"] {
+                assert_eq!(parse("GET", &format!("/at/{moment}{target}")), parse("GET", target), "{moment}");
+            }
         }
     }
 

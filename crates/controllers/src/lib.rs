@@ -30,6 +30,7 @@ pub mod replica_set;
 pub mod resource_quota;
 pub mod service_account;
 pub mod service_account_token;
+mod service_cidr;
 pub mod stateful_set;
 pub mod ttl_after_finished;
 pub mod volume_protection;
@@ -152,6 +153,7 @@ pub const CONTROLLERS: &[(&str, fn(&Context) -> Running)] = &[
     ("persistentvolumeclaim-protection-controller", volume_protection::claims_controller),
     ("persistentvolume-protection-controller", volume_protection::volumes_controller),
     ("podgroup-protection-controller", pod_group_protection::controller),
+    ("service-cidr-controller", service_cidr::controller),
     ("ttl-after-finished-controller", ttl_after_finished::controller),
 ];
 

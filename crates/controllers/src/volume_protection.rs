@@ -22,7 +22,7 @@ fn claims(pod: &Pod) -> impl Iterator<Item = String> {
 }
 
 /// What is to become of the finalizers of an object; `None`: nothing.
-fn plan(object: &impl Object, finalizer: &str, in_use: impl FnOnce() -> bool) -> Option<Vec<String>> {
+pub(crate) fn finalizers(object: &impl Object, finalizer: &str, in_use: impl FnOnce() -> bool) -> Option<Vec<String>> {
     let meta = object.meta();
     let mut finalizers = meta.finalizers.clone().unwrap_or_default();
     let has = finalizers.iter().any(|f| f == finalizer);
@@ -58,7 +58,7 @@ pub(crate) async fn keep<K: Object>(
 }
 
 /// Writes the finalizers, of the version that was decided on.
-async fn write<K: Object>(client: &Client, object: &K, finalizers: Vec<String>) -> Result<Option<K>, Error> {
+pub(crate) async fn write<K: Object>(client: &Client, object: &K, finalizers: Vec<String>) -> Result<Option<K>, Error> {
     let meta = object.meta();
     let merge = serde_json::json!({"metadata": {
         "uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers,
@@ -88,7 +88,7 @@ pub fn claims_controller(context: &Context) -> Running {
         let decide = |key: &Key, claim: &PersistentVolumeClaim| {
             // A pod that has no node yet will not get the claim any more.
             let uses = |pod: &Pod| !pod.spec.node_name.is_empty() && claims(pod).any(|name| name == key.name);
-            plan(claim, CLAIM, || pods.in_namespace(&key.namespace).iter().any(|pod| uses(pod)))
+            finalizers(claim, CLAIM, || pods.in_namespace(&key.namespace).iter().any(|pod| uses(pod)))
         };
         keep("pvc-protection", (client, all, queue, shutdown), decide).await
     }
@@ -102,7 +102,7 @@ pub fn volumes_controller(context: &Context) -> Running {
     all.feed(&queue);
     let shutdown = context.shutdown.clone();
     async move {
-        let decide = |_: &Key, volume: &PersistentVolume| plan(volume, VOLUME, || volume.status.phase == "Bound");
+        let decide = |_: &Key, volume: &PersistentVolume| finalizers(volume, VOLUME, || volume.status.phase == "Bound");
         keep("pv-protection", (client, all, queue, shutdown), decide).await
     }
     .boxed()
@@ -116,12 +116,12 @@ mod tests {
     #[test]
     fn the_finalizer_stays_as_long_as_the_claim_is_used() {
         let mut claim = PersistentVolumeClaim::default();
-        assert_eq!(plan(&claim, CLAIM, || true), Some(vec![CLAIM.to_owned()]));
+        assert_eq!(finalizers(&claim, CLAIM, || true), Some(vec![CLAIM.to_owned()]));
         claim.metadata.finalizers = Some(vec!["x".into(), CLAIM.into()]);
-        assert_eq!(plan(&claim, CLAIM, || false), None);
+        assert_eq!(finalizers(&claim, CLAIM, || false), None);
         claim.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
-        assert_eq!(plan(&claim, CLAIM, || true), None);
-        assert_eq!(plan(&claim, CLAIM, || false), Some(vec!["x".to_owned()]));
+        assert_eq!(finalizers(&claim, CLAIM, || true), None);
+        assert_eq!(finalizers(&claim, CLAIM, || false), Some(vec!["x".to_owned()]));
     }
 
     #[test]

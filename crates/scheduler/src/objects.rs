@@ -148,6 +148,8 @@ pub struct PodInfo {
     pub uid: Box<str>,
     /// Its resourceVersion, which events name.
     pub(crate) version: u64,
+    /// That of its spec as it was seen; conditions tell it.
+    pub(crate) generation: Option<i64>,
     /// Where it runs; empty while it waits.
     pub node_name: Box<str>,
     pub priority: i32,
@@ -198,6 +200,7 @@ impl PodInfo {
             name: text(&pod.metadata.name),
             uid: text(&pod.metadata.uid),
             version: pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0),
+            generation: pod.metadata.generation,
             node_name: spec.node_name.clone().into(),
             priority: spec.priority,
             requests: pod_requests(&containers, &inits, &overhead),

@@ -315,7 +315,8 @@ async fn patch_condition(client: &Client, pod: &PodInfo, reason: &str, message: 
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
     let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let condition = json!({
-        "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
+        "type": "PodScheduled", "observedGeneration": pod.generation,
+        "status": "False", "reason": reason, "message": message,
         "lastProbeTime": null, "lastTransitionTime": now,
     });
     let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});

@@ -75,6 +75,30 @@ fn has_ports(service: Option<&Map>) -> bool {
     service.is_some_and(|s| matches!(s.str_at(&["spec", "type"]), "NodePort" | "LoadBalancer"))
 }
 
+/// The ranges of every ServiceCIDR that is ready and stays, and the server's own, which nobody may have noted yet: those come
+/// first, and are no more given from when all who name them are unready or go.
+pub(super) fn ranges(own: &[AddressRange], cidrs: &[Arc<Map>]) -> Vec<AddressRange> {
+    let (mut open, mut closed) = (Vec::new(), Vec::new());
+    for cidr in cidrs {
+        let conditions = cidr.at(&["status", "conditions"]).and_then(Value::as_list).unwrap_or_default();
+        let unready = conditions
+            .iter()
+            .filter_map(Value::as_map)
+            .any(|c| c.str_at(&["type"]) == "Ready" && c.str_at(&["status"]) != "True");
+        let of = if unready || cidr.at(&["metadata", "deletionTimestamp"]).is_some() { &mut closed } else { &mut open };
+        let listed = cidr.at(&["spec", "cidrs"]).and_then(Value::as_list).unwrap_or_default();
+        of.extend(listed.iter().filter_map(Value::as_str).filter_map(AddressRange::parse));
+    }
+    let own = own.iter().filter(|range| open.contains(*range) || !closed.contains(*range));
+    let mut all: Vec<AddressRange> = own.cloned().collect();
+    for range in open {
+        if !all.contains(&range) {
+            all.push(range);
+        }
+    }
+    all
+}
+
 impl ServiceAllocator {
     /// `ranges` are the service CIDRs that the server is started with, the default family's first.
     pub fn new(store: Arc<dyn Store>, objects: Arc<dyn Lookup>, ranges: Vec<AddressRange>, ports: PortRange) -> Self {
@@ -87,25 +111,8 @@ impl ServiceAllocator {
         ServiceAllocator { store, objects, families, ranges, ports }
     }
 
-    /// The server's own ranges, and those of every ServiceCIDR that is ready and stays.
     fn pools(&self) -> Result<Pools, Status> {
-        let mut addresses = self.ranges.clone();
-        for cidr in self.objects.list(SERVICE_CIDRS, None)? {
-            let conditions = cidr.at(&["status", "conditions"]).and_then(Value::as_list).unwrap_or_default();
-            let unready = conditions
-                .iter()
-                .filter_map(Value::as_map)
-                .any(|c| c.str_at(&["type"]) == "Ready" && c.str_at(&["status"]) != "True");
-            if unready || cidr.at(&["metadata", "deletionTimestamp"]).is_some() {
-                continue;
-            }
-            let listed = cidr.at(&["spec", "cidrs"]).and_then(Value::as_list).unwrap_or_default();
-            for range in listed.iter().filter_map(Value::as_str).filter_map(AddressRange::parse) {
-                if !addresses.contains(&range) {
-                    addresses.push(range);
-                }
-            }
-        }
+        let addresses = ranges(&self.ranges, &self.objects.list(SERVICE_CIDRS, None)?);
         Ok(Pools { families: self.families.clone(), addresses, ports: self.ports })
     }
 

@@ -195,3 +195,21 @@ fn what_validation_must_refuse_is_left_without_a_claim() {
         assert!(claims.is_empty(), "{spec}");
     }
 }
+
+#[test]
+fn addresses_are_given_from_ranges_that_stay() {
+    let own = pools(&["10.96.0.0/16"]).addresses;
+    let cidr = |range: &str, rest: &str| std::sync::Arc::new(tree(&format!("{{spec: {{cidrs: [{range}]}}, {rest}}}")));
+    let of = |cidrs: &[std::sync::Arc<Map>]| {
+        let ranges = super::claims::ranges(&own, cidrs);
+        ranges.iter().map(|range| range.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    let ready = "status: {conditions: [{type: Ready, status: 'True'}]}";
+    let unready = "status: {conditions: [{type: Ready, status: 'False'}]}";
+    let going = "metadata: {deletionTimestamp: x}";
+    assert_eq!(of(&[]), ["10.96.0.0/16"], "the server's own is had before it is noted");
+    assert_eq!(of(&[cidr("10.1.0.0/16", ready), cidr("10.96.0.0/16", "status: {}")]), ["10.96.0.0/16", "10.1.0.0/16"]);
+    assert_eq!(of(&[cidr("10.1.0.0/16", unready), cidr("10.2.0.0/16", going)]), ["10.96.0.0/16"]);
+    assert_eq!(of(&[cidr("10.96.0.0/16", going)]), [""; 0]);
+    assert_eq!(of(&[cidr("10.96.0.0/16", going), cidr("10.96.0.0/16", ready)]), ["10.96.0.0/16"]);
+}

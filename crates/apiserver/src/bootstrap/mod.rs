@@ -16,7 +16,7 @@ pub use services::{Advertised, dns_endpoint_slice};
 use crate::cache::{Cacher, Caches, NotReached, Scope};
 use api::features::{Gates, parse_bool};
 use jiff::Timestamp;
-use schema::apply::{Manager, OneShape};
+use schema::apply::{Element, Manager, OneShape};
 use schema::{Encoded, Map, Resource, Value};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -87,11 +87,13 @@ struct Wanted {
     plural: &'static str,
     object: Map,
     keep: Keep,
+    /// Fields that have only what every server gives such an object by itself: nobody comes to own them.
+    given: &'static [&'static str],
 }
 
 impl Wanted {
     fn new(group: &'static str, version: &'static str, plural: &'static str, object: Map, keep: Keep) -> Self {
-        Wanted { group, version, plural, object, keep }
+        Wanted { group, version, plural, object, keep, given: &[] }
     }
 
     fn row(&self) -> Result<&'static Resource, BootstrapError> {
@@ -279,7 +281,7 @@ fn plan(caches: &Caches, wanted: &Wanted, now: &str) -> Result<Option<Change>, B
         Step::Nothing => return Ok(None),
         Step::Replace(_) => Op::Delete { keys: KeyRange::key(full.clone()) },
         Step::Put(object) => {
-            let value = finish(row, object, existing.as_ref(), now).stored(&row.api_version(), &row.kind);
+            let value = finish(row, object, wanted.given, existing.as_ref(), now).stored(&row.api_version(), &row.kind);
             Op::Put { key: full.clone().into(), value, lease: 0 }
         }
     };
@@ -288,7 +290,7 @@ fn plan(caches: &Caches, wanted: &Wanted, now: &str) -> Result<Option<Change>, B
 }
 
 /// Gives an object what every stored one has.
-fn finish(row: &Resource, mut object: Map, existing: Option<&Map>, now: &str) -> Encoded {
+fn finish(row: &Resource, mut object: Map, given: &[&str], existing: Option<&Map>, now: &str) -> Encoded {
     if existing.is_none() {
         object.set_at(&["metadata", "uid"], uuid::Uuid::new_v4().to_string());
         object.set_at(&["metadata", "creationTimestamp"], now);
@@ -297,7 +299,10 @@ fn finish(row: &Resource, mut object: Map, existing: Option<&Map>, now: &str) ->
     schema::defaults::apply(ty, &mut object);
     let api_version = row.api_version();
     let manager = Manager { name: MANAGER, api_version: &api_version, subresource: "", now, versions: &OneShape };
-    let reset = crate::registry::managed::reset_fields(row, "");
+    let mut reset = crate::registry::managed::reset_fields(row, "");
+    for field in given {
+        reset.below(Element::Field((*field).into())).insert_here();
+    }
     schema::apply::track(ty, existing, &mut object, &manager, &reset);
     Encoded::new(&object)
 }

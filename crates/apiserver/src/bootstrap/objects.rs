@@ -21,7 +21,7 @@ pub(super) fn namespaces() -> Vec<Wanted> {
         object.set_at(&["metadata", "labels", "kubernetes.io/metadata.name"], name);
         object.set_at(&["spec", "finalizers"], list(["kubernetes"]));
         object.set_at(&["status", "phase"], "Active");
-        Wanted::new("", "v1", "namespaces", object, Keep::Absent)
+        Wanted { given: &["spec"], ..Wanted::new("", "v1", "namespaces", object, Keep::Absent) }
     };
     ["default", "kube-system", "kube-public", "kube-node-lease"].map(make).into()
 }

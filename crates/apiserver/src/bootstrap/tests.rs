@@ -57,6 +57,11 @@ async fn everything_is_made_once() {
     let admin = read(registry, "rbac.authorization.k8s.io", "clusterroles", "admin");
     assert!(admin.at(&["rules"]).and_then(Value::as_list).is_some_and(|r| r.len() > 20));
     assert!(admin.at(&["metadata", "managedFields"]).is_some());
+    // As of a namespace that a client made: its finalizer is nobody's.
+    let namespace = read(registry, "", "namespaces", "default");
+    let owned = r#""fieldsV1":{"f:metadata":{"f:labels":{".":{},"f:kubernetes.io/metadata.name":{}}}}"#;
+    let namespace = schema::json::to_string(&namespace);
+    assert!(namespace.contains(owned) && namespace.contains(r#""finalizers":["kubernetes"]"#), "{namespace}");
 }
 
 #[tokio::test]

@@ -28,7 +28,8 @@ pub struct Paths {
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     name: String,
-    pub(super) slot: Option<usize>,
+    /// Mostly one: what is one field's fallback may be another field itself.
+    pub(super) slots: Vec<usize>,
     pub(super) children: Vec<Node>,
 }
 
@@ -38,10 +39,10 @@ impl Node {
     }
 
     /// The slots of all fields below.
-    pub(super) fn slots(&self, each: &mut dyn FnMut(usize)) {
+    pub(super) fn below(&self, each: &mut dyn FnMut(usize)) {
         for child in &self.children {
-            child.slot.into_iter().for_each(&mut *each);
-            child.slots(each);
+            child.slots.iter().copied().for_each(&mut *each);
+            child.below(each);
         }
     }
 }
@@ -92,12 +93,12 @@ impl Paths {
 fn insert(nodes: &mut Vec<Node>, path: &str, slot: usize) {
     let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
     let at = nodes.iter().position(|node| node.name == name).unwrap_or_else(|| {
-        nodes.push(Node { name: name.to_owned(), slot: None, children: Vec::new() });
+        nodes.push(Node { name: name.to_owned(), slots: Vec::new(), children: Vec::new() });
         nodes.len() - 1
     });
     match rest {
         Some(rest) => insert(&mut nodes[at].children, rest, slot),
-        None => nodes[at].slot = Some(slot),
+        None => nodes[at].slots.push(slot),
     }
 }
 

@@ -97,13 +97,15 @@ impl<'p> Marks for Marked<'p> {
                 _ => self.odd = true,
             },
             Place::Path(node) => {
-                let Some(slot) = node.slot else { return };
-                self.scanned.fields[slot] = match (value, plain(value, &at)) {
+                let found = match (value, plain(value, &at)) {
                     (_, Some(span)) => FieldText::At(span),
                     (Value::Str(text), None) => FieldText::Owned(text.as_str().into()),
                     (Value::Null | Value::List(_) | Value::Map(_) | Value::Raw(_), _) => FieldText::Absent,
                     (Value::Bool(_) | Value::Int(_) | Value::Float(_), _) => FieldText::At(span(at)),
                 };
+                for slot in &node.slots {
+                    self.scanned.fields[*slot] = found.clone();
+                }
             }
             Place::Metadata | Place::Labels => {}
         }
@@ -118,7 +120,7 @@ impl<'p> Marks for Marked<'p> {
             return false;
         }
         let old = old.start.addr() - item.start.addr();
-        node.slots(&mut |slot| {
+        node.below(&mut |slot| {
             self.scanned.fields[slot] = match from.text_of(slot) {
                 FieldText::At(span) => {
                     let moved = |place: u32| place as usize - old + at;

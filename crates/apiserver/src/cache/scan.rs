@@ -206,8 +206,8 @@ impl Scanner<'_> {
                 FieldText::At(Span { start: u32::try_from(start).ok()?, end: u32::try_from(self.at).ok()? })
             }
         };
-        if let Some(slot) = node.slot {
-            fields[slot] = found;
+        for slot in &node.slots {
+            fields[*slot] = found.clone();
         }
         Some(())
     }

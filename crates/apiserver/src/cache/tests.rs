@@ -47,6 +47,24 @@ fn what_is_not_compact_is_encoded_anew() {
     assert!(std::str::from_utf8(entry.item()).expect("text").contains("\"metadata\":{\"resourceVersion\":\"7\","));
 }
 
+/// One place in an event is a field of its own, and what another falls back to.
+#[test]
+fn a_place_may_be_of_several_fields() {
+    let row = row("", "events");
+    let paths = Paths::of(row);
+    let head = schema::encoded::head("v1", "Event");
+    let of = |source: &str| {
+        let text = format!(
+            r#"{{"kind":"Event","apiVersion":"v1","metadata":{{"name":"e","namespace":"n"}},"source":{{{source}}},"reportingComponent":"kubelet"}}"#
+        );
+        let entry = Entry::from_stored("n/e", 1, text.as_bytes(), &head, &row.schema, &paths).expect("an entry");
+        ["reportingComponent", "source"]
+            .map(|label| entry.field(&paths, paths.position(label).expect("a field")).to_owned())
+    };
+    assert_eq!(of(""), ["kubelet", "kubelet"]);
+    assert_eq!(of(r#""component":"x""#), ["kubelet", "x"]);
+}
+
 fn simple(key: &str, revision: u64, node: &str) -> Arc<Entry> {
     let name = key.rsplit('/').next().unwrap_or(key);
     Arc::new(pod(

@@ -280,6 +280,9 @@ pub(super) async fn delete(
     let view = call.view(true, false)?;
     let options = delete_options(&mut call).await?;
     let (namespace, name) = (call.namespace(served), call.name());
+    if let Some(why) = served.strategy.refuses_deletion(name) {
+        return Err(Status::forbidden(&served.group_resource(), name, why));
+    }
     let deleted = registry.delete(&call.cx, served, namespace, name, &options).await?;
     let code = match options.delete.orphan_dependents {
         Some(false) if !deleted.gone => StatusCode::ACCEPTED,

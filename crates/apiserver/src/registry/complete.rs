@@ -14,6 +14,7 @@ pub fn complete(ty: TypeRef<'_>, object: &mut Map, from: Option<&Map>) {
         "core.v1.Pod" => &[("spec", |pod| account(pod, &["spec"])), ("status", pod_ips)],
         "apps.v1.StatefulSet" => &[("spec", templated), ("spec", claims)],
         "core.v1.PodTemplate" => &[("template", |object| account(object, &["template", "spec"]))],
+        "core.v1.Node" => &[("spec", pod_ranges)],
         "core.v1.ReplicationController"
         | "apps.v1.Deployment"
         | "apps.v1.ReplicaSet"
@@ -74,15 +75,35 @@ fn claims(set: &mut Map) {
 /// `podIP` is the first of `podIPs`; where they differ, it counts.
 fn pod_ips(pod: &mut Map) {
     let Some(status) = pod.get_mut("status").and_then(Value::as_map_mut) else { return };
-    let one = status.str_at(&["podIP"]).to_owned();
-    let list = status.get("podIPs").and_then(Value::as_list).unwrap_or_default();
-    let first = list.first().and_then(Value::as_map).map_or("", |ip| ip.str_at(&["ip"])).to_owned();
-    if one.is_empty() && !first.is_empty() {
-        status.insert("podIP", first);
-    } else if !one.is_empty() && one != first {
+    let first = |ip: &Value| ip.as_map().map_or("", |ip| ip.str_at(&["ip"])).to_owned();
+    let listed = |address: String| {
         let mut ip = Map::new();
-        ip.insert("ip", one);
-        status.insert("podIPs", vec![Value::Map(ip)]);
+        ip.insert("ip", address);
+        Value::Map(ip)
+    };
+    one_of_many(status, ("podIP", "podIPs"), first, listed);
+}
+
+/// `podCIDR` is the first of a node's `podCIDRs`; where they differ, it counts.
+fn pod_ranges(node: &mut Map) {
+    let Some(spec) = node.get_mut("spec").and_then(Value::as_map_mut) else { return };
+    let first = |range: &Value| range.as_str().unwrap_or("").to_owned();
+    one_of_many(spec, ("podCIDR", "podCIDRs"), first, Value::from);
+}
+
+/// Makes a field agree with the list that came after it, of which it is the first.
+fn one_of_many(
+    of: &mut Map,
+    (one, many): (&'static str, &'static str),
+    first: impl Fn(&Value) -> String,
+    listed: impl Fn(String) -> Value,
+) {
+    let said = of.str_at(&[one]).to_owned();
+    let first = of.get(many).and_then(Value::as_list).and_then(<[Value]>::first).map_or(String::new(), first);
+    if said.is_empty() && !first.is_empty() {
+        of.insert(one, first);
+    } else if !said.is_empty() && said != first {
+        of.insert(many, vec![listed(said)]);
     }
 }
 
@@ -105,5 +126,17 @@ mod tests {
             completed("Pod", r#"{"spec":{"containers":[],"serviceAccountName":"x"},"status":{"podIP":"10.0.0.1"}}"#);
         assert!(pod.contains(r#""serviceAccount":"x""#), "{pod}");
         assert!(pod.contains(r#""podIPs":[{"ip":"10.0.0.1"}]"#), "{pod}");
+        let node = |spec: &str| completed("Node", &format!(r#"{{"spec":{spec}}}"#));
+        for one in [
+            r#"{"podCIDR":"10.0.0.0/24"}"#,
+            r#"{"podCIDRs":["10.0.0.0/24"]}"#,
+            r#"{"podCIDR":"10.0.0.0/24","podCIDRs":["10.0.1.0/24","fd00::/64"]}"#,
+        ] {
+            let node = node(one);
+            assert!(node.contains(r#""podCIDR":"10.0.0.0/24""#), "{node}");
+            assert!(node.contains(r#""podCIDRs":["10.0.0.0/24"]"#), "{node}");
+        }
+        let two = node(r#"{"podCIDR":"10.0.1.0/24","podCIDRs":["10.0.1.0/24","fd00::/64"]}"#);
+        assert!(two.contains(r#""podCIDRs":["10.0.1.0/24","fd00::/64"]"#), "{two}");
     }
 }

@@ -229,7 +229,7 @@ impl ApiServer {
             }
         }
         if !info.is_resource {
-            if info.past.is_some() && !super::paths::is_of_the_past(&info.path) {
+            if info.past.is_some() && !info.is_discovery() {
                 return Ok(super::paths::not_found());
             }
             if let Some(set) =

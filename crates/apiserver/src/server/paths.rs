@@ -74,11 +74,6 @@ fn wanted_openapi(headers: &http::HeaderMap, path: &str) -> Option<&'static str>
     })
 }
 
-/// What clients have to know to look at the past; it is that of today.
-pub(super) fn is_of_the_past(path: &str) -> bool {
-    matches!(path.split('/').nth(1), Some("api" | "apis" | "openapi" | "version"))
-}
-
 /// Where what is in priority levels is dumped.
 const FAIRNESS: &str = "/debug/api_priority_and_fairness/";
 

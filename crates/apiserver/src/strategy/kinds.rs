@@ -49,11 +49,16 @@ impl Strategy for LimitRanges {
     }
 }
 
-/// What a priority class says does not change.
+/// What a priority class says does not change, and those of the system stay.
 #[derive(Debug)]
 pub struct PriorityClasses;
 
 impl Strategy for PriorityClasses {
+    fn refuses_deletion(&self, name: &str) -> Option<&'static str> {
+        let system = schema::validation::SYSTEM_PRIORITY_CLASSES.iter().any(|(system, _)| *system == name);
+        system.then_some("this is a system priority class and cannot be deleted")
+    }
+
     fn changes_generation(&self, _: &Map, _: &Map) -> bool {
         false
     }

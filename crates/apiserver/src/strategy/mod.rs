@@ -105,6 +105,12 @@ pub trait Strategy: Send + Sync + 'static {
         Rules::STANDARD
     }
 
+    /// Why an object of this name is not deleted by its name, if it is not. With its collection it goes.
+    fn refuses_deletion(&self, name: &str) -> Option<&'static str> {
+        let _ = name;
+        None
+    }
+
     /// Whether a delete waits for a grace period. It may set the period that was not given, or change what was.
     fn check_graceful_delete(&self, object: &Map, options: &mut DeleteOptions) -> bool {
         let _ = (object, options);

@@ -40,6 +40,9 @@ impl Strategy for Pods {
         if gated {
             let mut condition = Map::new();
             condition.insert("type", "PodScheduled");
+            if let Some(generation) = object.at(&["metadata", "generation"]) {
+                condition.insert("observedGeneration", generation.clone());
+            }
             condition.insert("status", "False");
             condition.insert("reason", "SchedulingGated");
             condition.insert("message", "Scheduling is blocked due to non-empty scheduling gates");

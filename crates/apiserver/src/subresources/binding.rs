@@ -61,10 +61,14 @@ impl Assign<'_> {
 
     /// Sets the condition `PodScheduled`.
     fn scheduled(&self, pod: &mut Map) {
+        let generation = pod.at(&["metadata", "generation"]).and_then(Value::as_i64);
         let Some(conditions) = walk::list_mut(pod, "status", "conditions") else { return };
         conditions.retain(|c| c.as_map().is_none_or(|c| c.str_at(&["type"]) != "PodScheduled"));
         let mut condition = Map::new();
         condition.insert("type", "PodScheduled");
+        if let Some(generation) = generation {
+            condition.insert("observedGeneration", generation);
+        }
         condition.insert("status", "True");
         condition.insert("lastProbeTime", Value::Null);
         condition.insert("lastTransitionTime", self.now.as_str());

@@ -91,15 +91,14 @@ fn lets_unready_go(budget: &Map, pod: &Map) -> bool {
     budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow" || healthy >= desired && desired > 0
 }
 
-fn wait(budget: &str, why: String, seconds: u32) -> Status {
+fn wait(why: String, seconds: u32) -> Status {
     let mut status = Status::too_many_requests(VIOLATES, seconds);
     status.details_mut().causes.push(Cause { reason: "DisruptionBudget".into(), message: why, field: String::new() });
-    status.details_mut().name = budget.to_owned();
     status
 }
 
 fn still_processed(budget: &str) -> Status {
-    wait(budget, format!("The disruption budget {budget} is still being processed by the server."), 10)
+    wait(format!("The disruption budget {budget} is still being processed by the server."), 10)
 }
 
 /// Takes one disruption from a budget.
@@ -121,7 +120,6 @@ fn take(budget: &mut Map, pod: &str, now: &str) -> Result<(), Status> {
         let desired = number(budget, &["status", "desiredHealthy"]);
         let current = number(budget, &["status", "currentHealthy"]);
         return Err(wait(
-            &name,
             format!("The disruption budget {name} needs {desired} healthy pods and has {current} currently"),
             0,
         ));
@@ -163,6 +161,7 @@ fn mark(pod: &mut Map, now: &str) {
     ] {
         condition.insert(key, value);
     }
+    condition.insert("observedGeneration", number(pod, &["metadata", "generation"]));
     condition.insert("lastProbeTime", Value::Null);
     set_condition(pod, condition, now);
 }
@@ -345,7 +344,9 @@ mod tests {
         assert_eq!(told, ["DisruptionAllowed", "False", "InsufficientPods"]);
         let refused = take(&mut budget, "q", "2026-01-01T00:00:00Z").expect_err("none left");
         assert_eq!((refused.code, refused.message.as_str()), (429, VIOLATES));
-        let cause = &refused.details.expect("details").causes[0];
+        let details = refused.details.expect("details");
+        assert_eq!(details.name, "", "nothing was asked of the budget by name");
+        let cause = &details.causes[0];
         assert_eq!(cause.message, "The disruption budget b needs 2 healthy pods and has 3 currently");
         let mut stale =
             map("{metadata: {name: b, generation: 2}, status: {observedGeneration: 1, disruptionsAllowed: 5}}");

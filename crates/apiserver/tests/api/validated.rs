@@ -95,7 +95,19 @@ async fn events_are_one_storage_with_two_sets_of_rules() {
     let event = json!({"metadata": {"name": "e"}, "regarding": {"namespace": "default"}, "reason": "R", "action": "A",
         "eventTime": "2024-01-01T00:00:00.000000Z", "type": "Normal", "reportingController": "example.com/c",
         "reportingInstance": "i"});
+    let mut watch = client.watch(&format!("{old}?watch=true&fieldSelector=reportingComponent%3Dexample.com/c")).await;
     let made = client.post(new, &event).await.ok();
+    // Who reported is a field of its own, and what an event without a source is selected by.
+    assert_eq!(watch.told().await.1, "e");
+    for (path, selector, count) in [
+        (old, "reportingComponent%3Dexample.com/c", 1),
+        (old, "reportingComponent%3Dother", 0),
+        (old, "source%3Dexample.com/c", 1),
+        (new, "reportingController%3Dexample.com/c", 1),
+    ] {
+        let list = client.get(&format!("{path}?fieldSelector={selector}")).await.ok();
+        assert_eq!(list["items"].as_array().map(Vec::len), Some(count), "{path} {selector}");
+    }
     let mut counted = made.clone();
     counted["series"] = json!({"count": 2, "lastObservedTime": "2024-01-01T00:00:01.000000Z"});
     let counted = client.put(&format!("{new}/e"), &counted).await.ok();
@@ -107,6 +119,24 @@ async fn events_are_one_storage_with_two_sets_of_rules() {
     let mut other = client.get(&format!("{old}/e")).await.ok();
     other["reason"] = json!("Other");
     assert_eq!(client.put(&format!("{old}/e"), &other).await.ok()["reason"], "Other");
+}
+
+#[tokio::test]
+async fn the_ranges_of_a_node_are_one_field_under_two_names() {
+    let server = Server::start().await;
+    let client = server.client();
+    let nodes = "/api/v1/nodes";
+    let node = |spec: Value| json!({"metadata": {"name": "n"}, "spec": spec});
+    let ranges = |node: &Value| (node["spec"]["podCIDR"].clone(), node["spec"]["podCIDRs"].clone());
+    let both = (json!("10.0.0.0/24"), json!(["10.0.0.0/24"]));
+    let made = client.post(&format!("{nodes}?dryRun=All"), &node(json!({"podCIDR": "10.0.0.0/24"}))).await.ok();
+    assert_eq!(ranges(&made), both);
+    let made = client.post(nodes, &node(json!({"podCIDRs": ["10.0.0.0/24"]}))).await.ok();
+    assert_eq!(ranges(&made), both);
+    let other = r#"{"spec":{"podCIDR":"10.0.1.0/24"}}"#;
+    let refused = client.patch(&format!("{nodes}/n"), "application/merge-patch+json", other).await.refused(422);
+    let why = r#"Forbidden: node updates may not change podCIDR except from "" to valid"#;
+    assert_eq!(causes(&refused), [("spec.podCIDRs", "FieldValueForbidden", why)]);
 }
 
 #[tokio::test]

@@ -371,3 +371,20 @@ async fn a_limit_that_cannot_be_read_admits_nothing() {
     }
     admin.post(PODS, pod("p")).await.expect(201);
 }
+
+#[tokio::test]
+async fn the_systems_priority_classes_stay() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    for name in ["system-cluster-critical", "system-node-critical"] {
+        let refused = admin.delete(&format!("{classes}/{name}")).await;
+        let why = format!(
+            "priorityclasses.scheduling.k8s.io \"{name}\" is forbidden: this is a system priority class and cannot be deleted"
+        );
+        assert_eq!((refused.code, refused.message()), (403, why.as_str()));
+        admin.get(&format!("{classes}/{name}")).await.expect(200);
+    }
+    admin.post(classes, json!({"metadata": {"name": "mine"}, "value": 5})).await.expect(201);
+    admin.delete(&format!("{classes}/mine")).await.expect(200);
+}

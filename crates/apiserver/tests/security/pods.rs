@@ -67,7 +67,33 @@ async fn an_eviction_asks_the_budget() {
         refused.body["details"]["causes"][0]["message"],
         "The disruption budget b needs 1 healthy pods and has 2 currently"
     );
+    assert!(refused.body["details"]["name"].is_null(), "{}", refused.body);
     assert_eq!(admin.get(&format!("{PODS}/q")).await.code, 200);
+}
+
+/// Readers of a condition see which spec it is about, whoever wrote it.
+#[tokio::test]
+async fn conditions_tell_the_generation_that_they_are_about() {
+    let cluster = start().await;
+    cluster.service_account("default", "default").await;
+    let admin = cluster.admin();
+    let mut gated = pod("gated");
+    gated["spec"]["schedulingGates"] = json!([{"name": "example.com/g"}]);
+    let gated = admin.post(PODS, gated).await.expect(201);
+    let condition = &gated["status"]["conditions"][0];
+    assert_eq!((&condition["reason"], &condition["observedGeneration"]), (&json!("SchedulingGated"), &json!(1)));
+
+    let mut held = pod("held");
+    held["metadata"]["finalizers"] = json!(["example.com/f"]);
+    admin.post(PODS, held).await.expect(201);
+    let binding = json!({"metadata": {"name": "held"}, "target": {"kind": "Node", "name": "n"}});
+    admin.post(&format!("{PODS}/held/binding"), binding).await.expect(201);
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "held"}});
+    admin.post(&format!("{PODS}/held/eviction"), eviction).await.expect(201);
+    let held = admin.get(&format!("{PODS}/held")).await.expect(200);
+    let told: Vec<_> = held["status"]["conditions"].as_array().expect("conditions").iter().collect();
+    let of = |kind: &str| told.iter().find(|c| c["type"] == kind).map(|c| c["observedGeneration"].clone());
+    assert_eq!((of("PodScheduled"), of("DisruptionTarget")), (Some(json!(1)), Some(json!(1))), "{held}");
 }
 
 #[tokio::test]

@@ -130,6 +130,7 @@ impl Controller {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         let condition = json!({
             "type": "DisruptionTarget",
+            "observedGeneration": pod.metadata.generation,
             "status": "True",
             "reason": "DeletionByTaintManager",
             "message": "Taint manager: deleting due to NoExecute taint",

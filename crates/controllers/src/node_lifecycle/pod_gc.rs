@@ -96,6 +96,7 @@ impl Controller {
         if !pods::is_finished(pod) && !pod.spec.node_name.is_empty() {
             let condition = json!({
                 "type": "DisruptionTarget",
+                "observedGeneration": pod.metadata.generation,
                 "status": "True",
                 "reason": "DeletionByPodGC",
                 "message": "PodGC: node no longer exists",

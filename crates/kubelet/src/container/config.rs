@@ -190,7 +190,7 @@ mod tests {
                 container: &pod.containers()[0],
                 restart_count: 3,
                 image_ref: "sha256:1",
-                image_user: &ImageUser::default(),
+                image_user: &ImageUser::told(None, ""),
                 env: vec![("A".into(), "1".into())],
                 mounts: Vec::new(),
                 target: None,

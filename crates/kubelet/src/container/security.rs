@@ -47,11 +47,22 @@ pub(crate) fn effective(pod: &Pod, container: &Container) -> SecurityContext {
     }
 }
 
-/// The user an image runs as.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The user an image runs as. An image that names none runs as root.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ImageUser {
-    pub(crate) uid: Option<i64>,
-    pub(crate) name: String,
+    uid: Option<i64>,
+    name: String,
+}
+
+impl ImageUser {
+    /// As the runtime tells it: a number, else a name, else nothing, which is root.
+    pub(crate) fn told(uid: Option<i64>, name: &str) -> Self {
+        match uid {
+            Some(_) => ImageUser { uid, name: String::new() },
+            None if name.is_empty() => ImageUser { uid: Some(0), name: String::new() },
+            None => ImageUser { uid: None, name: name.to_owned() },
+        }
+    }
 }
 
 /// Refuses a container that must not be root and would be.
@@ -71,12 +82,12 @@ pub(crate) fn verify_non_root(pod: &Pod, container: &Container, image: &ImageUse
     }
     match image.uid {
         Some(0) => Err(format!("container has runAsNonRoot and image will run as root {}", names())),
-        None if !image.name.is_empty() => Err(format!(
+        Some(_) => Ok(()),
+        None => Err(format!(
             "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root {}",
             image.name,
             names()
         )),
-        _ => Ok(()),
     }
 }
 
@@ -267,7 +278,7 @@ mod tests {
                 "containers": [{"name": "c", "securityContext": {"runAsUser": 5, "allowPrivilegeEscalation": false,
                     "readOnlyRootFilesystem": true, "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]}}}],
             }),
-            &ImageUser { uid: Some(99), name: String::new() },
+            &ImageUser::told(Some(99), ""),
         );
         assert_eq!(c.run_as_user, int64(Some(5)));
         assert_eq!(c.run_as_group, int64(Some(2)));
@@ -283,7 +294,7 @@ mod tests {
 
     #[test]
     fn confinement_is_lifted_only_on_demand() {
-        let image = ImageUser::default();
+        let image = ImageUser::told(None, "");
         let profile = |c: v1::LinuxContainerSecurityContext| c.seccomp.unwrap();
         let privileged =
             context(json!({"containers": [{"name": "c", "securityContext": {"privileged": true}}]}), &image);
@@ -299,8 +310,10 @@ mod tests {
             &image,
         );
         assert_eq!(profile(local).localhost_ref, "/var/lib/kubelet/seccomp/a/b.json");
-        let user = context(json!({"containers": [{"name": "c"}]}), &ImageUser { uid: None, name: "www".into() });
+        let user = context(json!({"containers": [{"name": "c"}]}), &ImageUser::told(None, "www"));
         assert_eq!((user.run_as_user, user.run_as_username.as_str()), (None, "www"));
+        let nobody = context(json!({"containers": [{"name": "c"}]}), &ImageUser::told(None, ""));
+        assert_eq!(nobody.run_as_user, int64(Some(0)));
     }
 
     /// A profile that got lost on the way would leave the container unconfined without a word.
@@ -310,12 +323,14 @@ mod tests {
             let of_pod = json!({"type": "Localhost", "localhostProfile": "k8s-deny-write"});
             let spec = json!({"securityContext": {"appArmorProfile": of_pod},
                 "containers": [{"name": "c", "securityContext": own}]});
-            context(spec, &ImageUser::default()).apparmor.map(|profile| (profile.profile_type, profile.localhost_ref))
+            context(spec, &ImageUser::told(None, ""))
+                .apparmor
+                .map(|profile| (profile.profile_type, profile.localhost_ref))
         };
         assert_eq!(of(json!({})), Some((2, "k8s-deny-write".into())));
         assert_eq!(of(json!({"appArmorProfile": {"type": "Unconfined"}})), Some((1, String::new())));
         assert_eq!(of(json!({"appArmorProfile": {"type": "RuntimeDefault"}})), Some((0, String::new())));
-        assert_eq!(context(json!({"containers": [{"name": "c"}]}), &ImageUser::default()).apparmor, None);
+        assert_eq!(context(json!({"containers": [{"name": "c"}]}), &ImageUser::told(None, "")).apparmor, None);
     }
 
     #[test]
@@ -334,7 +349,7 @@ mod tests {
     fn root_is_refused_where_it_was_ruled_out() {
         let of = |security: Value, uid: Option<i64>, name: &str| {
             let pod = pod(json!({"containers": [{"name": "c", "securityContext": security}]}));
-            let image = ImageUser { uid, name: name.into() };
+            let image = ImageUser::told(uid, name);
             verify_non_root(&pod, &pod.containers()[0].clone(), &image).err().unwrap_or_default()
         };
         let names = "(pod: \"p_ns(u)\", container: c)";
@@ -342,6 +357,9 @@ mod tests {
         assert_eq!(of(json!({}), Some(0), ""), "");
         assert_eq!(of(must(), Some(5), ""), "");
         assert_eq!(of(must(), Some(0), ""), format!("container has runAsNonRoot and image will run as root {names}"));
+        // An image without a user runs as root.
+        assert_eq!(of(must(), None, ""), format!("container has runAsNonRoot and image will run as root {names}"));
+        assert_eq!(of(json!({"runAsNonRoot": true, "runAsUser": 5}), None, ""), "");
         assert_eq!(
             of(must(), None, "www"),
             format!(

@@ -330,7 +330,7 @@ fn found(image: &v1::Image, pulled: bool) -> Image {
     Image {
         pulled,
         id: image.id.clone(),
-        user: ImageUser { uid: image.uid.as_ref().map(|uid| uid.value), name: image.username.clone() },
+        user: ImageUser::told(image.uid.as_ref().map(|uid| uid.value), &image.username),
     }
 }
 

@@ -260,8 +260,14 @@ pub(crate) fn container_id(runtime: &str, id: &str) -> String {
     format!("{runtime}://{id}")
 }
 
+/// When something happened to a container. What never did is at the epoch, as upstream shows a runtime's 0: an end without
+/// a beginning (`StartError`) has both times.
+fn moment(nanos: i64) -> Option<Time> {
+    Some(Time(time(nanos).unwrap_or(Timestamp::UNIX_EPOCH)))
+}
+
 fn state_of(input: &Input<'_>, container: &Container) -> ContainerState {
-    let started_at = time(container.started_at).map(Time);
+    let started_at = moment(container.started_at);
     match container.state {
         State::Running => {
             ContainerState { running: Some(ContainerStateRunning { started_at }), ..ContainerState::default() }
@@ -274,7 +280,7 @@ fn state_of(input: &Input<'_>, container: &Container) -> ContainerState {
                     reason: some(&container.reason),
                     message: some(&container.message),
                     started_at,
-                    finished_at: time(container.finished_at).map(Time),
+                    finished_at: moment(container.finished_at),
                     container_id: Some(container_id(input.runtime, &container.id)),
                     signal: None,
                 }),

@@ -214,3 +214,19 @@ fn addresses_of_the_nodes_family_come_first() {
     assert_eq!(sort_ips(&ips, &[four]), ["10.0.0.5", "fd00::5"]);
     assert_eq!(sort_ips(&ips, &[six]), ["fd00::5", "10.0.0.5"]);
 }
+
+/// Clients compute with both times of an end; one that never began has the beginning of all.
+#[test]
+fn a_container_that_could_not_start_has_both_times() {
+    let mut world =
+        World::new(json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "x"}]}}));
+    let mut failed = container("a", 0, State::Exited);
+    (failed.started_at, failed.exit_code, failed.reason) = (0, 128, "StartError".to_owned());
+    world.observed.merge_container(failed);
+    let terminated = &world.json()["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(
+        (&terminated["reason"], &terminated["startedAt"]),
+        (&json!("StartError"), &json!("1970-01-01T00:00:00Z"))
+    );
+    assert!(terminated["finishedAt"].as_str().is_some_and(|at| !at.starts_with("1970")), "{terminated}");
+}

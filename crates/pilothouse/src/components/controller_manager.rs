@@ -105,7 +105,6 @@ const ABSENT: &[&str] = &[
     "pod-garbage-collector-controller",
     "resourceclaim-controller",
     "selinux-warning-controller",
-    "service-cidr-controller",
     "service-lb-controller",
     "storageversion-garbage-collector-controller",
     "storageversion-migrator-controller",

@@ -181,3 +181,34 @@ async fn a_namespace_lets_go_of_its_pods_first() {
     until_gone(&admin, "/api/v1/namespaces/n").await;
     assert_eq!(admin.get(&format!("{maps}/m")).await.code, 404);
 }
+
+#[tokio::test]
+async fn a_range_of_services_is_held_as_long_as_addresses_of_it_are_used() {
+    let running = running().await;
+    let admin = running.admin();
+    let cidrs = "/apis/networking.k8s.io/v1/servicecidrs";
+    let path = format!("{cidrs}/more");
+    admin.post(cidrs, json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.222.0.0/24"]}})).await.expect(201);
+    let ready = |cidr: &Value, status: &str| cidr["status"]["conditions"][0]["status"] == status;
+    let held = until(&admin, &path, |cidr| ready(cidr, "True")).await;
+    assert_eq!(held["metadata"]["finalizers"], json!(["networking.k8s.io/service-cidr-finalizer"]));
+    let condition = &held["status"]["conditions"][0];
+    assert_eq!(
+        (&condition["type"], &condition["reason"], &condition["message"]),
+        (&json!("Ready"), &json!(""), &json!("Kubernetes Service CIDR is ready"))
+    );
+
+    let service = |name: &str, address: &str| json!({"metadata": {"name": name}, "spec": {"clusterIP": address, "ports": [{"port": 80}]}});
+    let services = "/api/v1/namespaces/default/services";
+    admin.post(services, service("a", "10.222.0.7")).await.expect(201);
+    admin.delete(&path).await.expect(200);
+    let terminating = until(&admin, &path, |cidr| ready(cidr, "False")).await;
+    let condition = &terminating["status"]["conditions"][0];
+    let why = "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR";
+    assert_eq!((&condition["reason"], &condition["message"]), (&json!("Terminating"), &json!(why)));
+    let refused = admin.post(services, service("b", "10.222.0.8")).await;
+    assert_eq!(refused.code, 422, "{}", refused.body);
+    assert!(refused.message().contains("the provided network does not match the current range"), "{}", refused.body);
+    admin.delete(&format!("{services}/a")).await.expect(200);
+    until_gone(&admin, &path).await;
+}

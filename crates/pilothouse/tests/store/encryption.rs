@@ -68,7 +68,24 @@ fn secrets_are_stored_encrypted_and_their_keys_rotated() {
             "Error from server (InternalError): Internal error occurred: unable to transform key \"{KEY}\": no matching prefix found"
         )
     );
-    said(&server.kubectl(&["get", "configmap", "c"]));
+    let now = said(&server.kubectl(&["get", "configmap", "c", "-o", "jsonpath={.metadata.resourceVersion}"]));
+    // Of all else the past is told, and brought back; what cannot be read is not taken for absent.
+    said(&server.kubectl(&["patch", "configmap", "c", "-p", r#"{"data": {"a": "changed"}}"#]));
+    let store = |arguments: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.current_dir(path).args(["store", "--data-dir=data"]).args(arguments);
+        command.output().expect("it runs")
+    };
+    let diff = store(&["diff", "-n", "default", "--from", &now]);
+    let told = String::from_utf8_lossy(&diff.stdout);
+    assert!(told.contains("\n-  a: seen\n") && told.contains("\n+  a: changed\n"), "{told}");
+    assert!(!told.contains("secret"), "{told}");
+    assert!(refused(&diff).contains("not compared, as the API server cannot read them: secrets"), "{diff:?}");
+    let restored = store(&["restore", "-n", "default", "--to", &now, "--prune"]);
+    let told = String::from_utf8_lossy(&restored.stdout);
+    assert!(told.contains("configmap/c configured\n") && told.contains("secrets failed: "), "{told}");
+    refused(&restored);
+    assert_eq!(said(&server.kubectl(&["get", "configmap", "c", "-o", "jsonpath={.data.a}"])), "seen");
     server.stop();
 
     // What can't be used is told before anything is served.

@@ -44,6 +44,8 @@ fn prepare(cgroup: &[PathBuf]) -> std::io::Result<()> {
     set_oom_score(super::OOM_SCORE_ADJ)?;
     prctl(libc::PR_SET_DUMPABLE, 0)?;
     set_name(c"pause")?;
+    // What the shim was started with are paths of the machine.
+    syscalls::set_title(c"/pause")?;
     empty_root()?;
     syscalls::set_user(USER, USER, &[])?;
     set_capabilities(Capabilities::default())?;

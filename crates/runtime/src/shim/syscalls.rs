@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "thin wrappers; every pointer passed lives across its call")]
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     fs::File,
     io,
     os::{
@@ -172,6 +172,38 @@ pub(crate) fn fork() -> io::Result<Fork> {
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: ends the process.
     unsafe { libc::_exit(code) }
+}
+
+/// Puts `title` in the place of the arguments that this process was started with, which others may read.
+///
+/// # Errors
+/// When the kernel does not tell where they are in memory, or they are shorter than the title.
+pub(crate) fn set_title(title: &CStr) -> io::Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // Fields 48 and 49; those behind the name, which may have anything in it, begin with the third.
+    let mut places = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().skip(45);
+    let mut place = || places.next().and_then(|place| place.parse::<usize>().ok()).unwrap_or(0);
+    let (start, end) = (place(), place());
+    let bytes = title.to_bytes_with_nul();
+    if start == 0 || end < start + bytes.len() {
+        return Err(io::Error::other("there is no room for the title"));
+    }
+    let arguments = std::ptr::with_exposed_provenance_mut::<u8>(start);
+    // SAFETY: from `start` to `end` the kernel wrote the arguments, on the stack, for this process to use as it likes. All of
+    // it becomes NUL but the title, so that they stay strings.
+    unsafe {
+        arguments.write_bytes(0, end - start);
+        arguments.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+    }
+    // SAFETY: takes numbers only.
+    let shortened = unsafe {
+        libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_ARG_END as libc::c_ulong, start + bytes.len(), 0_usize, 0_usize)
+    };
+    // Who may not say where they end shows empty ones behind the title, which tell nothing.
+    match Errno::result(shortened) {
+        Ok(_) | Err(Errno::EPERM) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Joins the namespaces `kinds` of the process behind `pidfd`, at once.

@@ -13,7 +13,8 @@ use std::collections::BTreeSet;
 
 const SYSTEM: &str = "system-";
 const HIGHEST_OF_USERS: i64 = 1_000_000_000;
-const SYSTEM_CLASSES: [(&str, i64); 2] =
+/// The priority classes that every cluster has, and their values.
+pub const SYSTEM_CLASSES: [(&str, i64); 2] =
     [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
 
 pub(super) fn runtime(object: &Map) -> Errors {

@@ -41,6 +41,7 @@ mod volume_source;
 mod warnings;
 mod webhook;
 
+pub use classes::SYSTEM_CLASSES as SYSTEM_PRIORITY_CLASSES;
 pub use pod_certificates::issues as issues_certificate;
 
 use crate::tree::{Map, Value};

@@ -88,8 +88,23 @@ pub fn refused(error: &anyhow::Error) -> Option<u16> {
     error.downcast_ref::<Refusal>().map(|refusal| refusal.0.code)
 }
 
-/// The objects of a namespace and the namespace, with the resource version of which they are.
-pub type Everything = (String, Vec<Found>);
+/// A kind whose objects are not told.
+#[derive(Debug)]
+pub struct LeftOut {
+    pub kind: Kind,
+    pub why: String,
+    /// They may be listed, but the server cannot read one of them.
+    pub unread: bool,
+}
+
+/// The objects of a namespace and the namespace.
+#[derive(Debug, Default)]
+pub struct Everything {
+    /// The resource version of which they are.
+    pub revision: String,
+    pub found: Vec<Found>,
+    pub left_out: Vec<LeftOut>,
+}
 
 /// The way to an API server, and the kinds that it serves.
 pub struct Cluster {
@@ -174,19 +189,22 @@ impl Cluster {
         }
     }
 
-    /// The namespace and all its objects at a moment, as far as they may be listed; of the past they are of one state.
+    /// The namespace and all its objects at a moment, as far as they may be listed and can be read; of the past they are of one
+    /// state.
     pub async fn everything(&self, moment: &Option<String>) -> Result<Everything> {
         let namespaces = self.kind("namespaces")?;
-        let mut found = Vec::new();
+        let Everything { mut revision, mut found, mut left_out } = Everything::default();
         let mut moment = moment.clone();
-        let mut revision = String::new();
         let with_past = |kind: &&Kind| !WITHOUT_PAST.iter().any(|(group, plural)| kind.is(group, plural));
         let wanted = self.kinds.iter().filter(|kind| kind.namespaced && kind.can("list") && kind.can("get"));
         for kind in wanted.filter(with_past) {
             let (version, objects) = match self.list(kind, &moment).await {
                 Ok(listed) => listed,
-                Err(error) if refused(&error) == Some(403) => {
+                // One object that is sealed with a lost key is no reason to tell nothing of all others.
+                Err(error) if matches!(refused(&error), Some(403 | 500)) => {
                     tracing::warn!("left out: {error:#}");
+                    let (why, unread) = (error.root_cause().to_string(), refused(&error) == Some(500));
+                    left_out.push(LeftOut { kind: kind.clone(), why, unread });
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -203,7 +221,7 @@ impl Cluster {
         if let Some(namespace) = self.get(&namespaces, &self.namespace, &moment).await? {
             found.push((namespaces, self.namespace.clone(), namespace));
         }
-        Ok((revision, found))
+        Ok(Everything { revision, found, left_out })
     }
 
     /// The versions of an object, newest first.
@@ -270,16 +288,24 @@ fn discovered(document: &Value) -> Vec<Kind> {
     kinds
 }
 
-/// Puts the objects of two moments together.
-pub fn paired(before: Vec<Found>, after: Vec<Found>) -> Vec<Pair> {
+/// Puts the objects of two moments together. A kind that is left out at one of them is so altogether: its objects are not absent.
+pub fn paired(before: Everything, after: Everything) -> (Vec<Pair>, Vec<LeftOut>) {
+    let mut left_out = before.left_out;
+    for one in after.left_out {
+        if !left_out.iter().any(|known| known.kind == one.kind) {
+            left_out.push(one);
+        }
+    }
+    let told = |kind: &Kind| !left_out.iter().any(|one| one.kind == *kind);
     let mut pairs: BTreeMap<(Kind, String), (Option<Value>, Option<Value>)> = BTreeMap::new();
-    for (kind, name, object) in before {
+    for (kind, name, object) in before.found.into_iter().filter(|(kind, ..)| told(kind)) {
         pairs.entry((kind, name)).or_default().0 = Some(object);
     }
-    for (kind, name, object) in after {
+    for (kind, name, object) in after.found.into_iter().filter(|(kind, ..)| told(kind)) {
         pairs.entry((kind, name)).or_default().1 = Some(object);
     }
-    pairs.into_iter().map(|((kind, name), (before, after))| (kind, name, before, after)).collect()
+    let pairs = pairs.into_iter().map(|((kind, name), (before, after))| (kind, name, before, after)).collect();
+    (pairs, left_out)
 }
 
 #[cfg(test)]
@@ -307,5 +333,26 @@ mod tests {
         assert_eq!(kinds.iter().find(|kind| kind.is_called("deployments.other.io")), Some(&kinds[1]));
         assert_eq!(kinds.iter().find(|kind| kind.is_called("deployments.v1.other.io")), None);
         assert_eq!(kinds[0].title("web"), "deployment.apps/web");
+    }
+
+    /// What is made of an object that is there and was not is its deletion.
+    #[test]
+    fn what_is_left_out_at_one_moment_is_not_absent_then() {
+        let kind = |plural: &str| Kind { plural: plural.to_owned(), ..Kind::default() };
+        let found = |plural: &str, name: &str| (kind(plural), name.to_owned(), json!({}));
+        let unread = |plural: &str| LeftOut { kind: kind(plural), why: "sealed".to_owned(), unread: true };
+        let all = || vec![found("configmaps", "a"), found("secrets", "s")];
+        let past = Everything {
+            found: vec![found("configmaps", "a")],
+            left_out: vec![unread("secrets")],
+            ..Default::default()
+        };
+        let present = Everything { found: all(), ..Default::default() };
+        let (pairs, left_out) = paired(past, present);
+        assert_eq!(pairs, [(kind("configmaps"), "a".to_owned(), Some(json!({})), Some(json!({})))]);
+        assert_eq!((left_out.len(), &*left_out[0].kind.plural), (1, "secrets"));
+        let both = Everything { left_out: vec![unread("secrets")], ..Default::default() };
+        let (pairs, left_out) = paired(Everything { found: all(), ..Default::default() }, both);
+        assert_eq!((pairs.len(), left_out.len()), (1, 1));
     }
 }

@@ -162,18 +162,17 @@ pub fn diff(args: DiffArgs, place: &Place) -> Result<()> {
         let cluster = args.access.open(place).await?;
         let scope = args.access.scope(&cluster, args.kind, args.name)?;
         let (from, to) = (args.from.fix(), args.to.fix());
-        let pairs = match &scope {
+        let (pairs, left_out) = match &scope {
             Scope::Object(kind, name) => {
                 let (before, after) = (cluster.get(kind, name, &from).await?, cluster.get(kind, name, &to).await?);
                 if before.is_none() && after.is_none() {
                     bail!("{} existed at neither moment", kind.title(name));
                 }
-                vec![(kind.clone(), name.clone(), before, after)]
+                (vec![(kind.clone(), name.clone(), before, after)], Vec::new())
             }
             Scope::Namespace => {
-                let (from, before) = cluster.everything(&from).await?;
-                let (to, after) = cluster.everything(&to).await?;
-                tracing::debug!(from, to, "the namespace was read");
+                let (before, after) = (cluster.everything(&from).await?, cluster.everything(&to).await?);
+                tracing::debug!(before.revision, after.revision, "the namespace was read");
                 cluster::paired(before, after)
             }
         };
@@ -192,12 +191,14 @@ pub fn diff(args: DiffArgs, place: &Place) -> Result<()> {
             changes.push(json!({"kind": kind.kind, "name": name, "object": title, "from": before, "to": after}));
         }
         match args.output {
-            Some(format) => say_document(&Value::Array(changes), format),
-            None => {
-                say(&text);
-                Ok(())
-            }
+            Some(format) => say_document(&Value::Array(changes), format)?,
+            None => say(&text),
         }
+        let unread: Vec<&str> = left_out.iter().filter(|one| one.unread).map(|one| one.kind.plural.as_str()).collect();
+        if !unread.is_empty() {
+            bail!("not compared, as the API server cannot read them: {}", unread.join(", "));
+        }
+        Ok(())
     })
 }
 

@@ -1,6 +1,6 @@
 //! Carrying out a restore: every object is written through the API server, as anyone would write it.
 
-use super::cluster::{Cluster, Kind, paired, refused};
+use super::cluster::{Cluster, Kind, LeftOut, paired, refused};
 use super::plan::{self, Action};
 use anyhow::{Result, bail};
 use http::Method;
@@ -109,14 +109,17 @@ pub async fn namespace(
     asked: Asked,
     tell: &mut impl FnMut(Outcome),
 ) -> Result<()> {
-    let (_, past) = cluster.everything(moment).await?;
+    let past = cluster.everything(moment).await?;
     let is_namespace = |(kind, ..): &(Kind, String, Value)| kind.is("", "namespaces");
-    if !past.iter().any(is_namespace) {
+    if !past.found.iter().any(is_namespace) {
         bail!("the namespace {} did not exist at that moment", cluster.namespace);
     }
-    let (_, present) = cluster.everything(&None).await?;
-    let absent = !present.iter().any(is_namespace);
-    let mut pairs = paired(past, present);
+    let present = cluster.everything(&None).await?;
+    let absent = !present.found.iter().any(is_namespace);
+    let (mut pairs, left_out) = paired(past, present);
+    for LeftOut { kind, why, .. } in left_out.into_iter().filter(|one| one.unread) {
+        tell(Outcome { title: kind.plural, result: Done::Failed(why), dry_run: asked.dry_run });
+    }
     pairs.sort_by_key(|(kind, ..)| plan::order(kind));
     let mut newer = Vec::new();
     for (kind, name, past, present) in pairs {
