@@ -25,16 +25,19 @@ pub struct Context {
 pub struct Notes(Arc<Mutex<Told>>);
 
 /// How the object of a request names itself. Empty: it does not.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reference {
     pub namespace: String,
     pub name: String,
     pub uid: String,
     pub resource_version: String,
+    /// The object itself, if it is wanted.
+    pub object: Option<Map>,
+    pub wants_object: bool,
 }
 
 /// What has been told.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Told {
     pub warnings: Vec<String>,
     /// Of the audit event.
@@ -107,9 +110,9 @@ impl Context {
         self.notes.told().annotate(key, value);
     }
 
-    /// From now on it is noted how the object of the request names itself.
-    pub fn want_reference(&self) {
-        self.notes.told().reference.get_or_insert_default();
+    /// From now on it is noted how the object of the request names itself, and the object, if that is wanted.
+    pub fn want_reference(&self, object: bool) {
+        self.notes.told().reference.get_or_insert_default().wants_object = object;
     }
 
     /// Notes how the object of the request names itself, if somebody wants to know.
@@ -121,6 +124,8 @@ impl Context {
                 name: of("name"),
                 uid: of("uid"),
                 resource_version: of("resourceVersion"),
+                object: reference.wants_object.then(|| object.clone()),
+                wants_object: reference.wants_object,
             };
         }
     }

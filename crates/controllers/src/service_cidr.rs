@@ -113,7 +113,8 @@ struct Plan {
 
 /// Whether a range may go: others have all of it, or every address that was given from it.
 fn may_go(cidr: &ServiceCIDR, all: &[Arc<ServiceCIDR>], addresses: &[Arc<IPAddress>]) -> bool {
-    let others = || all.iter().filter(|other| !same(other, cidr));
+    // Those that go themselves are no help: of two that are deleted together, one would let the other go.
+    let others = || all.iter().filter(|other| !same(other, cidr) && other.metadata.deletion_timestamp.is_none());
     let within = |network: &Network| others().any(|other| networks(other).any(|larger| larger.contains(network)));
     networks(cidr).all(|network| within(&network))
         || addresses
@@ -278,6 +279,10 @@ mod tests {
         assert_eq!(of(&[&large], &[address("fd00::7", ALLOCATOR)?, address("10.0.0.17", ALLOCATOR)?], 200), goes);
         let four = Arc::new(cidr("d", &["10.0.0.0/16"])?);
         assert_eq!(of(&[&four], &[address("fd00::7", ALLOCATOR)?], 200), stays);
+        // One that goes itself is no help.
+        let mut going = (*large).clone();
+        going.metadata.deletion_timestamp = one.metadata.deletion_timestamp.clone();
+        assert_eq!(of(&[&Arc::new(going)], &used, 200), stays);
         Ok(())
     }
 

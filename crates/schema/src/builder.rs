@@ -176,8 +176,11 @@ impl<'s> Builder<'s> {
 
     /// A map that stays text; `false` when it can't, as it is no struct, or is left out. `schema` has the type of what is built.
     pub(crate) fn unread(&mut self, text: &Text, at: Range<usize>, schema: &Schema) -> bool {
+        if self.skipped > 0 || self.skip_next {
+            return false;
+        }
         let ty = self.expected();
-        if self.skipped > 0 || self.skip_next || ty.as_struct().is_none() {
+        if ty.as_struct().is_none() {
             return false;
         }
         self.put(Value::Map(Map::unread(Unread::new(text.clone(), at, schema.of(ty)))));

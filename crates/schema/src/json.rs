@@ -334,17 +334,20 @@ impl<'t> Reader<'t> {
     }
 
     fn unexpected(&self, place: &str) -> DecodeError {
-        match self.text.get(self.at..).and_then(|rest| rest.chars().next()) {
-            None => DecodeError::syntax("unexpected end of JSON input", self.at),
-            Some(c) => {
-                let shown = match c {
-                    '\'' => "'\\''".to_owned(),
-                    '"' => "'\"'".to_owned(),
-                    c => format!("'{}'", c.escape_default()),
-                };
-                DecodeError::syntax(format!("invalid character {shown} {place}"), self.at)
-            }
-        }
+        let Some(&byte) = self.bytes.get(self.at) else {
+            return DecodeError::syntax("unexpected end of JSON input", self.at);
+        };
+        // As Go shows a byte: as the character of its number.
+        let shown = match byte {
+            b'\'' => "'\\''".to_owned(),
+            b'"' => "'\"'".to_owned(),
+            b'\\' => "'\\\\'".to_owned(),
+            7..=13 => format!("'\\{}'", char::from(b"abtnvfr"[usize::from(byte - 7)])),
+            0..0x20 | 0x7f => format!("'\\x{byte:02x}'"),
+            0x80..=0xa0 | 0xad => format!("'\\u{byte:04x}'"),
+            byte => format!("'{}'", char::from(byte)),
+        };
+        DecodeError::syntax(format!("invalid character {shown} {place}"), self.at)
     }
 
     fn key(&mut self, builder: &mut Builder<'_>) -> Result<(), DecodeError> {

@@ -17,8 +17,10 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-/// How many nodes anchors may remember and aliases may bring in, in one document.
+/// How much anchors may remember and aliases may bring in, in one document: nodes, and text in pieces of [`PIECE`].
 const MAX_ALIASED: usize = 100_000;
+/// So many bytes of a text count as a node.
+const PIECE: usize = 64;
 
 /// Decodes an object of a type from the first document. Unknown and duplicate fields are reported beside the tree.
 ///
@@ -95,17 +97,12 @@ fn problems(repeated: Vec<String>, mut found: Vec<Problem>) -> Vec<Problem> {
 
 /// The order of two paths such as `spec.containers[10].x` in a walk that sorts its keys.
 fn by_path(a: &str, b: &str) -> Ordering {
-    let steps = |path| str::split(path, ['.', '[', ']']).filter(|step| !step.is_empty());
-    for (a, b) in steps(a).zip(steps(b)) {
-        let order = match (a.parse::<usize>(), b.parse::<usize>()) {
-            (Ok(a), Ok(b)) => a.cmp(&b),
-            _ => a.cmp(b),
-        };
-        if order.is_ne() {
-            return order;
-        }
-    }
-    steps(a).count().cmp(&steps(b).count())
+    // An index by its number, a key by its text, even if that is a number.
+    let steps = |path| {
+        str::split(path, ['.', '['])
+            .map(|step: &str| (step.strip_suffix(']').and_then(|i| i.parse::<usize>().ok()), step))
+    };
+    steps(a).cmp(steps(b))
 }
 
 struct Documents<'t> {
@@ -124,6 +121,16 @@ enum Node {
     Map,
     List,
     End,
+}
+
+impl Node {
+    /// What it counts where it is copied.
+    fn weight(&self) -> usize {
+        match self {
+            Node::Leaf(Value::Str(text)) => 1 + text.len() / PIECE,
+            _ => 1,
+        }
+    }
 }
 
 /// What is remembered under an anchor.
@@ -163,7 +170,7 @@ impl<'t> Documents<'t> {
                         return Err(at(line, "an anchor contains itself"));
                     };
                     for node in nodes.iter() {
-                        spend(&mut budget, 1 + recordings.len(), line)?;
+                        spend(&mut budget, node.weight() * (1 + recordings.len()), line)?;
                         record(&mut recordings, &mut anchors, node);
                         driver.node(node.clone(), line)?;
                     }
@@ -178,7 +185,7 @@ impl<'t> Documents<'t> {
             if anchor != 0 {
                 recordings.push(Recording { anchor, nodes: Vec::new(), depth: 0 });
             }
-            spend(&mut budget, recordings.len(), line)?;
+            spend(&mut budget, node.weight() * recordings.len(), line)?;
             record(&mut recordings, &mut anchors, &node);
             driver.node(node, line)?;
         }
@@ -243,7 +250,7 @@ struct OpenMap {
     /// The key whose value comes next, when it was there before.
     repeats: Option<String>,
     /// The keys so far, when merge keys can occur.
-    keys: Vec<String>,
+    keys: HashSet<String>,
     merged: Vec<Value>,
 }
 
@@ -311,7 +318,7 @@ impl<'s> Driver<'s> {
                 let key = key_text(key);
                 map.keyed = true;
                 if self.merging {
-                    map.keys.push(key.clone());
+                    map.keys.insert(key.clone());
                 }
                 self.builder.key(Cow::Owned(key));
                 return Ok(());
@@ -359,10 +366,10 @@ impl<'s> Driver<'s> {
             for map in merged.drain(..) {
                 let Value::Map(map) = map else { continue };
                 for (key, value) in map.into_entries() {
-                    if keys.iter().all(|own| *own != key) {
+                    if !keys.contains(key.as_ref()) {
                         self.builder.key(Cow::Borrowed(&key));
                         feed(&mut self.builder, value)?;
-                        keys.push(key.into_owned());
+                        keys.insert(key.into_owned());
                     }
                 }
             }

@@ -124,6 +124,15 @@ fn bombs_are_refused() {
     let anchors: String =
         (0..900).map(|n| format!("&a{n} [")).collect::<String>() + &"x, ".repeat(10_000) + &"]".repeat(900);
     assert!(error(&anchors).contains("excessive aliasing"));
+    // A text that is copied counts by its length.
+    let long = "x".repeat(200_000);
+    let copies = format!("a: &a {long}\nb: [{}]", "*a, ".repeat(1_000));
+    assert!(error(&copies).contains("excessive aliasing"));
+    let around = (0..100).map(|n| format!("&a{n} [")).collect::<String>() + &long + &"]".repeat(100);
+    assert!(error(&around).contains("excessive aliasing"));
+    // Merging costs what is merged.
+    let keys: String = (0..100_000).map(|n| format!("k{n}, ")).collect();
+    assert!(yaml::parse(format!("<<: {{{keys}}}").as_bytes()).is_ok());
     let merges = "<<: {".repeat(1100) + &"}".repeat(1100);
     assert!(yaml::parse(merges.as_bytes()).is_err());
     let deep = "[".repeat(100_000);
@@ -132,6 +141,16 @@ fn bombs_are_refused() {
     assert!(yaml::parse(nested.as_bytes()).is_ok());
     let block: String = (0..900).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
     assert!(yaml::parse(block.as_bytes()).is_ok());
+}
+
+#[test]
+fn unknown_fields_come_in_one_order_whatever_they_are_called() {
+    let ty = types::of_kind("", "v1", "Pod").expect("a kind");
+    let names: Vec<String> = (1..40).flat_map(|n| [format!("{n}"), format!("{n}a"), format!("'{n}]'")]).collect();
+    let text: String = names.iter().map(|name| format!("{name}: 1\n")).collect();
+    let decoded = yaml::decode(ty, text.as_bytes()).expect("YAML");
+    assert_eq!(decoded.problems.len(), 100);
+    assert!(decoded.problems[0].to_string().contains("\"1\""), "{}", decoded.problems[0]);
 }
 
 #[test]

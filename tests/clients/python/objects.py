@@ -147,7 +147,7 @@ def lists_come_in_pages_of_one_state():
     page = core.list_namespaced_config_map("default", limit=10)
     same((len(page.items), page.metadata.remaining_item_count >= 16), (10, True))
     wrong = refused(400, "BadRequest", core.list_namespaced_config_map, "default", limit=1, _continue="nonsense")
-    assert wrong["message"].startswith("continue key is not valid"), wrong
+    assert wrong["message"].startswith("invalid continue token: continue key is not valid"), wrong
     core.delete_collection_namespaced_config_map("default", label_selector="part=pages")
     until("all are gone", lambda: not core.list_namespaced_config_map("default", label_selector="part=pages").items)
 

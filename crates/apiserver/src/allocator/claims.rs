@@ -217,7 +217,7 @@ impl Allocator for ServiceAllocator {
         old: Option<&Map>,
         dry_run: bool,
     ) -> Result<Side, Status> {
-        let pools = self.pools()?;
+        let mut pools = self.pools()?;
         let (mut also, mut fresh) = (BTreeSet::new(), false);
         for _ in 0..TRIES {
             let ports = if has_ports(Some(object)) || has_ports(old) { Some(self.stored_ports().await?) } else { None };
@@ -229,6 +229,7 @@ impl Allocator for ServiceAllocator {
                 // Memory may have taken for taken what another server has given back.
                 Err(_) if !fresh && !hooks::is(Mutant::FullOfStaleMemory) => {
                     self.objects.consistent().await?;
+                    pools = self.pools()?;
                     fresh = true;
                     also.clear();
                     continue;

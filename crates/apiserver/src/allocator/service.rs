@@ -102,7 +102,10 @@ pub fn release(service: &Map) -> Claims {
     if spec.kind() != "ExternalName" && !spec.headless() {
         claims.release_addresses = spec.cluster_ips().iter().filter_map(|ip| ip.parse().ok()).collect();
     }
-    claims.release_ports = spec.node_ports();
+    // An ExternalName may name ports, and has none.
+    if spec.may_have_node_ports() {
+        claims.release_ports = spec.node_ports();
+    }
     if spec.needs_health_check() && spec.number("healthCheckNodePort") != 0 {
         claims.release_ports.push(spec.number("healthCheckNodePort"));
     }
@@ -367,8 +370,8 @@ impl Planner<'_> {
     }
 
     fn update_ports(&mut self, after: &mut Map, before: &Map) -> Result<(), Status> {
-        let old_ports = Spec(before).node_ports();
         let (had, has) = (Spec(before).may_have_node_ports(), Spec(after).may_have_node_ports());
+        let old_ports = if had { Spec(before).node_ports() } else { Vec::new() };
         if had && !has {
             self.claims.release_ports.extend(&old_ports);
         }

@@ -159,6 +159,19 @@ fn changing_the_type_gives_back_what_is_no_longer_needed() {
 }
 
 #[test]
+fn an_external_name_may_name_a_port_and_has_none() {
+    let external = "{type: ExternalName, externalName: x.y, ports: [{port: 80, nodePort: 30080}]}";
+    let (before, claims) = create(external);
+    assert!(claims.is_empty() && release(&before).is_empty(), "it is another's, maybe");
+    let held = Held { ports: [30080].into(), ..Held::default() };
+    let mut after = service("{type: NodePort, ports: [{port: 80, nodePort: 30080}]}");
+    let refused = run(&held, &["10.96.0.0/16"], &mut after, Some(&before)).expect_err("taken");
+    assert!(refused.message.contains("provided port is already allocated"), "{}", refused.message);
+    let claims = run(&Held::default(), &["10.96.0.0/16"], &mut after, Some(&before)).expect("a plan");
+    assert_eq!(claims.claim_ports, [30080]);
+}
+
+#[test]
 fn a_local_load_balancer_has_a_health_check_port_until_it_changes() {
     let (before, claims) = create("{type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}]}");
     assert_eq!(claims.claim_ports, [30086, 30087]);

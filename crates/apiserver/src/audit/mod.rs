@@ -267,7 +267,7 @@ impl Record {
 
     /// Notes the context, whose annotations are recorded at the end.
     pub fn with(&mut self, context: &Context) {
-        context.want_reference();
+        context.want_reference(self.wants_request());
         self.context = Some(context.clone());
     }
 
@@ -279,7 +279,7 @@ impl Record {
     /// Notes the object of the request, which travels with these headers.
     pub fn request_object(&mut self, headers: &HeaderMap, body: &[u8]) {
         if self.wants_request()
-            && let Some(object) = object::of_body(headers, body)
+            && let Some(object) = object::of_request(headers, body)
         {
             self.note_object("requestObject", object);
         }
@@ -299,7 +299,7 @@ impl Record {
             return body;
         }
         let (body, bytes) = body.gathered(object::LARGEST);
-        let Some(answer) = bytes.and_then(|bytes| object::of_body(&parts.headers, &bytes)) else { return body };
+        let Some(answer) = bytes.and_then(|bytes| object::of_answer(&parts.headers, &bytes)) else { return body };
         if let Some(status) = object::status(&answer) {
             self.event.insert("responseStatus", status);
         }
@@ -336,6 +336,16 @@ impl Record {
         let annotations = self.context.as_ref().map(Context::annotations).unwrap_or_default();
         if let Some(reference) = self.context.as_ref().and_then(Context::reference) {
             refer(&mut event, &reference);
+            // What does not say what it is, is what was made of it.
+            if let Some(object) = reference.object
+                && !event.contains_key("requestObject")
+            {
+                let mut object = Value::Map(object);
+                if self.verdict.omit_managed_fields {
+                    object::omit_managed_fields(&mut object);
+                }
+                event.insert("requestObject", object);
+            }
         }
         complete(&mut event, stage, code, annotations);
         self.counts.events.fetch_add(1, Ordering::Relaxed);
@@ -464,6 +474,43 @@ mod tests {
         assert_eq!(event.str_at(&["requestObject", "metadata", "name"]), "x");
         assert_eq!(event.str_at(&["responseObject", "kind"]), "ConfigMap");
         assert_eq!(event.str_at(&["annotations", "authorization.k8s.io/decision"]), "allow");
+    }
+
+    /// A client can't hide what it sends behind what it says of it.
+    #[test]
+    fn an_object_that_is_not_understood_by_its_headers_is_recorded_as_it_was_decoded() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.log");
+        let text =
+            b"apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Request}]";
+        let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }).expect("a sink");
+        let audit = Audit::new(Policy::parse(text).expect("a policy"), sink);
+        let target = "/api/v1/namespaces/a/configmaps";
+        let info = RequestInfo::parse("POST", target, "").expect("a path");
+        let object = crate::test_support::map("{metadata: {name: x}}");
+        let ty = schema::types::of_kind("", "v1", "ConfigMap").expect("a kind");
+        let mut protobuf = Vec::new();
+        schema::protobuf::encode(ty, &object, &mut protobuf).expect("protobuf");
+        let json = br#"{"metadata":{"name":"x"}}"#.to_vec();
+        for (media, body) in [("application/vnd.kubernetes.protobuf", protobuf), ("application/json", json)] {
+            let request = http::Request::post(target).body(()).expect("a request");
+            let (mut parts, ()) = request.into_parts();
+            parts.extensions.insert(AuditId(HeaderValue::from_static("mine")));
+            let user = UserInfo::new("jane", ["devs"]);
+            let mut record = audit.begin(&parts, &info, &user, None, Timestamp::now()).expect("recorded");
+            let context = Context::new(Arc::new(user), "kubectl", Timestamp::now());
+            record.with(&context);
+            let headers = HeaderMap::from_iter([
+                (http::header::CONTENT_TYPE, HeaderValue::from_static(media)),
+                (http::header::CONTENT_ENCODING, HeaderValue::from_static("gzip")),
+            ]);
+            record.request_object(&headers, &body);
+            context.refer(&object);
+            drop(record.finish(Response::new(Body::from("{}"))));
+        }
+        for event in read(&path, 2) {
+            assert_eq!(event.str_at(&["requestObject", "metadata", "name"]), "x");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub const WEBSOCKET_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// A token's holder.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TokenUser {
     pub user: UserInfo,
     /// Which of the audiences asked for the token is meant for; empty when its kind has none.

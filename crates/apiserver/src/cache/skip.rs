@@ -47,12 +47,12 @@ impl Walk {
         if self.in_string {
             inside = !inside;
         }
-        if bits.controls & inside != 0 {
-            return None;
-        }
         let closing = (bits.closing & !inside).count_ones() as usize;
         if closing >= self.depth {
             return Some(false);
+        }
+        if bits.controls & inside != 0 {
+            return None;
         }
         self.depth += (bits.opening & !inside).count_ones() as usize;
         self.depth -= closing;
@@ -168,7 +168,7 @@ mod tests {
             ("{}", Some(2)),
             ("[]]", Some(2)),
             ("{\"a\":\"}\"}, ", Some(9)),
-            ("{\"a\":[1,{\"b\":\"\\\"]\"}]}x", Some(22)),
+            ("{\"a\":[1,{\"b\":\"\\\"]\"}]}x", Some(21)),
             ("{\"a\":\"\n\"}", None),
             ("{\"a", None),
             ("{\"a\":1", None),

@@ -50,7 +50,7 @@ pub(super) fn stored(served: &Served, cacher: &Cacher, entry: &Arc<Entry>) -> Re
             entry.key()
         );
     } else {
-        schema::defaults::apply(cacher.layout.schema.root(), &mut object);
+        super::complete::complete(cacher.layout.schema.root(), &mut object, None);
     }
     Ok(object)
 }

@@ -133,7 +133,8 @@ impl Registry {
         }
         let (act, side) = if removed {
             let side = match &served.allocator {
-                Some(allocator) => allocator.release(cx, served, &object).await?,
+                // What the stored object has: what this write would have claimed was not.
+                Some(allocator) => allocator.release(cx, served, old).await?,
                 None => Side::default(),
             };
             (Act::Delete, side)
@@ -311,8 +312,13 @@ mod tests {
         let served = registry.preferred("", "pods").expect("served");
         let container = "{name: a, image: i, ports: [{containerPort: 80}], resources: {limits: {cpu: '1'}}}";
         let pod = map(&format!(
-            "{{apiVersion: v1, kind: Pod, metadata: {{name: p, annotations: {{a: b}}}}, spec: {{nodeName: n, containers: [{container}]}}}}"
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: p, annotations: {{a: b}}}}, spec: {{nodeName: node-a, containers: [{container}]}}}}"
         ));
+        let pod = {
+            let mut pod = pod;
+            crate::registry::complete::complete(served.resource.schema.root(), &mut pod, None);
+            pod
+        };
         let cx = Context::internal();
         let options = Options::default();
         let namespace = map("{apiVersion: v1, kind: Namespace, metadata: {name: default}}");
@@ -340,7 +346,7 @@ mod tests {
             let cacher = served.storage("get").expect("stored");
             let entry = cacher.get("default/p").expect("readable").expect("there");
             let paths = &cacher.layout.paths;
-            assert_eq!(entry.field(paths, paths.position("spec.nodeName").expect("a field")), "n");
+            assert_eq!(entry.field(paths, paths.position("spec.nodeName").expect("a field")), "node-a");
             assert_eq!(entry.field(paths, paths.position("status.phase").expect("a field")), phase);
         }
     }

@@ -43,9 +43,6 @@ impl ApiServer {
         if self.security.audit.is_some() {
             request.extensions_mut().insert(id.clone());
         }
-        if let (Origin::Network(_), Some(why)) = (&origin, bad_host(&request)) {
-            return refused_host(why);
-        }
         let mut response = self.answered(request, origin).await;
         id.tell(response.headers_mut());
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -402,31 +399,6 @@ fn too_many_requests(refused: &Refused) -> Response<Body> {
 }
 
 /// For the mux and others that answer in plain text.
-/// Why the `Host` header of a request can't be, as Go's server judges it.
-fn bad_host(request: &Request) -> Option<&'static str> {
-    // What later protocols say instead is looked at where they are read.
-    if request.version() != http::Version::HTTP_11 || request.method() == http::Method::CONNECT {
-        return None;
-    }
-    let mut hosts = request.headers().get_all(http::header::HOST).iter();
-    let Some(host) = hosts.next() else { return Some("missing required Host header") };
-    if hosts.next().is_some() {
-        return Some("too many Host headers");
-    }
-    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"!$%&()*+,-.:;='[]_~".contains(byte);
-    (!host.as_bytes().iter().all(fits)).then_some("malformed Host header")
-}
-
-/// What Go's server says of it before it closes the connection.
-fn refused_host(why: &str) -> Response<Body> {
-    let mut response = Response::new(Body::from(format!("400 Bad Request: {why}")));
-    *response.status_mut() = StatusCode::BAD_REQUEST;
-    let headers = response.headers_mut();
-    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
 pub(super) fn plain(code: StatusCode, text: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(text.into());
     *response.status_mut() = code;

@@ -64,11 +64,18 @@ async fn speaks_http(stream: &TcpStream) -> io::Result<bool> {
 /// The answer to a request over HTTP/1.1 that does not name one host: Go's server hands on none such. What it says why is in the
 /// status line, too.
 fn malformed<B>(request: &hyper::Request<B>) -> Option<Response<Body>> {
-    let named = request.headers().get_all(HOST).iter().count();
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (host, named) = (hosts.next(), request.headers().get_all(HOST).iter().count());
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"!$%&()*+,-.:;='[]_~".contains(byte);
     let (status, text): (&'static [u8], _) = match (request.version(), named) {
         (http::Version::HTTP_10 | http::Version::HTTP_11, 2..) => (b"Bad Request", "400 Bad Request"),
         (http::Version::HTTP_11, 0) if request.method() != http::Method::CONNECT => {
             (b"Bad Request: missing required Host header", "400 Bad Request: missing required Host header")
+        }
+        (http::Version::HTTP_10 | http::Version::HTTP_11, 1)
+            if !host.is_some_and(|host| host.as_bytes().iter().all(fits)) =>
+        {
+            (b"Bad Request: malformed Host header", "400 Bad Request: malformed Host header")
         }
         _ => return None,
     };

@@ -180,7 +180,12 @@ impl Controller {
                 continue;
             }
             let api: Api<Pod> = Api::namespaced(self.client.clone(), pod.metadata.namespace.as_deref().unwrap_or(""));
-            let condition = json!({"type": "Ready", "status": "False", "lastTransitionTime": Time(Timestamp::now())});
+            let condition = json!({
+                "type": "Ready",
+                "status": "False",
+                "lastTransitionTime": Time(Timestamp::now()),
+                "observedGeneration": pod.metadata.generation,
+            });
             let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
             let own = pod.metadata.name.as_deref().unwrap_or("");
             let written = api.patch_status(own, &PatchParams::default(), &Patch::Strategic(patch)).await;

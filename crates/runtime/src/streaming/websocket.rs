@@ -79,6 +79,10 @@ impl Default for Decoder {
 
 impl Decoder {
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        // Nobody reads what comes behind the end.
+        if self.closed {
+            return;
+        }
         self.wire.input.extend_from_slice(bytes);
     }
 
@@ -180,6 +184,15 @@ mod tests {
     fn bytes_of_pings(payloads: &[Vec<u8>], fragment: usize) -> Vec<u8> {
         let count: usize = payloads.iter().map(|payload| payload.len().div_ceil(fragment).max(1)).sum();
         b"\x8a\x01p".repeat(count)
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_comes_behind_the_end() {
+        let mut decoder = Decoder::default();
+        decoder.feed(&client_frame(0x88, [1; 4], &1000_u16.to_be_bytes()));
+        assert!(matches!(decoder.next(), Some(Message::Close)));
+        decoder.feed(&client_frame(0x80 | BINARY, [1; 4], &[0; 1000]));
+        assert!(decoder.next().is_none() && decoder.wire.input.is_empty());
     }
 
     proptest! {
