@@ -76,12 +76,8 @@ impl Raw {
     }
 }
 
-/// So many objects at least are parsed by several threads, and by so many threads at most.
-const MANY: usize = 4_096;
-const PARSERS: usize = 8;
-
 /// What became of a version: the entry, none of a removed key, or why it cannot be read.
-type Parsed = (Raw, Result<Option<Arc<Entry>>, String>);
+pub(super) type Parsed = (Raw, Result<Option<Arc<Entry>>, String>);
 
 /// What values are to a storage that are read from the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,8 +230,7 @@ impl Cacher {
 
     /// Takes in what could not be read before, whenever it was read again: what has another version meanwhile is left alone.
     /// Tells how many objects can be read now.
-    pub(super) fn mend(&self, raws: Vec<Raw>) -> usize {
-        let parsed = self.parse_all(raws);
+    pub(super) fn mend(&self, parsed: Vec<Parsed>) -> usize {
         self.pause();
         let mut flow = self.flow();
         let mut state = self.state_mut();
@@ -414,7 +409,9 @@ impl Cacher {
         if age == Age::Past && parsed.iter().any(|(_, entry)| entry.is_err()) {
             return false;
         }
-        self.log_unreadable(&parsed);
+        for (raw, entry) in &parsed {
+            entry.as_ref().err().into_iter().for_each(|why| self.log_unreadable(&raw.key, why));
+        }
         self.pause();
         let mut flow = self.flow();
         let mut turned = false;
@@ -459,28 +456,30 @@ impl Cacher {
         true
     }
 
-    /// Takes over what a storage holds at a revision, after the changes up to it were missed. Tells whether it was taken.
-    pub(super) fn replace(&self, raws: Vec<Raw>, revision: u64, age: Age) -> bool {
-        let parsed = self.parse_all(raws);
-        if age == Age::Past && parsed.iter().any(|(_, entry)| entry.is_err()) {
-            return false;
-        }
-        self.log_unreadable(&parsed);
-        Counts::add(&self.counts.loads, 1);
-        self.pause();
-        let mut flow = self.flow();
-        let mut fresh = State::new(revision);
+    /// Adds to what a storage holds some of what was read of it.
+    pub(super) fn fill(&self, contents: &mut State, parsed: Vec<Parsed>) {
         for (raw, entry) in parsed {
             match entry {
                 Ok(Some(entry)) => {
-                    fresh.insert(entry, &self.layout.paths);
+                    contents.insert(entry, &self.layout.paths);
                 }
                 Ok(None) => {}
                 Err(why) => {
-                    fresh.lose(raw.unreadable(why), &self.layout.paths);
+                    contents.lose(raw.unreadable(why), &self.layout.paths);
                 }
             }
         }
+    }
+
+    /// Takes over what a storage holds at a revision, after the changes up to it were missed. Tells whether it was taken.
+    pub(super) fn replace(&self, mut fresh: State, revision: u64, age: Age) -> bool {
+        if age == Age::Past && fresh.unreadables().next().is_some() {
+            return false;
+        }
+        fresh.unreadables().for_each(|unreadable| self.log_unreadable(&unreadable.key, &unreadable.why));
+        Counts::add(&self.counts.loads, 1);
+        self.pause();
+        let mut flow = self.flow();
         fresh.set_revision(revision);
         let stale = std::mem::replace(&mut *self.state_mut(), fresh.clone());
         if !hooks::is(Mutant::ReloadKeepsWatches) {
@@ -510,7 +509,7 @@ impl Cacher {
     }
 
     /// An entry of what the store has; a value that is read is not kept.
-    fn parse(&self, mut raw: Raw) -> Parsed {
+    pub(super) fn parse(&self, mut raw: Raw) -> Parsed {
         let Some(value) = &raw.value else { return (raw, Ok(None)) };
         if let Some(known) = self.underway.take(value) {
             let entry = Entry::from_known(&raw.key, raw.revision, value, &self.head, known);
@@ -526,28 +525,8 @@ impl Cacher {
         }
     }
 
-    /// The same for all of many, by all processors: a large cluster is ready so much sooner.
-    fn parse_all(&self, raws: Vec<Raw>) -> Vec<Parsed> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(PARSERS);
-        if raws.len() < MANY || threads == 1 {
-            return raws.into_iter().map(|raw| self.parse(raw)).collect();
-        }
-        let size = raws.len().div_ceil(threads);
-        let mut raws = raws.into_iter();
-        let parts: Vec<Vec<Raw>> = (0..threads).map(|_| raws.by_ref().take(size).collect()).collect();
-        let parse = |part: Vec<Raw>| part.into_iter().map(|raw| self.parse(raw)).collect::<Vec<Parsed>>();
-        std::thread::scope(|scope| {
-            let parts: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || parse(part))).collect();
-            let parsed =
-                parts.into_iter().map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            parsed.flatten().collect()
-        })
-    }
-
-    fn log_unreadable(&self, parsed: &[Parsed]) {
-        for (raw, why) in parsed.iter().filter_map(|(raw, entry)| Some((raw, entry.as_ref().err()?))) {
-            tracing::error!(prefix = self.layout.prefix, key = raw.key, why, "a stored object cannot be read");
-        }
+    fn log_unreadable(&self, key: &str, why: &str) {
+        tracing::error!(prefix = self.layout.prefix, key, why, "a stored object cannot be read");
     }
 
     /// The entry of a stored value.

@@ -3,7 +3,9 @@
 use super::cacher::{Age, Cacher, Chain, Layout, Raw};
 use super::hooks::{self, Mutant};
 use super::mender;
+use super::parsers::{Parsers, Piece};
 use super::progress::Progress;
+use super::state::State;
 use super::watchers::End;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -18,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Everything is stored below this.
 const ROOT: &str = "/registry/";
-const PAGE: usize = hooks::bound(4_000, 5);
+const PAGE: usize = hooks::bound(1_000, 5);
 /// How many of the store's last revisions are replayed at a start, so that watches that the restart cut off go on where they
 /// were, as they do within one life of the server.
 pub(super) const REPLAY: i64 = hooks::bound(10_000, 30) as i64;
@@ -186,52 +188,49 @@ impl Caches {
         key.starts_with(prefix.as_str()).then_some((cacher, prefix.len()))
     }
 
-    /// Reads keys below a prefix at one revision.
+    /// Reads what storages of a table hold below a prefix, at one revision, which is told.
     ///
     /// `at`: the revision, or [`PRESENT`].
-    async fn read(&self, prefix: &str, at: i64) -> Result<(Vec<(String, u64, Bytes)>, u64), store::Error> {
-        let mut found = Vec::new();
+    async fn read(&self, prefix: &str, at: i64, table: &Table) -> Result<(BTreeMap<String, State>, u64), store::Error> {
+        let mut contents: BTreeMap<String, State> = BTreeMap::new();
+        let mut fill = |(cacher, parsed): Piece| {
+            // Not `entry`, which wants an owned prefix each time.
+            match contents.get_mut(&cacher.layout.prefix) {
+                Some(state) => cacher.fill(state, parsed),
+                None => cacher.fill(contents.entry(cacher.layout.prefix.clone()).or_insert(State::new(0)), parsed),
+            }
+        };
+        let mut parsers = Parsers::new();
         let mut revision = at;
         let whole = KeyRange::prefix(prefix.to_owned());
-        let mut start = whole.start.clone();
-        loop {
-            let keys = KeyRange { start, end: whole.end.clone() };
+        let mut start = Some(whole.start.clone());
+        while let Some(from) = start {
+            let keys = KeyRange { start: from, end: whole.end.clone() };
             let page = self.store.range(Range::of(keys).at(revision).limit(PAGE)).await?;
             if revision == PRESENT {
                 revision = page.revision;
             }
-            let last = page.kvs.last().map(|kv| kv.key.clone());
-            for kv in page.kvs {
-                match String::from_utf8(kv.key.to_vec()) {
-                    Ok(key) => found.push((key, kv.mod_revision.cast_unsigned(), kv.value)),
-                    Err(_) => tracing::warn!(key = ?kv.key, "a key of the store is no text and is left alone"),
-                }
-            }
-            match last {
-                Some(last) if page.more => {
-                    let mut next = last.to_vec();
-                    next.push(0);
-                    start = next.into();
-                }
-                _ => return Ok((found, revision.cast_unsigned())),
+            let last = page.kvs.last().filter(|_| page.more);
+            start = last.map(|kv| [&kv.key[..], &[0]].concat().into());
+            let versions = page.kvs.into_iter().map(|kv| (kv.key, kv.mod_revision, Some(kv.value)));
+            for (cacher, raws) in by_storage(table, versions) {
+                parsers.parse(&cacher, raws).await?.into_iter().for_each(&mut fill);
             }
         }
+        while let Some(piece) = parsers.next().await? {
+            fill(piece);
+        }
+        Ok((contents, revision.cast_unsigned()))
     }
 
     /// Loads every storage anew, as of a revision, and begins to follow from there.
     async fn load(&self, at: i64) -> Result<(u64, WatchStream), store::Error> {
-        let (found, revision) = self.read(ROOT, at).await?;
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut raws: BTreeMap<&str, Vec<Raw>> = BTreeMap::new();
-        for (key, at, value) in found {
-            if let Some((cacher, length)) = Self::storage_of(&table, &key) {
-                let raw = Raw { key: key[length..].to_owned(), revision: at, value: Some(value) };
-                raws.entry(cacher.layout.prefix.as_str()).or_default().push(raw);
-            }
-        }
+        let (mut contents, revision) = self.read(ROOT, at, &table).await?;
         let age = if at == PRESENT { Age::Present } else { Age::Past };
         for (prefix, cacher) in &table {
-            if !cacher.replace(raws.remove(prefix.as_str()).unwrap_or_default(), revision, age) {
+            let state = contents.remove(prefix).unwrap_or(State::new(0));
+            if !cacher.replace(state, revision, age) {
                 self.load_present(cacher).await?;
             }
         }
@@ -241,11 +240,11 @@ impl Caches {
     }
 
     /// Loads one storage as it is now, ahead of the others if need be.
-    async fn load_present(&self, cacher: &Cacher) -> Result<(), store::Error> {
-        let prefix = cacher.layout.prefix.as_str();
-        tracing::debug!(prefix, "the past cannot be read, and is not replayed");
-        let (found, revision) = self.read(prefix, PRESENT).await?;
-        cacher.replace(below(prefix, found), revision, Age::Present);
+    async fn load_present(&self, cacher: &Arc<Cacher>) -> Result<(), store::Error> {
+        let prefix = &cacher.layout.prefix;
+        let alone = Table::from([(prefix.clone(), cacher.clone())]);
+        let (mut contents, revision) = self.read(prefix, PRESENT, &alone).await?;
+        cacher.replace(contents.remove(prefix).unwrap_or(State::new(0)), revision, Age::Present);
         Ok(())
     }
 
@@ -262,22 +261,11 @@ impl Caches {
     /// whose changes were refused.
     fn apply(&self, events: Vec<Event>, replayed: u64) -> Vec<Arc<Cacher>> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let mut by_storage: Vec<(Arc<Cacher>, Vec<Raw>)> = Vec::new();
-        for event in events {
-            let revision = event.revision().cast_unsigned();
-            let Ok(key) = std::str::from_utf8(event.key()) else { continue };
-            let Some((cacher, length)) = Self::storage_of(&table, key) else { continue };
-            let key = key[length..].to_owned();
-            let value = match event {
-                Event::Put { kv, .. } => Some(kv.value),
-                Event::Delete { .. } => None,
-            };
-            let raw = Raw { key, revision, value };
-            match by_storage.iter_mut().find(|(other, _)| Arc::ptr_eq(other, cacher)) {
-                Some((_, raws)) => raws.push(raw),
-                None => by_storage.push((cacher.clone(), vec![raw])),
-            }
-        }
+        let versions = events.into_iter().map(|event| match event {
+            Event::Put { kv, .. } => (kv.key, kv.mod_revision, Some(kv.value)),
+            Event::Delete { key, revision, .. } => (key, revision, None),
+        });
+        let by_storage = by_storage(&table, versions);
         // Who observes the changes may read the caches under a lock of his own, which another waits for who has the table.
         drop(table);
         let mut refused = Vec::new();
@@ -393,11 +381,10 @@ impl Feed {
             return;
         }
         let prefix = layout.prefix.clone();
-        let loaded = caches.read(&prefix, PRESENT).await.map(|(found, revision)| {
-            let cacher = Arc::new(Cacher::new(*layout, caches.progress.clone(), revision));
-            cacher.replace(below(&prefix, found), revision, Age::Present);
+        let cacher = Arc::new(Cacher::new(*layout, caches.progress.clone(), 0));
+        let loaded = caches.load_present(&cacher).await.map(|()| {
             let mut table = caches.table.write().unwrap_or_else(PoisonError::into_inner);
-            if let Some(replaced) = table.insert(prefix.clone(), cacher.clone()) {
+            if let Some(replaced) = table.insert(prefix, cacher.clone()) {
                 replaced.end_watches(End::Expired);
             }
             cacher
@@ -407,14 +394,26 @@ impl Feed {
     }
 }
 
-/// What was read below a prefix.
-fn below(prefix: &str, found: Vec<(String, u64, Bytes)>) -> Vec<Raw> {
-    let raw = |(key, revision, value): (String, u64, Bytes)| Raw {
-        key: key[prefix.len()..].to_owned(),
-        revision,
-        value: Some(value),
-    };
-    found.into_iter().map(raw).collect()
+/// The versions of each storage of a table, in the order in which they come.
+fn by_storage(
+    table: &Table,
+    versions: impl Iterator<Item = (Bytes, i64, Option<Bytes>)>,
+) -> Vec<(Arc<Cacher>, Vec<Raw>)> {
+    let mut sorted: Vec<(Arc<Cacher>, Vec<Raw>)> = Vec::new();
+    for (key, revision, value) in versions {
+        let Ok(key) = std::str::from_utf8(&key) else {
+            tracing::warn!(?key, "a key of the store is no text and is left alone");
+            continue;
+        };
+        let Some((cacher, length)) = Caches::storage_of(table, key) else { continue };
+        let raw = Raw { key: key[length..].to_owned(), revision: revision.cast_unsigned(), value };
+        // What belongs together mostly comes together.
+        match sorted.iter_mut().rev().find(|(other, _)| Arc::ptr_eq(other, cacher)) {
+            Some((_, raws)) => raws.push(raw),
+            None => sorted.push((cacher.clone(), vec![raw])),
+        }
+    }
+    sorted
 }
 
 impl std::fmt::Debug for Caches {

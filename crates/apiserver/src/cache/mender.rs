@@ -1,12 +1,13 @@
 //! Reads again what could not be read: a key, or the plugin that has it, may be there now. Beside the task that feeds the
 //! caches, which waits for nobody.
 
-use super::cacher::{Cacher, Chain, Raw};
+use super::cacher::{Cacher, Chain, Parsed, Raw};
 use super::feed::Caches;
+use super::parsers::{PIECE, Parsers};
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::{HashMap, HashSet};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use store::{KeyRange, Range, Store};
 use tokio::time::Instant;
@@ -71,7 +72,7 @@ pub(super) async fn run(caches: Weak<Caches>) {
 }
 
 /// Mends a storage if there is something to mend, and it is time.
-async fn look(store: &dyn Store, cacher: &Cacher, before: Option<Tried>) -> Option<Tried> {
+async fn look(store: &dyn Store, cacher: &Arc<Cacher>, before: Option<Tried>) -> Option<Tried> {
     let newest = cacher.newest_unreadable()?;
     match before {
         Some(before) if before.newest == newest && Instant::now() < before.until => Some(before),
@@ -90,7 +91,7 @@ async fn look(store: &dyn Store, cacher: &Cacher, before: Option<Tried>) -> Opti
 /// vain is where it goes on the next time.
 pub(super) async fn mend(
     store: &dyn Store,
-    cacher: &Cacher,
+    cacher: &Arc<Cacher>,
     before: Option<Tried>,
 ) -> Result<Option<Tried>, store::Error> {
     let unreadable = cacher.unreadable();
@@ -105,17 +106,17 @@ pub(super) async fn mend(
     let mut found = read(store, cacher, keys).await?;
     if found.iter().any(|raw| cacher.reads(raw)) {
         found.extend(read(store, cacher, rest).await?);
-        cacher.mend(found);
+        cacher.mend(parse(cacher, found).await?);
         return Ok(None);
     }
     // Why it can't may be another reason now.
-    cacher.mend(found);
+    cacher.mend(parse(cacher, found).await?);
     let pause = before.filter(|before| before.newest == newest).map_or(PAUSE, |before| before.pause * 2);
     let pause = pause.min(LONGEST_PAUSE);
     Ok(Some(Tried { after, newest, pause, until: Instant::now() + pause }))
 }
 
-async fn read(store: &dyn Store, cacher: &Cacher, keys: Vec<String>) -> Result<Vec<Raw>, store::Error> {
+async fn read(store: &dyn Store, cacher: &Arc<Cacher>, keys: Vec<String>) -> Result<Vec<Raw>, store::Error> {
     let reading = futures::stream::iter(keys).map(|key| async move {
         let full = format!("{}{key}", cacher.layout.prefix);
         let read = store.range(Range::of(KeyRange::key(full))).await?;
@@ -124,4 +125,17 @@ async fn read(store: &dyn Store, cacher: &Cacher, keys: Vec<String>) -> Result<V
     });
     let found: Vec<Option<Raw>> = reading.buffered(AT_ONCE).try_collect().await?;
     Ok(found.into_iter().flatten().collect())
+}
+
+async fn parse(cacher: &Arc<Cacher>, mut raws: Vec<Raw>) -> Result<Vec<Parsed>, store::Error> {
+    let mut parsers = Parsers::new();
+    let mut parsed = Vec::with_capacity(raws.len());
+    while !raws.is_empty() {
+        let piece = raws.split_off(raws.len().saturating_sub(PIECE));
+        parsed.extend(parsers.parse(cacher, piece).await?.into_iter().flat_map(|(_, parsed)| parsed));
+    }
+    while let Some((_, piece)) = parsers.next().await? {
+        parsed.extend(piece);
+    }
+    Ok(parsed)
 }

@@ -17,6 +17,7 @@ mod fields;
 pub(crate) mod hooks;
 mod marked;
 mod mender;
+mod parsers;
 mod progress;
 mod scan;
 #[cfg(test)]

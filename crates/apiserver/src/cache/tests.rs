@@ -4,6 +4,7 @@ mod pair;
 mod simulation;
 
 use super::cacher::Age;
+use super::parsers::{PIECE, Parsers};
 use super::*;
 use std::sync::Arc;
 
@@ -124,16 +125,36 @@ fn put(key: &str, revision: u64, node: &str, label: &str) -> cacher::Raw {
     cacher::Raw { key: key.into(), revision, value: Some(text.into()) }
 }
 
+fn parsed(cacher: &Cacher, raws: Vec<cacher::Raw>) -> Vec<cacher::Parsed> {
+    raws.into_iter().map(|raw| cacher.parse(raw)).collect()
+}
+
+/// A storage's contents.
+fn filled(cacher: &Cacher, raws: Vec<cacher::Raw>) -> State {
+    let mut state = State::new(0);
+    cacher.fill(&mut state, parsed(cacher, raws));
+    state
+}
+
 /// Many objects are parsed by several threads.
-#[test]
-fn many_objects_are_loaded_each_in_its_place() {
+#[tokio::test]
+async fn many_objects_are_loaded_each_in_its_place() {
     let cacher = cacher();
     let raw = |n: u64| match n {
         4_500 => cacher::Raw { key: format!("a/{n:05}"), revision: n + 1, value: Some("{".into()) },
         n => put(&format!("a/{n:05}"), n + 1, &format!("n{}", n % 7), "x"),
     };
-    assert!(!cacher.replace((0..5_003).map(raw).collect(), 6_000, Age::Past));
-    assert!(cacher.replace((0..5_003).map(raw).collect(), 6_000, Age::Present));
+    let (mut parsers, mut read) = (Parsers::new(), State::new(0));
+    let raws: Vec<u64> = (0..5_003).collect();
+    for piece in raws.chunks(PIECE) {
+        let done = parsers.parse(&cacher, piece.iter().copied().map(raw).collect()).await.expect("parsed");
+        done.into_iter().for_each(|(cacher, parsed)| cacher.fill(&mut read, parsed));
+    }
+    while let Some((cacher, parsed)) = parsers.next().await.expect("parsed") {
+        cacher.fill(&mut read, parsed);
+    }
+    assert!(!cacher.replace(read.clone(), 6_000, Age::Past));
+    assert!(cacher.replace(read, 6_000, Age::Present));
     assert_eq!(cacher.newest_unreadable(), Some(4_501));
     let node = cacher.paths().position("spec.nodeName").expect("a field");
     let (state, _) = cacher.now();
@@ -174,7 +195,7 @@ fn a_watch_from_now_is_never_too_old() {
     cacher.apply(vec![put("a/x", 4, "n", "1")], Age::Present);
     let seen = cacher.now().1;
     // All is loaded anew between a look at where the cache is and the watch.
-    cacher.replace(vec![put("a/x", 6, "n", "1")], 6, Age::Present);
+    cacher.replace(filled(&cacher, vec![put("a/x", 6, "n", "1")]), 6, Age::Present);
     assert!(matches!(cacher.watch(Filter::everything(), Start::After(seen)), Err(NoWatch::TooOld(_))));
     let (mut watcher, _, now) = cacher.watch(Filter::everything(), Start::Now).expect("a watch");
     assert_eq!(now, 6);
@@ -262,7 +283,7 @@ fn what_was_unreadable_never_comes_or_goes_unnoticed() {
     let news: [(&str, fn(&Cacher)); 3] = [
         ("removed", |cacher| assert!(cacher.apply(vec![gone("a/x", 7)], Age::Present))),
         ("written", |cacher| assert!(cacher.apply(vec![put("a/x", 7, "n", "2")], Age::Present))),
-        ("readable", |cacher| assert_eq!(cacher.mend(vec![put("a/x", 5, "n", "1")]), 1)),
+        ("readable", |cacher| assert_eq!(cacher.mend(parsed(cacher, vec![put("a/x", 5, "n", "1")])), 1)),
     ];
     for (what, news) in news {
         let (cacher, observer) = (cacher(), Arc::new(Told::default()));
@@ -297,7 +318,7 @@ fn what_is_read_again_too_late_is_left_alone() {
     cacher.apply(vec![lost("a/x", 2), lost("a/y", 3), lost("a/z", 4)], Age::Present);
     cacher.apply(vec![put("a/x", 5, "n", "1"), gone("a/y", 6), lost("a/z", 7)], Age::Present);
     let old = vec![put("a/x", 2, "n", "1"), put("a/y", 3, "n", "1"), put("a/z", 4, "n", "1")];
-    assert_eq!(cacher.mend(old), 0);
+    assert_eq!(cacher.mend(parsed(&cacher, old)), 0);
     assert_eq!(cacher.get("a/x").expect("readable").map(|entry| entry.revision()), Some(5));
     assert!(cacher.get("a/y").expect("none").is_none());
     assert!(cacher.get("a/z").is_err());
@@ -312,7 +333,7 @@ fn watchers_and_lists_begin_anew_when_something_can_be_read_again() {
     cacher.pin(&cacher.now().0, 4);
     cacher.apply(vec![put("b/x", 5, "n", "1")], Age::Present);
     assert!(cacher.at(4).is_ok());
-    assert_eq!(cacher.mend(vec![put("a/x", 3, "n", "1")]), 1);
+    assert_eq!(cacher.mend(parsed(&cacher, vec![put("a/x", 3, "n", "1")])), 1);
     assert_eq!(taken(&mut watcher).len(), 1);
     assert_eq!(end_of(&mut watcher), Some(End::Expired));
     assert_eq!(cacher.at(4).err(), Some(TooOld { oldest: 5 }));
