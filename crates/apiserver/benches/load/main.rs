@@ -22,8 +22,9 @@ use watchers::View;
 type Fallible<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const CONNECTIONS: usize = 30;
-/// Rounds of everything else in a training.
+/// Rounds of everything else in a training, and starts on what is there.
 const VARIETY: usize = 100;
+const STARTS: usize = 5;
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// One line of the table.
@@ -139,16 +140,22 @@ async fn table(arguments: &Arguments) -> Fallible {
     table.add("the same, resident more, at its end", (watched.resident - before) / MIB, "MiB", "", "2.3 GiB in all");
     let watched = watchers::run(&server, &connections, &load, &View::OfNodes, 5_000, 5_000).await?;
     table.add("5,000 watchers of a node's pods each: CPU per patch", watched.micros_per_patch(), "µs", "", "");
-    let cost = load.delete(&server, pods.min(5_000)).await?;
+    let deleted = (pods / 2).min(5_000);
+    let cost = load.delete(&server, deleted).await?;
     table.add("delete pod, server CPU each", cost.micros(), "µs", "", "2,180");
     if arguments.train {
         variety::run(&connections, VARIETY).await?;
     }
     drop((load, connections));
-    // What is killed writes nothing down.
-    if !arguments.train {
+    if arguments.train {
+        // What is killed writes nothing down.
+        for _ in 0..STARTS {
+            server.end()?;
+            server.start_again().await?;
+        }
+    } else {
         server.restart().await?;
-        table.add(format!("start with {} pods to ready", pods - pods.min(5_000)), server.ready_ms, "ms", "", "");
+        table.add(format!("start with {} pods to ready", pods - deleted), server.ready_ms, "ms", "", "");
     }
     server.end()
 }
@@ -186,7 +193,7 @@ async fn growth(binary: &Path, plots: &Path) -> Fallible {
     drop(connections);
     server.end()?;
 
-    let (server, connections) = start(binary, &directory.path().join("w")).await?;
+    let (mut server, connections) = start(binary, &directory.path().join("w")).await?;
     let load = Load::new(connections.clone());
     load.create(&server, 1_000).await?;
     let mut cpu = plot::Line::new("CPU per event, µs");

@@ -40,6 +40,11 @@ impl Server {
     pub async fn restart(&mut self) -> Fallible {
         self.child.kill()?;
         self.child.wait()?;
+        self.start_again().await
+    }
+
+    /// Starts it, after it has ended, on what is there.
+    pub async fn start_again(&mut self) -> Fallible {
         let begun = Instant::now();
         self.child = spawn(&self.binary, &self.data, self.port)?;
         self.ready(begun).await
@@ -91,7 +96,7 @@ impl Server {
     }
 
     /// Asks it to end, and waits for that: a build that counts what runs writes down what it counted.
-    pub fn end(mut self) -> Fallible {
+    pub fn end(&mut self) -> Fallible {
         let pid = Pid::from_raw(self.child.id().cast_signed());
         signal::kill(pid, Signal::SIGTERM)?;
         self.child.wait()?;
