@@ -30,9 +30,9 @@ test: install-build install-test ## Runs every test (as root)
 	set -x; RUSTFLAGS="$(STATIC)" cargo $$run --workspace --no-fail-fast --target $(TARGET)
 
 SECONDS := 600
-simulate: install-build ## Runs the store, then the watch cache and registry on it, on a simulated machine, on all processors, for SECONDS=600 together; new seeds, or from SEED on
+simulate: install-build ## Runs the store, then the watch cache and registry on it and two API servers that share it, on a simulated machine, on all processors, for SECONDS=600 together; new seeds, or from SEED on
 	RUSTFLAGS="$(STATIC)" PILOTHOUSE_SIMULATE_SECONDS=$$(($(SECONDS) / 2)) $(if $(SEED),PILOTHOUSE_FIRST_SEED=$(SEED)) \
-	cargo test --locked -p pilothouse-store -p pilothouse-apiserver --lib --target $(TARGET) -- tests::simulation::for_a_time --nocapture
+	cargo test --locked -p pilothouse-store -p pilothouse-apiserver --lib --target $(TARGET) -- for_a_time --nocapture
 
 ROUNDS := 200
 prove: release install-test ## Attacks the released executable: 200 kills and more under load; prints what was counted (as root)

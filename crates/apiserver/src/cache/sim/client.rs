@@ -3,15 +3,16 @@
 use super::judge::{Found, Read};
 use super::script::Watched;
 use super::server::Up;
-use super::view::Object;
+use super::view::{Object, View};
+use crate::cache::Filter;
 use crate::http::media;
 use crate::http::stream::WatchBody;
-use crate::registry::selection;
+use crate::registry::{Served, selection};
 use api::Status;
 use bytes::Bytes;
 use http_body::Body as _;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use store::testing::sim::machine::take;
 
@@ -21,14 +22,19 @@ pub(super) struct Pieces {
     pub(super) ended: bool,
 }
 
-pub(super) async fn find(up: &Up, read: &Read) -> Result<Found, Status> {
+/// What serves what someone sees, and what it selects there.
+pub(super) fn selected<'a>(up: &'a Up, view: &View, verb: &str) -> Result<(&'a Arc<Served>, Filter), Status> {
+    let served = up.of(view.storage)?;
+    let (labels, fields) = (view.label_selector(), view.field_selector());
+    let filter = selection::filter(served, served.storage(verb)?, view.namespace, "", &labels, &fields)?;
+    Ok((served, filter))
+}
+
+pub(super) async fn find(up: Up, read: Read) -> Result<Found, Status> {
     match read {
         Read::List(view, options) => {
-            let served = up.of(view.storage)?;
-            let cacher = served.storage("list")?;
-            let (labels, fields) = (&options.label_selector, &options.field_selector);
-            let filter = selection::filter(served, cacher, view.namespace, "", labels, fields)?;
-            let listed = up.registry.list(served, &filter, options).await?;
+            let (served, filter) = selected(&up, &view, "list")?;
+            let listed = up.registry.list(served, &filter, &options).await?;
             let objects = listed.entries.iter().map(|entry| Object::read(entry.item(), None));
             Ok(Found {
                 revision: listed.revision.cast_signed(),
@@ -39,19 +45,16 @@ pub(super) async fn find(up: &Up, read: &Read) -> Result<Found, Status> {
         }
         Read::Get(storage, key, version) => {
             let (namespace, name) = key.split_once('/').unwrap_or_default();
-            let entry = up.registry.get(up.of(*storage)?, namespace, name, *version).await?;
+            let entry = up.registry.get(up.of(storage)?, namespace, name, version).await?;
             let object = Object::read(entry.item(), None).map_err(Status::internal)?;
             Ok(Found { revision: object.revision, objects: vec![object], next: String::new(), remaining: None })
         }
     }
 }
 
-pub(super) async fn watch(up: &Up, watched: Watched) -> Result<(Pin<Box<WatchBody>>, Option<i64>), Status> {
-    let Watched { view, options, timeout } = watched;
-    let served = up.of(view.storage)?;
-    let cacher = served.storage("watch")?;
-    let (labels, fields) = (&options.label_selector, &options.field_selector);
-    let filter = selection::filter(served, cacher, view.namespace, "", labels, fields)?;
+pub(super) async fn watch(up: Up, watched: Box<Watched>) -> Result<(Pin<Box<WatchBody>>, Option<i64>), Status> {
+    let Watched { view, options, timeout } = *watched;
+    let (served, filter) = selected(&up, &view, "watch")?;
     let (watcher, initial) = up.registry.watch(served, filter.clone(), &options).await?;
     let revision = initial.as_ref().map(|(_, revision)| revision.cast_signed());
     let shown = media::View::default();

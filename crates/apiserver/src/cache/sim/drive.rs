@@ -8,65 +8,54 @@ use super::client::Pieces;
 use super::done::Done;
 use super::follow::Follower;
 use super::judge::{Found, Judge, Read, Since};
-use super::script::{Draw, Kind, Script, Watched};
+use super::script::{Draw, Kind, Setting, Watched};
 use super::server::{
-    AUTHORS, CALLERS, CONNECTIONS, FEEDERS, INSIDE, OUTSIDE, READERS, Rows, SEATS, Server, Time, Up, WATCHERS, WRITERS,
+    AUTHORS, CALLERS, CONNECTIONS, FEEDERS, INSIDE, OUTSIDE, READERS, Rows, SEATS, Site, Time, WATCHERS, WRITERS,
 };
 use super::view::{STORAGES, View};
-use super::wire::{Known, Line};
+use super::wire::Line;
 use super::write::{Sweep, Swept, Write, Wrote};
+use crate::cache::Cacher;
 use crate::cache::hooks::{self, Mutant};
 use crate::http::stream::WatchBody;
 use crate::options::ListOptions;
 use api::Status;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use store::LeaseId;
 use store::embedded::Clock;
 use store::testing::fiber;
 use store::testing::random::Random;
 use store::testing::sim::ask::{Answer, Ask};
-use store::testing::sim::machine::{Machine, Slot, Stop, take};
-use store::testing::sim::rig::{Driver, Rig, TURNS};
-use store::testing::sim::story::Step;
+use store::testing::sim::driver::Driver;
+use store::testing::sim::machine::{Request, Slot, Stop, answered, take};
+use store::testing::sim::rig::Rig;
+use store::testing::sim::world::{Verdict, World};
+use store::{Event, LeaseId};
 
-/// So many turns are waited for an API server that starts.
-const PATIENCE: u64 = 300;
 /// What is read of a watch at once, at most.
 const FRAMES: usize = 6;
 
-/// A read under way.
-struct Reading {
-    read: Read,
-    since: Since,
-    answer: Slot<Result<Found, Status>>,
-}
+/// What those who read, those who write, and who deletes a collection have under way.
+type Reading = Request<Read, Since, Result<Found, Status>>;
+type Writing = Request<Box<Write>, Since, Result<Wrote, Status>>;
+type Sweeping = Request<Sweep, Since, Result<Swept, Status>>;
 
-/// A write under way.
-struct Writing {
-    write: Box<Write>,
-    since: Since,
-    answer: Slot<Result<Wrote, Status>>,
-}
-
-/// The deletion of a collection that is under way.
-type Sweeping = (Sweep, Since, Slot<Result<Swept, Status>>);
-
+/// What a watch begins with: what it tells, and of which revision what there is.
+type Begun = Result<(Pin<Box<WatchBody>>, Option<i64>), Status>;
 type Stream = Arc<Mutex<Option<Pin<Box<WatchBody>>>>>;
 
 /// A watch that is being made, or is there.
 enum Watching {
-    Beginning(Box<Watched>, Since, Slot<Result<(Pin<Box<WatchBody>>, Option<i64>), Status>>),
+    Beginning(Request<Box<Watched>, Since, Begun>),
     There(Box<Follower>, Stream, Slot<Pieces>),
 }
 
-/// A simulation under way.
-pub(in crate::cache) struct World {
-    script: Arc<Script>,
+/// One API server under way, on a store that others write to.
+pub(in crate::cache) struct Single {
+    setting: Setting,
     rig: Rig,
-    line: Line,
     judge: Judge,
-    server: Option<Server>,
+    site: Site,
     writers: [Option<Slot<Answer>>; WRITERS],
     readers: Vec<Option<Reading>>,
     watchers: Vec<Option<Watching>>,
@@ -80,30 +69,30 @@ pub(in crate::cache) struct World {
     tokens: Vec<(View, ListOptions)>,
     leases: Vec<LeaseId>,
     unique: u64,
-    /// At the next end the API server ends too.
+    /// At the next end of the store the API server ends too.
     together: bool,
-    /// The store is not started again by itself.
-    away: bool,
     done: Done,
     /// Goes last: what is above may have timers.
     time: Time,
 }
 
-impl Driver for World {
-    type Script = Script;
+impl World for Single {
+    type Setting = Setting;
     type Mutant = Mutant;
     type Done = Done;
 
-    const PACKAGE: &'static str = env!("CARGO_PKG_NAME");
+    const SEATS: (usize, usize) = (INSIDE, OUTSIDE);
 
-    fn new(script: Arc<Script>, mutant: Option<Mutant>) -> Self {
-        let machine = Machine::new(script.seed, (INSIDE, OUTSIDE), move || hooks::mutate(mutant));
-        World {
-            rig: Rig::new(machine, script.options.clone()),
-            script,
-            line: Line::new(CALLERS, CONNECTIONS),
+    fn mutate(mutant: Option<Mutant>) {
+        hooks::mutate(mutant);
+    }
+
+    fn new(rig: Rig, setting: Setting) -> Single {
+        Single {
+            setting,
+            rig,
             judge: Judge::new(),
-            server: None,
+            site: Site::new(SEATS, Line::new(CALLERS, CONNECTIONS)),
             writers: Default::default(),
             readers: READERS.map(|_| None).collect(),
             watchers: WATCHERS.map(|_| None).collect(),
@@ -115,59 +104,137 @@ impl Driver for World {
             leases: Vec::new(),
             unique: 0,
             together: false,
-            away: false,
             done: Done::default(),
             time: Time::new(),
         }
     }
 
-    fn rig(&self) -> &Rig {
-        &self.rig
-    }
-
-    fn rig_mut(&mut self) -> &mut Rig {
+    fn rig(&mut self) -> &mut Rig {
         &mut self.rig
     }
 
-    fn cut_at_a_boundary(&mut self, random: &mut Random) {
-        self.together = random.chance(50);
+    fn step(&mut self, kind: Kind, random: &mut Random) -> Result<(), Stop> {
+        self.perform(kind, random)
     }
 
-    fn begin(&mut self) -> Result<(), Stop> {
-        self.start_server();
-        Ok(())
+    fn span(&self, random: &mut Random) -> u64 {
+        *random.pick(&[1, 150, 900, 3100, 3100, 11_000, 61_000, 61_000, 150_000, 301_000])
     }
 
-    fn step(&mut self, step: Step<Kind>) -> Result<(), Stop> {
-        self.carry_out(step)
+    fn passed(&mut self, millis: u64) {
+        self.time.advance(millis);
     }
 
-    fn turn(&mut self) -> Result<bool, Stop> {
-        let went_on = self.rig.machine.turn()?;
-        self.line.pump(&self.rig.machine);
-        self.see()?;
-        self.look()?;
-        Ok(went_on)
+    fn crash(&mut self, random: &mut Random) {
+        let what = random.below(4);
+        self.together = what == 0;
+        self.rig.away = what == 1;
     }
 
-    fn opened(&mut self) -> Result<(), Stop> {
-        self.see()?;
-        self.note(|| "opened".into());
-        Ok(())
-    }
-
-    fn ended(&mut self) -> Result<(), String> {
+    fn ended(&mut self) -> Verdict {
         self.writers = Default::default();
-        self.line.drop_all();
+        self.site.line.drop_all();
         if std::mem::take(&mut self.together) { self.stop_server() } else { Ok(()) }
     }
 
-    fn comes_back(&self) -> bool {
-        !self.away
+    fn start(&mut self) {
+        if self.site.runs() {
+            return;
+        }
+        self.note(|| "the API server starts".into());
+        self.done.starts += 1;
+        self.judge.started();
+        self.site.line.wire.forget_veils();
+        let storages = if self.setting.late { &STORAGES[..1] } else { &STORAGES[..] };
+        self.site.start(&self.rig.machine, &self.time, Rows::of(storages));
     }
 
-    fn last(&mut self) -> Result<(), Stop> {
-        self.settle()
+    fn revive(&mut self) {
+        self.site.line.wire.set_key(true);
+        self.start();
+        self.add();
+    }
+
+    fn revision(&self) -> i64 {
+        self.judge.revision()
+    }
+
+    fn seen(&mut self, events: &[Event], _: bool) -> Verdict {
+        let known = self.site.known(&self.rig.machine);
+        let calls = self.site.line.is_idle();
+        let at_rest = calls && FEEDERS.into_iter().all(|seat| self.rig.machine.is_at_rest(seat));
+        let wire = &self.site.line.wire;
+        if at_rest {
+            wire.rests();
+        }
+        self.judge.see(events, known, &wire.veils(), at_rest, self.rig.machine.now())
+    }
+
+    fn carry(&mut self) {
+        self.site.line.pump(&self.rig.machine);
+    }
+
+    fn look(&mut self) -> Verdict {
+        if !self.site.look(&self.rig.machine)? {
+            // As a process that could not start it ends, and is started again with the next step.
+            self.stop_server()?;
+        }
+        if let Some(storage) = self.site.added() {
+            self.judge.added(storage);
+        }
+        if let Some(up) = self.site.up() {
+            up.check()?;
+        }
+        for at in 0..WRITERS {
+            let Some(answer) = self.writers[at].as_ref().and_then(|slot| take(slot)) else { continue };
+            self.writers[at] = None;
+            self.note(|| format!("  writer {at} is answered {answer:?}"));
+            if let Answer::Lease(Ok(lease)) = answer {
+                self.leases.push(lease);
+            }
+        }
+        for at in 0..self.readers.len() {
+            if let Some((read, since, answer)) = answered(&mut self.readers[at]) {
+                self.read(at, &read, since, answer)?;
+            }
+        }
+        for at in 0..self.watchers.len() {
+            self.look_at_watch(at)?;
+        }
+        for at in 0..self.authors.len() {
+            if let Some((write, since, answer)) = answered(&mut self.authors[at]) {
+                self.written(at, &write, since, &answer)?;
+            }
+        }
+        if let Some((sweep, since, answer)) = answered(&mut self.sweeping) {
+            self.note(|| format!("  the collection is answered {answer:?}"));
+            self.done.swept += answer.as_ref().map_or(0, |swept| swept.len() as u64);
+            let verdict = self.judge.answered_sweep(&sweep, since, &answer);
+            verdict.map_err(|why| format!("{sweep:?} since {} is answered {answer:?}: {why}", since.revision))?;
+        }
+        Ok(())
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.site.line.wire.is_quiet()
+    }
+
+    fn is_settled(&self) -> Result<bool, String> {
+        let serves = self.site.up().is_some_and(|up| {
+            let reads = |cacher: Arc<Cacher>| cacher.newest_unreadable().is_none();
+            STORAGES.iter().all(|storage| up.serves(*storage)) && up.registry.caches().all().into_iter().all(reads)
+        });
+        let answered = self.readers.iter().all(Option::is_none)
+            && self.writers.iter().all(Option::is_none)
+            && self.authors.iter().all(Option::is_none)
+            && self.sweeping.is_none();
+        Ok(self.site.follows() && serves && answered)
+    }
+
+    fn inspect(&mut self) -> Result<(), Stop> {
+        self.ask(Draw::nothing())?;
+        self.rest()?;
+        self.look_at_all()
     }
 
     fn finish(&mut self) -> Result<Done, String> {
@@ -179,31 +246,16 @@ impl Driver for World {
         self.done.veiled = self.judge.known.veiled;
         Ok(self.done.clone())
     }
-
-    fn pass(&mut self, millis: u64) {
-        self.rig.machine.hand().advance(millis);
-        self.time.advance(millis);
-    }
 }
 
-impl World {
-    fn start_server(&mut self) {
-        self.note(|| "the API server starts".into());
-        self.done.starts += 1;
-        self.judge.started();
-        self.line.wire.forget_veils();
-        let storages = if self.script.late { &STORAGES[..1] } else { &STORAGES[..] };
-        self.server =
-            Some(Server::start(&self.rig.machine, &self.line.wire, &self.time.handle(), SEATS, Rows::of(storages)));
-    }
-
+impl Single {
     /// The API server's process ends where it is.
-    fn stop_server(&mut self) -> Result<(), String> {
-        let Some(server) = self.server.take() else { return Ok(()) };
+    fn stop_server(&mut self) -> Verdict {
+        if !self.site.stop(&self.rig.machine)? {
+            return Ok(());
+        }
         self.note(|| "the API server ends".into());
         self.done.crashes += 1;
-        server.stop(&self.rig.machine)?;
-        self.line.drop_all();
         self.readers.iter_mut().for_each(|reader| *reader = None);
         self.authors.iter_mut().for_each(|author| *author = None);
         self.sweeping = None;
@@ -220,87 +272,6 @@ impl World {
         {
             self.resume.push((follower.view, version));
         }
-    }
-
-    /// The judge sees what the store did.
-    fn see(&mut self) -> Result<(), String> {
-        let seen = match self.rig.machine.is_open() {
-            true => self.rig.witness.see(&self.rig.machine.engine(), self.judge.revision() + 1)?,
-            false => Vec::new(),
-        };
-        let known = Known { failures: self.rig.machine.failures(), ..self.line.wire.known() };
-        let calls = self.line.is_idle();
-        let at_rest = calls && FEEDERS.into_iter().all(|seat| self.rig.machine.is_at_rest(seat));
-        if at_rest {
-            self.line.wire.rests();
-        }
-        self.judge.see(&seen, known, &self.line.wire.veils(), at_rest, self.rig.machine.now())
-    }
-
-    /// Judges what has been answered and told.
-    fn look(&mut self) -> Result<(), String> {
-        if let Some(server) = &mut self.server
-            && !server.look(&self.rig.machine)?
-        {
-            // As a process that could not start it ends, and is started again with the next step.
-            self.stop_server()?;
-        }
-        if let Some(storage) = self.server.as_mut().and_then(Server::added) {
-            self.judge.added(storage);
-        }
-        if let Some(up) = self.up() {
-            up.check()?;
-        }
-        for at in 0..WRITERS {
-            let Some(answer) = self.writers[at].as_ref().and_then(|slot| take(slot)) else { continue };
-            self.writers[at] = None;
-            self.note(|| format!("  writer {at} is answered {answer:?}"));
-            if let Answer::Lease(Ok(lease)) = answer {
-                self.leases.push(lease);
-            }
-        }
-        self.rig.look_at_upkeep()?;
-        for at in 0..self.readers.len() {
-            let Some(answer) = self.readers[at].as_ref().and_then(|reading| take(&reading.answer)) else { continue };
-            let Some(reading) = self.readers[at].take() else { continue };
-            self.read(at, reading, answer)?;
-        }
-        for at in 0..self.watchers.len() {
-            self.look_at_watch(at)?;
-        }
-        for at in 0..self.authors.len() {
-            let Some(answer) = self.authors[at].as_ref().and_then(|writing| take(&writing.answer)) else { continue };
-            let Some(writing) = self.authors[at].take() else { continue };
-            self.written(at, &writing, &answer)?;
-        }
-        if let Some(answer) = self.sweeping.as_ref().and_then(|(_, _, slot)| take(slot))
-            && let Some((sweep, since, _)) = self.sweeping.take()
-        {
-            self.note(|| format!("  the collection is answered {answer:?}"));
-            self.done.swept += answer.as_ref().map_or(0, |swept| swept.len() as u64);
-            let verdict = self.judge.answered_sweep(&sweep, since, &answer);
-            verdict.map_err(|why| format!("{sweep:?} since {} is answered {answer:?}: {why}", since.revision))?;
-        }
-        Ok(())
-    }
-
-    /// Turns until nobody can go on.
-    fn turns(&mut self) -> Result<(), Stop> {
-        for _ in 0..TURNS {
-            if !self.turn()? && self.is_quiet() {
-                return Ok(());
-            }
-        }
-        Err(Stop::Wrong("it never comes to rest".into()))
-    }
-
-    /// Nothing waits at an end of the wire that could go on.
-    fn is_quiet(&self) -> bool {
-        self.line.wire.is_quiet() && self.rig.machine.is_quiet()
-    }
-
-    fn up(&self) -> Option<&Up> {
-        self.server.as_ref().and_then(Server::up)
     }
 
     /// Someone who has all answers asks the store.
@@ -323,7 +294,7 @@ impl World {
         Draw {
             random: random.clone(),
             judge: &self.judge,
-            script: &self.script,
+            setting: &self.setting,
             leases: &self.leases,
             wall: self.rig.machine.hand().wall_millis(),
             unique: &mut self.unique,

@@ -1,11 +1,12 @@
 //! What a watch may tell: every change of its view once and in order, bookmarks that promise nothing more than was told, and
 //! an end only for a reason.
 
-use super::judge::{Judge, Since, Verdict, expect};
+use super::judge::{Judge, Since};
 use super::view::{Object, Told, View};
 use crate::cache::watchers::MAX_DELIVERIES;
 use serde_json::Value;
 use std::collections::{BTreeSet, VecDeque};
+use store::testing::sim::world::{Verdict, expect};
 
 /// The ends of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,13 +13,7 @@ use api::Status;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use store::Event;
-
-/// Why no API server does this.
-pub(super) type Verdict = Result<(), String>;
-
-pub(super) fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
-    if holds { Ok(()) } else { Err(otherwise()) }
-}
+use store::testing::sim::world::{Verdict, expect};
 
 /// What was known when something was asked.
 #[derive(Clone, Copy, Debug)]

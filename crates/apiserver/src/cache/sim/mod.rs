@@ -20,6 +20,5 @@ mod view;
 mod wire;
 mod write;
 
-pub(super) use done::{Allotted, Done};
-pub(super) use drive::World;
+pub(super) use drive::Single;
 pub(super) use pair::Pair;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use store::embedded::Options;
 use store::testing::random::Random;
 use store::testing::sim::ask::Ask;
-use store::testing::sim::rig;
-use store::testing::sim::story::{self, Step};
+use store::testing::sim::world;
+use store::testing::sim::world::Kind::{Advance, Crash, Fail, Heal, Own, Settle, Upkeep};
 use store::{KeyRange, LeaseId, Op, Txn};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +33,6 @@ pub(in crate::cache) enum Kind {
     /// A client goes away from its watch.
     Cut,
     Compact,
-    Upkeep,
-    Advance,
     /// Nothing of the store's watch arrives, until it is released.
     Stall,
     Release,
@@ -42,119 +40,77 @@ pub(in crate::cache) enum Kind {
     Lose,
     /// The API server follows so slowly that what it was not told yet is compacted.
     Overtake,
-    /// The store ends, with or without the page cache, and is started again.
-    Crash,
-    /// The same, but it stays away.
-    Away,
+    /// The store is started if it stayed away.
     Back,
-    /// The API server is started anew; or all of the process, the store with it.
+    /// The API server is started anew.
     Restart,
-    CrashTogether,
-    /// The store's disk fails, or no longer.
-    Fail,
-    Heal,
     /// A storage is served that was not.
     Add,
     /// The key that some values are encrypted with goes, or comes back.
     Key,
-    /// All is finished and looked at.
-    Settle,
 }
 
-const WEIGHTS: [(Kind, u64); 27] = [
-    (Kind::Request, 40),
-    (Kind::Sweep, 3),
-    (Kind::Write, 16),
-    (Kind::Burst, 6),
-    (Kind::Lease, 1),
-    (Kind::Read, 18),
-    (Kind::Watch, 10),
-    (Kind::Follow, 24),
-    (Kind::Due, 6),
-    (Kind::Cut, 3),
-    (Kind::Compact, 2),
-    (Kind::Upkeep, 2),
-    (Kind::Advance, 8),
-    (Kind::Stall, 3),
-    (Kind::Release, 3),
-    (Kind::Lose, 3),
-    (Kind::Overtake, 2),
-    (Kind::Crash, 2),
-    (Kind::Away, 1),
-    (Kind::Back, 3),
-    (Kind::Restart, 1),
-    (Kind::CrashTogether, 1),
-    (Kind::Fail, 1),
-    (Kind::Heal, 3),
-    (Kind::Add, 2),
-    (Kind::Key, 2),
-    (Kind::Settle, 1),
-];
-
-/// What a seed stands for.
+/// What a seed decides beside.
 #[derive(Clone, Debug)]
-pub(in crate::cache) struct Script {
-    pub(super) seed: u64,
-    pub(super) options: Options,
-    pub(super) steps: Vec<Step<Kind>>,
+pub(in crate::cache) struct Setting {
     /// Names that are used, at most.
-    pub(super) keys: u64,
+    keys: u64,
     /// Only the first storage is served from the start.
     pub(super) late: bool,
     /// Some values are encrypted.
-    pub(super) seals: bool,
+    seals: bool,
+    /// The disk fails now and then: a store whose disk failed takes no writes for a while, so little else happens.
+    fails: bool,
 }
 
-impl rig::Script for Script {
+impl world::Setting for Setting {
     type Kind = Kind;
 
-    fn seed(&self) -> u64 {
-        self.seed
+    const VALUE: u64 = 2000;
+    const STEPS: u64 = 40;
+    const WEIGHTS: &'static [(world::Kind<Kind>, u64)] = &[
+        (Own(Kind::Request), 60),
+        (Own(Kind::Sweep), 3),
+        (Own(Kind::Write), 24),
+        (Own(Kind::Burst), 6),
+        (Own(Kind::Lease), 1),
+        (Own(Kind::Read), 27),
+        (Own(Kind::Watch), 10),
+        (Own(Kind::Follow), 36),
+        (Own(Kind::Due), 6),
+        (Own(Kind::Cut), 3),
+        (Own(Kind::Compact), 2),
+        (Own(Kind::Stall), 3),
+        (Own(Kind::Release), 3),
+        (Own(Kind::Lose), 3),
+        (Own(Kind::Overtake), 2),
+        (Own(Kind::Back), 6),
+        (Own(Kind::Restart), 1),
+        (Own(Kind::Add), 2),
+        (Own(Kind::Key), 2),
+        (Upkeep, 2),
+        (Advance, 8),
+        (Crash, 4),
+        (Fail, 1),
+        (Heal, 3),
+        (Settle, 1),
+    ];
+
+    fn of(_: &mut Options, random: &mut Random) -> Setting {
+        let (seals, late, fails) = (random.chance(35), random.chance(40), random.chance(20));
+        Setting { keys: *random.pick(&[3, 6, 6, 12]), late, seals, fails }
     }
 
-    fn steps(&self) -> &[Step<Kind>] {
-        &self.steps
-    }
-
-    fn with(&self, steps: Vec<Step<Kind>>) -> Script {
-        Script { steps, ..self.clone() }
-    }
-
-    fn crashes(kind: Kind) -> bool {
-        matches!(kind, Kind::Crash | Kind::Away | Kind::CrashTogether)
-    }
-
-    fn of(seed: u64) -> Script {
-        let mut random = Random::new(seed);
-        let options = Options {
-            segment_bytes: 4096 + *random.pick(&[1500, 6000, 20_000]),
-            checkpoint_bytes: *random.pick(&[4000, 1 << 20]),
-            retention: *random.pick(&[None, None, Some(Duration::from_secs(5)), Some(Duration::from_secs(60))]),
-            recent_bytes: *random.pick(&[0, 2000, 4 << 20]),
-            watch_events: *random.pick(&[6, 64 << 10, 64 << 10]),
-            ..Options::default()
-        };
-        let seals = random.chance(35);
-        let late = random.chance(40);
-        // A store whose disk failed takes no writes for a while, so little else happens.
-        let fails = random.chance(20);
-        // Each seed leaves something out, so that what is left comes more often and in longer runs.
-        let weights = WEIGHTS.map(|(kind, weight)| match kind {
-            Kind::Request | Kind::Write | Kind::Follow | Kind::Read => (kind, weight * (1 + random.below(2))),
-            Kind::Key if seals => (kind, weight * 4),
-            Kind::Key => (kind, 0),
-            Kind::Add if !late => (kind, 0),
-            Kind::Fail | Kind::Heal if !fails => (kind, 0),
-            Kind::Heal => (kind, weight * 3),
-            _ if random.chance(25) => (kind, 0),
-            _ => (kind, weight * (1 + random.below(3))),
-        });
-        let comes_back = weights.iter().any(|(kind, weight)| *kind == Kind::Back && *weight > 0);
-        let weights = weights.map(|(kind, weight)| (kind, if kind == Kind::Away && !comes_back { 0 } else { weight }));
-        let count = 40 + random.below(120);
-        let keys = *random.pick(&[3, 6, 6, 12]);
-        let steps = story::steps(&weights, count, &mut random);
-        Script { seed, options, steps, keys, late, seals }
+    fn weight(&self, kind: world::Kind<Kind>, usual: u64) -> Option<u64> {
+        match kind {
+            // A store that stays away comes back.
+            Own(Kind::Request | Kind::Write | Kind::Follow | Kind::Read | Kind::Back) => Some(usual),
+            Own(Kind::Key) => Some(if self.seals { 4 * usual } else { 0 }),
+            Own(Kind::Add) if !self.late => Some(0),
+            Fail | Heal if !self.fails => Some(0),
+            Heal => Some(3 * usual),
+            _ => None,
+        }
     }
 }
 
@@ -170,7 +126,7 @@ pub(super) struct Watched {
 pub(super) struct Draw<'a> {
     pub(super) random: Random,
     pub(super) judge: &'a Judge,
-    pub(super) script: &'a Script,
+    pub(super) setting: &'a Setting,
     pub(super) leases: &'a [LeaseId],
     /// What the calendar says, in milliseconds.
     pub(super) wall: i64,
@@ -184,7 +140,7 @@ impl Draw<'_> {
     }
 
     fn key(&mut self) -> (&'static str, String) {
-        (*self.random.pick(&NAMESPACES), name(self.random.below(self.script.keys)))
+        (*self.random.pick(&NAMESPACES), name(self.random.below(self.setting.keys)))
     }
 
     /// The name of an object, mostly one that anyone uses, or one that was there.
@@ -208,7 +164,7 @@ impl Draw<'_> {
     ) -> String {
         let random = &mut self.random;
         let mut labels = vec![format!("\"l\":\"{}\"", random.below(3))];
-        if self.script.seals && random.chance(40) {
+        if self.setting.seals && random.chance(40) {
             labels.push(SEALED.to_owned());
         }
         if random.chance(30) {
@@ -296,7 +252,7 @@ impl Draw<'_> {
     }
 
     pub(super) fn burst(&mut self) -> Ask {
-        let count = 2 + self.random.below(2 * self.script.keys);
+        let count = 2 + self.random.below(2 * self.setting.keys);
         let storage = self.storage();
         let mut keys: Vec<(&str, String)> = (0..count).map(|_| self.key()).collect();
         keys.sort();
@@ -318,16 +274,8 @@ impl Draw<'_> {
         revision.cast_unsigned()
     }
 
-    fn options(&mut self, view: &View) -> ListOptions {
-        ListOptions {
-            label_selector: view.label_selector(),
-            field_selector: view.field_selector(),
-            ..ListOptions::default()
-        }
-    }
-
     pub(super) fn view(&mut self) -> View {
-        View::any(&mut self.random, self.script.keys)
+        View::any(&mut self.random, self.setting.keys)
     }
 
     pub(super) fn list(&mut self) -> (View, ListOptions) {
@@ -340,7 +288,7 @@ impl Draw<'_> {
             _ => (None, Match::Unset),
         };
         let limit = *self.random.pick(&[0, 0, 1, 2]);
-        let options = ListOptions { version, version_match, limit, ..self.options(&view) };
+        let options = ListOptions { version, version_match, limit, ..view.options() };
         (view, options)
     }
 
@@ -376,13 +324,8 @@ impl Draw<'_> {
         };
         let version_match = send_initial_events.map_or(Match::Unset, |_| Match::NotOlderThan);
         let options =
-            ListOptions { watch: true, version, version_match, send_initial_events, bookmarks, ..self.options(&view) };
+            ListOptions { watch: true, version, version_match, send_initial_events, bookmarks, ..view.options() };
         Watched { view, options, timeout }
-    }
-
-    /// How long nothing happens, in milliseconds.
-    pub(super) fn pass(&mut self) -> u64 {
-        *self.random.pick(&[1, 150, 900, 3100, 3100, 11_000, 61_000, 61_000, 150_000, 301_000])
     }
 
     pub(super) fn compact(&mut self) -> Ask {
@@ -398,10 +341,10 @@ impl Draw<'_> {
     }
 
     /// All that is in a storage.
-    pub(super) fn everything(&mut self) -> [(View, ListOptions); STORAGES.len()] {
+    pub(super) fn everything() -> [(View, ListOptions); STORAGES.len()] {
         STORAGES.map(|storage| {
             let view = View::all(storage);
-            let options = self.options(&view);
+            let options = view.options();
             (view, options)
         })
     }

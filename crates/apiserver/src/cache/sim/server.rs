@@ -2,7 +2,7 @@
 
 use super::judge::{Projection, Projections};
 use super::view::{STORAGES, Storage};
-use super::wire::{End, Wire};
+use super::wire::{End, Known, Line};
 use crate::cache::Cacher;
 use crate::cache::feed::{Caches, Tasks};
 use crate::registry::{Allocator, Hooks, Registry, Served, layout_of};
@@ -15,6 +15,7 @@ use std::time::Duration;
 use store::Store;
 use store::testing::fiber;
 use store::testing::sim::machine::{Machine, Slot, take};
+use store::testing::sim::world::expect;
 use tokio::runtime::{Handle, Runtime};
 
 /// Those in the store's process: who writes as another server does, and who serves the wire.
@@ -33,6 +34,9 @@ pub(super) const WATCHERS: std::ops::Range<usize> = READERS.end..READERS.end + 3
 pub(super) const AUTHORS: std::ops::Range<usize> = WATCHERS.end..WATCHERS.end + 4;
 pub(super) const SWEEPER: usize = AUTHORS.end;
 pub(super) const OUTSIDE: usize = SWEEPER + 1 - INSIDE;
+
+/// So many turns are waited for an API server that starts.
+pub(super) const PATIENCE: u64 = 300;
 
 /// Where an API server's tasks are, and all that ends with it.
 #[derive(Clone, Debug)]
@@ -114,11 +118,15 @@ pub(super) struct Up {
     pub(super) projections: Projections,
 }
 
-/// An API server, from its start on.
-pub(super) struct Server {
-    wire: Arc<Wire>,
+/// Where an API server runs: its seats, its line to the store, and itself while its process is there.
+pub(super) struct Site {
+    pub(super) seats: Seats,
+    pub(super) line: Line,
+    process: Option<Process>,
+}
+
+struct Process {
     handle: Handle,
-    seats: Seats,
     rows: Rows,
     stage: Stage,
     /// A storage that is being added.
@@ -127,15 +135,33 @@ pub(super) struct Server {
     ended: Slot<()>,
 }
 
-impl Server {
-    /// Starts one that serves these.
-    pub(super) fn start(machine: &Machine, wire: &Arc<Wire>, handle: &Handle, seats: Seats, rows: Rows) -> Server {
+impl Site {
+    pub(super) fn new(seats: Seats, line: Line) -> Site {
+        Site { seats, line, process: None }
+    }
+
+    /// Its process begins, to serve these.
+    pub(super) fn start(&mut self, machine: &Machine, time: &Time, rows: Rows) {
         let layouts = rows.followed.iter().filter_map(|row| layout_of(row)).collect();
-        let begun = Slot::default();
-        let store = Arc::new(End(wire.clone()));
-        run(machine, seats.opener, handle, &begun, Caches::begin(store, layouts));
-        let (wire, handle) = (wire.clone(), handle.clone());
-        Server { wire, handle, seats, rows, stage: Stage::Beginning(begun), added: None, ended: Slot::default() }
+        let (handle, begun) = (time.handle(), Slot::default());
+        let store = Arc::new(End(self.line.wire.clone()));
+        run(machine, self.seats.opener, &handle, &begun, Caches::begin(store, layouts));
+        let stage = Stage::Beginning(begun);
+        self.process = Some(Process { handle, rows, stage, added: None, ended: Slot::default() });
+    }
+
+    /// Its process ends where it is; `false`: there was none.
+    pub(super) fn stop(&mut self, machine: &Machine) -> Result<bool, String> {
+        if self.process.take().is_none() {
+            return Ok(false);
+        }
+        self.seats.all.clone().try_for_each(|seat| machine.stop(seat))?;
+        self.line.drop_all();
+        Ok(true)
+    }
+
+    pub(super) fn runs(&self) -> bool {
+        self.process.is_some()
     }
 
     /// It does what comes next, if it can. `Ok(false)`: it could not be started.
@@ -143,36 +169,80 @@ impl Server {
     /// # Errors
     /// It stopped following the store.
     pub(super) fn look(&mut self, machine: &Machine) -> Result<bool, String> {
-        match &self.stage {
+        let Some(process) = &mut self.process else { return Ok(true) };
+        match &process.stage {
             Stage::Beginning(begun) => match take(begun) {
                 None => return Ok(true),
                 Some(Err(_)) => return Ok(false),
                 Some(Ok((caches, tasks))) => {
-                    run(machine, self.seats.feed, &self.handle, &self.ended, tasks.feed);
-                    run(machine, self.seats.mender, &self.handle, &self.ended, tasks.mender);
-                    let replayed = Slot::default();
-                    let waiting = caches.clone();
-                    run(machine, self.seats.opener, &self.handle, &replayed, async move { waiting.replayed().await });
-                    self.stage = Stage::Replaying(caches, replayed);
+                    run(machine, self.seats.feed, &process.handle, &process.ended, tasks.feed);
+                    run(machine, self.seats.mender, &process.handle, &process.ended, tasks.mender);
+                    let (replayed, waiting) = (Slot::default(), caches.clone());
+                    let work = async move { waiting.replayed().await };
+                    run(machine, self.seats.opener, &process.handle, &replayed, work);
+                    process.stage = Stage::Replaying(caches, replayed);
                 }
             },
             Stage::Replaying(caches, replayed) => match take(replayed) {
                 None => {}
                 Some(Err(_)) => return Ok(false),
-                Some(Ok(())) => self.stage = Stage::Up(self.serve(caches.clone())),
+                Some(Ok(())) => {
+                    let store = Arc::new(End(self.line.wire.clone()));
+                    process.stage = Stage::Up(Up::new(store, &process.rows, caches.clone()));
+                }
             },
             Stage::Up(_) => {}
         }
-        if take(&self.ended).is_some() {
-            return Err("the API server follows the store no more".into());
-        }
+        expect(take(&process.ended).is_none(), || "the API server follows the store no more".into())?;
         Ok(true)
     }
 
-    fn serve(&self, caches: Arc<Caches>) -> Up {
-        let store: Arc<dyn Store> = Arc::new(End(self.wire.clone()));
-        let registry = Registry::over(store.clone(), None, Surface::default(), &self.rows.served, caches);
-        if let Some(allocates) = self.rows.allocates {
+    /// Adds a storage if it is not served yet, and none is being added.
+    pub(super) fn add(&mut self, machine: &Machine, storage: Storage) {
+        let Some(process) = &mut self.process else { return };
+        let Stage::Up(up) = &process.stage else { return };
+        if process.added.is_some() || up.serves(storage) {
+            return;
+        }
+        let Some(layout) = layout_of(storage.row()) else { return };
+        let (caches, added) = (up.registry.caches().clone(), Slot::default());
+        run(machine, self.seats.opener, &process.handle, &added, async move { caches.add(layout).await });
+        process.added = Some((storage, added));
+    }
+
+    /// A storage that was added.
+    pub(super) fn added(&mut self) -> Option<Storage> {
+        let process = self.process.as_mut()?;
+        let (storage, result) = process.added.as_ref().and_then(|(storage, added)| Some((*storage, take(added)?)))?;
+        process.added = None;
+        let (Stage::Up(up), Ok(cacher)) = (&mut process.stage, result) else { return None };
+        up.serve(storage, &cacher);
+        Some(storage)
+    }
+
+    /// What serves, once it does.
+    pub(super) fn up(&self) -> Option<&Up> {
+        match &self.process.as_ref()?.stage {
+            Stage::Up(up) => Some(up),
+            Stage::Beginning(_) | Stage::Replaying(..) => None,
+        }
+    }
+
+    /// Whether it serves, and its caches follow the store.
+    pub(super) fn follows(&self) -> bool {
+        self.up().is_some_and(|up| up.registry.caches().following())
+    }
+
+    /// What its clients may have noticed of the disk and the wire.
+    pub(super) fn known(&self, machine: &Machine) -> Known {
+        Known { failures: machine.failures(), ..self.line.wire.known() }
+    }
+}
+
+impl Up {
+    fn new(store: Arc<dyn Store>, rows: &Rows, caches: Arc<Caches>) -> Up {
+        let registry = Registry::over(store.clone(), None, Surface::default(), &rows.served, caches);
+        if let Some(allocates) = rows.allocates {
             let allocators = vec![("", "services", allocates(store, &registry))];
             registry.install(Hooks { allocators, ..Hooks::default() });
         }
@@ -185,41 +255,6 @@ impl Server {
         up
     }
 
-    /// Adds a storage if it is not served yet, and none is being added.
-    pub(super) fn add(&mut self, machine: &Machine, storage: Storage) {
-        let Stage::Up(up) = &self.stage else { return };
-        if self.added.is_some() || up.served[storage as usize].is_some() {
-            return;
-        }
-        let Some(layout) = layout_of(storage.row()) else { return };
-        let (caches, added) = (up.registry.caches().clone(), Slot::default());
-        run(machine, self.seats.opener, &self.handle, &added, async move { caches.add(layout).await });
-        self.added = Some((storage, added));
-    }
-
-    /// A storage that was added.
-    pub(super) fn added(&mut self) -> Option<Storage> {
-        let (storage, result) = self.added.as_ref().and_then(|(storage, added)| Some((*storage, take(added)?)))?;
-        self.added = None;
-        let (Stage::Up(up), Ok(cacher)) = (&mut self.stage, result) else { return None };
-        up.serve(storage, &cacher);
-        Some(storage)
-    }
-
-    pub(super) fn up(&self) -> Option<&Up> {
-        match &self.stage {
-            Stage::Up(up) => Some(up),
-            Stage::Beginning(_) | Stage::Replaying(..) => None,
-        }
-    }
-
-    /// Its process ends where it is.
-    pub(super) fn stop(self, machine: &Machine) -> Result<(), String> {
-        self.seats.all.clone().try_for_each(|seat| machine.stop(seat))
-    }
-}
-
-impl Up {
     fn serve(&mut self, storage: Storage, cacher: &Arc<Cacher>) {
         let served = self.registry.served("", "v1", storage.plural()).expect("it is served");
         let mut served = Served::clone(&served);

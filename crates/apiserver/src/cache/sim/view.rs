@@ -1,5 +1,6 @@
 //! Objects, and what someone sees of them, as the judge understands both: read and selected without the cache's own means.
 
+use crate::options::ListOptions;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -207,6 +208,15 @@ impl View {
             Fields::Phase(false, phase) => format!("status.phase!={phase}"),
             Fields::Name(name) => format!("metadata.name={name}"),
             Fields::NodeAndPhase(node, phase) => format!("spec.nodeName={node},status.phase={phase}"),
+        }
+    }
+
+    /// Options of a request that selects so.
+    pub(super) fn options(&self) -> ListOptions {
+        ListOptions {
+            label_selector: self.label_selector(),
+            field_selector: self.field_selector(),
+            ..ListOptions::default()
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::testing::fiber;
 use store::testing::sim::ask::{Answer, Ask};
-use store::testing::sim::machine::{Machine, Slot, take};
+use store::testing::sim::machine::{Machine, Request, Slot, answered};
 use store::{
     Embedded, Error, Event, KeyRange, KeyValue, LeaseId, OpResult, Range, RangeResult, Store, StoreStatus, Txn,
     TxnResult, Watch, WatchBatch, WatchStream,
@@ -54,7 +54,7 @@ pub(super) struct Line {
     pub(super) wire: Arc<Wire>,
     /// The seats of those who call, and of those who serve a watch.
     seats: (std::ops::Range<usize>, std::ops::Range<usize>),
-    callers: Vec<Option<(Asked, Slot<Answer>)>>,
+    callers: Vec<Option<Request<Asked, (), Answer>>>,
     connections: Vec<Slot<()>>,
 }
 
@@ -91,9 +91,7 @@ impl Line {
     /// What waits at one end of the wire gets to the other.
     pub(super) fn pump(&mut self, machine: &Machine) {
         for caller in &mut self.callers {
-            if let Some(answer) = caller.as_ref().and_then(|(_, slot)| take(slot))
-                && let Some((asked, _)) = caller.take()
-            {
+            if let Some((asked, (), answer)) = answered(caller) {
                 // Who asked may be gone.
                 drop(asked.reply.send(answer));
             }
@@ -107,9 +105,9 @@ impl Line {
                 continue;
             }
             let Some(asked) = self.wire.next_asked() else { break };
-            let (engine, slot, ask) = (machine.engine(), Slot::default(), asked.ask.clone());
-            machine.start(seat, &slot, move || fiber::wait(ask.of(&engine)));
-            *caller = Some((asked, slot));
+            let (engine, answer, ask) = (machine.engine(), Slot::default(), asked.ask.clone());
+            machine.start(seat, &answer, move || fiber::wait(ask.of(&engine)));
+            *caller = Some(Request { asked, since: (), answer });
         }
         for (seat, slot) in self.seats.1.clone().zip(&self.connections) {
             if !machine.is_free(seat) {
@@ -349,7 +347,7 @@ fn serve(engine: &Embedded, watched: Watched) {
 }
 
 /// The answer that belongs to a call.
-macro_rules! answered {
+macro_rules! answer {
     ($wire:expr, $ask:expr, $kind:ident) => {
         match $wire.ask($ask).await? {
             Answer::$kind(result) => result,
@@ -364,7 +362,7 @@ pub(super) struct End(pub(super) Arc<Wire>);
 #[async_trait]
 impl Store for End {
     async fn txn(&self, txn: Txn) -> Result<TxnResult, Error> {
-        let mut result = answered!(self.0, Ask::Txn(txn), Txn)?;
+        let mut result = answer!(self.0, Ask::Txn(txn), Txn)?;
         for result in &mut result.results {
             if let OpResult::Range(found) = result {
                 for kv in &mut found.kvs {
@@ -376,7 +374,7 @@ impl Store for End {
     }
 
     async fn range(&self, range: Range) -> Result<RangeResult, Error> {
-        let mut result = answered!(self.0, Ask::Range(range.clone()), Range)?;
+        let mut result = answer!(self.0, Ask::Range(range.clone()), Range)?;
         self.0.loaded(&range.keys, &mut result);
         Ok(result)
     }
@@ -426,27 +424,27 @@ impl Store for End {
     }
 
     async fn compact(&self, revision: i64) -> Result<(), Error> {
-        answered!(self.0, Ask::Compact(revision), Done)
+        answer!(self.0, Ask::Compact(revision), Done)
     }
 
     async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, Error> {
-        answered!(self.0, Ask::Grant(ttl, 0), Lease)
+        answer!(self.0, Ask::Grant(ttl, 0), Lease)
     }
 
     async fn lease_keep_alive(&self, lease: LeaseId) -> Result<Duration, Error> {
-        answered!(self.0, Ask::KeepAlive(lease), Ttl)
+        answer!(self.0, Ask::KeepAlive(lease), Ttl)
     }
 
     async fn lease_revoke(&self, lease: LeaseId) -> Result<(), Error> {
-        answered!(self.0, Ask::Revoke(lease), Done)
+        answer!(self.0, Ask::Revoke(lease), Done)
     }
 
     async fn request_progress(&self) -> Result<i64, Error> {
-        answered!(self.0, Ask::Progress, Revision)
+        answer!(self.0, Ask::Progress, Revision)
     }
 
     async fn status(&self) -> Result<StoreStatus, Error> {
-        let status = answered!(self.0, Ask::Status, Status)?;
+        let status = answer!(self.0, Ask::Status, Status)?;
         self.0.inner().known.status = (status.revision, status.compacted);
         Ok(status)
     }

@@ -16,12 +16,12 @@ use crate::cache::hooks;
 use crate::context::Context;
 use crate::options::{FieldValidation, Options};
 use crate::registry::mutation::{Apply, Patch, PatchKind, Replace};
-use crate::registry::{Place, complete};
+use crate::registry::{Place, Served, complete};
 use crate::scheme::Said;
 use crate::user::UserInfo;
 use api::Status;
 use jiff::Timestamp;
-use schema::{Encoded, Map, Value};
+use schema::{Encoded, Map, Resource, Value};
 use std::sync::Arc;
 use store::testing::random::Random;
 
@@ -90,17 +90,34 @@ pub(super) struct Wrote {
 }
 
 /// An object as a client sends it.
-fn decoded(storage: Storage, text: &str) -> Result<Map, Status> {
-    let ty = storage.row().schema.root();
+pub(super) fn decoded(row: &Resource, text: &str) -> Result<Map, Status> {
+    let ty = row.schema.root();
     let decoded = schema::json::decode(ty, text.as_bytes()).map_err(|error| Status::internal(error.to_string()))?;
     let mut object = decoded.object;
     complete::complete(ty, &mut object, None);
     Ok(object)
 }
 
+/// A patch of an object.
+pub(super) fn patch<'a>(served: &'a Served, kind: PatchKind, text: &str) -> Result<Patch<'a>, Status> {
+    let patch = schema::json::parse(text.as_bytes()).map_err(|error| Status::internal(error.to_string()))?;
+    let row = &served.resource;
+    let (ty, said) = (row.schema.root(), Said { api_version: served.api_version(), kind: &row.kind });
+    let (problems, validation) = (Vec::new(), FieldValidation::Strict);
+    Ok(Patch { kind, patch, problems, ty, said, row, validation, defaults: true })
+}
+
+/// Does something while the registry draws from this.
+pub(super) async fn with_dice<T>(dice: u64, work: impl Future<Output = T>) -> T {
+    hooks::dice(Some(Random::new(dice)));
+    let done = work.await;
+    hooks::dice(None);
+    done
+}
+
 /// An object as it is stored, by another server.
 pub(super) fn stored(storage: Storage, text: &str) -> bytes::Bytes {
-    let object = decoded(storage, text).unwrap_or_else(|status| panic!("{text}: {}", status.message));
+    let object = decoded(storage.row(), text).unwrap_or_else(|status| panic!("{text}: {}", status.message));
     Encoded::new(&object).stored("v1", storage.kind())
 }
 
@@ -179,22 +196,17 @@ impl Write {
             Options { dry_run: self.dry, field_validation: FieldValidation::Strict, ..Options::default() };
         let place = |subresource| Place { namespace, name, subresource };
         if let Some((kind, text, subresource)) = self.patch() {
-            let patch = schema::json::parse(text.as_bytes()).map_err(|error| Status::internal(error.to_string()))?;
-            let (problems, ty) = (Vec::new(), served.resource.schema.root());
-            let said = Said { api_version: served.api_version(), kind: &served.resource.kind };
-            let row = &served.resource;
-            let validation = FieldValidation::Strict;
-            let mutation = Patch { kind, patch, problems, ty, said, row, validation, defaults: true };
+            let mutation = patch(served, kind, &text)?;
             let written = up.registry.update(&cx, served, place(subresource), &mutation, &options).await?;
             return Ok((written.object, false));
         }
         match &self.verb {
             Verb::Create(text) => {
-                let object = decoded(self.storage, text)?;
+                let object = decoded(&served.resource, text)?;
                 Ok((up.registry.create(&cx, served, namespace, object, &options).await?.object, false))
             }
             Verb::Replace(text, _) => {
-                let mutation = Replace(decoded(self.storage, text)?);
+                let mutation = Replace(decoded(&served.resource, text)?);
                 Ok((up.registry.update(&cx, served, place(""), &mutation, &options).await?.object, false))
             }
             Verb::Apply(label) => {
@@ -238,11 +250,8 @@ impl Write {
 }
 
 /// Does a write, and looks at once what there is.
-pub(super) async fn write(up: &Up, write: &Write) -> Result<Wrote, Status> {
-    hooks::dice(Some(Random::new(write.dice)));
-    let performed = write.perform(up).await;
-    hooks::dice(None);
-    let (object, gone) = performed?;
+pub(super) async fn write(up: Up, write: Box<Write>) -> Result<Wrote, Status> {
+    let (object, gone) = with_dice(write.dice, write.perform(&up)).await?;
     let read = |text: &[u8], revision| Object::read(text, revision).map_err(Status::internal);
     // What was not made has no revision.
     let object = read(schema::json::to_string(&object).as_bytes(), write.dry.then_some(0))?;

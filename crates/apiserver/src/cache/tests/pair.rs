@@ -1,7 +1,7 @@
 //! Two API servers on one store, on the simulator: addresses and ports have one owner each, and none is leaked.
 
 use crate::cache::hooks::Mutant;
-use crate::cache::sim::{Allotted, Pair};
+use crate::cache::sim::Pair;
 use store::testing::sim::trial;
 
 store::simulation! { Pair, seeds: 60, boundaries: 1, bound: 200, mutants: {
@@ -15,9 +15,6 @@ store::simulation! { Pair, seeds: 60, boundaries: 1, bound: 200, mutants: {
 
 #[test]
 fn much_happens_between_two_servers() {
-    let mut total = Allotted::default();
-    for seed in 60..80 {
-        total += trial::passes::<Pair>(seed, None);
-    }
+    let total = trial::total::<Pair>(60..80);
     assert!(total.given > 300 && total.full > 5 && total.denied > 50 && total.crashes > 5, "{total:?}");
 }

@@ -1,10 +1,10 @@
 //! The watch cache and the registry on the simulator: many seeds, every boundary of a few, and bugs put back that must be found.
 
 use crate::cache::hooks::Mutant;
-use crate::cache::sim::{Done, World};
+use crate::cache::sim::Single;
 use store::testing::sim::trial;
 
-store::simulation! { World, seeds: 40, boundaries: 1, bound: 300, mutants: {
+store::simulation! { Single, seeds: 40, boundaries: 1, bound: 300, mutants: {
     a_watch_registered_after_its_snapshot: Mutant::WatchAfterSnapshot,
     a_watch_from_an_earlier_now: Mutant::NowBeforeWatch,
     an_event_told_twice_after_a_resumption: Mutant::ResumeTellsAgain,
@@ -46,10 +46,7 @@ store::simulation! { World, seeds: 40, boundaries: 1, bound: 300, mutants: {
 
 #[test]
 fn much_happens_in_a_simulation() {
-    let mut total = Done::default();
-    for seed in 40..70 {
-        total += trial::passes::<World>(seed, None);
-    }
+    let total = trial::total::<Single>(40..70);
     assert!(total.revisions > 400 && total.crashes > 60 && total.starts > 40, "{total:?}");
     assert!(total.reads > 200 && total.watches > 60 && total.events > 80 && total.bookmarks > 20, "{total:?}");
     assert!(total.refused > 20 && total.slow > 0 && total.expired > 0 && total.reloads > 0, "{total:?}");

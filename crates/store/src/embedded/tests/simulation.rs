@@ -1,7 +1,7 @@
 //! The engine on the simulator: many seeds, every boundary of a few, and known bugs that must be found.
 
 use crate::embedded::hooks::Mutant;
-use crate::testing::sim::{Done, Simulation, trial};
+use crate::testing::sim::{Simulation, trial};
 
 crate::simulation! { Simulation, seeds: 1200, boundaries: 2, bound: 400, mutants: {
     a_watch_that_skips_to_the_mark: Mutant::WatchSkipsToTheMark,
@@ -39,10 +39,7 @@ crate::simulation! { Simulation, seeds: 1200, boundaries: 2, bound: 400, mutants
 
 #[test]
 fn much_happens_in_a_simulation() {
-    let mut total = Done::default();
-    for seed in 0..50 {
-        total += trial::passes::<Simulation>(seed, None);
-    }
+    let total = trial::total::<Simulation>(0..50);
     assert!(total.crashes > 50 && total.failures > 20, "{total:?}");
     assert!(total.revisions > 300 && total.answers > 1000 && total.batches > 300 && total.recalled > 100, "{total:?}");
 }

@@ -8,17 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::{FutureExt, StreamExt};
 
 use super::ask::{Answer, Ask};
+use super::driver::Driver;
 use super::judge::{Follower, Judge, Since};
-use super::machine::{Machine, Slot, Stop, take};
-use super::rig::{Driver, Rig};
-use super::script::{self, Draw, Kind, Script};
-use super::story::Step;
+use super::machine::{Request, Slot, Stop, answered, take};
+use super::rig::Rig;
+use super::script::{self, Draw, Kind, Setting};
+use super::world::{Verdict, World};
 use crate::embedded::hooks::{self, Mutant};
 use crate::embedded::{Clock, Undo};
-use crate::testing::disk::Loss;
 use crate::testing::fiber;
 use crate::testing::random::Random;
-use crate::{Embedded, Error, KeyRange, Range, RangeResult, Store, Watch, WatchBatch, WatchStream};
+use crate::{Embedded, Error, Event, KeyRange, Range, RangeResult, Store, Watch, WatchBatch, WatchStream};
 
 /// Clients that ask, each one thing at a time.
 const CLIENTS: usize = 4;
@@ -26,13 +26,8 @@ const CLIENTS: usize = 4;
 const WATCHES: usize = 3;
 type Told = Option<Result<WatchBatch, Error>>;
 
-struct Asked {
-    ask: Ask,
-    since: Since,
-    answer: Slot<Answer>,
-    /// What it finds is wanted.
-    recalls: bool,
-}
+/// What a client asked, and whether what it finds is wanted.
+type Asked = Request<(Ask, bool), Since, Answer>;
 
 struct Watching {
     follower: Follower,
@@ -63,7 +58,7 @@ crate::counted! {
 
 /// The store under way.
 pub struct Simulation {
-    script: Arc<Script>,
+    setting: Setting,
     rig: Rig,
     judge: Judge,
     clients: [Option<Asked>; CLIENTS],
@@ -76,19 +71,21 @@ pub struct Simulation {
     done: Done,
 }
 
-impl Driver for Simulation {
-    type Script = Script;
+impl World for Simulation {
+    type Setting = Setting;
     type Mutant = Mutant;
     type Done = Done;
 
-    const PACKAGE: &'static str = env!("CARGO_PKG_NAME");
+    const SEATS: (usize, usize) = (CLIENTS + WATCHES, 0);
 
-    fn new(script: Arc<Script>, mutant: Option<Mutant>) -> Self {
-        let machine = Machine::new(script.seed, (CLIENTS + WATCHES, 0), move || hooks::mutate(mutant));
-        let rig = Rig::new(machine, script.options.clone());
+    fn mutate(mutant: Option<Mutant>) {
+        hooks::mutate(mutant);
+    }
+
+    fn new(rig: Rig, setting: Setting) -> Self {
         Self {
-            judge: Judge::new(&script.options),
-            script,
+            judge: Judge::new(&rig.options),
+            setting,
             rig,
             clients: Default::default(),
             watches: Default::default(),
@@ -99,11 +96,7 @@ impl Driver for Simulation {
         }
     }
 
-    fn rig(&self) -> &Rig {
-        &self.rig
-    }
-
-    fn rig_mut(&mut self) -> &mut Rig {
+    fn rig(&mut self) -> &mut Rig {
         &mut self.rig
     }
 
@@ -116,7 +109,7 @@ impl Driver for Simulation {
     }
 
     /// Drops what was connected to the process, which is no more.
-    fn ended(&mut self) -> Result<(), String> {
+    fn ended(&mut self) -> Verdict {
         self.clients = Default::default();
         for watching in self.watches.iter_mut().filter_map(Option::take) {
             self.resume.push((watching.follower.keys.clone(), watching.follower.next));
@@ -128,8 +121,7 @@ impl Driver for Simulation {
     fn opened(&mut self) -> Result<(), Stop> {
         let engine = self.rig.machine.engine();
         let status = fiber::wait(engine.status()).map_err(|error| format!("no status: {error:?}"))?;
-        self.note(|| format!("opened at revision {}, compacted {}", status.revision, status.compacted));
-        self.see(&engine, true)?;
+        self.note(|| format!("it has revision {}, compacted {}", status.revision, status.compacted));
         let now = self.rig.machine.now();
         self.judge.recovered(status.revision, status.compacted, now)?;
         let read =
@@ -141,40 +133,61 @@ impl Driver for Simulation {
         Ok(())
     }
 
-    fn turn(&mut self) -> Result<bool, Stop> {
-        let went_on = self.rig.machine.turn()?;
-        let engine = self.rig.machine.engine();
-        self.see(&engine, false)?;
-        self.look()?;
-        Ok(went_on)
+    fn step(&mut self, kind: Kind, random: &mut Random) -> Result<(), Stop> {
+        let ask = match kind {
+            Kind::Txn => self.draw(random).txn(),
+            Kind::Read => Ask::Range(self.draw(random).range()),
+            Kind::Lease => self.draw(random).lease_ask(),
+            Kind::Compact => self.draw(random).compact(),
+            Kind::Ask => random.pick(&[Ask::Status, Ask::Progress]).clone(),
+            Kind::Past => self.draw(random).past_ask(),
+            Kind::Restore => return self.restore(random),
+            Kind::Watch => return self.watch(random),
+            Kind::Follow => {
+                self.follow(random.index(WATCHES), random);
+                return Ok(());
+            }
+            Kind::Cut => return self.cut(random.index(WATCHES)),
+            Kind::Squeeze => return self.squeeze(),
+            Kind::Renew => return self.renew(random),
+            Kind::WallJump => {
+                let to = *random.pick(&[0, 1_600_000_000_000, 1_900_000_000_000, 4_000_000_000_000]);
+                self.note(|| format!("the calendar is set to {to}"));
+                self.rig.machine.hand().set_wall(to);
+                self.judge.clock_set();
+                return Ok(());
+            }
+            Kind::Snapshot => return self.snapshot(random),
+            Kind::Reopen => return self.reopen(random),
+        };
+        self.ask(ask)
     }
 
-    fn step(&mut self, step: Step<Kind>) -> Result<(), Stop> {
-        self.carry_out(step)
+    fn span(&self, random: &mut Random) -> u64 {
+        let ttl = self.judge.ttl(random);
+        self.setting.span(random, ttl)
     }
 
-    fn last(&mut self) -> Result<(), Stop> {
-        self.whole()
+    fn revision(&self) -> i64 {
+        self.judge.revision()
     }
-}
 
-impl Simulation {
-    /// Reads the witness; after a start all that was found.
-    fn see(&mut self, engine: &Embedded, recovered: bool) -> Result<(), String> {
-        let seen = self.rig.witness.see(engine, self.judge.revision() + 1)?;
+    fn seen(&mut self, events: &[Event], opened: bool) -> Verdict {
         self.judge.wall = self.rig.machine.hand().wall_millis();
-        self.judge.told(&seen, self.rig.machine.now(), recovered)
+        self.judge.told(events, self.rig.machine.now(), opened)
     }
 
-    /// Judges what has been answered and told.
-    fn look(&mut self) -> Result<(), String> {
+    fn kept_up(&mut self) {
+        self.judge.kept_up();
+    }
+
+    fn look(&mut self) -> Verdict {
         let (now, failures) = (self.rig.machine.now(), self.rig.machine.failures());
         for watching in self.watches.iter_mut().flatten() {
             self.judge.waits(&mut watching.follower);
         }
         for client in 0..CLIENTS {
-            let Some(answer) = self.clients[client].as_ref().and_then(|asked| take(&asked.answer)) else { continue };
-            let Some(Asked { ask, since, recalls, .. }) = self.clients[client].take() else { continue };
+            let Some(((ask, recalls), since, answer)) = answered(&mut self.clients[client]) else { continue };
             self.note(|| format!("  #{} is answered {answer:?}", since.number));
             self.done.answers += 1;
             self.done.recalled +=
@@ -202,12 +215,25 @@ impl Simulation {
                 self.watches[at] = None;
             }
         }
-        if self.rig.look_at_upkeep()? {
-            self.judge.kept_up();
-        }
         Ok(())
     }
 
+    fn is_settled(&self) -> Result<bool, String> {
+        let machine = &self.rig.machine;
+        if self.clients.iter().any(Option::is_some) || self.rig.upkeep.is_some() || machine.is_busy() {
+            return Err("it hangs: something is not finished".into());
+        }
+        // A disk that failed is tried again after a time.
+        let health = fiber::wait(machine.engine().health());
+        health.map(|unwell| unwell.is_none()).map_err(|error| format!("no health: {error:?}"))
+    }
+
+    fn inspect(&mut self) -> Result<(), Stop> {
+        self.look_at_all()
+    }
+}
+
+impl Simulation {
     /// Someone who has all answers asks: so a client can be slow while others do a lot.
     fn ask(&mut self, ask: Ask) -> Result<(), Stop> {
         self.ask_of(ask, false).map(drop)
@@ -215,23 +241,24 @@ impl Simulation {
 
     /// The same; tells which client asks.
     fn ask_of(&mut self, ask: Ask, recalls: bool) -> Result<usize, Stop> {
-        let free = |driver: &Self| driver.clients.iter().position(Option::is_none);
-        self.turns_until("no client is answered", |driver| free(driver).is_some())?;
+        let free = |world: &Self| world.clients.iter().position(Option::is_none);
+        self.turns_until("no client is answered", |world| free(world).is_some())?;
         let client = free(self).unwrap_or_default();
         let since = self.judge.asked(&ask, self.rig.machine.now(), self.rig.machine.failures());
         self.note(|| format!("#{} {ask:?}", since.number));
         let (engine, answer) = (self.rig.machine.engine(), Slot::default());
         let asked = ask.clone();
         self.rig.machine.start(client, &answer, move || fiber::wait(asked.of(&engine)));
-        self.clients[client] = Some(Asked { ask, since, answer, recalls });
+        self.clients[client] = Some(Asked { asked: (ask, recalls), since, answer });
         Ok(client)
     }
 
     /// Makes some keys what they were, if that is known.
-    fn restore(&mut self, range: Range) -> Result<(), Stop> {
+    fn restore(&mut self, random: &Random) -> Result<(), Stop> {
+        let range = self.draw(random).recall();
         self.recalled = None;
         let client = self.ask_of(Ask::Past(range.clone()), true)?;
-        self.turns_until("history is not told", |driver| driver.clients[client].is_none())?;
+        self.turns_until("history is not told", |world| world.clients[client].is_none())?;
         let Some(found) = self.recalled.take() else { return Ok(()) };
         let ask = self.draw(&Random::new(0)).restore(&range.keys, &found.kvs);
         self.ask(ask)
@@ -241,7 +268,7 @@ impl Simulation {
         Draw {
             random: random.clone(),
             judge: &self.judge,
-            script: &self.script,
+            setting: &self.setting,
             now: self.rig.machine.now(),
             unique: &mut self.unique,
         }
@@ -250,96 +277,12 @@ impl Simulation {
     /// What it keeps of history when it is opened again: the same, mostly.
     fn another_history(&mut self, random: &mut Random) -> Option<Undo> {
         let before = self.rig.options.undo.clone();
-        let usual = self.script.options.undo.as_ref()?;
+        let usual = self.setting.undo.as_ref()?;
         match random.below(6) {
             0 => None,
             1..4 => Some(script::undo(random)),
             _ => before.or_else(|| Some(usual.clone())),
         }
-    }
-
-    fn carry_out(&mut self, step: Step<Kind>) -> Result<(), Stop> {
-        let mut random = Random::new(step.dice);
-        let turns = random.below(8);
-        match step.kind {
-            Kind::Txn => {
-                let ask = self.draw(&random).txn();
-                self.ask(ask)?;
-            }
-            Kind::Read => {
-                let ask = Ask::Range(self.draw(&random).range());
-                self.ask(ask)?;
-            }
-            Kind::Lease => {
-                let ask = self.draw(&random).lease_ask();
-                self.ask(ask)?;
-            }
-            Kind::Compact => {
-                let ask = self.draw(&random).compact();
-                self.ask(ask)?;
-            }
-            Kind::Ask => {
-                let ask = if random.chance(50) { Ask::Status } else { Ask::Progress };
-                self.ask(ask)?;
-            }
-            Kind::Watch => {
-                let (keys, start) = match self.resume.pop() {
-                    Some(cut) if random.chance(70) => cut,
-                    _ => {
-                        let now = random.chance(40);
-                        let mut draw = self.draw(&random);
-                        (draw.keys(), if now { 0 } else { draw.revision() })
-                    }
-                };
-                self.begin_watch(random.index(WATCHES), keys, start, random.chance(30))?;
-            }
-            Kind::Past => {
-                let ask = self.draw(&random).past_ask();
-                self.ask(ask)?;
-            }
-            Kind::Restore => {
-                let range = self.draw(&random).recall();
-                self.restore(range)?;
-            }
-            Kind::Follow => self.follow(random.index(WATCHES), &mut random),
-            Kind::Cut => self.cut(random.index(WATCHES))?,
-            Kind::Upkeep => self.rig.begin_upkeep(random.chance(50)),
-            Kind::Squeeze => self.squeeze()?,
-            Kind::Advance => {
-                let ttl = self.judge.ttl(&mut random);
-                let millis = self.script.pass(&mut random, ttl);
-                self.note(|| format!("{millis} ms pass"));
-                self.pass(millis);
-            }
-            Kind::Renew => self.renew(&mut random)?,
-            Kind::WallJump => {
-                let to = *random.pick(&[0, 1_600_000_000_000, 1_900_000_000_000, 4_000_000_000_000]);
-                self.note(|| format!("the calendar is set to {to}"));
-                self.rig.machine.hand().set_wall(to);
-                self.judge.clock_set();
-            }
-            Kind::Snapshot => self.snapshot(&mut random)?,
-            Kind::Power => {
-                let loss = Loss::any(&mut random);
-                self.rig.crash_soon(Some(loss), 12, &mut random);
-            }
-            Kind::Kill => {
-                self.rig.crash_soon(None, 12, &mut random);
-            }
-            Kind::Reopen => self.reopen(&mut random)?,
-            Kind::Fail => {
-                let what = self.rig.machine.fail_any(&mut random);
-                self.note(|| what);
-                if random.chance(40) {
-                    // What a call that failed left behind shows when the page cache goes.
-                    let loss = Loss::any(&mut random);
-                    self.rig.crash_soon(Some(loss), 24, &mut random);
-                }
-            }
-            Kind::Heal => self.rig.machine.heal(),
-            Kind::Settle => self.settle()?,
-        }
-        self.some_turns(turns)
     }
 
     fn reopen(&mut self, random: &mut Random) -> Result<(), Stop> {
@@ -354,9 +297,9 @@ impl Simulation {
 
     /// A look of the upkeep, from its beginning to its end.
     fn keep_up(&mut self) -> Result<(), Stop> {
-        self.turns_until("the upkeep does not end", |driver| driver.rig.upkeep.is_none())?;
+        self.turns_until("the upkeep does not end", |world| world.rig.upkeep.is_none())?;
         self.rig.begin_upkeep(true);
-        self.turns_until("the upkeep does not end", |driver| driver.rig.upkeep.is_none())
+        self.turns_until("the upkeep does not end", |world| world.rig.upkeep.is_none())
     }
 
     /// Leases lose time, which the upkeep notes once history is old enough; what is noted no longer holds after a renewal.
@@ -385,6 +328,19 @@ impl Simulation {
         }
         self.rig.machine.freeze([]);
         Ok(())
+    }
+
+    /// A watch of anything begins, or one that was cut goes on.
+    fn watch(&mut self, random: &mut Random) -> Result<(), Stop> {
+        let (keys, start) = match self.resume.pop() {
+            Some(cut) if random.chance(70) => cut,
+            _ => {
+                let now = random.chance(40);
+                let mut draw = self.draw(random);
+                (draw.keys(), if now { 0 } else { draw.revision() })
+            }
+        };
+        self.begin_watch(random.index(WATCHES), keys, start, random.chance(30))
     }
 
     fn begin_watch(&mut self, at: usize, keys: KeyRange, start: i64, previous: bool) -> Result<(), Stop> {
@@ -419,7 +375,7 @@ impl Simulation {
 
     /// Ends a watch from its reader's side.
     fn cut(&mut self, at: usize) -> Result<(), Stop> {
-        self.turns_until("a watch is not read", |driver| driver.rig.machine.is_free(CLIENTS + at))?;
+        self.turns_until("a watch is not read", |world| world.rig.machine.is_free(CLIENTS + at))?;
         self.look()?;
         if let Some(watching) = self.watches[at].take() {
             self.note(|| format!("watch {at} is cut before {}", watching.follower.next));
@@ -430,10 +386,10 @@ impl Simulation {
 
     /// Something a client does while everybody waits for it.
     fn now<T: Send + 'static>(&mut self, work: impl FnOnce(&Embedded) -> T + Send + 'static) -> Result<T, Stop> {
-        self.turns_until("a client is not answered", |driver| driver.rig.machine.is_free(0))?;
+        self.turns_until("a client is not answered", |world| world.rig.machine.is_free(0))?;
         let (engine, slot) = (self.rig.machine.engine(), Slot::default());
         self.rig.machine.start(0, &slot, move || work(&engine));
-        self.turns_until("a client is not answered", |driver| driver.rig.machine.is_free(0))?;
+        self.turns_until("a client is not answered", |world| world.rig.machine.is_free(0))?;
         take(&slot).ok_or_else(|| Stop::Wrong("a client did nothing".into()))
     }
 }

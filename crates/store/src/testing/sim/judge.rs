@@ -18,12 +18,10 @@ use self::leases::{Grant, LeaseModel};
 use self::past::Past;
 
 use super::ask::{Answer, Ask};
+use super::world::{Verdict, expect};
 use crate::suite::model::{Effect, Model, events};
 use crate::testing::random::Random;
 use crate::{Error, Event, KeyRange, KeyValue, LeaseId, OpResult, Range, RangeResult, Txn, TxnResult};
-
-/// Why no store with etcd's semantics does this.
-pub type Verdict = Result<(), String>;
 
 /// What was known when something was asked.
 #[derive(Clone, Copy, Debug)]
@@ -370,10 +368,6 @@ impl Judge {
         let since = self.since(now, 0);
         self.mark(since, compacted, now)
     }
-}
-
-fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
-    if holds { Ok(()) } else { Err(otherwise()) }
 }
 
 /// Results in the form in which they can be compared: what may be left out is.

@@ -370,6 +370,20 @@ pub fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
     locked(slot).take()
 }
 
+/// Something that one who has a seat asked for, until it is answered.
+pub struct Request<Q, S, A> {
+    pub asked: Q,
+    /// What was known then.
+    pub since: S,
+    pub answer: Slot<A>,
+}
+
+/// What was asked for, what was known then, and the answer, once it is there; then nothing is asked for any more.
+pub fn answered<Q, S, A>(request: &mut Option<Request<Q, S, A>>) -> Option<(Q, S, A)> {
+    let answer = take(&request.as_ref()?.answer)?;
+    request.take().map(|request| (request.asked, request.since, answer))
+}
+
 fn locked<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::ask::Ask;
 use super::judge::Judge;
-use super::rig;
-use super::story::{self, Step};
+use super::world;
+use super::world::Kind::{Advance, Crash, Fail, Heal, Own, Settle, Upkeep};
 use crate::embedded::{Options, Undo};
 use crate::suite::key;
 use crate::testing::random::Random;
@@ -27,61 +27,27 @@ pub enum Kind {
     Watch,
     Follow,
     Cut,
-    Upkeep,
     /// All history is compacted and given back while whoever is under way stays where it is.
     Squeeze,
-    Advance,
     /// Leases lose time, which is noted; then they are renewed, and the store is opened again.
     Renew,
     WallJump,
     Snapshot,
-    /// The power goes some calls from now.
-    Power,
-    /// The process is killed some calls from now; what it wrote stays in the page cache.
-    Kill,
     /// It is closed and opened again, perhaps with another history than before.
     Reopen,
-    Fail,
-    Heal,
-    /// All is finished and looked at.
-    Settle,
 }
 
-const WEIGHTS: [(Kind, u64); 22] = [
-    (Kind::Txn, 40),
-    (Kind::Read, 12),
-    (Kind::Lease, 8),
-    (Kind::Compact, 3),
-    (Kind::Ask, 2),
-    (Kind::Past, 2),
-    (Kind::Restore, 1),
-    (Kind::Watch, 6),
-    (Kind::Follow, 12),
-    (Kind::Cut, 2),
-    (Kind::Upkeep, 6),
-    (Kind::Squeeze, 2),
-    (Kind::Advance, 8),
-    (Kind::Renew, 1),
-    (Kind::WallJump, 1),
-    (Kind::Snapshot, 1),
-    (Kind::Power, 2),
-    (Kind::Kill, 1),
-    (Kind::Reopen, 1),
-    (Kind::Fail, 2),
-    (Kind::Heal, 3),
-    (Kind::Settle, 2),
-];
-
-/// What a seed stands for.
+/// What a seed decides beside.
 #[derive(Clone, Debug)]
-pub struct Script {
-    pub seed: u64,
-    pub options: Options,
-    pub steps: Vec<Step<Kind>>,
+pub struct Setting {
     /// Keys that are used, at most.
     pub keys: u64,
     /// It is about leases, which all have the same time, and time passes in parts of it.
     pub leases: bool,
+    /// What is kept of history, if it is.
+    pub undo: Option<Undo>,
+    /// The calendar goes wrong, which excuses what is said of times.
+    wrong_clock: bool,
 }
 
 /// The time of leases where they matter most.
@@ -98,70 +64,66 @@ pub fn undo(random: &mut Random) -> Undo {
     }
 }
 
-impl rig::Script for Script {
+impl world::Setting for Setting {
     type Kind = Kind;
 
-    fn seed(&self) -> u64 {
-        self.seed
-    }
+    const VALUE: u64 = 600;
+    const STEPS: u64 = 40;
+    const WEIGHTS: &'static [(world::Kind<Kind>, u64)] = &[
+        (Own(Kind::Txn), 40),
+        (Own(Kind::Read), 12),
+        (Own(Kind::Lease), 8),
+        (Own(Kind::Compact), 3),
+        (Own(Kind::Ask), 2),
+        (Own(Kind::Past), 2),
+        (Own(Kind::Restore), 1),
+        (Own(Kind::Watch), 6),
+        (Own(Kind::Follow), 12),
+        (Own(Kind::Cut), 2),
+        (Own(Kind::Squeeze), 2),
+        (Own(Kind::Renew), 1),
+        (Own(Kind::WallJump), 1),
+        (Own(Kind::Snapshot), 1),
+        (Own(Kind::Reopen), 1),
+        (Upkeep, 6),
+        (Advance, 8),
+        (Crash, 3),
+        (Fail, 2),
+        (Heal, 3),
+        (Settle, 2),
+    ];
 
-    fn steps(&self) -> &[Step<Kind>] {
-        &self.steps
-    }
-
-    fn with(&self, steps: Vec<Step<Kind>>) -> Self {
-        Self { steps, ..self.clone() }
-    }
-
-    fn crashes(kind: Kind) -> bool {
-        matches!(kind, Kind::Power | Kind::Kill)
-    }
-
-    fn of(seed: u64) -> Self {
-        let mut random = Random::new(seed);
-        let options = Options {
-            segment_bytes: 4096 + *random.pick(&[600, 1500, 6000]),
-            checkpoint_bytes: *random.pick(&[1000, 4000, 1 << 20]),
-            retention: *random.pick(&[None, None, Some(Duration::from_secs(5)), Some(Duration::from_secs(60))]),
-            history_bytes: *random.pick(&[1 << 30, 1 << 30, 1 << 30, 3000]),
-            recent_bytes: *random.pick(&[0, 600, 4 << 20]),
-            watch_events: *random.pick(&[6, 6, 64 << 10]),
-            undo: if random.chance(40) { Some(undo(&mut random)) } else { None },
-            ..Options::default()
-        };
+    fn of(options: &mut Options, random: &mut Random) -> Self {
         // Some seeds are about leases, whose bugs need time to pass between renewals, notes and restarts.
         let leases = random.chance(15);
-        let options = match leases {
-            true => Options { retention: Some(Duration::from_secs(5)), undo: None, ..options },
-            false => options,
-        };
-        let keeps = options.undo.is_some();
-        let wrong_clock = random.chance(20);
-        // Each seed leaves something out, so that what is left comes more often and in longer runs.
-        let weights = WEIGHTS.map(|(kind, weight)| match kind {
-            Kind::Lease | Kind::Advance | Kind::Upkeep | Kind::Reopen | Kind::Renew if leases => (kind, weight * 5),
-            Kind::Txn if leases => (kind, weight / 2),
-            Kind::Squeeze | Kind::Past | Kind::Watch | Kind::Follow | Kind::Read if leases => (kind, 0),
-            Kind::Txn => (kind, weight),
-            Kind::Past if keeps => (kind, weight * 12),
-            Kind::Restore | Kind::Compact | Kind::Reopen if keeps => (kind, weight * 3),
-            Kind::Restore => (kind, 0),
-            // A clock that goes wrong excuses what is said of times.
-            Kind::WallJump if keeps && wrong_clock => (kind, weight),
-            Kind::WallJump if keeps => (kind, 0),
-            _ if random.chance(20) => (kind, 0),
-            _ => (kind, weight * (1 + random.below(3))),
-        });
-        let count = 40 + random.below(120);
-        let keys = *random.pick(&[4, 10, 10, 25]);
-        let steps = story::steps(&weights, count, &mut random);
-        Self { seed, options, steps, keys, leases }
+        options.history_bytes = *random.pick(&[1 << 30, 1 << 30, 1 << 30, 3000]);
+        if leases {
+            options.retention = Some(Duration::from_secs(5));
+        } else if random.chance(40) {
+            options.undo = Some(undo(random));
+        }
+        let (keys, wrong_clock) = (*random.pick(&[4, 10, 10, 25]), random.chance(20));
+        Self { keys, leases, undo: options.undo.clone(), wrong_clock }
+    }
+
+    fn weight(&self, kind: world::Kind<Kind>, usual: u64) -> Option<u64> {
+        let keeps = self.undo.is_some();
+        match kind {
+            Own(Kind::Lease | Kind::Reopen | Kind::Renew) | Advance | Upkeep if self.leases => Some(usual * 5),
+            Own(Kind::Txn) => Some(if self.leases { usual / 2 } else { usual }),
+            Own(Kind::Squeeze | Kind::Past | Kind::Watch | Kind::Follow | Kind::Read) if self.leases => Some(0),
+            Own(Kind::Past) if keeps => Some(usual * 12),
+            Own(Kind::Restore | Kind::Compact | Kind::Reopen) if keeps => Some(usual * 3),
+            Own(Kind::Restore) => Some(0),
+            Own(Kind::WallJump) if keeps => Some(if self.wrong_clock { usual } else { 0 }),
+            _ => None,
+        }
     }
 }
 
-impl Script {
+impl Setting {
     /// How long nothing happens, in milliseconds.
-    pub fn pass(&self, random: &mut Random, ttl: Option<u64>) -> u64 {
+    pub fn span(&self, random: &mut Random, ttl: Option<u64>) -> u64 {
         if self.leases {
             return *random.pick(&[900, 5000, 5000, 20_000, TTL * 600, TTL * 1000 - 1]);
         }
@@ -174,7 +136,7 @@ impl Script {
 pub struct Draw<'a> {
     pub random: Random,
     pub judge: &'a Judge,
-    pub script: &'a Script,
+    pub setting: &'a Setting,
     pub now: u64,
     /// Makes each value another.
     pub unique: &'a mut u64,
@@ -182,7 +144,7 @@ pub struct Draw<'a> {
 
 impl Draw<'_> {
     fn name(&mut self) -> Bytes {
-        let number = self.random.below(self.script.keys);
+        let number = self.random.below(self.setting.keys);
         if number.is_multiple_of(3) { key(&format!("/b/{number}")) } else { key(&format!("/a/{number}")) }
     }
 
@@ -247,14 +209,14 @@ impl Draw<'_> {
                     let (key, value) = (self.name(), self.value());
                     let lease = if self.random.chance(25) { self.lease() } else { 0 };
                     let keys = KeyRange::key(key.clone());
-                    if !overlap(&keys, used, self.script.keys) {
+                    if !overlap(&keys, used, self.setting.keys) {
                         used.push(keys);
                         ops.push(Op::Put { key, value, lease });
                     }
                 }
                 7..10 => {
                     let keys = if self.random.chance(70) { KeyRange::key(self.name()) } else { self.keys() };
-                    if !overlap(&keys, used, self.script.keys) {
+                    if !overlap(&keys, used, self.setting.keys) {
                         used.push(keys.clone());
                         ops.push(Op::Delete { keys });
                     }
@@ -358,10 +320,10 @@ impl Draw<'_> {
 
     pub fn lease_ask(&mut self) -> Ask {
         // Where they matter most there are few, which are renewed again and again.
-        let few = self.script.leases && self.judge.held(self.now).len() >= FEW;
+        let few = self.setting.leases && self.judge.held(self.now).len() >= FEW;
         match if few { 4 + self.random.below(8) } else { self.random.below(10) } {
             0..4 => {
-                let ttl = if self.script.leases { TTL } else { *self.random.pick(&[1, 3, 10, 60, 700, 3600]) };
+                let ttl = if self.setting.leases { TTL } else { *self.random.pick(&[1, 3, 10, 60, 700, 3600]) };
                 let chosen = match self.random.below(10) {
                     // Mostly another each time: who has one that may be over is hard to tell.
                     0 | 1 => {

@@ -44,8 +44,8 @@ pub struct Failure {
     pub trace: Vec<String>,
     /// Of so many steps these are left.
     pub steps: (usize, usize),
-    /// The package whose test it was.
-    pub package: &'static str,
+    /// The package and the module of its tests.
+    pub tests: (&'static str, &'static str),
 }
 
 impl fmt::Display for Failure {
@@ -55,7 +55,9 @@ impl fmt::Display for Failure {
         writeln!(f, "what happened, with {left} of {all} steps:")?;
         self.trace.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
         let power = self.power.map_or(String::new(), |power| format!(" PILOTHOUSE_POWER={power}"));
-        write!(f, "again: PILOTHOUSE_SEED={}{power} cargo test -p {} simulation::one_seed", self.seed, self.package)
+        let (package, module) = self.tests;
+        let module = module.split_once("::").map_or("", |(_, module)| module);
+        write!(f, "again: PILOTHOUSE_SEED={}{power} cargo test -p {package} --lib {module}::one_seed", self.seed)
     }
 }
 
@@ -106,4 +108,17 @@ fn without_padding(words: &str) -> String {
         }
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_how_to_run_it_again() {
+        let tests = ("a-package", "a_crate::tests::pair");
+        let failure = Failure { seed: 7, power: Some(3), what: "no".into(), trace: Vec::new(), steps: (1, 2), tests };
+        let again = "PILOTHOUSE_SEED=7 PILOTHOUSE_POWER=3 cargo test -p a-package --lib tests::pair::one_seed";
+        assert!(failure.to_string().ends_with(again), "{failure}");
+    }
 }

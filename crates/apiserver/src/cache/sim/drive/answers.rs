@@ -1,27 +1,26 @@
 //! What was answered and told is judged.
 
-use super::{Reading, Watching, World, Writing};
+use super::{Begun, Single, Watching};
 use crate::cache::sim::client::Pieces;
 use crate::cache::sim::follow::{Begin, Ended, Follower};
-use crate::cache::sim::judge::{Found, Read, expect};
+use crate::cache::sim::judge::{Found, Read, Since};
 use crate::cache::sim::script::Watched;
-use crate::cache::sim::write::Wrote;
-use crate::http::stream::WatchBody;
+use crate::cache::sim::write::{Write, Wrote};
 use crate::options::{ListOptions, Match};
 use crate::registry::token::Token;
 use api::Status;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use store::testing::sim::machine::{Slot, take};
-use store::testing::sim::rig::Driver;
+use store::testing::sim::driver::Driver;
+use store::testing::sim::machine::{Request, Slot, take};
+use store::testing::sim::world::{Verdict, expect};
 
-impl World {
-    pub(super) fn read(&mut self, at: usize, reading: Reading, answer: Result<Found, Status>) -> Result<(), String> {
+impl Single {
+    pub(super) fn read(&mut self, at: usize, read: &Read, since: Since, answer: Result<Found, Status>) -> Verdict {
         self.note(|| format!("  reader {at} is answered {answer:?}"));
         self.done.reads += 1;
-        let verdict = self.judge.answered(&reading.read, reading.since, &answer);
-        verdict.map_err(|why| format!("{:?} since {}: {why}", reading.read, reading.since.revision))?;
-        let next = match (&answer, &reading.read) {
+        let verdict = self.judge.answered(read, since, &answer);
+        verdict.map_err(|why| format!("{read:?} since {}: {why}", since.revision))?;
+        let next = match (&answer, read) {
             (Ok(found), Read::List(view, options)) => {
                 self.resume.push((view.clone(), found.revision));
                 self.listed = Some(found.revision);
@@ -46,23 +45,23 @@ impl World {
     pub(super) fn written(
         &mut self,
         at: usize,
-        writing: &Writing,
+        write: &Write,
+        since: Since,
         answer: &Result<Wrote, Status>,
-    ) -> Result<(), String> {
+    ) -> Verdict {
         self.note(|| format!("  author {at} is answered {answer:?}"));
         match answer {
             Ok(_) => self.done.writes += 1,
             Err(_) => self.done.denied += 1,
         }
-        let Writing { write, since, .. } = writing;
-        let verdict = self.judge.answered_write(write, *since, answer);
+        let verdict = self.judge.answered_write(write, since, answer);
         verdict.map_err(|why| format!("{write:?} since {} is answered {answer:?}: {why}", since.revision))
     }
 
-    pub(super) fn look_at_watch(&mut self, at: usize) -> Result<(), String> {
+    pub(super) fn look_at_watch(&mut self, at: usize) -> Verdict {
         match self.watchers[at].as_mut() {
             None => Ok(()),
-            Some(Watching::Beginning(_, _, begun)) => match take(begun) {
+            Some(Watching::Beginning(request)) => match take(&request.answer) {
                 Some(begun) => self.watch_begun(at, begun),
                 None => Ok(()),
             },
@@ -76,13 +75,9 @@ impl World {
         }
     }
 
-    pub(super) fn watch_begun(
-        &mut self,
-        at: usize,
-        begun: Result<(Pin<Box<WatchBody>>, Option<i64>), Status>,
-    ) -> Result<(), String> {
-        let Some(Watching::Beginning(watched, since, _)) = self.watchers[at].take() else { return Ok(()) };
-        let Watched { view, options, timeout } = *watched;
+    fn watch_begun(&mut self, at: usize, begun: Begun) -> Verdict {
+        let Some(Watching::Beginning(Request { asked, since, .. })) = self.watchers[at].take() else { return Ok(()) };
+        let Watched { view, options, timeout } = *asked;
         let asked = options.version.map_or(0, u64::cast_signed);
         let (body, initial) = match begun {
             Ok(begun) => begun,
@@ -116,7 +111,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn watch_told(&mut self, at: usize, told: &Pieces) -> Result<(), String> {
+    fn watch_told(&mut self, at: usize, told: &Pieces) -> Verdict {
         let mut ended = None;
         for piece in &told.pieces {
             for line in piece.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {

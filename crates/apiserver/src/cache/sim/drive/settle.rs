@@ -1,55 +1,16 @@
-//! Everything comes back and comes to rest, and is looked at.
+//! All is looked at when everything has come to rest.
 
-use super::{FRAMES, Watching, World};
-use crate::cache::sim::judge::{Read, expect};
+use super::{FRAMES, Single, Watching};
+use crate::cache::sim::judge::Read;
 use crate::cache::sim::script::Draw;
 use crate::cache::sim::view::STORAGES;
-use store::testing::random::Random;
+use store::testing::sim::driver::Driver;
 use store::testing::sim::machine::Stop;
-use store::testing::sim::rig::Driver;
+use store::testing::sim::world::expect;
 
-impl World {
-    /// Everything is there again and comes to rest, and all is looked at.
-    pub(super) fn settle(&mut self) -> Result<(), Stop> {
-        self.note(|| "settling".into());
-        self.line.wire.set_key(true);
-        self.rig.machine.heal();
-        self.rig.machine.freeze([]);
-        self.back()?;
-        if self.server.is_none() {
-            self.start_server();
-        }
-        let idle = |world: &Self| {
-            world.up().is_some_and(|up| up.registry.caches().following() && STORAGES.iter().all(|s| up.serves(*s)))
-                && world.readers.iter().all(Option::is_none)
-                && world.writers.iter().all(Option::is_none)
-                && world.authors.iter().all(Option::is_none)
-                && world.sweeping.is_none()
-        };
-        self.turns()?;
-        for _ in 0..30 {
-            // Whatever waits before it tries again does.
-            self.pass(1000);
-            if self.server.is_none() {
-                self.start_server();
-            }
-            self.add();
-            self.turns()?;
-            if idle(self) && self.line.wire.veils().values().all(|veils| veils.keys.is_empty()) {
-                break;
-            }
-        }
-        if !idle(self) {
-            return Err(Stop::Wrong("the API server does not come back".into()));
-        }
-        self.ask(Draw::nothing())?;
-        self.turns()?;
-        self.look_at_all()
-    }
-
+impl Single {
     pub(super) fn look_at_all(&mut self) -> Result<(), Stop> {
-        let everything = self.draw(&Random::new(0)).everything();
-        for (at, (view, options)) in everything.into_iter().enumerate() {
+        for (at, (view, options)) in Draw::everything().into_iter().enumerate() {
             self.listed = None;
             self.reads(at, Read::List(view, options));
             self.turns_until("a list is not answered", |world| world.readers[at].is_none())?;
@@ -72,7 +33,7 @@ impl World {
                 Watching::Beginning(..) => return Err(Stop::Wrong("a watch does not begin".into())),
             }
         }
-        if let Some(up) = self.up() {
+        if let Some(up) = self.site.up() {
             for (storage, projection) in STORAGES.into_iter().zip(&up.projections) {
                 projection.settled(storage, &self.judge.history)?;
             }
@@ -81,14 +42,14 @@ impl World {
     }
 
     /// Reads all watches until they are quiet, and nothing happens any more.
-    pub(super) fn follow_all(&mut self) -> Result<(), Stop> {
+    fn follow_all(&mut self) -> Result<(), Stop> {
         loop {
-            self.turns()?;
+            self.rest()?;
             let before = self.rig.trace.len();
             for at in 0..self.watchers.len() {
                 self.follow(at, FRAMES);
             }
-            self.turns()?;
+            self.rest()?;
             if self.rig.trace.len() == before {
                 return Ok(());
             }

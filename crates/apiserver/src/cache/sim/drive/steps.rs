@@ -1,197 +1,171 @@
 //! What a step of the script is.
 
-use super::{FRAMES, PATIENCE, Reading, Watching, World, Writing};
+use super::{FRAMES, Single, Watching};
 use crate::cache::sim::client::{find, pieces, watch};
-use crate::cache::sim::judge::Read;
+use crate::cache::sim::judge::{Judge, Read, Since};
 use crate::cache::sim::script::{Draw, Kind, Watched};
-use crate::cache::sim::server::{AUTHORS, CONNECTIONS, FEED, READERS, SWEEPER, WATCHERS, run};
-use crate::cache::sim::view::STORAGES;
+use crate::cache::sim::server::{AUTHORS, CONNECTIONS, FEED, PATIENCE, READERS, SWEEPER, Up, WATCHERS, run};
+use crate::cache::sim::view::{STORAGES, Storage};
 use crate::cache::sim::write::{Subject, sweep, write};
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
-use store::testing::disk::Loss;
 use store::testing::random::Random;
 use store::testing::sim::ask::Ask;
-use store::testing::sim::machine::{Slot, Stop};
-use store::testing::sim::rig::Driver;
-use store::testing::sim::story::Step;
+use store::testing::sim::driver::Driver;
+use store::testing::sim::machine::{Request, Slot, Stop};
 
-impl World {
-    pub(super) fn carry_out(&mut self, step: Step<Kind>) -> Result<(), Stop> {
-        let mut random = Random::new(step.dice);
-        let turns = random.below(10);
-        match step.kind {
-            Kind::Request => {
-                self.wait_for_server()?;
-                // Several may write the same, and of what another server writes this one may know nothing yet.
-                let subject = self.draw(&random).subject();
-                let lags = random.chance(30);
-                if lags {
-                    self.rig.machine.freeze([FEED]);
-                    for _ in 0..1 + random.below(2) {
-                        let (same, number) = (random.chance(60), random.draw());
-                        let ask = self.draw(&Random::new(number)).write(same.then(|| subject.clone()));
-                        self.ask(ask)?;
-                    }
-                    self.some_turns(40)?;
-                }
-                for _ in 0..1 + random.below(3) {
-                    let (same, number) = (random.chance(60), random.draw());
-                    self.begin_write(&Random::new(number), same.then(|| subject.clone()));
-                }
-                if lags {
-                    self.some_turns(random.below(40))?;
-                    self.rig.machine.freeze([]);
-                }
-            }
-            Kind::Sweep => {
-                self.wait_for_server()?;
-                // What another server writes meanwhile this one may not know yet.
-                let lags = random.chance(30);
-                if lags {
-                    self.rig.machine.freeze([FEED]);
-                    let ask = self.draw(&random).burst();
-                    self.ask(ask)?;
-                    self.some_turns(40)?;
-                }
-                self.begin_sweep(&random);
-                if lags {
-                    self.some_turns(random.below(40))?;
-                    self.rig.machine.freeze([]);
-                }
-            }
-            Kind::Write => {
-                let ask = self.draw(&random).write(None);
-                self.ask(ask)?;
-            }
-            Kind::Burst => {
-                let ask = self.draw(&random).burst();
-                self.ask(ask)?;
-            }
-            Kind::Lease => self.ask(Ask::Grant(Duration::from_secs(*random.pick(&[3, 30, 200])), 0))?,
+impl Single {
+    pub(super) fn perform(&mut self, kind: Kind, random: &mut Random) -> Result<(), Stop> {
+        let ask = match kind {
+            Kind::Write => self.draw(random).write(None),
+            Kind::Burst => self.draw(random).burst(),
+            Kind::Lease => Ask::Grant(Duration::from_secs(*random.pick(&[3, 30, 200])), 0),
+            Kind::Compact => self.draw(random).compact(),
+            Kind::Key if self.turn_key() => return Ok(()),
+            Kind::Key => self.draw(random).burst(),
+            Kind::Request => return self.requests(random),
+            Kind::Sweep => return self.sweep_while_it_lags(random),
+            Kind::Watch => return self.watch_while_it_lags(random),
+            Kind::Due => return self.bookmarks_due(random),
+            Kind::Cut => return self.cut(random.index(WATCHERS.len())),
+            Kind::Lose => return Ok(self.lose(random)?),
+            Kind::Overtake => return self.overtake(random),
+            Kind::Back => return self.come_back(),
+            Kind::Restart => return Ok(self.stop_server()?),
             Kind::Read => {
                 self.wait_for_server()?;
-                self.begin_read(&mut random);
+                self.begin_read(random);
+                return Ok(());
             }
-            Kind::Watch => {
-                self.wait_for_server()?;
-                // Its client may know more than the API server, from another one.
-                let lags = random.chance(20);
-                if lags {
-                    self.rig.machine.freeze([FEED]);
-                }
-                if lags || random.chance(40) {
-                    let ask = self.draw(&random).write(None);
-                    self.ask(ask)?;
-                }
-                if lags {
-                    self.some_turns(40)?;
-                }
-                let from = random.chance(60).then(|| self.resume.pop()).flatten();
-                let watched = self.draw(&random).watch(from);
-                self.begin_watch(random.index(WATCHERS.len()), watched)?;
-                if lags {
-                    self.some_turns(10)?;
-                    self.rig.machine.freeze([]);
-                }
-            }
-            Kind::Follow => self.follow(random.index(WATCHERS.len()), 1 + random.index(FRAMES)),
-            Kind::Due => {
-                self.note(|| "bookmarks are due".into());
-                self.pass(61_000);
-                let ask = self.draw(&random).write(None);
-                self.ask(ask)?;
-                (0..self.watchers.len()).for_each(|at| self.follow(at, FRAMES));
-                // Those who read stay where they are while it is brought to them.
-                self.some_turns(random.below(12))?;
-                let reading: Vec<usize> = WATCHERS.filter(|seat| !self.rig.machine.is_free(*seat)).collect();
-                self.rig.machine.freeze(reading);
-                self.some_turns(60)?;
-                self.rig.machine.freeze([]);
-            }
-            Kind::Cut => self.cut(random.index(WATCHERS.len()))?,
-            Kind::Compact => {
-                let ask = self.draw(&random).compact();
-                self.ask(ask)?;
-            }
-            Kind::Upkeep => self.rig.begin_upkeep(random.chance(50)),
-            Kind::Advance => {
-                let millis = self.draw(&random).pass();
-                self.note(|| format!("{millis} ms pass"));
-                self.pass(millis);
+            Kind::Follow => {
+                self.follow(random.index(WATCHERS.len()), 1 + random.index(FRAMES));
+                return Ok(());
             }
             Kind::Stall => {
                 self.note(|| "the store's watch stalls".into());
                 self.rig.machine.freeze(CONNECTIONS);
+                return Ok(());
             }
-            Kind::Release => self.rig.machine.freeze([]),
-            Kind::Lose => self.lose(&mut random)?,
-            Kind::Overtake => self.overtake(&random)?,
-            Kind::Crash | Kind::Away | Kind::CrashTogether if self.rig.machine.is_open() => {
-                let loss = random.chance(60).then(|| Loss::any(&mut random));
-                self.together = step.kind == Kind::CrashTogether;
-                self.away = step.kind == Kind::Away;
-                self.rig.crash_soon(loss, 8, &mut random);
+            Kind::Release => {
+                self.rig.machine.freeze([]);
+                return Ok(());
             }
-            Kind::Crash | Kind::Away | Kind::CrashTogether => {}
-            Kind::Back => self.back()?,
-            Kind::Restart => {
-                self.stop_server()?;
-                self.start_server();
+            Kind::Add => {
+                self.add();
+                return Ok(());
             }
-            Kind::Fail => {
-                let what = self.rig.machine.fail_any(&mut random);
-                self.note(|| what);
-            }
-            Kind::Heal => {
-                self.rig.machine.heal();
-                // After that it tries again to write.
-                self.pass(1100);
-            }
-            Kind::Add => self.add(),
-            Kind::Key => {
-                let there = !self.line.wire.has_key();
-                self.note(|| format!("the key is there: {there}"));
-                self.line.wire.set_key(there);
-                if !there {
-                    let ask = self.draw(&random).burst();
-                    self.ask(ask)?;
-                }
-            }
-            Kind::Settle => self.settle()?,
+        };
+        self.ask(ask)
+    }
+
+    /// The key that some values are encrypted with goes, or comes back; whether it is there.
+    fn turn_key(&mut self) -> bool {
+        let there = !self.site.line.wire.has_key();
+        self.note(|| format!("the key is there: {there}"));
+        self.site.line.wire.set_key(there);
+        there
+    }
+
+    /// So many times in a hundred the API server is told nothing, until it catches up.
+    fn may_lag(&mut self, percent: u64, random: &mut Random) -> bool {
+        let lags = random.chance(percent);
+        if lags {
+            self.rig.machine.freeze([FEED]);
         }
-        if self.server.is_none() {
-            self.start_server();
+        lags
+    }
+
+    fn catch_up(&mut self, turns: u64) -> Result<(), Stop> {
+        self.some_turns(turns)?;
+        self.rig.machine.freeze([]);
+        Ok(())
+    }
+
+    /// Several may write the same, and of what another server writes this one may know nothing yet.
+    fn requests(&mut self, random: &mut Random) -> Result<(), Stop> {
+        self.wait_for_server()?;
+        let subject = self.draw(random).subject();
+        let any = |random: &mut Random| (random.chance(60).then(|| subject.clone()), Random::new(random.draw()));
+        let lags = self.may_lag(30, random);
+        if lags {
+            for _ in 0..1 + random.below(2) {
+                let (subject, dice) = any(random);
+                let ask = self.draw(&dice).write(subject);
+                self.ask(ask)?;
+            }
+            self.some_turns(40)?;
         }
-        self.some_turns(turns)
+        for _ in 0..1 + random.below(3) {
+            let (subject, dice) = any(random);
+            self.begin_write(&dice, subject);
+        }
+        if lags { self.catch_up(random.below(40)) } else { Ok(()) }
+    }
+
+    /// What another server writes while a collection is deleted this one may not know yet.
+    fn sweep_while_it_lags(&mut self, random: &mut Random) -> Result<(), Stop> {
+        self.wait_for_server()?;
+        let lags = self.may_lag(30, random);
+        if lags {
+            let ask = self.draw(random).burst();
+            self.ask(ask)?;
+            self.some_turns(40)?;
+        }
+        self.begin_sweep(random);
+        if lags { self.catch_up(random.below(40)) } else { Ok(()) }
+    }
+
+    /// Who begins a watch may know more than the API server, from another one.
+    fn watch_while_it_lags(&mut self, random: &mut Random) -> Result<(), Stop> {
+        self.wait_for_server()?;
+        let lags = self.may_lag(20, random);
+        if lags || random.chance(40) {
+            let ask = self.draw(random).write(None);
+            self.ask(ask)?;
+        }
+        if lags {
+            self.some_turns(40)?;
+        }
+        let from = random.chance(60).then(|| self.resume.pop()).flatten();
+        let watched = self.draw(random).watch(from);
+        self.begin_watch(random.index(WATCHERS.len()), watched)?;
+        if lags { self.catch_up(10) } else { Ok(()) }
+    }
+
+    /// Bookmarks are due while something is written.
+    fn bookmarks_due(&mut self, random: &mut Random) -> Result<(), Stop> {
+        self.note(|| "bookmarks are due".into());
+        self.pass(61_000);
+        let ask = self.draw(random).write(None);
+        self.ask(ask)?;
+        (0..self.watchers.len()).for_each(|at| self.follow(at, FRAMES));
+        // Those who read stay where they are while it is brought to them.
+        self.some_turns(random.below(12))?;
+        self.freeze_watchers();
+        self.catch_up(60)
+    }
+
+    /// Those who read a watch stay where they are.
+    fn freeze_watchers(&mut self) {
+        let reading: Vec<usize> = WATCHERS.filter(|seat| !self.rig.machine.is_free(*seat)).collect();
+        self.rig.machine.freeze(reading);
     }
 
     /// Who wants something of an API server that starts waits a little.
     pub(super) fn wait_for_server(&mut self) -> Result<(), Stop> {
-        for _ in 0..PATIENCE {
-            if self.up().is_some() || !self.turn()? {
-                break;
-            }
-        }
-        Ok(())
+        self.turns_while(PATIENCE, |world| world.site.up().is_some()).map(drop)
     }
 
     pub(super) fn add(&mut self) {
-        if let Some(server) = &mut self.server {
-            server.add(&self.rig.machine, STORAGES[1]);
-        }
-    }
-
-    pub(super) fn back(&mut self) -> Result<(), Stop> {
-        self.away = false;
-        if self.rig.machine.is_open() { Ok(()) } else { self.open() }
+        self.site.add(&self.rig.machine, STORAGES[1]);
     }
 
     /// Some of what goes over the wire does not arrive.
     pub(super) fn lose(&mut self, random: &mut Random) -> Result<(), String> {
         let connection = random.chance(60);
         self.note(|| if connection { "the store's watch is cut".into() } else { "calls are cut".into() });
-        self.line.cut(&self.rig.machine, connection)
+        self.site.line.cut(&self.rig.machine, connection)
     }
 
     pub(super) fn overtake(&mut self, random: &Random) -> Result<(), Stop> {
@@ -218,14 +192,11 @@ impl World {
             self.rig.machine.freeze(0..WATCHERS.start);
             self.some_turns(1 + random.below(4))?;
         }
-        let watching: Vec<usize> = WATCHERS.filter(|seat| !self.rig.machine.is_free(*seat)).collect();
-        self.rig.machine.freeze(watching);
+        self.freeze_watchers();
         self.some_turns(100)?;
         // It waits a little before it loads anew.
         self.pass(150);
-        self.some_turns(600)?;
-        self.rig.machine.freeze([]);
-        Ok(())
+        self.catch_up(600)
     }
 
     pub(super) fn begin_read(&mut self, random: &mut Random) {
@@ -247,55 +218,52 @@ impl World {
         self.reads(at, read);
     }
 
+    /// One who has a seat asks an API server that serves this storage, if there is one.
+    fn begin<Q: Clone + Debug, A: Send + 'static, F: Future<Output = A> + Send + 'static>(
+        &mut self,
+        (who, seat): (&str, usize),
+        (storage, asked): (Storage, Q),
+        since: impl FnOnce(&mut Judge, &Q) -> Since,
+        work: impl FnOnce(Up, Q) -> F,
+    ) -> Option<Request<Q, Since, A>> {
+        let up = self.site.up().filter(|up| up.serves(storage))?.clone();
+        self.note(|| format!("{who} in seat {seat}: {asked:?}"));
+        let (since, answer) = (since(&mut self.judge, &asked), Slot::default());
+        run(&self.rig.machine, seat, &self.time.handle(), &answer, work(up, asked.clone()));
+        Some(Request { asked, since, answer })
+    }
+
     pub(super) fn reads(&mut self, at: usize, read: Read) {
         let storage = match &read {
             Read::List(view, _) => view.storage,
             Read::Get(storage, ..) => *storage,
         };
-        let Some(up) = self.up().filter(|up| up.serves(storage)).cloned() else { return };
-        self.note(|| format!("reader {at}: {read:?}"));
-        let (since, answer, asked) = (self.judge.since(), Slot::default(), read.clone());
-        let work = async move { find(&up, &asked).await };
-        run(&self.rig.machine, READERS.start + at, &self.time.handle(), &answer, work);
-        self.readers[at] = Some(Reading { read, since, answer });
+        let seat = READERS.start + at;
+        self.readers[at] = self.begin(("reader", seat), (storage, read), |judge, _| judge.since(), find);
     }
 
     /// A client writes through the registry, if one has nothing under way.
-    pub(super) fn begin_write(&mut self, random: &Random, subject: Option<Subject>) {
+    fn begin_write(&mut self, random: &Random, subject: Option<Subject>) {
         let Some(at) = self.authors.iter().position(Option::is_none) else { return };
         let asked = self.draw(random).request(subject);
-        let Some(up) = self.up().filter(|up| up.serves(asked.storage)).cloned() else { return };
-        self.note(|| format!("author {at}: {asked:?}"));
-        let (since, answer) = (self.judge.asked(&asked), Slot::default());
-        let request = asked.clone();
-        let work = async move { write(&up, &request).await };
-        run(&self.rig.machine, AUTHORS.start + at, &self.time.handle(), &answer, work);
-        self.authors[at] = Some(Writing { write: Box::new(asked), since, answer });
+        let about = (asked.storage, Box::new(asked));
+        self.authors[at] = self.begin(("author", AUTHORS.start + at), about, |judge, write| judge.asked(write), write);
     }
 
     /// A client deletes a collection, if none is being deleted.
-    pub(super) fn begin_sweep(&mut self, random: &Random) {
-        if self.sweeping.is_some() {
-            return;
+    fn begin_sweep(&mut self, random: &Random) {
+        if self.sweeping.is_none() {
+            let asked = self.draw(random).sweep();
+            let about = (asked.view.storage, asked);
+            self.sweeping = self.begin(("sweeper", SWEEPER), about, |judge, sweep| judge.asked_sweep(sweep), sweep);
         }
-        let asked = self.draw(random).sweep();
-        let Some(up) = self.up().filter(|up| up.serves(asked.view.storage)).cloned() else { return };
-        self.note(|| format!("a collection is to go: {asked:?}"));
-        let (since, answer) = (self.judge.asked_sweep(&asked), Slot::default());
-        let request = asked.clone();
-        let work = async move { sweep(&up, &request).await };
-        run(&self.rig.machine, SWEEPER, &self.time.handle(), &answer, work);
-        self.sweeping = Some((asked, since, answer));
     }
 
-    pub(super) fn begin_watch(&mut self, at: usize, watched: Watched) -> Result<(), Stop> {
-        let Some(up) = self.up().filter(|up| up.serves(watched.view.storage)).cloned() else { return Ok(()) };
+    fn begin_watch(&mut self, at: usize, watched: Watched) -> Result<(), Stop> {
         self.cut(at)?;
-        self.note(|| format!("watch {at}: {watched:?}"));
-        let (since, begun, asked) = (self.judge.since(), Slot::default(), watched.clone());
-        let work = async move { watch(&up, asked).await };
-        run(&self.rig.machine, WATCHERS.start + at, &self.time.handle(), &begun, work);
-        self.watchers[at] = Some(Watching::Beginning(Box::new(watched), since, begun));
+        let about = (watched.view.storage, Box::new(watched));
+        let begun = self.begin(("watcher", WATCHERS.start + at), about, |judge, _| judge.since(), watch);
+        self.watchers[at] = begun.map(Watching::Beginning);
         Ok(())
     }
 

@@ -2,18 +2,17 @@
 
 use crate::allocator::ServiceAllocator;
 use crate::allocator::range::{AddressRange, PortRange};
-use crate::cache::hooks;
 use crate::cache::sim::server::Up;
+use crate::cache::sim::write::{decoded, patch, with_dice};
 use crate::context::Context;
 use crate::lookup::FromCaches;
 use crate::options::{FieldValidation, Options};
-use crate::registry::mutation::{Patch, PatchKind};
-use crate::registry::{Allocator, Place, Registry, complete};
-use crate::scheme::Said;
+use crate::registry::mutation::PatchKind;
+use crate::registry::{Allocator, Place, Registry};
 use crate::user::UserInfo;
 use api::Status;
 use jiff::Timestamp;
-use schema::{Map, Resource, Value};
+use schema::{Map, Resource};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use store::Store;
@@ -153,7 +152,6 @@ impl Request {
     async fn perform(&self, up: &Up) -> Result<(Map, bool), Status> {
         let served =
             up.registry.served("", "v1", "services").ok_or_else(|| Status::internal("Services are not served"))?;
-        let ty = served.resource.schema.root();
         let cx = Context::new(Arc::new(UserInfo::apiserver()), "client", self.now);
         let options = Options { dry_run: self.dry, field_validation: FieldValidation::Strict, ..Options::default() };
         let metadata =
@@ -163,19 +161,12 @@ impl Request {
                 let object = serde_json::json!({
                     "apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec.value(),
                 });
-                let decoded = schema::json::decode(ty, object.to_string().as_bytes());
-                let mut object = decoded.map_err(|error| Status::internal(error.to_string()))?.object;
-                complete::complete(ty, &mut object, None);
+                let object = decoded(&served.resource, &object.to_string())?;
                 Ok((up.registry.create(&cx, &served, NAMESPACE, object, &options).await?.object, false))
             }
             Verb::Change(spec) => {
-                let patch = serde_json::json!({ "metadata": metadata, "spec": spec.value() }).to_string();
-                let patch: Value =
-                    schema::json::parse(patch.as_bytes()).map_err(|error| Status::internal(error.to_string()))?;
-                let (kind, problems) = (PatchKind::Merge, Vec::new());
-                let said = Said { api_version: served.api_version(), kind: &served.resource.kind };
-                let (row, validation) = (&served.resource, FieldValidation::Strict);
-                let mutation = Patch { kind, patch, problems, ty, said, row, validation, defaults: true };
+                let change = serde_json::json!({ "metadata": metadata, "spec": spec.value() });
+                let mutation = patch(&served, PatchKind::Merge, &change.to_string())?;
                 let place = Place { namespace: NAMESPACE, name: &self.name, subresource: "" };
                 Ok((up.registry.update(&cx, &served, place, &mutation, &options).await?.object, false))
             }
@@ -188,11 +179,8 @@ impl Request {
 }
 
 /// Does what is asked for.
-pub(super) async fn ask(up: &Up, request: &Request) -> Result<Served, Status> {
-    hooks::dice(Some(Random::new(request.dice)));
-    let performed = request.perform(up).await;
-    hooks::dice(None);
-    let (object, gone) = performed?;
+pub(super) async fn ask(up: Up, request: Request) -> Result<Served, Status> {
+    let (object, gone) = with_dice(request.dice, request.perform(&up)).await?;
     let text = schema::json::to_string(&object);
     let object = serde_json::from_str(&text).map_err(|error| Status::internal(error.to_string()))?;
     Ok(Served { gone, ..Served::of(&object, None) })

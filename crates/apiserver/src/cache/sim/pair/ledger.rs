@@ -5,12 +5,12 @@ use super::clerk::{PORTS, Request, SIZE, Served, Verb};
 use crate::allocator::bitmap::PortBitmap;
 use crate::allocator::range::PortRange;
 use crate::cache::feed::PATIENCE;
-use crate::cache::sim::judge::{Verdict, expect};
 use crate::cache::sim::wire::Known;
 use api::{Reason, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use store::Event;
 use store::testing::random::Random;
+use store::testing::sim::world::{Verdict, expect};
 
 const SERVICES: &str = "/registry/services/specs/a/";
 const ADDRESSES: &str = "/registry/ipaddresses/";

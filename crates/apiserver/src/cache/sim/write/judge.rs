@@ -4,12 +4,13 @@
 use super::outcome::Outcome;
 use super::{MARK, Sweep, Write, Wrote};
 use crate::cache::feed::PATIENCE;
-use crate::cache::sim::judge::{Judge, Since, Verdict, expect};
+use crate::cache::sim::judge::{Judge, Since};
 use crate::cache::sim::view::{Happened, Object, Storage};
 use api::Status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use store::testing::sim::ask::Ask;
+use store::testing::sim::world::{Verdict, expect};
 use store::{KeyRange, Op};
 
 /// Writes that were asked for.

@@ -1,18 +1,19 @@
 //! Collections that are deleted through the registry.
 
 use super::Object;
-use crate::cache::sim::judge::{Judge, Since, Verdict, expect};
+use crate::cache::sim::client::selected;
+use crate::cache::sim::judge::{Judge, Since};
 use crate::cache::sim::script::Draw;
 use crate::cache::sim::server::Up;
 use crate::cache::sim::view::View;
 use crate::context::Context;
-use crate::options::{ListOptions, Options};
-use crate::registry::selection;
+use crate::options::Options;
 use crate::user::UserInfo;
 use api::Status;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use store::testing::sim::world::{Verdict, expect};
 
 /// The deletion of all that someone sees.
 #[derive(Clone, Debug)]
@@ -52,20 +53,13 @@ impl Draw<'_> {
 }
 
 /// Deletes a collection.
-pub(in crate::cache::sim) async fn sweep(up: &Up, sweep: &Sweep) -> Result<Swept, Status> {
+pub(in crate::cache::sim) async fn sweep(up: Up, sweep: Sweep) -> Result<Swept, Status> {
     let Sweep { view, grace, now, dry } = sweep;
-    let served = up.of(view.storage)?;
-    let list = ListOptions {
-        label_selector: view.label_selector(),
-        field_selector: view.field_selector(),
-        ..ListOptions::default()
-    };
-    let (labels, fields) = (&list.label_selector, &list.field_selector);
-    let filter = selection::filter(served, served.storage("deletecollection")?, view.namespace, "", labels, fields)?;
-    let cx = Context::new(Arc::new(UserInfo::apiserver()), "client", *now);
-    let mut options = Options { dry_run: *dry, ..Options::default() };
-    options.delete.grace_period_seconds = *grace;
-    let (objects, revision) = up.registry.delete_collection(&cx, served, &filter, &list, &options).await?;
+    let (served, filter) = selected(&up, &view, "deletecollection")?;
+    let cx = Context::new(Arc::new(UserInfo::apiserver()), "client", now);
+    let mut options = Options { dry_run: dry, ..Options::default() };
+    options.delete.grace_period_seconds = grace;
+    let (objects, revision) = up.registry.delete_collection(&cx, served, &filter, &view.options(), &options).await?;
     let read = |object| Object::read(schema::json::to_string(object).as_bytes(), None).map_err(Status::internal);
     Ok(Swept { revision: revision.cast_signed(), objects: objects.iter().map(read).collect::<Result<_, _>>()? })
 }

@@ -12,8 +12,8 @@ use crate::testing::clock::Hand;
 use crate::testing::disk::{MemoryDisk, Platter};
 use crate::testing::fiber;
 use crate::testing::random::Random;
+use crate::testing::sim::driver::Driver;
 use crate::testing::sim::machine::Stop;
-use crate::testing::sim::rig::Driver;
 use crate::{Embedded, Error, History, KeyRange, Range, Store, Txn, snapshot};
 
 impl Simulation {

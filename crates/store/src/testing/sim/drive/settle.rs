@@ -1,33 +1,16 @@
 //! Everything is finished, and looked at.
 
 use super::{CLIENTS, Simulation, WATCHES};
-use crate::embedded::tools;
 use crate::testing::fiber;
 use crate::testing::random::Random;
 use crate::testing::sim::ask::{Answer, Ask};
+use crate::testing::sim::driver::{Driver, TURNS};
 use crate::testing::sim::machine::Stop;
-use crate::testing::sim::rig::{Driver, TURNS};
+use crate::testing::sim::world::World;
 use crate::{KeyRange, LeaseId, Range, Store};
 
 impl Simulation {
-    /// Finishes everything, heals the disk, and looks at all.
-    pub(super) fn settle(&mut self) -> Result<(), Stop> {
-        self.rig.machine.heal();
-        let idle = |driver: &Self| {
-            driver.clients.iter().all(Option::is_none) && driver.rig.upkeep.is_none() && !driver.rig.machine.is_busy()
-        };
-        self.turns_until("something is not finished", idle)?;
-        let engine = self.rig.machine.engine();
-        for _ in 0..20 {
-            match fiber::wait(engine.health()) {
-                Ok(None) => break,
-                Ok(Some(_)) => {
-                    self.pass(1001);
-                    self.turns_until("the disk is not tried again", idle)?;
-                }
-                Err(error) => return Err(Stop::Wrong(format!("no health: {error:?}"))),
-            }
-        }
+    pub(super) fn look_at_all(&mut self) -> Result<(), Stop> {
         self.follow_all()?;
         let leases = self.now(|engine| fiber::wait(engine.leases()))?;
         let now = self.rig.machine.now();
@@ -71,7 +54,7 @@ impl Simulation {
     }
 
     /// What is known of each lease is what the model has.
-    pub(super) fn check_leases(&mut self, there: &[LeaseId]) -> Result<(), Stop> {
+    fn check_leases(&mut self, there: &[LeaseId]) -> Result<(), Stop> {
         for lease in there.iter().copied() {
             let state = self.now(move |engine| fiber::wait(engine.lease_state(lease)))?;
             let state = state.map_err(|error| format!("lease {lease:x} is listed, and {error:?}"))?;
@@ -84,13 +67,13 @@ impl Simulation {
     }
 
     /// All of history that is held is told, whole and in order.
-    pub(super) fn check_history(&mut self, compacted: i64) -> Result<(), Stop> {
+    fn check_history(&mut self, compacted: i64) -> Result<(), Stop> {
         self.begin_watch(0, KeyRange::all(), compacted.max(1), true)?;
         self.follow_all()
     }
 
     /// Reads all watches until they are quiet, and have told everything.
-    pub(super) fn follow_all(&mut self) -> Result<(), Stop> {
+    fn follow_all(&mut self) -> Result<(), Stop> {
         let mut random = Random::new(0);
         for at in 0..WATCHES {
             if let Some(watching) = &mut self.watches[at] {
@@ -98,7 +81,7 @@ impl Simulation {
             }
             for _ in 0..TURNS {
                 self.follow(at, &mut random);
-                self.turns_until("a watch is not read", |driver| driver.rig.machine.is_free(CLIENTS + at))?;
+                self.turns_until("a watch is not read", |world| world.rig.machine.is_free(CLIENTS + at))?;
                 self.look()?;
                 if self.watches[at].as_ref().is_none_or(|watching| watching.quiet) {
                     break;
@@ -109,20 +92,5 @@ impl Simulation {
             }
         }
         Ok(())
-    }
-
-    /// After everything, the store is whole on the disk, and the same when it is opened again.
-    pub(super) fn whole(&mut self) -> Result<(), Stop> {
-        if !self.rig.machine.is_open() {
-            self.open()?;
-        }
-        self.settle()?;
-        self.leave(None)?;
-        let verification = tools::verify_on(&self.rig.machine.disk()).map_err(|error| format!("{error:?}"))?;
-        if !verification.damage.is_empty() {
-            return Err(format!("the store is damaged: {:?}", verification.damage).into());
-        }
-        self.open()?;
-        self.settle()
     }
 }
