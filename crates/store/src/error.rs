@@ -1,5 +1,8 @@
 //! What the state seam refuses.
 
+use std::io;
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -33,13 +36,13 @@ pub enum Error {
     #[error("{what} in {place}")]
     Corrupt { what: String, place: String },
     #[error("{path} is in use by another process: stop it, or choose another data directory")]
-    Locked { path: std::path::PathBuf },
+    Locked { path: PathBuf },
     #[error("cannot {doing} {path}")]
     Io {
         doing: &'static str,
-        path: std::path::PathBuf,
+        path: PathBuf,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Something that an administrator gave can't be used.
     #[error("{option}: {reason}")]
@@ -51,4 +54,12 @@ pub enum Error {
     Closed,
     #[error("the store cannot be reached: {0}")]
     Unavailable(String),
+}
+
+impl Error {
+    /// Says of what the disk refused what was being done, and where.
+    pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { doing, path, source }
+    }
 }

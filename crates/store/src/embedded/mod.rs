@@ -20,9 +20,9 @@
 //! | `hooks` | where tests take hold |
 //! | `export`, `tools` | all that is held, for snapshots; what an administrator asks of a store that is not open |
 //!
-//! Invariants: nothing is visible to readers before it is durable, nor is a refusal that tells of it answered; no sync runs on a caller's thread; reads of the
-//! disk that may wait run on the runtime's blocking threads; the disk and the clock are touched only through
-//! [`Disk`] and [`Clock`].
+//! Invariants: nothing is visible to readers before it is durable, nor is a refusal that tells of it answered; no sync runs
+//! on a caller's thread; reads of the disk that may wait run on the runtime's blocking threads; the disk and the clock are
+//! touched only through [`Disk`] and [`Clock`].
 
 mod checkpoint;
 mod clock;
@@ -341,11 +341,7 @@ impl Embedded {
                     revision,
                 }),
                 Done::Txn(succeeded, within) => {
-                    let mut results = Vec::with_capacity(within.len());
-                    for done in within {
-                        results.push(self.result(done, previous, revision).await?);
-                    }
-                    OpResult::Txn { succeeded, results }
+                    OpResult::Txn { succeeded, results: self.results(within, previous, revision).await? }
                 }
             })
         })
@@ -449,18 +445,15 @@ impl Store for Embedded {
 
 /// Takes the lock of a directory, which is created when it is not there.
 fn lock(directory: &Path) -> Result<fs::File, Error> {
-    let io = |doing: &'static str, path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Io { doing, path, source }
-    };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io("create", directory))?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(Error::io("create", directory))?;
     let path = directory.join("lock");
     let mut options = fs::File::options();
-    let file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(io("open", &path))?;
+    let file =
+        options.read(true).write(true).create(true).truncate(false).open(&path).map_err(Error::io("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { path: directory.to_owned() }),
-        Err(fs::TryLockError::Error(source)) => Err(io("lock", &path)(source)),
+        Err(fs::TryLockError::Error(source)) => Err(Error::io("lock", &path)(source)),
     }
 }
 
@@ -484,11 +477,11 @@ fn assemble(
     }
     for stray in &recovered.strays {
         tracing::debug!(file = %stray, "removed what an unfinished step left");
-        disk.remove(stray).map_err(|source| Error::Io { doing: "remove", path: disk.path().join(stray), source })?;
+        disk.remove(stray).map_err(Error::io("remove", disk.path().join(stray)))?;
     }
     if !recovered.strays.is_empty() {
         // A segment that was never finished must not come back beside newer ones.
-        disk.sync_names().map_err(|source| Error::Io { doing: "sync", path: disk.path().to_owned(), source })?;
+        disk.sync_names().map_err(Error::io("sync", disk.path()))?;
     }
     Ok(join(disk, clock, options, recovered))
 }
@@ -526,8 +519,7 @@ fn new_store_id(clock: &dyn Clock) -> u64 {
 }
 
 fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
-    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
-    spawned.map_err(|source| Error::Io { doing: "start the thread", path: name.into(), source })
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(Error::io("start the thread", name))
 }
 
 /// The writer and what it waits for.

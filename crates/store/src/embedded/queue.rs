@@ -128,32 +128,38 @@ impl Drop for Gathered<'_> {
 /// Wakes a thread that waits.
 #[derive(Default)]
 pub(crate) struct Signal {
-    state: Mutex<(bool, bool)>,
+    flags: Mutex<Flags>,
     changed: Condvar,
 }
 
+#[derive(Default)]
+struct Flags {
+    raised: bool,
+    closed: bool,
+}
+
 impl Signal {
-    fn state(&self) -> MutexGuard<'_, (bool, bool)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn flags(&self) -> MutexGuard<'_, Flags> {
+        self.flags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn raise(&self) {
-        self.state().0 = true;
+        self.flags().raised = true;
         self.changed.notify_all();
     }
 
     pub(crate) fn close(&self) {
-        self.state().1 = true;
+        self.flags().closed = true;
         self.changed.notify_all();
     }
 
     /// Waits until raised or for `patience`; `false` when closed.
     pub(crate) fn wait(&self, patience: Duration) -> bool {
-        let idle = |state: &mut (bool, bool)| !state.0 && !state.1;
-        let (mut state, _) =
-            self.changed.wait_timeout_while(self.state(), patience, idle).unwrap_or_else(PoisonError::into_inner);
-        state.0 = false;
-        !state.1
+        let idle = |flags: &mut Flags| !flags.raised && !flags.closed;
+        let waited = self.changed.wait_timeout_while(self.flags(), patience, idle);
+        let (mut flags, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        flags.raised = false;
+        !flags.closed
     }
 }
 

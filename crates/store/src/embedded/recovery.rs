@@ -42,8 +42,7 @@ pub(crate) struct Recovered {
 
 /// Reads the store on a disk; `None` when there is none.
 pub(crate) fn recover(disk: &dyn Disk, now: Duration) -> Result<Option<Recovered>, Error> {
-    let failed = |source| Error::Io { doing: "list", path: disk.path().to_owned(), source };
-    let names = disk.list().map_err(failed)?;
+    let names = disk.list().map_err(Error::io("list", disk.path()))?;
     let files: BTreeMap<u32, Kind> =
         names.iter().filter_map(|name| segment::parse_name(name)).map(|(kind, id)| (id, kind)).collect();
     if !names.iter().any(|name| name == checkpoint::NAME) {
@@ -329,10 +328,9 @@ pub(crate) fn make_durable(disk: &dyn Disk, recovered: &Recovered) -> Result<(),
             }
             segment.file.sync()
         };
-        let failed = |source| Error::Io { doing: "write", path: disk.path().join(segment.name()), source };
-        rewrite().map_err(failed)?;
+        rewrite().map_err(Error::io("write", disk.path().join(segment.name())))?;
     }
-    disk.sync_names().map_err(|source| Error::Io { doing: "sync", path: disk.path().to_owned(), source })
+    disk.sync_names().map_err(Error::io("sync", disk.path()))
 }
 
 /// The length that counts of a segment that has its header: where nothing is reserved, one without a frame ends with it.
@@ -344,5 +342,5 @@ fn used(len: u64) -> u64 {
 pub(crate) fn initialize(disk: &dyn Disk, store: u64) -> Result<(), Error> {
     let head = Head { store, revision: 1, next_segment: 1, ..Head::default() };
     let written = checkpoint::Writer::new(disk, &head).and_then(|writer| writer.finish(None));
-    written.map(|_| ()).map_err(|source| Error::Io { doing: "write", path: disk.path().join(checkpoint::NAME), source })
+    written.map(drop).map_err(Error::io("write", disk.path().join(checkpoint::NAME)))
 }

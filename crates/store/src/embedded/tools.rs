@@ -78,7 +78,7 @@ pub(crate) fn verify_on(disk: &dyn Disk) -> Result<Verification, Error> {
     let mut verification = Verification { status: describe(&recovered), ..Verification::default() };
     for segment in recovered.segments.all() {
         let read = check_segment(disk, recovered.store_id, &segment, &mut verification);
-        read.map_err(|source| Error::Io { doing: "read", path: disk.path().join(segment.name()), source })?;
+        read.map_err(Error::io("read", disk.path().join(segment.name())))?;
     }
     for (key, chain) in &recovered.index.keys {
         for version in chain.versions() {
@@ -131,8 +131,7 @@ fn check_version(
     let Some(segment) = recovered.segments.get(version.location.segment) else { return Ok(()) };
     let offset = u64::from(version.location.offset);
     let mut bytes = vec![0; version.location.len as usize];
-    let failed = |source| Error::Io { doing: "read", path: disk.path().join(segment.name()), source };
-    segment.file.read(&mut bytes, offset).map_err(failed)?;
+    segment.file.read(&mut bytes, offset).map_err(Error::io("read", disk.path().join(segment.name())))?;
     if let Err(what) = segment::check(&bytes, key, version) {
         let what = format!("{what}: the value of {:?}", String::from_utf8_lossy(key));
         into.damage.push(segment::corrupt(disk.path(), &segment.name(), offset, what));
@@ -206,10 +205,7 @@ pub(crate) struct Builder {
 impl Builder {
     /// Begins in a directory that is empty, or absent and then created for its owner only.
     pub(crate) fn new(target: &Path) -> Result<Self, Error> {
-        let failed = |doing: &'static str| {
-            let path = target.to_owned();
-            move |source| Error::Io { doing, path, source }
-        };
+        let failed = |doing| Error::io(doing, target);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(target).map_err(failed("create"))?;
         if fs::read_dir(target).map_err(failed("list"))?.next().is_some() {
             let source = io::Error::new(io::ErrorKind::DirectoryNotEmpty, "it is not empty");
@@ -317,17 +313,12 @@ fn finish(writer: Option<PackedWriter>, segments: &mut Vec<SegmentRecord>) -> io
 
 /// Takes the lock of a directory that must be there already.
 fn existing(directory: &Path) -> Result<fs::File, Error> {
-    let missing = |source| Error::Io { doing: "find a store in", path: directory.to_owned(), source };
-    fs::metadata(directory.join(checkpoint::NAME)).map_err(missing)?;
+    fs::metadata(directory.join(checkpoint::NAME)).map_err(Error::io("find a store in", directory))?;
     lock(directory)
 }
 
 fn read(disk: &dyn Disk) -> Result<Recovered, Error> {
-    let missing = || Error::Io {
-        doing: "find a store in",
-        path: disk.path().to_owned(),
-        source: io::Error::from(io::ErrorKind::NotFound),
-    };
+    let missing = || Error::io("find a store in", disk.path())(io::ErrorKind::NotFound.into());
     recovery::recover(disk, SystemClock::default().monotonic())?.ok_or_else(missing)
 }
 

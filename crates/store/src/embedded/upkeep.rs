@@ -238,10 +238,7 @@ impl Upkeep {
     /// Writes the index as of the mark, then removes what it does not refer to.
     fn checkpoint(&mut self, mark: &Mark) -> Result<(), Error> {
         let shared = Arc::clone(&self.shared);
-        let failed = |doing: &'static str, name: &str| {
-            let path = shared.disk.path().join(name);
-            move |source| Error::Io { doing, path, source }
-        };
+        let failed = |doing, name: &str| Error::io(doing, shared.disk.path().join(name));
         // What the log has from the mark on is read back in any case.
         let all = shared.segments.all().into_iter();
         let all = all.filter(|segment| segment.kind == Kind::Packed || segment.id <= mark.segment);

@@ -2,9 +2,9 @@
 //!
 //! It takes requests and time, and does its IO through [`Shared::disk`]; the thread around it only waits and calls it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -266,7 +266,7 @@ impl Writer {
                 shared.times().note(time.div_euclid(1000), kept.version.mod_revision);
             }
             shared.hub.publish(&changes, self.revision, || {
-                let mut recent = shared.recent.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut recent = shared.recent.write().unwrap_or_else(PoisonError::into_inner);
                 recent.extend(changes.iter().cloned());
                 shared.visible.store(self.revision, Ordering::Release);
             });
@@ -413,10 +413,7 @@ impl Writer {
     }
 
     fn txn(&mut self, stage: &mut Stage<'_>, txn: Txn) -> Result<Outcome, Error> {
-        let mut succeeded = true;
-        for compare in &txn.compares {
-            succeeded = succeeded && self.holds(stage, compare)?;
-        }
+        let succeeded = self.all_hold(stage, &txn.compares)?;
         let mut ops = if succeeded { txn.success } else { txn.failure };
         let mut shapes = None;
         if ops.iter().any(|op| matches!(op, Op::Txn(_))) {
@@ -482,10 +479,7 @@ impl Writer {
                 shapes.push(Shape::Op);
                 continue;
             };
-            let mut succeeded = true;
-            for compare in &txn.compares {
-                succeeded = succeeded && self.holds(stage, compare)?;
-            }
+            let succeeded = self.all_hold(stage, &txn.compares)?;
             let ops = if succeeded { txn.success } else { txn.failure };
             shapes.push(Shape::Txn(succeeded, self.flatten(stage, ops, flat)?));
         }
@@ -495,7 +489,7 @@ impl Writer {
     /// Refuses operations that can't be applied as a whole; tells whether any of them writes.
     fn check(&self, stage: &Stage<'_>, ops: &[Op]) -> Result<bool, Error> {
         let mut size = 0;
-        let mut puts: BTreeMap<&[u8], ()> = BTreeMap::new();
+        let mut puts: BTreeSet<&[u8]> = BTreeSet::new();
         let mut writes = 0;
         for op in ops {
             match op {
@@ -505,7 +499,7 @@ impl Writer {
                     if *lease != 0 && !self.leases.contains(*lease) {
                         return Err(Error::LeaseNotFound(*lease));
                     }
-                    if puts.insert(key, ()).is_some() {
+                    if !puts.insert(key) {
                         return Err(Error::DuplicateKey { key: String::from_utf8_lossy(key).into_owned() });
                     }
                 }
@@ -528,13 +522,22 @@ impl Writer {
         if writes > 1 {
             for op in ops {
                 if let Op::Delete { keys } = op
-                    && let Some(key) = puts.keys().find(|key| keys.contains(key))
+                    && let Some(key) = puts.iter().find(|key| keys.contains(key))
                 {
                     return Err(Error::DuplicateKey { key: String::from_utf8_lossy(key).into_owned() });
                 }
             }
         }
         Ok(writes > 0)
+    }
+
+    fn all_hold(&self, stage: &Stage<'_>, compares: &[Compare]) -> Result<bool, Error> {
+        for compare in compares {
+            if !self.holds(stage, compare)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn holds(&self, stage: &Stage<'_>, compare: &Compare) -> Result<bool, Error> {
@@ -631,7 +634,7 @@ impl Writer {
     fn fail(&mut self, error: &std::io::Error) -> String {
         let reason = format!("{} cannot be written: {error}", self.shared.disk.path().display());
         tracing::error!(%reason, "the store is read-only until the disk takes writes again");
-        *self.shared.read_only.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(reason.clone());
+        *self.shared.read_only.write().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
         self.retry_at = Some(self.now() + RETRY);
         reason
     }
@@ -641,7 +644,7 @@ impl Writer {
         match self.log.place(&self.shared, self.revision) {
             Ok(_) => {
                 tracing::info!("the store takes writes again");
-                *self.shared.read_only.write().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+                *self.shared.read_only.write().unwrap_or_else(PoisonError::into_inner) = None;
                 self.retry_at = None;
             }
             Err(error) => {
@@ -652,7 +655,7 @@ impl Writer {
     }
 
     fn refuse(&self, request: Request) {
-        let reason = self.shared.read_only.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let reason = self.shared.read_only.read().unwrap_or_else(PoisonError::into_inner).clone();
         let error = || Error::ReadOnly { reason: reason.clone().unwrap_or_default() };
         match request {
             Request::Txn(_, reply) => answer(reply, Err(error())),

@@ -25,28 +25,17 @@ fn named(key: &Bytes) -> Result<(), Status> {
     }
 }
 
-pub(super) fn key_value(kv: KeyValue) -> proto::KeyValue {
-    proto::KeyValue {
-        key: kv.key,
-        create_revision: kv.create_revision,
-        mod_revision: kv.mod_revision,
-        version: kv.version,
-        value: kv.value,
-        lease: kv.lease,
-    }
-}
-
 pub(super) fn event(event: Event) -> proto::Event {
     match event {
         Event::Put { kv, previous } => proto::Event {
             r#type: proto::event::EventType::Put as i32,
-            kv: Some(key_value(kv)),
-            prev_kv: previous.map(key_value),
+            kv: Some(kv.into()),
+            prev_kv: previous.map(Into::into),
         },
         Event::Delete { key, revision, previous } => proto::Event {
             r#type: proto::event::EventType::Delete as i32,
             kv: Some(proto::KeyValue { key, mod_revision: revision, ..Default::default() }),
-            prev_kv: previous.map(key_value),
+            prev_kv: previous.map(Into::into),
         },
     }
 }
@@ -221,14 +210,14 @@ impl Face {
         }
         proto::RangeResponse {
             header: self.header(result.revision),
-            kvs: result.kvs.into_iter().map(key_value).collect(),
+            kvs: result.kvs.into_iter().map(Into::into).collect(),
             more: result.more,
             count: result.count as i64,
         }
     }
 
     pub(super) fn put_response(&self, previous: Option<KeyValue>, wanted: bool, revision: i64) -> proto::PutResponse {
-        proto::PutResponse { header: self.header(revision), prev_kv: previous.filter(|_| wanted).map(key_value) }
+        proto::PutResponse { header: self.header(revision), prev_kv: previous.filter(|_| wanted).map(Into::into) }
     }
 
     pub(super) fn delete_response(
@@ -240,7 +229,7 @@ impl Face {
         proto::DeleteRangeResponse {
             header: self.header(revision),
             deleted: deleted.len() as i64,
-            prev_kvs: if wanted { deleted.into_iter().map(key_value).collect() } else { Vec::new() },
+            prev_kvs: if wanted { deleted.into_iter().map(Into::into).collect() } else { Vec::new() },
         }
     }
 

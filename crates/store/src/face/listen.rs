@@ -82,13 +82,11 @@ impl Drop for Listener {
 impl Listener {
     /// Begins to listen. To be called on a runtime.
     pub async fn bind(address: &Address, tls: Option<&Tls>) -> Result<Self, Error> {
-        let fail = |doing: &'static str| {
-            let path = match address {
-                Address::Unix(path) => path.clone(),
-                Address::Https(address) => address.to_string().into(),
-            };
-            move |source| Error::Io { doing, path, source }
+        let place = match address {
+            Address::Unix(path) => path.clone(),
+            Address::Https(address) => address.to_string().into(),
         };
+        let fail = |doing| Error::io(doing, &place);
         let socket = match address {
             Address::Unix(path) => {
                 // What a killed process left; a socket that somebody serves is not taken from him.

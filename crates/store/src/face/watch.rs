@@ -16,7 +16,7 @@ use super::convert;
 use crate::proto::watch_create_request::FilterType;
 use crate::proto::watch_request::RequestUnion;
 use crate::proto::{self, WatchCreateRequest, WatchRequest, WatchResponse};
-use crate::{Embedded, Error, Event, KeyRange, Store, Watch, WatchBatch, WatchStream};
+use crate::{Embedded, Error, Event, Store, Watch, WatchBatch, WatchStream};
 
 /// Answers that wait for a client that reads slowly; behind them wait the engine's queues, which are bounded.
 const WAITING: usize = 16;
@@ -180,7 +180,6 @@ impl Streamed {
         self.answer(WatchResponse { header, watch_id: id, created: true, ..Default::default() }).await;
         let handing = Handing {
             id,
-            keys: watch.keys.clone(),
             watch,
             next: start,
             fragment: create.fragment,
@@ -247,7 +246,6 @@ fn why(error: &Error) -> (i64, String) {
 /// One watch's way from the engine to the stream.
 struct Handing {
     id: i64,
-    keys: KeyRange,
     watch: Watch,
     /// The first revision that is not handed on yet.
     next: i64,
@@ -317,7 +315,7 @@ impl Handing {
         let events: Vec<proto::Event> = batch
             .events
             .into_iter()
-            .filter(|event| wanted(event) && self.keys.contains(event.key()))
+            .filter(|event| wanted(event) && self.watch.keys.contains(event.key()))
             .map(convert::event)
             .collect();
         let header = streamed.face.header(batch.revision);

@@ -23,7 +23,7 @@ pub use restore::{Restored, restore};
 
 use self::bolt::{Reader, Writer, damaged};
 use crate::embedded::{Export, Record};
-use crate::{Error, KeyValue, proto};
+use crate::{Error, proto};
 
 const TRAILER: u64 = 32;
 /// Files of bbolt end with a page, so what is beyond a multiple of this is the trailer.
@@ -86,8 +86,7 @@ fn stored(record: &Record) -> Vec<u8> {
     let kv = if record.deleted {
         proto::KeyValue { key: record.kv.key.clone(), ..Default::default() }
     } else {
-        let KeyValue { key, value, create_revision, mod_revision, version, lease } = record.kv.clone();
-        proto::KeyValue { key, value, create_revision, mod_revision, version, lease }
+        record.kv.clone().into()
     };
     kv.encode_to_vec()
 }
@@ -143,31 +142,54 @@ impl Crc32c {
 
 /// Writes a snapshot into a file that is not there yet; it appears when it is whole and synced.
 pub fn save(export: &Export, path: &Path) -> Result<(), Error> {
-    let failed = |doing: &'static str| {
-        let path = path.to_owned();
-        move |source| Error::Io { doing, path, source }
-    };
-    if path.exists() {
-        return Err(failed("write")(io::Error::new(io::ErrorKind::AlreadyExists, "it is there already")));
-    }
-    let part = part_of(path);
-    let mut options = fs::OpenOptions::new();
-    let opened = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&part);
-    let file = opened.map_err(failed("create"))?;
-    let written = write(export, &file).and_then(|_| file.sync_all().map_err(failed("sync")));
-    let named = written.and_then(|()| fs::rename(&part, path).map_err(failed("name")));
-    if named.is_err() {
-        // What is said is why it failed.
-        drop(fs::remove_file(&part));
-    }
-    named
+    let part = Part::create(path)?;
+    write(export, &part.file)?;
+    part.sync()?;
+    part.appear()
 }
 
-/// Where a file is written before it is whole.
-pub fn part_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".part");
-    name.into()
+/// A file that has another name until it is whole. If it does not get that far it is removed.
+pub(crate) struct Part<'a> {
+    pub(crate) file: File,
+    whole: &'a Path,
+    pub(crate) path: PathBuf,
+    appeared: bool,
+}
+
+impl<'a> Part<'a> {
+    /// Begins a file of a name that nothing has yet.
+    pub(crate) fn create(whole: &'a Path) -> Result<Self, Error> {
+        if whole.exists() {
+            let there = io::Error::new(io::ErrorKind::AlreadyExists, "it is there already");
+            return Err(Error::io("write", whole)(there));
+        }
+        let mut path = whole.as_os_str().to_owned();
+        path.push(".part");
+        let mut options = fs::OpenOptions::new();
+        let opened = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let file = opened.map_err(Error::io("create", whole))?;
+        Ok(Self { file, whole, path: path.into(), appeared: false })
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.file.sync_all().map_err(Error::io("sync", self.whole))
+    }
+
+    /// Gives it its name.
+    pub(crate) fn appear(mut self) -> Result<(), Error> {
+        fs::rename(&self.path, self.whole).map_err(Error::io("name", self.whole))?;
+        self.appeared = true;
+        Ok(())
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        if !self.appeared {
+            // What is said is why it failed.
+            drop(fs::remove_file(&self.path));
+        }
+    }
 }
 
 /// A snapshot in a file without a name, below a directory, to be read once; with its size.
