@@ -2,12 +2,14 @@
 //! read: a large cluster is ready so much sooner, and what was read of it is never in memory as a whole beside the entries.
 
 use super::cacher::{Cacher, Parsed, Raw};
+use super::hooks;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinHandle;
 
 /// What is smaller is not worth the way to another thread.
-pub(super) const PIECE: usize = 500;
+pub(super) const PIECE: usize = hooks::bound(500, 3);
 /// So many pieces at most are under way.
 const MOST: usize = 8;
 
@@ -18,14 +20,17 @@ pub(super) type Piece = (Arc<Cacher>, Vec<Parsed>);
 #[derive(Debug)]
 pub(super) struct Parsers {
     under_way: VecDeque<JoinHandle<Piece>>,
+    /// 0: everything is parsed where it is.
     most: usize,
 }
 
 impl Parsers {
     pub(super) fn new() -> Self {
-        // One waits while each processor has its own.
-        let most = std::thread::available_parallelism().map_or(1, usize::from) + 1;
-        Parsers { under_way: VecDeque::new(), most: most.min(MOST) }
+        // Who runs on one thread, as simulations do, has no others.
+        let alone = Handle::try_current().map_or(true, |on| on.runtime_flavor() == RuntimeFlavor::CurrentThread);
+        // One piece waits while each processor has its own.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Parsers { under_way: VecDeque::new(), most: if alone { 0 } else { MOST.min(processors + 1) } }
     }
 
     /// Begins to parse a piece, after waiting for one that began before if there are enough. Gives back a piece that is done.
@@ -34,7 +39,7 @@ impl Parsers {
     /// [`store::Error::Closed`] when the process stops.
     pub(super) async fn parse(&mut self, cacher: &Arc<Cacher>, raws: Vec<Raw>) -> Result<Option<Piece>, store::Error> {
         let cacher = cacher.clone();
-        if raws.len() < PIECE {
+        if self.most == 0 || raws.len() < PIECE {
             let parsed = raws.into_iter().map(|raw| cacher.parse(raw)).collect();
             return Ok(Some((cacher, parsed)));
         }

@@ -4,7 +4,6 @@ mod pair;
 mod simulation;
 
 use super::cacher::Age;
-use super::parsers::{PIECE, Parsers};
 use super::*;
 use std::sync::Arc;
 
@@ -103,18 +102,21 @@ fn a_state_is_ranged_by_scope() {
     assert_eq!(state.bytes(), state.range(&Scope::All, None).map(|e| e.size()).sum::<usize>());
 }
 
-/// A cacher without a store behind it.
-fn cacher() -> Arc<Cacher> {
+fn layout() -> Layout {
     let row = row("", "pods");
-    let layout = Layout {
+    Layout {
         prefix: "/registry/pods/".into(),
         resource: "configmaps".to_owned(),
         api_version: "v1".into(),
         kind: "Pod".into(),
         schema: row.schema.clone(),
         paths: Paths::of(row),
-    };
-    Arc::new(Cacher::new(layout, Arc::default(), 1))
+    }
+}
+
+/// A cacher without a store behind it.
+fn cacher() -> Arc<Cacher> {
+    Arc::new(Cacher::new(layout(), Arc::default(), 1))
 }
 
 fn put(key: &str, revision: u64, node: &str, label: &str) -> cacher::Raw {
@@ -136,34 +138,31 @@ fn filled(cacher: &Cacher, raws: Vec<cacher::Raw>) -> State {
     state
 }
 
-/// Many objects are parsed by several threads.
-#[tokio::test]
+/// More than one page, parsed by several threads; with one that cannot be read.
+#[tokio::test(flavor = "multi_thread")]
 async fn many_objects_are_loaded_each_in_its_place() {
-    let cacher = cacher();
-    let raw = |n: u64| match n {
-        4_500 => cacher::Raw { key: format!("a/{n:05}"), revision: n + 1, value: Some("{".into()) },
-        n => put(&format!("a/{n:05}"), n + 1, &format!("n{}", n % 7), "x"),
-    };
-    let (mut parsers, mut read) = (Parsers::new(), State::new(0));
-    let raws: Vec<u64> = (0..5_003).collect();
-    for piece in raws.chunks(PIECE) {
-        let done = parsers.parse(&cacher, piece.iter().copied().map(raw).collect()).await.expect("parsed");
-        done.into_iter().for_each(|(cacher, parsed)| cacher.fill(&mut read, parsed));
+    use store::Store as _;
+    const MANY: usize = 203;
+    const LOST: usize = 150;
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = store::Embedded::open(directory.path(), store::embedded::Options::default()).expect("a store");
+    let key = |n: usize| format!("a/{n:05}");
+    let node = |n: usize| format!("n{}", n % 7);
+    for n in 0..MANY {
+        let full = format!("{}{}", layout().prefix, key(n));
+        let value = if n == LOST { "{".into() } else { put(&key(n), 0, &node(n), "x").value.expect("a value") };
+        let put = store::Op::Put { key: full.into(), value, lease: 0 };
+        store.txn(store::Txn::of(vec![put])).await.expect("written");
     }
-    while let Some((cacher, parsed)) = parsers.next().await.expect("parsed") {
-        cacher.fill(&mut read, parsed);
-    }
-    assert!(!cacher.replace(read.clone(), 6_000, Age::Past));
-    assert!(cacher.replace(read, 6_000, Age::Present));
-    assert_eq!(cacher.newest_unreadable(), Some(4_501));
-    let node = cacher.paths().position("spec.nodeName").expect("a field");
+    let caches = Caches::open(store, vec![layout()]).await.expect("the caches");
+    let cacher = caches.get(&layout().prefix).expect("the storage");
+    assert!(cacher.newest_unreadable().is_some());
+    let field = cacher.paths().position("spec.nodeName").expect("a field");
     let (state, _) = cacher.now();
-    let entries: Vec<&Arc<Entry>> = state.range(&Scope::All, None).collect();
-    assert_eq!(entries.len(), 5_002);
-    for entry in entries {
-        let n = entry.revision() - 1;
-        assert_eq!((entry.key(), entry.field(cacher.paths(), node)), (&*format!("a/{n:05}"), &*format!("n{}", n % 7)));
-    }
+    let found: Vec<(&str, &str)> =
+        state.range(&Scope::All, None).map(|entry| (entry.key(), entry.field(cacher.paths(), field))).collect();
+    let there: Vec<(String, String)> = (0..MANY).filter(|n| *n != LOST).map(|n| (key(n), node(n))).collect();
+    assert_eq!(found, there.iter().map(|(key, node)| (key.as_str(), node.as_str())).collect::<Vec<_>>());
 }
 
 fn gone(key: &str, revision: u64) -> cacher::Raw {
