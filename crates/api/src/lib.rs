@@ -3,6 +3,7 @@
 //! Every other crate speaks in these words; this one imports none of them.
 
 pub mod duration;
+pub mod events;
 pub mod features;
 pub mod field;
 pub mod gvk;
