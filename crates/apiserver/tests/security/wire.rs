@@ -1,6 +1,6 @@
 //! Over real TLS: certificates, tokens, upgrades to a kubelet.
 
-use crate::cluster::{Client, Cluster, Options, eventually, pod, start_with};
+use crate::cluster::{Client, Cluster, Options, audited, pod, start_with};
 use apiserver::security::KubeletSettings;
 use apiserver::streams::kubelet::KubeletTls;
 use apiserver::tls::{Identity, ServerTls, TlsSettings};
@@ -217,23 +217,13 @@ async fn who_shows_nothing_sees_health_alone() {
 
 #[tokio::test]
 async fn a_refused_login_is_recorded_once_with_what_it_tried() {
-    use apiserver::audit::{Audit, Policy, Rotation, Sink};
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("audit.log");
-    let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }).expect("a sink");
-    let audit = Audit::new(Policy::metadata(), sink);
+    let (audit, log) = audited("rules: [{level: Metadata}]", apiserver::audit::Mode::Blocking);
     let wire = serve(|_| Options { audit: Some(audit), ..Options::default() }).await;
     assert_eq!(wire.ask(None, "/api/v1/secrets", &[]).await.0, 401);
     assert_eq!(wire.ask(None, "/api/v1/secrets", &[("authorization", "Bearer nonsense")]).await.0, 401);
     let foreign = issue(&wire.authority, "jane", &[], ExtendedKeyUsagePurpose::ServerAuth);
     let shown = wire.ask(Some(&foreign), "/api/v1/secrets", &[("authorization", "Basic YTpi")]).await.0;
-    let recorded = eventually(async || {
-        let text = std::fs::read_to_string(&path).expect("the log");
-        let events = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let told: Vec<_> = events.filter(|event| event["responseStatus"]["code"] == 401).collect();
-        (told.len() == 3).then_some(told)
-    });
-    let recorded = recorded.await;
+    let recorded = log.events(3, |event| event["responseStatus"]["code"] == 401).await;
     for (event, why) in recorded.iter().zip([
         "Authentication failed, no credentials provided",
         "Authentication failed, attempted: bearer",
