@@ -7,6 +7,7 @@ pub mod events;
 pub mod features;
 pub mod field;
 pub mod gvk;
+pub mod measure;
 pub mod names;
 pub mod number;
 pub mod quantity;
