@@ -3,9 +3,11 @@
 //! Every other crate speaks in these words; this one imports none of them.
 
 pub mod duration;
+pub mod events;
 pub mod features;
 pub mod field;
 pub mod gvk;
+pub mod measure;
 pub mod names;
 pub mod number;
 pub mod quantity;

@@ -2,8 +2,8 @@
 
 use crate::user::UserInfo;
 use jiff::Timestamp;
-use schema::Map;
 use schema::validation::WARNINGS_MAX;
+use schema::{Map, Value};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Travels with one request. Cheap to clone: clones share their warnings and annotations.
@@ -31,9 +31,17 @@ pub struct Reference {
     pub name: String,
     pub uid: String,
     pub resource_version: String,
-    /// The object itself, if it is wanted.
-    pub object: Option<Map>,
+    /// The object itself, or what else is sent, if it is wanted.
+    pub object: Option<Value>,
     pub wants_object: bool,
+}
+
+impl Reference {
+    fn show(&mut self, object: impl FnOnce() -> Option<Value>) {
+        if self.wants_object {
+            self.object = object();
+        }
+    }
 }
 
 /// What has been told.
@@ -115,18 +123,27 @@ impl Context {
         self.notes.told().reference.get_or_insert_default().wants_object = object;
     }
 
-    /// Notes how the object of the request names itself, if somebody wants to know.
-    pub fn refer(&self, object: &Map) {
+    /// Notes the object of the request, in this version and of this kind, if somebody wants to know.
+    pub fn refer(&self, object: &Map, api_version: &str, kind: &str) {
         if let Some(reference) = &mut self.notes.told().reference {
             let of = |key| object.str_at(&["metadata", key]).to_owned();
-            **reference = Reference {
-                namespace: of("namespace"),
-                name: of("name"),
-                uid: of("uid"),
-                resource_version: of("resourceVersion"),
-                object: reference.wants_object.then(|| object.clone()),
-                wants_object: reference.wants_object,
-            };
+            reference.namespace = of("namespace");
+            reference.name = of("name");
+            reference.uid = of("uid");
+            reference.resource_version = of("resourceVersion");
+            reference.show(|| {
+                let mut object = object.clone();
+                object.insert("apiVersion", api_version);
+                object.insert("kind", kind);
+                Some(Value::Map(object))
+            });
+        }
+    }
+
+    /// Notes what the request sends that is not its object: a patch, say.
+    pub fn refer_to(&self, sent: impl FnOnce() -> Option<Value>) {
+        if let Some(reference) = &mut self.notes.told().reference {
+            reference.show(sent);
         }
     }
 

@@ -43,7 +43,6 @@ pub mod handlers;
 pub mod http;
 pub mod limit;
 pub mod lookup;
-pub mod measure;
 pub mod options;
 pub mod registry;
 pub mod request;
@@ -58,6 +57,8 @@ pub mod table;
 pub mod tls;
 pub mod tokens;
 pub mod user;
+
+pub use api::measure;
 
 #[cfg(test)]
 mod test_support;

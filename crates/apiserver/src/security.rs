@@ -293,12 +293,17 @@ fn keep_first_objects(
         ("", "configmaps"),
         (flowcontrol::GROUP, "flowschemas"),
         (flowcontrol::GROUP, "prioritylevelconfigurations"),
+        ("networking.k8s.io", "servicecidrs"),
     ] {
         registry.observe(group, plural, Arc::new(FirstObjects { group, notify: notify.clone() }));
     }
     let registry = Arc::downgrade(registry);
     tokio::spawn(async move {
+        let mut told = bootstrap::ToldOfRange::default();
         loop {
+            if let Some(registry) = registry.upgrade() {
+                told.look(&registry, &settings.service_ranges).await;
+            }
             let others = async {
                 let changed = match &mut servers {
                     Some(servers) => servers.changed().await.is_ok(),
@@ -339,7 +344,11 @@ impl Observer for FirstObjects {
     fn changed(&self, cacher: &Cacher, change: &Change) {
         let first = matches!(
             change.entry.key(),
-            "default/kubernetes" | "kube-system/kube-dns" | "kube-system/extension-apiserver-authentication"
+            // The last is the ServiceCIDR.
+            "default/kubernetes"
+                | "kube-system/kube-dns"
+                | "kube-system/extension-apiserver-authentication"
+                | "kubernetes"
         );
         let flow_control = || {
             let after = (change.kind != ChangeKind::Deleted).then(|| cacher.decode(&change.entry).ok()).flatten();

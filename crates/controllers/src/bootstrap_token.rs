@@ -47,7 +47,7 @@ fn left(secret: &Secret, now: Timestamp) -> Option<Duration> {
 pub fn cleaner(context: &Context) -> Running {
     let client = context.clients.service_account("token-cleaner");
     let secrets: Informer<Secret> = context.informers.of();
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "token_cleaner");
     let q = queue.clone();
     secrets.on_change(move |_, new| {
         if let Some(secret) = new.filter(|s| is_token(s)) {
@@ -120,7 +120,7 @@ pub fn signer(context: &Context) -> Running {
     let client = context.clients.service_account("bootstrap-signer");
     let secrets: Informer<Secret> = context.informers.of();
     let maps: Informer<ConfigMap> = context.informers.of();
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "bootstrap_signer_queue");
     let only = Key::new(PUBLIC, CLUSTER_INFO);
     let (q, k) = (queue.clone(), only.clone());
     secrets.on_change(move |old, new| {

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub fn controller(context: &Context) -> Running {
     let client = context.clients.service_account("clusterrole-aggregation-controller");
     let roles: Informer<ClusterRole> = context.informers.of();
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "ClusterRoleAggregator");
     let (q, all) = (queue.clone(), roles.clone());
     roles.on_change(move |old, new| {
         if let Some(role) = new.filter(|r| r.aggregation_rule.is_some()) {

@@ -1,34 +1,22 @@
-//! Events: what the controllers tell people, as core/v1 Events; the same one again is counted, not written again.
+//! Events: what the controllers tell people, as core/v1 Events. What is told of it is decided by [`Correlator`].
 
+pub use api::events::Kind;
+
+use api::events::{Correlator, Delivery, Next, QUEUED, Reference, Report, Request, Source};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Api, Client, Resource};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// How many distinct events are remembered for counting.
-const REMEMBERED: usize = 1024;
-
-/// Whether an event tells of the normal course or of a problem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    Normal,
-    Warning,
-}
-
-type Seen = HashMap<(String, Kind, String, String), (String, i32)>;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Client, Resource};
+use serde_json::Value;
+use tokio::sync::mpsc;
 
 /// Writes events about objects in the name of a component; never waits and never fails its caller.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Recorder {
-    client: Client,
-    component: &'static str,
-    seen: Arc<Mutex<Seen>>,
+    reports: mpsc::Sender<Report>,
 }
 
-/// The reference to an object as events carry it.
+/// The reference to an object as others carry it.
 pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
     let meta = object.meta();
     ObjectReference {
@@ -43,77 +31,139 @@ pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
 }
 
 impl Recorder {
+    /// What it is told is sent as long as the runtime runs that this is called in, also when all its copies are gone.
     pub fn new(client: Client, component: &'static str) -> Self {
-        Recorder { client, component, seen: Arc::default() }
+        let (reports, told) = mpsc::channel(QUEUED);
+        let source = Source { component: component.to_owned(), host: String::new() };
+        tokio::spawn(send(client, Correlator::new(source), told));
+        Recorder { reports }
     }
 
     /// Says something about an object.
     pub fn event<K: Resource<DynamicType = ()>>(&self, object: &K, kind: Kind, reason: &str, message: String) {
-        self.about(reference(object), kind, reason, message);
-    }
-
-    /// Says something about what a reference names.
-    pub fn about(&self, involved: ObjectReference, kind: Kind, reason: &str, message: String) {
-        let this = self.clone();
-        let reason = reason.to_owned();
-        tokio::spawn(async move {
-            if let Err(e) = this.write(involved, kind, &reason, message).await {
-                tracing::debug!(reason, "cannot write an event: {e}");
-            }
-        });
-    }
-
-    async fn write(
-        &self,
-        involved: ObjectReference,
-        kind: Kind,
-        reason: &str,
-        message: String,
-    ) -> Result<(), kube::Error> {
-        let namespace = involved.namespace.clone().unwrap_or_else(|| "default".into());
-        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-        let now = Timestamp::now();
-        let subject = involved.uid.clone().or_else(|| involved.name.clone()).unwrap_or_default();
-        let identity = (subject, kind, reason.to_owned(), message.clone());
-        let again = {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if seen.len() > REMEMBERED {
-                seen.clear();
-            }
-            seen.get_mut(&identity).map(|(name, count)| {
-                *count += 1;
-                (name.clone(), *count)
-            })
+        let meta = object.meta();
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let about = Reference {
+            kind: K::kind(&()).into_owned(),
+            namespace: text(&meta.namespace),
+            name: text(&meta.name),
+            uid: text(&meta.uid),
+            api_version: K::api_version(&()).into_owned(),
+            resource_version: text(&meta.resource_version),
+            field_path: String::new(),
         };
-        if let Some((name, count)) = again {
-            let patch = serde_json::json!({"count": count, "lastTimestamp": Time(now)});
-            match events.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
-                Err(e) if crate::code(&e) == 404 => {}
-                other => return other.map(drop),
+        let report = Report { about, kind, reason: reason.to_owned(), message, at: Timestamp::now() };
+        if self.reports.try_send(report).is_err() {
+            tracing::debug!(reason, "an event is dropped: too many wait to be sent");
+        }
+    }
+}
+
+async fn send(client: Client, mut correlator: Correlator, mut reports: mpsc::Receiver<Report>) {
+    while let Some(report) = reports.recv().await {
+        let Some(mut delivery) = correlator.take(&report) else { continue };
+        loop {
+            let sent = ask(&client, &delivery).await;
+            if let Err(error) = &sent {
+                tracing::debug!(reason = report.reason, "cannot write an event: {error}");
+            }
+            match delivery.answered(sent.map_err(|error| Some(crate::code(&error)).filter(|code| *code > 0))) {
+                Next::Done => break,
+                Next::Now => {}
+                Next::After(wait) => tokio::time::sleep(wait).await,
             }
         }
-        let name = format!("{}.{:x}", involved.name.clone().unwrap_or_default(), now.as_nanosecond());
-        let event = Event {
-            metadata: ObjectMeta { name: Some(name.clone()), namespace: Some(namespace), ..ObjectMeta::default() },
-            involved_object: involved,
-            reason: Some(reason.to_owned()),
-            message: Some(message),
-            type_: Some(
-                match kind {
-                    Kind::Normal => "Normal",
-                    Kind::Warning => "Warning",
-                }
-                .to_owned(),
-            ),
-            first_timestamp: Some(Time(now)),
-            last_timestamp: Some(Time(now)),
-            count: Some(1),
-            source: Some(EventSource { component: Some(self.component.to_owned()), host: None }),
-            reporting_component: Some(self.component.to_owned()),
-            ..Event::default()
+    }
+}
+
+async fn ask(client: &Client, delivery: &Delivery) -> Result<(), kube::Error> {
+    let request = match delivery.request() {
+        Request::Create(event) => kube::core::Request::new(event.collection())
+            .create(&PostParams::default(), event.object().to_string().into_bytes()),
+        Request::Count(event, patch) => kube::core::Request::new(event.collection()).patch(
+            &event.metadata.name,
+            &PatchParams::default(),
+            &Patch::Strategic(patch),
+        ),
+    };
+    client.request::<Value>(request.map_err(kube::Error::BuildRequest)?).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+    use tokio::sync::watch;
+
+    type Events = serde_json::Map<String, Value>;
+
+    /// An API that has events by their names, and nothing else.
+    fn api(events: watch::Sender<Events>) -> Client {
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let events = events.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body: Value = serde_json::from_slice(&body.collect().await?.to_bytes())?;
+                let last = parts.uri.path().rsplit('/').next().unwrap_or_default().to_owned();
+                let mut answer = (200, json!({}));
+                events.send_modify(|events| {
+                    if parts.method == http::Method::POST {
+                        let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                        events.insert(name, body.clone());
+                    } else if let Some(Value::Object(known)) = events.get_mut(&last) {
+                        known.extend(body.as_object().cloned().unwrap_or_default());
+                    } else {
+                        let status =
+                            json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "message": ""});
+                        answer = (404, status);
+                        answer.1["code"] = 404.into();
+                    }
+                });
+                let body = http_body_util::Full::new(answer.1.to_string().into_bytes().into());
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(
+                    http::Response::builder().status(answer.0).body::<http_body_util::Full<bytes::Bytes>>(body)?,
+                )
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    #[tokio::test]
+    async fn what_is_told_again_is_counted_where_it_still_is_and_made_anew_where_not() {
+        let events: watch::Sender<Events> = watch::Sender::default();
+        let mut seen = events.subscribe();
+        let recorder = Recorder::new(api(events.clone()), "some-controller");
+        let mut map = ConfigMap::default();
+        map.metadata.name = Some("m".into());
+        map.metadata.namespace = Some("n".into());
+        let tell = || recorder.event(&map, Kind::Warning, "Failed", "it failed".into());
+        let is_counted = |count: u64| {
+            move |events: &Events| events.len() == 1 && events.values().all(|event| event["count"] == json!(count))
         };
-        events.create(&PostParams::default(), &event).await?;
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(identity, (name, 1));
-        Ok(())
+        tell();
+        tell();
+        let first = seen.wait_for(is_counted(2)).await.expect("told").clone();
+        let event = first.values().next().expect("one");
+        assert_eq!((&event["reason"], &event["type"]), (&json!("Failed"), &json!("Warning")));
+        assert_eq!(event["involvedObject"]["apiVersion"], "v1");
+        events.send_modify(Events::clear);
+        tell();
+        let anew = seen.wait_for(is_counted(3)).await.expect("told").clone();
+        assert!(anew.keys().eq(first.keys()));
+        // What differs in its words only becomes one event in the end, and a flood ends.
+        for n in 0..30 {
+            recorder.event(&map, Kind::Warning, "Other", format!("number {n}"));
+        }
+        let mut last = ConfigMap::default();
+        last.metadata.name = Some("last".into());
+        recorder.event(&last, Kind::Normal, "Done", "done".into());
+        let all = seen.wait_for(|events| events.values().any(|event| event["reason"] == "Done")).await.expect("told");
+        let counts = all.values().filter(|event| event["reason"] == "Other").map(|event| &event["count"]);
+        // 25 of this object in all: three of the other reason, nine with their own words, and the rest in one.
+        assert_eq!(counts.filter_map(Value::as_u64).collect::<Vec<_>>().iter().sum::<u64>(), 22);
+        let combined = all.values().find(|event| event["message"].as_str().is_some_and(|m| m.starts_with("(combined")));
+        assert_eq!(combined.expect("combined")["message"], "(combined from similar events): number 21");
     }
 }

@@ -111,7 +111,7 @@ pub fn controller(context: &Context) -> Running {
         period: context.config.legacy_token_clean_up,
         secrets,
     });
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "legacy_token_cleaner");
     let q = queue.clone();
     cleaner.secrets.on_change(move |_, new| {
         if let Some(secret) = new.filter(|secret| secret.type_ == TYPE) {

@@ -71,6 +71,8 @@ pub struct Config {
     pub legacy_token_clean_up: std::time::Duration,
     /// Which features are on.
     pub gates: api::features::Gates,
+    /// Where the work queues are measured.
+    pub queues: queue::Queues,
 }
 
 /// What went wrong in a reconcile; it is tried again with back-off.

@@ -50,7 +50,7 @@ pub fn controller(context: &Context) -> Running {
         client: context.clients.service_account("namespace-controller"),
         namespaces: context.informers.of(),
     });
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "namespace");
     let q = queue.clone();
     this.namespaces.on_change(move |_, new| {
         if let Some(namespace) = new.filter(|n| n.metadata.deletion_timestamp.is_some()) {

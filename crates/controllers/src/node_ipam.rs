@@ -18,7 +18,7 @@ pub fn controller(context: &Context) -> Running {
     let nodes: Informer<Node> = context.informers.of();
     let cidr = context.config.cluster_cidr;
     let recorder = Recorder::new(client.clone(), "cidrAllocator");
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "cidrallocator_node");
     let q = queue.clone();
     nodes.on_change(move |_, new| {
         if let Some(node) = new.filter(|n| n.spec.pod_cidr.is_empty()) {

@@ -55,7 +55,7 @@ pub fn controller(context: &Context) -> Running {
     let client = context.clients.service_account("podgroup-protection-controller");
     let all: Informer<PodGroup> = context.informers.of();
     let pods: Informer<Pod> = context.informers.of();
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "podgroupprotection");
     all.feed(&queue);
     let q = queue.clone();
     pods.on_change(move |old, new| {

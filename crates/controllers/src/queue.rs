@@ -1,6 +1,11 @@
 //! The work queue: keys, each at most once in it and never worked on by two at once, with back-off for failures.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+mod measures;
+
+pub use measures::Queues;
+
+use measures::Counts;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::Display;
 use std::future::Future;
 use std::hash::Hash;
@@ -40,10 +45,12 @@ pub struct Queue<K> {
 }
 
 struct State<K> {
+    counts: Arc<Counts>,
     ready: VecDeque<K>,
-    /// In `ready`, or asked for again while worked on.
-    dirty: HashSet<K>,
-    processing: HashSet<K>,
+    /// In `ready`, or asked for again while worked on; and since when.
+    dirty: HashMap<K, Instant>,
+    /// Worked on, and since when.
+    processing: HashMap<K, Instant>,
     /// Keys to add at a time; the counter keeps equal times apart.
     delayed: BTreeSet<(Instant, u64)>,
     delayed_keys: HashMap<u64, K>,
@@ -57,13 +64,44 @@ impl<K> Clone for Queue<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Default for Queue<K> {
-    fn default() -> Self {
+impl<K> Drop for State<K> {
+    /// What is left of it is nobody's work any more.
+    fn drop(&mut self) {
+        self.counts.dropped(self.dirty.len(), self.processing.values());
+    }
+}
+
+impl<K: Clone + Eq + Hash> State<K> {
+    /// Notes that a key is asked for. Whether it was not before, and nobody works on it.
+    fn ask(&mut self, key: &K) -> bool {
+        if self.dirty.contains_key(key) {
+            return false;
+        }
+        self.dirty.insert(key.clone(), Instant::now());
+        self.counts.added();
+        !self.processing.contains_key(key)
+    }
+}
+
+impl<K: Clone + Eq + Hash> Queue<K> {
+    /// A queue that is measured under upstream's name for it.
+    pub fn named(queues: &Queues, name: &'static str) -> Self {
+        Self::counted(queues.of(name))
+    }
+
+    /// One that nobody measures.
+    #[cfg(test)]
+    fn unnamed() -> Self {
+        Self::named(&Queues::default(), "")
+    }
+
+    fn counted(counts: Arc<Counts>) -> Self {
         Queue {
             state: Arc::new(Mutex::new(State {
+                counts,
                 ready: VecDeque::new(),
-                dirty: HashSet::new(),
-                processing: HashSet::new(),
+                dirty: HashMap::new(),
+                processing: HashMap::new(),
                 delayed: BTreeSet::new(),
                 delayed_keys: HashMap::new(),
                 next_delayed: 0,
@@ -72,9 +110,7 @@ impl<K: Clone + Eq + Hash> Default for Queue<K> {
             changed: Arc::new(Notify::new()),
         }
     }
-}
 
-impl<K: Clone + Eq + Hash> Queue<K> {
     fn lock(&self) -> MutexGuard<'_, State<K>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -82,7 +118,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// Asks for a key to be worked on.
     pub fn add(&self, key: K) {
         let mut state = self.lock();
-        if state.dirty.insert(key.clone()) && !state.processing.contains(&key) {
+        if state.ask(&key) {
             state.ready.push_back(key);
             drop(state);
             self.changed.notify_one();
@@ -91,10 +127,12 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 
     /// Asks for a key to be worked on after a while.
     pub fn add_after(&self, key: K, wait: Duration) {
+        let mut state = self.lock();
+        state.counts.retried();
         if wait.is_zero() {
+            drop(state);
             return self.add(key);
         }
-        let mut state = self.lock();
         let id = state.next_delayed;
         state.next_delayed += 1;
         state.delayed.insert((Instant::now() + wait, id));
@@ -127,15 +165,16 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                 while let Some(&(at, id)) = state.delayed.first().filter(|(at, _)| *at <= now) {
                     state.delayed.remove(&(at, id));
                     if let Some(key) = state.delayed_keys.remove(&id)
-                        && state.dirty.insert(key.clone())
-                        && !state.processing.contains(&key)
+                        && state.ask(&key)
                     {
                         state.ready.push_back(key);
                     }
                 }
                 if let Some(key) = state.ready.pop_front() {
-                    state.dirty.remove(&key);
-                    state.processing.insert(key.clone());
+                    if let Some(since) = state.dirty.remove(&key) {
+                        state.counts.begun(now, now.saturating_duration_since(since));
+                    }
+                    state.processing.insert(key.clone(), now);
                     if !state.ready.is_empty() {
                         self.changed.notify_one();
                     }
@@ -156,8 +195,10 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// The key is no longer worked on; it is ready again if it was asked for meanwhile.
     pub fn done(&self, key: &K) {
         let mut state = self.lock();
-        state.processing.remove(key);
-        if state.dirty.contains(key) {
+        if let Some(since) = state.processing.remove(key) {
+            state.counts.done(since, since.elapsed());
+        }
+        if state.dirty.contains_key(key) {
             state.ready.push_back(key.clone());
             drop(state);
             self.changed.notify_one();
@@ -209,11 +250,13 @@ impl<K: Clone + Eq + Hash + Display> Queue<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::measure::Tells;
     use std::cell::RefCell;
+    use std::collections::HashSet;
 
     #[tokio::test(start_paused = true)]
     async fn a_key_is_worked_on_once_at_a_time_and_again_when_asked_meanwhile() {
-        let queue = Queue::<Key>::default();
+        let queue = Queue::<Key>::unnamed();
         let key = Key::new("a", "b");
         queue.add(key.clone());
         queue.add(key.clone());
@@ -228,7 +271,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failures_wait_longer_each_time() {
-        let queue = Queue::<Key>::default();
+        let queue = Queue::<Key>::unnamed();
         let key = Key::new("", "x");
         let start = Instant::now();
         let mut waits = Vec::new();
@@ -245,8 +288,46 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_a_queue_does_is_measured_by_its_name() {
+        let queues = Queues::default();
+        let told = || {
+            let mut text = String::new();
+            queues.render(&mut text).expect("a String takes every write");
+            text
+        };
+        let expect = |series: &[&str]| {
+            let text = told();
+            for line in series {
+                let (name, value) = line.split_once(' ').expect("a name and a value");
+                let line = format!("workqueue_{name}{{name=\"job\"}} {value}\n");
+                assert!(text.contains(&line), "{line}{text}");
+            }
+        };
+        let queue = Queue::<Key>::named(&queues, "job");
+        let key = Key::new("a", "b");
+        queue.add(key.clone());
+        queue.add(key.clone());
+        expect(&["depth 1", "adds_total 1", "unfinished_work_seconds 0"]);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        queue.get().await;
+        tokio::time::advance(Duration::from_secs(3)).await;
+        expect(&["depth 0", "queue_duration_seconds_sum 2", "queue_duration_seconds_count 1"]);
+        expect(&["unfinished_work_seconds 3", "longest_running_processor_seconds 3", "work_duration_seconds_count 0"]);
+        // Asked for again while it is worked on, and after a failure.
+        queue.add(key.clone());
+        queue.add_after_failure(key.clone());
+        expect(&["depth 1", "adds_total 2", "retries_total 1"]);
+        queue.done(&key);
+        expect(&["unfinished_work_seconds 0", "work_duration_seconds_sum 3", "work_duration_seconds_count 1"]);
+        queue.get().await;
+        queue.add(key);
+        drop(queue);
+        expect(&["depth 0", "adds_total 3", "longest_running_processor_seconds 0"]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn every_key_is_reconciled_by_some_worker() {
-        let queue = Queue::<Key>::default();
+        let queue = Queue::<Key>::unnamed();
         for i in 0..20 {
             queue.add(Key::new("", &i.to_string()));
         }

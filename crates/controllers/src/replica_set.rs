@@ -20,6 +20,8 @@ use std::time::Duration;
 pub(crate) trait Replicas: Object {
     /// The service account, which is also the source of its events.
     const ACCOUNT: &'static str;
+    /// What its work queue is measured under.
+    const QUEUE: &'static str;
     /// Whether its status counts the pods that are on their way out.
     const COUNTS_TERMINATING: bool;
 
@@ -34,6 +36,7 @@ pub(crate) trait Replicas: Object {
 
 impl Replicas for ReplicaSet {
     const ACCOUNT: &'static str = "replicaset-controller";
+    const QUEUE: &'static str = "replicaset";
     const COUNTS_TERMINATING: bool = true;
 
     fn spec(&self) -> &ReplicaSetSpec {
@@ -46,6 +49,7 @@ impl Replicas for ReplicaSet {
 
 impl Replicas for ReplicationController {
     const ACCOUNT: &'static str = "replication-controller";
+    const QUEUE: &'static str = "replicationmanager";
     const COUNTS_TERMINATING: bool = false;
 
     fn spec(&self) -> &ReplicaSetSpec {
@@ -72,7 +76,7 @@ enum Plan {
 pub(crate) fn controller<K: Replicas>(context: &Context) -> Running {
     let control = PodControl::new(context, K::ACCOUNT, K::ACCOUNT);
     let this = Arc::new(Controller::<K> { sets: context.informers.of(), control });
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, K::QUEUE);
     this.sets.feed(&queue);
     pod_control::feed_owners(&this.control.pods, &this.sets, &queue, |set: &K, pod| {
         pods::matches(&pods::selector(&set.spec().selector), &pod.metadata)

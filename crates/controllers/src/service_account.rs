@@ -31,7 +31,7 @@ pub fn default_accounts(context: &Context) -> Running {
     let client = context.clients.service_account("service-account-controller");
     let namespaces = context.informers.of::<Namespace>();
     let accounts = context.informers.of::<ServiceAccount>();
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "serviceaccount");
     let q = queue.clone();
     namespaces.on_change(move |_, new| {
         if let Some(namespace) = new {
@@ -77,7 +77,7 @@ pub fn root_ca_publisher(context: &Context) -> Running {
     let namespaces = context.informers.of::<Namespace>();
     let maps = context.informers.of::<ConfigMap>();
     let config = context.config.clone();
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "root_ca_cert_publisher");
     let q = queue.clone();
     namespaces.on_change(move |_, new| {
         if let Some(namespace) = new {

@@ -60,7 +60,7 @@ pub fn controller(context: &Context) -> Running {
     let client = context.clients.manager();
     let secrets: Informer<Secret> = context.informers.of();
     let accounts: Informer<ServiceAccount> = context.informers.of();
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "serviceaccount_tokens_secret");
     secrets.feed(&queue);
     let (q, all) = (queue.clone(), secrets.clone());
     accounts.on_change(move |old, new| {

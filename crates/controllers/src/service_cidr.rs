@@ -167,7 +167,7 @@ pub fn controller(context: &Context) -> Running {
     let client = context.clients.service_account("service-cidrs-controller");
     let cidrs: Informer<ServiceCIDR> = context.informers.of();
     let addresses: Informer<IPAddress> = context.informers.of();
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "ipaddresses");
     cidrs.feed(&queue);
     let q = queue.clone();
     // A range that is new may have all that another is kept for.

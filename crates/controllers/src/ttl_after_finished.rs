@@ -22,7 +22,7 @@ fn left(job: &Job, now: Timestamp) -> Option<Duration> {
 pub fn controller(context: &Context) -> Running {
     let client = context.clients.service_account("ttl-after-finished-controller");
     let jobs: Informer<Job> = context.informers.of();
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "ttl_jobs_to_delete");
     let q = queue.clone();
     jobs.on_change(move |_, new| {
         if let Some(job) = new.filter(|j| j.spec.ttl_seconds_after_finished.is_some()) {

@@ -71,7 +71,7 @@ pub fn claims_controller(context: &Context) -> Running {
     let client = context.clients.service_account("pvc-protection-controller");
     let all: Informer<PersistentVolumeClaim> = context.informers.of();
     let pods: Informer<Pod> = context.informers.of();
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "pvcprotection");
     all.feed(&queue);
     let q = queue.clone();
     pods.on_change(move |old, new| {
@@ -98,7 +98,7 @@ pub fn claims_controller(context: &Context) -> Running {
 pub fn volumes_controller(context: &Context) -> Running {
     let client = context.clients.service_account("pv-protection-controller");
     let all: Informer<PersistentVolume> = context.informers.of();
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "pvprotection");
     all.feed(&queue);
     let shutdown = context.shutdown.clone();
     async move {

@@ -36,6 +36,8 @@ pub struct Config {
     pub port: u16,
     /// The certificate of the node API.
     pub serving: Serving,
+    /// Whether the node API speaks TLS 1.3 only, not 1.2.
+    pub tls13_only: bool,
     /// Authorities of client certificates; none: clients use tokens.
     pub client_ca: Option<ClientCa>,
     /// What the Node object tells as the kubelet's version: `v1.36.0`.
@@ -91,6 +93,7 @@ impl Config {
             bind_address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
             port: 10250,
             serving: Serving::SelfSigned,
+            tls13_only: false,
             client_ca: None,
             version: "v1.36.0".to_owned(),
             cgroup_root: "/".to_owned(),

@@ -80,13 +80,15 @@ pub(crate) struct PodStatus {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct Condition {
     #[serde(rename = "type")]
     pub(crate) type_: String,
     pub(crate) status: String,
     pub(crate) reason: String,
     pub(crate) message: String,
+    pub(crate) observed_generation: Option<i64>,
+    pub(crate) last_transition_time: Option<String>,
 }
 
 /// Of a node, what scheduling reads.

@@ -57,6 +57,52 @@ struct Bound {
     result: Result<(), kube::Error>,
 }
 
+/// Why a pod has to wait, as its condition `PodScheduled` says it.
+#[derive(Clone, Debug, PartialEq)]
+struct Waiting {
+    reason: String,
+    message: String,
+    /// That of the spec which it was said of.
+    generation: Option<i64>,
+    /// Since when it waits, whatever the reason.
+    since: String,
+}
+
+impl Waiting {
+    /// What the condition says that is there; `None`: not that it waits.
+    fn of(pod: &Pod) -> Option<Self> {
+        let mut conditions = pod.status.conditions.iter();
+        let condition = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+        Some(Waiting {
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+            generation: condition.observed_generation,
+            since: condition.last_transition_time.clone().unwrap_or_default(),
+        })
+    }
+
+    /// What is to be written when it waits for this reason now; `None`: that is what was written.
+    fn again(told: Option<&Self>, pod: &PodInfo, reason: &str, message: &str, now: Timestamp) -> Option<Self> {
+        let now = || now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let since = told.map(|told| told.since.clone()).filter(|since| !since.is_empty());
+        let waiting = Waiting {
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            generation: pod.generation,
+            since: since.unwrap_or_else(now),
+        };
+        (told != Some(&waiting)).then_some(waiting)
+    }
+
+    fn condition(&self) -> serde_json::Value {
+        json!({
+            "type": "PodScheduled", "observedGeneration": self.generation,
+            "status": "False", "reason": self.reason, "message": self.message,
+            "lastProbeTime": null, "lastTransitionTime": self.since,
+        })
+    }
+}
+
 struct Loop {
     client: Client,
     events: Recorder,
@@ -67,7 +113,7 @@ struct Loop {
     seen: HashMap<Box<str>, Arc<PodInfo>>,
     binding: FuturesUnordered<BoxFuture<'static, Bound>>,
     /// What was last written of why a pod has to wait: it is written again only when it changes.
-    told: HashMap<Box<str>, String>,
+    told: HashMap<Box<str>, Waiting>,
     /// While lists come in: what they had.
     listed_pods: Option<HashSet<Box<str>>>,
     listed_nodes: Option<HashSet<Box<str>>>,
@@ -166,9 +212,8 @@ impl Loop {
             }
             return;
         }
-        if let Some(condition) = pod.status.conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")
-        {
-            self.told.insert(info.uid.clone(), format!("{}: {}", condition.reason, condition.message));
+        if let Some(waiting) = Waiting::of(pod) {
+            self.told.insert(info.uid.clone(), waiting);
         }
         if let Added::Held(_, reason) = self.queue.add(info.clone(), now) {
             self.tell_waiting(&info, "SchedulingGated", reason, false);
@@ -282,16 +327,19 @@ impl Loop {
 
     /// Says in the pod's condition, and in an event, why it waits.
     fn tell_waiting(&mut self, pod: &Arc<PodInfo>, reason: &'static str, message: String, event: bool) {
-        let text = format!("{reason}: {message}");
-        let said = self.told.insert(pod.uid.clone(), text.clone()).is_some_and(|before| before == text);
+        let waiting = Waiting::again(self.told.get(&pod.uid), pod, reason, &message, Timestamp::now());
+        if let Some(waiting) = &waiting {
+            self.told.insert(pod.uid.clone(), waiting.clone());
+        }
         let (client, events, pod) = (self.client.clone(), self.events.clone(), pod.clone());
         tokio::spawn(async move {
             if event {
-                let note =
-                    Note { warning: true, reason: "FailedScheduling", action: "Scheduling", text: message.clone() };
+                let note = Note { warning: true, reason: "FailedScheduling", action: "Scheduling", text: message };
                 events.record(&pod, note).await;
             }
-            if !said && let Err(e) = patch_condition(&client, &pod, reason, &message).await {
+            if let Some(waiting) = waiting
+                && let Err(e) = patch_condition(&client, &pod, &waiting).await
+            {
                 tracing::debug!(pod = %pod.key(), "cannot write the condition PodScheduled: {e}");
             }
         });
@@ -311,14 +359,50 @@ async fn post_binding(client: &Client, pod: &PodInfo) -> Result<(), kube::Error>
     client.request_text(request).await.map(drop)
 }
 
-async fn patch_condition(client: &Client, pod: &PodInfo, reason: &str, message: &str) -> Result<(), kube::Error> {
+async fn patch_condition(client: &Client, pod: &PodInfo, waiting: &Waiting) -> Result<(), kube::Error> {
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
-    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let condition = json!({
-        "type": "PodScheduled", "observedGeneration": pod.generation,
-        "status": "False", "reason": reason, "message": message,
-        "lastProbeTime": null, "lastTransitionTime": now,
-    });
-    let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});
+    let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [waiting.condition()]}});
     api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_is_written_when_it_says_something_else_or_of_another_generation() {
+        let pod = |generation| PodInfo { uid: "u".into(), generation: Some(generation), ..PodInfo::default() };
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let first = Waiting::again(None, &pod(1), "Unschedulable", "no room", at(0)).expect("new");
+        assert_eq!(
+            first.condition(),
+            json!({
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room",
+                "observedGeneration": 1, "lastProbeTime": null, "lastTransitionTime": "1970-01-01T00:00:00Z",
+            })
+        );
+        let again =
+            |told, generation, message| Waiting::again(Some(told), &pod(generation), "Unschedulable", message, at(9));
+        assert_eq!(again(&first, 1, "no room"), None);
+        let second = again(&first, 2, "no room").expect("another generation");
+        assert_eq!((second.generation, &second.since), (Some(2), &first.since));
+        let third = again(&second, 2, "no room at all").expect("another message");
+        assert_eq!(third.since, first.since, "it waits all the time");
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let of = |conditions: serde_json::Value| {
+            let pod = json!({"metadata": {"name": "p"}, "status": {"conditions": conditions}});
+            Waiting::of(&serde_json::from_value(pod).expect("a pod"))
+        };
+        let waiting = Waiting {
+            reason: "Unschedulable".into(),
+            message: "no room".into(),
+            generation: Some(3),
+            since: "2026-01-01T00:00:00Z".into(),
+        };
+        assert_eq!(of(json!([waiting.condition()])), Some(waiting));
+        assert_eq!(of(json!([{"type": "PodScheduled", "status": "True"}])), None);
+    }
 }

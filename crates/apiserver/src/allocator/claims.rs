@@ -71,6 +71,12 @@ fn address_key(address: IpAddr) -> Bytes {
     Bytes::from(format!("{ADDRESSES}{address}"))
 }
 
+/// The revision of a claim.
+fn revision(claim: &Map) -> Result<i64, Status> {
+    let revision = claim.str_at(&["metadata", "resourceVersion"]).parse();
+    revision.map_err(|_| Status::internal("the claim of an address has no resourceVersion"))
+}
+
 fn has_ports(service: Option<&Map>) -> bool {
     service.is_some_and(|s| matches!(s.str_at(&["spec", "type"]), "NodePort" | "LoadBalancer"))
 }
@@ -139,6 +145,23 @@ impl ServiceAllocator {
         Ok(lost)
     }
 
+    /// The claim of an address as the store has it. Memory may still have that of whom the address belonged to before, if
+    /// another server gave it out anew.
+    async fn claim(&self, address: IpAddr) -> Result<Option<Arc<Map>>, Status> {
+        let name = address.to_string();
+        if let Ok(Some(held)) = self.objects.get(IP_ADDRESSES, "", &name) {
+            if hooks::is(Mutant::ClaimOfStaleMemory) {
+                return Ok(Some(held));
+            }
+            let range = Range { keys_only: true, ..Range::of(KeyRange::key(address_key(address))) };
+            let read = self.store.range(range).await.map_err(unavailable)?;
+            if read.kvs.first().map(|kv| kv.mod_revision) == Some(revision(&held)?) {
+                return Ok(Some(held));
+            }
+        }
+        self.objects.fresh(IP_ADDRESSES, "", &name).await
+    }
+
     /// The conditions and operations that make claims true.
     async fn side(
         &self,
@@ -156,20 +179,18 @@ impl ServiceAllocator {
             }
             side.ops.push(Op::Put { key, value: ip_address(cx, *address, service), lease: 0 });
         }
-        for address in &claims.release_addresses {
-            let name = address.to_string();
+        for address in claims.release_addresses.iter().copied() {
             let is_own = |held: &Map| {
                 ["namespace", "name"]
                     .into_iter()
                     .all(|key| held.str_at(&["spec", "parentRef", key]) == service.str_at(&["metadata", key]))
             };
-            // Memory may still have the claim of whom the address belonged to before, if another server gave it out anew.
-            let own = match self.objects.get(IP_ADDRESSES, "", &name) {
-                Ok(Some(held)) if is_own(&held) || hooks::is(Mutant::ClaimOfStaleMemory) => is_own(&held),
-                _ => self.objects.fresh(IP_ADDRESSES, "", &name).await?.is_some_and(|held| is_own(&held)),
-            };
-            if own && !hooks::is(Mutant::AddressNotReleased) {
-                side.ops.push(Op::Delete { keys: KeyRange::key(address_key(*address)) });
+            let own = self.claim(address).await?.filter(|held| is_own(held));
+            if let Some(held) = own.filter(|_| !hooks::is(Mutant::AddressNotReleased)) {
+                // It must not go if it is another's by the time of the write.
+                let (key, target) = (address_key(address), Target::ModRevision(revision(&held)?));
+                side.compares.push(Compare { key: key.clone(), relation: Relation::Equal, target });
+                side.ops.push(Op::Delete { keys: KeyRange::key(key) });
             }
         }
         if let Some(StoredPorts { mut bitmap, revision }) = ports {
@@ -255,5 +276,85 @@ impl Allocator for ServiceAllocator {
         let claims = service::release(object);
         let ports = if claims.release_ports.is_empty() { None } else { Some(self.stored_ports().await?) };
         self.side(cx, object, &claims, ports).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lookup::{FromCaches, Stored};
+    use crate::options::Options;
+    use crate::registry::{Hooks, Registry, complete};
+    use crate::test_support::{map, opened};
+    use crate::user::UserInfo;
+    use jiff::Timestamp;
+    use std::sync::Mutex;
+    use store::Txn;
+
+    /// What memory has of one claim when it is asked for the first time.
+    struct Stale {
+        objects: FromCaches,
+        claim: Mutex<Option<Arc<Map>>>,
+    }
+
+    #[async_trait]
+    impl Lookup for Stale {
+        fn get(&self, kind: Stored, namespace: &str, name: &str) -> Result<Option<Arc<Map>>, Status> {
+            let old = if kind == IP_ADDRESSES { self.claim.lock().expect("no panic").take() } else { None };
+            if old.is_some() { Ok(old) } else { self.objects.get(kind, namespace, name) }
+        }
+        fn list(&self, kind: Stored, namespace: Option<&str>) -> Result<Vec<Arc<Map>>, Status> {
+            self.objects.list(kind, namespace)
+        }
+        async fn consistent(&self) -> Result<(), Status> {
+            self.objects.consistent().await
+        }
+    }
+
+    fn with_allocator(registry: &Arc<Registry>, objects: Arc<dyn Lookup>) -> Arc<dyn Allocator> {
+        let ranges = vec![AddressRange::parse("10.0.0.0/29").expect("a range")];
+        let ports = PortRange::parse("30000-30005").expect("a range");
+        let allocator = Arc::new(ServiceAllocator::new(registry.store().clone(), objects, ranges, ports));
+        registry.install(Hooks { allocators: vec![("", "services", allocator.clone())], ..Hooks::default() });
+        allocator
+    }
+
+    /// Makes a Service, changes its claim so, deletes it by a memory that does not know of the change, and gives what is
+    /// claimed then.
+    async fn claimed_after(change: impl Fn(&mut Map)) -> Option<Arc<Map>> {
+        let opened = opened().await;
+        let registry = &opened.registry;
+        let objects = FromCaches::new(registry.caches().clone());
+        let stale = Arc::new(Stale { objects, claim: Mutex::default() });
+        let allocator = with_allocator(registry, stale.clone());
+        let cx = Context::new(Arc::new(UserInfo::apiserver()), "test", Timestamp::now());
+        let services = registry.served("", "v1", "services").expect("served");
+        let mut service = map("{metadata: {name: s}, spec: {ports: [{port: 80}], clusterIP: 10.0.0.3}}");
+        complete::complete(services.resource.schema.root(), &mut service, None);
+        let made = registry.create(&cx, &services, "n", service, &Options::default()).await.expect("made").object;
+        let held = stale.get(IP_ADDRESSES, "", "10.0.0.3").expect("readable").expect("claimed");
+        // Nor may it change between the look and the write.
+        let side = allocator.release(&cx, &services, &made).await.expect("planned");
+        let [Compare { target: Target::ModRevision(seen), .. }] = side.compares[..] else { panic!("{side:?}") };
+        assert_eq!((seen.to_string().as_str(), side.ops.len()), (held.str_at(&["metadata", "resourceVersion"]), 1));
+        let mut changed = (*held).clone();
+        change(&mut changed);
+        let key = address_key("10.0.0.3".parse().expect("an address"));
+        let value = Encoded::new(&changed).stored("networking.k8s.io/v1", "IPAddress");
+        let put = Txn::of(vec![Op::Put { key, value, lease: 0 }]);
+        let revision = opened.store.txn(put).await.expect("changed").revision;
+        *stale.claim.lock().expect("no panic") = Some(held);
+        registry.delete(&cx, &services, "n", "s", &Options::default()).await.expect("deleted");
+        assert!(stale.claim.lock().expect("no panic").is_none(), "memory was not asked");
+        registry.caches().reached(revision.cast_unsigned()).await.expect("seen");
+        stale.get(IP_ADDRESSES, "", "10.0.0.3").expect("readable")
+    }
+
+    #[tokio::test]
+    async fn a_claim_goes_as_it_is_in_the_store_or_not_at_all() {
+        let labelled = claimed_after(|claim| claim.set_at(&["metadata", "labels", "mine"], "yes")).await;
+        assert!(labelled.is_none(), "it is still the Service's");
+        let others = claimed_after(|claim| claim.set_at(&["spec", "parentRef", "name"], "other")).await;
+        assert_eq!(others.expect("another's").str_at(&["spec", "parentRef", "name"]), "other");
     }
 }

@@ -4,8 +4,9 @@ mod object;
 mod policy;
 mod sink;
 
+pub(crate) use object::of_patch;
 pub use policy::{Level, Policy, PolicyError, Stage};
-pub use sink::{Rotation, Sink, SinkError};
+pub use sink::{Batch, Lost, Mode, Rotation, Sink, SinkError, Throttle};
 
 use crate::authn::Peer;
 use crate::authn::impersonation::Acting;
@@ -51,19 +52,34 @@ impl AuditId {
     }
 }
 
+/// Of an event that had to be cut.
+const TRUNCATED: &str = "audit.k8s.io/truncated";
+
 /// Records requests.
 pub struct Audit {
     policy: Policy,
-    sink: Arc<Sink>,
-    counts: Arc<Counts>,
+    largest: usize,
+    out: Arc<Out>,
 }
+
+/// Where events go.
+struct Out {
+    sink: Sink,
+    counts: Counts,
+}
+
+/// An event could not be stored, and its request must not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotStored;
 
 /// What is counted of it.
 #[derive(Debug, Default)]
 pub struct Counts {
     events: AtomicU64,
-    /// Those that were not written; the sink counts them.
-    lost: Arc<AtomicU64>,
+    /// Those that were not written; the sink counts its own.
+    lost: Arc<Lost>,
+    /// Requests that were refused because their events could not be stored.
+    rejected: AtomicU64,
     /// Requests by the level that the policy gave them.
     levels: [AtomicU64; 4],
 }
@@ -92,23 +108,34 @@ impl Counts {
             "counter",
             "[ALPHA] Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.",
         )?;
-        if number(&self.lost) > 0 {
-            series(out, name, "plugin=\"log\"", number(&self.lost))?;
+        let Lost { log, buffered, truncate } = &*self.lost;
+        for (plugin, lost) in [("buffered", buffered), ("log", log), ("truncate", truncate)] {
+            if number(lost) > 0 {
+                series(out, name, &format!("plugin=\"{plugin}\""), number(lost))?;
+            }
         }
         let name = "apiserver_audit_level_total";
         head(out, name, "counter", "[ALPHA] Counter of policy levels for audit events (1 per request).")?;
         for (level, count) in LEVELS.iter().zip(&self.levels).filter(|(_, count)| number(count) > 0) {
             series(out, name, &format!("level=\"{}\"", level.as_str()), number(count))?;
         }
-        Ok(())
+        let name = "apiserver_audit_requests_rejected_total";
+        head(
+            out,
+            name,
+            "counter",
+            "[ALPHA] Counter of apiserver requests rejected due to an error in audit logging backend.",
+        )?;
+        series(out, name, "", number(&self.rejected))
     }
 }
 
 /// One request being recorded.
 pub struct Record {
     verdict: Verdict,
-    sink: Arc<Sink>,
-    counts: Arc<Counts>,
+    /// The largest line, with its end.
+    largest: usize,
+    out: Arc<Out>,
     event: Map,
     long_running: bool,
     /// Whether its answer may be a `Status` though it went well.
@@ -118,15 +145,24 @@ pub struct Record {
 
 impl Audit {
     pub fn new(policy: Policy, sink: Sink) -> Self {
-        let counts = Counts { lost: sink.lost(), ..Counts::default() };
-        Audit { policy, sink: Arc::new(sink), counts: Arc::new(counts) }
+        let counts = Counts { lost: sink.lost().clone(), ..Counts::default() };
+        Audit { policy, largest: usize::MAX, out: Arc::new(Out { sink, counts }) }
+    }
+
+    /// From now on, objects are taken out of events of more than so many bytes, and what is too large without them is lost.
+    #[must_use]
+    pub fn truncating(self, largest: usize) -> Self {
+        Audit { largest, ..self }
     }
 
     pub fn counts(&self) -> &Counts {
-        &self.counts
+        &self.out.counts
     }
 
     /// Begins the record of a request; `None` when the policy wants none of it.
+    ///
+    /// # Errors
+    /// It could not be stored that it was received, and that matters.
     pub fn begin(
         &self,
         request: &http::request::Parts,
@@ -134,10 +170,13 @@ impl Audit {
         user: &UserInfo,
         peer: Option<&Peer>,
         received: Timestamp,
-    ) -> Option<Record> {
-        let record = self.record(request, info, user, peer, received)?;
-        record.emit(Stage::RequestReceived, None);
-        Some(record)
+    ) -> Result<Option<Record>, NotStored> {
+        let Some(record) = self.record(request, info, user, peer, received) else { return Ok(None) };
+        if record.emit(Stage::RequestReceived, None) {
+            return Ok(Some(record));
+        }
+        self.out.counts.rejected.fetch_add(1, Ordering::Relaxed);
+        Err(NotStored)
     }
 
     /// Records a request that is refused before it is known who asks: once, and why (see [`unauthenticated`]).
@@ -165,7 +204,7 @@ impl Audit {
         received: Timestamp,
     ) -> Option<Record> {
         let verdict = self.policy.verdict(info, user);
-        self.counts.level(verdict.level);
+        self.out.counts.level(verdict.level);
         if verdict.level == Level::None {
             return None;
         }
@@ -194,8 +233,8 @@ impl Audit {
         }
         Some(Record {
             verdict,
-            sink: self.sink.clone(),
-            counts: self.counts.clone(),
+            largest: self.largest,
+            out: self.out.clone(),
             event,
             long_running: info.long_running(),
             told_by_status: matches!(info.verb.as_str(), "delete" | "deletecollection")
@@ -265,31 +304,18 @@ impl Record {
         }
     }
 
-    /// Notes the context, whose annotations are recorded at the end.
+    /// Notes the context, which is told the object of the request, and annotations, until the end.
     pub fn with(&mut self, context: &Context) {
-        context.want_reference(self.wants_request());
+        context.want_reference(self.verdict.level >= Level::Request);
         self.context = Some(context.clone());
     }
 
-    /// Whether the object of the request is wanted.
-    pub fn wants_request(&self) -> bool {
-        self.verdict.level >= Level::Request
-    }
-
-    /// Notes the object of the request, which travels with these headers.
-    pub fn request_object(&mut self, headers: &HeaderMap, body: &[u8]) {
-        if self.wants_request()
-            && let Some(object) = object::of_request(headers, body)
-        {
-            self.note_object("requestObject", object);
-        }
-    }
-
-    fn note_object(&mut self, key: &'static str, mut object: Value) {
+    /// An object as the policy lets it be recorded.
+    fn shown(&self, mut object: Value) -> Value {
         if self.verdict.omit_managed_fields {
             object::omit_managed_fields(&mut object);
         }
-        self.event.insert(key, object);
+        object
     }
 
     /// Notes what the answer says: all of it if that is wanted, and of a `Status` the status in any case.
@@ -304,7 +330,8 @@ impl Record {
             self.event.insert("responseStatus", status);
         }
         if wanted {
-            self.note_object("responseObject", answer);
+            let answer = self.shown(answer);
+            self.event.insert("responseObject", answer);
         }
         body
     }
@@ -312,6 +339,7 @@ impl Record {
     /// Sees to it that the end of the answer is recorded: when its body has been sent, or given up.
     pub fn finish(mut self, response: Response<Body>) -> Response<Body> {
         let code = response.status().as_u16();
+        // What is answered already can't be refused.
         if self.long_running {
             self.emit(Stage::ResponseStarted, Some(code));
         }
@@ -324,32 +352,38 @@ impl Record {
         Response::from_parts(parts, body.holding(End { record: self, code }))
     }
 
-    fn emit(&self, stage: Stage, code: Option<u16>) {
-        self.emit_by(stage, code, Sink::write);
+    fn emit(&self, stage: Stage, code: Option<u16>) -> bool {
+        self.emit_by(stage, code, Sink::write)
     }
 
-    fn emit_by(&self, stage: Stage, code: Option<u16>, write: fn(&Sink, Vec<u8>)) {
+    /// Whether the request may go on.
+    fn emit_by(&self, stage: Stage, code: Option<u16>, write: fn(&Sink, Vec<u8>) -> bool) -> bool {
         if self.verdict.omit.iter().any(|s| s == stage.as_str()) {
-            return;
+            return true;
         }
         let mut event = self.event.clone();
         let annotations = self.context.as_ref().map(Context::annotations).unwrap_or_default();
         if let Some(reference) = self.context.as_ref().and_then(Context::reference) {
             refer(&mut event, &reference);
-            // What does not say what it is, is what was made of it.
-            if let Some(object) = reference.object
-                && !event.contains_key("requestObject")
-            {
-                let mut object = Value::Map(object);
-                if self.verdict.omit_managed_fields {
-                    object::omit_managed_fields(&mut object);
-                }
-                event.insert("requestObject", object);
+            if let Some(object) = reference.object {
+                event.insert("requestObject", self.shown(object));
             }
         }
         complete(&mut event, stage, code, annotations);
-        self.counts.events.fetch_add(1, Ordering::Relaxed);
-        write(&self.sink, schema::json::to_string(&event).into_bytes());
+        self.out.counts.events.fetch_add(1, Ordering::Relaxed);
+        let mut line = schema::json::to_string(&event);
+        if line.len() >= self.largest && self.verdict.level >= Level::Request {
+            event.remove("requestObject");
+            event.remove("responseObject");
+            event.set_at(&["annotations", TRUNCATED], "true");
+            line = schema::json::to_string(&event);
+        }
+        if line.len() >= self.largest {
+            self.out.counts.lost.truncate.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("an audit event is too large even after truncating, and lost");
+            return true;
+        }
+        write(&self.out.sink, line.into_bytes())
     }
 }
 
@@ -439,30 +473,64 @@ mod tests {
         }
     }
 
+    /// A log of its own, as a policy of these rules and stages that are left out wants it.
+    struct Log {
+        audit: Audit,
+        path: std::path::PathBuf,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Log {
+        fn of(omitted: &str, rules: &str) -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            // Its directory is made, too.
+            let path = directory.path().join("none/yet/audit.log");
+            let policy =
+                format!("{{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [{omitted}], rules: [{rules}]}}");
+            let policy = Policy::parse(policy.as_bytes()).expect("a policy");
+            let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }, Mode::Blocking).expect("a sink");
+            Log { audit: Audit::new(policy, sink), path, _directory: directory }
+        }
+
+        /// The same of requests that are over, at a level.
+        fn at(level: &str) -> Self {
+            Self::of("RequestReceived", &format!("{{level: {level}}}"))
+        }
+
+        fn truncating(self, largest: usize) -> Self {
+            Log { audit: self.audit.truncating(largest), ..self }
+        }
+
+        /// Begins the record of a request of jane's.
+        fn begin(&self, method: &str, target: &str) -> (Record, Context) {
+            let request = http::Request::builder().method(method).uri(target).header(USER_AGENT, "kubectl/v1");
+            let (mut parts, ()) = request.body(()).expect("a request").into_parts();
+            parts.extensions.insert(AuditId(HeaderValue::from_static("mine")));
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            let info = RequestInfo::parse(method, path, query).expect("a path");
+            let user = UserInfo::new("jane", ["devs"]);
+            let begun = self.audit.begin(&parts, &info, &user, None, Timestamp::now());
+            let mut record = begun.expect("stored").expect("recorded");
+            let context = Context::new(Arc::new(user), "kubectl", Timestamp::now());
+            record.with(&context);
+            (record, context)
+        }
+
+        fn events(&self, lines: usize) -> Vec<Map> {
+            read(&self.path, lines)
+        }
+    }
+
     #[test]
     fn a_request_is_recorded_with_what_the_policy_wants() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("audit.log");
-        let text = b"apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: RequestResponse}]";
-        let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }).expect("a sink");
-        let audit = Audit::new(Policy::parse(text).expect("a policy"), sink);
-        let target = "/api/v1/namespaces/a/configmaps";
-        let request = http::Request::post(target).header(USER_AGENT, "kubectl/v1").body(()).expect("a request");
-        let (mut parts, ()) = request.into_parts();
-        parts.extensions.insert(AuditId(HeaderValue::from_static("mine")));
-        let info = RequestInfo::parse("POST", target, "").expect("a path");
-        let user = UserInfo::new("jane", ["devs"]);
-        let mut record = audit.begin(&parts, &info, &user, None, Timestamp::now()).expect("recorded");
-        let context = Context::new(Arc::new(user), "kubectl", Timestamp::now());
+        let log = Log::at("RequestResponse");
+        let (record, context) = log.begin("POST", "/api/v1/namespaces/a/configmaps");
         context.annotate("authorization.k8s.io/decision", "allow");
-        record.with(&context);
-        let body = br#"{"kind":"ConfigMap","metadata":{"name":"x","uid":"u"}}"#;
-        record.request_object(&HeaderMap::new(), body);
-        context.refer(schema::json::parse(body).expect("JSON").as_map().expect("a map"));
+        context.refer(&crate::test_support::map("{metadata: {name: x, uid: u}}"), "v1", "ConfigMap");
         let mut response = Response::new(Body::from(r#"{"kind":"ConfigMap"}"#));
         *response.status_mut() = http::StatusCode::CREATED;
         drop(record.finish(response));
-        let events = read(&path, 1);
+        let events = log.events(1);
         let event = &events[0];
         assert_eq!(event.str_at(&["auditID"]), "mine");
         assert_eq!(event.str_at(&["stage"]), "ResponseComplete");
@@ -476,51 +544,82 @@ mod tests {
         assert_eq!(event.str_at(&["annotations", "authorization.k8s.io/decision"]), "allow");
     }
 
-    /// A client can't hide what it sends behind what it says of it.
     #[test]
-    fn an_object_that_is_not_understood_by_its_headers_is_recorded_as_it_was_decoded() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("audit.log");
-        let text =
-            b"apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Request}]";
-        let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }).expect("a sink");
-        let audit = Audit::new(Policy::parse(text).expect("a policy"), sink);
-        let target = "/api/v1/namespaces/a/configmaps";
-        let info = RequestInfo::parse("POST", target, "").expect("a path");
-        let object = crate::test_support::map("{metadata: {name: x}}");
-        let ty = schema::types::of_kind("", "v1", "ConfigMap").expect("a kind");
-        let mut protobuf = Vec::new();
-        schema::protobuf::encode(ty, &object, &mut protobuf).expect("protobuf");
-        let json = br#"{"metadata":{"name":"x"}}"#.to_vec();
-        for (media, body) in [("application/vnd.kubernetes.protobuf", protobuf), ("application/json", json)] {
-            let request = http::Request::post(target).body(()).expect("a request");
-            let (mut parts, ()) = request.into_parts();
-            parts.extensions.insert(AuditId(HeaderValue::from_static("mine")));
-            let user = UserInfo::new("jane", ["devs"]);
-            let mut record = audit.begin(&parts, &info, &user, None, Timestamp::now()).expect("recorded");
-            let context = Context::new(Arc::new(user), "kubectl", Timestamp::now());
-            record.with(&context);
-            let headers = HeaderMap::from_iter([
-                (http::header::CONTENT_TYPE, HeaderValue::from_static(media)),
-                (http::header::CONTENT_ENCODING, HeaderValue::from_static("gzip")),
-            ]);
-            record.request_object(&headers, &body);
-            context.refer(&object);
+    fn what_is_sent_that_is_no_object_is_recorded_as_it_is() {
+        let log = Log::at("Request");
+        let (record, context) = log.begin("PATCH", "/api/v1/namespaces/a/configmaps/x");
+        context.refer_to(|| Some(crate::test_support::tree("[{op: remove, path: /data}]")));
+        drop(record.finish(Response::new(Body::from("{}"))));
+        let events = log.events(1);
+        let patch = events[0].get("requestObject").and_then(Value::as_list).expect("a list");
+        assert_eq!(patch[0].as_map().expect("an operation").str_at(&["op"]), "remove");
+        // Nobody makes what nobody wants.
+        let log = Log::at("Metadata");
+        let (record, context) = log.begin("PATCH", "/api/v1/namespaces/a/configmaps/x");
+        context.refer_to(|| panic!("made"));
+        drop(record.finish(Response::new(Body::from("{}"))));
+        assert!(log.events(1)[0].get("requestObject").is_none());
+    }
+
+    #[test]
+    fn an_event_that_is_too_large_loses_its_objects_or_is_lost() {
+        let send = |log: &Log, target: &str| {
+            let (record, context) = log.begin("POST", target);
+            let data = "x".repeat(2000);
+            let object = crate::test_support::map(&format!("{{metadata: {{name: x}}, data: {{a: {data}}}}}"));
+            context.refer(&object, "v1", "ConfigMap");
             drop(record.finish(Response::new(Body::from("{}"))));
+        };
+        let target = "/api/v1/namespaces/a/configmaps";
+        let log = Log::at("Request").truncating(2000);
+        send(&log, target);
+        // Even what is left of it is too large here.
+        send(&log, &format!("{target}?fieldManager={}", "m".repeat(2000)));
+        send(&log, target);
+        for event in log.events(2) {
+            assert_eq!(event.str_at(&["annotations", "audit.k8s.io/truncated"]), "true");
+            assert!(event.get("requestObject").is_none());
+            assert_eq!(event.str_at(&["objectRef", "name"]), "x");
         }
-        for event in read(&path, 2) {
-            assert_eq!(event.str_at(&["requestObject", "metadata", "name"]), "x");
+        let mut counts = String::new();
+        log.audit.counts().render(&mut counts).expect("rendered");
+        assert!(counts.contains("apiserver_audit_error_total{plugin=\"truncate\"} 1\n"), "{counts}");
+        assert!(counts.contains("apiserver_audit_event_total 3\n"), "{counts}");
+        // A level that has no objects has none to lose.
+        let log = Log::at("Metadata").truncating(10);
+        send(&log, target);
+        let mut counts = String::new();
+        log.audit.counts().render(&mut counts).expect("rendered");
+        assert!(counts.contains("apiserver_audit_error_total{plugin=\"truncate\"} 1\n"), "{counts}");
+        let log = Log::at("Request");
+        send(&log, target);
+        assert_eq!(log.events(1)[0].str_at(&["requestObject", "kind"]), "ConfigMap");
+        assert!(log.events(1)[0].at(&["annotations"]).is_none());
+    }
+
+    #[test]
+    fn who_is_strict_refuses_what_cannot_be_recorded() {
+        let full = std::path::Path::new("/dev/full");
+        if !full.exists() {
+            return;
+        }
+        for (mode, stored) in [(Mode::BlockingStrict, false), (Mode::Blocking, true)] {
+            let sink = Sink::open(full, Rotation { max_size: 0, backups: 0 }, mode).expect("it opens");
+            let audit = Audit::new(Policy::metadata(), sink);
+            let (parts, ()) = http::Request::get("/api/v1/pods").body(()).expect("a request").into_parts();
+            let info = RequestInfo::parse("GET", "/api/v1/pods", "").expect("a path");
+            let begun = audit.begin(&parts, &info, &UserInfo::anonymous(), None, Timestamp::now());
+            assert_eq!(begun.is_ok(), stored, "{mode:?}");
+            let mut counts = String::new();
+            audit.counts().render(&mut counts).expect("rendered");
+            let rejected = format!("apiserver_audit_requests_rejected_total {}\n", u8::from(!stored));
+            assert!(counts.contains(&rejected), "{counts}");
         }
     }
 
     #[test]
     fn an_answer_that_is_a_status_says_what_came_of_it() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("none/yet/audit.log");
-        let text =
-            b"apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]";
-        let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }).expect("a sink");
-        let audit = Audit::new(Policy::parse(text).expect("a policy"), sink);
+        let log = Log::at("Metadata");
         let target = "/api/v1/namespaces/a/pods/b";
         let view = crate::http::media::View::for_error(&HeaderMap::new());
         let status = api::Status::not_found(&api::GroupResource::new("", "pods"), "b");
@@ -531,12 +630,9 @@ mod tests {
             ("GET", Response::new(Body::from(gone))),
         ];
         for (method, answer) in answers {
-            let (parts, ()) = http::Request::builder().method(method).uri(target).body(()).expect("one").into_parts();
-            let info = RequestInfo::parse(method, target, "").expect("a path");
-            let record = audit.begin(&parts, &info, &UserInfo::anonymous(), None, Timestamp::now()).expect("recorded");
-            drop(record.finish(answer));
+            drop(log.begin(method, target).0.finish(answer));
         }
-        let events = read(&path, 3);
+        let events = log.events(3);
         let told = |event: &Map, key| event.str_at(&["responseStatus", key]).to_owned();
         assert_eq!(told(&events[0], "message"), "pods \"b\" not found");
         assert_eq!(told(&events[0], "reason"), "NotFound");
@@ -549,12 +645,7 @@ mod tests {
 
     #[test]
     fn who_is_not_known_is_recorded_once_with_what_it_tried() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("audit.log");
-        let text =
-            b"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None, users: [jane]}, {level: Metadata}]";
-        let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }).expect("a sink");
-        let audit = Audit::new(Policy::parse(text).expect("a policy"), sink);
+        let log = Log::of("", "{level: None, users: [jane]}, {level: Metadata}");
         let info = RequestInfo::parse("GET", "/api/v1/pods", "").expect("a path");
         let cases = [
             (None, "/api/v1/pods", "Authentication failed, no credentials provided"),
@@ -570,9 +661,9 @@ mod tests {
             let (parts, ()) = request.body(()).expect("a request").into_parts();
             let told = unauthenticated(&parts, None);
             assert_eq!(told, why);
-            audit.refused(&parts, &info, None, Timestamp::now(), 401, &told);
+            log.audit.refused(&parts, &info, None, Timestamp::now(), 401, &told);
         }
-        let events = read(&path, cases.len());
+        let events = log.events(cases.len());
         assert_eq!(events.len(), cases.len(), "each once");
         for (event, (.., why)) in events.iter().zip(cases) {
             assert_eq!(event.str_at(&["stage"]), "ResponseStarted");
@@ -585,17 +676,12 @@ mod tests {
 
     #[test]
     fn a_watch_is_recorded_when_it_begins_and_when_it_ends() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("audit.log");
-        let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }).expect("a sink");
-        let audit = Audit::new(Policy::metadata(), sink);
-        let (parts, ()) = http::Request::get("/api/v1/pods?watch=1").body(()).expect("a request").into_parts();
-        let info = RequestInfo::parse("GET", "/api/v1/pods", "watch=1").expect("a path");
-        let record = audit.begin(&parts, &info, &UserInfo::anonymous(), None, Timestamp::now()).expect("recorded");
+        let log = Log::of("", "{level: Metadata}");
+        let (record, _) = log.begin("GET", "/api/v1/pods?watch=1");
         let response = record.finish(Response::new(Body::from("x")));
-        assert_eq!(read(&path, 2).len(), 2, "received and started");
+        assert_eq!(log.events(2).len(), 2, "received and started");
         drop(response);
-        let stages: Vec<String> = read(&path, 3).iter().map(|e| e.str_at(&["stage"]).to_owned()).collect();
+        let stages: Vec<String> = log.events(3).iter().map(|e| e.str_at(&["stage"]).to_owned()).collect();
         assert_eq!(stages, ["RequestReceived", "ResponseStarted", "ResponseComplete"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The objects of a request and of its answer, as its event shows them: as JSON, whatever they travelled as.
+//! Patches, and the objects of answers, as events show them: as JSON, whatever they travelled as.
 
 use crate::http::media::{self, Format};
 use flate2::read::GzDecoder;
@@ -10,13 +10,12 @@ use std::io::Read;
 /// The largest object that is recorded.
 pub const LARGEST: usize = 3 << 20;
 
-/// What the body of a request says, by the headers that come with it. `None`: nothing that an event can show.
-pub fn of_request(headers: &HeaderMap, body: &[u8]) -> Option<Value> {
-    // Nobody undoes an encoding of bodies that are sent here, so what a client says of one counts for nothing.
+/// What a patch says, by the headers that come with it. `None`: nothing that an event can show.
+pub fn of_patch(headers: &HeaderMap, body: &[u8]) -> Option<Value> {
     of_media(&media::content_type(headers), body)
 }
 
-/// The same of an answer.
+/// What an answer says.
 pub fn of_answer(headers: &HeaderMap, body: &[u8]) -> Option<Value> {
     let mut whole = Vec::new();
     let body = if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding == "gzip") {
@@ -114,21 +113,21 @@ mod tests {
         let mut bytes = Vec::new();
         let ty = schema::types::of_kind("", "v1", "Pod").expect("pods");
         schema::protobuf::encode(ty, &pod, &mut bytes).expect("protobuf");
-        let seen = of_request(&headers("application/vnd.kubernetes.protobuf"), &bytes).expect("a pod");
+        let seen = of_answer(&headers("application/vnd.kubernetes.protobuf"), &bytes).expect("a pod");
         let seen = seen.as_map().expect("a map");
         assert_eq!((seen.str_at(&["kind"]), seen.str_at(&["metadata", "name"])), ("Pod", "p"));
         let partial = map("{apiVersion: meta.k8s.io/v1, kind: PartialObjectMetadata, metadata: {name: p}}");
         let mut bytes = Vec::new();
         schema::protobuf::encode(schema::types::of_kind("", "v1", "Namespace").expect("a type"), &partial, &mut bytes)
             .expect("protobuf");
-        let seen = of_request(&headers("application/vnd.kubernetes.protobuf"), &bytes).expect("metadata");
+        let seen = of_answer(&headers("application/vnd.kubernetes.protobuf"), &bytes).expect("metadata");
         let seen = seen.as_map().expect("a map");
         assert_eq!((seen.len(), seen.str_at(&["metadata", "name"])), (3, "p"));
-        let seen = of_request(&headers("application/apply-patch+yaml"), b"kind: Pod").expect("YAML");
+        let seen = of_patch(&headers("application/apply-patch+yaml"), b"kind: Pod").expect("YAML");
         assert_eq!(seen, Value::Map(map("{kind: Pod}")));
-        let seen = of_request(&headers("application/json-patch+json"), b"[{\"op\":\"remove\"}]").expect("a JSON patch");
+        let seen = of_patch(&headers("application/json-patch+json"), b"[{\"op\":\"remove\"}]").expect("a JSON patch");
         assert!(seen.as_list().is_some_and(|list| list.len() == 1));
-        assert_eq!(of_request(&headers("application/json"), b"{"), None);
+        assert_eq!(of_patch(&headers("application/json"), b"{"), None);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Lines that may wait for the disk, and their bytes, but for a single line that is larger. When more come, requests wait.
@@ -30,6 +32,52 @@ pub struct Rotation {
     pub backups: usize,
 }
 
+/// What becomes of requests while their lines wait to be written: upstream's modes of the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Mode {
+    /// They wait when the disk is behind.
+    #[default]
+    Blocking,
+    /// They wait until their lines are written, and are refused when the first can't be.
+    BlockingStrict,
+    /// They go on. Lines are written in groups, and lost when there is no room for them.
+    Batch(Batch),
+}
+
+/// How lines are gathered.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// How many may wait.
+    pub buffer: usize,
+    /// How many are written at once at most, and how long the first of them waits for others.
+    pub size: usize,
+    pub wait: Duration,
+    pub throttle: Option<Throttle>,
+}
+
+impl Batch {
+    /// Each line as soon as it is there.
+    const SINGLE: Batch = Batch { buffer: QUEUE, size: 1, wait: Duration::ZERO, throttle: None };
+}
+
+/// How many groups are written: on an average in a second, and at once at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Throttle {
+    pub per_second: f64,
+    pub burst: u32,
+}
+
+/// Lines that were not written, by upstream's names of who failed.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// The log could not be written.
+    pub log: AtomicU64,
+    /// There was no room to let them wait.
+    pub buffered: AtomicU64,
+    /// They were too large, even without their objects.
+    pub truncate: AtomicU64,
+}
+
 /// The room for lines that wait. Who finds some takes no lock.
 #[derive(Debug, Default)]
 struct Room {
@@ -38,6 +86,8 @@ struct Room {
     waiting: AtomicUsize,
     /// Nobody makes room any more.
     closed: AtomicBool,
+    /// No more lines will come, and those that are there are written at once.
+    ending: AtomicBool,
     lock: Mutex<()>,
     freed: Condvar,
 }
@@ -82,6 +132,17 @@ impl Room {
         self.tell();
     }
 
+    /// Lets the thread that writes wait, but not beyond the last line.
+    fn pause(&self, wait: Duration) {
+        let began = Instant::now();
+        while !self.ending.load(Ordering::SeqCst)
+            && let left = wait.saturating_sub(began.elapsed())
+            && !left.is_zero()
+        {
+            std::thread::park_timeout(left);
+        }
+    }
+
     fn tell(&self) {
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
         self.freed.notify_all();
@@ -97,11 +158,19 @@ impl Drop for Closing {
     }
 }
 
+/// A line, and who waits until it is written, or is not.
+struct Line {
+    text: Vec<u8>,
+    written: Option<SyncSender<bool>>,
+}
+
 /// Takes lines.
 pub struct Sink {
-    lines: SyncSender<Vec<u8>>,
+    mode: Mode,
+    lines: Option<SyncSender<Line>>,
+    thread: Option<JoinHandle<()>>,
     room: Arc<Room>,
-    lost: Arc<AtomicU64>,
+    lost: Arc<Lost>,
 }
 
 impl Sink {
@@ -109,44 +178,102 @@ impl Sink {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn open(path: &Path, rotation: Rotation) -> Result<Self, SinkError> {
+    pub fn open(path: &Path, rotation: Rotation, mode: Mode) -> Result<Self, SinkError> {
         let failed = |source| SinkError { path: path.to_owned(), source };
-        let (lines, received) = sync_channel(QUEUE);
+        let batch = if let Mode::Batch(batch) = mode { batch } else { Batch::SINGLE };
+        let (lines, received) = sync_channel(batch.buffer);
         let mut writer = Writer { path: path.to_owned(), rotation, file: None, size: 0 };
         writer.open().map_err(failed)?;
-        let sink = Sink { lines, room: Arc::default(), lost: Arc::default() };
-        let (room, lost) = (sink.room.clone(), sink.lost.clone());
-        let run = move || writer.run(&received, room, &lost);
-        std::thread::Builder::new().name("audit".into()).spawn(run).map_err(failed)?;
-        Ok(sink)
+        let (room, lost) = (Arc::<Room>::default(), Arc::<Lost>::default());
+        let run = {
+            let (room, lost) = (room.clone(), lost.clone());
+            move || writer.run(&received, room, &lost, batch)
+        };
+        let thread = std::thread::Builder::new().name("audit".into()).spawn(run).map_err(failed)?;
+        Ok(Sink { mode, lines: Some(lines), thread: Some(thread), room, lost })
     }
 
-    /// Counts lines that were not written.
-    pub(super) fn lost(&self) -> Arc<AtomicU64> {
-        self.lost.clone()
+    /// Lines that were not written.
+    pub(super) fn lost(&self) -> &Arc<Lost> {
+        &self.lost
     }
 
-    /// Hands a line over; it waits when the disk is behind.
-    pub fn write(&self, line: Vec<u8>) {
-        let taken = self.room.wait(line.len()) && self.lines.send(line).is_ok();
-        if !taken {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+    /// Hands a line over, as the mode says. `false`: it could not be written, and its request must not go on.
+    pub fn write(&self, text: Vec<u8>) -> bool {
+        let strict = match self.mode {
+            Mode::Batch(_) => {
+                self.offer(text);
+                return true;
+            }
+            Mode::Blocking => false,
+            Mode::BlockingStrict => true,
+        };
+        let (written, told) = if strict {
+            let (written, told) = sync_channel(1);
+            (Some(written), Some(told))
+        } else {
+            (None, None)
+        };
+        let lines = self.lines.as_ref().filter(|_| self.room.wait(text.len()));
+        if lines.is_none_or(|lines| lines.send(Line { text, written }).is_err()) {
+            self.lost.log.fetch_add(1, Ordering::Relaxed);
             tracing::error!("the audit log has ended; an event is lost");
+            return !strict;
         }
+        // Who is gone has not written it.
+        told.is_none_or(|told| told.recv().unwrap_or(false))
     }
 
     /// Hands a line over if there is room for it, else it is lost. Who is not known must not make others wait.
-    pub fn offer(&self, line: Vec<u8>) {
-        let bytes = line.len();
+    pub fn offer(&self, text: Vec<u8>) -> bool {
+        let bytes = text.len();
         let room = self.room.take(bytes);
-        if room && self.lines.try_send(line).is_ok() {
-            return;
+        let lines = self.lines.as_ref().filter(|_| room);
+        if lines.is_some_and(|lines| lines.try_send(Line { text, written: None }).is_ok()) {
+            return true;
         }
         if room {
             self.room.give(bytes);
         }
-        self.lost.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!("the audit log is behind; an event of an unknown sender is lost");
+        self.lost.buffered.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!("the audit log is behind; an event is lost");
+        true
+    }
+}
+
+impl Drop for Sink {
+    /// All that was handed over is written.
+    fn drop(&mut self) {
+        drop(self.lines.take());
+        self.room.ending.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!("the thread of the audit log panicked");
+            }
+        }
+    }
+}
+
+/// Lets groups through as a [`Throttle`] says.
+struct Gate {
+    throttle: Throttle,
+    tokens: f64,
+    at: Instant,
+}
+
+impl Gate {
+    fn new(throttle: Throttle, now: Instant) -> Self {
+        Gate { throttle, tokens: f64::from(throttle.burst), at: now }
+    }
+
+    /// How long the next group has to wait.
+    fn wait(&mut self, now: Instant) -> Duration {
+        let earned = now.saturating_duration_since(self.at).as_secs_f64() * self.throttle.per_second;
+        self.tokens = (self.tokens + earned).min(f64::from(self.throttle.burst)) - 1.0;
+        self.at = now;
+        let missing = (-self.tokens).max(0.0) / self.throttle.per_second;
+        Duration::try_from_secs_f64(missing).unwrap_or(Duration::MAX)
     }
 }
 
@@ -172,16 +299,33 @@ impl Writer {
         Ok(())
     }
 
-    fn run(mut self, lines: &Receiver<Vec<u8>>, room: Arc<Room>, lost: &AtomicU64) {
+    fn run(mut self, lines: &Receiver<Line>, room: Arc<Room>, lost: &Lost, batch: Batch) {
         let closing = Closing(room);
-        while let Ok(mut line) = lines.recv() {
-            let bytes = line.len();
-            line.push(b'\n');
-            if let Err(error) = self.write(&line) {
-                lost.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(path = %self.path.display(), %error, "an audit event could not be written");
+        let mut gate = batch.throttle.map(|throttle| Gate::new(throttle, Instant::now()));
+        let mut group = Vec::new();
+        while let Ok(first) = lines.recv() {
+            group.push(first);
+            let until = Instant::now() + batch.wait;
+            while group.len() < batch.size
+                && let Ok(next) = lines.recv_timeout(until.saturating_duration_since(Instant::now()))
+            {
+                group.push(next);
             }
-            closing.0.give(bytes);
+            if let Some(gate) = &mut gate {
+                closing.0.pause(gate.wait(Instant::now()));
+            }
+            for Line { mut text, written } in group.drain(..) {
+                let bytes = text.len();
+                text.push(b'\n');
+                let done = self.write(&text);
+                if let Err(error) = &done {
+                    lost.log.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(path = %self.path.display(), %error, "an audit event could not be written");
+                }
+                // Who does not wait any more does not want to know.
+                written.map(|written| written.send(done.is_ok()));
+                closing.0.give(bytes);
+            }
         }
     }
 
@@ -238,18 +382,24 @@ impl Writer {
 mod tests {
     use super::*;
 
+    const ONE_FILE: Rotation = Rotation { max_size: 0, backups: 0 };
+
     /// A sink, and what its thread would take.
-    fn stuck() -> (Sink, Receiver<Vec<u8>>) {
-        let (lines, received) = sync_channel(QUEUE);
-        (Sink { lines, room: Arc::default(), lost: Arc::default() }, received)
+    fn stuck(mode: Mode, buffer: usize) -> (Sink, Receiver<Line>) {
+        let (lines, received) = sync_channel(buffer);
+        (Sink { mode, lines: Some(lines), thread: None, room: Arc::default(), lost: Arc::default() }, received)
+    }
+
+    fn counts(sink: &Sink) -> (u64, u64) {
+        (sink.lost.log.load(Ordering::Relaxed), sink.lost.buffered.load(Ordering::Relaxed))
     }
 
     #[test]
     fn what_waits_for_the_disk_is_bounded_in_bytes() {
         const PART: usize = QUEUE_BYTES / 4;
-        let (sink, received) = stuck();
-        (0..6).for_each(|_| sink.offer(vec![b'x'; PART]));
-        assert_eq!((received.try_iter().count(), sink.lost.load(Ordering::Relaxed)), (4, 2));
+        let (sink, received) = stuck(Mode::Blocking, QUEUE);
+        (0..6).for_each(|_| assert!(sink.offer(vec![b'x'; PART])));
+        assert_eq!((received.try_iter().count(), counts(&sink)), (4, (0, 2)));
         assert_eq!(sink.room.held.load(Ordering::Relaxed), QUEUE_BYTES, "nobody has given it back");
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| sink.write(vec![b'x'; PART]));
@@ -265,12 +415,12 @@ mod tests {
         sink.room.give(QUEUE_BYTES);
         sink.write(vec![b'x'; QUEUE_BYTES + 1]);
         sink.offer(Vec::from("x"));
-        assert_eq!((received.try_iter().count(), sink.lost.load(Ordering::Relaxed)), (1, 3));
+        assert_eq!((received.try_iter().count(), counts(&sink)), (1, (0, 3)));
     }
 
     #[test]
     fn nobody_waits_for_a_log_that_has_ended() {
-        let (sink, received) = stuck();
+        let (sink, received) = stuck(Mode::Blocking, QUEUE);
         sink.write(vec![b'x'; QUEUE_BYTES]);
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| sink.write(Vec::from("x")));
@@ -278,9 +428,58 @@ mod tests {
                 std::thread::yield_now();
             }
             drop((Closing(sink.room.clone()), received));
-            waits.join().expect("let go");
+            assert!(waits.join().expect("let go"), "its request goes on");
         });
-        assert_eq!(sink.lost.load(Ordering::Relaxed), 1);
+        assert_eq!(counts(&sink), (1, 0));
+    }
+
+    #[test]
+    fn in_batches_nobody_waits_and_what_finds_no_room_is_lost() {
+        let batch = Batch { buffer: 3, size: 2, wait: Duration::ZERO, throttle: None };
+        let (sink, received) = stuck(Mode::Batch(batch), batch.buffer);
+        (0..5).for_each(|_| assert!(sink.write(Vec::from("x"))));
+        assert_eq!((received.try_iter().count(), counts(&sink)), (3, (0, 2)));
+    }
+
+    #[test]
+    fn what_was_gathered_is_written_at_the_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.log");
+        // So slowly that it would be written tomorrow.
+        let throttle = Some(Throttle { per_second: 1e-5, burst: 1 });
+        let batch = Batch { buffer: 100, size: 10, wait: Duration::from_secs(3600), throttle };
+        let sink = Sink::open(&path, ONE_FILE, Mode::Batch(batch)).expect("a sink");
+        (0..15).for_each(|n| assert!(sink.write(n.to_string().into_bytes())));
+        drop(sink);
+        let text = std::fs::read_to_string(&path).expect("the log");
+        assert!(text.lines().eq((0..15).map(|n| n.to_string())), "{text}");
+    }
+
+    #[test]
+    fn groups_come_as_fast_as_they_may() {
+        let start = Instant::now();
+        let mut gate = Gate::new(Throttle { per_second: 10.0, burst: 2 }, start);
+        let mut wait = |after| gate.wait(start + Duration::from_millis(after)).as_millis();
+        assert_eq!([wait(0), wait(0), wait(0), wait(100)], [0, 0, 100, 100]);
+        assert_eq!([wait(10_000), wait(10_000), wait(10_000)], [0, 0, 100]);
+    }
+
+    #[test]
+    fn who_is_strict_knows_whether_it_was_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.log");
+        let sink = Sink::open(&path, ONE_FILE, Mode::BlockingStrict).expect("a sink");
+        assert!(sink.write(Vec::from("x")));
+        assert_eq!(std::fs::read_to_string(&path).expect("the log"), "x\n");
+        let full = Path::new("/dev/full");
+        if full.exists() {
+            let sink = Sink::open(full, ONE_FILE, Mode::BlockingStrict).expect("it opens");
+            assert!(!sink.write(Vec::from("x")));
+            assert_eq!(counts(&sink), (1, 0));
+        }
+        let (sink, received) = stuck(Mode::BlockingStrict, QUEUE);
+        drop(received);
+        assert!(!sink.write(Vec::from("x")), "there is no log");
     }
 
     #[test]
@@ -289,14 +488,11 @@ mod tests {
         if !full.exists() {
             return;
         }
-        let sink = Sink::open(full, Rotation { max_size: 0, backups: 0 }).expect("it opens");
-        let lost = sink.lost();
-        sink.write(Vec::from("x"));
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while lost.load(Ordering::Relaxed) == 0 {
-            assert!(std::time::Instant::now() < deadline, "it is not counted");
-            std::thread::yield_now();
-        }
+        let sink = Sink::open(full, ONE_FILE, Mode::Blocking).expect("it opens");
+        let lost = sink.lost().clone();
+        assert!(sink.write(Vec::from("x")), "its request goes on");
+        drop(sink);
+        assert_eq!(lost.log.load(Ordering::Relaxed), 1);
     }
 
     #[test]

@@ -4,12 +4,14 @@
 mod flow_control;
 pub(crate) mod identity;
 mod objects;
+mod range;
 pub mod rbac;
 mod servers;
 mod services;
 
 pub(crate) use flow_control::mandatory as mandatory_flow_control;
 pub use objects::FrontProxy;
+pub(crate) use range::Told as ToldOfRange;
 pub use servers::Presence;
 pub use services::{Advertised, dns_endpoint_slice};
 
@@ -75,6 +77,8 @@ enum Keep {
     /// annotation tells which of the two it is. One that is mandatory is kept whatever its annotation
     /// says, but for what of `spec.exempt` is set: that is the administrator's (KEP-1040).
     Marked { annotation: &'static str, mandatory: bool },
+    /// As the server's ServiceCIDR: see [`range::step`].
+    Range,
     /// When one of these fields differs.
     Same(&'static [&'static [&'static str]]),
 }
@@ -116,6 +120,7 @@ fn step(wanted: &Wanted, existing: Option<&Map>) -> Step {
     let Some(existing) = existing else { return Step::Put(wanted.object.clone()) };
     match wanted.keep {
         Keep::Absent => Step::Nothing,
+        Keep::Range => range::step(&wanted.object, existing),
         Keep::Role => match rbac::reconcile(existing, &wanted.object) {
             rbac::Change::Keep => Step::Nothing,
             rbac::Change::Update(object) => Step::Put(object),
@@ -167,7 +172,7 @@ fn wanted(settings: &Settings, gates: &Gates, servers: &[SocketAddr], now: &str)
         all.push(Wanted::new("rbac.authorization.k8s.io", "v1", default.resource, default.object, Keep::Role));
     }
     if !settings.service_ranges.is_empty() {
-        all.push(objects::service_cidr(&settings.service_ranges, now));
+        all.push(range::wanted(&settings.service_ranges, now));
     }
     all.push(objects::extension_authentication(&settings.client_ca, settings.front_proxy.as_ref()));
     // The day of an RFC 3339 time.

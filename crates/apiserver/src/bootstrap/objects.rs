@@ -1,4 +1,4 @@
-//! The first objects beside roles: namespaces, priority classes, the service range, what extension servers need.
+//! The first objects beside roles: namespaces, priority classes, what extension servers need.
 
 use super::{Keep, Wanted};
 use api::field::go_quote;
@@ -49,21 +49,6 @@ pub(super) fn priority_classes() -> Vec<Wanted> {
     ]
     .map(make)
     .into()
-}
-
-/// The ServiceCIDR of the ranges that the server is started with.
-pub(super) fn service_cidr(ranges: &[String], now: &str) -> Wanted {
-    let mut object = named("kubernetes");
-    object.set_at(&["metadata", "finalizers"], list(["networking.k8s.io/service-cidr-finalizer"]));
-    object.set_at(&["spec", "cidrs"], list(ranges.iter().map(String::as_str)));
-    let mut ready = Map::new();
-    ready.insert("type", "Ready");
-    ready.insert("status", "True");
-    ready.insert("lastTransitionTime", now);
-    ready.insert("reason", "");
-    ready.insert("message", "Kubernetes default Service CIDR is ready");
-    object.set_at(&["status", "conditions"], vec![Value::Map(ready)]);
-    Wanted::new("networking.k8s.io", "v1", "servicecidrs", object, Keep::Absent)
 }
 
 /// What a front proxy is known by, as extension servers are told.

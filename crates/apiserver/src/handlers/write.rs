@@ -41,8 +41,8 @@ async fn body(call: &mut Call, expected: Expected<'_>, validation: FieldValidati
     let body = std::mem::take(&mut call.body);
     let bytes = receive::read(&call.parts.headers, body).await?;
     let mut object = receive::decode(&call.cx, &call.parts.headers, &bytes, expected, validation)?;
-    call.cx.refer(&object);
     crate::registry::complete::complete(expected.ty, &mut object, None);
+    call.cx.refer(&object, expected.api_version, expected.kind);
     Ok(object)
 }
 
@@ -103,6 +103,7 @@ async fn patched(served: &Served, call: &mut Call) -> Result<Patched, Status> {
     let options = Options::of_query(&call.query, options_kind)?;
     let body = std::mem::take(&mut call.body);
     let bytes = receive::read(&call.parts.headers, body).await?;
+    call.cx.refer_to(|| crate::audit::of_patch(&call.parts.headers, &bytes));
     Ok(Patched { kind: *kind, bytes, options })
 }
 
@@ -269,6 +270,15 @@ async fn delete_options(call: &mut Call) -> Result<Options, Status> {
         .ok_or_else(|| Status::internal("DeleteOptions are not in the catalogue"))?;
     let format = media::body_format(&call.parts.headers)?;
     let object = receive::decode_delete_options(format, &bytes, ty, &call.info.group)?;
+    call.cx.refer_to(|| {
+        let mut options = object.clone();
+        for (key, unsaid) in [("apiVersion", "meta.k8s.io/v1"), ("kind", "DeleteOptions")] {
+            if options.str_at(&[key]).is_empty() {
+                options.insert(key, unsaid);
+            }
+        }
+        Some(Value::Map(options))
+    });
     Options::of_delete_body(&object)
 }
 

@@ -1,5 +1,7 @@
 //! What the registry measures: admission, plugin by plugin and step by step, and the requests to the store.
 
+pub use crate::measure::Tells;
+
 use crate::admission::{Attributes, Chain, Operation};
 use crate::measure::{Asks, Family, Histogram, Labels, head, series};
 use api::Status;
@@ -113,15 +115,6 @@ const LISTS: [(&str, &str); 4] = [
         "[ALPHA] Number of objects returned for a LIST request from storage",
     ),
 ];
-
-/// Something else that tells of itself.
-pub trait Tells: Send + Sync {
-    /// Writes its metrics.
-    ///
-    /// # Errors
-    /// Those of the writer.
-    fn render(&self, out: &mut String) -> fmt::Result;
-}
 
 /// All of it.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 
 use super::metrics::{Asked, Outcome};
 use super::{ApiServer, debug_flags};
-use crate::audit::{AuditId, Record};
+use crate::audit::AuditId;
 use crate::authn::Peer;
 use crate::authn::impersonation::impersonate;
 use crate::authz::{self, Attributes, Decision};
@@ -11,7 +11,7 @@ use crate::flowcontrol::{Place, Refused};
 use crate::handlers::{self, Call, LongRunning, NotServed};
 use crate::http::media::View;
 use crate::http::websocket;
-use crate::http::{Body, NO_CACHE, Request, RequestBody, Response, answer, receive};
+use crate::http::{Body, NO_CACHE, Request, RequestBody, Response, answer};
 use crate::request::{RequestInfo, parameter, unescape_path};
 use crate::user::UserInfo;
 use api::Status;
@@ -19,7 +19,6 @@ use futures::FutureExt;
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
-use http_body_util::{BodyExt, Full};
 use jiff::Timestamp;
 use schema::validation::WARNINGS_MAX;
 use std::panic::AssertUnwindSafe;
@@ -126,7 +125,8 @@ impl ApiServer {
                 return end.answer(view);
             }
         };
-        let mut record = audit.and_then(|audit| audit.begin(&parts, info, &user, peer, received));
+        let begun = audit.map_or(Ok(None), |audit| audit.begin(&parts, info, &user, peer, received));
+        let Ok(mut record) = begun else { return not_recorded(&parts) };
         let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
         let agent = agent.to_owned();
         let constrained = self.constrains.then_some(&**info);
@@ -157,7 +157,7 @@ impl ApiServer {
             if let Some(held) = &held {
                 parts.extensions.insert(LongRunning(held.clone()));
             }
-            let permitted = self.permitted(&cx, parts, body, info, query, record.as_mut(), place).await;
+            let permitted = self.permitted(&cx, parts, body, info, query, place).await;
             let mut response = permitted.unwrap_or_else(|status| answer::refusal(&status, view));
             marks.add(response.headers_mut());
             if let Some(held) = held {
@@ -195,15 +195,13 @@ impl ApiServer {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one step of the chain, with all that it holds")]
     async fn permitted(
         self: &Arc<Self>,
         cx: &Context,
         parts: Parts,
-        mut body: RequestBody,
+        body: RequestBody,
         info: &Arc<RequestInfo>,
         query: String,
-        record: Option<&mut Record>,
         place: Place,
     ) -> Result<Response<Body>, Status> {
         let attributes = Attributes::of(&cx.user, info);
@@ -239,11 +237,6 @@ impl ApiServer {
         // A mux does not know it, though to authorization it is what it would be with one slash.
         if info.path.starts_with("//") {
             return Ok(super::paths::not_found());
-        }
-        if let Some(record) = record.filter(|record| record.wants_request() && !info.long_running()) {
-            let bytes = receive::read(&parts.headers, body).await?;
-            record.request_object(&parts.headers, &bytes);
-            body = Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
         }
         let call = Call {
             cx: cx.clone(),
@@ -396,6 +389,15 @@ fn too_many_requests(refused: &Refused) -> Response<Body> {
     response.headers_mut().insert(http::header::RETRY_AFTER, refused.retry_after());
     refused.marks.add(response.headers_mut());
     response
+}
+
+/// What is told of a request that must not be served unrecorded.
+fn not_recorded(parts: &Parts) -> Response<Body> {
+    let uri = api::field::go_quote(&parts.uri.to_string());
+    let uri = uri.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let why = format!("Internal Server Error: {uri}: failed to store audit event\n");
+    tracing::error!(path = parts.uri.path(), "a request is refused: its audit event could not be stored");
+    plain(StatusCode::INTERNAL_SERVER_ERROR, why)
 }
 
 /// For the mux and others that answer in plain text.

@@ -3,6 +3,8 @@
 mod process;
 mod storages;
 
+pub use process::process;
+
 use super::{Config, Security};
 use crate::authz::Decision;
 use crate::measure::{Asks, Family, Gauges, HeldGauge, Histogram, Labels, escaped, head, series};
@@ -518,7 +520,7 @@ impl Metrics {
             super::paths::PLATFORM
         )?;
         out.push_str(&registry.gates().metric());
-        process::process(out)?;
+        process(out)?;
         process::registered(out)
     }
 

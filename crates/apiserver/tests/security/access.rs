@@ -1,6 +1,7 @@
 //! Who may do what.
 
-use crate::cluster::{Client, Cluster, Options, eventually, pod, start, start_with};
+use crate::cluster::{Client, Cluster, Options, audited, pod, start, start_with};
+use apiserver::audit::Mode;
 use apiserver::surface::Surface;
 use serde_json::json;
 
@@ -435,34 +436,65 @@ async fn one_may_act_as_somebody_for_some_requests_alone() {
 
 #[tokio::test]
 async fn what_runs_out_of_time_is_recorded() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("audit.log");
-    let policy =
-        b"apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]";
-    let policy = apiserver::audit::Policy::parse(policy).expect("a policy");
-    let sink =
-        apiserver::audit::Sink::open(&path, apiserver::audit::Rotation { max_size: 0, backups: 0 }).expect("a sink");
-    let cluster =
-        start_with(Options { audit: Some(apiserver::audit::Audit::new(policy, sink)), ..Options::default() }).await;
+    let (audit, log) = audited("omitStages: [RequestReceived], rules: [{level: Metadata}]", Mode::Blocking);
+    let cluster = start_with(Options { audit: Some(audit), ..Options::default() }).await;
     let admin = cluster.admin();
     // A version that does not come to be is waited for.
     let waits = "/api/v1/nodes?resourceVersion=999999999&resourceVersionMatch=NotOlderThan&timeout=20ms";
     assert_eq!(admin.get(waits).await.code, 504);
     assert_eq!(admin.get("/api/v1/nodes?timeout=never").await.code, 400);
-    let recorded = eventually(async || {
-        let text = std::fs::read_to_string(&path).expect("the log");
-        let events = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let of_nodes = events.filter(|event| event["objectRef"]["resource"] == "nodes");
-        let told: Vec<_> = of_nodes
-            .map(|event| (event["responseStatus"].clone(), event["user"].clone(), event["stage"].clone()))
-            .collect();
-        (told.len() == 2).then_some(told)
-    });
-    let recorded = recorded.await;
+    let recorded = log.events(2, |event| event["objectRef"]["resource"] == "nodes").await;
+    let recorded: Vec<_> =
+        recorded.iter().map(|event| (&event["responseStatus"], &event["user"], &event["stage"])).collect();
     let [late, refused] = &recorded[..] else { panic!("{recorded:?}") };
     assert_eq!((late.0["code"].as_u64(), late.1["username"].as_str()), (Some(504), Some("admin")));
-    assert_eq!((refused.0["code"].as_u64(), &refused.1), (Some(400), &serde_json::json!({})));
+    assert_eq!((refused.0["code"].as_u64(), refused.1), (Some(400), &serde_json::json!({})));
     assert_eq!(refused.2, "ResponseStarted");
     let why = refused.0["message"].as_str().unwrap_or_default();
     assert!(why.starts_with("invalid timeout specified in the request URL"), "{why}");
+}
+
+#[tokio::test]
+async fn what_a_request_sends_is_recorded_as_it_was_understood() {
+    let policy =
+        "omitStages: [RequestReceived], rules: [{level: Request, resources: [{group: '', resources: [pods]}]}]";
+    let (audit, log) = audited(policy, Mode::Blocking);
+    let cluster = start_with(Options { audit: Some(audit), ..Options::default() }).await;
+    let admin = cluster.admin();
+    cluster.service_account("default", "default").await;
+    let pods = "/api/v1/namespaces/default/pods";
+    // What a client says of its body, and what it leaves out, hide nothing.
+    let pod = serde_json::json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let headers = [("content-type", "application/yaml"), ("content-encoding", "gzip")];
+    assert_eq!(admin.send_with("POST", pods, &headers, Some(pod)).await.code, 201);
+    let one = format!("{pods}/p");
+    assert_eq!(admin.patch(&one, serde_json::json!({"metadata": {"labels": {"a": "b"}}})).await.code, 200);
+    let body = serde_json::json!({"gracePeriodSeconds": 0});
+    assert_eq!(admin.send("DELETE", &one, "application/json", Some(body)).await.code, 200);
+    assert_eq!(admin.send("POST", pods, "application/json", Some(serde_json::json!([1]))).await.code, 400);
+    let events = log.events(4, |event| event["objectRef"]["resource"] == "pods").await;
+    let sent: Vec<_> = events.iter().map(|event| &event["requestObject"]).collect();
+    assert_eq!((&sent[0]["apiVersion"], &sent[0]["kind"]), (&"v1".into(), &"Pod".into()));
+    assert_eq!(sent[0]["spec"]["restartPolicy"], "Always", "with its defaults");
+    assert!(sent[0]["spec"]["serviceAccountName"].is_null(), "before admission: {}", sent[0]);
+    assert_eq!(*sent[1], serde_json::json!({"metadata": {"labels": {"a": "b"}}}));
+    assert_eq!(sent[2]["kind"], "DeleteOptions");
+    assert_eq!((&sent[2]["apiVersion"], &sent[2]["gracePeriodSeconds"]), (&"meta.k8s.io/v1".into(), &0.into()));
+    assert!(sent[3].is_null(), "nothing was understood: {}", sent[3]);
+    assert_eq!(events[0]["objectRef"]["name"], "p");
+}
+
+#[tokio::test]
+async fn nothing_is_done_that_cannot_be_recorded_where_that_is_asked_for() {
+    use apiserver::audit::{Audit, Policy, Rotation, Sink};
+    let full = std::path::Path::new("/dev/full");
+    if !full.exists() {
+        return;
+    }
+    let sink = Sink::open(full, Rotation { max_size: 0, backups: 0 }, Mode::BlockingStrict).expect("it opens");
+    let audit = Audit::new(Policy::metadata(), sink);
+    let cluster = start_with(Options { audit: Some(audit), ..Options::default() }).await;
+    let refused = cluster.admin().get("/api/v1/pods?limit=1&continue=").await;
+    let why = "Internal Server Error: \"/api/v1/pods?limit=1&amp;continue=\": failed to store audit event\n";
+    assert_eq!((refused.code, refused.body.as_str()), (500, Some(why)));
 }

@@ -251,6 +251,36 @@ pub async fn eventually<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
     }
 }
 
+/// Where the events of an [`apiserver::audit::Audit`] are found.
+pub struct AuditLog {
+    path: std::path::PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+/// What records by this policy, in YAML's flow style without its head, and where.
+pub fn audited(policy: &str, mode: apiserver::audit::Mode) -> (apiserver::audit::Audit, AuditLog) {
+    use apiserver::audit::{Audit, Policy, Rotation, Sink};
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("audit.log");
+    let policy = format!("{{apiVersion: audit.k8s.io/v1, kind: Policy, {policy}}}");
+    let policy = Policy::parse(policy.as_bytes()).expect("a policy");
+    let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }, mode).expect("a sink");
+    (Audit::new(policy, sink), AuditLog { path, _directory: directory })
+}
+
+impl AuditLog {
+    /// Its events, once there are so many that are asked for.
+    pub async fn events(&self, wanted: usize, which: impl Fn(&Value) -> bool) -> Vec<Value> {
+        eventually(async || {
+            let text = std::fs::read_to_string(&self.path).expect("the log");
+            let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let found: Vec<Value> = events.filter(|event| which(event)).collect();
+            (found.len() == wanted).then_some(found)
+        })
+        .await
+    }
+}
+
 /// A pod with one container.
 pub fn pod(name: &str) -> Value {
     json!({

@@ -50,6 +50,44 @@ async fn a_removed_service_of_the_server_comes_back() {
 }
 
 #[tokio::test]
+async fn the_range_of_the_server_comes_back_and_what_is_wrong_with_it_is_told() {
+    const RANGE: &str = "/apis/networking.k8s.io/v1/servicecidrs/kubernetes";
+    let cluster = start().await;
+    let admin = cluster.admin();
+    let first = admin.get(RANGE).await.expect(200);
+    // Nobody is there to let go of it when it may go.
+    admin.patch(RANGE, json!({"metadata": {"finalizers": null}})).await.expect(200);
+    admin.delete(RANGE).await.expect(200);
+    let second =
+        crate::cluster::eventually(async || Some(admin.get(RANGE).await).filter(|answer| answer.code == 200)).await;
+    assert_ne!(second.body["metadata"]["uid"], first["metadata"]["uid"]);
+    assert_eq!(second.body["spec"], first["spec"]);
+    assert_eq!(second.body["status"]["conditions"][0]["status"], "True");
+    assert_eq!(second.body["metadata"]["finalizers"], json!(["networking.k8s.io/service-cidr-finalizer"]));
+    let ready = |status: &str| {
+        let time = "2026-01-01T00:00:00Z";
+        json!([{"type": "Ready", "status": status, "reason": "Broken", "message": "it is broken", "lastTransitionTime": time}])
+    };
+    let status = format!("{RANGE}/status");
+    // What nobody knows is set right, what somebody knows is told.
+    admin.patch(&status, json!({"status": {"conditions": ready("Unknown")}})).await.expect(200);
+    crate::cluster::eventually(async || {
+        let found = admin.get(RANGE).await.expect(200);
+        (found["status"]["conditions"][0]["status"] == "True").then_some(())
+    })
+    .await;
+    admin.patch(&status, json!({"status": {"conditions": ready("False")}})).await.expect(200);
+    let told = crate::cluster::eventually(async || {
+        let events = admin.get("/api/v1/namespaces/default/events").await.expect(200);
+        events["items"].as_array()?.iter().find(|event| event["reason"] == "Broken").cloned()
+    })
+    .await;
+    assert_eq!(told["message"], "Configuration matches, but it is broken");
+    assert_eq!(told["source"]["component"], "kubernetes-service-cidr-controller");
+    assert_eq!((&told["involvedObject"]["kind"], &told["type"]), (&json!("ServiceCIDR"), &json!("Warning")));
+}
+
+#[tokio::test]
 async fn racing_services_get_different_addresses_and_ports() {
     // 13 addresses are left of this range, and 20 ports.
     let cluster =

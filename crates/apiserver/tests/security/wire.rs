@@ -1,6 +1,6 @@
 //! Over real TLS: certificates, tokens, upgrades to a kubelet.
 
-use crate::cluster::{Client, Cluster, Options, eventually, pod, start_with};
+use crate::cluster::{Client, Cluster, Options, audited, pod, start_with};
 use apiserver::security::KubeletSettings;
 use apiserver::streams::kubelet::KubeletTls;
 use apiserver::tls::{Identity, ServerTls, TlsSettings};
@@ -66,6 +66,7 @@ pub struct Wire {
     pub authority: Authority,
     pub address: SocketAddr,
     shutdown: CancellationToken,
+    serving: tokio::task::JoinHandle<()>,
 }
 
 impl Drop for Wire {
@@ -87,8 +88,8 @@ pub async fn serve(options: impl FnOnce(&Authority) -> Options) -> Wire {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let shutdown = CancellationToken::new();
-    tokio::spawn(cluster.server.clone().serve(listener, tls.expect("TLS"), shutdown.clone()));
-    Wire { cluster, authority, address, shutdown }
+    let serving = tokio::spawn(cluster.server.clone().serve(listener, tls.expect("TLS"), shutdown.clone()));
+    Wire { cluster, authority, address, shutdown, serving }
 }
 
 impl Wire {
@@ -217,23 +218,13 @@ async fn who_shows_nothing_sees_health_alone() {
 
 #[tokio::test]
 async fn a_refused_login_is_recorded_once_with_what_it_tried() {
-    use apiserver::audit::{Audit, Policy, Rotation, Sink};
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("audit.log");
-    let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }).expect("a sink");
-    let audit = Audit::new(Policy::metadata(), sink);
+    let (audit, log) = audited("rules: [{level: Metadata}]", apiserver::audit::Mode::Blocking);
     let wire = serve(|_| Options { audit: Some(audit), ..Options::default() }).await;
     assert_eq!(wire.ask(None, "/api/v1/secrets", &[]).await.0, 401);
     assert_eq!(wire.ask(None, "/api/v1/secrets", &[("authorization", "Bearer nonsense")]).await.0, 401);
     let foreign = issue(&wire.authority, "jane", &[], ExtendedKeyUsagePurpose::ServerAuth);
     let shown = wire.ask(Some(&foreign), "/api/v1/secrets", &[("authorization", "Basic YTpi")]).await.0;
-    let recorded = eventually(async || {
-        let text = std::fs::read_to_string(&path).expect("the log");
-        let events = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let told: Vec<_> = events.filter(|event| event["responseStatus"]["code"] == 401).collect();
-        (told.len() == 3).then_some(told)
-    });
-    let recorded = recorded.await;
+    let recorded = log.events(3, |event| event["responseStatus"]["code"] == 401).await;
     for (event, why) in recorded.iter().zip([
         "Authentication failed, no credentials provided",
         "Authentication failed, attempted: bearer",
@@ -405,35 +396,60 @@ async fn logs_come_from_the_kubelet() {
     assert!(gone.message().starts_with("Get \"https://127.0.0.1:1/containerLogs/default/p/c\": "), "{}", gone.body);
 }
 
+const EXEC: &str = "/api/v1/namespaces/default/pods/p/exec?command=sh&stdin=true&stdout=true";
+
+type Tunnel = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// Asks, as an administrator, for another protocol; the head of the answer, and the connection.
+async fn upgrade(wire: &Wire, path: &str) -> (String, Tunnel) {
+    let admin = issue(&wire.authority, "admin", &["system:masters"], ExtendedKeyUsagePurpose::ClientAuth);
+    let stream = TcpStream::connect(wire.address).await.expect("a connection");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut stream = connector(&wire.authority, Some(&admin)).connect(name, stream).await.expect("TLS");
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let head = until(&mut stream, b"\r\n\r\n").await;
+    (String::from_utf8_lossy(&head).into_owned(), stream)
+}
+
+/// What comes until its end.
+async fn until(stream: &mut Tunnel, end: &[u8]) -> Vec<u8> {
+    let mut read = Vec::new();
+    while !read.ends_with(end) {
+        read.push(stream.read_u8().await.expect("a byte"));
+    }
+    read
+}
+
+/// As upstream, which waits for nothing that was hijacked.
+#[tokio::test]
+async fn a_server_that_stops_waits_for_no_upgraded_connection_and_leaves_it_alone() {
+    let mut wire = with_pod().await;
+    bind(&wire.cluster.admin()).await;
+    let (head, mut stream) = upgrade(&wire, EXEC).await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    until(&mut stream, b"\n").await;
+    wire.shutdown.cancel();
+    // Less than what requests are given to end.
+    let stopped = tokio::time::timeout(std::time::Duration::from_secs(8), &mut wire.serving).await;
+    stopped.expect("it waits for nobody").expect("it stops");
+    stream.write_all(b"still here\n").await.expect("written");
+    stream.flush().await.expect("flushed");
+    assert_eq!(until(&mut stream, b"\n").await, b"still here\n");
+}
+
 #[tokio::test]
 async fn an_upgraded_connection_reaches_the_kubelet_byte_by_byte() {
     let wire = with_pod().await;
-    let admin = issue(&wire.authority, "admin", &["system:masters"], ExtendedKeyUsagePurpose::ClientAuth);
-    let upgrade = async |path: &str| {
-        let stream = TcpStream::connect(wire.address).await.expect("a connection");
-        let name = ServerName::try_from("localhost").expect("a name");
-        let mut stream = connector(&wire.authority, Some(&admin)).connect(name, stream).await.expect("TLS");
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.expect("written");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.expect("an answer"));
-        }
-        (String::from_utf8_lossy(&head).into_owned(), stream)
-    };
-    let exec = "/api/v1/namespaces/default/pods/p/exec?command=sh&stdin=true&stdout=true";
-    let (head, _) = upgrade(exec).await;
+    let (head, _) = upgrade(&wire, EXEC).await;
     assert!(head.starts_with("HTTP/1.1 400"), "the pod has no node: {head}");
     bind(&wire.cluster.admin()).await;
-    let (head, mut stream) = upgrade(exec).await;
+    let (head, mut stream) = upgrade(&wire, EXEC).await;
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
     assert!(head.to_ascii_lowercase().contains("x-stream-protocol-version: v4.channel.k8s.io"), "{head}");
-    let mut line = Vec::new();
-    while !line.ends_with(b"\n") {
-        line.push(stream.read_u8().await.expect("a byte"));
-    }
+    let line = until(&mut stream, b"\n").await;
     assert_eq!(line, b"POST /exec/default/p/c?input=1&output=1&command=sh HTTP/1.1\n");
     let sent: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     let (mut read, mut write) = tokio::io::split(stream);
@@ -447,7 +463,7 @@ async fn an_upgraded_connection_reaches_the_kubelet_byte_by_byte() {
     read.read_exact(&mut echoed).await.expect("echoed");
     assert_eq!(echoed, sent);
     drop(writer.await);
-    let (head, _) = upgrade("/api/v1/namespaces/default/pods/p/portforward").await;
+    let (head, _) = upgrade(&wire, "/api/v1/namespaces/default/pods/p/portforward").await;
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
 }
 

@@ -73,7 +73,7 @@ where
 {
     let client = context.clients.service_account("certificate-controller");
     let requests: Informer<CertificateSigningRequest> = context.informers.of();
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "certificate");
     requests.feed(&queue);
     let shutdown = context.shutdown.clone();
     async move {

@@ -33,7 +33,7 @@ pub fn controller(context: &Context) -> Running {
         recorder: Recorder::new(client.clone(), "cronjob-controller"),
         client,
     });
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "cronjob");
     this.crons.feed(&queue);
     let q = queue.clone();
     this.jobs.on_change(move |old, new| {

@@ -40,7 +40,7 @@ pub fn controller(context: &Context) -> Running {
         control,
         failures: Mutex::default(),
     });
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "daemonset");
     this.sets.feed(&queue);
     pod_control::feed_owners(&this.control.pods, &this.sets, &queue, |set: &DaemonSet, pod| {
         pods::matches(&pods::selector(&set.spec.selector), &pod.metadata)

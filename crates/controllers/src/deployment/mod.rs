@@ -43,7 +43,7 @@ pub fn controller(context: &Context) -> Running {
         recorder: Recorder::new(client.clone(), "deployment-controller"),
         client,
     });
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "deployment");
     let q = queue.clone();
     this.deployments.on_change(move |old, new| {
         if let Some(deployment) = new.or(old) {

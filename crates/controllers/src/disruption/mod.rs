@@ -36,7 +36,7 @@ pub fn controller(context: &Context) -> Running {
         recorder: Recorder::new(client.clone(), "controllermanager"),
         client,
     });
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "disruption");
     this.budgets.feed(&queue);
     let (q, budgets) = (queue.clone(), this.budgets.clone());
     this.pods.on_change(move |old, new| {

@@ -35,7 +35,7 @@ pub fn controller(context: &Context) -> Running {
         pods: context.informers.of(),
         endpoints: context.informers.of(),
     });
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "endpoint");
     super::subscribe(&queue, &this.services, &this.pods);
     super::subscribe_written(&queue, &this.endpoints, |e| e.metadata.name.clone());
     let shutdown = context.shutdown.clone();

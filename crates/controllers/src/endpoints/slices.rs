@@ -47,7 +47,7 @@ pub fn controller(context: &Context) -> Running {
         nodes: context.informers.of(),
         slices: context.informers.of(),
     });
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "endpoint_slice");
     super::subscribe(&queue, &this.services, &this.pods);
     super::subscribe_written(&queue, &this.slices, |slice| {
         is_ours(slice).then(|| slice.metadata.labels.as_ref()?.get(SERVICE_NAME).cloned()).flatten()

@@ -53,7 +53,7 @@ pub fn controller(context: &Context) -> Running {
         client: context.clients.service_account("generic-garbage-collector"),
         graph: Mutex::default(),
         resources: Mutex::default(),
-        queue: Queue::default(),
+        queue: Queue::named(&context.config.queues, "garbage_collector_attempt_to_delete"),
     });
     let shutdown = context.shutdown.clone();
     async move {

@@ -39,7 +39,7 @@ pub fn controller(context: &Context) -> Running {
         jobs: context.informers.of(),
         control: PodControl::new(context, "job-controller", "job-controller"),
     });
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "job");
     this.jobs.feed(&queue);
     pod_control::feed_owners(&this.control.pods, &this.jobs, &queue, |job: &Job, pod| {
         pods::matches(&pods::selector(&job.spec.selector), &pod.metadata)

@@ -30,7 +30,7 @@ pub fn controller(context: &Context) -> Running {
         recorder: Recorder::new(client.clone(), "taint-eviction-controller"),
         client,
     });
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "noexec_taint_pod");
     let (q, pods) = (queue.clone(), this.pods.clone());
     this.nodes.on_change(move |old, new| {
         let taints = |n: Option<&Arc<Node>>| n.map(|n| no_execute(n)).unwrap_or_default();

@@ -56,7 +56,7 @@ pub fn controller(context: &Context) -> Running {
         grace: context.config.node_monitor_grace,
         seen: Mutex::default(),
     });
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "node_lifecycle_controller");
     let q = queue.clone();
     this.nodes.on_change(move |old, new| {
         if let Some(node) = new.or(old) {

@@ -31,7 +31,7 @@ pub fn controller(context: &Context) -> Running {
         pods: context.informers.of(),
         missing_since: Mutex::default(),
     });
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "orphaned_pods_nodes");
     let (q, nodes) = (queue.clone(), this.nodes.clone());
     this.pods.on_change(move |_, new| {
         if let Some(pod) = new {

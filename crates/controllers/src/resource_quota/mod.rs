@@ -41,7 +41,7 @@ struct Controller {
 pub fn controller(context: &Context) -> Running {
     let quotas: Informer<ResourceQuota> = context.informers.of();
     let all_pods: Informer<Pod> = context.informers.of();
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "resourcequota_primary");
     quotas.feed(&queue);
     let (q, of_namespace) = (queue.clone(), quotas.clone());
     all_pods.on_change(move |old, new| {

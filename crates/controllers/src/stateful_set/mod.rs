@@ -38,7 +38,7 @@ pub fn controller(context: &Context) -> Running {
         history: History::new(control.client.clone(), context.informers.of(), "controller.kubernetes.io/hash"),
         control,
     });
-    let queue = Queue::<Key>::default();
+    let queue = Queue::<Key>::named(&context.config.queues, "statefulset");
     this.sets.feed(&queue);
     pod_control::feed_owners(&this.control.pods, &this.sets, &queue, |set: &StatefulSet, pod| {
         pods::matches(&pods::selector(&set.spec.selector), &pod.metadata)

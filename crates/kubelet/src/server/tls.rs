@@ -28,8 +28,9 @@ fn bad(error: impl ToString) -> Error {
 /// which clients may leave out.
 pub(super) fn config(cfg: &Config) -> Result<ServerConfig, Error> {
     let provider = Arc::new(ring::default_provider());
+    let versions = if cfg.tls13_only { &[&rustls::version::TLS13][..] } else { rustls::DEFAULT_VERSIONS };
     let builder =
-        ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(bad)?;
+        ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).map_err(bad)?;
     let builder = match &cfg.client_ca {
         None => builder.with_no_client_auth(),
         Some(ca) => {
@@ -128,5 +129,56 @@ impl ResolvesServerCert for Files {
             }
         }
         Some(loaded.1.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::{
+        ClientConfig, ClientConnection, ProtocolVersion, ServerConnection, SupportedProtocolVersion, version,
+    };
+
+    /// The version that the node API and a client of one version agree on.
+    fn agreed(cfg: &Config, certificate: &Path, of: &'static SupportedProtocolVersion) -> Option<ProtocolVersion> {
+        let roots = roots(&ClientCa::File(certificate.to_owned())).unwrap();
+        let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[of])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut client = ClientConnection::new(Arc::new(client), "n".try_into().unwrap()).unwrap();
+        let mut server = ServerConnection::new(Arc::new(config(cfg).unwrap())).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut sent = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut sent).unwrap();
+            }
+            server.read_tls(&mut sent.as_slice()).unwrap();
+            server.process_new_packets().ok()?;
+            let mut answered = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut answered).unwrap();
+            }
+            client.read_tls(&mut answered.as_slice()).unwrap();
+            client.process_new_packets().ok()?;
+        }
+        server.protocol_version()
+    }
+
+    #[test]
+    fn the_least_version_is_kept_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let (cert, key) = (directory.path().join("c"), directory.path().join("k"));
+        let made = rcgen::generate_simple_self_signed(["n".to_owned()]).unwrap();
+        fs::write(&cert, made.cert.pem()).unwrap();
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let mut cfg = Config::new("n", [127, 0, 0, 1].into(), "/none");
+        cfg.serving = Serving::Files { cert: cert.clone(), key };
+        assert_eq!(agreed(&cfg, &cert, &version::TLS12), Some(ProtocolVersion::TLSv1_2));
+        assert_eq!(agreed(&cfg, &cert, &version::TLS13), Some(ProtocolVersion::TLSv1_3));
+        cfg.tls13_only = true;
+        assert_eq!(agreed(&cfg, &cert, &version::TLS12), None);
+        assert_eq!(agreed(&cfg, &cert, &version::TLS13), Some(ProtocolVersion::TLSv1_3));
     }
 }

@@ -296,7 +296,10 @@ pub fn controllers(settings: &Settings, plane: &Arc<ControlPlane>, pki: &Pki) ->
         signing_duration: Duration::from_hours(365 * 24),
         tokens: Some(Arc::new(SecretTokens(plane.tokens.clone()))),
         gates: settings.args.surface.gates(),
+        queues: controllers::queue::Queues::default(),
     };
+    // They have no port of their own here.
+    plane.server.registry().measures().tell_of(Arc::new(config.queues.clone()));
     let election = Election::new("kube-system", "kube-controller-manager", &settings.instance, election::MANAGER);
     let plane = plane.clone();
     Ok(Arc::new(move |shutdown| {

@@ -2,20 +2,103 @@
 
 use super::ClientArgs;
 use anyhow::{Context, Result, bail};
+use api::measure::{Family, Labels, Tells, escaped, head, series};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Request, Response};
 use hyper_util::client::legacy::Client as Http;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use std::fmt;
 use std::path::Path;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 use tower::util::MapErrLayer;
-use tower::{BoxError, Layer};
+use tower::{BoxError, Layer, Service};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// A connection whose other end is gone without a word is noticed after these.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
+
+/// Requests to API servers, by what came of them.
+#[derive(Debug, Default)]
+pub struct Requests(Family<Asked, AtomicU64>);
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Asked {
+    /// `<error>`: no answer.
+    code: String,
+    host: String,
+    method: String,
+}
+
+impl Labels for Asked {
+    fn write(&self, out: &mut String) -> fmt::Result {
+        let Asked { code, host, method } = self;
+        fmt::Write::write_fmt(out, format_args!("code=\"{code}\",host=\"{}\",method=\"{method}\"", escaped(host)))
+    }
+}
+
+impl Tells for Requests {
+    fn render(&self, out: &mut String) -> fmt::Result {
+        let name = "rest_client_requests_total";
+        let help = "[ALPHA] Number of HTTP requests, partitioned by status code, method, and host.";
+        head(out, name, "counter", help)?;
+        for (asked, count) in self.0.sorted() {
+            let mut labels = String::new();
+            asked.write(&mut labels)?;
+            series(out, name, &labels, count.load(Ordering::Relaxed))?;
+        }
+        Ok(())
+    }
+}
+
+/// Those of this process: a component's clients are many, and what they ask is told together.
+pub fn requests() -> &'static Requests {
+    static OWN: LazyLock<Requests> = LazyLock::new(Requests::default);
+    &OWN
+}
+
+/// A service that sends requests, counted.
+#[derive(Clone)]
+struct Counted<S> {
+    inner: S,
+    requests: &'static Requests,
+}
+
+impl<S, B, R> Service<Request<B>> for Counted<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        let (method, requests) = (request.method().to_string(), self.requests);
+        let answer = self.inner.call(request);
+        async move {
+            let answer = answer.await;
+            let code = answer.as_ref().map_or("<error>".to_owned(), |answer| answer.status().as_u16().to_string());
+            requests.0.with(&Asked { code, host, method }, AtomicU64::default, |count| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+            answer
+        }
+        .boxed()
+    }
+}
 
 /// Connections to one API server, shared by every client made of it.
 pub type Connections = Http<hyper_rustls::HttpsConnector<HttpConnector<runtime::registry::Dns>>, Body>;
@@ -81,10 +164,42 @@ pub fn client(config: &Config, agent: &'static str) -> Result<Client> {
 pub fn client_over(connections: Connections, config: &Config, agent: &'static str) -> Result<Client> {
     let mut config = config.clone();
     config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(agent)));
-    let service = config.extra_headers_layer().context("the kubeconfig's impersonation")?.layer(connections);
+    let counted = Counted { inner: connections, requests: requests() };
+    let service = config.extra_headers_layer().context("the kubeconfig's impersonation")?.layer(counted);
     let service = MapErrLayer::new(BoxError::from).layer(service);
     let auth = config.auth_layer().context("the kubeconfig's credentials cannot be used")?;
     let service = tower::util::option_layer(auth).layer(service);
     let service = config.base_uri_layer().layer(service);
     Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_asked_is_counted_by_what_came_of_it() {
+        let requests: &'static Requests = Box::leak(Box::default());
+        let inner = tower::service_fn(|request: Request<()>| async move {
+            match request.uri().path() {
+                "/fails" => Err("refused"),
+                _ => Ok(Response::builder().status(404).body(()).expect("an answer")),
+            }
+        });
+        let mut counted = Counted { inner, requests };
+        for path in ["/a", "/b", "/fails"] {
+            let uri = format!("https://192.0.2.1:6443{path}");
+            drop(counted.call(Request::get(uri).body(()).expect("a request")).await);
+        }
+        let mut text = String::new();
+        requests.render(&mut text).expect("a String takes every write");
+        let series: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            series,
+            [
+                "rest_client_requests_total{code=\"404\",host=\"192.0.2.1:6443\",method=\"GET\"} 2",
+                "rest_client_requests_total{code=\"<error>\",host=\"192.0.2.1:6443\",method=\"GET\"} 1",
+            ]
+        );
+    }
 }

@@ -189,11 +189,13 @@ pub fn run(args: ManagerArgs) -> Result<()> {
         } else {
             None
         };
+        let queues = controllers::queue::Queues::default();
         let about = About {
             name: NAME,
             ready: None,
             leading: election.as_ref().map(|e| (e.name.clone(), e.leading.subscribe())),
             gates: gates.clone(),
+            tells: vec![Arc::new(queues.clone())],
         };
         let address = serving::secure(&args.serving, PORT, &args.client, about, shutdown.clone()).await?;
         super::announce(&super::running(NAME, address));
@@ -215,6 +217,7 @@ pub fn run(args: ManagerArgs) -> Result<()> {
             signing_duration: args.signing.cluster_signing_duration.map_or(Duration::from_hours(365 * 24), |d| d.0),
             tokens: None,
             gates,
+            queues,
         };
         let clients = Arc::new(Identities { manager: manager.clone(), accounts });
         super::run_elected(manager, election, shutdown, async |leading| {

@@ -60,7 +60,13 @@ pub fn run(args: DnsArgs) -> Result<()> {
         let (listening, mut told) = watch::channel(None);
         config.ready = Some(listening);
         let (ready, is_ready) = watch::channel(false);
-        let about = About { name: NAME, ready: Some(is_ready), leading: None, gates: api::features::Gates::default() };
+        let about = About {
+            name: NAME,
+            ready: Some(is_ready),
+            leading: None,
+            gates: api::features::Gates::default(),
+            tells: Vec::new(),
+        };
         // No port but the one for questions, unless it is asked for.
         serving::secure(&args.serving, 0, &args.client, about, shutdown.clone()).await?;
         let tell = async {

@@ -170,7 +170,7 @@ pub fn run(args: ProxyArgs) -> Result<()> {
     };
     super::run_alone(1, |shutdown| async move {
         let client = client::client(&client::config(&args.client, "kubeconfig").await?, NAME)?;
-        let about = About { name: NAME, ready: Some(in_sync), leading: None, gates };
+        let about = About { name: NAME, ready: Some(in_sync), leading: None, gates, tells: Vec::new() };
         if let Some(address) = health {
             serving::plain(address, "healthz-bind-address", about.clone(), false, shutdown.clone()).await?;
         }

@@ -84,6 +84,7 @@ pub fn run(args: SchedulerArgs) -> Result<()> {
             ready: None,
             leading: election.as_ref().map(|e| (e.name.clone(), e.leading.subscribe())),
             gates,
+            tells: Vec::new(),
         };
         let address = serving::secure(&args.serving, PORT, &args.client, about, shutdown.clone()).await?;
         super::announce(&super::running(NAME, address));

@@ -5,7 +5,9 @@ use super::client;
 use super::delegated::{Delegated, Verdict};
 use anyhow::{Context, Result, bail};
 use api::features::Gates;
+use api::measure::Tells;
 use apiserver::authn::{Chain, Peer};
+use apiserver::server::metrics::process;
 use apiserver::tls::{Identity, ServerTls, TlsSettings, read_file};
 use bytes::Bytes;
 use clap::{ArgAction, Args};
@@ -107,6 +109,8 @@ pub struct About {
     pub leading: Option<(String, watch::Receiver<bool>)>,
     /// Which features are on.
     pub gates: Gates,
+    /// What else is measured.
+    pub tells: Vec<Arc<dyn Tells>>,
 }
 
 impl About {
@@ -134,45 +138,13 @@ impl About {
             let labels = format!("{{name=\"{name}\"}}");
             gauge("leader_election_master_status", "Whether the lease is held: 1 yes, 0 no.", &labels, leads, "gauge");
         }
-        if let Some(process) = Process::read() {
-            gauge("process_cpu_seconds_total", "User and system time spent.", "", process.cpu, "counter");
-            gauge("process_resident_memory_bytes", "Resident memory.", "", process.resident, "gauge");
-            gauge("process_virtual_memory_bytes", "Virtual memory.", "", process.virtual_size, "gauge");
-            gauge("process_open_fds", "Open file descriptors.", "", process.descriptors, "gauge");
-            gauge("process_start_time_seconds", "Start since the epoch.", "", process.started, "gauge");
+        for other in &self.tells {
+            other.render(&mut text).unwrap_or(());
         }
+        client::requests().render(&mut text).unwrap_or(());
+        process(&mut text).unwrap_or(());
         text.push_str(&self.gates.metric());
         text
-    }
-}
-
-/// This process as the kernel counts it.
-struct Process {
-    cpu: f64,
-    resident: f64,
-    virtual_size: f64,
-    descriptors: f64,
-    started: f64,
-}
-
-#[allow(clippy::cast_precision_loss, reason = "metrics are floating point")]
-impl Process {
-    fn read() -> Option<Self> {
-        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-        // The name in parentheses may have spaces.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let number = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok());
-        let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()?? as f64;
-        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()?? as f64;
-        let boot = std::fs::read_to_string("/proc/stat").ok()?;
-        let boot: f64 = boot.lines().find_map(|l| l.strip_prefix("btime "))?.trim().parse().ok()?;
-        Some(Process {
-            cpu: (number(11)? + number(12)?) / ticks,
-            started: boot + number(19)? / ticks,
-            virtual_size: number(20)?,
-            resident: number(21)? * page,
-            descriptors: std::fs::read_dir("/proc/self/fd").ok()?.count() as f64,
-        })
     }
 }
 

@@ -97,6 +97,7 @@ pub async fn running_as(gates: &str, versions: &str) -> Running {
         signing_duration: Duration::from_hours(1),
         tokens: Some(Arc::new(Tokens(cluster.secured.tokens.clone()))),
         gates,
+        queues: controllers::queue::Queues::default(),
     };
     let shutdown = CancellationToken::new();
     let run = controllers::run(config, Arc::new(Identities(cluster.server.clone())), shutdown.clone());

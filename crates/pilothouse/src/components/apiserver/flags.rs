@@ -3,6 +3,7 @@
 use super::super::LogArgs;
 use super::super::features::SurfaceArgs;
 use super::super::serving::{FrontProxyArgs, TLS_VERSIONS, TLS13};
+use super::audit::AuditArgs;
 use crate::backend::{Backend, EncryptionArgs, EtcdArgs, FaceArgs, UndoArgs};
 use crate::cli::values::GoDuration;
 use crate::cluster::control_plane::Plan;
@@ -13,7 +14,6 @@ use crate::place::Place;
 use anyhow::{Context, Result, bail};
 use apiserver::admission::config::Config as AdmissionConfig;
 use apiserver::allocator::range::{AddressRange, PortRange};
-use apiserver::audit::{Audit, Policy, Rotation, Sink};
 use apiserver::authn::token_file::TokenFile;
 use apiserver::authn::union::Anonymous;
 use apiserver::bootstrap::{self, Advertised, FrontProxy};
@@ -139,21 +139,8 @@ pub struct ApiserverArgs {
     #[arg(long, default_value = "30000-32767", value_parser = ports, value_name = "PORTS")]
     service_node_port_range: PortRange,
 
-    /// What is recorded of requests
-    #[arg(long, value_name = "FILE")]
-    audit_policy_file: Option<PathBuf>,
-    /// Where it is written; -: standard output. Without a policy, nothing is recorded
-    #[arg(long, value_name = "FILE")]
-    audit_log_path: Option<PathBuf>,
-    /// Form of the audit log
-    #[arg(long, value_parser = ["json"], value_name = "FORM")]
-    audit_log_format: Option<String>,
-    /// Megabytes after which the audit log is rotated
-    #[arg(long, default_value_t = 0, value_name = "MB")]
-    audit_log_maxsize: u64,
-    /// How many rotated audit logs stay; 0: all
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    audit_log_maxbackup: usize,
+    #[command(flatten)]
+    audit: AuditArgs,
 
     /// Certificate shown to kubelets
     #[arg(long, value_name = "FILE", requires = "kubelet_client_key")]
@@ -263,7 +250,7 @@ fn url_problem(text: &str) -> Option<String> {
     (!numeric).then(|| format!("invalid port {port:?} after host"))
 }
 
-fn read(flag: &str, file: &Path) -> Result<Vec<u8>> {
+pub(super) fn read(flag: &str, file: &Path) -> Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("cannot read --{flag} {}", file.display()))
 }
 
@@ -361,20 +348,6 @@ impl ApiserverArgs {
             );
         }
         Ok(flowcontrol::Settings { reading, writing, fair })
-    }
-
-    fn audit(&self) -> Result<Option<Audit>> {
-        let Some(policy) = &self.audit_policy_file else {
-            if self.audit_log_path.is_some() {
-                tracing::info!("no audit policy file is given: no events are recorded");
-            }
-            return Ok(None);
-        };
-        let policy = Policy::parse(&read("audit-policy-file", policy)?)
-            .with_context(|| format!("--audit-policy-file {}", policy.display()))?;
-        let Some(log) = &self.audit_log_path else { return Ok(None) };
-        let rotation = Rotation { max_size: self.audit_log_maxsize << 20, backups: self.audit_log_maxbackup };
-        Ok(Some(Audit::new(policy, Sink::open(log, rotation).context("--audit-log-path")?)))
     }
 
     fn tls(&self, own: Option<&Pki>, client_ca: &[u8]) -> Result<(TlsSettings, (PathBuf, PathBuf))> {
@@ -532,7 +505,7 @@ impl ApiserverArgs {
                 service_ranges: ranges.clone(),
                 node_ports: self.service_node_port_range,
                 kubelets: self.kubelets(pki)?,
-                audit: self.audit()?,
+                audit: self.audit.audit()?,
                 limit: self.limit()?,
                 bootstrap: bootstrap::Settings {
                     advertised: advertise,

@@ -3,6 +3,7 @@
 //! What no flag gives is made and kept in the data directory: a CA, the serving certificate, the key of tokens; and, when
 //! clients have no other CA, a kubeconfig of an administrator.
 
+mod audit;
 mod flags;
 
 pub use flags::ApiserverArgs;

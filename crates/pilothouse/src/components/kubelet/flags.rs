@@ -3,6 +3,7 @@
 use super::super::LogArgs;
 use super::super::config_file::ConfigFile;
 use super::super::features::FeatureArgs;
+use super::super::serving::{TLS_VERSIONS, TLS13};
 use crate::cli::values::{self, GoDuration, TaintFlag};
 use crate::cli::{self, Cidr};
 use crate::place::Place;
@@ -80,7 +81,7 @@ pub struct KubeletArgs {
     #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
     tls_private_key_file: Option<PathBuf>,
     /// The least TLS version
-    #[arg(long, value_name = "VERSION", value_parser = ["VersionTLS10", "VersionTLS11", "VersionTLS12"])]
+    #[arg(long, value_name = "VERSION", value_parser = TLS_VERSIONS)]
     tls_min_version: Option<String>,
     /// Authorities of client certificates
     #[arg(long, value_name = "FILE")]
@@ -182,7 +183,7 @@ const MEANINGLESS: &[&str] = &[
     "registryBurst", "registryPullQPS", "runOnce", "runtimeRequestTimeout", "showHiddenMetricsForVersion",
     "shutdownGracePeriod", "shutdownGracePeriodCriticalPods", "singleProcessOOMKill",
     "streamingConnectionIdleTimeout", "syncFrequency", "systemCgroups", "systemReservedCgroup", "tlsCipherSuites",
-    "tlsMinVersion", "topologyManagerPolicy", "topologyManagerPolicyOptions", "topologyManagerScope", "tracing",
+    "topologyManagerPolicy", "topologyManagerPolicyOptions", "topologyManagerScope", "tracing",
     "userNamespaces", "volumePluginDir", "volumeStatsAggPeriod",
 ];
 /// Those without which the node would not be what was asked for.
@@ -207,6 +208,7 @@ impl KubeletArgs {
             port = take "port",
             tls_cert_file = take_text "tlsCertFile",
             tls_private_key_file = take_text "tlsPrivateKeyFile",
+            tls_min_version = take_text "tlsMinVersion",
             client_ca_file = take_text "authentication.x509.clientCAFile",
             anonymous_auth = take "authentication.anonymous.enabled",
             authentication_token_webhook = take "authentication.webhook.enabled",
@@ -286,6 +288,9 @@ impl KubeletArgs {
         if self.rotate_server_certificates == Some(true) && self.tls_cert_file.is_some() {
             bail!("--rotate-server-certificates and --tls-cert-file exclude each other: leave one of them out");
         }
+        if let Some(version) = self.tls_min_version.as_deref().filter(|version| !TLS_VERSIONS.contains(version)) {
+            bail!("unknown tls version {version:?}");
+        }
         if self.kubeconfig.is_none() {
             bail!("--kubeconfig is missing: a kubelet without an API server is not supported yet");
         }
@@ -315,6 +320,7 @@ impl KubeletArgs {
         if let (Some(cert), Some(key)) = (&self.tls_cert_file, &self.tls_private_key_file) {
             config.serving = Serving::Files { cert: cert.clone(), key: key.clone() };
         }
+        config.tls13_only = self.tls_min_version.as_deref() == Some(TLS13);
         config.client_ca = self.client_ca_file.clone().map(ClientCa::File);
         config.version = crate::KUBERNETES_VERSION.to_owned();
         config.cgroup_root = self.cgroup_root.clone().unwrap_or_else(|| format!("/{}", self.name));
@@ -437,6 +443,35 @@ mod tests {
         for bad in ["memory.available", "memory.available<x", "nonsense<5%"] {
             assert!(set_threshold(&mut eviction, bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_least_tls_version_is_that_of_the_flag_or_else_of_the_file() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            kubelet: KubeletArgs,
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let place = Place::new(directory.path()).expect("a place");
+        let file = directory.path().join("config");
+        let only_13 = |said: &str, flags: &[&str]| {
+            let text = format!("apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n{said}\n");
+            std::fs::write(&file, text).expect("written");
+            let config = format!("--config={}", file.display());
+            let line = ["kubelet", "--kubeconfig=k", "--hostname-override=n", "--node-ip=192.0.2.1", &config];
+            let line = <Line as clap::Parser>::try_parse_from(line.iter().chain(flags)).expect("flags");
+            let (args, _) = line.kubelet.with_config().expect("a configuration");
+            args.check()?;
+            args.kubelet_config(&place, None).map(|config| config.tls13_only)
+        };
+        assert!(!only_13("", &[]).expect("a configuration"));
+        assert!(only_13("tlsMinVersion: VersionTLS13", &[]).expect("a configuration"));
+        assert!(only_13("", &["--tls-min-version=VersionTLS13"]).expect("a configuration"));
+        let flag = ["--tls-min-version=VersionTLS12"];
+        assert!(!only_13("tlsMinVersion: VersionTLS13", &flag).expect("a configuration"));
+        let refused = only_13("tlsMinVersion: VersionTLS14", &[]).expect_err("refused");
+        assert_eq!(refused.to_string(), "unknown tls version \"VersionTLS14\"");
     }
 
     #[test]

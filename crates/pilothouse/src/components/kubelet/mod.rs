@@ -55,7 +55,7 @@ async fn alone(args: KubeletArgs, mut config: Config, shutdown: CancellationToke
     let port = args.healthz_port.unwrap_or(10248);
     if port != 0 {
         let address = SocketAddr::new(args.healthz_bind_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port);
-        let about = About { name: "kubelet", ready: None, leading: None, gates };
+        let about = About { name: "kubelet", ready: None, leading: None, gates, tells: Vec::new() };
         serving::plain(address, "healthz-port", about, false, shutdown.clone()).await?;
     }
     let kubeconfig = args.kubeconfig.clone().context("--kubeconfig is checked")?;

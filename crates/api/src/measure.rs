@@ -16,6 +16,15 @@ pub trait Labels: Ord + Clone {
     fn write(&self, out: &mut String) -> fmt::Result;
 }
 
+/// Something that tells of itself.
+pub trait Tells: Send + Sync {
+    /// Writes its metrics.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    fn render(&self, out: &mut String) -> fmt::Result;
+}
+
 /// Writes what comes before the series of a metric.
 ///
 /// # Errors
