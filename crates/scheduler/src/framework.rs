@@ -10,6 +10,9 @@ use std::sync::Arc;
 /// Scores are from 0 to this.
 pub const MAX_SCORE: i64 = 100;
 
+/// What the plugin of dynamic resources says of a pod that none of its claims keeps from its node.
+const NO_CLAIMS: &str = "no new claims to deallocate";
+
 /// Below so many nodes all are looked at.
 const ALWAYS_FIND: usize = 100;
 
@@ -50,6 +53,8 @@ pub enum Change<'a> {
     NodeUpdated(&'a NodeInfo, &'a NodeInfo),
     /// A pod that had its place went, or is finished.
     PodRemoved(&'a PodInfo),
+    /// A pod that has its place asks for less than it did.
+    PodShrank,
     /// The pod that waits was itself changed.
     PodUpdated,
 }
@@ -103,30 +108,41 @@ pub struct Diagnosis {
     pub pre_filter: Option<Cow<'static, str>>,
     /// The plugins that rejected.
     pub plugins: Vec<&'static str>,
+    /// Said when it was asked whether other pods might make room (PostFilter).
+    pub post_filter: Option<String>,
+    /// The nodes on which that could help.
+    resolvable: Vec<Box<str>>,
 }
 
 impl Diagnosis {
     fn add(&mut self, plugin: &'static str, reason: Cow<'static, str>) {
-        *self.reasons.entry(reason).or_insert(0) += 1;
+        self.count(reason, 1);
         if !self.plugins.contains(&plugin) {
             self.plugins.push(plugin);
         }
     }
 
-    /// Upstream's message: `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
+    fn count(&mut self, reason: Cow<'static, str>, nodes: usize) {
+        *self.reasons.entry(reason).or_insert(0) += nodes;
+    }
+
+    /// Upstream's message: `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`, and what came of the
+    /// search for pods that might make room.
     pub fn message(&self) -> String {
         if self.nodes == 0 && self.pre_filter.is_none() {
             return "no nodes available to schedule pods".to_owned();
         }
         let mut text = format!("0/{} nodes are available:", self.nodes);
-        if let Some(reason) = &self.pre_filter {
-            text.push_str(&format!(" {reason}."));
-            return text;
-        }
-        let mut parts: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let mut parts: Vec<String> = match &self.pre_filter {
+            Some(reason) => vec![reason.to_string()],
+            None => self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect(),
+        };
         parts.sort();
         if !parts.is_empty() {
             text.push_str(&format!(" {}.", parts.join(", ")));
+        }
+        if let Some(post_filter) = &self.post_filter {
+            text.push_str(&format!(" {post_filter}"));
         }
         text
     }
@@ -154,12 +170,14 @@ impl Scheduler {
         let mut diagnosis = Diagnosis { nodes: total, ..Diagnosis::default() };
         let mut filters: Vec<&dyn Plugin> = Vec::with_capacity(TABLE.len());
         let mut only: Option<Vec<Box<str>>> = None;
+        let mut narrowed: Vec<&str> = Vec::new();
         for row in TABLE {
             match row.plugin.pre_filter(pod) {
                 PreFilter::Skip => {}
                 PreFilter::Continue => filters.push(row.plugin),
                 PreFilter::Only(names) => {
                     filters.push(row.plugin);
+                    narrowed.push(row.plugin.name());
                     only = Some(match only {
                         None => names,
                         Some(before) => before.into_iter().filter(|n| names.contains(n)).collect(),
@@ -168,19 +186,31 @@ impl Scheduler {
                 PreFilter::Reject(rejection) => {
                     diagnosis.pre_filter = Some(rejection.reason);
                     diagnosis.plugins.push(row.plugin.name());
+                    if rejection.resolvable {
+                        diagnosis.resolvable = snapshot.nodes().iter().map(|node| node.name.clone()).collect();
+                    }
+                    diagnosis.post_filter = post_filter(&filters, pod, snapshot, &diagnosis);
                     return Err(diagnosis);
                 }
             }
         }
         let feasible = match only {
             Some(names) => {
-                let named = names.iter().filter_map(|n| snapshot.get(n));
-                named.filter(|node| passes(&filters, pod, node, &mut diagnosis)).collect()
+                let named: Vec<&Arc<NodeInfo>> = names.iter().filter_map(|n| snapshot.get(n)).collect();
+                if named.len() < total {
+                    narrowed.sort_unstable();
+                    let reason = format!("node(s) didn't satisfy plugin(s) [{}]", narrowed.join(" "));
+                    diagnosis.count(reason.into(), total - named.len());
+                }
+                named.into_iter().filter(|node| passes(&filters, pod, node, &mut diagnosis)).collect()
             }
             None => self.find(pod, snapshot, &filters, &mut diagnosis),
         };
         match feasible.as_slice() {
-            [] => Err(diagnosis),
+            [] => {
+                diagnosis.post_filter = post_filter(&filters, pod, snapshot, &diagnosis);
+                Err(diagnosis)
+            }
             [one] => Ok(one.name.clone()),
             several => Ok(self.best(pod, snapshot, several)),
         }
@@ -249,9 +279,43 @@ impl Scheduler {
     }
 }
 
+/// What upstream's PostFilter plugins, dynamic resources and preemption, say of a pod that no node takes: whether there are pods
+/// of lower priority that might make room. `None`: there are, or there is no node at all.
+fn post_filter(filters: &[&dyn Plugin], pod: &PodInfo, snapshot: &Snapshot, found: &Diagnosis) -> Option<String> {
+    if found.nodes == 0 {
+        return None;
+    }
+    if pod.never_preempts {
+        return Some(format!("{NO_CLAIMS}, preemption: not eligible due to preemptionPolicy=Never."));
+    }
+    let mut preemption = Diagnosis { nodes: found.nodes, ..Diagnosis::default() };
+    for node in found.resolvable.iter().filter_map(|name| snapshot.get(name)) {
+        let victims: Vec<&Arc<PodInfo>> = node.pods.values().filter(|victim| victim.priority < pod.priority).collect();
+        if victims.is_empty() {
+            preemption.count("No preemption victims found for incoming pod".into(), 1);
+            continue;
+        }
+        let mut emptied = NodeInfo::clone(node);
+        for victim in victims {
+            emptied.remove_pod(&victim.uid);
+        }
+        if passes(filters, pod, &emptied, &mut preemption) {
+            return None;
+        }
+    }
+    let hopeless = found.nodes - found.resolvable.len();
+    if hopeless > 0 {
+        preemption.count("Preemption is not helpful for scheduling".into(), hopeless);
+    }
+    Some(format!("{NO_CLAIMS}, preemption: {}", preemption.message()))
+}
+
 fn passes(filters: &[&dyn Plugin], pod: &PodInfo, node: &NodeInfo, diagnosis: &mut Diagnosis) -> bool {
     for plugin in filters {
         if let Err(rejection) = plugin.filter(pod, node) {
+            if rejection.resolvable {
+                diagnosis.resolvable.push(node.name.clone());
+            }
             // A plugin may have several reasons for one node (several resources).
             for reason in rejection.reason.split('\n') {
                 diagnosis.add(plugin.name(), Cow::Owned(reason.to_owned()));

@@ -41,7 +41,8 @@ fn what_is_lacking_is_said_by_groups_of_nodes() {
     let diagnosis = Scheduler::new(1).schedule(&pod(wants("8")), &snapshot).err().unwrap_or_default();
     assert_eq!(
         diagnosis.message(),
-        "0/4 nodes are available: 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable, 2 Insufficient cpu."
+        "0/4 nodes are available: 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable, 2 Insufficient cpu. \
+         no new claims to deallocate, preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling."
     );
     assert_eq!(
         Scheduler::new(1).schedule(&pod(wants("1")), &Snapshot::default()).err().unwrap_or_default().message(),
@@ -70,8 +71,14 @@ fn selectors_affinity_names_and_tolerations() {
     );
     assert_eq!(
         place(affinity(json!({"matchExpressions": [{"key": "disk", "operator": "In", "values": ["hdd"]}]}))),
-        Err("0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match Pod's node affinity/selector.".into())
+        Err("0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match Pod's node affinity/selector. \
+             no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+            .into())
     );
+    let elsewhere = json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["tainted"]}]});
+    let refused = place(affinity(elsewhere)).expect_err("tainted");
+    let said = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't satisfy plugin(s) [NodeAffinity]. ";
+    assert!(refused.starts_with(said), "{refused}");
     let preferred = json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
         {"weight": 10, "preference": {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}}]}}});
     assert_eq!(place(preferred).as_deref(), Ok("ssd"));
@@ -98,10 +105,35 @@ fn host_ports_are_taken_once() {
     snapshot.add_pod(Arc::new(holder), true);
     let place = |ip: &str| Scheduler::new(1).schedule(&pod(port(ip)), &snapshot).map_err(|d| d.message());
     let refused =
-        Err("0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.".to_owned());
+        Err("0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. \
+             no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+            .to_owned());
     assert_eq!(place("1.2.3.4"), refused);
     assert_eq!(place(""), refused);
     assert_eq!(place("5.6.7.8").as_deref(), Ok("a"));
+}
+
+#[test]
+fn whether_other_pods_might_make_room_is_said() {
+    let mut snapshot = cluster(&[named("a")]);
+    for (uid, cpu, priority) in [("low", "1", 0), ("high", "3", 10)] {
+        let mut busy = pod(wants(cpu));
+        (busy.node_name, busy.uid, busy.priority) = ("a".into(), uid.into(), priority);
+        snapshot.add_pod(Arc::new(busy), false);
+    }
+    let said = |cpu: &str, priority: i32, never: bool| {
+        let mut waits = pod(wants(cpu));
+        (waits.priority, waits.never_preempts) = (priority, never);
+        let message = Scheduler::new(1).schedule(&waits, &snapshot).expect_err("full").message();
+        message.strip_prefix("0/1 nodes are available: 1 Insufficient cpu.").expect("the filter's part").to_owned()
+    };
+    let preemption = |why: &str| format!(" no new claims to deallocate, preemption: {why}");
+    let of_one = |why: &str| preemption(&format!("0/1 nodes are available: 1 {why}."));
+    assert_eq!(said("1", 0, false), of_one("No preemption victims found for incoming pod"));
+    assert_eq!(said("2", 5, false), of_one("Insufficient cpu"));
+    assert_eq!(said("1", 5, false), "", "the lower one might go");
+    assert_eq!(said("8", 20, false), of_one("Preemption is not helpful for scheduling"));
+    assert_eq!(said("1", 5, true), preemption("not eligible due to preemptionPolicy=Never."));
 }
 
 #[test]
@@ -116,6 +148,7 @@ fn only_changes_that_can_help_wake_a_pod() {
     assert!(!may_help(fit, &waiting, &Change::NodeAdded(small)));
     assert!(may_help(fit, &waiting, &Change::NodeAdded(big)));
     assert!(may_help(fit, &waiting, &Change::PodRemoved(&waiting)));
+    assert!(may_help(fit, &waiting, &Change::PodShrank));
     assert!(!may_help(&["TaintToleration"], &waiting, &Change::PodRemoved(&waiting)));
     assert!(may_help(&["SchedulingGates"], &waiting, &Change::PodUpdated));
     assert!(!may_help(&["SchedulingGates"], &waiting, &Change::NodeAdded(big)));

@@ -27,7 +27,10 @@ pub(crate) struct PodSpec {
     pub(crate) priority: i32,
     pub(crate) containers: Vec<Container>,
     pub(crate) init_containers: Vec<Container>,
+    /// What the pod as a whole asks for.
+    pub(crate) resources: ContainerResources,
     pub(crate) overhead: List,
+    pub(crate) preemption_policy: String,
     pub(crate) node_selector: BTreeMap<String, String>,
     pub(crate) affinity: Affinity,
     pub(crate) tolerations: Vec<Toleration>,
@@ -51,6 +54,7 @@ pub(crate) struct NodeAffinity {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Container {
+    pub(crate) name: String,
     pub(crate) image: String,
     pub(crate) resources: ContainerResources,
     pub(crate) ports: Vec<Port>,
@@ -73,10 +77,29 @@ pub(crate) struct Port {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct PodStatus {
     pub(crate) phase: String,
     pub(crate) conditions: Vec<Condition>,
+    pub(crate) container_statuses: Vec<ContainerStatus>,
+    pub(crate) init_container_statuses: Vec<ContainerStatus>,
+}
+
+impl PodStatus {
+    /// Whether the node can never give what the pod was changed to ask for.
+    fn resize_is_infeasible(&self) -> bool {
+        let pending = self.conditions.iter().find(|condition| condition.type_ == "PodResizePending");
+        pending.is_some_and(|condition| condition.reason == "Infeasible")
+    }
+}
+
+/// What a container has, as its node says.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ContainerStatus {
+    pub(crate) name: String,
+    pub(crate) allocated_resources: List,
+    pub(crate) resources: Option<ContainerResources>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -142,6 +165,19 @@ impl HostPort {
     }
 }
 
+/// What counts of a container while it is resized: the most of what it asks for, was given, and has; what its node can't
+/// give does not count (KEP-1287).
+fn requests_of(container: &Container, status: Option<&ContainerStatus>, infeasible: bool) -> Resources {
+    let asked = Resources::of(&container.resources.requests);
+    let Some((status, has)) = status.and_then(|status| Some((status, status.resources.as_ref()?))) else {
+        return asked;
+    };
+    let mut counted = if infeasible { Resources::default() } else { asked };
+    counted.max(&Resources::of(&has.requests));
+    counted.max(&Resources::of(&status.allocated_resources));
+    counted
+}
+
 /// A pod as plugins see it.
 #[derive(Clone, Debug, Default)]
 pub struct PodInfo {
@@ -155,6 +191,8 @@ pub struct PodInfo {
     /// Where it runs; empty while it waits.
     pub node_name: Box<str>,
     pub priority: i32,
+    /// `preemptionPolicy` says so.
+    pub(crate) never_preempts: bool,
     pub requests: Resources,
     /// CPU and memory as scoring counts them: containers without requests count with a default.
     pub scored: (i64, i64),
@@ -170,21 +208,37 @@ impl PodInfo {
     pub(crate) fn new(pod: &Pod) -> Self {
         let text = |s: &Option<String>| s.clone().unwrap_or_default().into_boxed_str();
         let spec = &pod.spec;
-        let containers: Vec<Resources> = spec.containers.iter().map(|c| Resources::of(&c.resources.requests)).collect();
+        let infeasible = pod.status.resize_is_infeasible();
+        let counted = |container: &Container, statuses: &[ContainerStatus]| {
+            let status = statuses.iter().find(|status| status.name == container.name);
+            requests_of(container, status, infeasible)
+        };
+        let containers: Vec<Resources> =
+            spec.containers.iter().map(|c| counted(c, &pod.status.container_statuses)).collect();
         let inits: Vec<(Resources, bool)> = spec
             .init_containers
             .iter()
-            .map(|c| (Resources::of(&c.resources.requests), c.restart_policy == "Always"))
+            .map(|c| (counted(c, &pod.status.init_container_statuses), c.restart_policy == "Always"))
             .collect();
-        let overhead = Resources::of(&spec.overhead);
+        let (whole, overhead) = (&spec.resources.requests, Resources::of(&spec.overhead));
+        let requests = pod_requests(&containers, &inits, whole, &overhead);
+        // Containers of a pod that asks for something as a whole share that.
+        let (cpu, memory) = match whole.is_empty() {
+            true => (DEFAULT_CPU_MILLI, DEFAULT_MEMORY),
+            false => (
+                if requests.cpu_milli == 0 { DEFAULT_CPU_MILLI } else { 0 },
+                if requests.memory == 0 { DEFAULT_MEMORY } else { 0 },
+            ),
+        };
         let with_defaults = |r: &Resources| Resources {
-            cpu_milli: if r.cpu_milli == 0 { DEFAULT_CPU_MILLI } else { r.cpu_milli },
-            memory: if r.memory == 0 { DEFAULT_MEMORY } else { r.memory },
+            cpu_milli: if r.cpu_milli == 0 { cpu } else { r.cpu_milli },
+            memory: if r.memory == 0 { memory } else { r.memory },
             ..Resources::default()
         };
         let scored = pod_requests(
             &containers.iter().map(with_defaults).collect::<Vec<_>>(),
             &inits.iter().map(|(r, s)| (with_defaults(r), *s)).collect::<Vec<_>>(),
+            whole,
             &overhead,
         );
         let ports = spec.containers.iter().chain(spec.init_containers.iter().filter(|c| c.restart_policy == "Always"));
@@ -205,7 +259,8 @@ impl PodInfo {
             generation: pod.metadata.generation,
             node_name: spec.node_name.clone().into(),
             priority: spec.priority,
-            requests: pod_requests(&containers, &inits, &overhead),
+            never_preempts: spec.preemption_policy == "Never",
+            requests,
             scored: (scored.cpu_milli, scored.memory),
             host_ports,
             node_selector: spec.node_selector.clone(),
@@ -287,5 +342,49 @@ impl NodeInfo {
             }
         }
         Some(pod)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn info(spec: Value, status: Value) -> PodInfo {
+        let pod = json!({"metadata": {"name": "p"}, "spec": spec, "status": status});
+        PodInfo::new(&serde_json::from_value(pod).expect("a pod"))
+    }
+
+    #[test]
+    fn what_a_node_cannot_give_does_not_count() {
+        let spec = json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "50", "memory": "1Mi"}}}]});
+        let counted = |reason: &str| {
+            let status = json!({
+                "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
+                "containerStatuses": [{
+                    "name": "c", "allocatedResources": {"cpu": "100m"},
+                    "resources": {"requests": {"cpu": "200m", "memory": "2Mi"}},
+                }],
+            });
+            let requests = info(spec.clone(), status).requests;
+            (requests.cpu_milli, requests.memory)
+        };
+        assert_eq!(counted("Infeasible"), (200, 2 << 20));
+        assert_eq!(counted("Deferred"), (50_000, 2 << 20), "it may have it some day");
+        assert_eq!(info(spec, json!({})).requests.cpu_milli, 50_000);
+    }
+
+    #[test]
+    fn what_a_pod_asks_for_as_a_whole_takes_the_place_of_its_containers() {
+        let requests = json!({"cpu": "1", "memory": "1Mi"});
+        let mut spec =
+            json!({"containers": [{"name": "c", "resources": {"requests": requests}}], "overhead": {"cpu": "1"}});
+        spec["resources"] = json!({"requests": {"cpu": "50", "hugepages-2Mi": "4Mi"}});
+        let pod = info(spec, json!({}));
+        assert_eq!((pod.requests.cpu_milli, pod.requests.memory), (51_000, 1 << 20));
+        assert_eq!(pod.requests.others.get("hugepages-2Mi"), Some(&(4 << 20)));
+        assert_eq!(pod.scored, (51_000, 1 << 20));
+        let whole = info(json!({"containers": [{}, {}], "resources": {"requests": {"cpu": "2"}}}), json!({}));
+        assert_eq!(whole.scored, (2000, 2 * DEFAULT_MEMORY), "memory is nobody's yet");
     }
 }

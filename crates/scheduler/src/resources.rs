@@ -50,6 +50,27 @@ impl Resources {
         self.each(other, i64::max);
     }
 
+    /// Whether less is asked for of something than `other` asks for.
+    pub(crate) fn is_below(&self, other: &Resources) -> bool {
+        let own = |name| self.others.get(name).copied().unwrap_or(0);
+        self.cpu_milli < other.cpu_milli
+            || self.memory < other.memory
+            || self.ephemeral_storage < other.ephemeral_storage
+            || other.others.iter().any(|(name, amount)| own(name) < *amount)
+    }
+
+    /// Takes over what is given to a pod as a whole: CPU, memory and huge pages.
+    fn set_of_pod(&mut self, list: &List) {
+        let whole = Resources::of(list);
+        if list.contains_key("cpu") {
+            self.cpu_milli = whole.cpu_milli;
+        }
+        if list.contains_key("memory") {
+            self.memory = whole.memory;
+        }
+        self.others.extend(whole.others.into_iter().filter(|(name, _)| name.starts_with("hugepages-")));
+    }
+
     fn each(&mut self, other: &Resources, combine: impl Fn(i64, i64) -> i64) {
         self.cpu_milli = combine(self.cpu_milli, other.cpu_milli);
         self.memory = combine(self.memory, other.memory);
@@ -62,8 +83,14 @@ impl Resources {
 }
 
 /// What a node must have free for a pod: the containers together, or an init container if one asks for more, with the
-/// sidecars started before it; and the overhead (KEP-753, `resourcehelper.PodRequests`).
-pub(crate) fn pod_requests(containers: &[Resources], inits: &[(Resources, bool)], overhead: &Resources) -> Resources {
+/// sidecars started before it; what is given to the pod as a whole takes the place of that (KEP-2837); and the overhead
+/// (KEP-753, `resourcehelper.PodRequests`).
+pub(crate) fn pod_requests(
+    containers: &[Resources],
+    inits: &[(Resources, bool)],
+    whole: &List,
+    overhead: &Resources,
+) -> Resources {
     let mut total = Resources::default();
     for container in containers {
         total.add(container);
@@ -82,6 +109,7 @@ pub(crate) fn pod_requests(containers: &[Resources], inits: &[(Resources, bool)]
         }
     }
     total.max(&peak);
+    total.set_of_pod(whole);
     total.add(overhead);
     total
 }
@@ -99,7 +127,7 @@ mod tests {
         let requests = |containers: &[i64], inits: &[(i64, bool)]| {
             let containers: Vec<_> = containers.iter().map(|c| cpu(*c)).collect();
             let inits: Vec<_> = inits.iter().map(|(c, s)| (cpu(*c), *s)).collect();
-            pod_requests(&containers, &inits, &cpu(1)).cpu_milli
+            pod_requests(&containers, &inits, &List::new(), &cpu(1)).cpu_milli
         };
         assert_eq!(requests(&[100, 200], &[]), 301);
         assert_eq!(requests(&[100, 200], &[(500, false)]), 501);

@@ -197,11 +197,15 @@ impl Loop {
         if matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
             return self.remove_pod(&info.uid);
         }
-        self.seen.insert(info.uid.clone(), info.clone());
+        let before = self.seen.insert(info.uid.clone(), info.clone());
         if !info.node_name.is_empty() {
             self.queue.remove(&info.uid);
             self.told.remove(&info.uid);
+            let shrank = before.is_some_and(|before| info.requests.is_below(&before.requests));
             self.snapshot.add_pod(info, false);
+            if shrank {
+                self.queue.changed(&Change::PodShrank, now);
+            }
             return;
         }
         let ours = pod.spec.scheduler_name.is_empty() || pod.spec.scheduler_name == CONTROLLER;

@@ -153,8 +153,10 @@ pub(super) fn plan(job: &Job, owned: &[Arc<Pod>], now: Timestamp) -> Plan {
         let left = start.0.as_second() + deadline - now.as_second();
         sooner(&mut plan.look_again, Duration::from_secs(u64::try_from(left).unwrap_or(0)));
     }
+    let stays = |pod: &&Arc<Pod>| !plan.delete.iter().any(|gone| gone.metadata.uid == pod.metadata.uid);
+    let ready = active.iter().filter(stays).filter(|pod| pods::is_ready(pod)).count();
     let active = active.len() + made - plan.delete.len().min(active.len());
-    plan.status = status(job, owned, &counts, &given_up, active, conditions, start, now);
+    plan.status = status(job, owned, &counts, &given_up, (active, ready), conditions, start, now);
     plan
 }
 
@@ -310,14 +312,13 @@ fn status(
     owned: &[Arc<Pod>],
     counts: &Counts,
     given_up: &BTreeSet<u32>,
-    active: usize,
+    (active, ready): (usize, usize),
     conditions: Vec<JobCondition>,
     start: Option<Time>,
     now: Timestamp,
 ) -> Option<Value> {
     let before = &job.status;
     let leaving = owned.iter().filter(|p| p.metadata.deletion_timestamp.is_some() && !pods::is_finished(p)).count();
-    let ready = owned.iter().filter(|p| pods::is_active(p) && pods::is_ready(p)).count();
     let completed = is_indexed(job).then(|| indexes::write(&counts.completed));
     let failed = per_index::limit(job).map(|_| indexes::write(given_up));
     let done = conditions.iter().any(|c| c.type_ == "Complete");
@@ -462,6 +463,25 @@ mod tests {
         let late = json!({"parallelism": 1, "completions": 1, "activeDeadlineSeconds": 5});
         let plan = plan(&job(late, json!({"startTime": "1970-01-01T00:00:00Z"})), &[], at(5));
         assert_eq!(plan.status.expect("a status")["conditions"][0]["reason"], "DeadlineExceeded");
+    }
+
+    #[test]
+    fn pods_that_are_stopped_are_neither_active_nor_ready() {
+        let mut pod = (*owned("a", "Running", None)).clone();
+        let ready = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+        pod.status = serde_json::from_value(ready).expect("a status");
+        let said = |spec: Value| {
+            let job = job(spec, json!({"startTime": "1970-01-01T00:00:00Z"}));
+            let status = plan(&job, &[Arc::new(pod.clone())], at(5)).status.expect("a status");
+            (status["active"].as_i64(), status["ready"].as_i64())
+        };
+        let spec = json!({"parallelism": 1, "completions": 1});
+        assert_eq!(said(spec.clone()), (Some(1), Some(1)));
+        for (key, value) in [("activeDeadlineSeconds", json!(5)), ("suspend", json!(true)), ("parallelism", json!(0))] {
+            let mut spec = spec.clone();
+            spec[key] = value;
+            assert_eq!(said(spec), (Some(0), Some(0)), "{key}");
+        }
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Plugin for NodeAffinity {
             Change::NodeAdded(node) => fits(pod, node),
             Change::NodeUpdated(old, new) => !fits(pod, old) && fits(pod, new),
             Change::PodUpdated => true,
-            Change::PodRemoved(_) => false,
+            Change::PodRemoved(_) | Change::PodShrank => false,
         }
     }
 }

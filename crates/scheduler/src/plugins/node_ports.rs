@@ -22,7 +22,7 @@ impl Plugin for NodePorts {
     fn helps(&self, pod: &PodInfo, change: &Change<'_>) -> bool {
         match change {
             Change::NodeAdded(_) | Change::PodUpdated => true,
-            Change::NodeUpdated(..) => false,
+            Change::NodeUpdated(..) | Change::PodShrank => false,
             Change::PodRemoved(gone) => {
                 gone.host_ports.iter().any(|held| pod.host_ports.iter().any(|wanted| held.conflicts(wanted)))
             }

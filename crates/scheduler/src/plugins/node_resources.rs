@@ -71,7 +71,7 @@ impl Plugin for Fit {
                 missing(pod, new).is_empty() && (old.allocatable != new.allocatable || old.max_pods != new.max_pods)
             }
             // What it held must be something that this one wants; every pod wants a place among the node's pods.
-            Change::PodRemoved(_) | Change::PodUpdated => true,
+            Change::PodRemoved(_) | Change::PodShrank | Change::PodUpdated => true,
         }
     }
 }

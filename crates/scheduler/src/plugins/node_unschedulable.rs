@@ -30,7 +30,7 @@ impl Plugin for NodeUnschedulable {
             Change::NodeAdded(node) => !node.unschedulable,
             Change::NodeUpdated(old, new) => old.unschedulable && !new.unschedulable,
             Change::PodUpdated => true,
-            Change::PodRemoved(_) => false,
+            Change::PodRemoved(_) | Change::PodShrank => false,
         }
     }
 }

@@ -59,7 +59,7 @@ impl Plugin for TaintToleration {
             Change::NodeAdded(node) => untolerated(pod, node).is_none(),
             Change::NodeUpdated(old, new) => untolerated(pod, old).is_some() && untolerated(pod, new).is_none(),
             Change::PodUpdated => true,
-            Change::PodRemoved(_) => false,
+            Change::PodRemoved(_) | Change::PodShrank => false,
         }
     }
 }
