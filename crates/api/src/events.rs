@@ -33,7 +33,7 @@ pub enum Kind {
 }
 
 /// What an event is about.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reference {
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -12,6 +12,7 @@
 //! | [`flowcontrol`], [`limit`] | how much at once: priority levels and flow schemas, or two limits alone |
 //! | [`bootstrap`] | the first objects: default roles, namespaces, the Services `kubernetes` and `kube-dns` |
 //! | [`allocator`], [`subresources`], [`streams`] | addresses and ports of Services; binding and eviction; log, exec, attach, port-forward, proxy |
+//! | `events` | what the server's own controllers tell |
 //! | `component_status` | how scheduler, controller manager and store are |
 //! | [`lookup`] | stored objects as decisions read them |
 //! | [`measure`] | counters and histograms, as `/metrics` writes them |
@@ -38,6 +39,7 @@ mod component_status;
 pub mod context;
 pub mod discovery;
 pub mod encryption;
+mod events;
 pub mod flowcontrol;
 pub mod handlers;
 pub mod http;

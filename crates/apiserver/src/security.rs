@@ -8,6 +8,7 @@ use crate::admission::plugins::{self, Needs, PluginError};
 use crate::admission::quota::QuotaWriter;
 use crate::allocator::ServiceAllocator;
 use crate::allocator::range::{AddressRange, PortRange};
+use crate::allocator::repair;
 use crate::audit::Audit;
 use crate::authn::bootstrap_token::BootstrapTokens;
 use crate::authn::request_header::RequestHeader;
@@ -143,7 +144,12 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     let host = settings.bootstrap.host.clone();
     let servers = presence.as_ref().map(|presence| presence.servers());
     let known = servers.as_ref().map_or_else(Vec::new, |servers| servers.borrow().clone());
-    first.iter().for_each(|hook| registry.started().begun(hook));
+    for hook in &first {
+        registry.started().begun(hook);
+        if *hook == BEFORE_REPAIR && !settings.service_ranges.is_empty() {
+            registry.started().begun(repair::HOOK);
+        }
+    }
     let ensured =
         bootstrap::ensure(&**registry.store(), registry.caches(), &settings.bootstrap, registry.gates(), &known).await;
     let written = match ensured {
@@ -213,9 +219,10 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
         None => None,
     };
     let mut hooks = Hooks { admission, authorizer: Some(authorizer.clone()), ..Hooks::default() };
+    let (repairs, ranges) = (!settings.service_ranges.is_empty(), settings.service_ranges);
     let allocator =
-        ServiceAllocator::new(registry.store().clone(), objects.clone(), settings.service_ranges, settings.node_ports);
-    hooks.allocators.push(("", "services", Arc::new(allocator)));
+        Arc::new(ServiceAllocator::new(registry.store().clone(), objects.clone(), ranges, settings.node_ports));
+    hooks.allocators.push(("", "services", allocator.clone()));
     reviews(&mut hooks, &authorizer, bearer, tokens.audiences());
     let weak = || Arc::downgrade(registry);
     let checks_uid = registry.gates().enabled("TokenRequestServiceAccountUIDValidation");
@@ -236,6 +243,10 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     }
     registry.install(hooks);
     registry.started().done(ADMISSION_HOOK);
+    if repairs {
+        repair::begin(registry, &allocator, host.as_deref().unwrap_or_default());
+        registry.started().done(repair::HOOK);
+    }
     if let Some(host) = host.filter(|_| registry.gates().enabled("APIServerIdentity")) {
         bootstrap::identity::keep(registry, host);
         IDENTITY_HOOKS.into_iter().for_each(|hook| registry.started().done(hook));
@@ -252,12 +263,15 @@ const IDENTITY_HOOKS: [&str; 2] = [
 ];
 const ADMISSION_HOOK: &str = "poststarthook/start-apiserver-admission-initializer";
 
+/// The hook that upstream lists before that of the repairs.
+const BEFORE_REPAIR: &str = "poststarthook/start-legacy-token-tracking-controller";
+
 /// What is done when the first objects are there.
 fn first_hooks(settings: &bootstrap::Settings) -> Vec<&'static str> {
     let mut hooks = vec![
         "poststarthook/start-system-namespaces-controller",
         "poststarthook/start-cluster-authentication-info-controller",
-        "poststarthook/start-legacy-token-tracking-controller",
+        BEFORE_REPAIR,
         "poststarthook/rbac/bootstrap-roles",
         "poststarthook/scheduling/bootstrap-system-priority-classes",
         "poststarthook/priority-and-fairness-config-producer",

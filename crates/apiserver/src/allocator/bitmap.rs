@@ -68,6 +68,12 @@ impl PortBitmap {
         self.place(port).is_some_and(|(byte, bit)| self.bits[byte] & bit != 0)
     }
 
+    /// The taken ports.
+    pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
+        let places = 0..self.bits.len() * 8;
+        places.filter_map(|n| self.range.first().checked_add(u16::try_from(n).ok()?)).filter(|port| self.taken(*port))
+    }
+
     /// Takes or frees a port; one outside the range is left alone.
     pub fn set(&mut self, port: u16, taken: bool) {
         if let Some((byte, bit)) = self.place(port) {

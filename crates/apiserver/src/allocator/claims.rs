@@ -7,21 +7,21 @@ use crate::cache::hooks::{self, Mutant};
 use crate::context::Context;
 use crate::lookup::{IP_ADDRESSES, Lookup, SERVICE_CIDRS};
 use crate::registry::{Allocator, Served, Side};
-use api::Status;
+use api::{GroupResource, Status};
 use async_trait::async_trait;
 use bytes::Bytes;
 use schema::{Encoded, Map, Value};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use store::{Compare, KeyRange, Op, Range, Relation, Store, Target};
+use store::{Compare, KeyRange, Op, Range, Relation, Store, Target, Txn};
 
 /// Where upstream keeps the bitmap.
 const PORTS_KEY: &str = "/registry/ranges/servicenodeports";
 const ADDRESSES: &str = "/registry/ipaddresses/";
-const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
-const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
-const MANAGER: &str = "ipallocator.k8s.io";
+pub(super) const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+pub(super) const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
+pub(super) const MANAGER: &str = "ipallocator.k8s.io";
 /// How often another address is chosen because the one before was taken a moment ago.
 const TRIES: usize = 32;
 
@@ -41,9 +41,9 @@ pub struct ServiceAllocator {
 }
 
 /// The bitmap as it is stored, and the revision it must still have when it is written.
-struct StoredPorts {
-    bitmap: PortBitmap,
-    revision: i64,
+pub(super) struct StoredPorts {
+    pub(super) bitmap: PortBitmap,
+    pub(super) revision: i64,
 }
 
 struct Held<'a> {
@@ -122,7 +122,50 @@ impl ServiceAllocator {
         Ok(Pools { families: self.families.clone(), addresses, ports: self.ports })
     }
 
-    async fn stored_ports(&self) -> Result<StoredPorts, Status> {
+    pub(super) fn objects(&self) -> &dyn Lookup {
+        &*self.objects
+    }
+
+    pub(super) fn ports(&self) -> PortRange {
+        self.ports
+    }
+
+    /// Claims an address for a Service that has it, if nobody has, and if the Service, under its key in the store, still is as it
+    /// was seen. Gives the revision of the claim.
+    ///
+    /// # Errors
+    /// 409 when one of both is otherwise.
+    pub(super) async fn claim_again(
+        &self,
+        cx: &Context,
+        address: IpAddr,
+        service: &Map,
+        service_key: Bytes,
+    ) -> Result<u64, Status> {
+        let key = address_key(address);
+        let absent = Compare { key: key.clone(), relation: Relation::Equal, target: Target::ModRevision(0) };
+        let txn = Txn {
+            compares: vec![absent, as_seen(service_key, service)?],
+            ..Txn::of(vec![Op::Put { key, value: ip_address(cx, address, service), lease: 0 }])
+        };
+        let result = self.store.txn(txn).await.map_err(unavailable)?;
+        if result.succeeded {
+            return Ok(result.revision.cast_unsigned());
+        }
+        let resource = GroupResource::new(IP_ADDRESSES.group, IP_ADDRESSES.plural);
+        Err(Status::modified(&resource, &address.to_string()))
+    }
+
+    /// Writes which ports are taken; whether nobody else had since this revision.
+    pub(super) async fn put_ports(&self, bitmap: &PortBitmap, revision: i64) -> Result<bool, Status> {
+        let key = Bytes::from_static(PORTS_KEY.as_bytes());
+        let value = Bytes::from(schema::json::to_string(&bitmap.to_object()));
+        let compare = Compare { key: key.clone(), relation: Relation::Equal, target: Target::ModRevision(revision) };
+        let txn = Txn { compares: vec![compare], ..Txn::of(vec![Op::Put { key, value, lease: 0 }]) };
+        Ok(self.store.txn(txn).await.map_err(unavailable)?.succeeded)
+    }
+
+    pub(super) async fn stored_ports(&self) -> Result<StoredPorts, Status> {
         let read = self.store.range(Range::of(KeyRange::key(PORTS_KEY))).await.map_err(unavailable)?;
         let Some(kv) = read.kvs.into_iter().next() else {
             return Ok(StoredPorts { bitmap: PortBitmap::empty(self.ports), revision: 0 });
@@ -289,7 +332,6 @@ mod tests {
     use crate::user::UserInfo;
     use jiff::Timestamp;
     use std::sync::Mutex;
-    use store::Txn;
 
     /// What memory has of one claim when it is asked for the first time.
     struct Stale {

@@ -4,6 +4,7 @@ pub mod bitmap;
 mod claims;
 mod keep;
 pub mod range;
+pub(crate) mod repair;
 pub mod service;
 mod spec;
 

@@ -3,10 +3,7 @@
 
 use super::objects::{list, named};
 use super::{Keep, Step, Wanted};
-use crate::context::Context;
-use crate::options::Options;
-use crate::registry::{Registry, complete};
-use crate::user::UserInfo;
+use crate::registry::Registry;
 use api::Status;
 use api::events::{Event, Kind, Reference, Report, Source};
 use jiff::Timestamp;
@@ -125,13 +122,7 @@ impl Told {
         let at = Timestamp::now();
         let source = Source { component: CONTROLLER.to_owned(), host: String::new() };
         let event = Event::new(&source, &Report { about, kind: Kind::Warning, reason, message, at });
-        let events = registry.served("", "v1", "events").ok_or_else(|| not_served("events"))?;
-        let ty = events.resource.schema.root();
-        let decoded = schema::json::decode(ty, event.object().to_string().as_bytes());
-        let mut object = decoded.map_err(|error| Status::internal(error.to_string()))?.object;
-        complete::complete(ty, &mut object, None);
-        let cx = Context::new(Arc::new(UserInfo::apiserver()), super::MANAGER, at);
-        registry.create(&cx, &events, &event.metadata.namespace, object, &Options::default()).await.map(drop)
+        crate::events::create(registry, super::MANAGER, &event.metadata.namespace, &event.object()).await
     }
 }
 

@@ -50,6 +50,30 @@ async fn a_removed_service_of_the_server_comes_back() {
 }
 
 #[tokio::test]
+async fn a_claim_that_is_deleted_comes_back_and_is_told() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    admin.post(SERVICES, service("a", json!({"clusterIP": "10.96.0.77"}))).await.expect(201);
+    const CLAIM: &str = "/apis/networking.k8s.io/v1/ipaddresses/10.96.0.77";
+    let first = admin.get(CLAIM).await.expect(200);
+    let hook = "/readyz/poststarthook/start-service-ip-repair-controllers";
+    assert_eq!(admin.get(hook).await.code, 200);
+    admin.delete(CLAIM).await.expect(200);
+    let second =
+        crate::cluster::eventually(async || Some(admin.get(CLAIM).await).filter(|answer| answer.code == 200)).await;
+    assert_ne!(second.body["metadata"]["uid"], first["metadata"]["uid"]);
+    assert_eq!(second.body["spec"], first["spec"]);
+    let told = crate::cluster::eventually(async || {
+        let events = admin.get("/apis/events.k8s.io/v1/namespaces/default/events").await.expect(200);
+        events["items"].as_array()?.iter().find(|event| event["reason"] == "ClusterIPNotAllocated").cloned()
+    })
+    .await;
+    assert_eq!(told["note"], "Cluster IP [IPv4]: 10.96.0.77 is not allocated; repairing");
+    let taken = admin.post(SERVICES, service("b", json!({"clusterIP": "10.96.0.77"}))).await;
+    assert_eq!(taken.code, 422, "{}", taken.body);
+}
+
+#[tokio::test]
 async fn the_range_of_the_server_comes_back_and_what_is_wrong_with_it_is_told() {
     const RANGE: &str = "/apis/networking.k8s.io/v1/servicecidrs/kubernetes";
     let cluster = start().await;
