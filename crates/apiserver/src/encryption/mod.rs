@@ -197,7 +197,7 @@ impl Encryption {
                 let rules = encryption.rules.load_full();
                 Box::pin(async move { well(&rules.configured.plugins).await })
             };
-            return vec![Check { name: "kms-providers", of: Of::All, look: Arc::new(look) }];
+            return vec![Check { name: "kms-providers", of: Of::HealthAndReadiness, look: Arc::new(look) }];
         }
         let rules = self.rules.load();
         let checks = rules.configured.plugins.iter().enumerate().map(|(at, plugin)| {
@@ -207,7 +207,7 @@ impl Encryption {
                 Box::pin(async move { plugin.health().await })
             };
             // A server has them as long as it lives, and a process has one server.
-            Check { name: format!("kms-provider-{at}").leak(), of: Of::All, look: Arc::new(look) }
+            Check { name: format!("kms-provider-{at}").leak(), of: Of::HealthAndReadiness, look: Arc::new(look) }
         });
         checks.collect()
     }

@@ -394,6 +394,7 @@ async fn a_plugins_key_is_followed_and_its_absence_borne() {
     let checks = again.encryption().expect("encrypted").checks();
     let [check] = &checks[..] else { panic!("a check for each plugin") };
     assert_eq!((check.name, (check.look)().await), ("kms-provider-0", Ok(())));
+    assert_eq!(check.of, crate::server::Of::HealthAndReadiness);
     drop(registry);
 
     // Another key: values of the old one are read, and written again with the new one.

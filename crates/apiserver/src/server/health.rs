@@ -18,6 +18,8 @@ pub enum Of {
     All,
     /// A restart would not help: of liveness it is a name that passes, for who asks for it or excludes it.
     NotLiveness,
+    /// A restart would not help, and liveness does not know it.
+    HealthAndReadiness,
     Readiness,
 }
 
@@ -179,6 +181,9 @@ impl Health {
         };
         if root != "readyz" {
             checks.retain(|check| check.of != Of::Readiness);
+        }
+        if alive {
+            checks.retain(|check| check.of != Of::HealthAndReadiness);
         }
         for check in checks.iter_mut().filter(|check| alive && check.of == Of::NotLiveness) {
             check.look = Arc::new(passes);

@@ -10,6 +10,7 @@ async fn a_server_tells_by_health_that_its_plugin_is_not_there_and_goes_on_when_
     assert_eq!(cluster.secured.written, 0);
     let admin = cluster.admin();
     let code = async |path: &str| admin.get(path).await.code;
+    assert_eq!(code("/livez/kms-providers").await, 404);
     for path in ["/livez/ping", "/readyz/etcd", "/readyz/informer-sync", "/version"] {
         assert_eq!(code(path).await, 200, "{path}");
     }
