@@ -96,6 +96,15 @@ async fn the_node_api_asks_who_and_whether_and_answers() {
     let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
     assert_eq!(summary["pods"][0]["podRef"]["name"], "web");
     assert_eq!(get("/nothing", Some("good")).await.0, 404);
+    let ended = json!({"restartPolicy": "Never", "containers": [{"name": "ended", "image": "image:1"}]});
+    let path = node.create_pod("done", ended);
+    node.wait_running(&path).await;
+    node.runtime.exit("ended", 0, "Completed");
+    node.wait_pod(&path, |status| status["phase"] == "Succeeded").await;
+    let refused = get("/exec/default/done/ended?output=1&command=true", Some("good")).await;
+    assert_eq!(refused, (500, "container not found (\"ended\")".into()));
+    let refused = get("/attach/default/done/ended?output=1", Some("good")).await;
+    assert_eq!(refused, (500, "container ended not found in pod done_default".into()));
 }
 
 /// One request over TLS, whatever the server's certificate.

@@ -455,6 +455,13 @@ async fn a_pod_that_does_not_fit_is_rejected() {
     node.api.delete_pod(&path, 30);
     node.api.wait(&path, Value::is_null).await;
     assert!(node.runtime.calls().is_empty());
+    // What was refused a moment ago takes no room.
+    let mut spec = one("c");
+    spec["containers"][0]["resources"] = json!({"requests": {"cpu": "10000"}});
+    node.create_pod("bigger", spec.clone());
+    spec["containers"][0]["resources"] = json!({"requests": {"cpu": "1m"}});
+    let path = node.create_pod("small", spec);
+    node.wait_running(&path).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

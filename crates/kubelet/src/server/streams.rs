@@ -13,6 +13,9 @@ use tokio::net::TcpStream;
 use super::{Body, Query, full, text};
 use crate::{kubelet::Shared, pod::view::Snapshot, rpc, spec::PodExt};
 
+/// What a WebSocket speaks that carries SPDY: there, each stream names its port.
+const TUNNEL_PROTOCOL: &str = "SPDY/3.1+portforward.k8s.io";
+
 /// Which streams are wanted; both spellings of their names are in use.
 struct Wanted {
     stdin: bool,
@@ -43,14 +46,51 @@ fn find(shared: &Shared, namespace: &str, pod: &str) -> Result<Snapshot, Box<Res
     shared.pods.by_name(namespace, pod).ok_or_else(|| Box::new(text(StatusCode::NOT_FOUND, "pod does not exist")))
 }
 
-fn running(snapshot: &Snapshot, container: &str) -> Result<String, Box<Response<Body>>> {
-    match snapshot.observed.container(container) {
-        Some(found) if found.is_running() => Ok(found.id.clone()),
-        _ => {
-            let why = format!("container not found ({container:?})");
-            Err(Box::new(text(StatusCode::INTERNAL_SERVER_ERROR, why)))
+/// The id of a container that runs; one that has ended is not found either.
+fn running(snapshot: &Snapshot, container: &str) -> Option<String> {
+    snapshot.observed.container(container).filter(|found| found.is_running()).map(|found| found.id.clone())
+}
+
+fn not_found(container: &str) -> Response<Body> {
+    text(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({})", api::field::go_quote(container)))
+}
+
+/// Whether a request opens a WebSocket whose messages are the bytes of ports, and not a tunnel for SPDY.
+fn is_port_socket(request: &Request<Incoming>) -> bool {
+    let has = |name: header::HeaderName, wanted: &str| {
+        let values = request.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(wanted))
+    };
+    has(header::CONNECTION, "upgrade")
+        && has(header::UPGRADE, "websocket")
+        && !has(header::SEC_WEBSOCKET_PROTOCOL, TUNNEL_PROTOCOL)
+}
+
+/// The ports of a WebSocket, each of which is two of its channels.
+fn ports(query: &Query) -> Result<Vec<i32>, String> {
+    let quote = api::field::go_quote;
+    let mut ports = Vec::new();
+    let mut lists = query.all("port").peekable();
+    if lists.peek().is_none() {
+        return Err("query parameter \"port\" is required".to_owned());
+    }
+    for list in lists {
+        if list.is_empty() {
+            return Err("query parameter \"port\" cannot be empty".to_owned());
+        }
+        for port in list.split(',') {
+            let number = api::number::uint(port).and_then(|number| {
+                u16::try_from(number)
+                    .map_err(|_| format!("strconv.ParseUint: parsing {}: value out of range", quote(port)))
+            });
+            match number {
+                Ok(0) => return Err(format!("port {} must be > 0", quote(list))),
+                Ok(number) => ports.push(i32::from(number)),
+                Err(why) => return Err(format!("unable to parse {} as a port: {why}", quote(list))),
+            }
         }
     }
+    Ok(ports)
 }
 
 fn failed(status: &tonic::Status) -> Response<Body> {
@@ -82,7 +122,7 @@ pub(super) async fn exec(
 ) -> Response<Body> {
     let wanted = or_answer!(Wanted::of(query));
     let snapshot = or_answer!(find(shared, namespace, pod));
-    let id = or_answer!(running(&snapshot, container));
+    let Some(id) = running(&snapshot, container) else { return not_found(container) };
     let ask = v1::ExecRequest {
         container_id: id,
         cmd: query.all("command").map(ToOwned::to_owned).collect(),
@@ -108,11 +148,11 @@ pub(super) async fn attach(
 ) -> Response<Body> {
     let wanted = or_answer!(Wanted::of(query));
     let snapshot = or_answer!(find(shared, namespace, pod));
-    let Some((_, spec)) = snapshot.pod.find_container(container) else {
+    let found = running(&snapshot, container).zip(snapshot.pod.find_container(container));
+    let Some((id, (_, spec))) = found else {
         let why = format!("container {container} not found in pod {pod}_{namespace}");
         return text(StatusCode::INTERNAL_SERVER_ERROR, why);
     };
-    let id = or_answer!(running(&snapshot, container));
     // Whether there is a terminal was decided when the container was made.
     let tty = spec.tty == Some(true);
     let ask = v1::AttachRequest {
@@ -136,19 +176,17 @@ pub(super) async fn port_forward(
     pod: &str,
     query: &Query,
 ) -> Response<Body> {
+    // Over SPDY each stream names its port.
+    let ports = match is_port_socket(&request).then(|| ports(query)).transpose() {
+        Ok(ports) => ports.unwrap_or_default(),
+        Err(why) => return text(StatusCode::BAD_REQUEST, why),
+    };
     let snapshot = or_answer!(find(shared, namespace, pod));
     let sandbox = snapshot.observed.sandboxes.first().filter(|sandbox| sandbox.ready);
     let Some(sandbox) = sandbox else {
         let why = format!("pod not found ({:?})", format!("{pod}_{namespace}"));
         return text(StatusCode::INTERNAL_SERVER_ERROR, why);
     };
-    let mut ports = Vec::new();
-    for port in query.all("port").chain(query.all("ports")).flat_map(|list| list.split(',')) {
-        match port.parse::<u16>() {
-            Ok(number) if number > 0 => ports.push(i32::from(number)),
-            _ => return text(StatusCode::BAD_REQUEST, format!("invalid port {port:?}")),
-        }
-    }
     let ask = v1::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port: ports };
     match shared.cri.runtime().port_forward(ask).await {
         Ok(answer) => proxy(shared, request, &answer.into_inner().url).await,
@@ -165,7 +203,7 @@ pub(super) async fn run(
     query: &Query,
 ) -> Response<Body> {
     let snapshot = or_answer!(find(shared, namespace, pod));
-    let id = or_answer!(running(&snapshot, container));
+    let Some(id) = running(&snapshot, container) else { return not_found(container) };
     // One text, split at spaces, as upstream has it.
     let command = query.get("cmd").unwrap_or_default();
     let ask =
@@ -261,4 +299,25 @@ async fn proxy(shared: &Shared, mut request: Request<Incoming>, url: &str) -> Re
     }
     let (parts, body) = answer.into_parts();
     Response::from_parts(parts, BoxBody::new(body.map_err(std::io::Error::other)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_web_socket_names_its_ports() {
+        let of = |query: &str| ports(&Query::of(&format!("/?{query}").parse().expect("a URI")));
+        assert_eq!(of("port=80&port=81,82"), Ok(vec![80, 81, 82]));
+        let refused = |query: &str| of(query).expect_err(query);
+        assert_eq!(refused("ports=80"), r#"query parameter "port" is required"#);
+        assert_eq!(refused("port="), r#"query parameter "port" cannot be empty"#);
+        assert_eq!(refused("port=80,0"), r#"port "80,0" must be > 0"#);
+        assert_eq!(
+            refused("port=x"),
+            r#"unable to parse "x" as a port: strconv.ParseUint: parsing "x": invalid syntax"#
+        );
+        let large = r#"unable to parse "65536" as a port: strconv.ParseUint: parsing "65536": value out of range"#;
+        assert_eq!(refused("port=65536"), large);
+    }
 }

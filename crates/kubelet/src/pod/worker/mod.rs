@@ -160,8 +160,10 @@ impl Worker {
         let (own, inbox) = mpsc::unbounded_channel();
         let pod = beginning.pod;
         let status = pod.status.clone().unwrap_or_default();
+        // One that was refused takes no room of the next.
+        let finished = beginning.rejected.is_some();
         shared.pods.insert(
-            Snapshot { pod: pod.clone(), status: Arc::new(status.clone()), observed: Arc::default(), finished: false },
+            Snapshot { pod: pod.clone(), status: Arc::new(status.clone()), observed: Arc::default(), finished },
             own.clone(),
         );
         let allocation = if beginning.known_to_runtime && !beginning.orphan {
