@@ -165,9 +165,9 @@ impl Scheduler {
     ///
     /// # Errors
     /// The diagnosis when none fits.
-    pub fn schedule(&mut self, pod: &PodInfo, snapshot: &Snapshot) -> Result<Box<str>, Diagnosis> {
+    pub fn schedule(&mut self, pod: &PodInfo, snapshot: &Snapshot) -> Result<Box<str>, Box<Diagnosis>> {
         let total = snapshot.nodes().len();
-        let mut diagnosis = Diagnosis { nodes: total, ..Diagnosis::default() };
+        let mut diagnosis = Box::new(Diagnosis { nodes: total, ..Diagnosis::default() });
         let mut filters: Vec<&dyn Plugin> = Vec::with_capacity(TABLE.len());
         let mut only: Option<Vec<Box<str>>> = None;
         let mut narrowed: Vec<&str> = Vec::new();

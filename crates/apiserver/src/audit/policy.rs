@@ -157,7 +157,8 @@ fn check_rule(rule: &Rule, path: &Path<'_>, errors: &mut Vec<FieldError>) {
         }
     }
     check_stages(&rule.omit, &path.child("omitStages"), errors);
-    if !rule.paths.is_empty() && !(rule.resources.is_empty() && rule.namespaces.is_empty()) {
+    let of_resources = !rule.resources.is_empty() || !rule.namespaces.is_empty();
+    if of_resources && !rule.paths.is_empty() {
         let why = "rules cannot apply to both regular resources and non-resource URLs";
         errors.push(FieldError::invalid(&urls, shown(&rule.paths), why));
     }
