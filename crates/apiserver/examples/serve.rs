@@ -67,6 +67,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         by_name: Vec::new(),
         client_authorities: authorities,
         tls13_only: false,
+        suites: None,
     })?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     let address = listener.local_addr()?;

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme, SupportedCipherSuite};
 use rustls_pki_types::pem::PemObject as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,6 +67,8 @@ pub struct TlsSettings {
     pub client_authorities: Vec<u8>,
     /// Whether nothing older than TLS 1.3 is spoken.
     pub tls13_only: bool,
+    /// The cipher suites that are offered; `None`: all.
+    pub suites: Option<Vec<SupportedCipherSuite>>,
 }
 
 /// Every certificate of a PEM bundle; at least one.
@@ -135,7 +137,11 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 fn configuration(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
-    let crypto = Arc::new(provider::default_provider());
+    let mut crypto = provider::default_provider();
+    if let Some(suites) = &settings.suites {
+        crypto.cipher_suites.clone_from(suites);
+    }
+    let crypto = Arc::new(crypto);
     let by_name = settings.by_name.iter().map(NamedKey::new).collect::<Result<_, _>>()?;
     let resolver = Resolver { default: Arc::new(settings.default.certified()?), by_name };
     let versions = if settings.tls13_only { &[&rustls::version::TLS13][..] } else { rustls::DEFAULT_VERSIONS };
@@ -294,6 +300,7 @@ mod tests {
             by_name: Vec::new(),
             client_authorities: Vec::new(),
             tls13_only: false,
+            suites: None,
         };
         let tls = ServerTls::new(&settings).expect("a configuration");
         assert!(served(&tls, &first, "one.test").await.is_ok());
@@ -311,6 +318,7 @@ mod tests {
             by_name: vec![wild.clone()],
             client_authorities: Vec::new(),
             tls13_only: false,
+            suites: None,
         };
         let tls = ServerTls::new(&settings).expect("a configuration");
         assert!(served(&tls, &wild, "a.wild.test").await.is_ok());
@@ -318,10 +326,28 @@ mod tests {
     }
 
     #[test]
+    fn only_the_suites_that_are_asked_for_are_offered() {
+        let all = provider::default_provider().cipher_suites;
+        let offered = |suites: Option<Vec<SupportedCipherSuite>>| {
+            let default = identity("a.test");
+            let (by_name, client_authorities) = (Vec::new(), Vec::new());
+            let settings = TlsSettings { default, by_name, client_authorities, tls13_only: false, suites };
+            ServerTls::new(&settings).expect("a configuration").config.load().crypto_provider().cipher_suites.clone()
+        };
+        assert_eq!(offered(None), all);
+        assert_eq!(offered(Some(vec![all[0]])), [all[0]]);
+    }
+
+    #[test]
     fn a_key_that_is_not_the_certificates_own_is_refused() {
         let mixed = Identity { key: identity("a.test").key, ..identity("b.test") };
-        let settings =
-            TlsSettings { default: mixed, by_name: Vec::new(), client_authorities: Vec::new(), tls13_only: false };
+        let settings = TlsSettings {
+            default: mixed,
+            by_name: Vec::new(),
+            client_authorities: Vec::new(),
+            tls13_only: false,
+            suites: None,
+        };
         assert!(ServerTls::new(&settings).is_err());
     }
 }

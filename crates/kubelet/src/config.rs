@@ -38,6 +38,8 @@ pub struct Config {
     pub serving: Serving,
     /// Whether the node API speaks TLS 1.3 only, not 1.2.
     pub tls13_only: bool,
+    /// The cipher suites that the node API offers; `None`: all.
+    pub suites: Option<Vec<rustls::SupportedCipherSuite>>,
     /// Authorities of client certificates; none: clients use tokens.
     pub client_ca: Option<ClientCa>,
     /// What the Node object tells as the kubelet's version: `v1.36.0`.
@@ -94,6 +96,7 @@ impl Config {
             port: 10250,
             serving: Serving::SelfSigned,
             tls13_only: false,
+            suites: None,
             client_ca: None,
             version: "v1.36.0".to_owned(),
             cgroup_root: "/".to_owned(),

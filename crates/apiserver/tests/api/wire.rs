@@ -52,6 +52,7 @@ async fn listening() -> (Server, Authority, u16, CancellationToken, tokio::task:
         by_name: Vec::new(),
         client_authorities: authority.pem().into_bytes(),
         tls13_only: false,
+        suites: None,
     })
     .unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

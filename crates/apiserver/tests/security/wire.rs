@@ -84,6 +84,7 @@ pub async fn serve(options: impl FnOnce(&Authority) -> Options) -> Wire {
         by_name: Vec::new(),
         client_authorities: authority.pem().into_bytes(),
         tls13_only: false,
+        suites: None,
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");

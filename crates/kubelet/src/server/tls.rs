@@ -27,7 +27,11 @@ fn bad(error: impl ToString) -> Error {
 /// The configuration: the node's certificate, and client certificates of the given authorities,
 /// which clients may leave out.
 pub(super) fn config(cfg: &Config) -> Result<ServerConfig, Error> {
-    let provider = Arc::new(ring::default_provider());
+    let mut provider = ring::default_provider();
+    if let Some(suites) = &cfg.suites {
+        provider.cipher_suites.clone_from(suites);
+    }
+    let provider = Arc::new(provider);
     let versions = if cfg.tls13_only { &[&rustls::version::TLS13][..] } else { rustls::DEFAULT_VERSIONS };
     let builder =
         ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).map_err(bad)?;
@@ -177,6 +181,12 @@ mod tests {
         cfg.serving = Serving::Files { cert: cert.clone(), key };
         assert_eq!(agreed(&cfg, &cert, &version::TLS12), Some(ProtocolVersion::TLSv1_2));
         assert_eq!(agreed(&cfg, &cert, &version::TLS13), Some(ProtocolVersion::TLSv1_3));
+        let all = ring::default_provider().cipher_suites;
+        cfg.suites = Some(all.iter().filter(|suite| suite.tls13().is_some()).copied().collect());
+        assert_eq!(agreed(&cfg, &cert, &version::TLS12), None, "there is no suite for it");
+        assert_eq!(agreed(&cfg, &cert, &version::TLS13), Some(ProtocolVersion::TLSv1_3));
+        cfg.suites = Some(all);
+        assert_eq!(agreed(&cfg, &cert, &version::TLS12), Some(ProtocolVersion::TLSv1_2));
         cfg.tls13_only = true;
         assert_eq!(agreed(&cfg, &cert, &version::TLS12), None);
         assert_eq!(agreed(&cfg, &cert, &version::TLS13), Some(ProtocolVersion::TLSv1_3));

@@ -68,7 +68,7 @@ const LOOPS: &str = "has no meaning here: controllers react to changes and size 
 const ABSENT_CONTROLLER: &str = "has no effect: the controller that it is for is not part of this version";
 const WATCH_CACHE: &str = "has no meaning here: the watch cache is the only copy of the objects, and sized by them";
 const ETCD_TUNING: &str = "has no meaning here: the store is not reached as upstream's etcd client reaches it";
-const TLS_CHOICE: &str = "has no meaning here: only the safe suites of TLS 1.2 and 1.3 are offered";
+const TLS_CHOICE: &str = "has no meaning here: only safe curves are offered";
 const NOT_YET: &str = "is not supported yet";
 const NO_CLOUD: &str = "has no meaning here: there is no cloud provider";
 
@@ -85,7 +85,7 @@ const TABLE: &[Row] = &[
         "show-hidden-metrics-for-version", "disabled-metrics", "allow-metric-labels", "allow-metric-labels-manifest",
     ]),
     row(ALL & !APISERVER, Value, Warn, NO_LIMIT, &["kube-api-qps", "kube-api-burst", "kube-api-content-type"]),
-    row(ALL & !PROXY, Value, Warn, TLS_CHOICE, &["tls-cipher-suites", "tls-curve-preferences"]),
+    row(ALL & !PROXY, Value, Warn, TLS_CHOICE, &["tls-curve-preferences"]),
     row(APISERVER | SCHEDULER | MANAGER, Value, Warn, "has no meaning here: connections take 1000 streams", &[
         "http2-max-streams-per-connection",
     ]),

@@ -128,6 +128,7 @@ pub fn plan(settings: &Settings, pki: &Pki) -> Result<Plan> {
             by_name: Vec::new(),
             client_authorities: ca.into_bytes(),
             tls13_only: false,
+            suites: None,
         },
         files: Some((pki.certificate_path(certificates::API_SERVER), pki.key_path(certificates::API_SERVER))),
     })

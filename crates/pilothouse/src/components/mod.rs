@@ -6,11 +6,13 @@
 //! | `client` | the way to the API server that a kubeconfig names |
 //! | `credentials` | clients under the names of service accounts |
 //! | `serving`, `delegated` | the port for health and metrics, and who may use it |
+//! | `ciphers` | the suites of TLS 1.2 that are offered |
 //! | `features` | feature gates, and what the API server serves |
 //! | `config_file` | configuration files of upstream's kinds |
 //! | `tls_bootstrap` | a kubelet's first certificate |
 
 pub mod apiserver;
+pub mod ciphers;
 pub mod client;
 pub mod config_file;
 pub mod controller_manager;

@@ -1,8 +1,8 @@
 //! The port of a component: health for everybody, metrics for those whom the API server lets, as upstream's components serve.
 
 use super::ClientArgs;
-use super::client;
 use super::delegated::{Delegated, Verdict};
+use super::{ciphers, client};
 use anyhow::{Context, Result, bail};
 use api::features::Gates;
 use api::measure::Tells;
@@ -56,6 +56,9 @@ pub struct ServingArgs {
     /// The least TLS version
     #[arg(long, value_name = "VERSION", value_parser = TLS_VERSIONS)]
     pub tls_min_version: Option<String>,
+    /// The cipher suites of TLS 1.2, by Go's names [default: all that are spoken]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub tls_cipher_suites: Vec<String>,
     /// Authorities of client certificates [default: those that the API server publishes]
     #[arg(long, value_name = "FILE")]
     pub client_ca_file: Option<PathBuf>,
@@ -195,6 +198,7 @@ pub async fn secure(
         by_name: Vec::new(),
         client_authorities: client_ca.unwrap_or_default(),
         tls13_only: args.tls_min_version.as_deref() == Some(TLS13),
+        suites: ciphers::offered(&args.tls_cipher_suites)?,
     };
     let tls = ServerTls::new(&settings).context("--tls-cert-file")?;
     if let Some((certificate, key)) = files {

@@ -1,6 +1,7 @@
 //! The API server's flags, and what they come to.
 
 use super::super::LogArgs;
+use super::super::ciphers;
 use super::super::features::SurfaceArgs;
 use super::super::serving::{FrontProxyArgs, TLS_VERSIONS, TLS13};
 use super::audit::AuditArgs;
@@ -81,6 +82,9 @@ pub struct ApiserverArgs {
     /// The least TLS version
     #[arg(long, value_name = "VERSION", value_parser = TLS_VERSIONS)]
     tls_min_version: Option<String>,
+    /// The cipher suites of TLS 1.2, by Go's names [default: all that are spoken]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    tls_cipher_suites: Vec<String>,
     /// Directory of the certificates that are made [default: DATA/pki]
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
@@ -373,6 +377,7 @@ impl ApiserverArgs {
             by_name,
             client_authorities: client_ca.to_vec(),
             tls13_only: self.tls_min_version.as_deref() == Some(TLS13),
+            suites: ciphers::offered(&self.tls_cipher_suites)?,
         };
         Ok((settings, files))
     }

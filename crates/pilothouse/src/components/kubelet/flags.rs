@@ -1,6 +1,7 @@
 //! The kubelet's flags and KubeletConfiguration, and what they come to.
 
 use super::super::LogArgs;
+use super::super::ciphers;
 use super::super::config_file::ConfigFile;
 use super::super::features::FeatureArgs;
 use super::super::serving::{TLS_VERSIONS, TLS13};
@@ -83,6 +84,9 @@ pub struct KubeletArgs {
     /// The least TLS version
     #[arg(long, value_name = "VERSION", value_parser = TLS_VERSIONS)]
     tls_min_version: Option<String>,
+    /// The cipher suites of TLS 1.2, by Go's names [default: all that are spoken]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    tls_cipher_suites: Option<Vec<String>>,
     /// Authorities of client certificates
     #[arg(long, value_name = "FILE")]
     client_ca_file: Option<PathBuf>,
@@ -209,6 +213,7 @@ impl KubeletArgs {
             tls_cert_file = take_text "tlsCertFile",
             tls_private_key_file = take_text "tlsPrivateKeyFile",
             tls_min_version = take_text "tlsMinVersion",
+            tls_cipher_suites = take "tlsCipherSuites",
             client_ca_file = take_text "authentication.x509.clientCAFile",
             anonymous_auth = take "authentication.anonymous.enabled",
             authentication_token_webhook = take "authentication.webhook.enabled",
@@ -321,6 +326,7 @@ impl KubeletArgs {
             config.serving = Serving::Files { cert: cert.clone(), key: key.clone() };
         }
         config.tls13_only = self.tls_min_version.as_deref() == Some(TLS13);
+        config.suites = ciphers::offered(self.tls_cipher_suites.as_deref().unwrap_or_default())?;
         config.client_ca = self.client_ca_file.clone().map(ClientCa::File);
         config.version = crate::KUBERNETES_VERSION.to_owned();
         config.cgroup_root = self.cgroup_root.clone().unwrap_or_else(|| format!("/{}", self.name));
@@ -472,6 +478,10 @@ mod tests {
         assert!(!only_13("tlsMinVersion: VersionTLS13", &flag).expect("a configuration"));
         let refused = only_13("tlsMinVersion: VersionTLS14", &[]).expect_err("refused");
         assert_eq!(refused.to_string(), "unknown tls version \"VersionTLS14\"");
+        let refused = only_13("tlsCipherSuites: [BOGUS]", &[]).expect_err("refused");
+        assert_eq!(refused.to_string(), "--tls-cipher-suites: Cipher suite BOGUS not supported or doesn't exist");
+        let flag = ["--tls-cipher-suites=TLS_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"];
+        assert!(!only_13("tlsCipherSuites: [BOGUS]", &flag).expect("the flag's"));
     }
 
     #[test]
