@@ -25,7 +25,7 @@ pub(super) struct AuditArgs {
     /// How many rotated audit logs stay; 0: all
     #[arg(long, default_value_t = 0, value_name = "N")]
     audit_log_maxbackup: usize,
-    /// Requests wait when the log is behind (blocking), until it has them (blocking-strict, else they are refused), or never (batch)
+    /// Requests wait until the log has them (blocking), are refused if it can't (blocking-strict), or never wait (batch)
     #[arg(long, default_value = "blocking", value_name = "MODE")]
     audit_log_mode: String,
     /// How many events may wait in batch mode; more are lost
@@ -115,17 +115,14 @@ impl AuditArgs {
         })
     }
 
-    /// The largest event.
+    /// The largest event. Sizes that make no sense are refused even where nothing is truncated.
     fn largest(&self) -> Result<Option<usize>> {
-        if !self.audit_log_truncate_enabled {
-            return Ok(None);
-        }
         let (event, batch) = (self.audit_log_truncate_max_event_size, self.audit_log_truncate_max_batch_size);
         let largest = positive("truncate log max event size", event)?;
         if batch < event {
             bail!("invalid audit truncate log max batch size {batch}, must be greater than max event size ({event})");
         }
-        Ok(Some(largest))
+        Ok(self.audit_log_truncate_enabled.then_some(largest))
     }
 }
 
@@ -199,8 +196,15 @@ mod tests {
             why(&["--audit-log-truncate-enabled", "--audit-log-truncate-max-batch-size=7"]),
             "invalid audit truncate log max batch size 7, must be greater than max event size (102400)"
         );
-        // What is not used is not looked at.
+        // The sizes of batches matter in their mode only, those of events always.
         assert!(of(&["--audit-log-batch-max-size=0"]).mode().is_ok());
-        assert!(matches!(of(&["--audit-log-truncate-max-event-size=0"]).largest(), Ok(None)));
+        assert_eq!(
+            why(&["--audit-log-truncate-max-event-size=0"]),
+            "invalid audit truncate log max event size 0, must be a positive number"
+        );
+        assert!(matches!(of(&[]).largest(), Ok(None)));
+        assert!(matches!(of(&["--audit-log-truncate-enabled"]).largest(), Ok(Some(102_400))));
+        // Without a log, nothing is looked at.
+        assert!(matches!(of(&["--audit-log-truncate-max-event-size=0"]).audit(), Ok(None)));
     }
 }
