@@ -6,7 +6,7 @@ mod sink;
 
 pub(crate) use object::of_patch;
 pub use policy::{Level, Policy, PolicyError, Stage};
-pub use sink::{Batch, Lost, Mode, Rotation, Sink, SinkError, Throttle};
+pub use sink::{Batch, Handed, Lost, Mode, Rotation, Sink, SinkError, Throttle};
 
 use crate::authn::Peer;
 use crate::authn::impersonation::Acting;
@@ -25,6 +25,7 @@ use schema::{Map, Value};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Of a header that anybody may send as long as he likes, so much is noted, as upstream does of the user agent.
 const MAX_HEADER: usize = 1024;
@@ -108,7 +109,7 @@ impl Counts {
             "counter",
             "[ALPHA] Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.",
         )?;
-        let Lost { log, buffered, truncate } = &*self.lost;
+        let Lost { log, buffered, truncate, .. } = &*self.lost;
         for (plugin, lost) in [("buffered", buffered), ("log", log), ("truncate", truncate)] {
             if number(lost) > 0 {
                 series(out, name, &format!("plugin=\"{plugin}\""), number(lost))?;
@@ -159,11 +160,18 @@ impl Audit {
         &self.out.counts
     }
 
+    /// Waits until all that was recorded is written, but not longer than `limit`; nothing is recorded any more.
+    pub async fn close(&self, limit: Duration) {
+        if !self.out.sink.close(limit).await {
+            tracing::error!("the audit log could not be written in time: its last events may be lost");
+        }
+    }
+
     /// Begins the record of a request; `None` when the policy wants none of it.
     ///
     /// # Errors
     /// It could not be stored that it was received, and that matters.
-    pub fn begin(
+    pub async fn begin(
         &self,
         request: &http::request::Parts,
         info: &RequestInfo,
@@ -172,7 +180,7 @@ impl Audit {
         received: Timestamp,
     ) -> Result<Option<Record>, NotStored> {
         let Some(record) = self.record(request, info, user, peer, received) else { return Ok(None) };
-        if record.emit(Stage::RequestReceived, None) {
+        if record.emit(Stage::RequestReceived, None).may_go_on().await {
             return Ok(Some(record));
         }
         self.out.counts.rejected.fetch_add(1, Ordering::Relaxed);
@@ -191,7 +199,7 @@ impl Audit {
     ) {
         if let Some(mut record) = self.record(request, info, &UserInfo::default(), peer, received) {
             record.event.set_at(&["responseStatus", "message"], why);
-            record.emit_by(Stage::ResponseStarted, Some(code), Sink::offer);
+            drop(record.emit_by(Stage::ResponseStarted, Some(code), Sink::offer));
         }
     }
 
@@ -283,7 +291,8 @@ fn new_event(level: Level, info: &RequestInfo, user: &UserInfo, received: Timest
 /// Adds what a stage tells.
 fn complete(event: &mut Map, stage: Stage, code: Option<u16>, annotations: Vec<(String, String)>) {
     event.insert("stage", stage.as_str());
-    event.insert("stageTimestamp", micro(Timestamp::now()));
+    let received = (stage == Stage::RequestReceived).then(|| event.get("requestReceivedTimestamp").cloned()).flatten();
+    event.insert("stageTimestamp", received.unwrap_or_else(|| micro(Timestamp::now()).into()));
     if let Some(code) = code {
         // What the answer says of itself is there already, if it is a `Status`.
         event.set_at(&["responseStatus", "metadata"], Map::new());
@@ -336,30 +345,30 @@ impl Record {
         body
     }
 
-    /// Sees to it that the end of the answer is recorded: when its body has been sent, or given up.
-    pub fn finish(mut self, response: Response<Body>) -> Response<Body> {
+    /// Sees to it that the end of the answer is recorded: when its body has been sent, or given up. Waits until it is recorded
+    /// that it begins.
+    pub async fn finish(mut self, response: Response<Body>) -> Response<Body> {
         let code = response.status().as_u16();
-        // What is answered already can't be refused.
-        if self.long_running {
-            self.emit(Stage::ResponseStarted, Some(code));
-        }
+        let started = self.long_running.then(|| self.emit(Stage::ResponseStarted, Some(code)));
         let (parts, body) = response.into_parts();
         let body = self.answer(&parts, body);
-        if !self.long_running {
-            self.emit(Stage::ResponseComplete, Some(code));
-            return Response::from_parts(parts, body);
-        }
-        Response::from_parts(parts, body.holding(End { record: self, code }))
+        let (handed, body) = match started {
+            // Who goes away now has been answered, too.
+            Some(started) => (started, body.holding(End { record: self, code })),
+            None => (self.emit(Stage::ResponseComplete, Some(code)), body),
+        };
+        // What is answered already can't be refused.
+        handed.may_go_on().await;
+        Response::from_parts(parts, body)
     }
 
-    fn emit(&self, stage: Stage, code: Option<u16>) -> bool {
+    fn emit(&self, stage: Stage, code: Option<u16>) -> Handed {
         self.emit_by(stage, code, Sink::write)
     }
 
-    /// Whether the request may go on.
-    fn emit_by(&self, stage: Stage, code: Option<u16>, write: fn(&Sink, Vec<u8>) -> bool) -> bool {
+    fn emit_by(&self, stage: Stage, code: Option<u16>, write: fn(&Sink, Vec<u8>) -> Handed) -> Handed {
         if self.verdict.omit.iter().any(|s| s == stage.as_str()) {
-            return true;
+            return Handed::AWAY;
         }
         let mut event = self.event.clone();
         let annotations = self.context.as_ref().map(Context::annotations).unwrap_or_default();
@@ -379,9 +388,9 @@ impl Record {
             line = schema::json::to_string(&event);
         }
         if line.len() >= self.largest {
-            self.out.counts.lost.truncate.fetch_add(1, Ordering::Relaxed);
-            tracing::error!("an audit event is too large even after truncating, and lost");
-            return true;
+            let lost = &self.out.counts.lost;
+            lost.count(&lost.truncate, &"one is too large even without its objects");
+            return Handed::AWAY;
         }
         write(&self.out.sink, line.into_bytes())
     }
@@ -395,7 +404,8 @@ struct End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.record.emit(Stage::ResponseComplete, Some(self.code));
+        // The answer has ended: nobody is left to wait.
+        drop(self.record.emit(Stage::ResponseComplete, Some(self.code)));
     }
 }
 
@@ -457,7 +467,7 @@ mod tests {
     use super::*;
 
     fn read(path: &std::path::Path, lines: usize) -> Vec<Map> {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
         loop {
             let text = std::fs::read_to_string(path).expect("the log");
             let found: Vec<Map> = text
@@ -502,14 +512,14 @@ mod tests {
         }
 
         /// Begins the record of a request of jane's.
-        fn begin(&self, method: &str, target: &str) -> (Record, Context) {
+        async fn begin(&self, method: &str, target: &str) -> (Record, Context) {
             let request = http::Request::builder().method(method).uri(target).header(USER_AGENT, "kubectl/v1");
             let (mut parts, ()) = request.body(()).expect("a request").into_parts();
             parts.extensions.insert(AuditId(HeaderValue::from_static("mine")));
             let (path, query) = target.split_once('?').unwrap_or((target, ""));
             let info = RequestInfo::parse(method, path, query).expect("a path");
             let user = UserInfo::new("jane", ["devs"]);
-            let begun = self.audit.begin(&parts, &info, &user, None, Timestamp::now());
+            let begun = self.audit.begin(&parts, &info, &user, None, Timestamp::now()).await;
             let mut record = begun.expect("stored").expect("recorded");
             let context = Context::new(Arc::new(user), "kubectl", Timestamp::now());
             record.with(&context);
@@ -521,15 +531,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_request_is_recorded_with_what_the_policy_wants() {
+    #[tokio::test]
+    async fn a_request_is_recorded_with_what_the_policy_wants() {
         let log = Log::at("RequestResponse");
-        let (record, context) = log.begin("POST", "/api/v1/namespaces/a/configmaps");
+        let (record, context) = log.begin("POST", "/api/v1/namespaces/a/configmaps").await;
         context.annotate("authorization.k8s.io/decision", "allow");
         context.refer(&crate::test_support::map("{metadata: {name: x, uid: u}}"), "v1", "ConfigMap");
         let mut response = Response::new(Body::from(r#"{"kind":"ConfigMap"}"#));
         *response.status_mut() = http::StatusCode::CREATED;
-        drop(record.finish(response));
+        drop(record.finish(response).await);
         let events = log.events(1);
         let event = &events[0];
         assert_eq!(event.str_at(&["auditID"]), "mine");
@@ -544,38 +554,38 @@ mod tests {
         assert_eq!(event.str_at(&["annotations", "authorization.k8s.io/decision"]), "allow");
     }
 
-    #[test]
-    fn what_is_sent_that_is_no_object_is_recorded_as_it_is() {
+    #[tokio::test]
+    async fn what_is_sent_that_is_no_object_is_recorded_as_it_is() {
         let log = Log::at("Request");
-        let (record, context) = log.begin("PATCH", "/api/v1/namespaces/a/configmaps/x");
+        let (record, context) = log.begin("PATCH", "/api/v1/namespaces/a/configmaps/x").await;
         context.refer_to(|| Some(crate::test_support::tree("[{op: remove, path: /data}]")));
-        drop(record.finish(Response::new(Body::from("{}"))));
+        drop(record.finish(Response::new(Body::from("{}"))).await);
         let events = log.events(1);
         let patch = events[0].get("requestObject").and_then(Value::as_list).expect("a list");
         assert_eq!(patch[0].as_map().expect("an operation").str_at(&["op"]), "remove");
         // Nobody makes what nobody wants.
         let log = Log::at("Metadata");
-        let (record, context) = log.begin("PATCH", "/api/v1/namespaces/a/configmaps/x");
+        let (record, context) = log.begin("PATCH", "/api/v1/namespaces/a/configmaps/x").await;
         context.refer_to(|| panic!("made"));
-        drop(record.finish(Response::new(Body::from("{}"))));
+        drop(record.finish(Response::new(Body::from("{}"))).await);
         assert!(log.events(1)[0].get("requestObject").is_none());
     }
 
-    #[test]
-    fn an_event_that_is_too_large_loses_its_objects_or_is_lost() {
-        let send = |log: &Log, target: &str| {
-            let (record, context) = log.begin("POST", target);
+    #[tokio::test]
+    async fn an_event_that_is_too_large_loses_its_objects_or_is_lost() {
+        let send = async |log: &Log, target: &str| {
+            let (record, context) = log.begin("POST", target).await;
             let data = "x".repeat(2000);
             let object = crate::test_support::map(&format!("{{metadata: {{name: x}}, data: {{a: {data}}}}}"));
             context.refer(&object, "v1", "ConfigMap");
-            drop(record.finish(Response::new(Body::from("{}"))));
+            drop(record.finish(Response::new(Body::from("{}"))).await);
         };
         let target = "/api/v1/namespaces/a/configmaps";
         let log = Log::at("Request").truncating(2000);
-        send(&log, target);
+        send(&log, target).await;
         // Even what is left of it is too large here.
-        send(&log, &format!("{target}?fieldManager={}", "m".repeat(2000)));
-        send(&log, target);
+        send(&log, &format!("{target}?fieldManager={}", "m".repeat(2000))).await;
+        send(&log, target).await;
         for event in log.events(2) {
             assert_eq!(event.str_at(&["annotations", "audit.k8s.io/truncated"]), "true");
             assert!(event.get("requestObject").is_none());
@@ -587,18 +597,18 @@ mod tests {
         assert!(counts.contains("apiserver_audit_event_total 3\n"), "{counts}");
         // A level that has no objects has none to lose.
         let log = Log::at("Metadata").truncating(10);
-        send(&log, target);
+        send(&log, target).await;
         let mut counts = String::new();
         log.audit.counts().render(&mut counts).expect("rendered");
         assert!(counts.contains("apiserver_audit_error_total{plugin=\"truncate\"} 1\n"), "{counts}");
         let log = Log::at("Request");
-        send(&log, target);
+        send(&log, target).await;
         assert_eq!(log.events(1)[0].str_at(&["requestObject", "kind"]), "ConfigMap");
         assert!(log.events(1)[0].at(&["annotations"]).is_none());
     }
 
-    #[test]
-    fn who_is_strict_refuses_what_cannot_be_recorded() {
+    #[tokio::test]
+    async fn who_is_strict_refuses_what_cannot_be_recorded() {
         let full = std::path::Path::new("/dev/full");
         if !full.exists() {
             return;
@@ -608,7 +618,7 @@ mod tests {
             let audit = Audit::new(Policy::metadata(), sink);
             let (parts, ()) = http::Request::get("/api/v1/pods").body(()).expect("a request").into_parts();
             let info = RequestInfo::parse("GET", "/api/v1/pods", "").expect("a path");
-            let begun = audit.begin(&parts, &info, &UserInfo::anonymous(), None, Timestamp::now());
+            let begun = audit.begin(&parts, &info, &UserInfo::anonymous(), None, Timestamp::now()).await;
             assert_eq!(begun.is_ok(), stored, "{mode:?}");
             let mut counts = String::new();
             audit.counts().render(&mut counts).expect("rendered");
@@ -617,8 +627,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_answer_that_is_a_status_says_what_came_of_it() {
+    #[tokio::test]
+    async fn an_answer_that_is_a_status_says_what_came_of_it() {
         let log = Log::at("Metadata");
         let target = "/api/v1/namespaces/a/pods/b";
         let view = crate::http::media::View::for_error(&HeaderMap::new());
@@ -630,7 +640,7 @@ mod tests {
             ("GET", Response::new(Body::from(gone))),
         ];
         for (method, answer) in answers {
-            drop(log.begin(method, target).0.finish(answer));
+            drop(log.begin(method, target).await.0.finish(answer).await);
         }
         let events = log.events(3);
         let told = |event: &Map, key| event.str_at(&["responseStatus", key]).to_owned();
@@ -674,14 +684,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_watch_is_recorded_when_it_begins_and_when_it_ends() {
+    #[tokio::test]
+    async fn a_watch_is_recorded_when_it_begins_and_when_it_ends() {
         let log = Log::of("", "{level: Metadata}");
-        let (record, _) = log.begin("GET", "/api/v1/pods?watch=1");
-        let response = record.finish(Response::new(Body::from("x")));
+        let (record, _) = log.begin("GET", "/api/v1/pods?watch=1").await;
+        let response = record.finish(Response::new(Body::from("x"))).await;
         assert_eq!(log.events(2).len(), 2, "received and started");
         drop(response);
         let stages: Vec<String> = log.events(3).iter().map(|e| e.str_at(&["stage"]).to_owned()).collect();
         assert_eq!(stages, ["RequestReceived", "ResponseStarted", "ResponseComplete"]);
+        let received = &log.events(3)[0];
+        assert_eq!(received.get("stageTimestamp"), received.get("requestReceivedTimestamp"));
     }
 }

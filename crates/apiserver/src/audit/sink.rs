@@ -4,16 +4,23 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
 
 /// Lines that may wait for the disk, and their bytes, but for a single line that is larger. When more come, requests wait.
 const QUEUE: usize = 4096;
-const QUEUE_BYTES: usize = 32 << 20;
+const QUEUE_BYTES: u32 = 32 << 20;
+/// When less room than this is left, nothing that could be written waits for others or for its turn.
+const SHORT: usize = QUEUE_BYTES as usize / 2;
+/// How often is told that lines are lost.
+const COMPLAINT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Error)]
 #[error("cannot open the audit log {path}")]
@@ -35,7 +42,7 @@ pub struct Rotation {
 /// What becomes of requests while their lines wait to be written: upstream's modes of the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Mode {
-    /// They wait when the disk is behind.
+    /// They wait until their lines are written, or can't be.
     #[default]
     Blocking,
     /// They wait until their lines are written, and are refused when the first can't be.
@@ -76,121 +83,165 @@ pub struct Lost {
     pub buffered: AtomicU64,
     /// They were too large, even without their objects.
     pub truncate: AtomicU64,
+    complaint: Mutex<Complaint>,
 }
 
-/// The room for lines that wait. Who finds some takes no lock.
+/// Lines whose loss was not told yet, and when one was last.
 #[derive(Debug, Default)]
+struct Complaint {
+    untold: u64,
+    last: Option<Instant>,
+}
+
+impl Complaint {
+    /// One more is lost. How many are to be told of, if they are to be now.
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < COMPLAINT) {
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+impl Lost {
+    /// Counts a line that is lost, and tells why, but not of each when there are many.
+    pub(super) fn count(&self, counter: &AtomicU64, why: &dyn std::fmt::Display) {
+        counter.fetch_add(1, Ordering::Relaxed);
+        let due = self.complaint.lock().unwrap_or_else(PoisonError::into_inner).due(Instant::now());
+        if let Some(events) = due {
+            tracing::error!(events, "audit events are lost: {why}");
+        }
+    }
+}
+
+/// The room for lines that wait, in bytes.
+#[derive(Clone, Debug)]
 struct Room {
-    held: AtomicUsize,
-    /// Those who wait for room.
-    waiting: AtomicUsize,
-    /// Nobody makes room any more.
-    closed: AtomicBool,
-    /// No more lines will come, and those that are there are written at once.
-    ending: AtomicBool,
-    lock: Mutex<()>,
-    freed: Condvar,
+    bytes: Arc<Semaphore>,
+    /// Told when little is left.
+    short: Arc<Notify>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Room { bytes: Arc::new(Semaphore::new(QUEUE_BYTES as usize)), short: Arc::default() }
+    }
 }
 
 impl Room {
-    /// Takes room if there is some.
-    fn take(&self, bytes: usize) -> bool {
-        let fits = |held: usize| (held == 0 || held + bytes <= QUEUE_BYTES).then_some(held + bytes);
-        self.held.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
+    /// What a line takes. One that never fits takes all.
+    fn size(text: &[u8]) -> u32 {
+        u32::try_from(text.len()).unwrap_or(u32::MAX).min(QUEUE_BYTES)
     }
 
-    /// Takes room as soon as there is some; `false`: there never will be.
-    fn wait(&self, bytes: usize) -> bool {
-        if self.take(bytes) {
-            return true;
-        }
-        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        // Told before it is looked once more: who makes room then either is seen, or sees that somebody waits.
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let taken = loop {
-            if self.take(bytes) {
-                break true;
-            }
-            if self.closed.load(Ordering::SeqCst) {
-                break false;
-            }
-            guard = self.freed.wait(guard).unwrap_or_else(PoisonError::into_inner);
-        };
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    /// Takes room if there is some.
+    fn take(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        let taken = self.bytes.clone().try_acquire_many_owned(bytes).ok();
+        self.tell();
         taken
     }
 
-    fn give(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::SeqCst);
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.tell();
-        }
-    }
-
-    fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+    /// Takes room as soon as there is some.
+    async fn wait(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        let taken = self.bytes.clone().acquire_many_owned(bytes).await.ok();
         self.tell();
+        taken
     }
 
-    /// Lets the thread that writes wait, but not beyond the last line.
-    fn pause(&self, wait: Duration) {
-        let began = Instant::now();
-        while !self.ending.load(Ordering::SeqCst)
-            && let left = wait.saturating_sub(began.elapsed())
-            && !left.is_zero()
-        {
-            std::thread::park_timeout(left);
-        }
+    fn is_short(&self) -> bool {
+        self.bytes.available_permits() < SHORT
     }
 
     fn tell(&self) {
-        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
-        self.freed.notify_all();
+        if self.is_short() {
+            self.short.notify_one();
+        }
+    }
+
+    /// Returns when little is left.
+    async fn short(&self) {
+        while !self.is_short() {
+            self.short.notified().await;
+        }
     }
 }
 
-/// The end of those who write: whoever waits for room is let go.
-struct Closing(Arc<Room>);
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.0.close();
-    }
-}
-
-/// A line, and who waits until it is written, or is not.
+/// A line, its room, and who waits until it is written, or is not.
 struct Line {
     text: Vec<u8>,
-    written: Option<SyncSender<bool>>,
+    room: Option<OwnedSemaphorePermit>,
+    written: Option<oneshot::Sender<bool>>,
+}
+
+/// A line that was handed over.
+pub struct Handed {
+    /// `None`: nobody waits for it.
+    written: Option<oneshot::Receiver<bool>>,
+    /// Whether its request depends on it.
+    strict: bool,
+}
+
+impl Handed {
+    /// Nobody waits, and nothing depends on it.
+    pub(super) const AWAY: Handed = Handed { written: None, strict: false };
+
+    /// Waits as long as the request has to. `false`: the line could not be written, and the request must not go on.
+    pub async fn may_go_on(self) -> bool {
+        let Some(written) = self.written else { return true };
+        // Who is gone has not written it.
+        written.await.unwrap_or(false) || !self.strict
+    }
 }
 
 /// Takes lines.
 pub struct Sink {
     mode: Mode,
-    lines: Option<SyncSender<Line>>,
-    thread: Option<JoinHandle<()>>,
-    room: Arc<Room>,
+    /// `None`: no more lines are taken.
+    lines: RwLock<Option<mpsc::Sender<Line>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Of the thread: lines that find no room wait there.
+    runtime: Handle,
+    room: Room,
     lost: Arc<Lost>,
+    /// No more lines will come, and those that are there are written at once.
+    ending: CancellationToken,
+    ended: CancellationToken,
 }
 
 impl Sink {
-    /// Opens the file (`-`: standard output) and starts the thread, which ends when the sink is dropped.
+    /// Opens the file (`-`: standard output) and starts the thread, which ends when the sink is closed or dropped.
     ///
     /// # Errors
     /// The file cannot be opened.
     pub fn open(path: &Path, rotation: Rotation, mode: Mode) -> Result<Self, SinkError> {
         let failed = |source| SinkError { path: path.to_owned(), source };
         let batch = if let Mode::Batch(batch) = mode { batch } else { Batch::SINGLE };
-        let (lines, received) = sync_channel(batch.buffer);
+        // More are more than memory holds.
+        let (lines, received) = mpsc::channel(batch.buffer.min(Semaphore::MAX_PERMITS));
         let mut writer = Writer { path: path.to_owned(), rotation, file: None, size: 0 };
         writer.open().map_err(failed)?;
-        let (room, lost) = (Arc::<Room>::default(), Arc::<Lost>::default());
-        let run = {
-            let (room, lost) = (room.clone(), lost.clone());
-            move || writer.run(&received, room, &lost, batch)
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
+        let mut sink = Sink {
+            mode,
+            lines: RwLock::new(Some(lines)),
+            thread: Mutex::default(),
+            runtime: runtime.handle().clone(),
+            room: Room::default(),
+            lost: Arc::default(),
+            ending: CancellationToken::new(),
+            ended: CancellationToken::new(),
+        };
+        let (room, lost, ending) = (sink.room.clone(), sink.lost.clone(), sink.ending.clone());
+        let ended = sink.ended.clone().drop_guard();
+        let run = move || {
+            let _ended = ended;
+            runtime.block_on(writer.run(received, &room, &lost, batch, &ending));
         };
         let thread = std::thread::Builder::new().name("audit".into()).spawn(run).map_err(failed)?;
-        Ok(Sink { mode, lines: Some(lines), thread: Some(thread), room, lost })
+        sink.thread = Mutex::new(Some(thread));
+        Ok(sink)
     }
 
     /// Lines that were not written.
@@ -198,59 +249,81 @@ impl Sink {
         &self.lost
     }
 
-    /// Hands a line over, as the mode says. `false`: it could not be written, and its request must not go on.
-    pub fn write(&self, text: Vec<u8>) -> bool {
+    /// Hands a line over, as the mode says. It does not wait: who calls it may be gone before there is room.
+    pub fn write(&self, text: Vec<u8>) -> Handed {
         let strict = match self.mode {
-            Mode::Batch(_) => {
-                self.offer(text);
-                return true;
-            }
+            Mode::Batch(_) => return self.offer(text),
             Mode::Blocking => false,
             Mode::BlockingStrict => true,
         };
-        let (written, told) = if strict {
-            let (written, told) = sync_channel(1);
-            (Some(written), Some(told))
-        } else {
-            (None, None)
-        };
-        let lines = self.lines.as_ref().filter(|_| self.room.wait(text.len()));
-        if lines.is_none_or(|lines| lines.send(Line { text, written }).is_err()) {
-            self.lost.log.fetch_add(1, Ordering::Relaxed);
-            tracing::error!("the audit log has ended; an event is lost");
-            return !strict;
+        let (told, written) = oneshot::channel();
+        let handed = Handed { written: Some(written), strict };
+        let Some(lines) = self.lines() else { return handed };
+        let size = Room::size(&text);
+        let mut line = Line { text, room: self.room.take(size), written: Some(told) };
+        if line.room.is_some() {
+            line = match lines.try_send(line) {
+                Ok(()) => return handed,
+                Err(TrySendError::Closed(_)) => {
+                    self.lost.count(&self.lost.log, &"the audit log has ended");
+                    return handed;
+                }
+                Err(TrySendError::Full(line)) => line,
+            };
         }
-        // Who is gone has not written it.
-        told.is_none_or(|told| told.recv().unwrap_or(false))
+        let (room, lost) = (self.room.clone(), self.lost.clone());
+        self.runtime.spawn(async move {
+            if line.room.is_none() {
+                line.room = room.wait(size).await;
+            }
+            if lines.send(line).await.is_err() {
+                lost.count(&lost.log, &"the audit log has ended");
+            }
+        });
+        handed
     }
 
     /// Hands a line over if there is room for it, else it is lost. Who is not known must not make others wait.
-    pub fn offer(&self, text: Vec<u8>) -> bool {
-        let bytes = text.len();
-        let room = self.room.take(bytes);
-        let lines = self.lines.as_ref().filter(|_| room);
-        if lines.is_some_and(|lines| lines.try_send(Line { text, written: None }).is_ok()) {
-            return true;
+    pub fn offer(&self, text: Vec<u8>) -> Handed {
+        let Some(lines) = self.lines() else { return Handed::AWAY };
+        let room = self.room.take(Room::size(&text));
+        if room.is_none() || lines.try_send(Line { text, room, written: None }).is_err() {
+            self.lost.count(&self.lost.buffered, &"the audit log is behind");
         }
-        if room {
-            self.room.give(bytes);
+        Handed::AWAY
+    }
+
+    /// Where lines go; when they go nowhere any more, that is told.
+    fn lines(&self) -> Option<mpsc::Sender<Line>> {
+        let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if lines.is_none() {
+            self.lost.count(&self.lost.log, &"the audit log has ended");
         }
-        self.lost.buffered.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!("the audit log is behind; an event is lost");
-        true
+        lines
+    }
+
+    fn end(&self) {
+        drop(self.lines.write().unwrap_or_else(PoisonError::into_inner).take());
+        self.ending.cancel();
+    }
+
+    /// Takes no more lines, and waits until those that were handed over are written, but not longer than `limit`. Returns
+    /// whether they are.
+    pub async fn close(&self, limit: Duration) -> bool {
+        self.end();
+        // Who has waited here does not wait for it again.
+        drop(self.thread.lock().unwrap_or_else(PoisonError::into_inner).take());
+        tokio::time::timeout(limit, self.ended.cancelled()).await.is_ok()
     }
 }
 
 impl Drop for Sink {
-    /// All that was handed over is written.
+    /// All that was handed over is written, unless [`Sink::close`] has waited for it.
     fn drop(&mut self) {
-        drop(self.lines.take());
-        self.room.ending.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            if thread.join().is_err() {
-                tracing::error!("the thread of the audit log panicked");
-            }
+        self.end();
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of the audit log panicked");
         }
     }
 }
@@ -274,6 +347,11 @@ impl Gate {
         self.at = now;
         let missing = (-self.tokens).max(0.0) / self.throttle.per_second;
         Duration::try_from_secs_f64(missing).unwrap_or(Duration::MAX)
+    }
+
+    /// The last group has not waited: the next ones don't have to for it.
+    fn forgive(&mut self) {
+        self.tokens = self.tokens.max(0.0);
     }
 }
 
@@ -299,33 +377,41 @@ impl Writer {
         Ok(())
     }
 
-    fn run(mut self, lines: &Receiver<Line>, room: Arc<Room>, lost: &Lost, batch: Batch) {
-        let closing = Closing(room);
+    async fn run(
+        mut self,
+        mut lines: mpsc::Receiver<Line>,
+        room: &Room,
+        lost: &Lost,
+        batch: Batch,
+        ending: &CancellationToken,
+    ) {
         let mut gate = batch.throttle.map(|throttle| Gate::new(throttle, Instant::now()));
         let mut group = Vec::new();
-        while let Ok(first) = lines.recv() {
+        while let Some(first) = lines.recv().await {
             group.push(first);
-            let until = Instant::now() + batch.wait;
-            while group.len() < batch.size
-                && let Ok(next) = lines.recv_timeout(until.saturating_duration_since(Instant::now()))
-            {
-                group.push(next);
-            }
+            gather(&mut group, &mut lines, room, batch, ending).await;
             if let Some(gate) = &mut gate {
-                closing.0.pause(gate.wait(Instant::now()));
+                let turn = tokio::time::sleep(gate.wait(Instant::now()));
+                // Rather too early than not at all.
+                tokio::select! {
+                    biased;
+                    () = turn => {}
+                    () = ending.cancelled() => {}
+                    () = room.short() => gate.forgive(),
+                }
             }
-            for Line { mut text, written } in group.drain(..) {
-                let bytes = text.len();
+            for Line { mut text, room, written } in group.drain(..) {
                 text.push(b'\n');
                 let done = self.write(&text);
                 if let Err(error) = &done {
-                    lost.log.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(path = %self.path.display(), %error, "an audit event could not be written");
+                    lost.count(&lost.log, &format_args!("{} cannot be written: {error}", self.path.display()));
                 }
                 // Who does not wait any more does not want to know.
                 written.map(|written| written.send(done.is_ok()));
-                closing.0.give(bytes);
+                drop(room);
             }
+            // Lines that have found no room may have some now.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -378,6 +464,29 @@ impl Writer {
     }
 }
 
+/// Adds to a group what comes in time for it: until it is full, there is little room, or nothing more is to come.
+async fn gather(
+    group: &mut Vec<Line>,
+    lines: &mut mpsc::Receiver<Line>,
+    room: &Room,
+    batch: Batch,
+    ending: &CancellationToken,
+) {
+    let over = tokio::time::sleep(batch.wait);
+    tokio::pin!(over);
+    while group.len() < batch.size && !room.is_short() {
+        tokio::select! {
+            biased;
+            line = lines.recv() => match line {
+                Some(line) => group.push(line),
+                None => return,
+            },
+            () = ending.cancelled() => return,
+            () = &mut over => return,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -385,74 +494,143 @@ mod tests {
     const ONE_FILE: Rotation = Rotation { max_size: 0, backups: 0 };
 
     /// A sink, and what its thread would take.
-    fn stuck(mode: Mode, buffer: usize) -> (Sink, Receiver<Line>) {
-        let (lines, received) = sync_channel(buffer);
-        (Sink { mode, lines: Some(lines), thread: None, room: Arc::default(), lost: Arc::default() }, received)
+    fn stuck(mode: Mode, buffer: usize) -> (Sink, mpsc::Receiver<Line>) {
+        let (lines, received) = mpsc::channel(buffer);
+        let ended = CancellationToken::new();
+        ended.cancel();
+        let sink = Sink {
+            mode,
+            lines: RwLock::new(Some(lines)),
+            thread: Mutex::default(),
+            runtime: Handle::current(),
+            room: Room::default(),
+            lost: Arc::default(),
+            ending: CancellationToken::new(),
+            ended,
+        };
+        (sink, received)
     }
 
     fn counts(sink: &Sink) -> (u64, u64) {
         (sink.lost.log.load(Ordering::Relaxed), sink.lost.buffered.load(Ordering::Relaxed))
     }
 
-    #[test]
-    fn what_waits_for_the_disk_is_bounded_in_bytes() {
-        const PART: usize = QUEUE_BYTES / 4;
-        let (sink, received) = stuck(Mode::Blocking, QUEUE);
-        (0..6).for_each(|_| assert!(sink.offer(vec![b'x'; PART])));
-        assert_eq!((received.try_iter().count(), counts(&sink)), (4, (0, 2)));
-        assert_eq!(sink.room.held.load(Ordering::Relaxed), QUEUE_BYTES, "nobody has given it back");
-        std::thread::scope(|scope| {
-            let waits = scope.spawn(|| sink.write(vec![b'x'; PART]));
-            while sink.room.waiting.load(Ordering::SeqCst) == 0 {
-                std::thread::yield_now();
-            }
-            assert!(!waits.is_finished() && received.try_recv().is_err());
-            sink.room.give(PART);
-            waits.join().expect("written");
-        });
-        assert_eq!(received.try_iter().count(), 1);
+    fn all(received: &mut mpsc::Receiver<Line>) -> Vec<Line> {
+        std::iter::from_fn(|| received.try_recv().ok()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_the_disk_is_bounded_in_bytes() {
+        const PART: usize = QUEUE_BYTES as usize / 4;
+        let (sink, mut received) = stuck(Mode::Blocking, QUEUE);
+        for _ in 0..6 {
+            assert!(sink.offer(vec![b'x'; PART]).may_go_on().await);
+        }
+        let waiting = all(&mut received);
+        assert_eq!((waiting.len(), counts(&sink)), (4, (0, 2)));
+        assert_eq!(sink.room.bytes.available_permits(), 0, "nobody has given it back");
+        let handed = sink.write(vec![b'x'; PART]);
+        tokio::task::yield_now().await;
+        assert!(received.try_recv().is_err(), "it waits for room");
+        drop(waiting);
+        let line = received.recv().await.expect("handed over");
+        line.written.expect("awaited").send(true).expect("awaited");
+        assert!(handed.may_go_on().await);
+        drop(line.room);
         // A line that never fits is taken alone.
-        sink.room.give(QUEUE_BYTES);
-        sink.write(vec![b'x'; QUEUE_BYTES + 1]);
+        drop(sink.write(vec![b'x'; QUEUE_BYTES as usize + 1]));
         sink.offer(Vec::from("x"));
-        assert_eq!((received.try_iter().count(), counts(&sink)), (1, (0, 3)));
+        assert_eq!((all(&mut received).len(), counts(&sink)), (1, (0, 3)));
     }
 
-    #[test]
-    fn nobody_waits_for_a_log_that_has_ended() {
+    #[tokio::test]
+    async fn nobody_waits_for_a_log_that_has_ended() {
         let (sink, received) = stuck(Mode::Blocking, QUEUE);
-        sink.write(vec![b'x'; QUEUE_BYTES]);
-        std::thread::scope(|scope| {
-            let waits = scope.spawn(|| sink.write(Vec::from("x")));
-            while sink.room.waiting.load(Ordering::SeqCst) == 0 {
-                std::thread::yield_now();
-            }
-            drop((Closing(sink.room.clone()), received));
-            assert!(waits.join().expect("let go"), "its request goes on");
-        });
+        let first = sink.write(vec![b'x'; QUEUE_BYTES as usize]);
+        let second = sink.write(Vec::from("x"));
+        drop(received);
+        assert!(first.may_go_on().await && second.may_go_on().await, "their requests go on");
         assert_eq!(counts(&sink), (1, 0));
+        assert!(sink.close(Duration::from_secs(1)).await);
+        assert!(sink.write(Vec::from("x")).may_go_on().await);
+        sink.offer(Vec::from("x"));
+        assert_eq!(counts(&sink), (3, 0));
     }
 
-    #[test]
-    fn in_batches_nobody_waits_and_what_finds_no_room_is_lost() {
+    #[tokio::test]
+    async fn a_request_goes_on_only_when_its_line_is_written() {
+        for mode in [Mode::Blocking, Mode::BlockingStrict] {
+            let (sink, mut received) = stuck(mode, QUEUE);
+            let waits = tokio::spawn(sink.write(Vec::from("x")).may_go_on());
+            tokio::task::yield_now().await;
+            assert!(!waits.is_finished(), "{mode:?}");
+            let line = received.recv().await.expect("handed over");
+            line.written.expect("awaited").send(false).expect("awaited");
+            assert_eq!(waits.await.expect("told"), matches!(mode, Mode::Blocking));
+        }
+    }
+
+    #[tokio::test]
+    async fn in_batches_nobody_waits_and_what_finds_no_room_is_lost() {
         let batch = Batch { buffer: 3, size: 2, wait: Duration::ZERO, throttle: None };
-        let (sink, received) = stuck(Mode::Batch(batch), batch.buffer);
-        (0..5).for_each(|_| assert!(sink.write(Vec::from("x"))));
-        assert_eq!((received.try_iter().count(), counts(&sink)), (3, (0, 2)));
+        let (sink, mut received) = stuck(Mode::Batch(batch), batch.buffer);
+        for _ in 0..5 {
+            assert!(sink.write(Vec::from("x")).may_go_on().await);
+        }
+        assert_eq!((all(&mut received).len(), counts(&sink)), (3, (0, 2)));
     }
 
     #[test]
-    fn what_was_gathered_is_written_at_the_end() {
+    fn losses_are_told_but_not_each() {
+        let (mut complaint, start) = (Complaint::default(), Instant::now());
+        let mut due = |after| complaint.due(start + Duration::from_millis(after));
+        assert_eq!([due(0), due(1), due(999), due(1000), due(1001)], [Some(1), None, None, Some(3), None]);
+    }
+
+    /// So slowly that it would be written tomorrow.
+    const SLOW: Batch = Batch {
+        buffer: 100,
+        size: 400,
+        wait: Duration::from_secs(3600),
+        throttle: Some(Throttle { per_second: 1e-5, burst: 1 }),
+    };
+
+    #[tokio::test]
+    async fn what_is_gathered_or_throttled_is_written_before_the_room_runs_out() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("audit.log");
-        // So slowly that it would be written tomorrow.
-        let throttle = Some(Throttle { per_second: 1e-5, burst: 1 });
-        let batch = Batch { buffer: 100, size: 10, wait: Duration::from_secs(3600), throttle };
-        let sink = Sink::open(&path, ONE_FILE, Mode::Batch(batch)).expect("a sink");
-        (0..15).for_each(|n| assert!(sink.write(n.to_string().into_bytes())));
-        drop(sink);
-        let text = std::fs::read_to_string(&path).expect("the log");
-        assert!(text.lines().eq((0..15).map(|n| n.to_string())), "{text}");
+        let sink = Sink::open(&path, ONE_FILE, Mode::Batch(SLOW)).expect("a sink");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        for n in 0..30 {
+            drop(sink.write(vec![b'x'; 3 << 20]));
+            // Whoever is faster than the disk loses events: here, nobody is.
+            while sink.room.is_short() {
+                assert!(Instant::now() < deadline, "{n} lines are held though the disk is idle");
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(sink.close(Duration::from_secs(20)).await);
+        assert_eq!(counts(&sink), (0, 0));
+        assert_eq!(std::fs::metadata(&path).expect("the log").len(), 30 * ((3 << 20) + 1));
+    }
+
+    #[tokio::test]
+    async fn what_was_gathered_is_written_at_the_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for closed in [true, false] {
+            let path = directory.path().join(format!("audit-{closed}.log"));
+            let batch = Batch { size: 10, ..SLOW };
+            let sink = Sink::open(&path, ONE_FILE, Mode::Batch(batch)).expect("a sink");
+            (0..15).for_each(|n| drop(sink.write(n.to_string().into_bytes())));
+            if closed {
+                // Nobody has to drop it for that.
+                assert!(sink.close(Duration::from_secs(20)).await);
+            } else {
+                drop(sink);
+            }
+            let text = std::fs::read_to_string(&path).expect("the log");
+            assert!(text.lines().eq((0..15).map(|n| n.to_string())), "{text}");
+        }
     }
 
     #[test]
@@ -464,35 +642,35 @@ mod tests {
         assert_eq!([wait(10_000), wait(10_000), wait(10_000)], [0, 0, 100]);
     }
 
-    #[test]
-    fn who_is_strict_knows_whether_it_was_written() {
+    #[tokio::test]
+    async fn who_waits_knows_whether_it_was_written() {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("audit.log");
-        let sink = Sink::open(&path, ONE_FILE, Mode::BlockingStrict).expect("a sink");
-        assert!(sink.write(Vec::from("x")));
-        assert_eq!(std::fs::read_to_string(&path).expect("the log"), "x\n");
+        for mode in [Mode::Blocking, Mode::BlockingStrict] {
+            let path = directory.path().join(format!("{mode:?}.log"));
+            let sink = Sink::open(&path, ONE_FILE, mode).expect("a sink");
+            assert!(sink.write(Vec::from("x")).may_go_on().await);
+            assert_eq!(std::fs::read_to_string(&path).expect("the log"), "x\n");
+        }
         let full = Path::new("/dev/full");
         if full.exists() {
             let sink = Sink::open(full, ONE_FILE, Mode::BlockingStrict).expect("it opens");
-            assert!(!sink.write(Vec::from("x")));
+            assert!(!sink.write(Vec::from("x")).may_go_on().await);
             assert_eq!(counts(&sink), (1, 0));
         }
         let (sink, received) = stuck(Mode::BlockingStrict, QUEUE);
         drop(received);
-        assert!(!sink.write(Vec::from("x")), "there is no log");
+        assert!(!sink.write(Vec::from("x")).may_go_on().await, "there is no log");
     }
 
-    #[test]
-    fn what_the_disk_does_not_take_is_counted() {
+    #[tokio::test]
+    async fn what_the_disk_does_not_take_is_counted() {
         let full = Path::new("/dev/full");
         if !full.exists() {
             return;
         }
         let sink = Sink::open(full, ONE_FILE, Mode::Blocking).expect("it opens");
-        let lost = sink.lost().clone();
-        assert!(sink.write(Vec::from("x")), "its request goes on");
-        drop(sink);
-        assert_eq!(lost.log.load(Ordering::Relaxed), 1);
+        assert!(sink.write(Vec::from("x")).may_go_on().await, "its request goes on");
+        assert_eq!(counts(&sink), (1, 0));
     }
 
     #[test]

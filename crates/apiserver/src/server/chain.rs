@@ -125,7 +125,10 @@ impl ApiServer {
                 return end.answer(view);
             }
         };
-        let begun = audit.map_or(Ok(None), |audit| audit.begin(&parts, info, &user, peer, received));
+        let begun = match audit {
+            Some(audit) => audit.begin(&parts, info, &user, peer, received).await,
+            None => Ok(None),
+        };
         let Ok(mut record) = begun else { return not_recorded(&parts) };
         let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
         let agent = agent.to_owned();
@@ -172,7 +175,7 @@ impl ApiServer {
         let answered = within(info, until, pin!(answering)).await;
         let response = answered.unwrap_or_else(|end| end.answer(view));
         match record {
-            Some(record) => record.finish(response),
+            Some(record) => record.finish(response).await,
             None => response,
         }
     }

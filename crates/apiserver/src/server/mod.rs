@@ -90,6 +90,9 @@ pub struct Document {
     pub make: Arc<dyn Fn() -> Bytes + Send + Sync>,
 }
 
+/// How long the audit log may take at the end.
+const AUDIT_FAREWELL: Duration = Duration::from_secs(5);
+
 /// The API server.
 pub struct ApiServer {
     config: Config,
@@ -128,6 +131,14 @@ impl ApiServer {
 
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// Waits until the audit log has all that was recorded, but not longer than [`AUDIT_FAREWELL`]. To be called when the server
+    /// has ended, and those within the process who ask it have: what is asked later is not recorded.
+    pub async fn close_audit(&self) {
+        if let Some(audit) = &self.security.audit {
+            audit.close(AUDIT_FAREWELL).await;
+        }
     }
 
     /// A service that answers as the server does, for a client within the process. Its identity is `user`, whatever the

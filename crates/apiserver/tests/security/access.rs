@@ -498,3 +498,21 @@ async fn nothing_is_done_that_cannot_be_recorded_where_that_is_asked_for() {
     let why = "Internal Server Error: \"/api/v1/pods?limit=1&amp;continue=\": failed to store audit event\n";
     assert_eq!((refused.code, refused.body.as_str()), (500, Some(why)));
 }
+
+#[tokio::test]
+async fn what_is_recorded_is_there_when_the_log_is_closed_though_the_server_still_is() {
+    use apiserver::audit::Batch;
+    let hour = std::time::Duration::from_secs(3600);
+    let batch = Mode::Batch(Batch { buffer: 1000, size: 1000, wait: hour, throttle: None });
+    let (audit, log) = audited("omitStages: [RequestReceived], rules: [{level: Metadata}]", batch);
+    let cluster = start_with(Options { audit: Some(audit), ..Options::default() }).await;
+    cluster.admin().get("/api/v1/namespaces/default/configmaps").await.expect(200);
+    // What is still open holds the log, and does not hold it up.
+    let watch = cluster.admin().open("/api/v1/namespaces/default/configmaps?watch=1").await;
+    cluster.server.close_audit().await;
+    let ours = |event: &serde_json::Value| event["user"]["username"] == "admin";
+    let events = log.now(ours);
+    let stages: Vec<_> = events.iter().map(|event| event["stage"].as_str().unwrap_or_default()).collect();
+    assert_eq!(stages, ["ResponseComplete", "ResponseStarted"]);
+    drop(watch);
+}

@@ -272,12 +272,17 @@ impl AuditLog {
     /// Its events, once there are so many that are asked for.
     pub async fn events(&self, wanted: usize, which: impl Fn(&Value) -> bool) -> Vec<Value> {
         eventually(async || {
-            let text = std::fs::read_to_string(&self.path).expect("the log");
-            let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let found: Vec<Value> = events.filter(|event| which(event)).collect();
+            let found = self.now(&which);
             (found.len() == wanted).then_some(found)
         })
         .await
+    }
+
+    /// Those of its events that are there.
+    pub fn now(&self, which: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let text = std::fs::read_to_string(&self.path).expect("the log");
+        let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.filter(|event| which(event)).collect()
     }
 }
 

@@ -197,7 +197,7 @@ impl ControlPlane {
         self.ended.cancelled().await;
     }
 
-    /// Takes the server from the Service `kubernetes`, waits for open requests, then closes the store.
+    /// Takes the server from the Service `kubernetes`, waits for open requests, then closes the audit log and the store.
     pub async fn stop(&self) {
         if let Some(presence) = &self.presence {
             // Without the store, the lease ends by itself.
@@ -212,6 +212,7 @@ impl ControlPlane {
         {
             tracing::error!("the API server ended badly: {e}");
         }
+        self.server.close_audit().await;
         let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(store) = store {
             store.close();
