@@ -40,12 +40,20 @@ impl Entry<'_> {
         })
     }
 
-    /// Writes a kubeconfig of this cluster alone, readable by its owner only.
+    /// Writes a kubeconfig of this cluster alone, readable by its owner only; what he chose for its context stays.
     pub fn write(&self, path: &Path) -> Result<()> {
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
         }
-        write_atomically(path, to_yaml(&self.document())?.as_bytes(), 0o600)
+        let mut document = self.document();
+        let before = fs::read_to_string(path).ok().and_then(|text| serde_saphyr::from_str::<Value>(&text).ok());
+        if let Some(mut before) = before.filter(|before| before["contexts"].is_array()) {
+            upsert(&mut before, "contexts", document["contexts"][0].take())?;
+            let known =
+                before["contexts"].as_array().into_iter().flatten().find(|context| context["name"] == self.name);
+            document["contexts"][0] = known.cloned().unwrap_or_default();
+        }
+        write_atomically(path, to_yaml(&document)?.as_bytes(), 0o600)
     }
 
     /// Adds this cluster to the person's kubeconfig and makes it the current context.
@@ -170,6 +178,11 @@ fn upsert(document: &mut Value, list: &str, entry: Value) -> Result<()> {
         bail!("{list:?} in the kubeconfig is not a list; the file was left as it is");
     };
     match entries.iter_mut().find(|e| e["name"] == entry["name"]) {
+        // The namespace that somebody chose, and what else he put into a context, is his.
+        Some(Value::Object(old)) if list == "contexts" && old["context"].is_object() => {
+            let ours = entry["context"].as_object().into_iter().flatten();
+            ours.for_each(|(member, value)| old["context"][member] = value.clone());
+        }
         Some(old) => *old = entry,
         None => entries.push(entry),
     }
@@ -213,6 +226,30 @@ mod tests {
         let removed: Value = serde_saphyr::from_str(&fs::read_to_string(&person.file)?)?;
         assert_eq!(removed["clusters"].as_array().map(Vec::len), Some(1));
         assert_eq!(removed["users"], json!([]));
+        Ok(())
+    }
+
+    #[test]
+    fn a_namespace_that_was_chosen_stays() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let own = dir.path().join("admin.kubeconfig");
+        let person = Person { file: dir.path().join("config"), owner: None };
+        let read = |file: &Path| -> Result<Value> { Ok(serde_saphyr::from_str(&fs::read_to_string(file)?)?) };
+        entry().write(&own)?;
+        entry().merge_into(&person)?;
+        for file in [&own, &person.file] {
+            let mut chosen = read(file)?;
+            chosen["contexts"][0]["context"]["namespace"] = json!("mine");
+            chosen["contexts"][0]["context"]["user"] = json!("another");
+            fs::write(file, to_yaml(&chosen)?)?;
+        }
+        entry().write(&own)?;
+        entry().merge_into(&person)?;
+        let context = json!({"cluster": "pilothouse", "user": "pilothouse-admin", "namespace": "mine"});
+        for file in [&own, &person.file] {
+            let contexts = read(file)?["contexts"].take();
+            assert_eq!(contexts, json!([{"name": "pilothouse", "context": context}]));
+        }
         Ok(())
     }
 
