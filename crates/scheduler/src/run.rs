@@ -91,7 +91,9 @@ impl Waiting {
             generation: pod.generation,
             since: since.unwrap_or_else(now),
         };
-        (told != Some(&waiting)).then_some(waiting)
+        // Who has written it may not have said since when.
+        let said = |told: &&Waiting| Waiting { since: waiting.since.clone(), ..(*told).clone() } == waiting;
+        told.filter(said).is_none().then_some(waiting)
     }
 
     fn condition(&self) -> serde_json::Value {
@@ -219,7 +221,11 @@ impl Loop {
         if let Some(waiting) = Waiting::of(pod) {
             self.told.insert(info.uid.clone(), waiting);
         }
-        if let Added::Held(_, reason) = self.queue.add(info.clone(), now) {
+        // The API server says so of a pod that comes with gates; as long as there is one, there is nothing new.
+        let known = self.told.get(&info.uid).is_some_and(|told| told.reason == "SchedulingGated");
+        if let Added::Held(_, reason) = self.queue.add(info.clone(), now)
+            && !known
+        {
             self.tell_waiting(&info, "SchedulingGated", reason, false);
         }
     }
@@ -388,6 +394,8 @@ mod tests {
         let again =
             |told, generation, message| Waiting::again(Some(told), &pod(generation), "Unschedulable", message, at(9));
         assert_eq!(again(&first, 1, "no room"), None);
+        let without_time = Waiting { since: String::new(), ..first.clone() };
+        assert_eq!(again(&without_time, 1, "no room"), None);
         let second = again(&first, 2, "no room").expect("another generation");
         assert_eq!((second.generation, &second.since), (Some(2), &first.since));
         let third = again(&second, 2, "no room at all").expect("another message");
