@@ -20,10 +20,11 @@ const SIMILAR_WINDOW: f64 = 600.0;
 /// How many events of an object a source tells at once, and how many seconds it takes to earn another.
 const BURST: f64 = 25.0;
 const EARN: f64 = 300.0;
-/// How often an event is sent to a server that does not answer, and how long is waited between, at first and at most.
+/// How often an event is sent to a server that does not answer, and how long is waited between.
 const TRIES: u32 = 12;
-const WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_secs(10);
+/// How often one is sent to a server that asks to come again later.
+const PUT_OFF: u32 = 10;
 
 /// Whether an event tells of the normal course or of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -155,6 +156,11 @@ fn name(of: &str, at: Timestamp) -> String {
     )
 }
 
+/// A random number from 0 to 1.
+fn spread() -> f64 {
+    f64::from((RandomState::new().hash_one(()) >> 32) as u32) / f64::from(u32::MAX)
+}
+
 /// What is remembered by a key, until as much else was used since.
 #[derive(Debug)]
 struct Recent<V> {
@@ -256,7 +262,7 @@ impl Correlator {
         event.metadata.name.clone_from(&told.name);
         event.first_timestamp.clone_from(&told.first);
         event.count = told.count;
-        self.affords(&object, report.at).then_some(Delivery { counts: event.count > 1, event, tries: 0 })
+        self.affords(&object, report.at).then_some(Delivery { counts: event.count > 1, event, tries: 0, put_off: 0 })
     }
 
     /// Whether so many events of this kind were told of the object lately that they become one.
@@ -295,6 +301,27 @@ pub struct Delivery {
     event: Event,
     counts: bool,
     tries: u32,
+    put_off: u32,
+}
+
+/// Why an event was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// There was no answer.
+    NoAnswer,
+    /// With this HTTP code; and when to come again, if it says so.
+    Refused(u16, Option<Duration>),
+    /// It cannot even be sent.
+    Unsendable,
+}
+
+impl Failure {
+    /// A refusal with this HTTP code; `seconds` is the `retryAfterSeconds` of its details. Who refuses because of too many requests
+    /// may say it in a header only, and it is one second.
+    pub fn refused(code: u16, seconds: Option<u32>) -> Self {
+        let seconds = seconds.filter(|seconds| *seconds > 0).or((code == 429).then_some(1));
+        Failure::Refused(code, seconds.map(|seconds| Duration::from_secs(seconds.into())))
+    }
 }
 
 /// What the API is asked.
@@ -328,22 +355,29 @@ impl Delivery {
         }
     }
 
-    /// What follows from an answer: `Err` has its HTTP code, or none when there was no answer.
-    pub fn answered(&mut self, answer: Result<(), Option<u16>>) -> Next {
+    /// What follows from an answer. What is refused is given up, as others wait behind it, unless the server says when to come
+    /// again; only a server that does not answer is waited for (client-go's `recordEvent`, and its requests).
+    pub fn answered(&mut self, answer: Result<(), Failure>) -> Next {
         match answer {
-            Ok(()) => Next::Done,
+            Ok(()) | Err(Failure::Unsendable) => Next::Done,
             // The event that is counted has outlived its time in the API.
-            Err(Some(404)) if self.counts => {
+            Err(Failure::Refused(404, _)) if self.counts => {
                 self.counts = false;
                 Next::Now
             }
-            Err(Some(code)) if code < 500 && code != 429 => Next::Done,
-            Err(_) => {
+            Err(Failure::Refused(code, Some(wait))) if (code == 429 || code >= 500) && self.put_off < PUT_OFF => {
+                self.put_off += 1;
+                Next::After(wait)
+            }
+            Err(Failure::Refused(..)) => Next::Done,
+            Err(Failure::NoAnswer) => {
                 self.tries += 1;
-                if self.tries >= TRIES {
-                    return Next::Done;
+                match self.tries {
+                    // Not all that a server lost come back to it at once.
+                    1 => Next::After(WAIT.mul_f64(spread())),
+                    2..TRIES => Next::After(WAIT),
+                    _ => Next::Done,
                 }
-                Next::After(WAIT.saturating_mul(1 << (self.tries - 1)).min(LONGEST_WAIT))
             }
         }
     }
@@ -477,19 +511,32 @@ mod tests {
         let mut c = correlator();
         let report = report("X", "m", 0);
         let mut first = c.take(&report).expect("told");
-        assert_eq!(first.answered(Err(Some(404))), Next::Done, "its namespace is gone");
+        let refused = |code| Err(Failure::Refused(code, None));
+        assert_eq!(first.answered(refused(404)), Next::Done, "its namespace is gone");
         let mut again = c.take(&report).expect("told");
         assert!(matches!(again.request(), Request::Count(..)));
-        assert_eq!(again.answered(Err(Some(404))), Next::Now);
+        assert_eq!(again.answered(refused(404)), Next::Now);
         let Request::Create(event) = again.request() else { panic!("{again:?}") };
         assert_eq!(event.count, 2);
-        assert_eq!(again.answered(Err(None)), Next::After(Duration::from_millis(100)));
-        assert_eq!(again.answered(Err(Some(503))), Next::After(Duration::from_millis(200)));
-        let rest: Vec<Next> = (0..10).map(|_| again.answered(Err(Some(429)))).collect();
-        assert_eq!(rest[7], Next::After(Duration::from_secs(10)));
-        assert_eq!(rest[9], Next::Done);
+        assert!(matches!(again.answered(Err(Failure::NoAnswer)), Next::After(wait) if wait <= Duration::from_secs(10)));
+        for _ in 0..10 {
+            assert_eq!(again.answered(Err(Failure::NoAnswer)), Next::After(Duration::from_secs(10)));
+        }
+        assert_eq!(again.answered(Err(Failure::NoAnswer)), Next::Done);
+        let mut later = c.take(&report).expect("told");
+        for _ in 0..10 {
+            let put_off = Failure::Refused(429, Some(Duration::from_secs(1)));
+            assert_eq!(later.answered(Err(put_off)), Next::After(Duration::from_secs(1)));
+        }
+        assert_eq!(later.answered(Err(Failure::Refused(429, Some(Duration::from_secs(1))))), Next::Done);
         let mut third = c.take(&report).expect("told");
-        assert_eq!(third.answered(Err(Some(403))), Next::Done);
+        assert_eq!(third.answered(Err(Failure::Refused(403, Some(Duration::from_secs(1))))), Next::Done);
+        assert_eq!(
+            third.answered(Err(Failure::Refused(500, None))),
+            Next::Done,
+            "a webhook that fails holds up nobody"
+        );
+        assert_eq!(third.answered(Err(Failure::Unsendable)), Next::Done);
         assert_eq!(third.answered(Ok(())), Next::Done);
     }
 }

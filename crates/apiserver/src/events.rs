@@ -6,7 +6,7 @@ use crate::registry::mutation::Change;
 use crate::registry::{Place, Registry, Served, complete};
 use crate::user::UserInfo;
 use api::Status;
-use api::events::{Correlator, Delivery, Event, Next, Report, Request, Source};
+use api::events::{Correlator, Delivery, Event, Failure, Next, Report, Request, Source};
 use jiff::{SignedDuration, Timestamp};
 use schema::{Map, Value};
 use std::collections::HashMap;
@@ -80,7 +80,8 @@ impl Counting {
         let Some(mut delivery) = self.correlator.take(report) else { return };
         loop {
             let answer = self.send(registry, &delivery).await;
-            let next = delivery.answered(answer.as_ref().map(drop).map_err(|status| Some(status.code)));
+            let next =
+                delivery.answered(answer.as_ref().map(drop).map_err(|status| Failure::refused(status.code, None)));
             match (next, answer) {
                 (Next::Now, _) => {}
                 (Next::After(wait), _) => tokio::time::sleep(wait).await,

@@ -2,7 +2,7 @@
 
 pub use api::events::Kind;
 
-use api::events::{Correlator, Delivery, Next, QUEUED, Reference, Report, Request, Source};
+use api::events::{Correlator, Delivery, Failure, Next, QUEUED, Reference, Report, Request, Source};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -67,12 +67,22 @@ async fn send(client: Client, mut correlator: Correlator, mut reports: mpsc::Rec
             if let Err(error) = &sent {
                 tracing::debug!(reason = report.reason, "cannot write an event: {error}");
             }
-            match delivery.answered(sent.map_err(|error| Some(crate::code(&error)).filter(|code| *code > 0))) {
+            match delivery.answered(sent.map_err(|error| failure(&error))) {
                 Next::Done => break,
                 Next::Now => {}
                 Next::After(wait) => tokio::time::sleep(wait).await,
             }
         }
+    }
+}
+
+fn failure(error: &kube::Error) -> Failure {
+    match error {
+        kube::Error::Api(status) => {
+            Failure::refused(status.code, status.details.as_ref().map(|details| details.retry_after_seconds))
+        }
+        kube::Error::BuildRequest(_) | kube::Error::HttpError(_) => Failure::Unsendable,
+        _ => Failure::NoAnswer,
     }
 }
 

@@ -2,7 +2,7 @@
 
 pub(crate) use api::events::Kind as Severity;
 
-use api::events::{Correlator, Delivery, Next, QUEUED, Reference, Report, Request, Source};
+use api::events::{Correlator, Delivery, Failure, Next, QUEUED, Reference, Report, Request, Source};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -98,11 +98,7 @@ async fn send(
             if let Err(error) = &sent {
                 tracing::debug!(reason = report.reason, %error, "an event could not be sent");
             }
-            let code = |error| match error {
-                kube::Error::Api(status) => Some(status.code),
-                _ => None,
-            };
-            match delivery.answered(sent.map_err(code)) {
+            match delivery.answered(sent.map_err(|error| failure(&error))) {
                 Next::Done => break,
                 Next::Now => {}
                 Next::After(wait) => tokio::select! {
@@ -111,6 +107,16 @@ async fn send(
                 },
             }
         }
+    }
+}
+
+fn failure(error: &kube::Error) -> Failure {
+    match error {
+        kube::Error::Api(status) => {
+            Failure::refused(status.code, status.details.as_ref().map(|details| details.retry_after_seconds))
+        }
+        kube::Error::BuildRequest(_) | kube::Error::HttpError(_) => Failure::Unsendable,
+        _ => Failure::NoAnswer,
     }
 }
 
