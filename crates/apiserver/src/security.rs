@@ -313,10 +313,12 @@ fn keep_first_objects(
     }
     let registry = Arc::downgrade(registry);
     tokio::spawn(async move {
-        let mut told = bootstrap::ToldOfRange::default();
+        let mut problems = bootstrap::RangeProblems::default();
+        // What is about to be mended is no problem.
+        let mut mended = left.is_empty();
         loop {
-            if let Some(registry) = registry.upgrade() {
-                told.look(&registry, &settings.service_ranges).await;
+            if mended && let Some(registry) = registry.upgrade() {
+                problems.look(&registry, &settings.service_ranges).await;
             }
             let others = async {
                 let changed = match &mut servers {
@@ -334,7 +336,9 @@ fn keep_first_objects(
             let Some(registry) = registry.upgrade() else { return };
             let known = servers.as_mut().map_or_else(Vec::new, |servers| servers.borrow_and_update().clone());
             let (store, caches, gates) = (registry.store(), registry.caches(), registry.gates());
-            match bootstrap::ensure(&**store, caches, &settings, gates, &known).await {
+            let ensured = bootstrap::ensure(&**store, caches, &settings, gates, &known).await;
+            mended = ensured.is_ok();
+            match ensured {
                 Ok(_) => left.drain(..).for_each(|hook| registry.started().done(hook)),
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "the first objects could not be mended: it is tried again");

@@ -11,7 +11,7 @@ mod services;
 
 pub(crate) use flow_control::mandatory as mandatory_flow_control;
 pub use objects::FrontProxy;
-pub(crate) use range::Told as ToldOfRange;
+pub(crate) use range::Problems as RangeProblems;
 pub use servers::Presence;
 pub use services::{Advertised, dns_endpoint_slice};
 

@@ -8,6 +8,7 @@ use api::Status;
 use api::events::{Event, Kind, Reference, Report, Source};
 use jiff::Timestamp;
 use schema::{Map, Value};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const GROUP: &str = "networking.k8s.io";
@@ -62,16 +63,20 @@ pub(super) fn step(wanted: &Map, existing: &Map) -> Step {
     Step::Put(updated)
 }
 
-/// What was told of it since the start of the server: each only once.
-#[derive(Debug, Default)]
-pub(crate) struct Told {
-    other_ranges: bool,
-    unready: bool,
+/// What can be wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Problem {
+    OtherRanges,
+    Unready,
 }
 
-impl Told {
-    /// Reason and message of what is wrong with it and was not told.
-    fn problem(&mut self, ranges: &[String], existing: &Map) -> Option<(String, String)> {
+/// The problems that were told since the start of the server: each is only once.
+#[derive(Debug, Default)]
+pub(crate) struct Problems(BTreeSet<Problem>);
+
+impl Problems {
+    /// What is wrong with it and was not told, with its reason and message.
+    fn untold(&self, ranges: &[String], existing: &Map) -> Option<(Problem, String, String)> {
         if existing.at(&["metadata", "deletionTimestamp"]).is_some() {
             return None;
         }
@@ -81,8 +86,8 @@ impl Told {
             let message = format!(
                 "The default ServiceCIDR [{theirs}] does not match the controller flag configurations [{ours}]"
             );
-            let told = std::mem::replace(&mut self.other_ranges, true);
-            return (!told).then(|| ("KubernetesDefaultServiceCIDRInconsistent".to_owned(), message));
+            let reason = "KubernetesDefaultServiceCIDRInconsistent".to_owned();
+            return Some((Problem::OtherRanges, reason, message)).filter(|(problem, ..)| !self.0.contains(problem));
         }
         let mut conditions = items(existing, &["status", "conditions"]).iter();
         let ready = conditions.find(|condition| is_ready_condition(condition)).and_then(Value::as_map)?;
@@ -90,11 +95,11 @@ impl Told {
             return None;
         }
         let message = format!("Configuration matches, but {}", ready.str_at(&["message"]));
-        let told = std::mem::replace(&mut self.unready, true);
-        (!told).then(|| (ready.str_at(&["reason"]).to_owned(), message))
+        let reason = ready.str_at(&["reason"]).to_owned();
+        Some((Problem::Unready, reason, message)).filter(|(problem, ..)| !self.0.contains(problem))
     }
 
-    /// Tells what is wrong with it, if something is.
+    /// Tells what is wrong with it, if something is that was not mended.
     pub(crate) async fn look(&mut self, registry: &Arc<Registry>, ranges: &[String]) {
         if let Err(status) = self.tell(registry, ranges).await {
             tracing::warn!(why = status.message, "an event about the default ServiceCIDR could not be written");
@@ -109,7 +114,7 @@ impl Told {
         let served = registry.served(GROUP, "v1", PLURAL).ok_or_else(|| not_served(PLURAL))?;
         let Some(entry) = served.storage("get")?.get(NAME)? else { return Ok(()) };
         let existing = served.decode(&entry)?;
-        let Some((reason, message)) = self.problem(ranges, &existing) else { return Ok(()) };
+        let Some((problem, reason, message)) = self.untold(ranges, &existing) else { return Ok(()) };
         tracing::warn!(reason, "{message}");
         let about = Reference {
             kind: "ServiceCIDR".to_owned(),
@@ -122,7 +127,9 @@ impl Told {
         let at = Timestamp::now();
         let source = Source { component: CONTROLLER.to_owned(), host: String::new() };
         let event = Event::new(&source, &Report { about, kind: Kind::Warning, reason, message, at });
-        crate::events::create(registry, super::MANAGER, &event.metadata.namespace, &event.object()).await
+        crate::events::create(registry, super::MANAGER, &event.metadata.namespace, &event.object()).await?;
+        self.0.insert(problem);
+        Ok(())
     }
 }
 
@@ -175,20 +182,24 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_once() {
-        let mut told = Told::default();
+        let mut told = Problems::default();
         let ours = ranges(&["10.0.0.0/24"]);
         let other = map("{spec: {cidrs: [10.1.0.0/24, 'fd00::/112']}}");
-        let (reason, message) = told.problem(&ours, &other).expect("told");
+        let (problem, reason, message) = told.untold(&ours, &other).expect("told");
         assert_eq!(reason, "KubernetesDefaultServiceCIDRInconsistent");
         assert_eq!(
             message,
             "The default ServiceCIDR [10.1.0.0/24 fd00::/112] does not match the controller flag configurations [10.0.0.0/24]"
         );
-        assert_eq!(told.problem(&ours, &other), None);
+        assert!(told.untold(&ours, &other).is_some(), "until it could be told");
+        told.0.insert(problem);
+        assert_eq!(told.untold(&ours, &other), None);
         let unready = map(
             "{spec: {cidrs: [10.0.0.0/24]}, status: {conditions: [{type: Ready, status: 'False', reason: R, message: m}]}}",
         );
-        assert_eq!(told.problem(&ours, &unready), Some(("R".into(), "Configuration matches, but m".into())));
-        assert_eq!(told.problem(&ours, &unready), None);
+        let untold = (Problem::Unready, "R".into(), "Configuration matches, but m".into());
+        assert_eq!(told.untold(&ours, &unready), Some(untold));
+        told.0.insert(Problem::Unready);
+        assert_eq!(told.untold(&ours, &unready), None);
     }
 }
