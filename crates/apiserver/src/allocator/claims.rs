@@ -71,10 +71,15 @@ fn address_key(address: IpAddr) -> Bytes {
     Bytes::from(format!("{ADDRESSES}{address}"))
 }
 
-/// The revision of a claim.
-fn revision(claim: &Map) -> Result<i64, Status> {
-    let revision = claim.str_at(&["metadata", "resourceVersion"]).parse();
-    revision.map_err(|_| Status::internal("the claim of an address has no resourceVersion"))
+/// The revision at which an object was seen.
+fn revision(seen: &Map) -> Result<i64, Status> {
+    let revision = seen.str_at(&["metadata", "resourceVersion"]).parse();
+    revision.map_err(|_| Status::internal("a Service or the claim of an address has no resourceVersion"))
+}
+
+/// That an object still is the one that was looked at.
+fn as_seen(key: Bytes, seen: &Map) -> Result<Compare, Status> {
+    Ok(Compare { key, relation: Relation::Equal, target: Target::ModRevision(revision(seen)?) })
 }
 
 fn has_ports(service: Option<&Map>) -> bool {
@@ -231,8 +236,8 @@ impl ServiceAllocator {
             let own = self.claim(address).await?.filter(|held| is_own(held));
             if let Some(held) = own.filter(|_| !hooks::is(Mutant::AddressNotReleased)) {
                 // It must not go if it is another's by the time of the write.
-                let (key, target) = (address_key(address), Target::ModRevision(revision(&held)?));
-                side.compares.push(Compare { key: key.clone(), relation: Relation::Equal, target });
+                let key = address_key(address);
+                side.compares.push(as_seen(key.clone(), &held)?);
                 side.ops.push(Op::Delete { keys: KeyRange::key(key) });
             }
         }
