@@ -290,16 +290,11 @@ fn post_filter(filters: &[&dyn Plugin], pod: &PodInfo, snapshot: &Snapshot, foun
     }
     let mut preemption = Diagnosis { nodes: found.nodes, ..Diagnosis::default() };
     for node in found.resolvable.iter().filter_map(|name| snapshot.get(name)) {
-        let victims: Vec<&Arc<PodInfo>> = node.pods.values().filter(|victim| victim.priority < pod.priority).collect();
-        if victims.is_empty() {
+        if node.pods.values().all(|other| other.priority >= pod.priority) {
             preemption.count("No preemption victims found for incoming pod".into(), 1);
             continue;
         }
-        let mut emptied = NodeInfo::clone(node);
-        for victim in victims {
-            emptied.remove_pod(&victim.uid);
-        }
-        if passes(filters, pod, &emptied, &mut preemption) {
+        if passes(filters, pod, &node.without_below(pod.priority), &mut preemption) {
             return None;
         }
     }

@@ -83,6 +83,9 @@ pub(crate) struct PodStatus {
     pub(crate) conditions: Vec<Condition>,
     pub(crate) container_statuses: Vec<ContainerStatus>,
     pub(crate) init_container_statuses: Vec<ContainerStatus>,
+    /// Of the pod as a whole.
+    pub(crate) allocated_resources: List,
+    pub(crate) resources: Option<ContainerResources>,
 }
 
 impl PodStatus {
@@ -165,16 +168,14 @@ impl HostPort {
     }
 }
 
-/// What counts of a container while it is resized: the most of what it asks for, was given, and has; what its node can't
-/// give does not count (KEP-1287).
-fn requests_of(container: &Container, status: Option<&ContainerStatus>, infeasible: bool) -> Resources {
-    let asked = Resources::of(&container.resources.requests);
-    let Some((status, has)) = status.and_then(|status| Some((status, status.resources.as_ref()?))) else {
-        return asked;
-    };
+/// What counts of a container, or of a pod as a whole, while it is resized: the most of what it asks for, was given, and has;
+/// what its node can't give does not count (KEP-1287, KEP-5419). `has`: `None` before a node says it.
+fn counted(asked: &List, given: &List, has: Option<&ContainerResources>, infeasible: bool) -> Resources {
+    let asked = Resources::of(asked);
+    let Some(has) = has else { return asked };
     let mut counted = if infeasible { Resources::default() } else { asked };
     counted.max(&Resources::of(&has.requests));
-    counted.max(&Resources::of(&status.allocated_resources));
+    counted.max(&Resources::of(given));
     counted
 }
 
@@ -209,19 +210,23 @@ impl PodInfo {
         let text = |s: &Option<String>| s.clone().unwrap_or_default().into_boxed_str();
         let spec = &pod.spec;
         let infeasible = pod.status.resize_is_infeasible();
-        let counted = |container: &Container, statuses: &[ContainerStatus]| {
-            let status = statuses.iter().find(|status| status.name == container.name);
-            requests_of(container, status, infeasible)
+        let of = |container: &Container, statuses: &[ContainerStatus]| {
+            let asked = &container.resources.requests;
+            match statuses.iter().find(|status| status.name == container.name) {
+                Some(status) => counted(asked, &status.allocated_resources, status.resources.as_ref(), infeasible),
+                None => Resources::of(asked),
+            }
         };
         let containers: Vec<Resources> =
-            spec.containers.iter().map(|c| counted(c, &pod.status.container_statuses)).collect();
+            spec.containers.iter().map(|c| of(c, &pod.status.container_statuses)).collect();
         let inits: Vec<(Resources, bool)> = spec
             .init_containers
             .iter()
-            .map(|c| (counted(c, &pod.status.init_container_statuses), c.restart_policy == "Always"))
+            .map(|c| (of(c, &pod.status.init_container_statuses), c.restart_policy == "Always"))
             .collect();
         let (whole, overhead) = (&spec.resources.requests, Resources::of(&spec.overhead));
-        let requests = pod_requests(&containers, &inits, whole, &overhead);
+        let held = counted(whole, &pod.status.allocated_resources, pod.status.resources.as_ref(), infeasible);
+        let requests = pod_requests(&containers, &inits, (whole, &held), &overhead);
         // Containers of a pod that asks for something as a whole share that.
         let (cpu, memory) = match whole.is_empty() {
             true => (DEFAULT_CPU_MILLI, DEFAULT_MEMORY),
@@ -238,7 +243,7 @@ impl PodInfo {
         let scored = pod_requests(
             &containers.iter().map(with_defaults).collect::<Vec<_>>(),
             &inits.iter().map(|(r, s)| (with_defaults(r), *s)).collect::<Vec<_>>(),
-            whole,
+            (whole, &held),
             &overhead,
         );
         let ports = spec.containers.iter().chain(spec.init_containers.iter().filter(|c| c.restart_policy == "Always"));
@@ -320,6 +325,23 @@ impl NodeInfo {
         self.known = true;
     }
 
+    /// What filters would find without the pods below a priority. Images are left out, as no filter looks at them.
+    pub(crate) fn without_below(&self, priority: i32) -> NodeInfo {
+        let mut node = NodeInfo {
+            name: self.name.clone(),
+            labels: self.labels.clone(),
+            unschedulable: self.unschedulable,
+            taints: self.taints.clone(),
+            allocatable: self.allocatable.clone(),
+            max_pods: self.max_pods,
+            generation: self.generation,
+            known: self.known,
+            ..NodeInfo::default()
+        };
+        self.pods.values().filter(|pod| pod.priority >= priority).for_each(|pod| node.add_pod(pod.clone()));
+        node
+    }
+
     pub(crate) fn add_pod(&mut self, pod: Arc<PodInfo>) {
         self.requested.add(&pod.requests);
         self.scored = (self.scored.0 + pod.scored.0, self.scored.1 + pod.scored.1);
@@ -372,6 +394,14 @@ mod tests {
         assert_eq!(counted("Infeasible"), (200, 2 << 20));
         assert_eq!(counted("Deferred"), (50_000, 2 << 20), "it may have it some day");
         assert_eq!(info(spec, json!({})).requests.cpu_milli, 50_000);
+        // The same of a pod as a whole.
+        let whole = json!({"containers": [{"name": "c"}], "resources": {"requests": {"cpu": "50"}}});
+        let status = json!({
+            "conditions": [{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}],
+            "allocatedResources": {"cpu": "1"}, "resources": {"requests": {"cpu": "2"}},
+        });
+        let pod = info(whole, status);
+        assert_eq!((pod.requests.cpu_milli, pod.scored.0), (2_000, 2_000));
     }
 
     #[test]

@@ -59,16 +59,18 @@ impl Resources {
             || other.others.iter().any(|(name, amount)| own(name) < *amount)
     }
 
-    /// Takes over what is given to a pod as a whole: CPU, memory and huge pages.
-    fn set_of_pod(&mut self, list: &List) {
-        let whole = Resources::of(list);
-        if list.contains_key("cpu") {
-            self.cpu_milli = whole.cpu_milli;
+    /// Takes over what counts of a pod as a whole, of what it asks for as such: CPU, memory and huge pages.
+    fn set_of_pod(&mut self, asked: &List, counted: &Resources) {
+        for name in asked.keys() {
+            match name.as_str() {
+                "cpu" => self.cpu_milli = counted.cpu_milli,
+                "memory" => self.memory = counted.memory,
+                huge if huge.starts_with("hugepages-") => {
+                    self.others.insert(huge.into(), counted.others.get(huge).copied().unwrap_or(0));
+                }
+                _ => {}
+            }
         }
-        if list.contains_key("memory") {
-            self.memory = whole.memory;
-        }
-        self.others.extend(whole.others.into_iter().filter(|(name, _)| name.starts_with("hugepages-")));
     }
 
     fn each(&mut self, other: &Resources, combine: impl Fn(i64, i64) -> i64) {
@@ -83,12 +85,12 @@ impl Resources {
 }
 
 /// What a node must have free for a pod: the containers together, or an init container if one asks for more, with the
-/// sidecars started before it; what is given to the pod as a whole takes the place of that (KEP-2837); and the overhead
-/// (KEP-753, `resourcehelper.PodRequests`).
+/// sidecars started before it; what the pod asks for as a whole, and counts of that, takes its place (KEP-2837); and the
+/// overhead (KEP-753, `resourcehelper.PodRequests`).
 pub(crate) fn pod_requests(
     containers: &[Resources],
     inits: &[(Resources, bool)],
-    whole: &List,
+    (asked, counted): (&List, &Resources),
     overhead: &Resources,
 ) -> Resources {
     let mut total = Resources::default();
@@ -109,7 +111,7 @@ pub(crate) fn pod_requests(
         }
     }
     total.max(&peak);
-    total.set_of_pod(whole);
+    total.set_of_pod(asked, counted);
     total.add(overhead);
     total
 }
@@ -127,7 +129,7 @@ mod tests {
         let requests = |containers: &[i64], inits: &[(i64, bool)]| {
             let containers: Vec<_> = containers.iter().map(|c| cpu(*c)).collect();
             let inits: Vec<_> = inits.iter().map(|(c, s)| (cpu(*c), *s)).collect();
-            pod_requests(&containers, &inits, &List::new(), &cpu(1)).cpu_milli
+            pod_requests(&containers, &inits, (&List::new(), &cpu(0)), &cpu(1)).cpu_milli
         };
         assert_eq!(requests(&[100, 200], &[]), 301);
         assert_eq!(requests(&[100, 200], &[(500, false)]), 501);

@@ -135,8 +135,8 @@ impl ServiceAllocator {
         self.ports
     }
 
-    /// Claims an address for a Service that has it, if nobody has, and if the Service, under its key in the store, still is as it
-    /// was seen. Gives the revision of the claim.
+    /// Claims an address for a Service that has it, in place of a claim that is wrong, or where there is none; if that, and the
+    /// Service under its key in the store, still are as they were seen. Gives the revision of the claim.
     ///
     /// # Errors
     /// 409 when one of both is otherwise.
@@ -146,12 +146,17 @@ impl ServiceAllocator {
         address: IpAddr,
         service: &Map,
         service_key: Bytes,
+        wrong: Option<&Map>,
     ) -> Result<u64, Status> {
         let key = address_key(address);
-        let absent = Compare { key: key.clone(), relation: Relation::Equal, target: Target::ModRevision(0) };
+        // In one step: an address that somebody has must be nobody else's in between.
+        let as_it_was = match wrong {
+            Some(wrong) => as_seen(key.clone(), wrong)?,
+            None => Compare { key: key.clone(), relation: Relation::Equal, target: Target::ModRevision(0) },
+        };
         let txn = Txn {
-            compares: vec![absent, as_seen(service_key, service)?],
-            ..Txn::of(vec![Op::Put { key, value: ip_address(cx, address, service), lease: 0 }])
+            compares: vec![as_it_was, as_seen(service_key, service)?],
+            ..Txn::of(vec![Op::Put { key, value: ip_address(cx, address, service, wrong), lease: 0 }])
         };
         let result = self.store.txn(txn).await.map_err(unavailable)?;
         if result.succeeded {
@@ -225,7 +230,7 @@ impl ServiceAllocator {
             if !hooks::is(Mutant::AddressUnguarded) {
                 side.compares.push(absent(key.clone()));
             }
-            side.ops.push(Op::Put { key, value: ip_address(cx, *address, service), lease: 0 });
+            side.ops.push(Op::Put { key, value: ip_address(cx, *address, service, None), lease: 0 });
         }
         for address in claims.release_addresses.iter().copied() {
             let is_own = |held: &Map| {
@@ -263,11 +268,17 @@ impl ServiceAllocator {
 }
 
 /// The object that claims an address for a Service, as it is stored.
-fn ip_address(cx: &Context, address: IpAddr, service: &Map) -> Bytes {
-    let mut object = Map::new();
-    object.set_at(&["metadata", "name"], address.to_string());
-    object.set_at(&["metadata", "uid"], random_uuid().to_string());
-    object.set_at(&["metadata", "creationTimestamp"], cx.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+///
+/// `before`: what it is made of, if it was there.
+fn ip_address(cx: &Context, address: IpAddr, service: &Map, before: Option<&Map>) -> Bytes {
+    let mut object = before.cloned().unwrap_or_default();
+    if before.is_none() {
+        object.set_at(&["metadata", "name"], address.to_string());
+        object.set_at(&["metadata", "uid"], random_uuid().to_string());
+        object.set_at(&["metadata", "creationTimestamp"], cx.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    }
+    object.remove_at(&["metadata", "resourceVersion"]);
+    object.remove("spec");
     object.set_at(&["metadata", "labels", FAMILY], Family::of(address).as_str());
     object.set_at(&["metadata", "labels", MANAGED_BY], MANAGER);
     object.set_at(&["spec", "parentRef", "resource"], "services");

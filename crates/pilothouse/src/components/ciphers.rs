@@ -43,14 +43,16 @@ const NAMES: &[(&str, u16)] = &[
 /// # Errors
 /// A name that upstream does not know either, or only suites that are not spoken here.
 pub fn offered(names: &[String]) -> Result<Option<Vec<SupportedCipherSuite>>> {
+    // `--tls-cipher-suites=` asks for nothing.
+    let names: Vec<&String> = names.iter().filter(|name| !name.is_empty()).collect();
     if names.is_empty() {
         return Ok(None);
     }
     let spoken = ring::default_provider().cipher_suites;
     let mut wanted = Vec::new();
     let mut unspoken: Vec<&str> = Vec::new();
-    for name in names {
-        let Some((_, number)) = NAMES.iter().find(|(known, _)| known == name) else {
+    for name in &names {
+        let Some((_, number)) = NAMES.iter().find(|(known, _)| known == *name) else {
             bail!("--tls-cipher-suites: Cipher suite {name} not supported or doesn't exist");
         };
         match spoken.iter().any(|suite| u16::from(suite.suite()) == *number) {
@@ -61,7 +63,7 @@ pub fn offered(names: &[String]) -> Result<Option<Vec<SupportedCipherSuite>>> {
     if wanted.is_empty() {
         bail!(
             "--tls-cipher-suites: none of {} is spoken here: ask for one with ECDHE and GCM or ChaCha20",
-            names.join(",")
+            unspoken.join(",")
         );
     }
     if !unspoken.is_empty() {
@@ -90,6 +92,7 @@ mod tests {
     fn what_is_asked_for_and_spoken_is_offered() {
         const ECDSA: &str = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
         assert_eq!(of(&[]).expect("all"), None);
+        assert_eq!(of(&[""]).expect("all"), None);
         assert_eq!(of(&[ECDSA, "TLS_RSA_WITH_AES_128_CBC_SHA"]).expect("one"), Some(vec![0xc02b]));
         let both = of(&["TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"]);
         assert_eq!(both.expect("one"), Some(vec![0xcca8]));

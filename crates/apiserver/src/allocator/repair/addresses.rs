@@ -14,6 +14,10 @@ use std::time::Duration;
 /// How long an IPAddress may be there before its Service: other servers make one after the other.
 const GRACE: SignedDuration = SignedDuration::from_secs(60);
 
+/// How long one may be there before its Service has the address: upstream's servers write the claim first, also of a Service
+/// that is there and gets an address.
+const WRITE_GRACE: SignedDuration = SignedDuration::from_secs(5);
+
 /// What is done about it.
 #[derive(Debug)]
 pub(super) enum Mend {
@@ -21,7 +25,7 @@ pub(super) enum Mend {
     Tell,
     /// The address is claimed for the Service.
     Claim(IpAddr),
-    /// The same, after this claim is gone.
+    /// The same, in the place of this claim.
     Replace(IpAddr, Arc<Map>),
 }
 
@@ -148,20 +152,26 @@ pub(super) fn of_address(address: &Map, objects: &dyn Lookup, now: Timestamp) ->
         return Ok(Claim::Goes("IPAddressNotAllocated", message));
     }
     let (namespace, service) = parent(address);
+    let since = address.str_at(&["metadata", "creationTimestamp"]).parse::<Timestamp>();
+    let lives = since.map_or(SignedDuration::MAX, |since| now.duration_since(since));
+    // A moment more, as it must have lived longer than that.
+    let left = |grace: SignedDuration| {
+        let left = grace.saturating_sub(lives).saturating_add(SignedDuration::from_millis(1));
+        Claim::Waits(Duration::try_from(left).unwrap_or_default())
+    };
     let Some(found) = objects.get(SERVICES, namespace, service)? else {
-        let since = address.str_at(&["metadata", "creationTimestamp"]).parse::<Timestamp>();
-        let lives = since.map_or(SignedDuration::MAX, |since| now.duration_since(since));
         if lives > GRACE {
             let message =
                 format!("IPAddress: {own} for Service {namespace}/{service} appears to have leaked: cleaning up");
             return Ok(Claim::Goes("IPAddressNotAllocated", message));
         }
-        // A moment more, as it must have lived longer than that.
-        let left = GRACE.saturating_sub(lives).saturating_add(SignedDuration::from_millis(1));
-        return Ok(Claim::Waits(Duration::try_from(left).unwrap_or_default()));
+        return Ok(left(GRACE));
     };
     if Spec(&found).cluster_ips().iter().any(|ip| ip == own) {
         return Ok(Claim::Stays);
+    }
+    if lives <= WRITE_GRACE {
+        return Ok(left(WRITE_GRACE));
     }
     let message = format!("IPAddress: {own} for Service {namespace}/{service} has a wrong reference; cleaning up");
     Ok(Claim::Goes("IPAddressWrongReference", message))
@@ -252,7 +262,8 @@ mod tests {
         assert_eq!(judged(claim(), None, 61), Claim::Goes("IPAddressNotAllocated", leaked.into()));
         let wrong = "IPAddress: 10.0.0.9 for Service ns/s has a wrong reference; cleaning up";
         let other = Some(service("s", "10.0.0.8"));
-        assert_eq!(judged(claim(), other, 0), Claim::Goes("IPAddressWrongReference", wrong.into()));
+        assert_eq!(judged(claim(), other.clone(), 2), Claim::Waits(Duration::from_millis(3_001)));
+        assert_eq!(judged(claim(), other, 6), Claim::Goes("IPAddressWrongReference", wrong.into()));
         let gateway = address(IP, "{group: g, resource: gateways, name: s, namespace: ns}", OURS);
         let modified = "IPAddress 10.0.0.9 appears to have been modified, not referencing a Service \
                         &ParentReference{Group:g,Resource:gateways,Namespace:ns,Name:s,}: cleaning up";

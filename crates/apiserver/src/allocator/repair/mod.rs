@@ -36,6 +36,7 @@ const TRIES: u32 = 15;
 const PORT_TRIES: usize = 5;
 /// How often it is looked whether the server's own ServiceCIDR is there.
 const RANGE_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_RANGE_WAIT: Duration = Duration::from_secs(10);
 
 const ADDRESS_CONTROLLER: &str = "ipallocator-repair-controller";
 const PORT_CONTROLLER: &str = "portallocator-repair-controller";
@@ -230,13 +231,17 @@ impl Repair {
 
     async fn run(mut self, pending: Arc<Pending>) {
         // Before the range is noted every address would be out of it.
+        let mut wait = RANGE_WAIT;
         loop {
             let Some(server) = self.server() else { return };
             if matches!(server.allocator.objects().get(SERVICE_CIDRS, "", "kubernetes"), Ok(Some(_))) {
                 break;
             }
             drop(server);
-            tokio::time::sleep(RANGE_WAIT).await;
+            // The first look is at everything.
+            drop(pending.take());
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_RANGE_WAIT);
         }
         let mut looks = tokio::time::interval(INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -303,17 +308,15 @@ impl Repair {
                 let report = report(&service, SERVICE, reason, message);
                 self.addresses.tell(&server.registry, &report, "ClusterIPAllocation").await;
             }
-            let ip = match finding.mend {
+            let (ip, wrong) = match finding.mend {
                 Mend::Tell => continue,
-                Mend::Claim(ip) => ip,
-                Mend::Replace(ip, claim) => {
-                    server.remove(&claim).await?;
-                    ip
-                }
+                Mend::Claim(ip) => (ip, None),
+                Mend::Replace(ip, claim) => (ip, Some(claim)),
             };
             let served = server.served(SERVICES)?;
             let full = format!("{}{key}", served.storage("get")?.layout.prefix);
-            let revision = server.allocator.claim_again(&context(), ip, &service, full.into()).await?;
+            let revision =
+                server.allocator.claim_again(&context(), ip, &service, full.into(), wrong.as_deref()).await?;
             server.registry.caches().reached(revision).await?;
         }
         Ok(())

@@ -109,6 +109,25 @@ async fn a_claim_that_was_removed_is_made_again() {
 }
 
 #[tokio::test]
+async fn a_wrong_claim_becomes_right_where_it_is() {
+    let mut rig = Rig::new().await;
+    rig.make(SERVICES, "ns", "{metadata: {name: s}, spec: {ports: [{port: 80}], clusterIP: 10.0.0.9}}").await;
+    rig.repair.service(&rig.server, "ns/s").await.expect("looked at");
+    let right = rig.claim("10.0.0.9").expect("claimed");
+    let mut wrong = Map::clone(&right);
+    wrong.remove_at(&["metadata", "labels"]);
+    wrong.remove_at(&["metadata", "resourceVersion"]);
+    wrong.set_at(&["spec", "parentRef", "resource"], "others");
+    let stored = Encoded::new(&wrong).stored("networking.k8s.io/v1", "IPAddress");
+    rig.put("/registry/ipaddresses/10.0.0.9", Some(stored)).await;
+    rig.repair.service(&rig.server, "ns/s").await.expect("mended");
+    let mended = rig.claim("10.0.0.9").expect("claimed");
+    let of = |claim: &Map| (claim.get("spec").cloned(), claim.at(&["metadata", "labels"]).cloned());
+    assert_eq!(of(&mended), of(&right));
+    assert_eq!(mended.str_at(&["metadata", "uid"]), right.str_at(&["metadata", "uid"]), "it was there all the time");
+}
+
+#[tokio::test]
 async fn who_shares_an_address_is_told_and_its_first_holder_keeps_it() {
     let mut rig = Rig::new().await;
     let service = "{metadata: {name: s}, spec: {ports: [{port: 80}], clusterIP: 10.0.0.9}}";
