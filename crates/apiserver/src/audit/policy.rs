@@ -505,7 +505,10 @@ rules:
         assert_eq!(level(&of("{level: None, users: ~}"), pods), Level::None);
         assert_eq!(refused("rules: [~]"), "rules[0].level: Required value");
         let stages = "allowed stages are RequestReceived,ResponseStarted,ResponseComplete,Panic";
-        assert_eq!(refused("omitStages: [~]\nrules: [{level: None}]"), format!("omitStages[0]: Invalid value: \"\": {stages}"));
+        assert_eq!(
+            refused("omitStages: [~]\nrules: [{level: None}]"),
+            format!("omitStages[0]: Invalid value: \"\": {stages}")
+        );
         assert_eq!(
             refused("rules: [{level: None, nonResourceURLs: [~]}]"),
             "rules[0].nonResourceURLs[0]: Invalid value: \"\": non-resource URL rules must begin with a '/' character"
