@@ -6,6 +6,7 @@ mod sink;
 
 pub(crate) use object::of_patch;
 pub use policy::{Level, Policy, PolicyError, Stage};
+use sink::Place;
 pub use sink::{Batch, Handed, Lost, Mode, Rotation, Sink, SinkError, Throttle};
 
 use crate::authn::Peer;
@@ -15,6 +16,7 @@ use crate::http::{Body, Response};
 use crate::measure::{head, series};
 use crate::request::{RequestInfo, parameter};
 use crate::user::UserInfo;
+use api::Status;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
@@ -131,9 +133,16 @@ impl Counts {
     }
 }
 
-/// One request being recorded.
+/// One request being recorded. When it is dropped, what is still to be told of it is told: its client may have left, and what it
+/// asked for may have been done all the same.
 pub struct Record {
     verdict: Verdict,
+    /// What is still to be told after it was received, in this order.
+    untold: &'static [Stage],
+    /// What it was answered. `None`: nothing yet.
+    code: Option<u16>,
+    /// Kept for its end.
+    place: Option<Place>,
     /// The largest line, with its end.
     largest: usize,
     out: Arc<Out>,
@@ -167,26 +176,6 @@ impl Audit {
         }
     }
 
-    /// Begins the record of a request; `None` when the policy wants none of it.
-    ///
-    /// # Errors
-    /// It could not be stored that it was received, and that matters.
-    pub async fn begin(
-        &self,
-        request: &http::request::Parts,
-        info: &RequestInfo,
-        user: &UserInfo,
-        peer: Option<&Peer>,
-        received: Timestamp,
-    ) -> Result<Option<Record>, NotStored> {
-        let Some(record) = self.record(request, info, user, peer, received) else { return Ok(None) };
-        if record.emit(Stage::RequestReceived, None).may_go_on().await {
-            return Ok(Some(record));
-        }
-        self.out.counts.rejected.fetch_add(1, Ordering::Relaxed);
-        Err(NotStored)
-    }
-
     /// Records a request that is refused before it is known who asks: once, and why (see [`unauthenticated`]).
     pub fn refused(
         &self,
@@ -198,12 +187,17 @@ impl Audit {
         why: &str,
     ) {
         if let Some(mut record) = self.record(request, info, &UserInfo::default(), peer, received) {
+            record.untold = &[];
+            record.code = Some(code);
             record.event.set_at(&["responseStatus", "message"], why);
-            drop(record.emit_by(Stage::ResponseStarted, Some(code), Sink::offer));
+            // Who is not known must not make others wait.
+            record.offer(Stage::ResponseStarted, None);
         }
     }
 
-    fn record(
+    /// The record of a request, which has to [begin](Record::begin) before anything is done; `None` when the policy wants none of
+    /// it.
+    pub fn record(
         &self,
         request: &http::request::Parts,
         info: &RequestInfo,
@@ -239,12 +233,20 @@ impl Audit {
                 _ => event.insert("userAgent", agent),
             };
         }
+        let long_running = info.long_running();
         Some(Record {
             verdict,
+            untold: if long_running {
+                &[Stage::ResponseStarted, Stage::ResponseComplete]
+            } else {
+                &[Stage::ResponseComplete]
+            },
+            code: None,
+            place: None,
             largest: self.largest,
             out: self.out.clone(),
             event,
-            long_running: info.long_running(),
+            long_running,
             told_by_status: matches!(info.verb.as_str(), "delete" | "deletecollection")
                 || info.verb == "create" && !info.subresource.is_empty(),
             context: None,
@@ -289,10 +291,10 @@ fn new_event(level: Level, info: &RequestInfo, user: &UserInfo, received: Timest
 }
 
 /// Adds what a stage tells.
-fn complete(event: &mut Map, stage: Stage, code: Option<u16>, annotations: Vec<(String, String)>) {
+fn complete(event: &mut Map, stage: Stage, at: Timestamp, code: Option<u16>, annotations: Vec<(String, String)>) {
     event.insert("stage", stage.as_str());
     let received = (stage == Stage::RequestReceived).then(|| event.get("requestReceivedTimestamp").cloned()).flatten();
-    event.insert("stageTimestamp", received.unwrap_or_else(|| micro(Timestamp::now()).into()));
+    event.insert("stageTimestamp", received.unwrap_or_else(|| micro(at).into()));
     if let Some(code) = code {
         // What the answer says of itself is there already, if it is a `Status`.
         event.set_at(&["responseStatus", "metadata"], Map::new());
@@ -304,7 +306,54 @@ fn complete(event: &mut Map, stage: Stage, code: Option<u16>, annotations: Vec<(
     }
 }
 
+/// What remains of an event that has to fit [`Place::END`]: its shape, and the beginnings of its texts.
+fn shorten(event: &mut Map) {
+    const TEXT: usize = 128;
+    const ITEMS: usize = 4;
+    fn cut(value: &mut Value) {
+        match value {
+            Value::Map(map) => {
+                map.remove("extra");
+                map.iter_mut().for_each(|(_, value)| cut(value));
+            }
+            Value::List(list) => {
+                list.truncate(ITEMS);
+                list.iter_mut().for_each(cut);
+            }
+            other => {
+                if let Some(text) = other.as_str().filter(|text| text.len() > TEXT) {
+                    *other = [&text[..text.floor_char_boundary(TEXT)], "...TRUNCATED"].concat().into();
+                }
+            }
+        }
+    }
+    event.remove("annotations");
+    event.iter_mut().for_each(|(_, value)| cut(value));
+}
+
+/// Takes the objects out of an event, and says so.
+fn without_objects(event: &mut Map) {
+    event.remove("requestObject");
+    event.remove("responseObject");
+    event.set_at(&["annotations", TRUNCATED], "true");
+}
+
 impl Record {
+    /// Waits until it is recorded that the request was received and there is room to record its end, as far as the mode of the
+    /// log wants that. Nothing may be done for the request before.
+    ///
+    /// # Errors
+    /// It could not be stored that it was received, and that matters.
+    pub async fn begin(&mut self) -> Result<(), NotStored> {
+        self.place = self.out.sink.keep(self.long_running).await;
+        if self.emit(Stage::RequestReceived).await.may_go_on().await {
+            return Ok(());
+        }
+        self.untold = &[];
+        self.out.counts.rejected.fetch_add(1, Ordering::Relaxed);
+        Err(NotStored)
+    }
+
     /// Notes as whom the request goes on.
     pub fn impersonated(&mut self, acting: &Acting) {
         self.event.insert("impersonatedUser", user_map(&acting.user));
@@ -348,28 +397,71 @@ impl Record {
     /// Sees to it that the end of the answer is recorded: when its body has been sent, or given up. Waits until it is recorded
     /// that it begins.
     pub async fn finish(mut self, response: Response<Body>) -> Response<Body> {
-        let code = response.status().as_u16();
-        let started = self.long_running.then(|| self.emit(Stage::ResponseStarted, Some(code)));
+        self.code = Some(response.status().as_u16());
         let (parts, body) = response.into_parts();
         let body = self.answer(&parts, body);
-        let (handed, body) = match started {
-            // Who goes away now has been answered, too.
-            Some(started) => (started, body.holding(End { record: self, code })),
-            None => (self.emit(Stage::ResponseComplete, Some(code)), body),
+        let [stage, rest @ ..] = self.untold else { return Response::from_parts(parts, body) };
+        let handed = self.emit(*stage).await;
+        self.untold = rest;
+        let body = if rest.is_empty() {
+            drop(self);
+            body
+        } else {
+            // What was told to have begun may last, and others need the place.
+            if self.wants(*stage) {
+                self.place = None;
+            }
+            body.holding(self)
         };
         // What is answered already can't be refused.
         handed.may_go_on().await;
         Response::from_parts(parts, body)
     }
 
-    fn emit(&self, stage: Stage, code: Option<u16>) -> Handed {
-        self.emit_by(stage, code, Sink::write)
+    fn wants(&self, stage: Stage) -> bool {
+        !self.verdict.omit.iter().any(|omitted| omitted == stage.as_str())
     }
 
-    fn emit_by(&self, stage: Stage, code: Option<u16>, write: fn(&Sink, Vec<u8>) -> Handed) -> Handed {
-        if self.verdict.omit.iter().any(|s| s == stage.as_str()) {
-            return Handed::AWAY;
+    /// The line of a stage. `None`: there is none to be written, which is counted if it should have been.
+    fn text(&self, stage: Stage, at: Timestamp) -> Option<Vec<u8>> {
+        if !self.wants(stage) {
+            return None;
         }
+        let mut event = self.told(stage, at);
+        let mut line = schema::json::to_string(&event);
+        if line.len() >= self.largest && self.verdict.level >= Level::Request {
+            without_objects(&mut event);
+            line = schema::json::to_string(&event);
+        }
+        self.fitting(line, self.largest)
+    }
+
+    /// The same of an end for which no more room is left than was kept for it.
+    fn short(&self, stage: Stage, at: Timestamp) -> Option<Vec<u8>> {
+        let mut event = self.told(stage, at);
+        without_objects(&mut event);
+        let mut line = schema::json::to_string(&event);
+        if line.len() > Place::END {
+            shorten(&mut event);
+            without_objects(&mut event);
+            line = schema::json::to_string(&event);
+        }
+        self.fitting(line, self.largest.min(Place::END + 1))
+    }
+
+    /// A line that is smaller than a limit; any other is lost.
+    fn fitting(&self, line: String, limit: usize) -> Option<Vec<u8>> {
+        if line.len() < limit {
+            return Some(line.into_bytes());
+        }
+        self.out.counts.events.fetch_add(1, Ordering::Relaxed);
+        let lost = &self.out.counts.lost;
+        lost.count(&lost.truncate, &"one is too large even without its objects");
+        None
+    }
+
+    /// The event of a stage.
+    fn told(&self, stage: Stage, at: Timestamp) -> Map {
         let mut event = self.event.clone();
         let annotations = self.context.as_ref().map(Context::annotations).unwrap_or_default();
         if let Some(reference) = self.context.as_ref().and_then(Context::reference) {
@@ -378,34 +470,59 @@ impl Record {
                 event.insert("requestObject", self.shown(object));
             }
         }
-        complete(&mut event, stage, code, annotations);
+        complete(&mut event, stage, at, self.code, annotations);
+        event
+    }
+
+    fn write(&self, text: Vec<u8>, place: Option<Place>) -> Handed {
         self.out.counts.events.fetch_add(1, Ordering::Relaxed);
-        let mut line = schema::json::to_string(&event);
-        if line.len() >= self.largest && self.verdict.level >= Level::Request {
-            event.remove("requestObject");
-            event.remove("responseObject");
-            event.set_at(&["annotations", TRUNCATED], "true");
-            line = schema::json::to_string(&event);
+        self.out.sink.write(text, place)
+    }
+
+    /// Hands the line of a stage over. While that waits for room, it is not held in memory.
+    async fn emit(&self, stage: Stage) -> Handed {
+        let at = Timestamp::now();
+        let Some(text) = self.text(stage, at) else { return Handed::AWAY };
+        let size = text.len();
+        if let Some(place) = self.out.sink.free(size) {
+            return self.write(text, Some(place));
         }
-        if line.len() >= self.largest {
-            let lost = &self.out.counts.lost;
-            lost.count(&lost.truncate, &"one is too large even without its objects");
-            return Handed::AWAY;
-        }
-        write(&self.out.sink, line.into_bytes())
+        drop(text);
+        let place = self.out.sink.room(size).await;
+        self.text(stage, at).map_or(Handed::AWAY, |text| self.write(text, place))
+    }
+
+    /// Hands the line of a stage over if there is room, or was `kept` for it, else it is lost.
+    fn offer(&self, stage: Stage, kept: Option<Place>) {
+        let at = Timestamp::now();
+        let Some(text) = self.text(stage, at) else { return };
+        let handed = match (self.out.sink.free(text.len()), kept) {
+            (None, Some(kept)) if text.len() > Place::END => {
+                self.short(stage, at).map(|text| self.write(text, Some(kept)))
+            }
+            (free, kept) => Some(self.write(text, free.or(kept))),
+        };
+        // Nobody is left to wait.
+        drop(handed);
     }
 }
 
-/// Records the end when it is dropped: the stream was sent, or the client went away.
-struct End {
-    record: Record,
-    code: u16,
-}
-
-impl Drop for End {
+impl Drop for Record {
     fn drop(&mut self) {
-        // The answer has ended: nobody is left to wait.
-        drop(self.record.emit(Stage::ResponseComplete, Some(self.code)));
+        let untold = std::mem::take(&mut self.untold);
+        if self.code.is_none() && !untold.is_empty() {
+            // What upstream's handlers answer to nobody when they find that their client has left.
+            let gone = Status::timeout("request did not complete within requested timeout - context canceled", 0);
+            self.code = Some(gone.code);
+            let answer = schema::json::parse(&gone.to_json()).ok();
+            if let Some(status) = answer.as_ref().and_then(object::status) {
+                self.event.insert("responseStatus", status);
+            }
+        }
+        for (i, stage) in untold.iter().enumerate() {
+            let kept = if i + 1 == untold.len() { self.place.take() } else { None };
+            self.offer(*stage, kept);
+        }
     }
 }
 
@@ -465,6 +582,7 @@ fn user_map(user: &UserInfo) -> Map {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
 
     fn read(path: &std::path::Path, lines: usize) -> Vec<Map> {
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
@@ -519,8 +637,8 @@ mod tests {
             let (path, query) = target.split_once('?').unwrap_or((target, ""));
             let info = RequestInfo::parse(method, path, query).expect("a path");
             let user = UserInfo::new("jane", ["devs"]);
-            let begun = self.audit.begin(&parts, &info, &user, None, Timestamp::now()).await;
-            let mut record = begun.expect("stored").expect("recorded");
+            let mut record = self.audit.record(&parts, &info, &user, None, Timestamp::now()).expect("recorded");
+            record.begin().await.expect("stored");
             let context = Context::new(Arc::new(user), "kubectl", Timestamp::now());
             record.with(&context);
             (record, context)
@@ -618,10 +736,14 @@ mod tests {
             let audit = Audit::new(Policy::metadata(), sink);
             let (parts, ()) = http::Request::get("/api/v1/pods").body(()).expect("a request").into_parts();
             let info = RequestInfo::parse("GET", "/api/v1/pods", "").expect("a path");
-            let begun = audit.begin(&parts, &info, &UserInfo::anonymous(), None, Timestamp::now()).await;
-            assert_eq!(begun.is_ok(), stored, "{mode:?}");
+            let mut record =
+                audit.record(&parts, &info, &UserInfo::anonymous(), None, Timestamp::now()).expect("recorded");
+            assert_eq!(record.begin().await.is_ok(), stored, "{mode:?}");
+            drop(record);
             let mut counts = String::new();
             audit.counts().render(&mut counts).expect("rendered");
+            let events = format!("apiserver_audit_event_total {}\n", 1 + u8::from(stored));
+            assert!(counts.contains(&events), "what is refused has no end: {counts}");
             let rejected = format!("apiserver_audit_requests_rejected_total {}\n", u8::from(!stored));
             assert!(counts.contains(&rejected), "{counts}");
         }
@@ -632,7 +754,7 @@ mod tests {
         let log = Log::at("Metadata");
         let target = "/api/v1/namespaces/a/pods/b";
         let view = crate::http::media::View::for_error(&HeaderMap::new());
-        let status = api::Status::not_found(&api::GroupResource::new("", "pods"), "b");
+        let status = Status::not_found(&api::GroupResource::new("", "pods"), "b");
         let gone = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","details":{"name":"b","kind":"pods","uid":"u"}}"#;
         let answers = [
             ("GET", crate::http::answer::refusal(&status, view)),
@@ -695,5 +817,68 @@ mod tests {
         assert_eq!(stages, ["RequestReceived", "ResponseStarted", "ResponseComplete"]);
         let received = &log.events(3)[0];
         assert_eq!(received.get("stageTimestamp"), received.get("requestReceivedTimestamp"));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_recorded_all_the_same() {
+        let log = Log::at("Request");
+        let (record, context) = log.begin("DELETE", "/api/v1/namespaces/a/configmaps/x").await;
+        context.annotate("authorization.k8s.io/decision", "allow");
+        context.refer_to(|| Some(crate::test_support::tree("{kind: DeleteOptions}")));
+        drop(record);
+        // Who leaves while the answer waits to be recorded was answered.
+        let (record, _) = log.begin("DELETE", "/api/v1/namespaces/a/configmaps/x").await;
+        let full = log.audit.out.sink.free(usize::MAX);
+        assert!(record.finish(Response::new(Body::from("{}"))).now_or_never().is_none());
+        drop(full);
+        let events = log.events(2);
+        let status = |event: &Map, key| event.str_at(&["responseStatus", key]).to_owned();
+        assert_eq!(events[0].str_at(&["stage"]), "ResponseComplete");
+        assert_eq!(events[0].at(&["responseStatus", "code"]), Some(&Value::Int(504)));
+        assert_eq!(status(&events[0], "reason"), "Timeout");
+        let why = "Timeout: request did not complete within requested timeout - context canceled";
+        assert_eq!((status(&events[0], "status"), status(&events[0], "message")), ("Failure".into(), why.into()));
+        assert_eq!(events[0].str_at(&["annotations", "authorization.k8s.io/decision"]), "allow");
+        assert_eq!(events[0].str_at(&["requestObject", "kind"]), "DeleteOptions");
+        assert_eq!(events[1].at(&["responseStatus", "code"]), Some(&Value::Int(200)));
+        assert_eq!(events[1].str_at(&["stage"]), "ResponseComplete");
+        // What lasts begins and ends.
+        drop(log.begin("GET", "/api/v1/pods?watch=1").await);
+        let stages: Vec<_> = log.events(4)[2..].iter().map(|event| event.str_at(&["stage"]).to_owned()).collect();
+        assert_eq!(stages, ["ResponseStarted", "ResponseComplete"]);
+    }
+
+    #[tokio::test]
+    async fn an_end_without_other_room_takes_what_was_kept_for_it() {
+        let log = Log::at("Request");
+        let target = format!("/api/v1/namespaces/a/configmaps?fieldManager={}", "m".repeat(20_000));
+        let (record, context) = log.begin("POST", &target).await;
+        let data = "x".repeat(20_000);
+        context.refer(
+            &crate::test_support::map(&format!("{{metadata: {{name: x}}, data: {{a: {data}}}}}")),
+            "v1",
+            "ConfigMap",
+        );
+        // A line that never fits takes all.
+        let sink = &log.audit.out.sink;
+        let full = sink.free(usize::MAX).expect("all of it");
+        assert!(sink.free(1).is_none());
+        drop(record);
+        let event = &log.events(1)[0];
+        assert_eq!(event.str_at(&["annotations", TRUNCATED]), "true");
+        assert_eq!((event.str_at(&["auditID"]), event.str_at(&["verb"])), ("mine", "create"));
+        assert_eq!((event.str_at(&["user", "username"]), event.str_at(&["objectRef", "name"])), ("jane", "x"));
+        assert!(event.str_at(&["requestURI"]).ends_with("...TRUNCATED"));
+        assert_eq!(event.at(&["responseStatus", "code"]), Some(&Value::Int(504)));
+        drop(full);
+        // Nothing is done for who has to wait until it is recorded that he came, and whether he stays is recorded, too.
+        let log = Log::of("", "{level: Metadata}");
+        let full = log.audit.out.sink.free(usize::MAX).expect("room");
+        assert!(log.begin("GET", "/api/v1/pods").now_or_never().is_none());
+        assert_eq!(log.events(1)[0].str_at(&["stage"]), "ResponseComplete");
+        drop(full);
+        drop(log.begin("GET", "/api/v1/pods").await);
+        let stages: Vec<_> = log.events(3).iter().map(|event| event.str_at(&["stage"]).to_owned()).collect();
+        assert_eq!(stages, ["ResponseComplete", "RequestReceived", "ResponseComplete"]);
     }
 }

@@ -1,6 +1,5 @@
 //! Which requests are recorded, and how much of them (`audit.k8s.io/v1` `Policy`).
 
-use crate::admission::walk;
 use crate::request::RequestInfo;
 use crate::user::UserInfo;
 use api::FieldError;
@@ -115,9 +114,19 @@ pub struct Verdict {
     pub omit_managed_fields: bool,
 }
 
+fn list<'a>(map: &'a Map, key: &str) -> &'a [Value] {
+    map.get(key).and_then(Value::as_list).unwrap_or_default()
+}
+
+/// The strings of a list, whose types are checked. `null` is an empty one, as to Go: were it passed over, a list of nothing else
+/// would be empty, and its rule would fit everybody.
 fn strings(map: &Map, key: &str) -> Vec<String> {
-    let list = map.get(key).and_then(Value::as_list).unwrap_or_default();
-    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    list(map, key).iter().map(|item| item.as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// The structs of a list, whose types are checked. `null` is one that says nothing, as to Go.
+fn structs(map: &Map, key: &str) -> Vec<Map> {
+    list(map, key).iter().map(|item| item.as_map().cloned().unwrap_or_default()).collect()
 }
 
 /// What is wrong with the stages that are left out.
@@ -234,10 +243,10 @@ fn check_types(
 fn check_all_types(policy: &Map) -> Result<Vec<String>, PolicyError> {
     let mut unknown = Vec::new();
     check_types(policy, "Policy", (POLICY_FIELDS, ""), &mut unknown)?;
-    for rule in walk::items(policy, &["rules"]) {
-        check_types(rule, "PolicyRule", (RULE_FIELDS, "rules"), &mut unknown)?;
-        for resource in walk::items(rule, &["resources"]) {
-            check_types(resource, "GroupResources", (RESOURCE_FIELDS, "rules.resources"), &mut unknown)?;
+    for rule in structs(policy, "rules") {
+        check_types(&rule, "PolicyRule", (RULE_FIELDS, "rules"), &mut unknown)?;
+        for resource in structs(&rule, "resources") {
+            check_types(&resource, "GroupResources", (RESOURCE_FIELDS, "rules.resources"), &mut unknown)?;
         }
     }
     Ok(unknown)
@@ -271,17 +280,17 @@ impl Policy {
         check_stages(&omit, &Path::root("omitStages"), &mut errors);
         let omit_managed_fields = flag(map, "omitManagedFields").unwrap_or(false);
         let mut rules = Vec::new();
-        for (i, rule) in walk::items(map, &["rules"]).enumerate() {
+        for (i, rule) in structs(map, "rules").iter().enumerate() {
             let all = Path::root("rules");
             let path = all.index(i);
             let level = Level::of(rule, &path.child("level")).unwrap_or_else(|error| {
                 errors.push(error);
                 Level::None
             });
-            let resources = walk::items(rule, &["resources"]).map(|r| ResourceRule {
+            let resources = structs(rule, "resources").into_iter().map(|r| ResourceRule {
                 group: r.str_at(&["group"]).to_owned(),
-                resources: strings(r, "resources"),
-                names: strings(r, "resourceNames"),
+                resources: strings(&r, "resources"),
+                names: strings(&r, "resourceNames"),
             });
             let rule = Rule {
                 level,
@@ -460,5 +469,49 @@ rules:
         );
         let unknown = b"apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None, foo: 1, verbs: null}]";
         assert!(Policy::parse(unknown).is_ok());
+    }
+
+    #[test]
+    fn null_in_a_list_fits_nobody_and_not_everybody() {
+        let of = |rules: &str| {
+            let text = format!("{{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{rules}, {{level: Metadata}}]}}");
+            Policy::parse(text.as_bytes()).expect(rules)
+        };
+        let jane = UserInfo::new("jane", ["devs"]);
+        let level = |policy: &Policy, target: &str| {
+            let info = RequestInfo::parse("GET", target, "").expect("a path");
+            policy.verdict(&info, &jane).level
+        };
+        let pods = "/api/v1/namespaces/a/pods";
+        for rule in [
+            "users: [~]",
+            "userGroups: [null]",
+            "verbs: [~]",
+            "namespaces: [~]",
+            "resources: [{resources: [~]}]",
+            "resources: [{resources: [pods], resourceNames: [~]}]",
+        ] {
+            let policy = of(&format!("{{level: None, {rule}}}"));
+            assert_eq!(level(&policy, &format!("{pods}/p")), Level::Metadata, "{rule}");
+            assert_eq!(level(&policy, "/version"), Level::Metadata, "{rule}");
+        }
+        // An empty name is that of what has none, and an empty group is one of resources.
+        assert_eq!(level(&of("{level: None, namespaces: [~]}"), "/api/v1/nodes"), Level::None);
+        let core = of("{level: None, resources: [~]}");
+        assert_eq!(level(&core, pods), Level::None);
+        assert_eq!(level(&core, "/apis/apps/v1/deployments"), Level::Metadata);
+        assert_eq!(level(&core, "/version"), Level::Metadata);
+        // No list at all fits everybody.
+        assert_eq!(level(&of("{level: None, users: ~}"), pods), Level::None);
+        assert_eq!(refused("rules: [~]"), "rules[0].level: Required value");
+        let stages = "allowed stages are RequestReceived,ResponseStarted,ResponseComplete,Panic";
+        assert_eq!(
+            refused("omitStages: [~]\nrules: [{level: None}]"),
+            format!("omitStages[0]: Invalid value: \"\": {stages}")
+        );
+        assert_eq!(
+            refused("rules: [{level: None, nonResourceURLs: [~]}]"),
+            "rules[0].nonResourceURLs[0]: Invalid value: \"\": non-resource URL rules must begin with a '/' character"
+        );
     }
 }

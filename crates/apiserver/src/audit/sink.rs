@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use thiserror::Error;
-use tokio::runtime::Handle;
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::mpsc;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Lines that may wait for the disk, and their bytes, but for a single line that is larger. When more come, requests wait.
 const QUEUE: usize = 4096;
-const QUEUE_BYTES: u32 = 32 << 20;
+const QUEUE_BYTES: u32 = 16 << 20;
+/// Requests that may be under way with room for their ends: what is kept for those holds no other line, so that nobody who waits
+/// for the queue waits for somebody who waits for it, too. Both together are all that is held in memory: 32 MiB.
+const ENDS: usize = 4096;
 /// When less room than this is left, nothing that could be written waits for others or for its turn.
 const SHORT: usize = QUEUE_BYTES as usize / 2;
 /// How often is told that lines are lost.
@@ -116,38 +118,70 @@ impl Lost {
     }
 }
 
-/// The room for lines that wait, in bytes.
+/// Room for one line, until that is written or given up.
+#[derive(Debug)]
+pub struct Place {
+    /// Until the writer takes it. `None`: it was kept for the end of a request.
+    line: Option<OwnedSemaphorePermit>,
+    _bytes: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// The bytes of a line that fits what is kept for the end of a request.
+    pub const END: usize = 4096;
+}
+
+/// The room for lines that wait.
 #[derive(Clone, Debug)]
 struct Room {
+    lines: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
+    ends: Arc<Semaphore>,
     /// Told when little is left.
     short: Arc<Notify>,
 }
 
-impl Default for Room {
-    fn default() -> Self {
-        Room { bytes: Arc::new(Semaphore::new(QUEUE_BYTES as usize)), short: Arc::default() }
-    }
-}
-
 impl Room {
-    /// What a line takes. One that never fits takes all.
-    fn size(text: &[u8]) -> u32 {
-        u32::try_from(text.len()).unwrap_or(u32::MAX).min(QUEUE_BYTES)
+    fn new(lines: usize) -> Self {
+        Room {
+            // More are more than memory holds.
+            lines: Arc::new(Semaphore::new(lines.min(Semaphore::MAX_PERMITS))),
+            bytes: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
+            ends: Arc::new(Semaphore::new(ENDS)),
+            short: Arc::default(),
+        }
+    }
+
+    /// What a line of so many bytes takes. One that never fits takes all.
+    fn size(bytes: usize) -> u32 {
+        u32::try_from(bytes).unwrap_or(u32::MAX).min(QUEUE_BYTES)
     }
 
     /// Takes room if there is some.
-    fn take(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
-        let taken = self.bytes.clone().try_acquire_many_owned(bytes).ok();
+    fn take(&self, bytes: usize) -> Option<Place> {
+        let line = self.lines.clone().try_acquire_owned().ok()?;
+        let bytes = self.bytes.clone().try_acquire_many_owned(Self::size(bytes)).ok();
         self.tell();
-        taken
+        Some(Place { line: Some(line), _bytes: bytes? })
     }
 
     /// Takes room as soon as there is some.
-    async fn wait(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
-        let taken = self.bytes.clone().acquire_many_owned(bytes).await.ok();
+    async fn wait(&self, bytes: usize) -> Option<Place> {
+        let line = self.lines.clone().acquire_owned().await.ok()?;
+        let bytes = self.bytes.clone().acquire_many_owned(Self::size(bytes)).await.ok();
         self.tell();
-        taken
+        Some(Place { line: Some(line), _bytes: bytes? })
+    }
+
+    /// Keeps room for the end of a request. Those that last long are as many as there are clients, and leave half of it to others.
+    async fn keep(&self, lasting: bool) -> Option<Place> {
+        let ends = self.ends.clone();
+        let end = match lasting {
+            true if ends.available_permits() <= ENDS / 2 => None,
+            true => ends.try_acquire_owned().ok(),
+            false => ends.acquire_owned().await.ok(),
+        };
+        end.map(|end| Place { line: None, _bytes: end })
     }
 
     fn is_short(&self) -> bool {
@@ -171,8 +205,16 @@ impl Room {
 /// A line, its room, and who waits until it is written, or is not.
 struct Line {
     text: Vec<u8>,
-    room: Option<OwnedSemaphorePermit>,
+    place: Place,
     written: Option<oneshot::Sender<bool>>,
+}
+
+impl Line {
+    /// It waits for its turn no longer, but is still held.
+    fn taken(mut self) -> Self {
+        self.place.line = None;
+        self
+    }
 }
 
 /// A line that was handed over.
@@ -198,11 +240,9 @@ impl Handed {
 /// Takes lines.
 pub struct Sink {
     mode: Mode,
-    /// `None`: no more lines are taken.
-    lines: RwLock<Option<mpsc::Sender<Line>>>,
+    /// `None`: no more lines are taken. What is in it has its [`Place`].
+    lines: RwLock<Option<mpsc::UnboundedSender<Line>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Of the thread: lines that find no room wait there.
-    runtime: Handle,
     room: Room,
     lost: Arc<Lost>,
     /// No more lines will come, and those that are there are written at once.
@@ -218,17 +258,15 @@ impl Sink {
     pub fn open(path: &Path, rotation: Rotation, mode: Mode) -> Result<Self, SinkError> {
         let failed = |source| SinkError { path: path.to_owned(), source };
         let batch = if let Mode::Batch(batch) = mode { batch } else { Batch::SINGLE };
-        // More are more than memory holds.
-        let (lines, received) = mpsc::channel(batch.buffer.min(Semaphore::MAX_PERMITS));
-        let mut writer = Writer { path: path.to_owned(), rotation, file: None, size: 0 };
+        let (lines, received) = mpsc::unbounded_channel();
+        let mut writer = Writer::new(path, rotation);
         writer.open().map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
         let mut sink = Sink {
             mode,
             lines: RwLock::new(Some(lines)),
             thread: Mutex::default(),
-            runtime: runtime.handle().clone(),
-            room: Room::default(),
+            room: Room::new(batch.buffer),
             lost: Arc::default(),
             ending: CancellationToken::new(),
             ended: CancellationToken::new(),
@@ -249,52 +287,54 @@ impl Sink {
         &self.lost
     }
 
-    /// Hands a line over, as the mode says. It does not wait: who calls it may be gone before there is room.
-    pub fn write(&self, text: Vec<u8>) -> Handed {
+    /// Whether requests wait for their lines.
+    fn is_waited_for(&self) -> bool {
+        !matches!(self.mode, Mode::Batch(_))
+    }
+
+    /// Keeps room for a line of at most [`Place::END`] bytes that tells the end of a request: as soon as there is some, when
+    /// requests wait for their lines; `None`: the end has to find its own. A request that is `lasting` does not wait for it.
+    pub(super) async fn keep(&self, lasting: bool) -> Option<Place> {
+        if self.is_waited_for() { self.room.keep(lasting).await } else { None }
+    }
+
+    /// Room for a line of so many bytes, if there is some.
+    pub(super) fn free(&self, bytes: usize) -> Option<Place> {
+        self.room.take(bytes)
+    }
+
+    /// Room for a line of so many bytes: as soon as there is some, when requests wait for their lines, else if there is some.
+    pub(super) async fn room(&self, bytes: usize) -> Option<Place> {
+        if self.is_waited_for() { self.room.wait(bytes).await } else { self.free(bytes) }
+    }
+
+    /// Hands a line over, which is lost when it has no place. How long its request waits depends on the mode.
+    pub(super) fn write(&self, text: Vec<u8>, place: Option<Place>) -> Handed {
         let strict = match self.mode {
-            Mode::Batch(_) => return self.offer(text),
+            Mode::Batch(_) => {
+                self.send(text, place, None);
+                return Handed::AWAY;
+            }
             Mode::Blocking => false,
             Mode::BlockingStrict => true,
         };
         let (told, written) = oneshot::channel();
-        let handed = Handed { written: Some(written), strict };
-        let Some(lines) = self.lines() else { return handed };
-        let size = Room::size(&text);
-        let mut line = Line { text, room: self.room.take(size), written: Some(told) };
-        if line.room.is_some() {
-            line = match lines.try_send(line) {
-                Ok(()) => return handed,
-                Err(TrySendError::Closed(_)) => {
-                    self.lost.count(&self.lost.log, &"the audit log has ended");
-                    return handed;
-                }
-                Err(TrySendError::Full(line)) => line,
-            };
-        }
-        let (room, lost) = (self.room.clone(), self.lost.clone());
-        self.runtime.spawn(async move {
-            if line.room.is_none() {
-                line.room = room.wait(size).await;
-            }
-            if lines.send(line).await.is_err() {
-                lost.count(&lost.log, &"the audit log has ended");
-            }
-        });
-        handed
+        self.send(text, place, Some(told));
+        Handed { written: Some(written), strict }
     }
 
-    /// Hands a line over if there is room for it, else it is lost. Who is not known must not make others wait.
-    pub fn offer(&self, text: Vec<u8>) -> Handed {
-        let Some(lines) = self.lines() else { return Handed::AWAY };
-        let room = self.room.take(Room::size(&text));
-        if room.is_none() || lines.try_send(Line { text, room, written: None }).is_err() {
-            self.lost.count(&self.lost.buffered, &"the audit log is behind");
+    fn send(&self, text: Vec<u8>, place: Option<Place>, written: Option<oneshot::Sender<bool>>) {
+        let Some(lines) = self.lines() else { return };
+        let Some(place) = place else {
+            return self.lost.count(&self.lost.buffered, &"the audit log is behind");
+        };
+        if lines.send(Line { text, place, written }).is_err() {
+            self.lost.count(&self.lost.log, &"the audit log has ended");
         }
-        Handed::AWAY
     }
 
     /// Where lines go; when they go nowhere any more, that is told.
-    fn lines(&self) -> Option<mpsc::Sender<Line>> {
+    fn lines(&self) -> Option<mpsc::UnboundedSender<Line>> {
         let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner).clone();
         if lines.is_none() {
             self.lost.count(&self.lost.log, &"the audit log has ended");
@@ -361,9 +401,32 @@ struct Writer {
     /// `None`: standard output.
     file: Option<File>,
     size: u64,
+    /// What is there ends within a line.
+    torn: bool,
+}
+
+/// Writes as much as can be, and tells how much that is.
+fn put(out: &mut impl Write, mut text: &[u8]) -> (usize, std::io::Result<()>) {
+    let mut put = 0;
+    while !text.is_empty() {
+        match out.write(text) {
+            Ok(0) => return (put, Err(std::io::ErrorKind::WriteZero.into())),
+            Ok(written) => {
+                put += written;
+                text = &text[written..];
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return (put, Err(error)),
+        }
+    }
+    (put, Ok(()))
 }
 
 impl Writer {
+    fn new(path: &Path, rotation: Rotation) -> Self {
+        Writer { path: path.to_owned(), rotation, file: None, size: 0, torn: false }
+    }
+
     fn open(&mut self) -> std::io::Result<()> {
         if self.path.as_os_str() == "-" {
             return Ok(());
@@ -374,12 +437,13 @@ impl Writer {
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path)?;
         self.size = file.metadata()?.len();
         self.file = Some(file);
+        self.torn = false;
         Ok(())
     }
 
     async fn run(
         mut self,
-        mut lines: mpsc::Receiver<Line>,
+        mut lines: mpsc::UnboundedReceiver<Line>,
         room: &Room,
         lost: &Lost,
         batch: Batch,
@@ -388,7 +452,7 @@ impl Writer {
         let mut gate = batch.throttle.map(|throttle| Gate::new(throttle, Instant::now()));
         let mut group = Vec::new();
         while let Some(first) = lines.recv().await {
-            group.push(first);
+            group.push(first.taken());
             gather(&mut group, &mut lines, room, batch, ending).await;
             if let Some(gate) = &mut gate {
                 let turn = tokio::time::sleep(gate.wait(Instant::now()));
@@ -400,7 +464,7 @@ impl Writer {
                     () = room.short() => gate.forgive(),
                 }
             }
-            for Line { mut text, room, written } in group.drain(..) {
+            for Line { mut text, place, written } in group.drain(..) {
                 text.push(b'\n');
                 let done = self.write(&text);
                 if let Err(error) = &done {
@@ -408,10 +472,8 @@ impl Writer {
                 }
                 // Who does not wait any more does not want to know.
                 written.map(|written| written.send(done.is_ok()));
-                drop(room);
+                drop(place);
             }
-            // Lines that have found no room may have some now.
-            tokio::task::yield_now().await;
         }
     }
 
@@ -422,12 +484,45 @@ impl Writer {
                 tracing::error!(path = %self.path.display(), %error, "the audit log could not be rotated");
             }
         }
-        match &mut self.file {
-            Some(file) => file.write_all(line)?,
-            None => std::io::stdout().lock().write_all(line)?,
+        if self.torn {
+            let (_, done) = self.put(b"\n");
+            done?;
+            self.torn = false;
         }
-        self.size += line.len() as u64;
-        Ok(())
+        let (put, done) = self.put(line);
+        if done.is_err() {
+            self.take_back(put);
+        }
+        done
+    }
+
+    fn put(&mut self, text: &[u8]) -> (usize, std::io::Result<()>) {
+        let (put, done) = match &mut self.file {
+            Some(file) => put(file, text),
+            None => put(&mut std::io::stdout().lock(), text),
+        };
+        self.size += put as u64;
+        (put, done)
+    }
+
+    /// Cuts off the beginning of a line that could not be written as a whole, or else sees to it that the next one is not added
+    /// to it.
+    fn take_back(&mut self, put: usize) {
+        if put == 0 {
+            return;
+        }
+        let cut = self.file.as_ref().map(|file| {
+            // What the file is, and not what it was: somebody else may have emptied it.
+            let length = file.metadata()?.len().checked_sub(put as u64);
+            let length = length.ok_or(std::io::ErrorKind::InvalidInput)?;
+            file.set_len(length)?;
+            Ok::<_, std::io::Error>(length)
+        });
+        match cut {
+            Some(Ok(length)) => self.size = length,
+            // No file, or nothing that can be cut.
+            Some(Err(_)) | None => self.torn = true,
+        }
     }
 
     /// Renames the file by the time and begins another. When that fails, the one there is goes on.
@@ -467,7 +562,7 @@ impl Writer {
 /// Adds to a group what comes in time for it: until it is full, there is little room, or nothing more is to come.
 async fn gather(
     group: &mut Vec<Line>,
-    lines: &mut mpsc::Receiver<Line>,
+    lines: &mut mpsc::UnboundedReceiver<Line>,
     room: &Room,
     batch: Batch,
     ending: &CancellationToken,
@@ -478,7 +573,7 @@ async fn gather(
         tokio::select! {
             biased;
             line = lines.recv() => match line {
-                Some(line) => group.push(line),
+                Some(line) => group.push(line.taken()),
                 None => return,
             },
             () = ending.cancelled() => return,
@@ -490,20 +585,21 @@ async fn gather(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
+    use std::io::Read;
 
     const ONE_FILE: Rotation = Rotation { max_size: 0, backups: 0 };
 
     /// A sink, and what its thread would take.
-    fn stuck(mode: Mode, buffer: usize) -> (Sink, mpsc::Receiver<Line>) {
-        let (lines, received) = mpsc::channel(buffer);
+    fn stuck(mode: Mode, buffer: usize) -> (Sink, mpsc::UnboundedReceiver<Line>) {
+        let (lines, received) = mpsc::unbounded_channel();
         let ended = CancellationToken::new();
         ended.cancel();
         let sink = Sink {
             mode,
             lines: RwLock::new(Some(lines)),
             thread: Mutex::default(),
-            runtime: Handle::current(),
-            room: Room::default(),
+            room: Room::new(buffer),
             lost: Arc::default(),
             ending: CancellationToken::new(),
             ended,
@@ -511,11 +607,23 @@ mod tests {
         (sink, received)
     }
 
+    /// Hands a line over as soon as there is room for it.
+    async fn write(sink: &Sink, text: Vec<u8>) -> Handed {
+        let place = sink.room(text.len()).await;
+        sink.write(text, place)
+    }
+
+    /// Hands a line over if there is room for it.
+    fn offer(sink: &Sink, text: Vec<u8>) {
+        let place = sink.free(text.len());
+        drop(sink.write(text, place));
+    }
+
     fn counts(sink: &Sink) -> (u64, u64) {
         (sink.lost.log.load(Ordering::Relaxed), sink.lost.buffered.load(Ordering::Relaxed))
     }
 
-    fn all(received: &mut mpsc::Receiver<Line>) -> Vec<Line> {
+    fn all(received: &mut mpsc::UnboundedReceiver<Line>) -> Vec<Line> {
         std::iter::from_fn(|| received.try_recv().ok()).collect()
     }
 
@@ -524,36 +632,76 @@ mod tests {
         const PART: usize = QUEUE_BYTES as usize / 4;
         let (sink, mut received) = stuck(Mode::Blocking, QUEUE);
         for _ in 0..6 {
-            assert!(sink.offer(vec![b'x'; PART]).may_go_on().await);
+            offer(&sink, vec![b'x'; PART]);
         }
         let waiting = all(&mut received);
         assert_eq!((waiting.len(), counts(&sink)), (4, (0, 2)));
         assert_eq!(sink.room.bytes.available_permits(), 0, "nobody has given it back");
-        let handed = sink.write(vec![b'x'; PART]);
-        tokio::task::yield_now().await;
-        assert!(received.try_recv().is_err(), "it waits for room");
+        let mut next = Box::pin(write(&sink, vec![b'x'; PART]));
+        assert!(next.as_mut().now_or_never().is_none(), "it waits for room");
         drop(waiting);
+        let handed = next.await;
         let line = received.recv().await.expect("handed over");
         line.written.expect("awaited").send(true).expect("awaited");
         assert!(handed.may_go_on().await);
-        drop(line.room);
+        drop(line.place);
         // A line that never fits is taken alone.
-        drop(sink.write(vec![b'x'; QUEUE_BYTES as usize + 1]));
-        sink.offer(Vec::from("x"));
+        drop(write(&sink, vec![b'x'; QUEUE_BYTES as usize + 1]).await);
+        offer(&sink, Vec::from("x"));
         assert_eq!((all(&mut received).len(), counts(&sink)), (1, (0, 3)));
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_the_disk_is_bounded_in_lines() {
+        let (sink, mut received) = stuck(Mode::Blocking, QUEUE);
+        for _ in 0..QUEUE {
+            drop(write(&sink, Vec::from("x")).await);
+        }
+        // Who does not wait any more leaves nothing behind.
+        for _ in 0..10 {
+            assert!(write(&sink, Vec::from("x")).now_or_never().is_none(), "it waits for room");
+        }
+        assert_eq!((all(&mut received).len(), counts(&sink)), (QUEUE, (0, 0)));
+        assert!(sink.free(1).is_some());
+    }
+
+    #[tokio::test]
+    async fn ends_have_room_of_their_own_and_what_lasts_leaves_some_to_others() {
+        let (sink, mut received) = stuck(Mode::Blocking, QUEUE);
+        drop(write(&sink, vec![b'x'; QUEUE_BYTES as usize]).await);
+        let mut kept = Vec::new();
+        while let Some(place) = sink.keep(true).await {
+            kept.push(place);
+        }
+        assert_eq!(kept.len(), ENDS / 2);
+        for _ in kept.len()..ENDS {
+            kept.push(sink.keep(false).await.expect("room"));
+        }
+        assert!(sink.keep(false).now_or_never().is_none(), "it waits for room");
+        assert!(sink.free(1).is_none());
+        drop(sink.write(Vec::from("end"), kept.pop()));
+        let lines = all(&mut received);
+        assert_eq!((&lines[1].text[..], counts(&sink)), (&b"end"[..], (0, 0)));
+        assert!(sink.keep(false).now_or_never().is_none(), "it is not written yet");
+        drop(lines);
+        assert!(sink.keep(false).await.is_some());
+        let (sink, _received) = stuck(Mode::Batch(Batch::SINGLE), QUEUE);
+        assert!(sink.keep(false).await.is_none(), "nobody waits there");
     }
 
     #[tokio::test]
     async fn nobody_waits_for_a_log_that_has_ended() {
         let (sink, received) = stuck(Mode::Blocking, QUEUE);
-        let first = sink.write(vec![b'x'; QUEUE_BYTES as usize]);
-        let second = sink.write(Vec::from("x"));
+        let first = write(&sink, vec![b'x'; QUEUE_BYTES as usize]).await;
+        let mut second = Box::pin(write(&sink, Vec::from("x")));
+        assert!(second.as_mut().now_or_never().is_none());
         drop(received);
+        let second = second.await;
         assert!(first.may_go_on().await && second.may_go_on().await, "their requests go on");
         assert_eq!(counts(&sink), (1, 0));
         assert!(sink.close(Duration::from_secs(1)).await);
-        assert!(sink.write(Vec::from("x")).may_go_on().await);
-        sink.offer(Vec::from("x"));
+        assert!(write(&sink, Vec::from("x")).await.may_go_on().await);
+        offer(&sink, Vec::from("x"));
         assert_eq!(counts(&sink), (3, 0));
     }
 
@@ -561,7 +709,7 @@ mod tests {
     async fn a_request_goes_on_only_when_its_line_is_written() {
         for mode in [Mode::Blocking, Mode::BlockingStrict] {
             let (sink, mut received) = stuck(mode, QUEUE);
-            let waits = tokio::spawn(sink.write(Vec::from("x")).may_go_on());
+            let waits = tokio::spawn(write(&sink, Vec::from("x")).await.may_go_on());
             tokio::task::yield_now().await;
             assert!(!waits.is_finished(), "{mode:?}");
             let line = received.recv().await.expect("handed over");
@@ -575,7 +723,7 @@ mod tests {
         let batch = Batch { buffer: 3, size: 2, wait: Duration::ZERO, throttle: None };
         let (sink, mut received) = stuck(Mode::Batch(batch), batch.buffer);
         for _ in 0..5 {
-            assert!(sink.write(Vec::from("x")).may_go_on().await);
+            assert!(write(&sink, Vec::from("x")).await.may_go_on().await);
         }
         assert_eq!((all(&mut received).len(), counts(&sink)), (3, (0, 2)));
     }
@@ -602,7 +750,7 @@ mod tests {
         let sink = Sink::open(&path, ONE_FILE, Mode::Batch(SLOW)).expect("a sink");
         let deadline = Instant::now() + Duration::from_secs(20);
         for n in 0..30 {
-            drop(sink.write(vec![b'x'; 3 << 20]));
+            drop(write(&sink, vec![b'x'; 3 << 20]).await);
             // Whoever is faster than the disk loses events: here, nobody is.
             while sink.room.is_short() {
                 assert!(Instant::now() < deadline, "{n} lines are held though the disk is idle");
@@ -621,7 +769,9 @@ mod tests {
             let path = directory.path().join(format!("audit-{closed}.log"));
             let batch = Batch { size: 10, ..SLOW };
             let sink = Sink::open(&path, ONE_FILE, Mode::Batch(batch)).expect("a sink");
-            (0..15).for_each(|n| drop(sink.write(n.to_string().into_bytes())));
+            for n in 0..15 {
+                drop(write(&sink, n.to_string().into_bytes()).await);
+            }
             if closed {
                 // Nobody has to drop it for that.
                 assert!(sink.close(Duration::from_secs(20)).await);
@@ -648,18 +798,18 @@ mod tests {
         for mode in [Mode::Blocking, Mode::BlockingStrict] {
             let path = directory.path().join(format!("{mode:?}.log"));
             let sink = Sink::open(&path, ONE_FILE, mode).expect("a sink");
-            assert!(sink.write(Vec::from("x")).may_go_on().await);
+            assert!(write(&sink, Vec::from("x")).await.may_go_on().await);
             assert_eq!(std::fs::read_to_string(&path).expect("the log"), "x\n");
         }
         let full = Path::new("/dev/full");
         if full.exists() {
             let sink = Sink::open(full, ONE_FILE, Mode::BlockingStrict).expect("it opens");
-            assert!(!sink.write(Vec::from("x")).may_go_on().await);
+            assert!(!write(&sink, Vec::from("x")).await.may_go_on().await);
             assert_eq!(counts(&sink), (1, 0));
         }
         let (sink, received) = stuck(Mode::BlockingStrict, QUEUE);
         drop(received);
-        assert!(!sink.write(Vec::from("x")).may_go_on().await, "there is no log");
+        assert!(!write(&sink, Vec::from("x")).await.may_go_on().await, "there is no log");
     }
 
     #[tokio::test]
@@ -669,7 +819,7 @@ mod tests {
             return;
         }
         let sink = Sink::open(full, ONE_FILE, Mode::Blocking).expect("it opens");
-        assert!(sink.write(Vec::from("x")).may_go_on().await, "its request goes on");
+        assert!(write(&sink, Vec::from("x")).await.may_go_on().await, "its request goes on");
         assert_eq!(counts(&sink), (1, 0));
     }
 
@@ -678,7 +828,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("audit.log");
         let rotation = Rotation { max_size: 20, backups: 2 };
-        let mut writer = Writer { path: path.clone(), rotation, file: None, size: 0 };
+        let mut writer = Writer::new(&path, rotation);
         writer.open().expect("a file");
         for i in 0..6 {
             writer.write(format!("line number {i}\n").as_bytes()).expect("written");
@@ -691,13 +841,55 @@ mod tests {
     fn a_file_that_cannot_be_put_aside_goes_on() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("audit.log");
-        let mut writer =
-            Writer { path: path.clone(), rotation: Rotation { max_size: 20, backups: 2 }, file: None, size: 0 };
+        let mut writer = Writer::new(&path, Rotation { max_size: 20, backups: 2 });
         writer.open().expect("a file");
         writer.write(b"line number 0\n").expect("written");
         let moved = directory.path().join("elsewhere");
         std::fs::rename(&path, &moved).expect("moved");
         writer.write(b"line number 1\n").expect("written");
         assert_eq!(std::fs::read_to_string(&moved).expect("the file"), "line number 0\nline number 1\n");
+    }
+
+    #[test]
+    fn the_beginning_of_a_line_that_could_not_be_written_is_cut_off() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.log");
+        let mut writer = Writer::new(&path, ONE_FILE);
+        writer.open().expect("a file");
+        writer.write(b"first\n").expect("written");
+        let (put, done) = writer.put(b"sec");
+        done.expect("written");
+        writer.take_back(put);
+        assert_eq!(writer.size, 6);
+        writer.write(b"third\n").expect("written");
+        assert_eq!(std::fs::read_to_string(&path).expect("the file"), "first\nthird\n");
+        // Who empties it does not find zeros there.
+        File::create(&path).expect("emptied");
+        let (put, done) = writer.put(b"fou");
+        done.expect("written");
+        writer.take_back(put);
+        writer.write(b"fifth\n").expect("written");
+        assert_eq!(std::fs::read_to_string(&path).expect("the file"), "fifth\n");
+        assert_eq!(writer.size, 6);
+    }
+
+    #[test]
+    fn a_line_is_not_added_to_the_beginning_of_one_that_cannot_be_cut_off() {
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        ours.set_nonblocking(true).expect("non-blocking");
+        let mut writer = Writer::new(Path::new("stream"), ONE_FILE);
+        writer.file = Some(File::from(std::os::fd::OwnedFd::from(ours)));
+        let line = [vec![b'x'; 8 << 20], vec![b'\n']].concat();
+        assert!(writer.write(&line).is_err(), "it takes a part");
+        let (begin, mut found) = (usize::try_from(writer.size).expect("a part"), Vec::new());
+        assert!(begin > 0 && begin < line.len(), "what was written is counted");
+        assert!(writer.write(b"lost\n").is_err(), "and not more");
+        found.resize(begin, 0);
+        theirs.read_exact(&mut found).expect("read");
+        writer.write(b"next\n").expect("written");
+        drop(writer);
+        found.clear();
+        theirs.read_to_end(&mut found).expect("read");
+        assert_eq!(String::from_utf8_lossy(&found), "\nnext\n");
     }
 }

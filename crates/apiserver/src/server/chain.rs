@@ -2,7 +2,7 @@
 
 use super::metrics::{Asked, Outcome};
 use super::{ApiServer, debug_flags};
-use crate::audit::AuditId;
+use crate::audit::{AuditId, NotStored, Record};
 use crate::authn::Peer;
 use crate::authn::impersonation::impersonate;
 use crate::authz::{self, Attributes, Decision};
@@ -125,11 +125,16 @@ impl ApiServer {
                 return end.answer(view);
             }
         };
-        let begun = match audit {
-            Some(audit) => audit.begin(&parts, info, &user, peer, received).await,
-            None => Ok(None),
+        let mut record = audit.and_then(|audit| audit.record(&parts, info, &user, peer, received));
+        let begun = match &mut record {
+            Some(record) => within(info, until, pin!(record.begin().map(Ok))).await,
+            None => Ok(Ok(())),
         };
-        let Ok(mut record) = begun else { return not_recorded(&parts) };
+        match begun {
+            Ok(Ok(())) => {}
+            Ok(Err(NotStored)) => return not_recorded(&parts),
+            Err(end) => return recorded(record, info, until, view, end.answer(view)).await,
+        }
         let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
         let agent = agent.to_owned();
         let constrained = self.constrains.then_some(&**info);
@@ -174,10 +179,7 @@ impl ApiServer {
         };
         let answered = within(info, until, pin!(answering)).await;
         let response = answered.unwrap_or_else(|end| end.answer(view));
-        match record {
-            Some(record) => record.finish(response).await,
-            None => response,
-        }
+        recorded(record, info, until, view, response).await
     }
 
     async fn authenticated(&self, parts: &Parts, origin: &Origin) -> Result<Arc<UserInfo>, Status> {
@@ -324,6 +326,19 @@ async fn within<T>(
             Err(End::Panicked)
         }
     }
+}
+
+/// An answer, once it is recorded, if that comes by then.
+async fn recorded(
+    record: Option<Record>,
+    info: &RequestInfo,
+    until: Option<tokio::time::Instant>,
+    view: View,
+    response: Response<Body>,
+) -> Response<Body> {
+    let Some(record) = record else { return response };
+    let finished = within(info, until, pin!(record.finish(response).map(Ok))).await;
+    finished.unwrap_or_else(|end| end.answer(view))
 }
 
 /// How long a request may take: as long as its client says (`?timeout=`), but no longer than any; `None`: as long as it likes.

@@ -516,3 +516,83 @@ async fn what_is_recorded_is_there_when_the_log_is_closed_though_the_server_stil
     assert_eq!(stages, ["ResponseComplete", "ResponseStarted"]);
     drop(watch);
 }
+
+#[tokio::test]
+async fn who_leaves_before_the_answer_hides_nothing_from_the_log() {
+    let (audit, log) = audited("omitStages: [RequestReceived], rules: [{level: Metadata}]", Mode::Blocking);
+    let cluster = start_with(Options { audit: Some(audit), ..Options::default() }).await;
+    let (admin, jane) = (cluster.admin(), cluster.user("jane", &["system:masters"]));
+    let all = "/api/v1/namespaces/default/configmaps";
+    let mut left = 0;
+    for round in 0.. {
+        let (name, one) = (format!("c{round}"), format!("{all}/c{round}"));
+        admin.post(all, json!({"metadata": {"name": name}})).await.expect(201);
+        let mut deleted = Box::pin(jane.delete(&one));
+        // What it has asked the store for is done, whoever waits for it.
+        let mut gone = false;
+        let waits = loop {
+            if futures::poll!(&mut deleted).is_ready() {
+                break false;
+            }
+            for _ in 0..20 {
+                gone = gone || admin.get(&one).await.code == 404;
+                tokio::task::yield_now().await;
+            }
+            if gone {
+                break true;
+            }
+        };
+        drop(deleted);
+        let events =
+            log.events(1, |event| event["user"]["username"] == "jane" && event["objectRef"]["name"] == *name).await;
+        let (verb, stage, code) = (&events[0]["verb"], &events[0]["stage"], &events[0]["responseStatus"]["code"]);
+        assert_eq!((verb, stage), (&json!("delete"), &json!("ResponseComplete")));
+        assert_eq!(*code, if waits { 504 } else { 200 }, "{}", events[0]);
+        left += u32::from(waits);
+        if left == 3 {
+            return;
+        }
+        assert!(round < 100, "every answer came before its object was gone");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_hangs_does_not_hold_requests_longer_than_they_may_take() {
+    use apiserver::audit::{Audit, Policy, Rotation, Sink};
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::fd::AsRawFd;
+    let late = "Timeout: request did not complete within the allotted timeout";
+    let all = "/api/v1/namespaces/default/configmaps";
+    for (omitted, code) in [("", 504), ("RequestReceived", 201)] {
+        let (reader, mut pipe) = std::io::pipe().expect("a pipe");
+        // As much as it holds.
+        pipe.write_all(&[b'\n'; 1 << 16]).expect("written");
+        let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+        let sink = Sink::open(path.as_ref(), Rotation { max_size: 0, backups: 0 }, Mode::Blocking).expect("a sink");
+        drop(pipe);
+        let policy = format!(
+            "{{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [{omitted}], rules: [{{level: Metadata, verbs: [create]}}]}}"
+        );
+        let audit = Audit::new(Policy::parse(policy.as_bytes()).expect("a policy"), sink);
+        let cluster = start_with(Options { audit: Some(audit), ..Options::default() }).await;
+        let admin = cluster.admin();
+        let answer = admin.post(&format!("{all}?timeout=1s"), json!({"metadata": {"name": "c"}})).await;
+        assert_eq!((answer.code, answer.message()), (504, late));
+        let done = admin.get(&format!("{all}/c")).await.code;
+        assert_eq!(done, if omitted.is_empty() { 404 } else { 200 }, "nothing is done unrecorded");
+        let lines = std::thread::spawn(move || {
+            let lines = BufReader::new(reader).lines().map(|line| line.expect("a line"));
+            lines.filter(|line| !line.is_empty()).collect::<Vec<_>>()
+        });
+        // What was handed over is written in the end.
+        cluster.server.close_audit().await;
+        let events: Vec<serde_json::Value> =
+            lines.join().expect("read").iter().map(|line| serde_json::from_str(line).expect("an event")).collect();
+        let told: Vec<_> = events.iter().map(|event| event["stage"].as_str().expect("a stage")).collect();
+        let stages: &[&str] =
+            if omitted.is_empty() { &["RequestReceived", "ResponseComplete"] } else { &["ResponseComplete"] };
+        assert_eq!(told, stages);
+        let end = events.last().expect("its end");
+        assert_eq!(end["responseStatus"]["code"], code);
+    }
+}
