@@ -6,18 +6,16 @@
 
 use crate::queue::Key;
 use crate::{Error, code};
+use client::watch::{self, Event};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Resource};
+use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What informers can hold.
@@ -38,7 +36,7 @@ pub struct Informer<K> {
 struct Inner<K> {
     objects: RwLock<Known<K>>,
     handlers: Mutex<Vec<Handler<K>>>,
-    synced: watch::Sender<bool>,
+    synced: tokio::sync::watch::Sender<bool>,
 }
 
 struct Known<K> {
@@ -94,7 +92,7 @@ impl<K: Object> Informer<K> {
             inner: Arc::new(Inner {
                 objects: RwLock::new(Known { objects: BTreeMap::new(), gone: HashMap::new(), order: VecDeque::new() }),
                 handlers: Mutex::default(),
-                synced: watch::Sender::new(false),
+                synced: tokio::sync::watch::Sender::new(false),
             }),
         }
     }
@@ -217,8 +215,7 @@ impl<K: Object> Informer<K> {
 
     /// Follows the API server until the end of the program.
     async fn run(self, client: Client) -> Result<(), Error> {
-        let config = watcher::Config::default().any_semantic();
-        let mut events = watcher::watcher(Api::<K>::all(client), config).default_backoff().boxed();
+        let mut events = watch::all::<K>(client, watch::Config::default().any_semantic());
         let mut listed: Option<(HashSet<Key>, u64)> = None;
         let mut absent = false;
         while let Some(event) = events.next().await {
@@ -253,7 +250,7 @@ impl<K: Object> Informer<K> {
                     }
                 }
                 // A gate lets its controllers run; that its kinds are served is another flag. Said once, and looked for again.
-                Err(watcher::Error::InitialListFailed(e)) if code(&e) == 404 => {
+                Err(watch::Error::InitialListFailed(e)) if code(&e) == 404 => {
                     if !std::mem::replace(&mut absent, true) {
                         tracing::info!(kind = %K::kind(&()), "the kind is not served: see --runtime-config of the API server");
                     }

@@ -1,14 +1,11 @@
 //! Cluster DNS as it runs: watches, the records, and the sockets.
 
 use std::collections::BTreeSet;
-use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use client::watch::{Config as WatchConfig, Event, all, told};
 use futures::{Stream, StreamExt};
-use kube::api::Api;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -108,9 +105,9 @@ enum Observation {
 
 /// Keeps the records as the cluster is; calls `on_complete` once they are.
 async fn follow(resolver: &Resolver, client: Client, on_complete: impl FnOnce()) {
-    let services = watch(Api::<Service>::all(client.clone())).map(Observation::Service);
-    let slices = watch(Api::<EndpointSlice>::all(client.clone())).map(Observation::Slice);
-    let namespaces = watch(Api::<Namespace>::all(client)).map(Observation::Namespace);
+    let services = watch::<Service>(client.clone()).map(Observation::Service);
+    let slices = watch::<EndpointSlice>(client.clone()).map(Observation::Slice);
+    let namespaces = watch::<Namespace>(client).map(Observation::Namespace);
     let events = futures::stream::select(services, futures::stream::select(slices, namespaces));
     tokio::pin!(events);
     let mut lists = Lists::default();
@@ -126,15 +123,12 @@ async fn follow(resolver: &Resolver, client: Client, on_complete: impl FnOnce())
     }
 }
 
-fn watch<K>(api: Api<K>) -> impl Stream<Item = Event<K>> + Send
+fn watch<K>(client: Client) -> impl Stream<Item = Event<K>> + Send
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
 {
     // Pages would only make the first list later.
-    let config = watcher::Config::default().any_semantic().page_size(u32::MAX);
-    watcher(api, config).backoff(DefaultBackoff::default()).filter_map(|event| async move {
-        event.inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "watching for DNS")).ok()
-    })
+    told(all(client, WatchConfig::default().any_semantic().page_size(u32::MAX)))
 }
 
 /// Lists in progress.

@@ -7,15 +7,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use client::watch::{Config, Event, Events, namespaced};
 use futures::StreamExt as _;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{ConfigMap, Secret},
 };
-use kube::{
-    Api, Client, Resource,
-    runtime::{WatchStreamExt as _, watcher},
-};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinHandle};
@@ -95,8 +93,9 @@ impl<K: Kind> Watched<K> {
     fn watch(&self, namespace: &str, name: &str) -> Entry<K> {
         let users = Users::default();
         let (sender, state) = watch::channel(State::Loading);
-        let api = Api::<K>::namespaced(self.client.clone(), namespace);
-        let task = tokio::spawn(follow(api, name.to_owned(), sender, users.clone()));
+        let config = Config::default().fields(&format!("metadata.name={name}"));
+        let events = namespaced(self.client.clone(), namespace, config);
+        let task = tokio::spawn(follow(events, name.to_owned(), sender, users.clone()));
         Entry { users, state, task }
     }
 
@@ -143,9 +142,7 @@ impl<K: Kind> Watched<K> {
 }
 
 /// Follows one object until dropped.
-async fn follow<K: Kind>(api: Api<K>, name: String, state: watch::Sender<State<K>>, users: Users) {
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut stream = std::pin::pin!(watcher(api, config).backoff(crate::watch_backoff()));
+async fn follow<K: Kind>(mut events: Events<K>, name: String, state: watch::Sender<State<K>>, users: Users) {
     let mut listed = None;
     let set = |new: State<K>| {
         let version = |state: &State<K>| match state {
@@ -166,16 +163,16 @@ async fn follow<K: Kind>(api: Api<K>, name: String, state: watch::Sender<State<K
             }
         }
     };
-    while let Some(event) = stream.next().await {
+    while let Some(event) = events.next().await {
         match event {
-            Ok(watcher::Event::Init) => listed = None,
-            Ok(watcher::Event::InitApply(object)) => listed = Some(object),
-            Ok(watcher::Event::InitDone) => set(match listed.take() {
+            Ok(Event::Init) => listed = None,
+            Ok(Event::InitApply(object)) => listed = Some(object),
+            Ok(Event::InitDone) => set(match listed.take() {
                 Some(object) => State::Present(Arc::new(lean(object))),
                 None => State::Missing,
             }),
-            Ok(watcher::Event::Apply(object)) => set(State::Present(Arc::new(lean(object)))),
-            Ok(watcher::Event::Delete(_)) => set(State::Missing),
+            Ok(Event::Apply(object)) => set(State::Present(Arc::new(lean(object)))),
+            Ok(Event::Delete(_)) => set(State::Missing),
             Err(error) => {
                 tracing::debug!(name, %error, "watching an object failed; trying again");
                 // What is known stays good until the API server says otherwise.

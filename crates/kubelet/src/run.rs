@@ -9,13 +9,12 @@ use std::{
     time::Duration,
 };
 
+use client::backoff::Backoff;
+use client::watch::{self, Event, all};
 use cri::v1;
 use futures::StreamExt as _;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt as _, watcher},
-};
+use kube::Client;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -242,31 +241,30 @@ impl Dispatcher {
         let Some(mut ends) = self.ends.take() else { return };
         self.meet_runtime().await;
         let mut manifests = static_pods::watch(&shared);
-        let api: Api<Pod> = Api::all(shared.client.clone());
-        let config = watcher::Config::default().fields(&format!("spec.nodeName={}", shared.cfg.node_name));
-        let mut pods = std::pin::pin!(watcher(api, config).backoff(crate::watch_backoff()));
+        let config = watch::Config::default().fields(&format!("spec.nodeName={}", shared.cfg.node_name));
+        let mut pods = all::<Pod>(shared.client.clone(), config);
         let mut listed: HashSet<String> = HashSet::new();
         let mut first = true;
         loop {
             tokio::select! {
                 event = pods.next() => match event {
-                    Some(Ok(watcher::Event::Init)) => listed.clear(),
-                    Some(Ok(watcher::Event::InitApply(pod))) => {
+                    Some(Ok(Event::Init)) => listed.clear(),
+                    Some(Ok(Event::InitApply(pod))) => {
                         listed.insert(pod.uid().to_owned());
                         self.update(pod);
                     }
-                    Some(Ok(watcher::Event::InitDone)) => {
+                    Some(Ok(Event::InitDone)) => {
                         self.forget_unlisted(&listed);
                         if std::mem::take(&mut first) {
                             self.remove_orphans();
                         }
                         self.adjust_share();
                     }
-                    Some(Ok(watcher::Event::Apply(pod))) => {
+                    Some(Ok(Event::Apply(pod))) => {
                         self.update(pod);
                         self.adjust_share();
                     }
-                    Some(Ok(watcher::Event::Delete(pod))) => self.delete(&pod),
+                    Some(Ok(Event::Delete(pod))) => self.delete(&pod),
                     Some(Err(error)) => tracing::debug!(%error, "watching pods failed; trying again"),
                     None => return,
                 },
@@ -286,7 +284,7 @@ impl Dispatcher {
 
     /// Learns the runtime's name and what it runs. Waits until it answers.
     async fn meet_runtime(&mut self) {
-        let mut backoff = crate::watch_backoff();
+        let mut backoff = Backoff::default();
         let cri = &self.shared.cri;
         loop {
             let mut runtime = cri.runtime();
@@ -308,7 +306,7 @@ impl Dispatcher {
                 }
                 Err(status) => {
                     tracing::debug!(status = rpc::text(&status), "the runtime doesn't answer yet");
-                    tokio::time::sleep(backoff.next().unwrap_or(RELIST_OFTEN).min(RELIST_OFTEN)).await;
+                    tokio::time::sleep(backoff.pause().min(RELIST_OFTEN)).await;
                 }
             }
         }
@@ -469,7 +467,7 @@ fn static_reason(reason: &str) -> &'static str {
 /// Passes the runtime's reports to the workers; after each break, and now and then, they look for
 /// themselves.
 async fn follow_runtime(shared: Arc<Shared>) {
-    let mut backoff = crate::watch_backoff();
+    let mut backoff = Backoff::default();
     let mut relist = tokio::time::interval_at(tokio::time::Instant::now() + RELIST, RELIST);
     let mut before = false;
     loop {
@@ -480,7 +478,7 @@ async fn follow_runtime(shared: Arc<Shared>) {
                     shared.pods.tell_all(|| Message::Relist);
                 }
                 shared.node.recheck();
-                backoff = crate::watch_backoff();
+                backoff = Backoff::default();
                 loop {
                     tokio::select! {
                         event = events.message() => match event {
@@ -506,7 +504,7 @@ async fn follow_runtime(shared: Arc<Shared>) {
             }
             Err(_) => {}
         }
-        tokio::time::sleep(backoff.next().unwrap_or(RELIST_OFTEN).min(RELIST_OFTEN)).await;
+        tokio::time::sleep(backoff.pause().min(RELIST_OFTEN)).await;
     }
 }
 

@@ -5,12 +5,10 @@ use std::{
     sync::{Arc, RwLock},
 };
 
+use client::watch::{Config, Event, all};
 use futures::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt as _, watcher},
-};
+use kube::Client;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -107,27 +105,25 @@ impl Services {
 
     /// Watches until `stop`.
     pub(crate) async fn run(self, client: Client, stop: CancellationToken) {
-        let api: Api<Projection> = Api::all(client);
-        let stream = watcher(api, watcher::Config::default()).backoff(crate::watch_backoff());
-        let mut stream = std::pin::pin!(stream.take_until(stop.cancelled_owned()));
+        let mut events = all::<Projection>(client, Config::default()).take_until(stop.cancelled_owned()).boxed();
         let mut listed = Map::new();
-        while let Some(event) = stream.next().await {
+        while let Some(event) = events.next().await {
             let key = |service: &Service| (service.namespace.clone(), service.name.clone());
             match event {
-                Ok(watcher::Event::Init) => listed.clear(),
-                Ok(watcher::Event::InitApply(service)) => {
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(service)) => {
                     let service = Service::from(service);
                     listed.insert(key(&service), service);
                 }
-                Ok(watcher::Event::InitDone) => {
+                Ok(Event::InitDone) => {
                     *write(&self.map) = std::mem::take(&mut listed);
                     self.synced.send_replace(true);
                 }
-                Ok(watcher::Event::Apply(service)) => {
+                Ok(Event::Apply(service)) => {
                     let service = Service::from(service);
                     write(&self.map).insert(key(&service), service);
                 }
-                Ok(watcher::Event::Delete(service)) => {
+                Ok(Event::Delete(service)) => {
                     write(&self.map).remove(&key(&service.into()));
                 }
                 Err(error) => tracing::warn!(%error, "watching services failed; trying again"),

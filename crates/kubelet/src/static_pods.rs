@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use client::backoff::Backoff;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{Pod, Toleration},
@@ -267,7 +268,7 @@ async fn create_mirror(shared: Arc<Shared>, pod: Arc<Pod>) {
         ..OwnerReference::default()
     }]);
     let api: Api<Pod> = Api::namespaced(shared.client.clone(), pod.namespace());
-    let mut backoff = crate::watch_backoff();
+    let mut backoff = Backoff::default();
     loop {
         match api.create(&PostParams::default(), &mirror).await {
             Ok(_) => return,
@@ -278,7 +279,7 @@ async fn create_mirror(shared: Arc<Shared>, pod: Arc<Pod>) {
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(10))) => {}
+            () = tokio::time::sleep(backoff.pause().min(Duration::from_secs(10))) => {}
             () = shared.stop.cancelled() => return,
         }
         if !shared.pods.contains(pod.uid()) {

@@ -10,7 +10,6 @@ mod election;
 mod kubeconfig;
 mod lock;
 mod logs;
-mod memory;
 mod pki;
 mod place;
 mod preflight;

@@ -1,13 +1,10 @@
 //! The proxy as it runs: watches, the state, and the tables.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::time::Duration;
 
+use client::watch::{Config as WatchConfig, Event, all, told};
 use futures::{FutureExt, Stream, StreamExt};
-use kube::api::Api;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::{WatchStreamExt, watcher::DefaultBackoff};
 use kube::{Client, Resource};
 use network::Cidr;
 use network::nft::Family;
@@ -121,25 +118,22 @@ enum Observation {
 }
 
 fn observe(config: &Config, client: Client) -> impl Stream<Item = Observation> + use<> {
-    let services = watch(Api::<Service>::all(client.clone()), watcher::Config::default().labels(SELECTOR));
-    let slices = watch(Api::<EndpointSlice>::all(client.clone()), watcher::Config::default().labels(SELECTOR));
+    let services = watch::<Service>(client.clone(), WatchConfig::default().labels(SELECTOR));
+    let slices = watch::<EndpointSlice>(client.clone(), WatchConfig::default().labels(SELECTOR));
     let own = format!("metadata.name={}", config.node_name);
-    let node = watch(Api::<Node>::all(client), watcher::Config::default().fields(&own));
+    let node = watch::<Node>(client, WatchConfig::default().fields(&own));
     futures::stream::select(
         services.map(Observation::Service),
         futures::stream::select(slices.map(Observation::Slice), node.map(Observation::Node)),
     )
 }
 
-fn watch<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Event<K>> + Send
+fn watch<K>(client: Client, config: WatchConfig) -> impl Stream<Item = Event<K>> + Send
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
 {
     // Pages would only make the first list later.
-    let config = config.any_semantic().page_size(u32::MAX);
-    watcher(api, config).backoff(DefaultBackoff::default()).filter_map(|event| async move {
-        event.inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "watching for the proxy")).ok()
-    })
+    told(all(client, config.any_semantic().page_size(u32::MAX)))
 }
 
 /// What a list has brought so far. Until the first lists of Services and EndpointSlices are complete,

@@ -5,12 +5,11 @@ use crate::framework::{Change, Scheduler};
 use crate::objects::{Node, Pod, PodInfo};
 use crate::queue::{Added, Queue};
 use crate::snapshot::Snapshot;
+use client::watch::{self, Event};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
@@ -140,10 +139,9 @@ impl Loop {
     }
 
     async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
-        let running = watcher::Config::default().any_semantic().fields("status.phase!=Succeeded,status.phase!=Failed");
-        let mut pods = watcher(Api::<Pod>::all(self.client.clone()), running).default_backoff().boxed();
-        let nodes = watcher::Config::default().any_semantic();
-        let mut nodes = watcher(Api::<Node>::all(self.client.clone()), nodes).default_backoff().boxed();
+        let running = watch::Config::default().any_semantic().fields("status.phase!=Succeeded,status.phase!=Failed");
+        let mut pods = watch::all::<Pod>(self.client.clone(), running);
+        let mut nodes = watch::all::<Node>(self.client.clone(), watch::Config::default().any_semantic());
         let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
         loop {
             let due = self.queue.next_due().unwrap_or_else(|| Instant::now() + std::time::Duration::from_secs(3600));

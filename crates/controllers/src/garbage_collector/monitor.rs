@@ -3,21 +3,20 @@
 use super::graph::{Identity, Observed, ResourceId};
 use super::{Controller, FOREGROUND, ORPHAN, owner};
 use crate::Error;
+use client::watch::{self, Event};
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::PartialObjectMeta;
 use kube::discovery::{Discovery, Scope, verbs};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
 /// Written by the thousand, and owned by nobody.
 const IGNORED: &[(&str, &str)] = &[("", "events"), ("events.k8s.io", "events")];
 
-type Events = BoxStream<'static, (usize, Result<Event<PartialObjectMeta<DynamicObject>>, watcher::Error>)>;
+type Events = BoxStream<'static, (usize, Result<Event<PartialObjectMeta<DynamicObject>>, watch::Error>)>;
 
 /// Feeds the graph until a watch ends.
 pub(super) async fn run(controller: Arc<Controller>) -> Result<(), Error> {
@@ -25,9 +24,9 @@ pub(super) async fn run(controller: Arc<Controller>) -> Result<(), Error> {
     let mut events: SelectAll<Events> = SelectAll::new();
     let mut monitors: Vec<Monitor> = Vec::with_capacity(found.len());
     for (index, resource) in found.into_iter().enumerate() {
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(controller.client.clone(), &resource);
-        let config = watcher::Config::default().any_semantic();
-        events.push(watcher(api, config).default_backoff().map(move |event| (index, event)).boxed());
+        let config = watch::Config::default().any_semantic();
+        let followed = watch::resource(controller.client.clone(), &resource, config);
+        events.push(followed.map(move |event| (index, event)).boxed());
         monitors.push(Monitor::new(resource));
     }
     while let Some((index, event)) = events.next().await {
@@ -76,11 +75,7 @@ impl Monitor {
         Monitor { resource, known: HashSet::new(), listed: None }
     }
 
-    fn feed(
-        &mut self,
-        controller: &Controller,
-        event: Result<Event<PartialObjectMeta<DynamicObject>>, watcher::Error>,
-    ) {
+    fn feed(&mut self, controller: &Controller, event: Result<Event<PartialObjectMeta<DynamicObject>>, watch::Error>) {
         match event {
             Ok(Event::Init) => self.listed = Some(HashSet::new()),
             Ok(Event::InitApply(object)) => {

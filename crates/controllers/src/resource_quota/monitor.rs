@@ -5,12 +5,11 @@ use crate::informer::Informer;
 use crate::objects::ResourceQuota;
 use crate::queue::{Key, Queue};
 use api::quota::usage;
+use client::watch::{self, Event};
 use futures::StreamExt;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
@@ -39,8 +38,8 @@ impl Monitors {
         if !self.started.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
             return;
         }
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), resource);
-        let mut events = watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
+        let config = watch::Config::default().any_semantic();
+        let mut events = watch::resource::<PartialObjectMeta<DynamicObject>>(self.client.clone(), resource, config);
         let weighs = usage::weighs_updates(&resource.group, &resource.plural);
         let (queue, quotas, shutdown) = (self.queue.clone(), self.quotas.clone(), self.shutdown.clone());
         let plural = resource.plural.clone();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use client::backoff::Backoff;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -19,17 +20,17 @@ const PERIOD: Duration = Duration::from_secs(10);
 pub(crate) async fn run(client: Client, node: String, uid: String, stop: CancellationToken) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
     let mut held: Option<Lease> = None;
-    let mut backoff = crate::watch_backoff();
+    let mut backoff = Backoff::default();
     loop {
         let wait = match renew(&api, &node, &uid, held.take(), Timestamp::now()).await {
             Ok(lease) => {
                 held = Some(lease);
-                backoff = crate::watch_backoff();
+                backoff = Backoff::default();
                 PERIOD
             }
             Err(error) => {
                 tracing::debug!(%error, "the node's lease could not be renewed; trying again");
-                backoff.next().unwrap_or(PERIOD).min(Duration::from_secs(7))
+                backoff.pause().min(Duration::from_secs(7))
             }
         };
         tokio::select! {

@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use client::backoff::Backoff;
+use client::watch::Event;
 use cri::v1;
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -13,7 +15,6 @@ use k8s_openapi::{
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
-    runtime::{WatchStreamExt as _, watcher},
 };
 use tokio::{
     sync::{Notify, watch},
@@ -192,9 +193,8 @@ impl Keeper {
         self.tell_transitions(None);
         self.report_if(true).await;
 
-        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let stream = watcher(self.api.clone(), config).backoff(crate::watch_backoff());
-        let mut stream = std::pin::pin!(stream);
+        let config = client::watch::Config::default().fields(&format!("metadata.name={name}"));
+        let mut events = client::watch::all::<Node>(self.context.client.clone(), config);
         let mut pressure = self.context.handle.pressure.subscribe();
         let recheck = self.context.handle.recheck.clone();
         let mut unready_wait = Duration::from_millis(50);
@@ -207,8 +207,8 @@ impl Keeper {
                 unready_wait
             };
             tokio::select! {
-                event = stream.next() => match event {
-                    Some(Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node))) => {
+                event = events.next() => match event {
+                    Some(Ok(Event::Apply(node) | Event::InitApply(node))) => {
                         self.saw(&node).await;
                     }
                     Some(Ok(_)) => {}
@@ -276,7 +276,7 @@ impl Keeper {
 
     /// Creates the Node object, or takes over the one there is. Tries until it succeeds.
     async fn register(&mut self) -> Node {
-        let mut backoff = crate::watch_backoff();
+        let mut backoff = Backoff::default();
         loop {
             match self.try_register().await {
                 Ok(node) => return node,
@@ -286,7 +286,7 @@ impl Keeper {
                     } else {
                         tracing::debug!(%error, "the node could not be registered; trying again");
                     }
-                    let wait = backoff.next().unwrap_or(COMPARE).min(Duration::from_secs(7));
+                    let wait = backoff.pause().min(Duration::from_secs(7));
                     tokio::time::sleep(wait).await;
                 }
             }

@@ -5,6 +5,7 @@ use super::control_plane::ControlPlane;
 use super::identity;
 use crate::supervisor::Component;
 use anyhow::Result;
+use client::watch;
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest as Request, CertificateSigningRequestCondition as Condition,
@@ -13,7 +14,6 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::PostParams;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
 use rcgen::{CertificateSigningRequestParams, DnType, DnValue, SanType};
 use std::collections::BTreeSet;
@@ -43,9 +43,8 @@ pub fn approver(plane: &Arc<ControlPlane>) -> Component {
 
 async fn run(client: Client) -> Result<()> {
     let requests: Api<Request> = Api::all(client.clone());
-    let mine = watcher::Config::default().any_semantic().fields(&format!("spec.signerName={SIGNER}"));
-    let events = watcher(requests.clone(), mine).default_backoff().applied_objects();
-    tokio::pin!(events);
+    let mine = watch::Config::default().any_semantic().fields(&format!("spec.signerName={SIGNER}"));
+    let mut events = watch::all::<Request>(client.clone(), mine).applied_objects();
     let mut waiting: BTreeSet<String> = BTreeSet::new();
     loop {
         let names: Vec<String> = tokio::select! {

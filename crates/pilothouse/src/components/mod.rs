@@ -149,8 +149,8 @@ where
     let runtime = if threads > 1 {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
-            .on_thread_start(crate::memory::keep)
-            .on_thread_stop(crate::memory::give_back)
+            .on_thread_start(memory::keep)
+            .on_thread_stop(memory::give_back)
             .enable_all()
             .build()
     } else {

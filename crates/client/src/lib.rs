@@ -1,0 +1,4 @@
+//! What components share as clients of the API.
+
+pub mod backoff;
+pub mod watch;

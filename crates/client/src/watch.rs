@@ -1,0 +1,186 @@
+//! Watches that never end: list, follow, and list again when need be.
+//!
+//! kube's watcher does the work. It is compiled for every type that it brings, as the reading of answers is, and in one executable
+//! of all components these are many; so it is run here on objects as they came, and only the reading of an object is each type's.
+
+use crate::backoff::Backoff;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::ApiResource;
+use kube::core::DynamicResourceScope;
+use kube::runtime::watcher::watcher;
+pub use kube::runtime::watcher::{Config, Error, Event};
+use kube::{Api, Client, Resource};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a watch brings, in order; it does not end. An error says why something is tried again, after a while.
+pub type Events<K> = BoxStream<'static, Result<Event<K>, Error>>;
+
+/// Watches the objects of a kind, in all namespaces if it has any.
+pub fn all<K>(client: Client, config: Config) -> Events<K>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
+{
+    resource(client, &ApiResource::erase::<K>(&()), config)
+}
+
+/// Watches the objects of a kind in one namespace.
+pub fn namespaced<K>(client: Client, namespace: &str, config: Config) -> Events<K>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
+{
+    typed(Api::namespaced_with(client, namespace, &ApiResource::erase::<K>(&())), config)
+}
+
+/// Watches the objects of a resource that is known at run time only, in all namespaces if it has any.
+pub fn resource<K: DeserializeOwned + Send + 'static>(
+    client: Client,
+    resource: &ApiResource,
+    config: Config,
+) -> Events<K> {
+    typed(Api::all_with(client, resource), config)
+}
+
+/// An object as it came.
+#[derive(Clone, Debug)]
+struct Raw {
+    /// Holds what a watcher reads: the resource version.
+    metadata: ObjectMeta,
+    text: Arc<RawValue>,
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    /// Only from JSON's text, and not from what serde has put aside: the `type` of a watch's event comes before its `object`,
+    /// as all servers write it.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Head {
+            metadata: Metadata,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Metadata {
+            resource_version: Option<String>,
+        }
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let Head { metadata: Metadata { resource_version } } =
+            serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        Ok(Raw { metadata: ObjectMeta { resource_version, ..ObjectMeta::default() }, text: text.into() })
+    }
+}
+
+impl Resource for Raw {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(resource: &ApiResource) -> Cow<'_, str> {
+        resource.kind.as_str().into()
+    }
+
+    fn group(resource: &ApiResource) -> Cow<'_, str> {
+        resource.group.as_str().into()
+    }
+
+    fn version(resource: &ApiResource) -> Cow<'_, str> {
+        resource.version.as_str().into()
+    }
+
+    fn api_version(resource: &ApiResource) -> Cow<'_, str> {
+        resource.api_version.as_str().into()
+    }
+
+    fn plural(resource: &ApiResource) -> Cow<'_, str> {
+        resource.plural.as_str().into()
+    }
+
+    fn object_ref(&self, resource: &ApiResource) -> ObjectReference {
+        ObjectReference {
+            api_version: Some(resource.api_version.clone()),
+            kind: Some(resource.kind.clone()),
+            resource_version: self.metadata.resource_version.clone(),
+            ..ObjectReference::default()
+        }
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+fn typed<K: DeserializeOwned + Send + 'static>(api: Api<Raw>, config: Config) -> Events<K> {
+    let anew = Arc::new(AtomicBool::new(false));
+    let read = |raw: Raw| serde_json::from_str::<K>(raw.text.get()).map_err(unreadable);
+    follow(api, config, anew.clone())
+        .map(move |event| match event? {
+            Event::Init => Ok(Event::Init),
+            // Without it the list would say that the object is gone.
+            Event::InitApply(raw) => {
+                read(raw).map(Event::InitApply).inspect_err(|_| anew.store(true, Ordering::Release))
+            }
+            Event::InitDone => Ok(Event::InitDone),
+            Event::Apply(raw) => read(raw).map(Event::Apply),
+            Event::Delete(raw) => read(raw).map(Event::Delete),
+        })
+        .boxed()
+}
+
+fn unreadable(error: serde_json::Error) -> Error {
+    Error::WatchFailed(kube::Error::SerdeError(error))
+}
+
+/// Follows a resource, pausing after every error. `anew`: whether what the last event brought was of no use, so that
+/// all is to be listed again.
+fn follow(api: Api<Raw>, config: Config, anew: Arc<AtomicBool>) -> BoxStream<'static, Result<Event<Raw>, Error>> {
+    struct Following<S> {
+        events: S,
+        backoff: Backoff,
+        failed: bool,
+    }
+    let begin = move || watcher(api.clone(), config.clone()).boxed();
+    let following = Following { events: begin(), backoff: Backoff::default(), failed: false };
+    stream::unfold((following, begin, anew), |(mut following, begin, anew)| async move {
+        if anew.swap(false, Ordering::AcqRel) {
+            following.events = begin();
+            following.failed = true;
+        }
+        if std::mem::take(&mut following.failed) {
+            tokio::time::sleep(following.backoff.pause()).await;
+        }
+        // A watcher does not end.
+        let event = following.events.next().await?;
+        match &event {
+            Err(_) => following.failed = true,
+            // It is said before the list is asked for.
+            Ok(Event::Init | Event::InitApply(_)) => {}
+            Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) => following.backoff = Backoff::default(),
+        }
+        Some((event, (following, begin, anew)))
+    })
+    .boxed()
+}
+
+/// What a watch brings, with its errors told in the log instead.
+pub fn told<K>(events: Events<K>) -> impl Stream<Item = Event<K>> + Send
+where
+    K: Resource<DynamicType = ()> + Send + 'static,
+{
+    events.filter_map(|event| async move {
+        event
+            .inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is tried again"))
+            .ok()
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+use super::*;
+use http::{Request, Response};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::client::Body;
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A server that gives answers in order, and nothing more when there are none. What was asked for is kept, with when.
+#[derive(Clone)]
+struct Server {
+    answers: Arc<Mutex<VecDeque<(u16, String)>>>,
+    asked: Arc<Mutex<Vec<(String, Instant)>>>,
+}
+
+impl Server {
+    fn new<const N: usize>(answers: [(u16, &str); N]) -> Self {
+        let answers = answers.into_iter().map(|(code, body)| (code, body.to_owned())).collect();
+        Server { answers: Arc::new(Mutex::new(answers)), asked: Arc::default() }
+    }
+
+    fn client(&self) -> Client {
+        let server = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let server = server.clone();
+            async move {
+                server.asked.lock().unwrap().push((request.uri().to_string(), Instant::now()));
+                let answer = server.answers.lock().unwrap().pop_front();
+                let Some((code, body)) = answer else { return std::future::pending().await };
+                Ok::<_, std::convert::Infallible>(
+                    Response::builder().status(code).body(Body::from(body.into_bytes())).unwrap(),
+                )
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    fn asked(&self) -> Vec<(String, Instant)> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+const LIST: &str = r#"{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[
+    {"metadata":{"name":"a","namespace":"n","resourceVersion":"3"},"data":{"k":"v"}},
+    {"metadata":{"name":"b","namespace":"n","resourceVersion":"4"}}]}"#;
+const EMPTY: &str = r#"{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[]}"#;
+
+fn name(event: Result<Event<ConfigMap>, Error>) -> String {
+    let of = |what: &str, object: ConfigMap| format!("{what} {}", object.metadata.name.unwrap());
+    match event {
+        Ok(Event::Init) => "init".into(),
+        Ok(Event::InitApply(object)) => of("listed", object),
+        Ok(Event::InitDone) => "listed all".into(),
+        Ok(Event::Apply(object)) => of("put", object),
+        Ok(Event::Delete(object)) => of("gone", object),
+        Err(Error::InitialListFailed(_)) => "no list".into(),
+        Err(Error::WatchFailed(_)) => "unreadable".into(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn names(events: Events<ConfigMap>, most: usize) -> Vec<String> {
+    events.take(most).map(name).collect().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_are_read_from_lists_and_watches() {
+    let server = Server::new([
+        (200, LIST),
+        (
+            200,
+            r#"{"type":"MODIFIED","object":{"metadata":{"name":"a","resourceVersion":"8"},"data":{"k":"w"}}}
+{"type":"BOOKMARK","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"9"}}}
+{"type":"DELETED","object":{"metadata":{"name":"b","resourceVersion":"10"}}}
+"#,
+        ),
+    ]);
+    let events = namespaced::<ConfigMap>(server.client(), "n", Config::default().any_semantic().labels("l=m"));
+    assert_eq!(names(events, 6).await, ["init", "listed a", "listed b", "listed all", "put a", "gone b"]);
+    let asked = server.asked();
+    assert!(asked[0].0.starts_with("/api/v1/namespaces/n/configmaps?"), "{asked:?}");
+    assert!(asked[0].0.contains("labelSelector=l%3Dm"), "{asked:?}");
+    assert!(asked[1].0.contains("watch=true") && asked[1].0.contains("resourceVersion=7"), "{asked:?}");
+}
+
+/// What cannot be read is not taken for gone.
+#[tokio::test(start_paused = true)]
+async fn a_list_with_an_unreadable_object_is_not_whole() {
+    let damaged = LIST.replace(r#""name":"b""#, r#""name":["b"]"#);
+    let server = Server::new([(200, &damaged), (200, LIST)]);
+    let events = all::<ConfigMap>(server.client(), Config::default());
+    let expected = ["init", "listed a", "unreadable", "init", "listed a", "listed b", "listed all"];
+    assert_eq!(names(events, 7).await, expected);
+}
+
+/// The watcher says that a list begins before it asks for one; that is no success.
+#[tokio::test(start_paused = true)]
+async fn pauses_grow_while_nothing_can_be_listed() {
+    let status =
+        r#"{"kind":"Status","apiVersion":"v1","status":"Failure","message":"no","reason":"Forbidden","code":403}"#;
+    let server = Server::new([(403, status), (403, status), (403, status), (403, status), (200, EMPTY)]);
+    let names = names(all(server.client(), Config::default()), 10).await;
+    assert_eq!(names[8..], ["init", "listed all"]);
+    assert!(names[..8].chunks(2).all(|pair| pair == ["init", "no list"]), "{names:?}");
+    let asked = server.asked();
+    for (number, pair) in asked.windows(2).enumerate() {
+        let least = crate::backoff::FIRST * (1 << number);
+        let pause = pair[1].1 - pair[0].1;
+        assert!(pause >= least && pause <= least * 2 + Duration::from_millis(10), "{number}: {pause:?}");
+    }
+}
