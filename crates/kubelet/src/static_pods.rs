@@ -110,7 +110,8 @@ fn read_dir(dir: &Path, cfg: &Config) -> io::Result<Manifests> {
 fn parse(text: &str) -> Result<Pod, String> {
     let value: serde_json::Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
     match value.get("kind").and_then(serde_json::Value::as_str) {
-        Some("Pod") => serde_json::from_value(value).map_err(|error| error.to_string()),
+        // By way of its text, as all other Pods: they are read by the same code.
+        Some("Pod") => serde_json::from_str(&value.to_string()).map_err(|error| error.to_string()),
         kind => Err(format!("kind is {kind:?}, must be Pod")),
     }
 }

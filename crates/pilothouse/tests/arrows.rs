@@ -9,7 +9,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("schema", &["api"]),
     ("store", &["api"]),
     ("apiserver", &["api", "schema", "store"]),
-    ("client", &[]),
+    ("client", &["api"]),
     ("memory", &[]),
     ("scheduler", &["api", "client"]),
     ("controllers", &["api", "client"]),
