@@ -2,7 +2,7 @@
 
 use super::node::Connect;
 use super::{Settings, certificates, identity};
-use crate::backend::{Backend, EncryptionArgs, FaceArgs, Opened, UndoArgs};
+use crate::backend::{self, Backend, EncryptionArgs, FaceArgs, Opened, UndoArgs};
 use crate::election::{self, Election};
 use crate::pki::Pki;
 use crate::supervisor::Component;
@@ -146,7 +146,18 @@ impl ControlPlane {
             Some(sealed) => sealed.clone(),
             None => opened.store.clone(),
         };
-        let registry = Registry::open_as(store, sealed, plan.surface).await.context("the store can't be read")?;
+        let registry = tokio::select! {
+            registry = Registry::open_as(store, sealed, plan.surface) => registry,
+            // A store that does not answer, say.
+            () = shutdown.cancelled() => Err(store::Error::Closed),
+        };
+        let registry = match registry {
+            Ok(registry) => registry,
+            Err(error) => {
+                opened.close();
+                return Err(backend::unreadable(error));
+            }
+        };
         let secured = security::secure(&registry, plan.security).await.context("the first objects can't be made")?;
         let server = ApiServer::new(plan.config, registry, secured.security, secured.documents);
         let serving = ServerTls::new(&plan.tls).context("the API server's certificate")?;
