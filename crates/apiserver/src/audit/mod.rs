@@ -2,12 +2,14 @@
 
 mod object;
 mod policy;
+mod rotation;
 mod sink;
 
 pub(crate) use object::of_patch;
 pub use policy::{Level, Policy, PolicyError, Stage};
+pub use rotation::Rotation;
 use sink::Place;
-pub use sink::{Batch, Handed, Lost, Mode, Rotation, Sink, SinkError, Throttle};
+pub use sink::{Batch, Handed, Lost, Mode, Sink, SinkError, Throttle};
 
 use crate::authn::Peer;
 use crate::authn::impersonation::Acting;
@@ -616,7 +618,7 @@ mod tests {
             let policy =
                 format!("{{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [{omitted}], rules: [{rules}]}}");
             let policy = Policy::parse(policy.as_bytes()).expect("a policy");
-            let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }, Mode::Blocking).expect("a sink");
+            let sink = Sink::open(&path, Rotation::default(), Mode::Blocking).expect("a sink");
             Log { audit: Audit::new(policy, sink), path, _directory: directory }
         }
 
@@ -732,7 +734,7 @@ mod tests {
             return;
         }
         for (mode, stored) in [(Mode::BlockingStrict, false), (Mode::Blocking, true)] {
-            let sink = Sink::open(full, Rotation { max_size: 0, backups: 0 }, mode).expect("it opens");
+            let sink = Sink::open(full, Rotation::default(), mode).expect("it opens");
             let audit = Audit::new(Policy::metadata(), sink);
             let (parts, ()) = http::Request::get("/api/v1/pods").body(()).expect("a request").into_parts();
             let info = RequestInfo::parse("GET", "/api/v1/pods", "").expect("a path");
@@ -828,7 +830,7 @@ mod tests {
         drop(record);
         // Who leaves while the answer waits to be recorded was answered.
         let (record, _) = log.begin("DELETE", "/api/v1/namespaces/a/configmaps/x").await;
-        let full = log.audit.out.sink.free(usize::MAX);
+        let full = log.audit.out.sink.room(usize::MAX).await;
         assert!(record.finish(Response::new(Body::from("{}"))).now_or_never().is_none());
         drop(full);
         let events = log.events(2);
