@@ -464,8 +464,9 @@ impl Writer {
             && rotator.is_due(self.size, line.len() as u64)
             && let Some(new) = rotator.rotate(file)
         {
+            // Somebody else may have begun it.
+            self.size = new.metadata().map_or(0, |new| new.len());
             *file = new;
-            self.size = 0;
             self.torn = false;
         }
         if self.torn {
