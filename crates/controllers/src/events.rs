@@ -1,8 +1,8 @@
 //! Events: what the controllers tell people, as core/v1 Events. What is told of it is decided by [`Correlator`].
 
-pub use api::events::Kind;
+pub use api::events::{Kind, Source};
 
-use api::events::{Correlator, Delivery, Failure, Next, QUEUED, Reference, Report, Request, Source};
+use api::events::{Correlator, Delivery, Failure, Next, QUEUED, Reference, Report, Request};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -33,8 +33,12 @@ pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
 impl Recorder {
     /// What it is told is sent as long as the runtime runs that this is called in, also when all its copies are gone.
     pub fn new(client: Client, component: &'static str) -> Self {
+        Self::of(client, Source { component: component.to_owned(), host: String::new() })
+    }
+
+    /// The same, of whoever is on a node.
+    pub fn of(client: Client, source: Source) -> Self {
         let (reports, told) = mpsc::channel(QUEUED);
-        let source = Source { component: component.to_owned(), host: String::new() };
         tokio::spawn(send(client, Correlator::new(source), told));
         Recorder { reports }
     }
