@@ -783,7 +783,7 @@ mod tests {
     async fn an_answer_that_is_a_status_says_what_came_of_it() {
         let log = Log::at("Metadata");
         let target = "/api/v1/namespaces/a/pods/b";
-        let view = crate::http::media::View::for_error(&HeaderMap::new());
+        let view = crate::http::media::View::for_error(&HeaderMap::new(), "");
         let status = Status::not_found(&api::GroupResource::new("", "pods"), "b");
         let gone = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","details":{"name":"b","kind":"pods","uid":"u"}}"#;
         let answers = [

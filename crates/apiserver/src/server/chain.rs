@@ -52,9 +52,9 @@ impl ApiServer {
 
     async fn answered(self: &Arc<Self>, request: Request, origin: Origin) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
-        let view = View::for_error(&parts.headers);
         let path = unescape_path(parts.uri.path());
         let query = parts.uri.query().unwrap_or("").to_owned();
+        let view = View::for_error(&parts.headers, &query);
         let info = match RequestInfo::parse(parts.method.as_str(), &path, &query) {
             Ok(info) => Arc::new(info),
             Err(error) => return answer::refusal(&Status::bad_request(error.to_string()), view),
@@ -95,7 +95,7 @@ impl ApiServer {
         origin: Origin,
         allotted: Result<Option<Duration>, Status>,
     ) -> Response<Body> {
-        let view = View::for_error(&parts.headers);
+        let view = View::for_error(&parts.headers, &query);
         let received = Timestamp::now();
         let notes = Notes::default();
         parts.extensions.insert(notes.clone());
