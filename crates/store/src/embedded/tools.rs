@@ -97,7 +97,8 @@ pub async fn drop_damaged(directory: &Path, options: Options) -> Result<Vec<(Str
     found
 }
 
-async fn drop_damaged_of(store: &Embedded) -> Result<Vec<(String, Error)>, Error> {
+/// The same of a store that is open.
+pub(crate) async fn drop_damaged_of(store: &Embedded) -> Result<Vec<(String, Error)>, Error> {
     let all = store.range(Range { keys_only: true, ..Range::of(KeyRange::all()) }).await?;
     let mut dropped = Vec::new();
     for key in all.kvs.into_iter().map(|kv| kv.key) {
