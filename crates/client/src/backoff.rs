@@ -1,31 +1,50 @@
 //! How long to wait before something is tried again.
 
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Short first, so that a start together with the API server costs nothing.
 pub(crate) const FIRST: Duration = Duration::from_millis(20);
-/// As client-go's reflectors.
-const LAST: Duration = Duration::from_secs(30);
+/// What has gone well is not asked for again sooner, as client-go's reflectors do: when a server ends all watches, all come.
+pub(crate) const SETTLED: Duration = Duration::from_millis(800);
+/// A node that could not reach its server hears of its pods again soon after it can.
+const LAST: Duration = Duration::from_secs(5);
+/// Trouble after so long without any is new trouble (client-go's reflectors: two minutes).
+const QUIET: Duration = Duration::from_secs(120);
 
 /// The pauses between attempts: each twice as long as the one before, and up to as much again by chance, so that not all
-/// nodes of a cluster come at once.
+/// nodes of a cluster come at once. They begin anew after a while without one.
 #[derive(Debug)]
 pub struct Backoff {
+    first: Duration,
     next: Duration,
+    last: Instant,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Backoff { next: FIRST }
+        Backoff { first: FIRST, next: FIRST, last: Instant::now() }
     }
 }
 
 impl Backoff {
     /// How long to wait before the next attempt.
     pub fn pause(&mut self) -> Duration {
+        let now = Instant::now();
+        if now.duration_since(self.last) > QUIET {
+            self.next = self.first;
+        }
         let pause = self.next;
         self.next = (pause * 2).min(LAST);
-        pause.mul_f64(1.0 + fastrand::f64())
+        let pause = pause.mul_f64(1.0 + fastrand::f64());
+        self.last = now + pause;
+        pause
+    }
+
+    /// It has gone well once: from now on the first pause is longer.
+    pub fn settle(&mut self) {
+        self.first = SETTLED;
+        self.next = self.next.max(SETTLED);
     }
 }
 
@@ -33,10 +52,14 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    #[test]
-    fn pauses_have_a_bound() {
+    #[tokio::test(start_paused = true)]
+    async fn pauses_have_a_bound_and_begin_anew() {
         let mut backoff = Backoff::default();
         let longest = (0..100).map(|_| backoff.pause()).max().unwrap();
         assert!(longest <= LAST * 2 && longest >= LAST, "{longest:?}");
+        tokio::time::advance(QUIET + LAST * 2 + FIRST).await;
+        assert!(backoff.pause() <= FIRST * 2);
+        backoff.settle();
+        assert!(backoff.pause() >= SETTLED);
     }
 }

@@ -20,7 +20,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a watch brings, in order; it does not end. An error says why something is tried again, after a while.
+/// What a watch brings, in order; it does not end. An error says why all is asked for again after a while, or which object's change
+/// cannot be read and is left out.
 pub type Events<K> = BoxStream<'static, Result<Event<K>, Error>>;
 
 /// Watches the objects of a kind, in all namespaces if it has any.
@@ -51,7 +52,7 @@ pub fn resource<K: DeserializeOwned + Send + 'static>(
 /// An object as it came.
 #[derive(Clone, Debug)]
 struct Raw {
-    /// Holds what a watcher reads: the resource version.
+    /// Holds what a watcher reads, the resource version, and what the object is called.
     metadata: ObjectMeta,
     text: Arc<RawValue>,
 }
@@ -67,12 +68,17 @@ impl<'de> Deserialize<'de> for Raw {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Metadata {
+            namespace: Option<String>,
+            name: Option<String>,
             resource_version: Option<String>,
         }
         let text = Box::<RawValue>::deserialize(deserializer)?;
-        let Head { metadata: Metadata { resource_version } } =
-            serde_json::from_str(text.get()).map_err(D::Error::custom)?;
-        Ok(Raw { metadata: ObjectMeta { resource_version, ..ObjectMeta::default() }, text: text.into() })
+        let Head { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        let Metadata { namespace, name, resource_version } = metadata;
+        Ok(Raw {
+            metadata: ObjectMeta { namespace, name, resource_version, ..ObjectMeta::default() },
+            text: text.into(),
+        })
     }
 }
 
@@ -120,7 +126,7 @@ impl Resource for Raw {
 
 fn typed<K: DeserializeOwned + Send + 'static>(api: Api<Raw>, config: Config) -> Events<K> {
     let anew = Arc::new(AtomicBool::new(false));
-    let read = |raw: Raw| serde_json::from_str::<K>(raw.text.get()).map_err(unreadable);
+    let read = |raw: Raw| serde_json::from_str::<K>(raw.text.get()).map_err(|error| unreadable(&raw, error));
     follow(api, config, anew.clone())
         .map(move |event| match event? {
             Event::Init => Ok(Event::Init),
@@ -130,13 +136,20 @@ fn typed<K: DeserializeOwned + Send + 'static>(api: Api<Raw>, config: Config) ->
             }
             Event::InitDone => Ok(Event::InitDone),
             Event::Apply(raw) => read(raw).map(Event::Apply),
-            Event::Delete(raw) => read(raw).map(Event::Delete),
+            // A list says, too, that it is gone.
+            Event::Delete(raw) => read(raw).map(Event::Delete).inspect_err(|_| anew.store(true, Ordering::Release)),
         })
         .boxed()
 }
 
-fn unreadable(error: serde_json::Error) -> Error {
-    Error::WatchFailed(kube::Error::SerdeError(error))
+fn unreadable(raw: &Raw, error: serde_json::Error) -> Error {
+    let ObjectMeta { namespace, name, .. } = &raw.metadata;
+    let name = name.as_deref().unwrap_or_default();
+    let told = match namespace {
+        Some(namespace) => format!("{namespace}/{name} cannot be read: {error}"),
+        None => format!("{name} cannot be read: {error}"),
+    };
+    Error::WatchFailed(kube::Error::SerdeError(serde_json::Error::custom(told)))
 }
 
 /// Follows a resource, pausing after every error. `anew`: whether what the last event brought was of no use, so that
@@ -160,10 +173,16 @@ fn follow(api: Api<Raw>, config: Config, anew: Arc<AtomicBool>) -> BoxStream<'st
         // A watcher does not end.
         let event = following.events.next().await?;
         match &event {
-            Err(_) => following.failed = true,
-            // It is said before the list is asked for.
-            Ok(Event::Init | Event::InitApply(_)) => {}
-            Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) => following.backoff = Backoff::default(),
+            Err(error) => {
+                following.failed = true;
+                // Told as an answer and not as an event, this would be asked again for ever.
+                if matches!(error, Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410) {
+                    following.events = begin();
+                }
+            }
+            Ok(Event::InitDone) => following.backoff.settle(),
+            // That a list begins is said before it is asked for.
+            Ok(Event::Init | Event::InitApply(_) | Event::Apply(_) | Event::Delete(_)) => {}
         }
         Some((event, (following, begin, anew)))
     })

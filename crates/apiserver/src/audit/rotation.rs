@@ -210,12 +210,19 @@ impl Rotator {
     }
 
     fn next(&self, old: &Metadata) -> Result<File> {
-        match std::fs::rename(&self.names.path, self.names.free(Timestamp::now())) {
+        let aside = self.names.free(Timestamp::now());
+        let moved = match std::fs::rename(&self.names.path, &aside) {
+            Ok(()) => true,
             // Somebody else has put it aside.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            other => other?,
-        }
-        let new = self.open()?;
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        let new = self.open().inspect_err(|_| {
+            // It is written on, and must not be compressed and removed meanwhile.
+            if moved && let Err(error) = std::fs::rename(&aside, &self.names.path) {
+                tracing::error!(path = %aside.display(), %error, "the audit log that is written on stays put aside");
+            }
+        })?;
         own(&new, old, &self.names.path);
         Ok(new)
     }

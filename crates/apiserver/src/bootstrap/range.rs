@@ -134,6 +134,10 @@ impl Problems {
 
     /// Tells what could not be done for it, if it is of the first objects that something was to be done for.
     pub(crate) async fn not_mended(&mut self, registry: &Arc<Registry>, ranges: &[String], error: &BootstrapError) {
+        // It may be written, and not be seen yet.
+        if matches!(error, BootstrapError::NotSeen(_)) {
+            return;
+        }
         self.tell_of(registry, ranges, |_, existing| {
             let message = failed(ranges, existing, &Chain(error).to_string())?;
             Some(("KubernetesDefaultServiceCIDRError".to_owned(), message))

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use store::{Event, KeyRange, Range, Store, Watch, WatchStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 /// Everything is stored below this.
 const ROOT: &str = "/registry/";
@@ -96,7 +97,8 @@ impl Caches {
             loaded => loaded?,
         };
         let replayed = status.revision.cast_unsigned();
-        let feed = Feed { caches: Arc::downgrade(&caches), inbox, revision, replayed, pause: None };
+        let feed =
+            Feed { caches: Arc::downgrade(&caches), inbox, revision, replayed, pause: None, began: Instant::now() };
         let tasks = Tasks { feed: feed.run(stream).boxed(), mender: mender::run(Arc::downgrade(&caches)).boxed() };
         Ok((caches, tasks))
     }
@@ -304,6 +306,8 @@ struct Feed {
     replayed: u64,
     /// How long to wait before the store is followed anew; `None`: it brought something since it was.
     pause: Option<Duration>,
+    /// When it was followed anew last.
+    began: Instant,
 }
 
 impl Feed {
@@ -359,10 +363,15 @@ impl Feed {
 
     /// Follows again from where it stopped; loads all anew when the past is gone or damaged.
     async fn resume(&mut self, mut ended: store::Error) -> Option<WatchStream> {
+        // A quiet store brings nothing for long.
+        if self.began.elapsed() > RETRY_MAX {
+            self.pause = None;
+        }
         loop {
             if let Some(pause) = self.pause {
                 tokio::time::sleep(pause).await;
             }
+            self.began = Instant::now();
             self.pause = Some(self.pause.map_or(RETRY, |pause| (pause * 2).min(RETRY_MAX)));
             let caches = self.caches.upgrade()?;
             let resumed = if matches!(ended, store::Error::Compacted { .. } | store::Error::Corrupt { .. }) {

@@ -87,11 +87,46 @@ async fn objects_are_read_from_lists_and_watches() {
 /// What cannot be read is not taken for gone.
 #[tokio::test(start_paused = true)]
 async fn a_list_with_an_unreadable_object_is_not_whole() {
-    let damaged = LIST.replace(r#""name":"b""#, r#""name":["b"]"#);
+    let damaged = LIST.replace(r#""resourceVersion":"4"}}"#, r#""resourceVersion":"4"},"data":3}"#);
+    assert_ne!(damaged, LIST);
     let server = Server::new([(200, &damaged), (200, LIST)]);
     let events = all::<ConfigMap>(server.client(), Config::default());
     let expected = ["init", "listed a", "unreadable", "init", "listed a", "listed b", "listed all"];
     assert_eq!(names(events, 7).await, expected);
+}
+
+/// A server that ends all watches is not asked by all at once, however often it does.
+#[tokio::test(start_paused = true)]
+async fn what_was_listed_is_not_listed_again_at_once() {
+    let gone = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","message":"","code":410}"#;
+    let event = format!(r#"{{"type":"ERROR","object":{gone}}}"#);
+    let server = Server::new([(200, EMPTY), (200, &event), (200, EMPTY), (410, gone), (200, EMPTY)]);
+    let mut events = all::<ConfigMap>(server.client(), Config::default());
+    for _ in 0..2 {
+        assert!(matches!(events.next().await, Some(Ok(Event::Init))));
+        assert!(matches!(events.next().await, Some(Ok(Event::InitDone))));
+        let told = events.next().await;
+        assert!(matches!(&told, Some(Err(Error::WatchError(_) | Error::WatchStartFailed(_)))), "{told:?}");
+    }
+    assert!(matches!(events.next().await, Some(Ok(Event::Init))));
+    assert!(matches!(events.next().await, Some(Ok(Event::InitDone))));
+    let asked = server.asked();
+    for pair in [&asked[1..3], &asked[3..5]] {
+        assert!(pair[1].1 - pair[0].1 >= crate::backoff::SETTLED, "{asked:?}");
+    }
+}
+
+/// Who cannot be told that an object is gone learns it from a list.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_cannot_be_read_is_listed() {
+    let line =
+        r#"{"type":"DELETED","object":{"metadata":{"name":"b","namespace":"n","resourceVersion":"10"},"data":3}}"#;
+    let server = Server::new([(200, LIST), (200, line), (200, EMPTY)]);
+    let mut events = all::<ConfigMap>(server.client(), Config::default()).skip(4);
+    let error = events.next().await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("n/b cannot be read"), "{error}");
+    assert!(matches!(events.next().await, Some(Ok(Event::Init))));
+    assert!(matches!(events.next().await, Some(Ok(Event::InitDone))));
 }
 
 /// The watcher says that a list begins before it asks for one; that is no success.

@@ -109,10 +109,15 @@ pub fn run(args: StoreArgs) -> Result<()> {
             if !matches!(error.downcast_ref::<store::Error>(), Some(store::Error::Locked { .. })) {
                 return Err(error);
             }
-            let socket = backend::socket(&directory);
-            if !socket.exists() {
+            if matches!(args.command, StoreCommand::Compact) {
                 return Err(error.context(
-                    "the cluster runs and serves its store elsewhere: give what its --serve-etcd says as --store, or stop it (^C is enough; its pods go on running)",
+                    "all history is forgotten while the cluster is stopped (^C is enough; its pods go on running)",
+                ));
+            }
+            let socket = backend::socket(&directory);
+            if std::os::unix::net::UnixStream::connect(&socket).is_err() {
+                return Err(error.context(
+                    "something has the store open: wait for it or stop it (^C is enough; pods go on running); if it is a cluster with --serve-etcd, give what that says as --store",
                 ));
             }
             let options = etcd::Options::parse(&format!("unix://{}", socket.display()), None, None, None)?;
@@ -139,8 +144,11 @@ async fn embedded(directory: &Path, command: &StoreCommand) -> Result<()> {
         }
         StoreCommand::Verify { drop_damaged } => {
             if *drop_damaged {
-                for (key, damage) in tools::drop_damaged(directory, backend::untouched()).await? {
+                let dropped = tools::drop_damaged(directory, backend::untouched(), |key, damage| {
                     say("dropped", format_args!("{key} ({damage})"));
+                });
+                if dropped.await? == 0 {
+                    say("dropped", "nothing: all objects can be read");
                 }
                 // What is left in the files is referred to by nothing but the past.
                 return Ok(());

@@ -148,18 +148,10 @@ impl ControlPlane {
             Some(sealed) => sealed.clone(),
             None => opened.store.clone(),
         };
-        let registry = tokio::select! {
-            registry = Registry::open_as(store, sealed, plan.surface) => registry,
-            // A store that does not answer, say.
-            () = shutdown.cancelled() => Err(store::Error::Closed),
-        };
-        let registry = match registry {
-            Ok(registry) => registry,
-            Err(error) => {
-                opened.close();
-                return Err(backend::unreadable(error));
-            }
-        };
+        let registry = Registry::open_as(store, sealed, plan.surface).await.map_err(|error| {
+            opened.close();
+            backend::unreadable(error)
+        })?;
         let secured = security::secure(&registry, plan.security).await.context("the first objects can't be made")?;
         let server = ApiServer::new(plan.config, registry, secured.security, secured.documents);
         let serving = ServerTls::new(&plan.tls).context("the API server's certificate")?;
@@ -245,6 +237,8 @@ impl ControlPlane {
         let recorder = Recorder::of(client, Source { component: "pilothouse".to_owned(), host: node.to_owned() });
         let mut about = Node::default();
         about.metadata.name = Some(node.to_owned());
+        // Events of nodes are found by this.
+        about.metadata.uid = Some(node.to_owned());
         Arc::new(move |component, why| {
             let message = format!("The {component} failed and is started again: {why}");
             recorder.event(&about, Kind::Warning, "ComponentRestarted", message);

@@ -221,7 +221,15 @@ async fn run(settings: Arc<Settings>, listener: TcpListener, progress: Progress)
         early.start("runtime", node::container_runtime(node))?;
     }
     let plan = control_plane::plan(&settings, &pki)?;
-    let plane = Arc::new(ControlPlane::start(plan, listener, shutdown.clone()).await?);
+    let signal = stop_signal();
+    tokio::pin!(signal);
+    let plane = tokio::select! {
+        plane = ControlPlane::start(plan, listener, shutdown.clone()) => Arc::new(plane?),
+        name = &mut signal => {
+            shutdown.cancel();
+            anyhow::bail!("stopped by {name} before the API server was ready")
+        }
+    };
     progress.done("API server", &settings.server_url());
 
     let mut supervisor = Supervisor::new(shutdown.clone(), plane.failures(&settings.node_name));
@@ -253,8 +261,6 @@ async fn run(settings: Arc<Settings>, listener: TcpListener, progress: Progress)
     let merged = merge(&settings, &entry, &progress);
     progress.done("kubeconfig", &file.display().to_string());
 
-    let signal = stop_signal();
-    tokio::pin!(signal);
     let checks = ready::wait(&settings, &plane, dns_listening, started, &progress);
     let outcome = tokio::select! {
         outcome = checks => outcome,

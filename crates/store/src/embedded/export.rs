@@ -59,6 +59,11 @@ impl Export {
         Ok(Self { revision, compacted, leases: mark.leases.clone(), shared, _pin: pin, items })
     }
 
+    /// All changes in order, without their values: key, revision, whether it is a deletion.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (&Bytes, i64, bool)> {
+        self.items.iter().map(|(key, version)| (key, version.mod_revision, version.is_tombstone()))
+    }
+
     /// Visits all changes in order. Waits for the disk.
     pub fn visit<E: From<Error>>(&self, mut each: impl FnMut(Record) -> Result<(), E>) -> Result<(), E> {
         let (mut revision, mut sub) = (0, 0);

@@ -88,25 +88,27 @@ pub(crate) fn verify_on(disk: &dyn Disk) -> Result<Verification, Error> {
     Ok(verification)
 }
 
-/// Deletes the keys of the store in a directory whose values are damaged, and tells them, each with its damage. Their past is kept
-/// as far as it is whole.
-pub async fn drop_damaged(directory: &Path, options: Options) -> Result<Vec<(String, Error)>, Error> {
+/// Deletes the keys of the store in a directory whose values are damaged, and tells them, each with its damage, and how many they
+/// are. Their past is kept as far as it is whole.
+pub async fn drop_damaged(directory: &Path, options: Options, tell: impl FnMut(&str, &Error)) -> Result<usize, Error> {
+    drop(existing(directory)?);
     let store = Embedded::open(directory, options)?;
-    let found = drop_damaged_of(&store).await;
+    let dropped = drop_damaged_of(&store, tell).await;
     store.close();
-    found
+    dropped
 }
 
 /// The same of a store that is open.
-pub(crate) async fn drop_damaged_of(store: &Embedded) -> Result<Vec<(String, Error)>, Error> {
+pub(crate) async fn drop_damaged_of(store: &Embedded, mut tell: impl FnMut(&str, &Error)) -> Result<usize, Error> {
     let all = store.range(Range { keys_only: true, ..Range::of(KeyRange::all()) }).await?;
-    let mut dropped = Vec::new();
+    let mut dropped = 0;
     for key in all.kvs.into_iter().map(|kv| kv.key) {
         match store.range(Range::of(KeyRange::key(key.clone()))).await {
             Ok(_) => {}
             Err(damage @ Error::Corrupt { .. }) => {
                 store.txn(Txn::of(vec![Op::Delete { keys: KeyRange::key(key.clone()) }])).await?;
-                dropped.push((String::from_utf8_lossy(&key).into_owned(), damage));
+                tell(&String::from_utf8_lossy(&key), &damage);
+                dropped += 1;
             }
             Err(other) => return Err(other),
         }

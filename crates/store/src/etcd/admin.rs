@@ -19,7 +19,7 @@ impl Etcd {
         let mut pieces = self
             .core
             .members
-            .call(Repeat::Safe, proto::SnapshotRequest {}, call)
+            .call(Repeat::Never, proto::SnapshotRequest {}, call)
             .await
             .map_err(|failure| read_failed(&failure))?;
         while let Some(piece) = pieces.message().await.map_err(|status| Error::Unavailable(told(&status)))? {

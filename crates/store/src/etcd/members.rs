@@ -19,6 +19,8 @@ use crate::proto::{StatusRequest, StatusResponse};
 const READ_TRY: Duration = Duration::from_secs(3);
 /// etcd gives a proposal five seconds and two elections.
 const WRITE_TRY: Duration = Duration::from_secs(10);
+/// A member may first write what it answers to its disk: gigabytes.
+const LONG_TRY: Duration = Duration::from_secs(1800);
 /// How long members are asked in turn before a call fails.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
@@ -34,6 +36,8 @@ pub(super) enum Repeat {
     Safe,
     /// A write: asked again only when it is certain that nothing was done.
     Unsafe,
+    /// What takes a member long and costs it much: as a write, but waited for.
+    Never,
 }
 
 /// How a call failed.
@@ -144,7 +148,11 @@ impl Members {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let limit = if repeat == Repeat::Safe { READ_TRY } else { WRITE_TRY };
+        let limit = match repeat {
+            Repeat::Safe => READ_TRY,
+            Repeat::Unsafe => WRITE_TRY,
+            Repeat::Never => LONG_TRY,
+        };
         let deadline = Instant::now() + PATIENCE;
         let mut pause = PAUSE;
         loop {

@@ -288,7 +288,7 @@ pub(super) fn refusal(error: &Error) -> Status {
             let told = format!("{error}: {source}");
             match source.kind() {
                 std::io::ErrorKind::StorageFull => Status::resource_exhausted(told),
-                _ => Status::internal(told),
+                _ => Status::failed_precondition(told),
             }
         }
         other => Status::unavailable(other.to_string()),

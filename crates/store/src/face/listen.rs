@@ -3,8 +3,8 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -79,6 +79,16 @@ impl Drop for Listener {
     }
 }
 
+/// A socket that its owner alone may connect to, from the first moment on: its mode is that of the socket before it has a name.
+fn private(path: &Path) -> io::Result<UnixListener> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    socket.listen(128)?;
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into())
+}
+
 impl Listener {
     /// Begins to listen. To be called on a runtime.
     pub async fn bind(address: &Address, tls: Option<&Tls>) -> Result<Self, Error> {
@@ -94,8 +104,7 @@ impl Listener {
                 if left && UnixStream::connect(path).await.is_err() {
                     fs::remove_file(path).map_err(fail("remove"))?;
                 }
-                let listener = UnixListener::bind(path).map_err(fail("listen on"))?;
-                fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(fail("restrict"))?;
+                let listener = private(path).map_err(fail("listen on"))?;
                 Socket::Unix(listener, path.clone())
             }
             Address::Https(address) => {

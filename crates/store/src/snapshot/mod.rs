@@ -96,19 +96,16 @@ fn stored(record: &Record) -> Vec<u8> {
 /// A checksum of what happened up to a revision, as etcd's HashKV makes it: CRC-32C of the bucket's name and its entries. Those of
 /// before the compaction mark count only if they hold still at that revision, as members may not all have removed the others yet.
 pub(crate) fn hash(export: &Export, until: i64) -> Result<u32, Error> {
-    // What holds at the revision: by key, the last change, unless it is a deletion.
-    let mut last: HashMap<Bytes, (i64, i64, bool)> = HashMap::new();
-    export.visit(|record| {
-        if record.revision <= until {
-            last.insert(record.kv.key.clone(), (record.revision, record.sub, record.deleted));
+    // What holds at the revision: by key, that of its last change, unless that is a deletion.
+    let mut last: HashMap<&Bytes, i64> = HashMap::new();
+    for (key, revision, deleted) in export.changes().filter(|(_, revision, _)| *revision <= until) {
+        if deleted {
+            last.remove(key);
+        } else {
+            last.insert(key, revision);
         }
-        Ok::<(), Error>(())
-    })?;
-    last.retain(|_, (.., deleted)| !*deleted);
-    let holds = |record: &Record| {
-        let there = last.get(&record.kv.key);
-        there.is_some_and(|(revision, sub, _)| (*revision, *sub) == (record.revision, record.sub))
-    };
+    }
+    let holds = |record: &Record| last.get(&record.kv.key) == Some(&record.revision);
     let mut hash = Crc32c::default();
     hash.update(b"key");
     export.visit(|record| {

@@ -35,7 +35,11 @@ pub fn run(args: ApiserverArgs) -> Result<()> {
         args.agree(&place).await?;
         let made = args.make(&place, address.port())?;
         let end = CancellationToken::new();
-        let plane = ControlPlane::start(made.plan, listener, end.clone()).await?;
+        let plane = tokio::select! {
+            plane = ControlPlane::start(made.plan, listener, end.clone()) => plane?,
+            // A store that does not answer, say.
+            () = shutdown.cancelled() => bail!("stopped before it was ready"),
+        };
         let mut told = format!("{NAME} is running at https://{address}");
         let mut admin = None;
         if let Some((pki, leaves)) = &made.own
