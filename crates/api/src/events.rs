@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How many reports wait to be sent; what comes when there are as many is dropped (upstream: 1000).
@@ -164,9 +165,9 @@ fn spread() -> f64 {
 /// What is remembered by a key, until as much else was used since.
 #[derive(Debug)]
 struct Recent<V> {
-    values: HashMap<String, (u64, V)>,
-    /// The keys, as they were used.
-    used: BTreeMap<u64, String>,
+    values: HashMap<Arc<str>, (u64, V)>,
+    /// The same keys, as they were used.
+    used: BTreeMap<u64, Arc<str>>,
     clock: u64,
 }
 
@@ -178,17 +179,19 @@ impl<V> Recent<V> {
     /// What is remembered, or what is remembered from now on.
     fn entry(&mut self, key: &str, first: impl FnOnce() -> V) -> &mut V {
         self.clock += 1;
-        match self.values.get(key) {
-            Some((last, _)) => drop(self.used.remove(last)),
+        let held = match self.values.get(key) {
+            Some((last, _)) => self.used.remove(last),
             None if self.values.len() >= REMEMBERED => {
                 if let Some((_, oldest)) = self.used.pop_first() {
                     self.values.remove(&oldest);
                 }
+                None
             }
-            None => {}
-        }
-        self.used.insert(self.clock, key.to_owned());
-        let entry = self.values.entry(key.to_owned()).or_insert_with(|| (0, first()));
+            None => None,
+        };
+        let key = held.unwrap_or_else(|| key.into());
+        self.used.insert(self.clock, key.clone());
+        let entry = self.values.entry(key).or_insert_with(|| (0, first()));
         entry.0 = self.clock;
         &mut entry.1
     }
@@ -201,10 +204,10 @@ struct Budget {
     at: Timestamp,
 }
 
-/// The texts of events that are alike but for them.
+/// The texts of events that are alike but for them, by their hashes: the events that were told have them in full.
 #[derive(Debug)]
 struct Similar {
-    texts: Vec<String>,
+    texts: Vec<u64>,
     at: Timestamp,
 }
 
@@ -221,6 +224,7 @@ struct Told {
 pub struct Correlator {
     source: Source,
     similar: Recent<Similar>,
+    hashes: RandomState,
     told: Recent<Told>,
     budgets: Recent<Budget>,
 }
@@ -232,7 +236,8 @@ fn key(parts: &[&str]) -> String {
 
 impl Correlator {
     pub fn new(source: Source) -> Self {
-        Correlator { source, similar: Recent::new(), told: Recent::new(), budgets: Recent::new() }
+        let hashes = RandomState::new();
+        Correlator { source, similar: Recent::new(), hashes, told: Recent::new(), budgets: Recent::new() }
     }
 
     /// What is to be sent of a report; `None` when its object has been told of too much.
@@ -272,8 +277,9 @@ impl Correlator {
             similar.texts.clear();
         }
         similar.at = report.at;
-        if !similar.texts.contains(&report.message) {
-            similar.texts.push(report.message.clone());
+        let text = self.hashes.hash_one(&report.message);
+        if !similar.texts.contains(&text) {
+            similar.texts.push(text);
         }
         if similar.texts.len() < SIMILAR {
             return false;

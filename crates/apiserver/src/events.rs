@@ -19,8 +19,9 @@ fn served(registry: &Registry) -> Result<Arc<Served>, Status> {
     registry.served("", "v1", "events").ok_or_else(|| Status::internal("events are not served"))
 }
 
-fn context(controller: &str) -> Context {
-    Context::new(Arc::new(UserInfo::apiserver()), controller, Timestamp::now())
+/// Whoever tells it, the server writes it.
+fn context() -> Context {
+    Context::new(Arc::new(UserInfo::apiserver()), "kube-apiserver", Timestamp::now())
 }
 
 fn tree(json: &serde_json::Value) -> Result<Value, Status> {
@@ -28,24 +29,18 @@ fn tree(json: &serde_json::Value) -> Result<Value, Status> {
 }
 
 /// Makes an event.
-pub(crate) async fn create(
-    registry: &Registry,
-    controller: &str,
-    namespace: &str,
-    event: &serde_json::Value,
-) -> Result<(), Status> {
+async fn create(registry: &Registry, namespace: &str, event: &serde_json::Value) -> Result<(), Status> {
     let served = served(registry)?;
     let ty = served.resource.schema.root();
     let decoded = schema::json::decode(ty, event.to_string().as_bytes());
     let mut object = decoded.map_err(|error| Status::internal(error.to_string()))?.object;
     complete::complete(ty, &mut object, None);
-    registry.create(&context(controller), &served, namespace, object, &Options::default()).await.map(drop)
+    registry.create(&context(), &served, namespace, object, &Options::default()).await.map(drop)
 }
 
 /// Sets these members of an event that is there.
 async fn change(
     registry: &Registry,
-    controller: &str,
     (namespace, name): (&str, &str),
     members: &[(&'static str, Value)],
 ) -> Result<(), Status> {
@@ -60,26 +55,24 @@ async fn change(
         }
         Ok(())
     });
-    registry.update(&context(controller), &served, place, &change, &Options::default()).await.map(drop)
+    registry.update(&context(), &served, place, &change, &Options::default()).await.map(drop)
 }
 
 /// Tells as client-go's `record` does: what repeats is counted.
-pub(crate) struct Counting {
-    controller: &'static str,
-    correlator: Correlator,
-}
+#[derive(Debug)]
+pub(crate) struct Counting(Correlator);
 
 impl Counting {
     pub(crate) fn new(controller: &'static str) -> Self {
         let source = Source { component: controller.to_owned(), host: String::new() };
-        Counting { controller, correlator: Correlator::new(source) }
+        Counting(Correlator::new(source))
     }
 
     /// Tells it, unless its object has been told of too much; failing to is no reason to fail anything else.
     pub(crate) async fn tell(&mut self, registry: &Registry, report: &Report) {
-        let Some(mut delivery) = self.correlator.take(report) else { return };
+        let Some(mut delivery) = self.0.take(report) else { return };
         loop {
-            let answer = self.send(registry, &delivery).await;
+            let answer = Self::send(registry, &delivery).await;
             let next =
                 delivery.answered(answer.as_ref().map(drop).map_err(|status| Failure::refused(status.code, None)));
             match (next, answer) {
@@ -97,16 +90,14 @@ impl Counting {
         }
     }
 
-    async fn send(&self, registry: &Registry, delivery: &Delivery) -> Result<(), Status> {
+    async fn send(registry: &Registry, delivery: &Delivery) -> Result<(), Status> {
         match delivery.request() {
-            Request::Create(event) => {
-                create(registry, self.controller, &event.metadata.namespace, &event.object()).await
-            }
+            Request::Create(event) => create(registry, &event.metadata.namespace, &event.object()).await,
             Request::Count(Event { metadata, .. }, patch) => {
                 let of = |key| Ok((key, tree(&patch[key])?));
                 let members =
                     ["count", "lastTimestamp", "message"].into_iter().map(of).collect::<Result<Vec<_>, Status>>()?;
-                change(registry, self.controller, (&metadata.namespace, &metadata.name), &members).await
+                change(registry, (&metadata.namespace, &metadata.name), &members).await
             }
         }
     }
@@ -150,7 +141,7 @@ impl Acting {
             told.count += 1;
             told.last = report.at;
             let series = tree(&serde_json::json!({"count": told.count, "lastObservedTime": time}))?;
-            match change(registry, self.controller, (&told.namespace, &told.name), &[("series", series)]).await {
+            match change(registry, (&told.namespace, &told.name), &[("series", series)]).await {
                 // It has outlived its time in the API, and is told anew.
                 Err(status) if status.code == 404 => {}
                 other => return other,
@@ -168,7 +159,7 @@ impl Acting {
         object["reportingComponent"] = self.controller.into();
         object["reportingInstance"] = self.instance.as_str().into();
         let (namespace, name) = (event.metadata.namespace, event.metadata.name);
-        create(registry, self.controller, &namespace, &object).await?;
+        create(registry, &namespace, &object).await?;
         self.told.insert(key, Told { namespace, name, count: 1, last: report.at });
         Ok(())
     }

@@ -315,7 +315,7 @@ fn keep_first_objects(
     }
     let registry = Arc::downgrade(registry);
     tokio::spawn(async move {
-        let mut problems = bootstrap::RangeProblems::default();
+        let mut problems = bootstrap::RangeProblems::new();
         // What is about to be mended is no problem.
         let mut mended = left.is_empty();
         loop {
@@ -344,6 +344,7 @@ fn keep_first_objects(
                 Ok(_) => left.drain(..).for_each(|hook| registry.started().done(hook)),
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "the first objects could not be mended: it is tried again");
+                    problems.not_mended(&registry, &settings.service_ranges, &error).await;
                     notify.notify_one();
                 }
             }

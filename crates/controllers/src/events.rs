@@ -1,8 +1,8 @@
 //! Events: what the controllers tell people, as core/v1 Events.
 
-pub use api::events::Kind;
+pub use api::events::{Kind, Source};
 
-use api::events::{Reference, Source};
+use api::events::Reference;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, Resource};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,11 @@ pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
 impl Recorder {
     /// What it is told is sent as long as the runtime runs that this is called in, also when all its copies are gone.
     pub fn new(client: Client, component: &'static str) -> Self {
-        let source = Source { component: component.to_owned(), host: String::new() };
+        Self::of(client, Source { component: component.to_owned(), host: String::new() })
+    }
+
+    /// The same, of whoever is on a node.
+    pub fn of(client: Client, source: Source) -> Self {
         let (recorder, sending) = client::events::Recorder::new(client, source, CancellationToken::new());
         tokio::spawn(sending);
         Recorder(recorder)

@@ -31,7 +31,8 @@ pub struct EtcdArgs {
 /// Whether the embedded engine is also served as etcd, and where.
 #[derive(Clone, Debug, Args)]
 pub struct FaceArgs {
-    /// Serve the embedded store as etcd's API: unix:///PATH, or https://IP:PORT with client certificates
+    /// Serve the embedded store as etcd's API: unix:///PATH, or https://IP:PORT with client certificates [default:
+    /// store.sock in the data directory, for root alone]
     #[arg(long, value_name = "ADDRESS")]
     pub serve_etcd: Option<face::Address>,
     /// Certificate of that port
@@ -46,12 +47,16 @@ pub struct FaceArgs {
 }
 
 impl FaceArgs {
-    /// Begins to serve, if that was asked, until `shutdown`.
+    /// Begins to serve an embedded store until `shutdown`, so that it can be saved and looked at while it runs.
     pub async fn serve(&self, opened: &Opened, shutdown: CancellationToken) -> Result<()> {
-        let Some(address) = &self.serve_etcd else { return Ok(()) };
-        let Some(store) = opened.embedded.clone() else {
-            bail!("--serve-etcd is for the embedded store: with etcd as the store, ask etcd itself");
+        let Some((store, directory)) = opened.embedded.clone() else {
+            if self.serve_etcd.is_some() {
+                bail!("--serve-etcd is for the embedded store: with etcd as the store, ask etcd itself");
+            }
+            return Ok(());
         };
+        let own = face::Address::Unix(socket(&directory));
+        let address = self.serve_etcd.as_ref().unwrap_or(&own);
         let tls = match (&self.serve_etcd_certfile, &self.serve_etcd_keyfile, &self.serve_etcd_cafile) {
             (Some(certificate), Some(key), Some(authority)) => Some(face::Tls {
                 cert_file: certificate.clone(),
@@ -65,7 +70,16 @@ impl FaceArgs {
             }
             _ => None,
         };
-        let listener = face::Listener::bind(address, tls.as_ref()).await.context("--serve-etcd")?;
+        let listener = match face::Listener::bind(address, tls.as_ref()).await {
+            Ok(listener) => listener,
+            // On a full disk, say: nobody asked for it.
+            Err(error) if self.serve_etcd.is_none() => {
+                let error = anyhow::Error::new(error);
+                tracing::warn!("the store cannot be saved while it runs: {error:#}");
+                return Ok(());
+            }
+            Err(error) => return Err(anyhow::Error::new(error).context("--serve-etcd")),
+        };
         tracing::info!(url = listener.url(), "the store is served as etcd");
         tokio::spawn(async move {
             if let Err(error) = face::serve(store, listener, shutdown.cancelled_owned()).await {
@@ -74,6 +88,11 @@ impl FaceArgs {
         });
         Ok(())
     }
+}
+
+/// Where the embedded store of a directory is served as etcd if nothing else is said: beside it.
+pub fn socket(directory: &Path) -> PathBuf {
+    directory.with_extension("sock")
 }
 
 /// Objects that change every few seconds and that nobody would look back at or restore: they would fill whatever is kept.
@@ -147,7 +166,8 @@ pub enum Backend {
 #[derive(Clone)]
 pub struct Opened {
     pub store: Arc<dyn Store>,
-    embedded: Option<Arc<Embedded>>,
+    /// With its directory.
+    embedded: Option<(Arc<Embedded>, PathBuf)>,
 }
 
 impl Backend {
@@ -184,15 +204,16 @@ impl Backend {
     pub async fn open(&self, undo: &UndoArgs) -> Result<Opened> {
         match self {
             Self::Embedded(directory) => {
-                let (directory, options) = (directory.clone(), undo.options());
-                let open = move || Embedded::open(directory, options);
-                let store = tokio::task::spawn_blocking(open).await?.map_err(|e| match e {
+                let (place, options) = (directory.clone(), undo.options());
+                let open = move || Embedded::open(place, options);
+                let store = tokio::task::spawn_blocking(open).await?;
+                let store = store.map_err(|e| match e {
                     store::Error::Corrupt { .. } => anyhow::anyhow!(
-                        "the store is damaged: {e}; restore the data directory from a backup, or start anew after `pilothouse reset`"
+                        "the store is damaged: {e}; restore a snapshot (`pilothouse store snapshot restore`) or a copy of the data directory, or start anew after `pilothouse reset`"
                     ),
                     e => anyhow::Error::new(e).context("the store can't be opened"),
                 })?;
-                Ok(Opened { store: store.clone(), embedded: Some(store) })
+                Ok(Opened { store: store.clone(), embedded: Some((store, directory.clone())) })
             }
             Self::Etcd(options) => {
                 let store = Etcd::connect(options.clone()).await.context("etcd can't be used")?;
@@ -202,10 +223,20 @@ impl Backend {
     }
 }
 
+/// Says why what is in the store can't be read, and what helps against damage.
+pub fn unreadable(error: store::Error) -> anyhow::Error {
+    match error {
+        store::Error::Corrupt { .. } => anyhow::anyhow!(
+            "an object in the store is damaged: {error}; restore a snapshot or a copy of the data directory, or see with `pilothouse store verify` what else is damaged, and give up those objects with --drop-damaged"
+        ),
+        error => anyhow::Error::new(error).context("the store can't be read"),
+    }
+}
+
 impl Opened {
     /// Lets others open the embedded engine's directory. Waits for the disk.
     pub fn close(&self) {
-        if let Some(embedded) = &self.embedded {
+        if let Some((embedded, _)) = &self.embedded {
             embedded.close();
         }
     }

@@ -13,7 +13,7 @@ mod proto;
 pub mod snapshot;
 /// What `pilothouse store …` does to the embedded engine's directory.
 pub mod tools {
-    pub use crate::embedded::tools::{Status, Verification, compact, snapshot, status, verify};
+    pub use crate::embedded::tools::{Status, Verification, compact, drop_damaged, snapshot, status, verify};
 }
 
 #[cfg(any(test, feature = "suite"))]

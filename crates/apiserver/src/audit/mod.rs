@@ -2,17 +2,19 @@
 
 mod object;
 mod policy;
+mod rotation;
 mod sink;
 
 pub(crate) use object::of_patch;
 pub use policy::{Level, Policy, PolicyError, Stage};
+pub use rotation::Rotation;
 use sink::Place;
-pub use sink::{Batch, Handed, Lost, Mode, Rotation, Sink, SinkError, Throttle};
+pub use sink::{Batch, Handed, Lost, Mode, Sink, SinkError, Throttle};
 
 use crate::authn::Peer;
 use crate::authn::impersonation::Acting;
 use crate::context::{Context, Reference};
-use crate::http::{Body, Response};
+use crate::http::{Body, Response, Witness};
 use crate::measure::{head, series};
 use crate::request::{RequestInfo, parameter};
 use crate::user::UserInfo;
@@ -137,7 +139,7 @@ impl Counts {
 /// asked for may have been done all the same.
 pub struct Record {
     verdict: Verdict,
-    /// What is still to be told after it was received, in this order.
+    /// What is still to be told after it was received, in this order, or how it ended otherwise.
     untold: &'static [Stage],
     /// What it was answered. `None`: nothing yet.
     code: Option<u16>,
@@ -376,46 +378,56 @@ impl Record {
         object
     }
 
-    /// Notes what the answer says: all of it if that is wanted, and of a `Status` the status in any case.
-    fn answer(&mut self, parts: &http::response::Parts, body: Body) -> Body {
+    /// Notes what the answer says: all of it if that is wanted, and of a `Status` the status in any case. A list is made for that,
+    /// which may panic.
+    pub fn note(&mut self, response: Response<Body>) -> Response<Body> {
         let wanted = self.verdict.level == Level::RequestResponse;
-        if !wanted && parts.status.as_u16() < 400 && !self.told_by_status {
-            return body;
+        if !wanted && response.status().as_u16() < 400 && !self.told_by_status {
+            return response;
         }
+        let (parts, body) = response.into_parts();
         let (body, bytes) = body.gathered(object::LARGEST);
-        let Some(answer) = bytes.and_then(|bytes| object::of_answer(&parts.headers, &bytes)) else { return body };
-        if let Some(status) = object::status(&answer) {
-            self.event.insert("responseStatus", status);
+        if let Some(answer) = bytes.and_then(|bytes| object::of_answer(&parts.headers, &bytes)) {
+            if let Some(status) = object::status(&answer) {
+                self.event.insert("responseStatus", status);
+            }
+            if wanted {
+                let answer = self.shown(answer);
+                self.event.insert("responseObject", answer);
+            }
         }
-        if wanted {
-            let answer = self.shown(answer);
-            self.event.insert("responseObject", answer);
-        }
-        body
+        Response::from_parts(parts, body)
     }
 
     /// Sees to it that the end of the answer is recorded: when its body has been sent, or given up. Waits until it is recorded
     /// that it begins.
     pub async fn finish(mut self, response: Response<Body>) -> Response<Body> {
         self.code = Some(response.status().as_u16());
-        let (parts, body) = response.into_parts();
-        let body = self.answer(&parts, body);
-        let [stage, rest @ ..] = self.untold else { return Response::from_parts(parts, body) };
+        let [stage, rest @ ..] = self.untold else { return response };
         let handed = self.emit(*stage).await;
         self.untold = rest;
-        let body = if rest.is_empty() {
+        let response = if rest.is_empty() {
             drop(self);
-            body
+            response
         } else {
             // What was told to have begun may last, and others need the place.
             if self.wants(*stage) {
                 self.place = None;
             }
-            body.holding(self)
+            response.map(|body| body.witnessed(self))
         };
         // What is answered already can't be refused.
         handed.may_go_on().await;
-        Response::from_parts(parts, body)
+        response
+    }
+
+    /// Sees to it that it is recorded that what was done for the request panicked, which is the end of it; waits until it is.
+    pub async fn panicked(mut self, why: &str) {
+        Witness::panicked(&mut self, why);
+        let handed = self.emit(Stage::Panic).await;
+        self.untold = &[];
+        drop(self);
+        handed.may_go_on().await;
     }
 
     fn wants(&self, stage: Stage) -> bool {
@@ -504,6 +516,18 @@ impl Record {
         };
         // Nobody is left to wait.
         drop(handed);
+    }
+}
+
+impl Witness for Record {
+    fn panicked(&mut self, why: &str) {
+        self.untold = &[Stage::Panic];
+        self.code = Some(500);
+        let mut status = Map::new();
+        status.insert("status", "Failure");
+        status.insert("message", format!("APIServer panic'd: {why}"));
+        status.insert("reason", "InternalError");
+        self.event.insert("responseStatus", status);
     }
 }
 
@@ -616,7 +640,7 @@ mod tests {
             let policy =
                 format!("{{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [{omitted}], rules: [{rules}]}}");
             let policy = Policy::parse(policy.as_bytes()).expect("a policy");
-            let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }, Mode::Blocking).expect("a sink");
+            let sink = Sink::open(&path, Rotation::default(), Mode::Blocking).expect("a sink");
             Log { audit: Audit::new(policy, sink), path, _directory: directory }
         }
 
@@ -649,6 +673,12 @@ mod tests {
         }
     }
 
+    /// What becomes of a request that is answered.
+    async fn finish(mut record: Record, response: Response<Body>) -> Response<Body> {
+        let response = record.note(response);
+        record.finish(response).await
+    }
+
     #[tokio::test]
     async fn a_request_is_recorded_with_what_the_policy_wants() {
         let log = Log::at("RequestResponse");
@@ -657,7 +687,7 @@ mod tests {
         context.refer(&crate::test_support::map("{metadata: {name: x, uid: u}}"), "v1", "ConfigMap");
         let mut response = Response::new(Body::from(r#"{"kind":"ConfigMap"}"#));
         *response.status_mut() = http::StatusCode::CREATED;
-        drop(record.finish(response).await);
+        drop(finish(record, response).await);
         let events = log.events(1);
         let event = &events[0];
         assert_eq!(event.str_at(&["auditID"]), "mine");
@@ -677,7 +707,7 @@ mod tests {
         let log = Log::at("Request");
         let (record, context) = log.begin("PATCH", "/api/v1/namespaces/a/configmaps/x").await;
         context.refer_to(|| Some(crate::test_support::tree("[{op: remove, path: /data}]")));
-        drop(record.finish(Response::new(Body::from("{}"))).await);
+        drop(finish(record, Response::new(Body::from("{}"))).await);
         let events = log.events(1);
         let patch = events[0].get("requestObject").and_then(Value::as_list).expect("a list");
         assert_eq!(patch[0].as_map().expect("an operation").str_at(&["op"]), "remove");
@@ -685,7 +715,7 @@ mod tests {
         let log = Log::at("Metadata");
         let (record, context) = log.begin("PATCH", "/api/v1/namespaces/a/configmaps/x").await;
         context.refer_to(|| panic!("made"));
-        drop(record.finish(Response::new(Body::from("{}"))).await);
+        drop(finish(record, Response::new(Body::from("{}"))).await);
         assert!(log.events(1)[0].get("requestObject").is_none());
     }
 
@@ -696,7 +726,7 @@ mod tests {
             let data = "x".repeat(2000);
             let object = crate::test_support::map(&format!("{{metadata: {{name: x}}, data: {{a: {data}}}}}"));
             context.refer(&object, "v1", "ConfigMap");
-            drop(record.finish(Response::new(Body::from("{}"))).await);
+            drop(finish(record, Response::new(Body::from("{}"))).await);
         };
         let target = "/api/v1/namespaces/a/configmaps";
         let log = Log::at("Request").truncating(2000);
@@ -732,7 +762,7 @@ mod tests {
             return;
         }
         for (mode, stored) in [(Mode::BlockingStrict, false), (Mode::Blocking, true)] {
-            let sink = Sink::open(full, Rotation { max_size: 0, backups: 0 }, mode).expect("it opens");
+            let sink = Sink::open(full, Rotation::default(), mode).expect("it opens");
             let audit = Audit::new(Policy::metadata(), sink);
             let (parts, ()) = http::Request::get("/api/v1/pods").body(()).expect("a request").into_parts();
             let info = RequestInfo::parse("GET", "/api/v1/pods", "").expect("a path");
@@ -753,7 +783,7 @@ mod tests {
     async fn an_answer_that_is_a_status_says_what_came_of_it() {
         let log = Log::at("Metadata");
         let target = "/api/v1/namespaces/a/pods/b";
-        let view = crate::http::media::View::for_error(&HeaderMap::new());
+        let view = crate::http::media::View::for_error(&HeaderMap::new(), "");
         let status = Status::not_found(&api::GroupResource::new("", "pods"), "b");
         let gone = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","details":{"name":"b","kind":"pods","uid":"u"}}"#;
         let answers = [
@@ -762,7 +792,7 @@ mod tests {
             ("GET", Response::new(Body::from(gone))),
         ];
         for (method, answer) in answers {
-            drop(log.begin(method, target).await.0.finish(answer).await);
+            drop(finish(log.begin(method, target).await.0, answer).await);
         }
         let events = log.events(3);
         let told = |event: &Map, key| event.str_at(&["responseStatus", key]).to_owned();
@@ -810,7 +840,7 @@ mod tests {
     async fn a_watch_is_recorded_when_it_begins_and_when_it_ends() {
         let log = Log::of("", "{level: Metadata}");
         let (record, _) = log.begin("GET", "/api/v1/pods?watch=1").await;
-        let response = record.finish(Response::new(Body::from("x"))).await;
+        let response = finish(record, Response::new(Body::from("x"))).await;
         assert_eq!(log.events(2).len(), 2, "received and started");
         drop(response);
         let stages: Vec<String> = log.events(3).iter().map(|e| e.str_at(&["stage"]).to_owned()).collect();
@@ -828,8 +858,8 @@ mod tests {
         drop(record);
         // Who leaves while the answer waits to be recorded was answered.
         let (record, _) = log.begin("DELETE", "/api/v1/namespaces/a/configmaps/x").await;
-        let full = log.audit.out.sink.free(usize::MAX);
-        assert!(record.finish(Response::new(Body::from("{}"))).now_or_never().is_none());
+        let full = log.audit.out.sink.room(usize::MAX).await;
+        assert!(finish(record, Response::new(Body::from("{}"))).now_or_never().is_none());
         drop(full);
         let events = log.events(2);
         let status = |event: &Map, key| event.str_at(&["responseStatus", key]).to_owned();
@@ -846,6 +876,30 @@ mod tests {
         drop(log.begin("GET", "/api/v1/pods?watch=1").await);
         let stages: Vec<_> = log.events(4)[2..].iter().map(|event| event.str_at(&["stage"]).to_owned()).collect();
         assert_eq!(stages, ["ResponseStarted", "ResponseComplete"]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_panics_after_it_has_begun_is_recorded() {
+        use http_body_util::BodyExt;
+        for (omitted, expected) in [
+            ("", &["RequestReceived", "ResponseStarted", "Panic"][..]),
+            ("RequestReceived, Panic", &["ResponseStarted"]),
+        ] {
+            let log = Log::of(omitted, "{level: Metadata}");
+            let (record, _) = log.begin("GET", "/api/v1/pods?watch=1").await;
+            let body = Body::pieces(std::iter::from_fn(|| panic!("no piece")));
+            let mut response = finish(record, Response::new(body)).await;
+            assert!(response.body_mut().frame().await.expect("an end").is_err());
+            drop(response);
+            assert!(log.audit.out.sink.close(Duration::from_secs(20)).await);
+            let events = log.events(expected.len());
+            let stages: Vec<_> = events.iter().map(|event| event.str_at(&["stage"])).collect();
+            assert_eq!(stages, expected);
+            if let Some(panicked) = events.iter().find(|event| event.str_at(&["stage"]) == "Panic") {
+                assert_eq!(panicked.str_at(&["responseStatus", "message"]), "APIServer panic'd: no piece");
+                assert_eq!(panicked.at(&["responseStatus", "code"]), Some(&Value::Int(500)));
+            }
+        }
     }
 
     #[tokio::test]

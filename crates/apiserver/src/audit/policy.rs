@@ -49,6 +49,7 @@ pub enum Stage {
     RequestReceived,
     ResponseStarted,
     ResponseComplete,
+    Panic,
 }
 
 impl Stage {
@@ -57,6 +58,7 @@ impl Stage {
             Stage::RequestReceived => "RequestReceived",
             Stage::ResponseStarted => "ResponseStarted",
             Stage::ResponseComplete => "ResponseComplete",
+            Stage::Panic => "Panic",
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Where events go: lines of a file, written by a thread of its own, in their order.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use super::rotation::{Rotation, Rotator};
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -30,15 +30,6 @@ pub struct SinkError {
     path: PathBuf,
     #[source]
     source: std::io::Error,
-}
-
-/// How large the file grows, and how many old ones stay.
-#[derive(Clone, Copy, Debug)]
-pub struct Rotation {
-    /// Bytes; 0: it is never rotated.
-    pub max_size: u64,
-    /// 0: all stay.
-    pub backups: usize,
 }
 
 /// What becomes of requests while their lines wait to be written: upstream's modes of the log.
@@ -88,16 +79,16 @@ pub struct Lost {
     complaint: Mutex<Complaint>,
 }
 
-/// Lines whose loss was not told yet, and when one was last.
+/// What goes wrong again and again: how often that was not told yet, and when it was last.
 #[derive(Debug, Default)]
-struct Complaint {
+pub(super) struct Complaint {
     untold: u64,
     last: Option<Instant>,
 }
 
 impl Complaint {
-    /// One more is lost. How many are to be told of, if they are to be now.
-    fn due(&mut self, now: Instant) -> Option<u64> {
+    /// It happened once more. How often is to be told, if that is to be now.
+    pub(super) fn due(&mut self, now: Instant) -> Option<u64> {
         self.untold += 1;
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < COMPLAINT) {
             return None;
@@ -259,8 +250,7 @@ impl Sink {
         let failed = |source| SinkError { path: path.to_owned(), source };
         let batch = if let Mode::Batch(batch) = mode { batch } else { Batch::SINGLE };
         let (lines, received) = mpsc::unbounded_channel();
-        let mut writer = Writer::new(path, rotation);
-        writer.open().map_err(failed)?;
+        let writer = Writer::open(path, rotation).map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
         let mut sink = Sink {
             mode,
@@ -397,9 +387,8 @@ impl Gate {
 
 struct Writer {
     path: PathBuf,
-    rotation: Rotation,
     /// `None`: standard output.
-    file: Option<File>,
+    file: Option<(File, Rotator)>,
     size: u64,
     /// What is there ends within a line.
     torn: bool,
@@ -423,22 +412,15 @@ fn put(out: &mut impl Write, mut text: &[u8]) -> (usize, std::io::Result<()>) {
 }
 
 impl Writer {
-    fn new(path: &Path, rotation: Rotation) -> Self {
-        Writer { path: path.to_owned(), rotation, file: None, size: 0, torn: false }
-    }
-
-    fn open(&mut self) -> std::io::Result<()> {
-        if self.path.as_os_str() == "-" {
-            return Ok(());
-        }
-        if let Some(directory) = self.path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        }
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path)?;
-        self.size = file.metadata()?.len();
-        self.file = Some(file);
-        self.torn = false;
-        Ok(())
+    fn open(path: &Path, rotation: Rotation) -> std::io::Result<Self> {
+        let file = if path.as_os_str() == "-" {
+            None
+        } else {
+            let rotator = Rotator::start(path, rotation)?;
+            Some((rotator.open()?, rotator))
+        };
+        let size = file.as_ref().map_or(Ok(0), |(file, _)| file.metadata().map(|file| file.len()))?;
+        Ok(Writer { path: path.to_owned(), file, size, torn: false })
     }
 
     async fn run(
@@ -478,11 +460,14 @@ impl Writer {
     }
 
     fn write(&mut self, line: &[u8]) -> std::io::Result<()> {
-        if self.rotation.max_size > 0 && self.size > 0 && self.size + line.len() as u64 > self.rotation.max_size {
-            let rotated = self.rotate();
-            if let Err(error) = rotated {
-                tracing::error!(path = %self.path.display(), %error, "the audit log could not be rotated");
-            }
+        if let Some((file, rotator)) = &mut self.file
+            && rotator.is_due(self.size, line.len() as u64)
+            && let Some(new) = rotator.rotate(file)
+        {
+            // Somebody else may have begun it.
+            self.size = new.metadata().map_or(0, |new| new.len());
+            *file = new;
+            self.torn = false;
         }
         if self.torn {
             let (_, done) = self.put(b"\n");
@@ -498,7 +483,7 @@ impl Writer {
 
     fn put(&mut self, text: &[u8]) -> (usize, std::io::Result<()>) {
         let (put, done) = match &mut self.file {
-            Some(file) => put(file, text),
+            Some((file, _)) => put(file, text),
             None => put(&mut std::io::stdout().lock(), text),
         };
         self.size += put as u64;
@@ -511,7 +496,7 @@ impl Writer {
         if put == 0 {
             return;
         }
-        let cut = self.file.as_ref().map(|file| {
+        let cut = self.file.as_ref().map(|(file, _)| {
             // What the file is, and not what it was: somebody else may have emptied it.
             let length = file.metadata()?.len().checked_sub(put as u64);
             let length = length.ok_or(std::io::ErrorKind::InvalidInput)?;
@@ -523,39 +508,6 @@ impl Writer {
             // No file, or nothing that can be cut.
             Some(Err(_)) | None => self.torn = true,
         }
-    }
-
-    /// Renames the file by the time and begins another. When that fails, the one there is goes on.
-    fn rotate(&mut self) -> std::io::Result<()> {
-        if self.file.is_none() {
-            return Ok(());
-        }
-        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let extension = self.path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
-        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S.%f").to_string();
-        let directory = self.path.parent().map(Path::to_owned).unwrap_or_default();
-        std::fs::rename(&self.path, directory.join(format!("{stem}-{now}{extension}")))?;
-        self.open()?;
-        if self.rotation.backups > 0 {
-            let look = if directory.as_os_str().is_empty() { Path::new(".") } else { &directory };
-            let mut old: Vec<PathBuf> = std::fs::read_dir(look)?
-                .filter_map(|entry| entry.ok().map(|e| e.path()))
-                .filter(|p| {
-                    let name = p.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                    name.strip_prefix(&stem).is_some_and(|rest| rest.starts_with('-')) && name.ends_with(&extension)
-                })
-                .collect();
-            old.sort();
-            let surplus = old.len().saturating_sub(self.rotation.backups);
-            for path in old.drain(..surplus) {
-                match std::fs::remove_file(path) {
-                    // Somebody else tidies up too.
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -588,7 +540,9 @@ mod tests {
     use futures::FutureExt;
     use std::io::Read;
 
-    const ONE_FILE: Rotation = Rotation { max_size: 0, backups: 0 };
+    const ONE_FILE: Rotation = Rotation { max_size: 0, backups: 0, max_age: 0, compress: false };
+    /// Very small files.
+    const SMALL: Rotation = Rotation { max_size: 20, ..ONE_FILE };
 
     /// A sink, and what its thread would take.
     fn stuck(mode: Mode, buffer: usize) -> (Sink, mpsc::UnboundedReceiver<Line>) {
@@ -824,38 +778,61 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_is_put_aside_and_old_ones_go() {
+    fn a_full_file_is_put_aside() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("audit.log");
-        let rotation = Rotation { max_size: 20, backups: 2 };
-        let mut writer = Writer::new(&path, rotation);
-        writer.open().expect("a file");
+        let mut writer = Writer::open(&path, SMALL).expect("a file");
         for i in 0..6 {
             writer.write(format!("line number {i}\n").as_bytes()).expect("written");
         }
         assert_eq!(std::fs::read_to_string(&path).expect("the file"), "line number 5\n");
-        assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 3);
+        let mut all: Vec<PathBuf> =
+            directory.path().read_dir().expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
+        // By the time, and the one that has none last.
+        all.sort();
+        let text: String = all.iter().map(|path| std::fs::read_to_string(path).expect("a file")).collect();
+        assert!(text.lines().eq((0..6).map(|i| format!("line number {i}"))), "{text}");
+        // Once put aside by somebody else, it is begun anew.
+        std::fs::rename(&path, directory.path().join("elsewhere")).expect("moved");
+        writer.write(b"line number 6\n").expect("written");
+        assert_eq!(std::fs::read_to_string(&path).expect("the file"), "line number 6\n");
+    }
+
+    #[test]
+    fn a_line_that_is_larger_than_a_file_may_be_has_one_of_its_own() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.log");
+        let mut writer = Writer::open(&path, SMALL).expect("a file");
+        for line in ["a line that is too long\n", "b\n"] {
+            writer.write(line.as_bytes()).expect("written");
+            assert_eq!(std::fs::read_to_string(&path).expect("the file"), line);
+        }
     }
 
     #[test]
     fn a_file_that_cannot_be_put_aside_goes_on() {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("audit.log");
-        let mut writer = Writer::new(&path, Rotation { max_size: 20, backups: 2 });
-        writer.open().expect("a file");
+        let (logs, moved) = (directory.path().join("logs"), directory.path().join("moved"));
+        let mut writer = Writer::open(&logs.join("audit.log"), SMALL).expect("a file");
         writer.write(b"line number 0\n").expect("written");
-        let moved = directory.path().join("elsewhere");
-        std::fs::rename(&path, &moved).expect("moved");
+        std::fs::rename(&logs, &moved).expect("moved");
+        std::fs::write(&logs, "no directory").expect("written");
         writer.write(b"line number 1\n").expect("written");
-        assert_eq!(std::fs::read_to_string(&moved).expect("the file"), "line number 0\nline number 1\n");
+        assert_eq!(
+            std::fs::read_to_string(moved.join("audit.log")).expect("the file"),
+            "line number 0\nline number 1\n"
+        );
+        // And no longer than it has to.
+        std::fs::remove_file(&logs).expect("removed");
+        writer.write(b"line number 2\n").expect("written");
+        assert_eq!(std::fs::read_to_string(logs.join("audit.log")).expect("the file"), "line number 2\n");
     }
 
     #[test]
     fn the_beginning_of_a_line_that_could_not_be_written_is_cut_off() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("audit.log");
-        let mut writer = Writer::new(&path, ONE_FILE);
-        writer.open().expect("a file");
+        let mut writer = Writer::open(&path, ONE_FILE).expect("a file");
         writer.write(b"first\n").expect("written");
         let (put, done) = writer.put(b"sec");
         done.expect("written");
@@ -877,8 +854,9 @@ mod tests {
     fn a_line_is_not_added_to_the_beginning_of_one_that_cannot_be_cut_off() {
         let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
         ours.set_nonblocking(true).expect("non-blocking");
-        let mut writer = Writer::new(Path::new("stream"), ONE_FILE);
-        writer.file = Some(File::from(std::os::fd::OwnedFd::from(ours)));
+        let mut writer = Writer::open(Path::new("-"), ONE_FILE).expect("no file");
+        let rotator = Rotator::start(Path::new("stream"), ONE_FILE).expect("a rotator");
+        writer.file = Some((File::from(std::os::fd::OwnedFd::from(ours)), rotator));
         let line = [vec![b'x'; 8 << 20], vec![b'\n']].concat();
         assert!(writer.write(&line).is_err(), "it takes a part");
         let (begin, mut found) = (usize::try_from(writer.size).expect("a part"), Vec::new());

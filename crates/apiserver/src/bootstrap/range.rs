@@ -2,10 +2,12 @@
 //! a second family comes to it, as upstream's kubernetes-service-cidr controller does. What is wrong with it is told in an event.
 
 use super::objects::{list, named};
-use super::{Keep, Step, Wanted};
+use super::{BootstrapError, Keep, Step, Wanted};
+use crate::cache::Chain;
+use crate::events::Counting;
 use crate::registry::Registry;
 use api::Status;
-use api::events::{Event, Kind, Reference, Report, Source};
+use api::events::{Kind, Reference, Report};
 use jiff::Timestamp;
 use schema::{Map, Value};
 use std::collections::BTreeSet;
@@ -70,11 +72,32 @@ enum Problem {
     Unready,
 }
 
-/// The problems that were told since the start of the server: each is only once.
-#[derive(Debug, Default)]
-pub(crate) struct Problems(BTreeSet<Problem>);
+/// What was to become of it, and could not; `None`: nothing was.
+fn failed(ranges: &[String], existing: Option<&Map>, why: &str) -> Option<String> {
+    let Some(existing) = existing else { return Some("The default ServiceCIDR can not be created".to_owned()) };
+    let Step::Put(updated) = step(&wanted(ranges, "").object, existing) else { return None };
+    let cidrs = ["spec", "cidrs"];
+    Some(if items(&updated, &cidrs) == items(existing, &cidrs) {
+        "The default ServiceCIDR Status can not be set to Ready=True".to_owned()
+    } else {
+        let first = ranges.first().map_or("", String::as_str);
+        format!("The default ServiceCIDR can not be upgraded from {first} to dual stack [{}] : {why}", ranges.join(" "))
+    })
+}
+
+/// Tells of the problems of the ServiceCIDR. What is wrong with it is told once since the start of the server, what could not be
+/// done for it each time.
+#[derive(Debug)]
+pub(crate) struct Problems {
+    told: BTreeSet<Problem>,
+    events: Counting,
+}
 
 impl Problems {
+    pub(crate) fn new() -> Self {
+        Problems { told: BTreeSet::new(), events: Counting::new(CONTROLLER) }
+    }
+
     /// What is wrong with it and was not told, with its reason and message.
     fn untold(&self, ranges: &[String], existing: &Map) -> Option<(Problem, String, String)> {
         if existing.at(&["metadata", "deletionTimestamp"]).is_some() {
@@ -87,7 +110,7 @@ impl Problems {
                 "The default ServiceCIDR [{theirs}] does not match the controller flag configurations [{ours}]"
             );
             let reason = "KubernetesDefaultServiceCIDRInconsistent".to_owned();
-            return Some((Problem::OtherRanges, reason, message)).filter(|(problem, ..)| !self.0.contains(problem));
+            return Some((Problem::OtherRanges, reason, message)).filter(|(problem, ..)| !self.told.contains(problem));
         }
         let mut conditions = items(existing, &["status", "conditions"]).iter();
         let ready = conditions.find(|condition| is_ready_condition(condition)).and_then(Value::as_map)?;
@@ -96,40 +119,65 @@ impl Problems {
         }
         let message = format!("Configuration matches, but {}", ready.str_at(&["message"]));
         let reason = ready.str_at(&["reason"]).to_owned();
-        Some((Problem::Unready, reason, message)).filter(|(problem, ..)| !self.0.contains(problem))
+        Some((Problem::Unready, reason, message)).filter(|(problem, ..)| !self.told.contains(problem))
     }
 
     /// Tells what is wrong with it, if something is that was not mended.
     pub(crate) async fn look(&mut self, registry: &Arc<Registry>, ranges: &[String]) {
-        if let Err(status) = self.tell(registry, ranges).await {
-            tracing::warn!(why = status.message, "an event about the default ServiceCIDR could not be written");
-        }
+        self.tell_of(registry, ranges, |problems, existing| {
+            let (problem, reason, message) = problems.untold(ranges, existing?)?;
+            problems.told.insert(problem);
+            Some((reason, message))
+        })
+        .await;
     }
 
-    async fn tell(&mut self, registry: &Arc<Registry>, ranges: &[String]) -> Result<(), Status> {
+    /// Tells what could not be done for it, if it is of the first objects that something was to be done for.
+    pub(crate) async fn not_mended(&mut self, registry: &Arc<Registry>, ranges: &[String], error: &BootstrapError) {
+        self.tell_of(registry, ranges, |_, existing| {
+            let message = failed(ranges, existing, &Chain(error).to_string())?;
+            Some(("KubernetesDefaultServiceCIDRError".to_owned(), message))
+        })
+        .await;
+    }
+
+    /// Tells what `of` makes of the one that is there: a reason and a message.
+    async fn tell_of(
+        &mut self,
+        registry: &Arc<Registry>,
+        ranges: &[String],
+        of: impl FnOnce(&mut Self, Option<&Map>) -> Option<(String, String)>,
+    ) {
         if ranges.is_empty() {
-            return Ok(());
+            return;
         }
-        let not_served = |what: &str| Status::internal(format!("{what} are not served"));
-        let served = registry.served(GROUP, "v1", PLURAL).ok_or_else(|| not_served(PLURAL))?;
-        let Some(entry) = served.storage("get")?.get(NAME)? else { return Ok(()) };
-        let existing = served.decode(&entry)?;
-        let Some((problem, reason, message)) = self.untold(ranges, &existing) else { return Ok(()) };
+        let (existing, revision) = match there(registry) {
+            Ok(there) => there,
+            Err(status) => return tracing::warn!(why = status.message, "the default ServiceCIDR cannot be looked at"),
+        };
+        let Some((reason, message)) = of(self, existing.as_ref()) else { return };
         tracing::warn!(reason, "{message}");
+        let uid = existing.as_ref().map_or("", |existing| existing.str_at(&["metadata", "uid"]));
         let about = Reference {
             kind: "ServiceCIDR".to_owned(),
             name: NAME.to_owned(),
-            uid: existing.str_at(&["metadata", "uid"]).to_owned(),
+            uid: uid.to_owned(),
             api_version: format!("{GROUP}/v1"),
-            resource_version: entry.revision().to_string(),
+            resource_version: revision.map(|revision| revision.to_string()).unwrap_or_default(),
             ..Reference::default()
         };
-        let at = Timestamp::now();
-        let source = Source { component: CONTROLLER.to_owned(), host: String::new() };
-        let event = Event::new(&source, &Report { about, kind: Kind::Warning, reason, message, at });
-        crate::events::create(registry, super::MANAGER, &event.metadata.namespace, &event.object()).await?;
-        self.0.insert(problem);
-        Ok(())
+        let report = Report { about, kind: Kind::Warning, reason, message, at: Timestamp::now() };
+        self.events.tell(registry, &report).await;
+    }
+}
+
+/// The one that is there, and its revision.
+fn there(registry: &Registry) -> Result<(Option<Map>, Option<u64>), Status> {
+    let served = registry.served(GROUP, "v1", PLURAL);
+    let served = served.ok_or_else(|| Status::internal(format!("{PLURAL} are not served")))?;
+    match served.storage("get")?.get(NAME)? {
+        Some(entry) => Ok((Some(served.decode(&entry)?), Some(entry.revision()))),
+        None => Ok((None, None)),
     }
 }
 
@@ -182,7 +230,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_once() {
-        let mut told = Problems::default();
+        let mut told = Problems::new();
         let ours = ranges(&["10.0.0.0/24"]);
         let other = map("{spec: {cidrs: [10.1.0.0/24, 'fd00::/112']}}");
         let (problem, reason, message) = told.untold(&ours, &other).expect("told");
@@ -192,14 +240,53 @@ mod tests {
             "The default ServiceCIDR [10.1.0.0/24 fd00::/112] does not match the controller flag configurations [10.0.0.0/24]"
         );
         assert!(told.untold(&ours, &other).is_some(), "until it could be told");
-        told.0.insert(problem);
+        told.told.insert(problem);
         assert_eq!(told.untold(&ours, &other), None);
         let unready = map(
             "{spec: {cidrs: [10.0.0.0/24]}, status: {conditions: [{type: Ready, status: 'False', reason: R, message: m}]}}",
         );
         let untold = (Problem::Unready, "R".into(), "Configuration matches, but m".into());
         assert_eq!(told.untold(&ours, &unready), Some(untold));
-        told.0.insert(Problem::Unready);
+        told.told.insert(Problem::Unready);
         assert_eq!(told.untold(&ours, &unready), None);
+    }
+
+    #[test]
+    fn what_could_not_be_done_is_told_as_upstream_does() {
+        let (one, two) = (ranges(&["10.0.0.0/24"]), ranges(&["10.0.0.0/24", "fd00::/112"]));
+        let told = |ranges: &[String], existing: &str| failed(ranges, Some(&map(existing)), "why");
+        let upgraded =
+            "The default ServiceCIDR can not be upgraded from 10.0.0.0/24 to dual stack [10.0.0.0/24 fd00::/112] : why";
+        assert_eq!(told(&two, "{spec: {cidrs: [10.0.0.0/24]}}").as_deref(), Some(upgraded));
+        let unready = "The default ServiceCIDR Status can not be set to Ready=True";
+        assert_eq!(told(&one, "{spec: {cidrs: [10.0.0.0/24]}}").as_deref(), Some(unready));
+        assert_eq!(told(&one, "{spec: {cidrs: [10.1.0.0/24]}}"), None, "nothing was to be done");
+        assert_eq!(failed(&one, None, "why").as_deref(), Some("The default ServiceCIDR can not be created"));
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_done_is_told_in_one_event_that_is_counted() {
+        let opened = crate::test_support::opened().await;
+        let registry = &opened.registry;
+        let mut problems = Problems::new();
+        for _ in 0..3 {
+            problems.not_mended(registry, &ranges(&["10.0.0.0/24"]), &BootstrapError::Contended(8)).await;
+        }
+        problems.not_mended(registry, &[], &BootstrapError::Contended(8)).await;
+        let served = registry.served("", "v1", "events").expect("served");
+        let events = served.storage("list").expect("stored");
+        let revision = registry.store().status().await.expect("a status").revision;
+        registry.caches().reached(revision.cast_unsigned()).await.expect("seen");
+        let (state, _) = events.now();
+        let events: Vec<Map> =
+            state.range(&crate::cache::Scope::All, None).map(|entry| served.decode(entry).expect("readable")).collect();
+        let [event] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(event.at(&["count"]).and_then(Value::as_i64), Some(3));
+        assert_eq!(event.str_at(&["reason"]), "KubernetesDefaultServiceCIDRError");
+        assert_eq!(event.str_at(&["message"]), "The default ServiceCIDR can not be created");
+        assert_eq!(event.str_at(&["involvedObject", "name"]), "kubernetes");
+        assert_eq!(event.str_at(&["source", "component"]), CONTROLLER);
+        let managers = items(event, &["metadata", "managedFields"]);
+        assert!(managers.iter().all(|m| m.as_map().is_some_and(|m| m.str_at(&["manager"]) == "kube-apiserver")));
     }
 }

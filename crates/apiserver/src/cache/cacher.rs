@@ -260,11 +260,7 @@ impl Cacher {
         flow.watchers.end_all(End::Expired);
         flow.forget(now);
         flow.pins.clear();
-        for change in &added {
-            for observer in &flow.observers {
-                observer.changed(self, change);
-            }
-        }
+        flow.show(self, &added);
         added.len()
     }
 
@@ -500,11 +496,7 @@ impl Cacher {
                 changes.push(Change::new(kind, entry.clone(), previous));
             }
         }
-        for change in &changes {
-            for observer in &flow.observers {
-                observer.changed(self, change);
-            }
-        }
+        flow.show(self, &changes);
         true
     }
 
@@ -546,10 +538,18 @@ impl Flow {
         self.floor = revision;
     }
 
-    fn tell(&mut self, cacher: &Cacher, change: Arc<Change>, now: Instant) {
-        for observer in &self.observers {
-            observer.changed(cacher, &change);
+    /// Shows changes to the observers, and to nobody else: the watchers are told, or have been ended.
+    fn show<'c>(&self, cacher: &Cacher, changes: impl IntoIterator<Item = &'c Change>) {
+        for change in changes {
+            for observer in &self.observers {
+                observer.changed(cacher, change);
+            }
         }
+    }
+
+    /// Tells everybody of a change, and keeps it for those who come later.
+    fn tell(&mut self, cacher: &Cacher, change: Arc<Change>, now: Instant) {
+        self.show(cacher, [&*change]);
         self.watchers.tell(&change, &cacher.layout.paths);
         self.log_bytes += change.entry.size();
         self.log.push_back((change, now));

@@ -13,7 +13,7 @@ use futures::{FutureExt, StreamExt};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use store::{Event, KeyRange, Range, Store, Watch, WatchStream};
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +40,8 @@ pub struct Caches {
     table: RwLock<Table>,
     progress: Arc<Progress>,
     following: AtomicBool,
+    /// The damage because of which the store cannot be followed.
+    damage: Mutex<Option<store::Error>>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -83,32 +85,40 @@ impl Caches {
             table: RwLock::new(table),
             progress,
             following: AtomicBool::new(false),
+            damage: Mutex::default(),
             commands,
         });
         let status = caches.store.status().await?;
         let past = status.compacted.max(status.revision - REPLAY).max(1);
         let (revision, stream) = match caches.load(past).await {
-            // Another server compacts just now.
-            Err(store::Error::Compacted { .. }) => caches.load(PRESENT).await?,
+            // Another server compacts just now, or what was is damaged.
+            Err(store::Error::Compacted { .. } | store::Error::Corrupt { .. }) => caches.load(PRESENT).await?,
             loaded => loaded?,
         };
         let replayed = status.revision.cast_unsigned();
-        let feed = Feed { caches: Arc::downgrade(&caches), inbox, revision, replayed };
+        let feed = Feed { caches: Arc::downgrade(&caches), inbox, revision, replayed, pause: None };
         let tasks = Tasks { feed: feed.run(stream).boxed(), mender: mender::run(Arc::downgrade(&caches)).boxed() };
         Ok((caches, tasks))
     }
 
-    /// Waits until the present is reached, however long it takes.
+    /// Waits until the present is reached, however long it takes, unless what is there is damaged.
     pub(super) async fn replayed(&self) -> Result<(), store::Error> {
         loop {
             match self.consistent().await {
                 Ok(_) => return Ok(()),
                 Err(NotReached::Behind { asked, current }) => {
+                    if let Some(damage) = self.damage().take() {
+                        return Err(damage);
+                    }
                     tracing::info!(asked, current, "replaying what was written")
                 }
                 Err(NotReached::Store(error)) => return Err(error),
             }
         }
+    }
+
+    fn damage(&self) -> std::sync::MutexGuard<'_, Option<store::Error>> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The storage of a prefix.
@@ -292,6 +302,8 @@ struct Feed {
     revision: u64,
     /// Where the store was at the start: up to there the past is replayed.
     replayed: u64,
+    /// How long to wait before the store is followed anew; `None`: it brought something since it was.
+    pause: Option<Duration>,
 }
 
 impl Feed {
@@ -318,7 +330,10 @@ impl Feed {
                             if let Err(error) = futures::future::try_join_all(loaded).await {
                                 break error;
                             }
-                            self.revision = self.revision.max(batch.revision.cast_unsigned());
+                            if batch.revision.cast_unsigned() > self.revision {
+                                self.revision = batch.revision.cast_unsigned();
+                                self.pause = None;
+                            }
                             caches.progress.advance(self.revision);
                         }
                         Some(Err(error)) => break error,
@@ -342,12 +357,15 @@ impl Feed {
         }
     }
 
-    /// Follows again from where it stopped; loads all anew when the past is gone.
+    /// Follows again from where it stopped; loads all anew when the past is gone or damaged.
     async fn resume(&mut self, mut ended: store::Error) -> Option<WatchStream> {
-        let mut pause = RETRY;
         loop {
+            if let Some(pause) = self.pause {
+                tokio::time::sleep(pause).await;
+            }
+            self.pause = Some(self.pause.map_or(RETRY, |pause| (pause * 2).min(RETRY_MAX)));
             let caches = self.caches.upgrade()?;
-            let resumed = if matches!(ended, store::Error::Compacted { .. }) {
+            let resumed = if matches!(ended, store::Error::Compacted { .. } | store::Error::Corrupt { .. }) {
                 caches.load(PRESENT).await.map(|(revision, stream)| {
                     self.revision = revision;
                     stream
@@ -355,17 +373,18 @@ impl Feed {
             } else {
                 caches.follow(self.revision + u64::from(hooks::is(Mutant::ResumeSkipsOne))).await
             };
-            drop(caches);
             match resumed {
                 Ok(stream) => return Some(stream),
                 Err(store::Error::Closed) => return None,
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "the store cannot be followed yet");
+                    if let store::Error::Corrupt { what, place } = &error {
+                        let damage = store::Error::Corrupt { what: what.clone(), place: place.clone() };
+                        *caches.damage() = Some(damage);
+                    }
                     ended = error;
                 }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY_MAX);
         }
     }
 

@@ -165,6 +165,42 @@ async fn many_objects_are_loaded_each_in_its_place() {
     assert_eq!(found, there.iter().map(|(key, node)| (key.as_str(), node.as_str())).collect::<Vec<_>>());
 }
 
+/// Changes a byte of the only place in the log where a text is.
+fn damage(directory: &std::path::Path, text: &str) {
+    let log = directory.join("log-00000001.seg");
+    let mut bytes = std::fs::read(&log).expect("the log");
+    let found: Vec<usize> = memchr::memmem::find_iter(&bytes, text).collect();
+    assert_eq!(found.len(), 1, "{text} at {found:?}");
+    bytes[found[0]] ^= 1;
+    std::fs::write(&log, bytes).expect("written");
+}
+
+/// What is damaged and no longer counts keeps nobody from serving the present; damage to that is told, and not waited for.
+#[tokio::test]
+async fn a_damaged_past_is_left_out_and_a_damaged_present_told() {
+    use store::Store as _;
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = store::embedded::Options { recent_bytes: 0, ..store::embedded::Options::default() };
+    let store = store::Embedded::open(directory.path(), options).expect("a store");
+    for (name, node) in [("x", "damaged-first"), ("x", "damaged-later"), ("y", "whole")] {
+        let key = format!("{}a/{name}", layout().prefix).into();
+        let value = put(&format!("a/{name}"), 0, node, "x").value.expect("a value");
+        store.txn(store::Txn::of(vec![store::Op::Put { key, value, lease: 0 }])).await.expect("written");
+    }
+    damage(directory.path(), "damaged-first");
+    let caches = Caches::open(store.clone(), vec![layout()]).await.expect("the caches");
+    let cacher = caches.get(&layout().prefix).expect("the storage");
+    let field = cacher.paths().position("spec.nodeName").expect("a field");
+    let (state, now) = cacher.now();
+    let nodes: Vec<&str> = state.range(&Scope::All, None).map(|entry| entry.field(cacher.paths(), field)).collect();
+    assert_eq!(nodes, ["damaged-later", "whole"]);
+    // Nobody is told that nothing happened before.
+    assert!(matches!(cacher.watch(Filter::everything(), Start::After(now - 1)), Err(NoWatch::TooOld(_))));
+    damage(directory.path(), "damaged-later");
+    let error = Caches::open(store, vec![layout()]).await.expect_err("damage");
+    assert!(matches!(&error, store::Error::Corrupt { place, .. } if place.contains("log-00000001.seg at")), "{error}");
+}
+
 fn gone(key: &str, revision: u64) -> cacher::Raw {
     cacher::Raw { key: key.into(), revision, value: None }
 }

@@ -437,14 +437,7 @@ fn json_list(served: &Served, listed: Listed, view: View) -> Response<Body> {
 
 /// The answer around encoded bytes.
 pub fn finish(code: StatusCode, bytes: Bytes, view: View) -> Response<Body> {
-    let mut bytes = bytes;
-    if view.format == Format::Json {
-        let mut text = if view.pretty { indented(&bytes) } else { Vec::with_capacity(0) };
-        if view.pretty {
-            text.push(b'\n');
-            bytes = text.into();
-        }
-    }
+    let bytes = if view.format == Format::Json && view.pretty { indented(&bytes).into() } else { bytes };
     raw(code, bytes, view.format.content_type(), view.gzip)
 }
 
@@ -473,9 +466,13 @@ pub fn raw(code: StatusCode, bytes: Bytes, content_type: &'static str, gzip: boo
 /// A refusal, in the format that is wanted.
 pub fn refusal(status: &Status, view: View) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let json = status.to_json();
+    let mut json = status.to_json();
     let bytes = match view.format {
-        Format::Json => json,
+        Format::Json => {
+            // As Go's encoder ends what it writes; indented, it ends nothing.
+            json.push(b'\n');
+            json
+        }
         format => match schema::json::parse(&json) {
             Ok(Value::Map(tree)) => status_bytes(&tree, format).unwrap_or(json),
             _ => json,

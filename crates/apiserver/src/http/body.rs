@@ -4,6 +4,8 @@ use super::BoxError;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -21,6 +23,35 @@ enum Inner {
     Stream(UnsyncBoxBody<Bytes, BoxError>),
     /// Another body, and what is held until that was sent or given up.
     Held(Box<(Body, Box<dyn Send>)>),
+    /// The same of what wants to know how it ends.
+    Witnessed(Box<(Body, Box<dyn Witness>)>),
+}
+
+/// Who is held by a body and told when making it panics. When it is dropped without that, the body was sent or given up.
+pub trait Witness: Send {
+    fn panicked(&mut self, why: &str);
+}
+
+/// What somebody said who panicked.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default()
+}
+
+/// Making a body panicked, which is no end that it could have.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer could not be made: {0}")]
+struct Panicked(String);
+
+/// What comes of a step, though it panics: that ends its body, and not the connection with all that others do there.
+fn caught(
+    step: impl FnOnce() -> Poll<Option<Result<Frame<Bytes>, BoxError>>>,
+) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
+        let why = panic_text(&*panic);
+        tracing::error!(panic = why, "making an answer panicked after it had begun");
+        Poll::Ready(Some(Err(Panicked(why.to_owned()).into())))
+    })
 }
 
 impl Body {
@@ -41,6 +72,10 @@ impl Body {
     /// The same, which holds something until it was sent or given up.
     pub fn holding(self, held: impl Send + 'static) -> Self {
         Body(Inner::Held(Box::new((self, Box::new(held)))))
+    }
+    /// The same, with somebody who wants to know how that ended.
+    pub fn witnessed(self, witness: impl Witness + 'static) -> Self {
+        Body(Inner::Witnessed(Box::new((self, Box::new(witness)))))
     }
     /// The bytes, when they are there as a whole.
     pub fn as_bytes(&self) -> Option<&Bytes> {
@@ -69,8 +104,23 @@ impl Body {
                 let (body, bytes) = body.gathered(most);
                 (Body(Inner::Held(Box::new((body, held)))), bytes)
             }
+            Inner::Witnessed(witnessed) => {
+                let (body, witness) = *witnessed;
+                let (body, bytes) = body.gathered(most);
+                (Body(Inner::Witnessed(Box::new((body, witness)))), bytes)
+            }
             other => (Body(other), None),
         }
+    }
+}
+
+impl Body {
+    /// Nobody may ask any more what has panicked.
+    fn ended_by<T>(&mut self, polled: Poll<Option<Result<T, BoxError>>>) -> Poll<Option<Result<T, BoxError>>> {
+        if matches!(&polled, Poll::Ready(Some(Err(error))) if error.is::<Panicked>()) {
+            self.0 = Inner::Empty;
+        }
+        polled
     }
 }
 
@@ -100,6 +150,7 @@ impl std::fmt::Debug for Body {
             Inner::Pieces(_) => "Body(pieces)",
             Inner::Stream(_) => "Body(stream)",
             Inner::Held(_) => "Body(held)",
+            Inner::Witnessed(_) => "Body(witnessed)",
         })
     }
 }
@@ -116,9 +167,25 @@ impl http_body::Body for Body {
                 self.0 = Inner::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Inner::Pieces(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
-            Inner::Stream(stream) => Pin::new(stream).poll_frame(cx),
+            Inner::Pieces(pieces) => {
+                let polled = caught(|| Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))));
+                self.ended_by(polled)
+            }
+            Inner::Stream(stream) => {
+                let polled = caught(|| Pin::new(stream).poll_frame(cx));
+                self.ended_by(polled)
+            }
             Inner::Held(held) => Pin::new(&mut held.0).poll_frame(cx),
+            Inner::Witnessed(witnessed) => {
+                let (body, witness) = &mut **witnessed;
+                let polled = Pin::new(body).poll_frame(cx);
+                if let Poll::Ready(Some(Err(error))) = &polled
+                    && let Some(Panicked(why)) = error.downcast_ref()
+                {
+                    witness.panicked(why);
+                }
+                polled
+            }
         }
     }
 
@@ -128,6 +195,7 @@ impl http_body::Body for Body {
             Inner::Bytes(_) | Inner::Pieces(_) => false,
             Inner::Stream(stream) => stream.is_end_stream(),
             Inner::Held(held) => held.0.is_end_stream(),
+            Inner::Witnessed(witnessed) => witnessed.0.is_end_stream(),
         }
     }
 
@@ -138,6 +206,41 @@ impl http_body::Body for Body {
             Inner::Pieces(_) => SizeHint::default(),
             Inner::Stream(stream) => stream.size_hint(),
             Inner::Held(held) => held.0.size_hint(),
+            Inner::Witnessed(witnessed) => witnessed.0.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<String>>>);
+
+    impl Witness for Heard {
+        fn panicked(&mut self, why: &str) {
+            self.0.lock().expect("no panic").push(why.to_owned());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_whose_making_panics_ends_badly_and_alone() {
+        let piece = |n: u8| if n < 2 { Bytes::from(vec![n]) } else { panic!("piece {n}") };
+        let pieces = || Body::pieces((0..9).map(piece));
+        for body in [pieces(), Body::stream(pieces())] {
+            let heard = Heard::default();
+            let mut body = body.holding(()).witnessed(heard.clone());
+            for n in 0..2 {
+                let frame = body.frame().await.expect("a frame").expect("well");
+                assert_eq!(frame.into_data().expect("data"), [n].as_slice());
+            }
+            let error = body.frame().await.expect("a frame").expect_err("badly");
+            assert_eq!(error.to_string(), "the answer could not be made: piece 2");
+            assert!(body.frame().await.is_none(), "it is over");
+            assert_eq!(*heard.0.lock().expect("no panic"), ["piece 2"]);
         }
     }
 }

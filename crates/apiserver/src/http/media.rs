@@ -169,10 +169,10 @@ impl View {
         Err(Status::not_acceptable(if watch { &STREAMS } else { &[JSON, YAML, PROTOBUF] }))
     }
 
-    /// The same format, as good as it can be told, for a refusal.
-    pub fn for_error(headers: &HeaderMap) -> Self {
-        let view = View::of(headers, "", true, false).unwrap_or_default();
-        View { shape: Shape::Object, ..view }
+    /// The same for a refusal, which has no shape but its own. Who accepts nothing that it can be given as is told in indented JSON,
+    /// as upstream does.
+    pub fn for_error(headers: &HeaderMap, query: &str) -> Self {
+        View::of(headers, query, false, false).unwrap_or(View { pretty: true, ..View::default() })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::flowcontrol::{Place, Refused};
 use crate::handlers::{self, Call, LongRunning, NotServed};
 use crate::http::media::View;
 use crate::http::websocket;
-use crate::http::{Body, NO_CACHE, Request, RequestBody, Response, answer};
+use crate::http::{Body, NO_CACHE, Request, RequestBody, Response, answer, panic_text};
 use crate::request::{RequestInfo, parameter, unescape_path};
 use crate::user::UserInfo;
 use api::Status;
@@ -52,9 +52,9 @@ impl ApiServer {
 
     async fn answered(self: &Arc<Self>, request: Request, origin: Origin) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
-        let view = View::for_error(&parts.headers);
         let path = unescape_path(parts.uri.path());
         let query = parts.uri.query().unwrap_or("").to_owned();
+        let view = View::for_error(&parts.headers, &query);
         let info = match RequestInfo::parse(parts.method.as_str(), &path, &query) {
             Ok(info) => Arc::new(info),
             Err(error) => return answer::refusal(&Status::bad_request(error.to_string()), view),
@@ -96,7 +96,7 @@ impl ApiServer {
         origin: Origin,
         allotted: Result<Option<Duration>, Status>,
     ) -> Response<Body> {
-        let view = View::for_error(&parts.headers);
+        let view = View::for_error(&parts.headers, &query);
         let received = Timestamp::now();
         let notes = Notes::default();
         parts.extensions.insert(notes.clone());
@@ -290,7 +290,8 @@ impl ApiServer {
 enum End {
     Refused(Status),
     OutOfTime,
-    Panicked,
+    /// And what was said then.
+    Panicked(Arc<str>),
 }
 
 impl End {
@@ -303,10 +304,11 @@ impl End {
                 response.extensions_mut().insert(Terminated);
                 response
             }
-            End::Panicked => {
-                let why = "This request caused apiserver to panic. Look in the logs for details.";
-                let mut response = answer::refusal(&Status::internal(why), view);
-                response.extensions_mut().insert(Panicked);
+            // In plain text, as upstream says it.
+            End::Panicked(why) => {
+                let text = "This request caused apiserver to panic. Look in the logs for details.\n";
+                let mut response = plain(StatusCode::INTERNAL_SERVER_ERROR, text);
+                response.extensions_mut().insert(Panicked(why));
                 response
             }
         }
@@ -328,10 +330,9 @@ async fn within<T>(
     match done {
         Ok(done) => done.map_err(End::Refused),
         Err(panic) => {
-            let why = panic.downcast_ref::<&str>().map(ToString::to_string);
-            let why = why.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            let why = panic_text(&*panic);
             tracing::error!(path = info.path, verb = info.verb, panic = why, "a request's handler panicked");
-            Err(End::Panicked)
+            Err(End::Panicked(why.into()))
         }
     }
 }
@@ -344,9 +345,24 @@ async fn recorded(
     view: View,
     response: Response<Body>,
 ) -> Response<Body> {
-    let Some(record) = record else { return response };
-    let finished = within(info, until, pin!(record.finish(response).map(Ok))).await;
-    finished.unwrap_or_else(|end| end.answer(view))
+    let Some(mut record) = record else { return response };
+    let response = if response.extensions().get::<Panicked>().is_some() {
+        response
+    } else {
+        let noted = async { Ok(record.note(response)) };
+        within(info, until, pin!(noted)).await.unwrap_or_else(|end| end.answer(view))
+    };
+    let told = async {
+        let panicked = response.extensions().get::<Panicked>().cloned();
+        match panicked {
+            Some(Panicked(why)) => {
+                record.panicked(&why).await;
+                Ok(response)
+            }
+            None => Ok(record.finish(response).await),
+        }
+    };
+    within(info, until, pin!(told)).await.unwrap_or_else(|end| end.answer(view))
 }
 
 /// How long a request may take: as long as its client says (`?timeout=`), but no longer than any; `None`: as long as it likes.
@@ -409,9 +425,9 @@ struct Terminated;
 #[derive(Clone, Copy)]
 struct Own;
 
-/// A request whose handling panicked.
+/// The handling of a request panicked, and what was said then: an extension of its answer, until that is recorded and counted.
 #[derive(Clone)]
-struct Panicked;
+struct Panicked(Arc<str>);
 
 /// Upstream says it in plain text.
 fn too_many_requests(refused: &Refused) -> Response<Body> {

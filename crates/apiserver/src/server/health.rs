@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 /// What a check is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,9 @@ fn passes() -> BoxFuture<'static, Result<(), String>> {
     Box::pin(async { Ok(()) })
 }
 
+/// How long the store may take to say how it is (upstream: `--etcd-healthcheck-timeout` and `--etcd-readycheck-timeout`).
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Whether the store answers, and takes writes.
 fn answers(registry: &Arc<Registry>) -> impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync + 'static {
     let store = Arc::downgrade(registry);
@@ -65,9 +69,10 @@ fn answers(registry: &Arc<Registry>) -> impl Fn() -> BoxFuture<'static, Result<(
         let registry = store.upgrade();
         Box::pin(async move {
             let Some(registry) = registry else { return Err("the server is gone".to_owned()) };
-            match registry.store().health().await {
-                Ok(read_only) => read_only.map_or(Ok(()), Err),
-                Err(error) => Err(error.to_string()),
+            match tokio::time::timeout(PATIENCE, registry.store().health()).await {
+                Ok(Ok(read_only)) => read_only.map_or(Ok(()), Err),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
             }
         })
     }

@@ -1,5 +1,6 @@
 //! A server of its own for each test, and a client that speaks to it within the process.
 
+use apiserver::audit::Audit;
 use apiserver::authn::{Authenticator, AuthnError, Peer};
 use apiserver::authz::{Attributes, Authorizer, Decision, Rules};
 use apiserver::limit::MaxInFlight;
@@ -101,13 +102,31 @@ impl Server {
         authenticator: Arc<dyn Authenticator>,
         surface: Surface,
     ) -> Self {
-        let registry = Registry::open_as(store.clone(), None, surface).await.unwrap();
         let security = Security {
             authenticator,
             authorizer: Arc::new(Everything),
             audit: None,
             limit: MaxInFlight::default().into(),
         };
+        Self::start_secured(directory, store, surface, security).await
+    }
+
+    /// With an authorizer and an audit log of its own.
+    pub async fn start_audited(authorizer: Arc<dyn Authorizer>, audit: Audit) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store::Embedded::open(directory.path(), store::embedded::Options::default()).unwrap();
+        let limit = MaxInFlight::default().into();
+        let security = Security { authenticator: Arc::new(Nobody), authorizer, audit: Some(audit), limit };
+        Self::start_secured(directory, store, Surface::default(), security).await
+    }
+
+    async fn start_secured(
+        directory: tempfile::TempDir,
+        store: Arc<store::Embedded>,
+        surface: Surface,
+        security: Security,
+    ) -> Self {
+        let registry = Registry::open_as(store.clone(), None, surface).await.unwrap();
         let api = ApiServer::new(Config::default(), registry, security, Vec::new());
         Server { api, store, _directory: directory }
     }

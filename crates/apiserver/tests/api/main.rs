@@ -8,6 +8,7 @@ mod documents;
 mod lists;
 mod lost;
 mod names;
+mod panics;
 mod past;
 mod refusals;
 mod rules;

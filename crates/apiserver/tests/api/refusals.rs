@@ -375,6 +375,30 @@ async fn options_are_checked() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_indented_where_it_is_wanted_so_or_nothing_can_be_given_as_is_wanted() {
+    let server = Server::start().await;
+    let client = server.client();
+    let path = format!("{MAPS}/none");
+    let indented =
+        "{\n  \"kind\": \"Status\",\n  \"apiVersion\": \"v1\",\n  \"metadata\": {},\n  \"status\": \"Failure\",\n";
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let both = format!("{table},application/json");
+    for (query, accept, code, wanted) in [
+        ("", "text/html", 406, true),
+        ("", table, 404, true),
+        ("", &both, 404, false),
+        ("", "*/*", 404, false),
+        ("?pretty=true", "*/*", 404, true),
+    ] {
+        let refused = client.raw(Method::GET, &format!("{path}{query}"), &[("accept", accept)], "").await;
+        let text = refused.text();
+        assert_eq!((refused.code.as_u16(), text.starts_with(indented)), (code, wanted), "{accept}: {text}");
+        assert!(text.ends_with(if wanted { "\n}" } else { "}\n" }), "{accept}: {text:?}");
+        assert_eq!(refused.headers["content-type"], "application/json");
+    }
+}
+
+#[tokio::test]
 async fn an_update_is_told_its_errors_as_often_as_they_are_found() {
     let server = Server::start().await;
     let client = server.client();

@@ -491,7 +491,7 @@ async fn nothing_is_done_that_cannot_be_recorded_where_that_is_asked_for() {
     if !full.exists() {
         return;
     }
-    let sink = Sink::open(full, Rotation { max_size: 0, backups: 0 }, Mode::BlockingStrict).expect("it opens");
+    let sink = Sink::open(full, Rotation::default(), Mode::BlockingStrict).expect("it opens");
     let audit = Audit::new(Policy::metadata(), sink);
     let cluster = start_with(Options { audit: Some(audit), ..Options::default() }).await;
     let refused = cluster.admin().get("/api/v1/pods?limit=1&continue=").await;
@@ -568,7 +568,7 @@ async fn a_log_that_hangs_does_not_hold_requests_longer_than_they_may_take() {
         // As much as it holds.
         pipe.write_all(&[b'\n'; 1 << 16]).expect("written");
         let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
-        let sink = Sink::open(path.as_ref(), Rotation { max_size: 0, backups: 0 }, Mode::Blocking).expect("a sink");
+        let sink = Sink::open(path.as_ref(), Rotation::default(), Mode::Blocking).expect("a sink");
         drop(pipe);
         let policy = format!(
             "{{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [{omitted}], rules: [{{level: Metadata, verbs: [create]}}]}}"

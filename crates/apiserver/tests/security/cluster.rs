@@ -264,7 +264,7 @@ pub fn audited(policy: &str, mode: apiserver::audit::Mode) -> (apiserver::audit:
     let path = directory.path().join("audit.log");
     let policy = format!("{{apiVersion: audit.k8s.io/v1, kind: Policy, {policy}}}");
     let policy = Policy::parse(policy.as_bytes()).expect("a policy");
-    let sink = Sink::open(&path, Rotation { max_size: 0, backups: 0 }, mode).expect("a sink");
+    let sink = Sink::open(&path, Rotation::default(), mode).expect("a sink");
     (Audit::new(policy, sink), AuditLog { path, _directory: directory })
 }
 

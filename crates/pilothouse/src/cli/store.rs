@@ -1,4 +1,4 @@
-//! `pilothouse store`: looking after a cluster's state, embedded (while the cluster is stopped, or through its etcd face)
+//! `pilothouse store`: looking after a cluster's state, embedded (its files while it is stopped, its etcd face while it runs)
 //! or in etcd; and at its past, through the API server.
 
 use super::undo::{self, DiffArgs, HistoryArgs, RestoreArgs};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 use store::embedded::Embedded;
-use store::{Etcd, Store, snapshot, tools};
+use store::{Etcd, Store, etcd, snapshot, tools};
 
 #[derive(Debug, Args)]
 pub struct StoreArgs {
@@ -28,8 +28,12 @@ pub struct StoreArgs {
 enum StoreCommand {
     /// Tells revision, size and number of keys
     Status,
-    /// Checks everything that is held
-    Verify,
+    /// Checks everything that is held: all files of a stopped cluster; of a running one and of etcd, what is served
+    Verify {
+        /// Delete the objects whose values are damaged, and tell which they were
+        #[arg(long)]
+        drop_damaged: bool,
+    },
     /// Forgets all history, what `restore` needs too, and gives its space back
     Compact,
     /// Saves, restores and looks at snapshots of the whole store in files, which etcdctl takes too
@@ -81,7 +85,9 @@ pub fn run(args: StoreArgs) -> Result<()> {
         }
         StoreCommand::Snapshot(SnapshotCommand::Restore { file, bump_revision, skip_hash_check }) => {
             if args.store != "embedded" {
-                bail!("only an embedded store is restored: for etcd, `etcdctl snapshot restore` takes the file");
+                bail!(
+                    "only an embedded store is restored: for etcd, `etcdctl snapshot restore` takes the file (with --bump-revision and --mark-compacted; an etcdctl that has these not takes what is saved of an embedded store that was restored from the file)"
+                );
             }
             let restored = snapshot::restore(&file, &directory, bump_revision, skip_hash_check)
                 .with_context(|| format!("cannot restore into {}", directory.display()))?;
@@ -99,24 +105,28 @@ pub fn run(args: StoreArgs) -> Result<()> {
             if !directory.exists() {
                 bail!("{} has no store", args.data_dir.display());
             }
-            runtime.block_on(embedded(&directory, &args.command)).map_err(|error| {
-                match error.downcast_ref::<store::Error>() {
-                    Some(store::Error::Locked { .. }) => error.context(
-                        "the cluster runs: stop it (^C is enough; its pods go on running), or run it with --serve-etcd unix:///PATH and give that as --store",
-                    ),
-                    _ => error,
-                }
-            })
+            let Err(error) = runtime.block_on(embedded(&directory, &args.command)) else { return Ok(()) };
+            if !matches!(error.downcast_ref::<store::Error>(), Some(store::Error::Locked { .. })) {
+                return Err(error);
+            }
+            let socket = backend::socket(&directory);
+            if !socket.exists() {
+                return Err(error.context(
+                    "the cluster runs and serves its store elsewhere: give what its --serve-etcd says as --store, or stop it (^C is enough; its pods go on running)",
+                ));
+            }
+            let options = etcd::Options::parse(&format!("unix://{}", socket.display()), None, None, None)?;
+            runtime.block_on(served(options, &args.command)).context("the cluster runs, and its store was asked")
         }
-        Backend::Etcd(mut options) => {
-            // Compacting is left to servers, and to those who ask for it.
-            options.compaction_interval = None;
-            runtime.block_on(async {
-                let store = Etcd::connect(options).await.context("etcd can't be used")?;
-                etcd(&store, &args.command).await
-            })
-        }
+        Backend::Etcd(options) => runtime.block_on(served(options, &args.command)),
     }
+}
+
+async fn served(mut options: etcd::Options, command: &StoreCommand) -> Result<()> {
+    // Compacting is left to servers, and to those who ask for it.
+    options.compaction_interval = None;
+    let store = Etcd::connect(options).await.context("etcd can't be used")?;
+    etcd(&store, command).await
 }
 
 async fn embedded(directory: &Path, command: &StoreCommand) -> Result<()> {
@@ -127,7 +137,14 @@ async fn embedded(directory: &Path, command: &StoreCommand) -> Result<()> {
             tell_directory(&after);
             say("freed", before.size.saturating_sub(after.size));
         }
-        StoreCommand::Verify => {
+        StoreCommand::Verify { drop_damaged } => {
+            if *drop_damaged {
+                for (key, damage) in tools::drop_damaged(directory, backend::untouched()).await? {
+                    say("dropped", format_args!("{key} ({damage})"));
+                }
+                // What is left in the files is referred to by nothing but the past.
+                return Ok(());
+            }
             let found = tools::verify(directory)?;
             tell_directory(&found.status);
             say("entries", found.entries);
@@ -162,7 +179,10 @@ async fn etcd(store: &Etcd, command: &StoreCommand) -> Result<()> {
             store.defragment().await?;
             tell(&store.status().await?);
         }
-        StoreCommand::Verify => {
+        StoreCommand::Verify { drop_damaged: true } => {
+            bail!("--drop-damaged is for the files of a stopped cluster")
+        }
+        StoreCommand::Verify { drop_damaged: false } => {
             let hashes = store.hashes().await?;
             for (endpoint, hash) in &hashes {
                 say(&format!("{hash:08x}"), endpoint);

@@ -122,10 +122,6 @@ const TABLE: &[Row] = &[
         "egress-selector-config-file", "service-account-signing-endpoint",
         "audit-webhook-config-file", "cors-allowed-origins", "etcd-servers-overrides", "tracing-config-file",
     ]),
-    row(APISERVER, Value, Warn, "is not supported yet: logs that were rotated stay until there are too many", &[
-        "audit-log-maxage",
-    ]),
-    row(APISERVER, Bool, Warn, "is not supported yet: logs that were rotated stay as they are", &["audit-log-compress"]),
     row(APISERVER, Value, Warn, "has no meaning here: events are of audit.k8s.io/v1", &["audit-log-version"]),
     row(APISERVER, Value, Warn, "has no meaning without --audit-webhook-config-file", &[
         "audit-webhook-batch-buffer-size", "audit-webhook-batch-max-size", "audit-webhook-batch-max-wait",

@@ -2,10 +2,10 @@
 
 use super::node::Connect;
 use super::{Settings, certificates, identity};
-use crate::backend::{Backend, EncryptionArgs, FaceArgs, Opened, UndoArgs};
+use crate::backend::{self, Backend, EncryptionArgs, FaceArgs, Opened, UndoArgs};
 use crate::election::{self, Election};
 use crate::pki::Pki;
-use crate::supervisor::Component;
+use crate::supervisor::{Component, OnFailure};
 use anyhow::{Context, Result};
 use apiserver::allocator::range::{AddressRange, PortRange};
 use apiserver::authn::union::Anonymous;
@@ -21,8 +21,10 @@ use apiserver::tokens::SigningKey;
 use apiserver::tokens::{TokenSettings, Tokens};
 use apiserver::user::UserInfo;
 use controllers::Clients;
+use controllers::events::{Kind, Recorder, Source};
 use futures::FutureExt;
 use http::header::{HeaderValue, USER_AGENT};
+use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::client::Body;
 use std::net::TcpListener;
@@ -146,7 +148,18 @@ impl ControlPlane {
             Some(sealed) => sealed.clone(),
             None => opened.store.clone(),
         };
-        let registry = Registry::open_as(store, sealed, plan.surface).await.context("the store can't be read")?;
+        let registry = tokio::select! {
+            registry = Registry::open_as(store, sealed, plan.surface) => registry,
+            // A store that does not answer, say.
+            () = shutdown.cancelled() => Err(store::Error::Closed),
+        };
+        let registry = match registry {
+            Ok(registry) => registry,
+            Err(error) => {
+                opened.close();
+                return Err(backend::unreadable(error));
+            }
+        };
         let secured = security::secure(&registry, plan.security).await.context("the first objects can't be made")?;
         let server = ApiServer::new(plan.config, registry, secured.security, secured.documents);
         let serving = ServerTls::new(&plan.tls).context("the API server's certificate")?;
@@ -226,29 +239,16 @@ impl ControlPlane {
         kubelets.replace(&tls).context("the renewed client certificate for kubelets")
     }
 
-    /// Tells in an event about the node that a component failed and is started again.
-    pub async fn tell_failure(&self, node: &str, component: &str, why: &str) {
-        use kube::api::PostParams;
-        let now = jiff::Timestamp::now();
-        let event = serde_json::json!({
-            "apiVersion": "v1", "kind": "Event",
-            "metadata": {"name": format!("{node}.{:x}", now.as_nanosecond()), "namespace": "default"},
-            "involvedObject": {"kind": "Node", "name": node, "apiVersion": "v1"},
-            "type": "Warning", "reason": "ComponentRestarted",
-            "message": format!("The {component} failed and is started again: {why}"),
-            "firstTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            "lastTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            "count": 1, "source": {"component": "pilothouse", "host": node},
-        });
-        let request = kube::core::Request::new("/api/v1/namespaces/default/events")
-            .create(&PostParams::default(), event.to_string().into_bytes());
-        let outcome = match request {
-            Ok(request) => self.client(UserInfo::apiserver(), "pilothouse").request_text(request).await.map(drop),
-            Err(e) => Err(kube::Error::BuildRequest(e)),
-        };
-        if let Err(e) = outcome {
-            tracing::debug!("cannot write an event: {e}");
-        }
+    /// Who tells in events about this node that a component failed and is started again. To be made on a runtime that stays.
+    pub fn failures(&self, node: &str) -> OnFailure {
+        let client = self.client(UserInfo::apiserver(), "pilothouse");
+        let recorder = Recorder::of(client, Source { component: "pilothouse".to_owned(), host: node.to_owned() });
+        let mut about = Node::default();
+        about.metadata.name = Some(node.to_owned());
+        Arc::new(move |component, why| {
+            let message = format!("The {component} failed and is started again: {why}");
+            recorder.event(&about, Kind::Warning, "ComponentRestarted", message);
+        })
     }
 }
 

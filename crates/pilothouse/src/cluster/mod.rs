@@ -20,7 +20,7 @@ use crate::backend::Backend;
 use crate::cli::{ClusterArgs, NodeArgs, PlaneArgs, ServerArgs};
 use crate::place::Place;
 use crate::progress::Progress;
-use crate::supervisor::{OnFailure, Supervisor};
+use crate::supervisor::Supervisor;
 use crate::{kubeconfig, lock, preflight, systemd};
 use anyhow::{Context, Result};
 use claim::Claim;
@@ -224,14 +224,7 @@ async fn run(settings: Arc<Settings>, listener: TcpListener, progress: Progress)
     let plane = Arc::new(ControlPlane::start(plan, listener, shutdown.clone()).await?);
     progress.done("API server", &settings.server_url());
 
-    let told = plane.clone();
-    let handle = tokio::runtime::Handle::current();
-    let node_name = settings.node_name.clone();
-    let on_failure: OnFailure = Arc::new(move |component: &str, why: &str| {
-        let (plane, node, component, why) = (told.clone(), node_name.clone(), component.to_owned(), why.to_owned());
-        handle.spawn(async move { plane.tell_failure(&node, &component, &why).await });
-    });
-    let mut supervisor = Supervisor::new(shutdown.clone(), on_failure);
+    let mut supervisor = Supervisor::new(shutdown.clone(), plane.failures(&settings.node_name));
     supervisor.start("controllers", control_plane::controllers(&settings, &plane, &pki)?)?;
     supervisor.start("scheduler", control_plane::scheduler(&settings, &plane))?;
     if node.is_none() {

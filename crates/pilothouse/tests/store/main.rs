@@ -3,6 +3,7 @@
 //! Needs Debian's `etcd-server` and `etcd-client`, and a `kubectl` on the path.
 
 mod encryption;
+mod running;
 mod server;
 mod snapshots;
 mod undo;

@@ -45,11 +45,16 @@ pub struct Server {
 impl Server {
     /// Starts on a directory, which keeps its state from one start to the next.
     pub fn start(directory: &Path, flags: &[&str]) -> Self {
-        let out = directory.join("out");
         let face = format!("--serve-etcd=unix://{}", directory.join("e").display());
+        Self::start_plain(directory, &[&[&face[..]], flags].concat())
+    }
+
+    /// The same, with its store served where it is if nothing is said.
+    pub fn start_plain(directory: &Path, flags: &[&str]) -> Self {
+        let out = directory.join("out");
         let mut command = Command::new(BINARY);
         command.current_dir(directory).args(["apiserver", "--secure-port=0", "--bind-address=127.0.0.1"]);
-        command.args(["--data-dir=data", "--authorization-mode=RBAC", &face]).args(flags);
+        command.args(["--data-dir=data", "--authorization-mode=RBAC"]).args(flags);
         let log = fs::File::create(directory.join("log")).expect("a log");
         let child = command.stdin(Stdio::null()).stdout(fs::File::create(&out).expect("a file")).stderr(log).spawn();
         let mut server = Server { child: child.expect("it starts"), directory: directory.to_owned() };

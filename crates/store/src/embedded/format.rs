@@ -298,6 +298,9 @@ impl GroupWriter {
     }
 }
 
+/// What is found where nothing was written, as in the reserved end of a segment.
+pub(crate) const NO_FRAME: &str = "no frame";
+
 /// What stands where a frame was looked for.
 pub(crate) enum Found<'a> {
     /// A whole frame and its entries' bytes.
@@ -345,7 +348,7 @@ impl<'a> FrameReader<'a> {
             return Ok(Found::Nothing("a frame is cut short"));
         }
         if u32_at(header, 0) != FRAME_MAGIC {
-            return Ok(Found::Nothing("no frame"));
+            return Ok(Found::Nothing(NO_FRAME));
         }
         let len = u32_at(header, 4) as usize;
         if !(FRAME_HEADER..=MAX_FRAME).contains(&len) {

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use super::checkpoint::{self, Checkpoint, Head, Past};
 use super::disk::{Disk, File};
-use super::format::{EntryKind, FIRST, FRAME_HEADER, Found, FrameReader, Kind, SEGMENT_HEADER, SegmentHeader, entries};
+use super::format::{
+    EntryKind, FIRST, FRAME_HEADER, Found, FrameReader, Kind, NO_FRAME, SEGMENT_HEADER, SegmentHeader, entries,
+};
 use super::hooks::{self, Mutant};
 use super::index::{Index, Location, Version};
 use super::lease::Leases;
@@ -254,7 +256,12 @@ impl Replay<'_> {
                     if end.is_some() || reader.later_group(at).map_err(&failed)?.is_some() {
                         return Err(self.corrupt(&name, at, what));
                     }
-                    tracing::debug!(%name, offset = at, what, "the log ends here");
+                    // Nothing at all is what is reserved; else a write was cut off, or what followed it is gone.
+                    if what == NO_FRAME {
+                        tracing::debug!(%name, offset = at, "the log ends here");
+                    } else {
+                        tracing::warn!(%name, offset = at, what, "the log ends here: a write that was not whole is left out");
+                    }
                     break;
                 }
             }

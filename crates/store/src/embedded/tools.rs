@@ -21,7 +21,7 @@ use super::segment::{self, Segment};
 use super::shared::Shared;
 use super::writer::Mark;
 use super::{Embedded, Options, lock};
-use crate::{Error, KeyRange, KeyValue, LeaseId, Range, Store};
+use crate::{Error, KeyRange, KeyValue, LeaseId, Op, Range, Store, Txn};
 
 /// Values of a copy are spread over segments of about this size.
 const COPY_SEGMENT: u64 = 256 << 20;
@@ -86,6 +86,32 @@ pub(crate) fn verify_on(disk: &dyn Disk) -> Result<Verification, Error> {
         }
     }
     Ok(verification)
+}
+
+/// Deletes the keys of the store in a directory whose values are damaged, and tells them, each with its damage. Their past is kept
+/// as far as it is whole.
+pub async fn drop_damaged(directory: &Path, options: Options) -> Result<Vec<(String, Error)>, Error> {
+    let store = Embedded::open(directory, options)?;
+    let found = drop_damaged_of(&store).await;
+    store.close();
+    found
+}
+
+/// The same of a store that is open.
+pub(crate) async fn drop_damaged_of(store: &Embedded) -> Result<Vec<(String, Error)>, Error> {
+    let all = store.range(Range { keys_only: true, ..Range::of(KeyRange::all()) }).await?;
+    let mut dropped = Vec::new();
+    for key in all.kvs.into_iter().map(|kv| kv.key) {
+        match store.range(Range::of(KeyRange::key(key.clone()))).await {
+            Ok(_) => {}
+            Err(damage @ Error::Corrupt { .. }) => {
+                store.txn(Txn::of(vec![Op::Delete { keys: KeyRange::key(key.clone()) }])).await?;
+                dropped.push((String::from_utf8_lossy(&key).into_owned(), damage));
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(dropped)
 }
 
 fn check_segment(disk: &dyn Disk, store: u64, segment: &Segment, into: &mut Verification) -> io::Result<()> {

@@ -283,6 +283,14 @@ pub(super) fn refusal(error: &Error) -> Status {
         Error::Closed => Status::unavailable("etcdserver: server stopped"),
         Error::Unknown { .. } => Status::unavailable("etcdserver: request timed out"),
         Error::Corrupt { .. } => Status::data_loss(error.to_string()),
+        // Clients try again what is unavailable; a disk does not get better by that.
+        Error::Io { source, .. } => {
+            let told = format!("{error}: {source}");
+            match source.kind() {
+                std::io::ErrorKind::StorageFull => Status::resource_exhausted(told),
+                _ => Status::internal(told),
+            }
+        }
         other => Status::unavailable(other.to_string()),
     }
 }

@@ -212,6 +212,22 @@ async fn etcdctl_saves_and_takes_snapshots() {
     let (theirs, ours) = (restored.range(all.clone()).await.expect("read"), face.store.range(all).await.expect("read"));
     assert_eq!((theirs.kvs, theirs.revision), (ours.kvs, ours.revision), "keys, values, revisions, versions, leases");
     assert_eq!(restored.lease_keep_alive(lease).await.expect("renewed").as_secs(), 5000);
+    // Both go on in the same way, and have the same checksums, also behind a compaction.
+    let both: [&dyn Store; 2] = [&*restored, &*face.store];
+    for round in ["first", "second", "third"] {
+        for store in both {
+            put(store, "/registry/n/3", round).await;
+            put(store, "/registry/once", round).await;
+            crate::suite::delete(store, "/registry/once").await;
+            if round == "second" {
+                store.compact(last + 4).await.expect("compacted");
+            }
+        }
+        let revision = face.store.revision();
+        let ours = snapshot::hash(&face.store.export().await.expect("exported"), revision).expect("a checksum");
+        let theirs = restored.hashes().await.expect("checksums");
+        assert_eq!(theirs.iter().map(|(_, hash)| *hash).collect::<Vec<_>>(), [ours], "{round}, at {revision}");
+    }
 }
 
 /// The embedded engine with its face on a port.

@@ -8,12 +8,14 @@ mod restore;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
@@ -91,12 +93,28 @@ fn stored(record: &Record) -> Vec<u8> {
     kv.encode_to_vec()
 }
 
-/// A checksum of what happened up to a revision, as etcd's HashKV makes it: CRC-32C of the bucket's name and its entries.
+/// A checksum of what happened up to a revision, as etcd's HashKV makes it: CRC-32C of the bucket's name and its entries. Those of
+/// before the compaction mark count only if they hold still at that revision, as members may not all have removed the others yet.
 pub(crate) fn hash(export: &Export, until: i64) -> Result<u32, Error> {
+    // What holds at the revision: by key, the last change, unless it is a deletion.
+    let mut last: HashMap<Bytes, (i64, i64, bool)> = HashMap::new();
+    export.visit(|record| {
+        if record.revision <= until {
+            last.insert(record.kv.key.clone(), (record.revision, record.sub, record.deleted));
+        }
+        Ok::<(), Error>(())
+    })?;
+    last.retain(|_, (.., deleted)| !*deleted);
+    let holds = |record: &Record| {
+        let there = last.get(&record.kv.key);
+        there.is_some_and(|(revision, sub, _)| (*revision, *sub) == (record.revision, record.sub))
+    };
     let mut hash = Crc32c::default();
     hash.update(b"key");
     export.visit(|record| {
-        if record.revision <= until {
+        // etcd looks at nothing when nothing holds.
+        let counts = record.revision > export.compacted || last.is_empty() || holds(&record);
+        if record.revision <= until && counts {
             hash.update(&revision_key(record.revision, record.sub, record.deleted));
             hash.update(&stored(&record));
         }

@@ -19,12 +19,18 @@ pub(super) struct AuditArgs {
     /// Form of the audit log
     #[arg(long, value_parser = ["json"], value_name = "FORM")]
     audit_log_format: Option<String>,
-    /// Megabytes after which the audit log is rotated
-    #[arg(long, default_value_t = 0, value_name = "MB")]
-    audit_log_maxsize: u64,
+    /// Megabytes after which the audit log is rotated; 0: never
+    #[arg(long, default_value_t = 100, allow_negative_numbers = true, value_name = "MB")]
+    audit_log_maxsize: i64,
     /// How many rotated audit logs stay; 0: all
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    audit_log_maxbackup: usize,
+    #[arg(long, default_value_t = 100, allow_negative_numbers = true, value_name = "N")]
+    audit_log_maxbackup: i64,
+    /// Days that rotated audit logs stay, by the time in their names; 0: for ever
+    #[arg(long, default_value_t = 366, allow_negative_numbers = true, value_name = "DAYS")]
+    audit_log_maxage: i64,
+    /// Compress rotated audit logs
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", value_name = "BOOL")]
+    audit_log_compress: bool,
     /// Requests wait until the log has them (blocking), are refused if it can't (blocking-strict), or never wait (batch)
     #[arg(long, default_value = "blocking", value_name = "MODE")]
     audit_log_mode: String,
@@ -71,12 +77,11 @@ impl AuditArgs {
             None => None,
         };
         let Some(log) = &self.audit_log_path else { return Ok(None) };
-        let (mode, largest) = (self.mode()?, self.largest()?);
+        let (mode, largest, rotation) = (self.mode()?, self.largest()?, self.rotation()?);
         let Some(policy) = policy else {
             tracing::info!("no audit policy file is given: no events are recorded");
             return Ok(None);
         };
-        let rotation = Rotation { max_size: self.audit_log_maxsize << 20, backups: self.audit_log_maxbackup };
         let audit = Audit::new(policy, Sink::open(log, rotation, mode).context("--audit-log-path")?);
         Ok(Some(match largest {
             Some(largest) => audit.truncating(largest),
@@ -115,6 +120,17 @@ impl AuditArgs {
         })
     }
 
+    fn rotation(&self) -> Result<Rotation> {
+        let max_age = limit("maxage", self.audit_log_maxage)?;
+        let backups = limit("maxbackup", self.audit_log_maxbackup)?;
+        Ok(Rotation {
+            max_size: limit("maxsize", self.audit_log_maxsize)?.saturating_mul(1 << 20),
+            backups: usize::try_from(backups).unwrap_or(usize::MAX),
+            max_age,
+            compress: self.audit_log_compress,
+        })
+    }
+
     /// The largest event. Sizes that make no sense are refused even where nothing is truncated.
     fn largest(&self) -> Result<Option<usize>> {
         let (event, batch) = (self.audit_log_truncate_max_event_size, self.audit_log_truncate_max_batch_size);
@@ -124,6 +140,10 @@ impl AuditArgs {
         }
         Ok(self.audit_log_truncate_enabled.then_some(largest))
     }
+}
+
+fn limit(flag: &str, number: i64) -> Result<u64> {
+    u64::try_from(number).map_err(|_| anyhow::anyhow!("--audit-log-{flag} {number} can't be a negative number"))
 }
 
 fn positive(what: &str, number: i64) -> Result<usize> {
@@ -172,6 +192,20 @@ mod tests {
             told,
             "Batch(Batch { buffer: 5, size: 4, wait: 3s, throttle: Some(Throttle { per_second: 2.5, burst: 1 }) })"
         );
+    }
+
+    #[test]
+    fn logs_are_rotated_and_kept_as_upstream_does() {
+        let of = |flags: &[&str]| of(flags).rotation().map_err(|error| error.to_string());
+        let told = format!("{:?}", of(&[]).expect("the default"));
+        assert_eq!(told, "Rotation { max_size: 104857600, backups: 100, max_age: 366, compress: false }");
+        let all = ["--audit-log-maxsize=0", "--audit-log-maxbackup=2", "--audit-log-maxage=3", "--audit-log-compress"];
+        let told = format!("{:?}", of(&all).expect("flags"));
+        assert_eq!(told, "Rotation { max_size: 0, backups: 2, max_age: 3, compress: true }");
+        for flag in ["maxsize", "maxbackup", "maxage"] {
+            let why = of(&[&format!("--audit-log-{flag}=-1")]).expect_err("refused");
+            assert_eq!(why, format!("--audit-log-{flag} -1 can't be a negative number"));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::embedded::format::{FIRST, FRAME_HEADER};
+use crate::embedded::tools::drop_damaged_of;
 use crate::suite::{delete, get, key, list, put};
 use crate::{Error, KeyRange, Range, tools};
 
@@ -125,6 +126,23 @@ async fn damage_under_a_value_is_never_served() {
     assert!(matches!(&error, Error::Corrupt { place, .. } if place.contains("log-00000001.seg at offset")), "{error}");
     assert!(store.range(Range::of(KeyRange::all())).await.is_err());
     assert_eq!(get(&*store, "/b").await.map(|kv| kv.value), Some(key("good")));
+}
+
+/// One damaged object costs that object, if its owner wants so.
+#[tokio::test]
+async fn objects_with_damaged_values_can_be_given_up() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = Options { recent_bytes: 0, ..quiet() };
+    let store = Embedded::open(directory.path(), options).expect("opened");
+    put(&*store, "/a", "x".repeat(100)).await;
+    put(&*store, "/b", "good").await;
+    let (path, _) = log_end(directory.path());
+    flip(&path, FIRST + FRAME_HEADER as u64 + 48 + 2 + 50);
+    let dropped = drop_damaged_of(&store).await.expect("dropped");
+    let [(key, Error::Corrupt { place, .. })] = &dropped[..] else { panic!("{dropped:?}") };
+    assert!(key == "/a" && place.contains("log-00000001.seg at offset"), "{dropped:?}");
+    assert!(drop_damaged_of(&store).await.expect("nothing is damaged").is_empty());
+    assert_eq!(all_keys(&store), [("/b".to_owned(), "good".to_owned())]);
 }
 
 #[tokio::test]
