@@ -2,7 +2,7 @@
 
 use crate::user::UserInfo;
 use jiff::Timestamp;
-use schema::validation::WARNINGS_MAX;
+use schema::validation;
 use schema::{Map, Value};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,6 +48,8 @@ impl Reference {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Told {
     pub warnings: Vec<String>,
+    /// How much that is.
+    told: validation::Told,
     /// Of the audit event.
     pub annotations: Vec<(String, String)>,
     /// The object of the request, for its audit event. `None`: nobody asks for it.
@@ -59,8 +61,7 @@ impl Told {
     /// those that would be cut off the headers are not kept.
     pub fn warn(&mut self, warning: impl Into<String>) {
         let warning = warning.into();
-        let told: usize = self.warnings.iter().map(String::len).sum();
-        if told <= WARNINGS_MAX && !self.warnings.contains(&warning) {
+        if !warning.is_empty() && !self.warnings.contains(&warning) && self.told.takes(&warning) {
             self.warnings.push(warning);
         }
     }

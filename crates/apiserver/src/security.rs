@@ -22,7 +22,7 @@ use crate::authz::rbac::escalation::Escalation;
 use crate::authz::rbac::rule::PolicyRule;
 use crate::authz::rbac::{self, Rbac};
 use crate::authz::reviews::{AccessReview, SelfSubjectReview, SelfSubjectRulesReview, TokenReview, Whose};
-use crate::authz::{Authorizer, Union};
+use crate::authz::{Authorizer, Counted, Decisions, Union};
 use crate::bootstrap::{self, BootstrapError, FrontProxy, Presence};
 use crate::cache::{Cacher, Chain, Change, ChangeKind, Observer};
 use crate::component_status::ComponentStatuses;
@@ -201,6 +201,7 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
         gates: registry.gates().clone(),
     };
     let mut admission = plugins::chain(&needs, &settings.enabled_plugins, &settings.disabled_plugins)?;
+    admission.0.iter().filter_map(|plugin| plugin.tells()).for_each(|told| registry.measures().tell_of(told));
     if registry.gates().enabled("DRAResourceClaimGranularStatusAuthorization") {
         admission.0.insert(0, Arc::new(ClaimStatus { authorizer: authorizer.clone() }));
     }
@@ -222,6 +223,7 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
     let (repairs, ranges) = (!settings.service_ranges.is_empty(), settings.service_ranges);
     let allocator =
         Arc::new(ServiceAllocator::new(registry.store().clone(), objects.clone(), ranges, settings.node_ports));
+    registry.measures().tell_of(allocator.clone());
     hooks.allocators.push(("", "services", allocator.clone()));
     reviews(&mut hooks, &authorizer, bearer, tokens.audiences());
     let weak = || Arc::downgrade(registry);
@@ -411,12 +413,13 @@ fn authorizer(registry: &Registry, objects: &Arc<dyn Lookup>, modes: &[Mode]) ->
     for plural in ["clusterroles", "clusterrolebindings", "roles", "rolebindings"] {
         registry.observe(rbac::GROUP, plural, Arc::new(Follows { plural, into: rbac.clone() }));
     }
-    let mut all: Vec<Arc<dyn Authorizer>> = Vec::new();
+    let mut all: Vec<Arc<Counted>> = Vec::new();
+    let mut add = |kind, inner| all.push(Arc::new(Counted::new(kind, inner)));
     for mode in modes {
         match mode {
-            Mode::Rbac => all.push(rbac.clone()),
-            Mode::AlwaysAllow => all.push(Arc::new(Always(true))),
-            Mode::AlwaysDeny => all.push(Arc::new(Always(false))),
+            Mode::Rbac => add("RBAC", rbac.clone()),
+            Mode::AlwaysAllow => add("AlwaysAllow", Arc::new(Always(true))),
+            Mode::AlwaysDeny => add("AlwaysDeny", Arc::new(Always(false))),
             Mode::Node => {
                 let roles = bootstrap::rbac::defaults(registry.gates());
                 let role = roles.iter().find(|d| d.resource == "clusterroles" && d.name == "system:node");
@@ -431,11 +434,12 @@ fn authorizer(registry: &Registry, objects: &Arc<dyn Lookup>, modes: &[Mode]) ->
                 ] {
                     registry.observe(group, plural, Arc::new(Follows { plural, into: node.clone() }));
                 }
-                all.push(node);
+                add("Node", node);
             }
         }
     }
-    (rbac, Arc::new(Union(all)))
+    registry.measures().tell_of(Arc::new(Decisions(all.clone())));
+    (rbac, Arc::new(Union(all.into_iter().map(|counted| counted as Arc<dyn Authorizer>).collect())))
 }
 
 /// Decides the same of everything.

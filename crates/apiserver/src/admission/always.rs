@@ -1,6 +1,6 @@
 //! AlwaysPullImages, AlwaysAdmit, AlwaysDeny.
 
-use super::{Admission, Attributes, Operation, walk};
+use super::{Admission, Attributes, Operation, Sides, walk};
 use api::{FieldError, Path, Status};
 use async_trait::async_trait;
 use schema::{Map, Value};
@@ -29,6 +29,10 @@ fn concerns(a: &Attributes<'_>) -> bool {
 impl Admission for AlwaysPullImages {
     fn name(&self) -> &'static str {
         "AlwaysPullImages"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Both
     }
 
     fn handles(&self, operation: Operation) -> bool {
@@ -82,6 +86,10 @@ impl Admission for AlwaysAdmit {
     fn name(&self) -> &'static str {
         "AlwaysAdmit"
     }
+    fn sides(&self) -> Sides {
+        Sides::Both
+    }
+
     fn handles(&self, _: Operation) -> bool {
         false
     }
@@ -95,6 +103,10 @@ impl Admission for AlwaysDeny {
     fn name(&self) -> &'static str {
         "AlwaysDeny"
     }
+    fn sides(&self) -> Sides {
+        Sides::Validates
+    }
+
     fn handles(&self, _: Operation) -> bool {
         true
     }

@@ -1,24 +1,25 @@
 //! Who may approve and sign certificate requests: CertificateApproval, CertificateSigning, CertificateSubjectRestriction;
 //! and who may say whom a signer's certificates are checked against: ClusterTrustBundleAttest.
 
-use super::{Admission, Attributes, Operation};
+use super::{Admission, Attributes, Operation, Sides};
 use crate::authz::{self, Authorizer};
+use crate::strategy::read_request;
 use crate::user::MASTERS;
 use api::{FieldError, GroupKind, Path, Status};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustls_pki_types::CertificateSigningRequestDer;
-use rustls_pki_types::pem::PemObject as _;
 use schema::Map;
 use std::sync::Arc;
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::prelude::FromDer as _;
+use x509_parser::x509::X509Name;
 
 const GROUP: &str = "certificates.k8s.io";
 const REQUESTS: &str = "certificatesigningrequests";
 const POD_REQUESTS: &str = "podcertificaterequests";
 const API_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+/// The signers of what kubelets show: to the API server, and to those who connect to them.
+pub(super) const KUBELET_SIGNERS: [&str; 2] =
+    ["kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"];
 
 /// Whether the writer may do `verb` for a signer, named itself or by its domain (`example.com/*`).
 async fn may(authorizer: &dyn Authorizer, a: &Attributes<'_>, verb: &str, signer: &str) -> bool {
@@ -59,6 +60,10 @@ impl Admission for CertificateApproval {
         "CertificateApproval"
     }
 
+    fn sides(&self) -> Sides {
+        Sides::Validates
+    }
+
     fn handles(&self, operation: Operation) -> bool {
         operation == Operation::Update
     }
@@ -80,6 +85,10 @@ pub struct CertificateSigning {
 impl Admission for CertificateSigning {
     fn name(&self) -> &'static str {
         "CertificateSigning"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Validates
     }
 
     fn handles(&self, operation: Operation) -> bool {
@@ -108,6 +117,14 @@ impl Admission for PodCertificateSigning {
         "PodCertificateSigning"
     }
 
+    fn sides(&self) -> Sides {
+        Sides::Validates
+    }
+
+    fn is_a_plugin(&self) -> bool {
+        false
+    }
+
     fn handles(&self, operation: Operation) -> bool {
         operation == Operation::Update
     }
@@ -134,6 +151,10 @@ impl Admission for ClusterTrustBundleAttest {
         "ClusterTrustBundleAttest"
     }
 
+    fn sides(&self) -> Sides {
+        Sides::Validates
+    }
+
     fn handles(&self, operation: Operation) -> bool {
         matches!(operation, Operation::Create | Operation::Update)
     }
@@ -156,18 +177,29 @@ pub struct CertificateSubjectRestriction;
 
 /// The organizations that a PEM request asks to be certified.
 fn organizations(request: &str) -> Result<Vec<String>, String> {
+    subject(request, |subject| subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect())
+}
+
+/// The name that a PEM request asks to be certified: upstream reads the last of several. Empty: none that is text.
+pub(super) fn common_name(request: &str) -> Result<String, String> {
+    subject(request, |subject| {
+        subject.iter_common_name().last().and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned()
+    })
+}
+
+fn subject<T>(request: &str, read: impl FnOnce(&X509Name<'_>) -> T) -> Result<T, String> {
     let pem = STANDARD.decode(request).map_err(|e| e.to_string())?;
-    let der = CertificateSigningRequestDer::from_pem_slice(&pem)
-        .map_err(|_| "PEM block type must be CERTIFICATE REQUEST".to_owned())?;
-    let (_, parsed) = X509CertificationRequest::from_der(&der).map_err(|e| e.to_string())?;
-    let subject = &parsed.certification_request_info.subject;
-    Ok(subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect())
+    Ok(read_request(&pem, |request| read(&request.certification_request_info.subject))?)
 }
 
 #[async_trait]
 impl Admission for CertificateSubjectRestriction {
     fn name(&self) -> &'static str {
         "CertificateSubjectRestriction"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Validates
     }
 
     fn handles(&self, operation: Operation) -> bool {

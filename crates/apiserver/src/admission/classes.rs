@@ -1,6 +1,6 @@
 //! Defaults that come from the classes of a cluster: DefaultStorageClass, DefaultIngressClass, RuntimeClass.
 
-use super::{Admission, Attributes, Operation, walk};
+use super::{Admission, Attributes, Operation, Sides, walk};
 use crate::lookup::{INGRESS_CLASSES, Lookup, RUNTIME_CLASSES, STORAGE_CLASSES};
 use api::Status;
 use async_trait::async_trait;
@@ -105,6 +105,10 @@ impl Admission for DefaultStorageClass {
         "DefaultStorageClass"
     }
 
+    fn sides(&self) -> Sides {
+        Sides::Admits
+    }
+
     fn handles(&self, operation: Operation) -> bool {
         operation == Operation::Create
     }
@@ -126,6 +130,10 @@ pub struct DefaultIngressClass {
 impl Admission for DefaultIngressClass {
     fn name(&self) -> &'static str {
         "DefaultIngressClass"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Admits
     }
 
     fn handles(&self, operation: Operation) -> bool {
@@ -162,6 +170,10 @@ impl RuntimeClass {
 impl Admission for RuntimeClass {
     fn name(&self) -> &'static str {
         "RuntimeClass"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Both
     }
 
     fn handles(&self, operation: Operation) -> bool {

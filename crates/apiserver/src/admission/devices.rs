@@ -2,7 +2,7 @@
 //!
 //! Upstream asks this in the strategies of claims and their templates, through a client; the refusals are the same.
 
-use super::{Admission, Attributes, Operation, walk};
+use super::{Admission, Attributes, Operation, Sides, walk};
 use crate::authz::{self, Authorizer};
 use crate::lookup::{Lookup, NAMESPACES};
 use crate::user::{self, UserInfo};
@@ -54,6 +54,14 @@ impl AdminAccess {
 impl Admission for AdminAccess {
     fn name(&self) -> &'static str {
         "AdminAccess"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Validates
+    }
+
+    fn is_a_plugin(&self) -> bool {
+        false
     }
 
     fn handles(&self, operation: Operation) -> bool {
@@ -156,6 +164,14 @@ impl ClaimStatus {
 impl Admission for ClaimStatus {
     fn name(&self) -> &'static str {
         "ClaimStatus"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Validates
+    }
+
+    fn is_a_plugin(&self) -> bool {
+        false
     }
 
     fn handles(&self, operation: Operation) -> bool {

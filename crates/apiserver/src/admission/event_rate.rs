@@ -1,6 +1,6 @@
 //! EventRateLimit: nobody floods the server with events.
 
-use super::{Admission, Attributes, Operation};
+use super::{Admission, Attributes, Operation, Sides};
 use api::Status;
 use async_trait::async_trait;
 use std::collections::{HashMap, VecDeque};
@@ -114,6 +114,10 @@ fn key(scope: Scope, a: &Attributes<'_>) -> String {
 impl Admission for EventRateLimit {
     fn name(&self) -> &'static str {
         "EventRateLimit"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Validates
     }
 
     fn handles(&self, operation: Operation) -> bool {

@@ -1,7 +1,7 @@
 //! LimitRanger: a namespace's limit ranges give containers their default resources and bound what is asked for.
 
 use super::quota::amounts::{Amounts, amounts, of_pod};
-use super::{Admission, Attributes, Operation, walk};
+use super::{Admission, Attributes, Operation, Sides, walk};
 use crate::lookup::{LIMIT_RANGES, Lookup};
 use api::{Quantity, Status};
 use async_trait::async_trait;
@@ -189,6 +189,10 @@ impl LimitRanger {
 impl Admission for LimitRanger {
     fn name(&self) -> &'static str {
         "LimitRanger"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Both
     }
 
     fn handles(&self, operation: Operation) -> bool {

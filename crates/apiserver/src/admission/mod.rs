@@ -29,6 +29,7 @@ mod topology;
 pub(crate) mod walk;
 
 use crate::context::Context;
+use crate::measure::Tells;
 use crate::options::Options;
 use api::Status;
 use async_trait::async_trait;
@@ -54,6 +55,23 @@ impl Operation {
             Operation::Delete => "DELETE",
             Operation::Connect => "CONNECT",
         }
+    }
+}
+
+/// Which sides a plugin has, as upstream's of its name: the others are not asked, nor measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sides {
+    Admits,
+    Validates,
+    Both,
+}
+
+impl Sides {
+    pub const fn admits(self) -> bool {
+        matches!(self, Sides::Admits | Sides::Both)
+    }
+    pub const fn validates(self) -> bool {
+        matches!(self, Sides::Validates | Sides::Both)
     }
 }
 
@@ -108,6 +126,19 @@ pub trait Admission: Send + Sync + 'static {
 
     fn handles(&self, operation: Operation) -> bool;
 
+    /// The sides that it has.
+    fn sides(&self) -> Sides;
+
+    /// Whether upstream has it as a plugin. What it asks elsewhere, in front of a storage or in a strategy, is not measured.
+    fn is_a_plugin(&self) -> bool {
+        true
+    }
+
+    /// What it counts itself, if it does.
+    fn tells(&self) -> Option<Arc<dyn Tells>> {
+        None
+    }
+
     /// Changes the object, or refuses it.
     ///
     /// # Errors
@@ -138,7 +169,7 @@ impl Chain {
     /// The first refusal.
     pub async fn admit(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         for plugin in &self.0 {
-            if plugin.handles(attributes.operation) {
+            if plugin.sides().admits() && plugin.handles(attributes.operation) {
                 plugin.admit(attributes).await?;
             }
         }
@@ -151,7 +182,7 @@ impl Chain {
     /// The first refusal.
     pub async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
         for plugin in &self.0 {
-            if plugin.handles(attributes.operation) {
+            if plugin.sides().validates() && plugin.handles(attributes.operation) {
                 plugin.validate(attributes).await?;
             }
         }

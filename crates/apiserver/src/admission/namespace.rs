@@ -1,7 +1,7 @@
 //! NamespaceLifecycle: nothing new in a namespace that ends or does not exist, and some namespaces never end.
 //! NamespaceAutoProvision makes the namespaces that are named; NamespaceExists refuses where there is none.
 
-use super::{Admission, Attributes, Operation};
+use super::{Admission, Attributes, Operation, Sides};
 use crate::lookup::{Lookup, NAMESPACES};
 use api::{Cause, GroupResource, Reason, Status};
 use async_trait::async_trait;
@@ -27,6 +27,10 @@ pub struct NamespaceLifecycle {
 impl Admission for NamespaceLifecycle {
     fn name(&self) -> &'static str {
         "NamespaceLifecycle"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Admits
     }
 
     fn handles(&self, operation: Operation) -> bool {
@@ -73,6 +77,10 @@ impl Admission for NamespaceExists {
         "NamespaceExists"
     }
 
+    fn sides(&self) -> Sides {
+        Sides::Validates
+    }
+
     fn handles(&self, operation: Operation) -> bool {
         operation != Operation::Connect
     }
@@ -104,6 +112,10 @@ pub struct NamespaceAutoProvision {
 impl Admission for NamespaceAutoProvision {
     fn name(&self) -> &'static str {
         "NamespaceAutoProvision"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Admits
     }
 
     fn handles(&self, operation: Operation) -> bool {

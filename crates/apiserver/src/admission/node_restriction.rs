@@ -2,7 +2,8 @@
 //!
 //! The checks are pure functions that give upstream's words of refusal.
 
-use super::{Admission, Attributes, Operation, service_account, token_audience, walk};
+use super::certificates::{KUBELET_SIGNERS, common_name};
+use super::{Admission, Attributes, Operation, Sides, service_account, token_audience, walk};
 use crate::authz::Authorizer;
 use crate::authz::node;
 use crate::authz::node::references::{self, Kind, MIRROR};
@@ -192,7 +193,21 @@ pub(super) fn claim_status(node: &str, before: &Map, after: &Map) -> Result<(), 
     if rest(before) == rest(after) {
         Ok(())
     } else {
-        Err(format!("node {node:?} is not allowed to update fields other than status.capacity and status.conditions"))
+        Err(format!("node {node:?} is not allowed to update fields other than status.quantity and status.conditions"))
+    }
+}
+
+/// Asking for a certificate of a kubelet: one for itself.
+fn signing_request(node: &str, request: &Map) -> Result<(), String> {
+    if !KUBELET_SIGNERS.contains(&request.str_at(&["spec", "signerName"])) {
+        return Ok(());
+    }
+    let name =
+        common_name(request.str_at(&["spec", "request"])).map_err(|why| format!("unable to parse csr: {why}"))?;
+    if name == format!("system:node:{node}") {
+        Ok(())
+    } else {
+        Err(format!("can only create a node CSR with CN=system:node:{node}"))
     }
 }
 
@@ -371,6 +386,10 @@ impl Admission for NodeRestriction {
         "NodeRestriction"
     }
 
+    fn sides(&self) -> Sides {
+        Sides::Admits
+    }
+
     fn handles(&self, operation: Operation) -> bool {
         operation != Operation::Connect
     }
@@ -402,6 +421,12 @@ impl Admission for NodeRestriction {
             ("", "serviceaccounts", "token") if a.operation == Operation::Create => return self.token(node, a).await,
             ("certificates.k8s.io", "podcertificaterequests", _) if self.gates.enabled("PodCertificateRequest") => {
                 return self.certificate(node, a).await;
+            }
+            ("certificates.k8s.io", "certificatesigningrequests", _)
+                if a.operation == Operation::Create
+                    && !self.gates.enabled("AllowInsecureKubeletCertificateSigningRequests") =>
+            {
+                signing_request(node, a.object)
             }
             ("coordination.k8s.io", "leases", _) if a.namespace != "kube-node-lease" => {
                 Err("can only access leases in the \"kube-node-lease\" system namespace".into())

@@ -1,7 +1,7 @@
 //! OwnerReferencesPermissionEnforcement: who makes an object depend on another must be allowed to delete it, and who
 //! makes it hold up the owner's deletion must be allowed to do that to the owner.
 
-use super::{Admission, Attributes, Operation, walk};
+use super::{Admission, Attributes, Operation, Sides, walk};
 use crate::authz::{self, Authorizer};
 use api::Status;
 use async_trait::async_trait;
@@ -83,6 +83,10 @@ impl OwnerReferencesPermissionEnforcement {
 impl Admission for OwnerReferencesPermissionEnforcement {
     fn name(&self) -> &'static str {
         "OwnerReferencesPermissionEnforcement"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Validates
     }
 
     fn handles(&self, operation: Operation) -> bool {

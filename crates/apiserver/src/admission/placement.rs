@@ -1,6 +1,6 @@
 //! Where a namespace's pods may run: PodNodeSelector, LimitPodHardAntiAffinityTopology.
 
-use super::{Admission, Attributes, Operation, walk};
+use super::{Admission, Attributes, Operation, Sides, walk};
 use crate::lookup::{Lookup, NAMESPACES};
 use api::Status;
 use async_trait::async_trait;
@@ -73,6 +73,10 @@ impl Admission for PodNodeSelector {
         "PodNodeSelector"
     }
 
+    fn sides(&self) -> Sides {
+        Sides::Both
+    }
+
     fn handles(&self, operation: Operation) -> bool {
         operation == Operation::Create
     }
@@ -120,6 +124,10 @@ const HOST_NAME: &str = "kubernetes.io/hostname";
 impl Admission for LimitPodHardAntiAffinityTopology {
     fn name(&self) -> &'static str {
         "LimitPodHardAntiAffinityTopology"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Validates
     }
 
     fn handles(&self, operation: Operation) -> bool {

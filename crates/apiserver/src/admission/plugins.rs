@@ -77,7 +77,8 @@ pub const PLUGINS: &[Plugin] = &[
     elsewhere("ImagePolicyWebhook"),
     here("PodSecurity", |n| {
         let configuration = n.config.pod_security.clone();
-        Arc::new(pod_security::PodSecurity { objects: n.objects.clone(), configuration })
+        let measures = Arc::default();
+        Arc::new(pod_security::PodSecurity { objects: n.objects.clone(), configuration, measures })
     }),
     off("PodNodeSelector", |n| {
         let configuration = n.config.node_selectors.clone();

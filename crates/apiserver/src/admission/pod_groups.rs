@@ -1,6 +1,6 @@
 //! PodGroupWorkloadExists: a group of pods is made from a workload that is there.
 
-use super::{Admission, Attributes, Operation};
+use super::{Admission, Attributes, Operation, Sides};
 use crate::lookup::{Lookup, WORKLOADS};
 use api::Status;
 use async_trait::async_trait;
@@ -28,6 +28,10 @@ fn usable(workload: Option<&Map>, name: &str, template: &str) -> Result<(), Stri
 impl Admission for PodGroupWorkloadExists {
     fn name(&self) -> &'static str {
         "PodGroupWorkloadExists"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Validates
     }
 
     fn handles(&self, operation: Operation) -> bool {

@@ -1,6 +1,6 @@
 //! Priority: a pod's priority and preemption policy come from its priority class, and from nowhere else.
 
-use super::{Admission, Attributes, Operation};
+use super::{Admission, Attributes, Operation, Sides};
 use crate::lookup::{Lookup, PRIORITY_CLASSES};
 use api::Status;
 use async_trait::async_trait;
@@ -140,6 +140,10 @@ impl Priority {
 impl Admission for Priority {
     fn name(&self) -> &'static str {
         "Priority"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Both
     }
 
     fn handles(&self, operation: Operation) -> bool {

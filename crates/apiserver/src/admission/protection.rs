@@ -1,6 +1,6 @@
 //! What is in use stays: StorageObjectInUseProtection, PodGroupProtection; and PersistentVolumeClaimResize.
 
-use super::{Admission, Attributes, Operation, walk};
+use super::{Admission, Attributes, Operation, Sides, walk};
 use crate::lookup::{Lookup, STORAGE_CLASSES};
 use api::{Quantity, Status};
 use async_trait::async_trait;
@@ -22,6 +22,10 @@ fn protect(object: &mut Map, finalizer: &str) {
 impl Admission for StorageObjectInUseProtection {
     fn name(&self) -> &'static str {
         "StorageObjectInUseProtection"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Admits
     }
 
     fn handles(&self, operation: Operation) -> bool {
@@ -47,6 +51,10 @@ pub struct PodGroupProtection;
 impl Admission for PodGroupProtection {
     fn name(&self) -> &'static str {
         "PodGroupProtection"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Admits
     }
 
     fn handles(&self, operation: Operation) -> bool {
@@ -81,6 +89,10 @@ fn class(claim: &Map) -> &str {
 impl Admission for PersistentVolumeClaimResize {
     fn name(&self) -> &'static str {
         "PersistentVolumeClaimResize"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Validates
     }
 
     fn handles(&self, operation: Operation) -> bool {

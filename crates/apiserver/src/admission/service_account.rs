@@ -1,6 +1,6 @@
 //! ServiceAccount: every pod has one, its token is projected into the pod's containers, and it limits the secrets used.
 
-use super::{Admission, Attributes, Operation, walk};
+use super::{Admission, Attributes, Operation, Sides, walk};
 use crate::authz::node::references::{self, Kind, MIRROR};
 use crate::lookup::{Lookup, SERVICE_ACCOUNTS};
 use api::Status;
@@ -203,6 +203,10 @@ impl ServiceAccount {
 impl Admission for ServiceAccount {
     fn name(&self) -> &'static str {
         "ServiceAccount"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Both
     }
 
     fn handles(&self, operation: Operation) -> bool {

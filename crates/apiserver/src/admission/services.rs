@@ -1,6 +1,6 @@
 //! DenyServiceExternalIPs: no Service takes over addresses that the cluster did not give it.
 
-use super::{Admission, Attributes, Operation};
+use super::{Admission, Attributes, Operation, Sides};
 use api::Status;
 use async_trait::async_trait;
 use schema::{Map, Value};
@@ -15,6 +15,10 @@ fn addresses(service: &Map) -> &[Value] {
 impl Admission for DenyServiceExternalIps {
     fn name(&self) -> &'static str {
         "DenyServiceExternalIPs"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Validates
     }
 
     fn handles(&self, operation: Operation) -> bool {

@@ -1,6 +1,6 @@
 //! PodTolerationRestriction: what pods of a namespace tolerate by default, and what they may tolerate at most.
 
-use super::{Admission, Attributes, Operation, walk};
+use super::{Admission, Attributes, Operation, Sides, walk};
 use crate::lookup::{Lookup, NAMESPACES};
 use api::{Reason, Status};
 use async_trait::async_trait;
@@ -95,6 +95,10 @@ impl PodTolerationRestriction {
 impl Admission for PodTolerationRestriction {
     fn name(&self) -> &'static str {
         "PodTolerationRestriction"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Both
     }
 
     fn handles(&self, operation: Operation) -> bool {

@@ -2,7 +2,7 @@
 //! TaintNodesByCondition: a new node takes no pods until its lifecycle controller has seen it ready.
 //! ExtendedResourceToleration: a pod that asks for a device tolerates the taint of nodes that are kept for it.
 
-use super::{Admission, Attributes, Operation, walk};
+use super::{Admission, Attributes, Operation, Sides, walk};
 use api::Status;
 use async_trait::async_trait;
 use schema::{Map, Value};
@@ -60,6 +60,10 @@ impl Admission for DefaultTolerationSeconds {
         "DefaultTolerationSeconds"
     }
 
+    fn sides(&self) -> Sides {
+        Sides::Admits
+    }
+
     fn handles(&self, operation: Operation) -> bool {
         matches!(operation, Operation::Create | Operation::Update)
     }
@@ -78,6 +82,10 @@ pub struct TaintNodesByCondition;
 impl Admission for TaintNodesByCondition {
     fn name(&self) -> &'static str {
         "TaintNodesByCondition"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Admits
     }
 
     fn handles(&self, operation: Operation) -> bool {
@@ -133,6 +141,10 @@ pub(super) fn tolerate_extended(pod: &mut Map) {
 impl Admission for ExtendedResourceToleration {
     fn name(&self) -> &'static str {
         "ExtendedResourceToleration"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Admits
     }
 
     fn handles(&self, operation: Operation) -> bool {

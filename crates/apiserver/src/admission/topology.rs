@@ -1,6 +1,6 @@
 //! PodTopologyLabels: a pod that is bound to a node carries the node's zone and region.
 
-use super::{Admission, Attributes, Operation};
+use super::{Admission, Attributes, Operation, Sides};
 use crate::lookup::{Lookup, NODES};
 use api::Status;
 use async_trait::async_trait;
@@ -16,6 +16,10 @@ pub struct PodTopologyLabels {
 impl Admission for PodTopologyLabels {
     fn name(&self) -> &'static str {
         "PodTopologyLabels"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Admits
     }
 
     fn handles(&self, operation: Operation) -> bool {

@@ -1,19 +1,22 @@
 //! Claims of addresses and ports as operations of the store: IPAddress objects, and the bitmap of node ports.
 
 use super::bitmap::PortBitmap;
+use super::measures::{Measures, Refused, Scope};
 use super::range::{AddressRange, Family, PortRange};
 use super::service::{self, Claims, Pools, Taken};
 use crate::cache::hooks::{self, Mutant};
 use crate::context::Context;
 use crate::lookup::{IP_ADDRESSES, Lookup, SERVICE_CIDRS};
+use crate::measure::Tells;
 use crate::registry::{Allocator, Served, Side};
 use api::{GroupResource, Status};
 use async_trait::async_trait;
 use bytes::Bytes;
 use schema::{Encoded, Map, Value};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use store::{Compare, KeyRange, Op, Range, Relation, Store, Target, Txn};
 
 /// Where upstream keeps the bitmap.
@@ -38,6 +41,7 @@ pub struct ServiceAllocator {
     families: Vec<Family>,
     ranges: Vec<AddressRange>,
     ports: PortRange,
+    measures: Measures,
 }
 
 /// The bitmap as it is stored, and the revision it must still have when it is written.
@@ -51,6 +55,8 @@ struct Held<'a> {
     /// Found taken in the store, though memory does not know yet.
     also: &'a BTreeSet<IpAddr>,
     ports: Option<&'a PortBitmap>,
+    /// What could not be given at last.
+    refused: Mutex<Option<Refused>>,
 }
 
 impl Taken for Held<'_> {
@@ -60,6 +66,9 @@ impl Taken for Held<'_> {
     }
     fn port(&self, port: u16) -> bool {
         self.ports.is_some_and(|ports| ports.taken(port))
+    }
+    fn refused(&self, refused: Refused) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(refused);
     }
 }
 
@@ -119,7 +128,7 @@ impl ServiceAllocator {
                 families.push(range.family());
             }
         }
-        ServiceAllocator { store, objects, families, ranges, ports }
+        ServiceAllocator { store, objects, families, ranges, ports, measures: Measures::default() }
     }
 
     fn pools(&self) -> Result<Pools, Status> {
@@ -182,7 +191,27 @@ impl ServiceAllocator {
         };
         let bitmap = PortBitmap::from_stored(self.ports, &kv.value)
             .ok_or_else(|| Status::internal(format!("the value of {PORTS_KEY} cannot be read")))?;
+        self.measures.ports_taken(bitmap.ports().count());
         Ok(StoredPorts { bitmap, revision: kv.mod_revision })
+    }
+
+    /// Notes what was given to a Service; `asked`: as it was sent.
+    fn count(&self, pools: &Pools, claims: &Claims, asked: &Map) {
+        let spec = |key| asked.at(&["spec", key]);
+        let listed = |key| spec(key).and_then(Value::as_list).unwrap_or_default();
+        for address in &claims.claim_addresses {
+            let text = address.to_string();
+            let named = |value: &Value| value.as_str() == Some(text.as_str());
+            let given = listed("clusterIPs").iter().chain(spec("clusterIP")).any(named);
+            if let Some(range) = pools.addresses.iter().find(|range| range.contains(*address)) {
+                self.measures.gave_address(range.as_str(), Scope::of(given));
+            }
+        }
+        for port in &claims.claim_ports {
+            let is_it = |value: Option<&Value>| value.and_then(Value::as_i64) == Some(i64::from(*port));
+            let of_port = listed("ports").iter().filter_map(Value::as_map).any(|of| is_it(of.get("nodePort")));
+            self.measures.gave_port(Scope::of(of_port || is_it(spec("healthCheckNodePort"))));
+        }
     }
 
     /// The claimed addresses that are taken in the store.
@@ -251,6 +280,7 @@ impl ServiceAllocator {
             claims.release_ports.iter().for_each(|port| bitmap.set(*port, false));
             claims.claim_ports.iter().for_each(|port| bitmap.set(*port, true));
             if bitmap != before {
+                self.measures.ports_taken(bitmap.ports().count());
                 let key = Bytes::from_static(PORTS_KEY.as_bytes());
                 let value = Bytes::from(schema::json::to_string(&bitmap.to_object()));
                 if !hooks::is(Mutant::PortsUnguarded) {
@@ -287,6 +317,17 @@ fn ip_address(cx: &Context, address: IpAddr, service: &Map, before: Option<&Map>
     Encoded::new(&object).stored("networking.k8s.io/v1", "IPAddress")
 }
 
+impl Tells for ServiceAllocator {
+    fn render(&self, out: &mut String) -> fmt::Result {
+        // What can't be read is not told of: the next reader may.
+        let ranges = self.pools().map(|pools| pools.addresses).unwrap_or_default();
+        let claims = self.objects.list(IP_ADDRESSES, None).unwrap_or_default();
+        let of = |claim: &Arc<Map>| claim.str_at(&["metadata", "name"]).parse().ok();
+        let addresses: Vec<IpAddr> = claims.iter().filter_map(of).collect();
+        self.measures.render(out, &ranges, &addresses, self.ports)
+    }
+}
+
 #[async_trait]
 impl Allocator for ServiceAllocator {
     async fn allocate(
@@ -301,7 +342,12 @@ impl Allocator for ServiceAllocator {
         let (mut also, mut fresh) = (BTreeSet::new(), false);
         for _ in 0..TRIES {
             let ports = if has_ports(Some(object)) || has_ports(old) { Some(self.stored_ports().await?) } else { None };
-            let held = Held { objects: &*self.objects, also: &also, ports: ports.as_ref().map(|p| &p.bitmap) };
+            let held = Held {
+                objects: &*self.objects,
+                also: &also,
+                ports: ports.as_ref().map(|p| &p.bitmap),
+                refused: Mutex::default(),
+            };
             let mut planned = object.clone();
             let mut random = || random_uuid().as_u64_pair().1;
             let claims = match service::plan(&pools, &held, &mut random, &mut planned, old) {
@@ -314,7 +360,11 @@ impl Allocator for ServiceAllocator {
                     also.clear();
                     continue;
                 }
-                Err(refused) => return Err(refused),
+                Err(status) => {
+                    let refused = held.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                    refused.iter().for_each(|refused| self.measures.refused(refused));
+                    return Err(status);
+                }
             };
             if dry_run || claims.is_empty() {
                 *object = planned;
@@ -323,6 +373,7 @@ impl Allocator for ServiceAllocator {
             let lost = if hooks::is(Mutant::AddressUnguarded) { Vec::new() } else { self.lost(&claims).await? };
             if lost.is_empty() {
                 let side = self.side(cx, &planned, &claims, ports).await?;
+                self.count(&pools, &claims, object);
                 *object = planned;
                 return Ok(side);
             }
@@ -347,7 +398,6 @@ mod tests {
     use crate::test_support::{map, opened};
     use crate::user::UserInfo;
     use jiff::Timestamp;
-    use std::sync::Mutex;
 
     /// What memory has of one claim when it is asked for the first time.
     struct Stale {

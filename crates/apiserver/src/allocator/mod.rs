@@ -3,6 +3,7 @@
 pub mod bitmap;
 mod claims;
 mod keep;
+mod measures;
 pub mod range;
 pub(crate) mod repair;
 pub mod service;

@@ -114,6 +114,11 @@ impl AddressRange {
     }
 
     /// Whether an address may be given out from here.
+    /// How many addresses may be given out.
+    pub fn size(&self) -> u128 {
+        self.last - self.first + 1
+    }
+
     pub fn contains(&self, address: IpAddr) -> bool {
         Family::of(address) == self.family && (self.first..=self.last).contains(&to_number(address))
     }

@@ -5,6 +5,7 @@
 //! judge is left as it is, without a claim, for validation to refuse.
 
 use super::keep::{drop_dependent, keep_allocated, normalize_cluster_ips, unchanged_preferring, well_formed};
+use super::measures::{Refused, Scope};
 use super::range::{AddressRange, Family, PoolError, PortRange};
 use super::spec::{NONE, Spec, node_port, port_str, set_node_port, set_strings};
 use api::field::{FieldError, Path, Raw, go_quote};
@@ -28,6 +29,10 @@ pub struct Pools {
 pub trait Taken {
     fn address(&self, address: IpAddr) -> bool;
     fn port(&self, port: u16) -> bool;
+    /// Is told what could not be given.
+    fn refused(&self, refused: Refused) {
+        drop(refused);
+    }
 }
 
 /// What a write claims and gives back.
@@ -216,7 +221,11 @@ impl Planner<'_> {
         let mut ranges = self.pools.addresses.iter().filter(|r| r.family() == family);
         let address = if given.is_empty() {
             let random = (self.random)();
+            let first = ranges.clone().next().map(|range| range.as_str().to_owned());
             let chosen = ranges.find_map(|range| range.choose(random, taken).ok()).ok_or(PoolError::Full);
+            if let (Err(_), Some(range)) = (&chosen, first) {
+                held.refused(Refused::Address(range, Scope::Dynamic));
+            }
             chosen.map_err(|e| Status::internal(format!("failed to allocate a serviceIP: {e}")))?
         } else {
             let refuse = |e: &dyn std::fmt::Display| {
@@ -228,7 +237,12 @@ impl Planner<'_> {
             };
             let address: IpAddr = given.parse().map_err(|e: std::net::AddrParseError| refuse(&e))?;
             let range = ranges.find(|range| range.contains(address)).ok_or(PoolError::AddressOutside);
-            range.and_then(|range| range.check(address, taken)).map_err(|e| refuse(&e))?;
+            let checked = range.and_then(|range| {
+                range.check(address, taken).inspect_err(|_| {
+                    held.refused(Refused::Address(range.as_str().to_owned(), Scope::Static));
+                })
+            });
+            checked.map_err(|e| refuse(&e))?;
             address
         };
         self.claims.claim_addresses.push(address);
@@ -295,7 +309,8 @@ impl Planner<'_> {
 
     /// Claims a port that was asked for.
     fn claim_port(&mut self, port: u16) -> Result<(), PoolError> {
-        self.pools.ports.check(port, |p| self.is_taken(p))?;
+        let checked = self.pools.ports.check(port, |p| self.is_taken(p));
+        checked.inspect_err(|_| self.taken.refused(Refused::Port(Scope::Static)))?;
         self.claims.claim_ports.push(port);
         Ok(())
     }
@@ -312,7 +327,8 @@ impl Planner<'_> {
 
     fn choose_port(&mut self) -> Result<u16, PoolError> {
         let random = (self.random)();
-        let port = self.pools.ports.choose(random, |p| self.is_taken(p))?;
+        let chosen = self.pools.ports.choose(random, |p| self.is_taken(p));
+        let port = chosen.inspect_err(|_| self.taken.refused(Refused::Port(Scope::Dynamic)))?;
         self.claims.claim_ports.push(port);
         Ok(port)
     }

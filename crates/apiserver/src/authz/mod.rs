@@ -1,10 +1,12 @@
 //! What a user may do.
 
+mod counted;
 pub mod node;
 pub mod rbac;
 pub mod reviews;
 mod union;
 
+pub use counted::{Counted, Decisions};
 pub use union::{Union, forbidden};
 
 use crate::request::RequestInfo;

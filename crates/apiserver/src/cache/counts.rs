@@ -7,6 +7,9 @@ use std::time::Duration;
 const SIZES: &[f64] = &[1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 131072.0];
 const WATCH_LISTS: &[f64] = &[0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0];
 
+/// Upstream's buckets of how long a cache is waited for.
+const READ_WAITS: &[f64] = &[0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0];
+
 /// The counts.
 #[derive(Debug)]
 pub struct Counts {
@@ -28,11 +31,18 @@ pub struct Counts {
     pub lists: AtomicU64,
     pub looked_at: AtomicU64,
     pub listed: AtomicU64,
+    /// How long reads waited until the cache was as new as they want it.
+    pub read_waits: Histogram,
+    /// Lists that were to be as new as the store: those that could not be, and those that were.
+    pub consistent: [AtomicU64; 2],
+    /// Stored objects that could not be read.
+    pub unreadable: AtomicU64,
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        let [events, initial, received, dispatched, loads, slow, lists, looked_at, listed] = Default::default();
+        let [events, initial, received, dispatched, loads, slow, lists, looked_at, listed, unreadable] =
+            Default::default();
         Counts {
             events,
             initial,
@@ -45,6 +55,9 @@ impl Default for Counts {
             lists,
             looked_at,
             listed,
+            read_waits: Histogram::of_times(READ_WAITS),
+            consistent: Default::default(),
+            unreadable,
         }
     }
 }
@@ -64,6 +77,11 @@ impl Counts {
     /// Notes that a watcher has all there was.
     pub fn watch_listed(&self, scope: &'static str, took: Duration) {
         self.watch_lists.with(&scope, || Histogram::of_times(WATCH_LISTS), |histogram| histogram.took(took));
+    }
+
+    /// Notes that a stored object can't be read.
+    pub fn unread(&self) {
+        Self::add(&self.unreadable, 1);
     }
 
     /// Notes a list.

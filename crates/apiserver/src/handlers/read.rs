@@ -7,7 +7,7 @@ use crate::http::websocket;
 use crate::http::{Body, Response};
 use crate::options::ListOptions;
 use crate::registry::{Registry, Served, selection};
-use api::selector::{FieldSelector, LabelSelector};
+use api::selector::LabelSelector;
 use api::{ResourceVersion, Status};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -33,7 +33,7 @@ pub(super) async fn list(registry: &Registry, served: &Arc<Served>, call: Call) 
     let namespace = call.namespace(served);
     if let Some(virtual_resource) = &served.virtual_resource {
         let labels = LabelSelector::parse(&options.label_selector).map_err(|e| Status::bad_request(e.to_string()))?;
-        let fields = FieldSelector::parse(&options.field_selector).map_err(|e| Status::bad_request(e.to_string()))?;
+        let fields = selection::of_names(served, &options.field_selector)?;
         let mut items = virtual_resource.list(&call.cx, served, namespace).await?;
         items.retain(|item| labels.matches(&Labels(item)) && fields.matches(&Names(item)));
         return answer::trees(served, &items, "", view, call.cx.now);

@@ -67,16 +67,17 @@ pub(super) async fn handle(
     };
     let answer = match verb {
         Verbs::GET => {
-            let view = call.view(false, false)?;
+            // Upstream's lenses can be had as tables and as metadata.
+            let view = call.view(true, false)?;
             let version = crate::request::parameter(&call.query, "resourceVersion").unwrap_or_default();
             let version = ResourceVersion::parse(&version)?.map(|version| version.0);
             let entry = registry.get(served, &target.namespace, &target.name, version).await?;
             let shown = hatch.read(&target, &served.decode(&entry)?)?;
-            answer::tree(StatusCode::OK, ty, &shown, view)
+            answer::lens(StatusCode::OK, ty, (&row.group, &row.kind), &shown, view, call.cx.now)
         }
         Verbs::CREATE => write::create_subresource(registry, served, call, ty, &api_version, &row.kind).await,
         Verbs::DELETE => Err(Status::method_not_allowed()),
-        _ => write::through(registry, served, call, ty, &api_version, &row.kind).await,
+        _ => write::through(registry, served, call, ty, &api_version, (&row.group, &row.kind)).await,
     };
     Ok(answer?)
 }

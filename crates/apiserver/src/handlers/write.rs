@@ -6,7 +6,7 @@ use crate::http::media::{self, View};
 use crate::http::receive::{self, Expected};
 use crate::http::{Body, Response};
 use crate::options::{FieldValidation, ListOptions, Options, OptionsKind};
-use crate::registry::mutation::{Apply, Mutation, Patch, PatchKind, Replace, Through};
+use crate::registry::mutation::{Apply, Malformed, Mutation, Patch, PatchKind, Replace, Through};
 use crate::registry::{Place, Registry, Served, Written, meta, selection};
 use crate::scheme::Said;
 use api::Status;
@@ -36,10 +36,30 @@ fn answered(
     answer::object(code, served, Object::written(written), view, call_now)
 }
 
-/// Reads and decodes the body of a create or update.
-async fn body(call: &mut Call, expected: Expected<'_>, validation: FieldValidation) -> Result<Map, Status> {
+/// Reads the body of a write, and notes its size.
+async fn read(registry: &Registry, served: &Served, call: &mut Call) -> Result<Bytes, Status> {
     let body = std::mem::take(&mut call.body);
     let bytes = receive::read(&call.parts.headers, body).await?;
+    let verb = match call.info.verb.as_str() {
+        "create" => "create",
+        "update" => "update",
+        "patch" => "patch",
+        "deletecollection" => "delete_collection",
+        _ => "delete",
+    };
+    registry.measures().sent(&served.resource.group, &served.resource.plural, verb, bytes.len());
+    Ok(bytes)
+}
+
+/// Reads and decodes the body of a create or update.
+async fn body(
+    registry: &Registry,
+    served: &Served,
+    call: &mut Call,
+    expected: Expected<'_>,
+    validation: FieldValidation,
+) -> Result<Map, Status> {
+    let bytes = read(registry, served, call).await?;
     let mut object = receive::decode(&call.cx, &call.parts.headers, &bytes, expected, validation)?;
     crate::registry::complete::complete(expected.ty, &mut object, None);
     call.cx.refer(&object, expected.api_version, expected.kind);
@@ -53,7 +73,7 @@ pub(super) async fn create(
 ) -> Result<Response<Body>, Status> {
     let view = call.view(true, false)?;
     let options = Options::of_query(&call.query, OptionsKind::Create)?;
-    let object = body(&mut call, expected(served), options.field_validation).await?;
+    let object = body(registry, served, &mut call, expected(served), options.field_validation).await?;
     let namespace = call.namespace(served);
     if served.virtual_resource.is_some() {
         let object = registry.create_virtual(&call.cx, served, namespace, object, &options).await?;
@@ -71,7 +91,7 @@ pub(super) async fn update(
 ) -> Result<Response<Body>, Status> {
     let view = call.view(true, false)?;
     let options = Options::of_query(&call.query, OptionsKind::Update)?;
-    let object = body(&mut call, expected(served), options.field_validation).await?;
+    let object = body(registry, served, &mut call, expected(served), options.field_validation).await?;
     let (namespace, name) = (call.namespace(served), call.name());
     meta::check_name(&object, name, namespace)?;
     let place = Place { namespace, name, subresource };
@@ -86,7 +106,7 @@ struct Patched {
     options: Options,
 }
 
-async fn patched(served: &Served, call: &mut Call) -> Result<Patched, Status> {
+async fn patched(registry: &Registry, served: &Served, call: &mut Call) -> Result<Patched, Status> {
     let content_type = media::content_type(&call.parts.headers);
     let accepted = PATCHES.iter().find(|(media, kind)| {
         *media == content_type && (served.resource.flags.strategic || *kind != Some(PatchKind::Strategic))
@@ -101,8 +121,7 @@ async fn patched(served: &Served, call: &mut Call) -> Result<Patched, Status> {
     };
     let options_kind = if kind.is_none() { OptionsKind::Apply } else { OptionsKind::Patch };
     let options = Options::of_query(&call.query, options_kind)?;
-    let body = std::mem::take(&mut call.body);
-    let bytes = receive::read(&call.parts.headers, body).await?;
+    let bytes = read(registry, served, call).await?;
     call.cx.refer_to(|| crate::audit::of_patch(&call.parts.headers, &bytes));
     Ok(Patched { kind: *kind, bytes, options })
 }
@@ -131,7 +150,10 @@ impl Patched {
         expected: Expected<'a>,
     ) -> Result<Box<dyn Mutation + 'a>, Status> {
         let Some(kind) = self.kind else {
-            let (config, twice) = self.configuration()?;
+            let (config, twice) = match self.configuration() {
+                Ok(read) => read,
+                Err(why) => return Ok(Box::new(Malformed { why, creates: subresource.is_empty() })),
+            };
             return Ok(Box::new(Apply {
                 config,
                 twice,
@@ -144,7 +166,10 @@ impl Patched {
                 defaults: true,
             }));
         };
-        let (patch, problems) = parsed_patch(kind, &self.bytes)?;
+        let (patch, problems) = match parsed_patch(kind, &self.bytes) {
+            Ok(read) => read,
+            Err(why) => return Ok(Box::new(Malformed { why, creates: false })),
+        };
         Ok(Box::new(Patch {
             kind,
             patch,
@@ -192,7 +217,7 @@ pub(super) async fn patch(
     subresource: &str,
 ) -> Result<Response<Body>, Status> {
     let view = call.view(true, false)?;
-    let patched = patched(served, &mut call).await?;
+    let patched = patched(registry, served, &mut call).await?;
     let (namespace, name) = (call.namespace(served), call.name());
     let place = Place { namespace, name, subresource };
     let written = {
@@ -209,9 +234,9 @@ pub(super) async fn through(
     mut call: Call,
     ty: TypeRef<'_>,
     api_version: &str,
-    kind: &str,
+    (group, kind): (&str, &str),
 ) -> Result<Response<Body>, Status> {
-    let view = call.view(false, false)?;
+    let view = call.view(true, false)?;
     let target = super::target(served, &call);
     let Some(lens) = served.subresources.get(&target.subresource) else {
         return Err(target.unsupported("update"));
@@ -219,20 +244,20 @@ pub(super) async fn through(
     let expected = Expected { ty, api_version, kind };
     let place = Place { namespace: &target.namespace, name: &target.name, subresource: &target.subresource };
     let written = if call.info.verb == "patch" {
-        let patched = patched(served, &mut call).await?;
+        let patched = patched(registry, served, &mut call).await?;
         let inner = patched.mutation(served, &target.subresource, expected)?;
         let mutation = Through { target: &target, subresource: lens.as_ref(), inner: inner.as_ref() };
         registry.update(&call.cx, served, place, &mutation, &patched.options).await?
     } else {
         let options = Options::of_query(&call.query, OptionsKind::Update)?;
-        let object = body(&mut call, expected, options.field_validation).await?;
+        let object = body(registry, served, &mut call, expected, options.field_validation).await?;
         meta::check_name(&object, &target.name, &target.namespace)?;
         let inner = Replace(object);
         let mutation = Through { target: &target, subresource: lens.as_ref(), inner: &inner };
         registry.update(&call.cx, served, place, &mutation, &options).await?
     };
     let shown = lens.read(&target, &written.object)?;
-    answer::tree(StatusCode::OK, ty, &shown, view)
+    answer::lens(StatusCode::OK, ty, (group, kind), &shown, view, call.cx.now)
 }
 
 /// POST of what a subresource takes.
@@ -247,7 +272,8 @@ pub(super) async fn create_subresource(
     let view = call.view(false, false)?;
     let options = Options::of_query(&call.query, OptionsKind::Create)?;
     let target = super::target(served, &call);
-    let object = body(&mut call, Expected { ty, api_version, kind }, options.field_validation).await?;
+    let expected = Expected { ty, api_version, kind };
+    let object = body(registry, served, &mut call, expected, options.field_validation).await?;
     let made = registry.create_subresource(&call.cx, &target, object, &options).await?;
     if made.str_at(&["kind"]) == "Status" {
         let code = made.get("code").and_then(Value::as_i64).and_then(|code| u16::try_from(code).ok());
@@ -260,9 +286,8 @@ pub(super) async fn create_subresource(
 }
 
 /// `DeleteOptions` of a body, if there is one; it counts rather than the query.
-async fn delete_options(call: &mut Call) -> Result<Options, Status> {
-    let body = std::mem::take(&mut call.body);
-    let bytes = receive::read(&call.parts.headers, body).await?;
+async fn delete_options(registry: &Registry, served: &Served, call: &mut Call) -> Result<Options, Status> {
+    let bytes = read(registry, served, call).await?;
     if bytes.is_empty() {
         return Options::of_query(&call.query, OptionsKind::Delete);
     }
@@ -288,7 +313,7 @@ pub(super) async fn delete(
     mut call: Call,
 ) -> Result<Response<Body>, Status> {
     let view = call.view(true, false)?;
-    let options = delete_options(&mut call).await?;
+    let options = delete_options(registry, served, &mut call).await?;
     let (namespace, name) = (call.namespace(served), call.name());
     if let Some(why) = served.strategy.refuses_deletion(name) {
         return Err(Status::forbidden(&served.group_resource(), name, why));
@@ -326,7 +351,7 @@ pub(super) async fn delete_collection(
 ) -> Result<Response<Body>, Status> {
     let view = call.view(true, false)?;
     let list = ListOptions::of_query(&call.query, false)?;
-    let options = delete_options(&mut call).await?;
+    let options = delete_options(registry, served, &mut call).await?;
     let cacher = served.storage("deletecollection")?;
     let namespace = call.namespace(served);
     let (labels, fields) = (&list.label_selector, &list.field_selector);

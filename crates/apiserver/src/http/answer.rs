@@ -12,6 +12,7 @@ use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY};
 use http::{Response, StatusCode};
 use jiff::Timestamp;
+use schema::resource::Column;
 use schema::{Map, Value};
 use std::io::Write;
 use std::sync::Arc;
@@ -109,7 +110,8 @@ pub fn object_bytes(
                 metadata.insert("resourceVersion", revision.clone());
             }
             let rows = vec![row(served, &tree, version, view.include, now)];
-            Ok(meta_bytes(&table_of(served, version, metadata, rows, headers), format)?.into())
+            let columns = if headers { table::columns(&served.resource) } else { Vec::new() };
+            Ok(meta_bytes(&table_of(&columns, version, metadata, rows, headers), format)?.into())
         }
     }
 }
@@ -129,6 +131,11 @@ fn row(served: &Served, object: &Map, version: MetaVersion, include: Include, no
     if let Some(conditions) = table::conditions(&served.resource, object) {
         row.insert("conditions", conditions);
     }
+    finish_row(row, object, version, include)
+}
+
+/// What of its object a row carries.
+fn finish_row(mut row: Map, object: &Map, version: MetaVersion, include: Include) -> Value {
     match include {
         Include::None => {}
         Include::Metadata => {
@@ -141,8 +148,7 @@ fn row(served: &Served, object: &Map, version: MetaVersion, include: Include, no
     Value::Map(row)
 }
 
-fn table_of(served: &Served, version: MetaVersion, metadata: Map, rows: Vec<Value>, headers: bool) -> Map {
-    let columns = if headers { table::columns(&served.resource) } else { Vec::new() };
+fn table_of(columns: &[Column], version: MetaVersion, metadata: Map, rows: Vec<Value>, headers: bool) -> Map {
     let columns = columns.iter().map(|column| {
         let mut map = Map::new();
         map.insert("name", column.name.as_ref());
@@ -205,6 +211,39 @@ pub fn tree(code: StatusCode, ty: schema::TypeRef<'_>, tree: &Map, view: View) -
     Ok(finish(code, bytes.into(), view))
 }
 
+/// Answers with an object as a subresource shows it, whose kind and type the caller knows, in the shape that is wanted.
+///
+/// # Errors
+/// 500 when it does not fit its type, 406 when it can't be shown so.
+pub fn lens(
+    code: StatusCode,
+    ty: schema::TypeRef<'_>,
+    (group, kind): (&str, &str),
+    object: &Map,
+    view: View,
+    now: Timestamp,
+) -> Result<Response<Body>, Status> {
+    let shown = match view.shape {
+        Shape::Object => return tree(code, ty, object, view),
+        Shape::Metadata(version) => partial(version, object),
+        Shape::MetadataList(_) => {
+            return Err(fit::is_no_list_but(&format!("*{}.{kind}", crate::scheme::package(group))));
+        }
+        Shape::Table(version) => {
+            let mut metadata = Map::new();
+            if let Some(revision) = object.at(&["metadata", "resourceVersion"]) {
+                metadata.insert("resourceVersion", revision.clone());
+            }
+            let (columns, cells) = table::of_lens(group, kind, object, now);
+            let mut row = Map::new();
+            row.insert("cells", cells);
+            let rows = vec![finish_row(row, object, version, view.include)];
+            table_of(&columns, version, metadata, rows, true)
+        }
+    };
+    Ok(finish(code, meta_bytes(&shown, view.format)?.into(), view))
+}
+
 /// Answers with a document of a kind of ours, which has no protobuf.
 ///
 /// # Errors
@@ -255,7 +294,7 @@ pub fn list(served: &Arc<Served>, listed: Listed, view: View, now: Timestamp) ->
                     rows.push(row(&served.decode(entry)?));
                 }
             }
-            let table = table_of(served, version, metadata, rows, true);
+            let table = table_of(&table::columns(&served.resource), version, metadata, rows, true);
             Ok(finish(StatusCode::OK, meta_bytes(&table, format)?.into(), view))
         }
     }
@@ -289,7 +328,7 @@ pub fn trees(
         }
         Shape::Table(version) => {
             let rows = items.iter().map(|item| row(served, item, version, view.include, now)).collect();
-            let table = table_of(served, version, metadata, rows, true);
+            let table = table_of(&table::columns(&served.resource), version, metadata, rows, true);
             Ok(finish(StatusCode::OK, meta_bytes(&table, view.format)?.into(), view))
         }
     }

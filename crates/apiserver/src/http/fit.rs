@@ -11,7 +11,12 @@ pub fn is_a_list(row: &Resource) -> Status {
 
 /// 406 where the metadata of a list is wanted of one object.
 pub fn is_no_list(row: &Resource) -> Status {
-    refused("PartialObjectMetadataList", "not a list", &go_type(row, false))
+    is_no_list_but(&go_type(row, false))
+}
+
+/// The same of an object of a Go type.
+pub fn is_no_list_but(go_type: &str) -> Status {
+    refused("PartialObjectMetadataList", "not a list", go_type)
 }
 
 fn refused(wanted: &str, is: &str, go_type: &str) -> Status {

@@ -85,6 +85,7 @@ struct Range<'a> {
     kind: &'a str,
     group: &'a str,
     version: &'a str,
+    pretty: bool,
 }
 
 fn ranges(accept: &str) -> Vec<Range<'_>> {
@@ -93,7 +94,7 @@ fn ranges(accept: &str) -> Vec<Range<'_>> {
         .filter_map(|element| {
             let mut parts = element.split(';').map(str::trim);
             let media = parts.next().filter(|media| !media.is_empty())?;
-            let mut range = Range { media, quality: 1.0, kind: "", group: "", version: "" };
+            let mut range = Range { media, quality: 1.0, kind: "", group: "", version: "", pretty: false };
             for parameter in parts {
                 let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
                 match key {
@@ -101,6 +102,7 @@ fn ranges(accept: &str) -> Vec<Range<'_>> {
                     "as" => range.kind = value,
                     "g" => range.group = value,
                     "v" => range.version = value,
+                    "pretty" => range.pretty = value == "1",
                     _ => {}
                 }
             }
@@ -156,6 +158,7 @@ impl View {
                 Shape::MetadataList(version) if watch => Shape::Metadata(version),
                 shape => shape,
             };
+            view.pretty |= range.pretty;
             view.format = format;
             view.shape = shape;
             if matches!(shape, Shape::Table(_)) {
@@ -216,6 +219,18 @@ mod tests {
     fn kubectl_gets_its_table() -> Result<(), Status> {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(view(kubectl)?.shape, Shape::Table(MetaVersion::V1));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_accepted_may_be_for_people() -> Result<(), Status> {
+        assert!(view("application/json;pretty=1")?.pretty);
+        assert!(view("application/yaml;q=0.1, application/json;pretty=1")?.pretty);
+        for plain in
+            ["application/json;pretty=0", "application/json;pretty=true", "application/json;pretty=1;q=0.1,*/*"]
+        {
+            assert!(!view(plain)?.pretty, "{plain}");
+        }
         Ok(())
     }
 

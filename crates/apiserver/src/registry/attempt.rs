@@ -32,6 +32,7 @@ pub(super) enum Attempt<T> {
 pub(super) fn stored(served: &Served, cacher: &Cacher, entry: &Arc<Entry>) -> Result<Map, Status> {
     let object = if entry.filled() { cacher.decode_leaving(entry) } else { cacher.decode(entry) };
     let mut object = object.map_err(|error| {
+        cacher.counts.unread();
         Status::internal(format!("the stored {} {:?} cannot be read: {error}", served.group_resource(), entry.name()))
     })?;
     if entry.filled() {

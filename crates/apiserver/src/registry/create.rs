@@ -102,10 +102,6 @@ impl Registry {
         options: &Options,
     ) -> Result<Written, Status> {
         let cacher = served.storage("create")?;
-        if !matches!(object.str_at(&["metadata", "resourceVersion"]), "" | "0") {
-            let why = "resourceVersion should not be set on objects to be created";
-            return Err(Status::new(500, api::Reason::Unknown, why));
-        }
         // What admission and strategy leave as it came needs no second look; a conversion leaves nothing.
         let given = served.conversion.is_none().then(|| object.clone());
         served.to_stored(&mut object);
@@ -165,7 +161,7 @@ impl Registry {
                 object.remove("status");
             }
             let metadata = meta::of(&mut object);
-            metadata.remove("resourceVersion");
+            let version = metadata.remove("resourceVersion");
             // Of a kind that counts none it stays what its maker says.
             if row.flags.generation {
                 metadata.insert("generation", 1_i64);
@@ -197,7 +193,19 @@ impl Registry {
                 if !matches!(cacher.get(&key), Ok(None)) {
                     return Err(Status::already_exists(&served.group_resource(), &name));
                 }
-                return Ok(written(served, object, None, &encoded, true));
+                let mut tried = written(served, object, None, &encoded, true);
+                if let Some(version) = version {
+                    // Nothing looks at it, and it is told as it came.
+                    tried.object.set_at(&["metadata", "resourceVersion"], version);
+                    tried.item = None;
+                }
+                return Ok(tried);
+            }
+            // The store is the first to mind it, and one that is no number is none to it.
+            let version = version.as_ref().and_then(Value::as_str).unwrap_or_default();
+            if api::number::uint(version).is_ok_and(|version| version != 0) {
+                let why = "resourceVersion should not be set on objects to be created";
+                return Err(Status::new(500, api::Reason::Unknown, why));
             }
             let lease = self.lease(served).await?;
             let value = encoded.stored(&cacher.layout.api_version, &cacher.layout.kind);

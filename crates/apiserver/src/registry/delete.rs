@@ -190,6 +190,7 @@ pub(crate) fn other_is_meant(
 /// What a delete with these options does to an object.
 fn plan(cx: &Context, strategy: &dyn Strategy, old: &Map, mut options: DeleteOptions) -> Plan {
     let mut object = old.clone();
+    without_negative_grace(&mut object, &mut options);
     let graceful = match begin_grace(cx, strategy, &mut object, &mut options) {
         Grace::Pending => return Plan::Keep,
         Grace::Begun => true,
@@ -206,6 +207,15 @@ fn plan(cx: &Context, strategy: &dyn Strategy, old: &Map, mut options: DeleteOpt
     mark(cx, &mut object);
     strategy.begin_deletion(cx, &mut object);
     Plan::Update(object)
+}
+
+/// A negative grace period is one second, whether it is asked for or was begun with.
+fn without_negative_grace(object: &mut Map, options: &mut DeleteOptions) {
+    options.grace_period_seconds = options.grace_period_seconds.map(|period| if period < 0 { 1 } else { period });
+    let running = ["metadata", "deletionGracePeriodSeconds"];
+    if object.at(&running).and_then(Value::as_i64).is_some_and(|period| period < 0) {
+        object.set_at(&running, 1_i64);
+    }
 }
 
 enum Grace {

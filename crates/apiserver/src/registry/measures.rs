@@ -4,7 +4,7 @@ pub use crate::measure::Tells;
 
 use crate::admission::{Attributes, Chain, Operation};
 use crate::measure::{Asks, Family, Histogram, Labels, head, series};
-use api::Status;
+use api::{GroupResource, Status};
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -14,6 +14,13 @@ const ADMISSION: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 const STORE: &[f64] = &[
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
     45.0, 60.0,
+];
+
+/// From 50 kB in steps of 100 kB to what is the most that is taken.
+const BODIES: &[f64] = &[
+    5e4, 1.5e5, 2.5e5, 3.5e5, 4.5e5, 5.5e5, 6.5e5, 7.5e5, 8.5e5, 9.5e5, 1.05e6, 1.15e6, 1.25e6, 1.35e6, 1.45e6, 1.55e6,
+    1.65e6, 1.75e6, 1.85e6, 1.95e6, 2.05e6, 2.15e6, 2.25e6, 2.35e6, 2.45e6, 2.55e6, 2.65e6, 2.75e6, 2.85e6, 2.95e6,
+    3.05e6,
 ];
 
 const OPERATIONS: [Operation; 4] = [Operation::Connect, Operation::Create, Operation::Delete, Operation::Update];
@@ -124,6 +131,8 @@ pub struct Measures {
     steps: Admitted,
     store: Family<Stored, Requests>,
     lists: Family<Stored, Lists>,
+    /// The bodies of requests; the operation is what they do.
+    bodies: Family<Stored, Histogram>,
     others: Mutex<Vec<Arc<dyn Tells>>>,
 }
 
@@ -149,6 +158,12 @@ impl Measures {
                 counter.fetch_add(count as u64, Ordering::Relaxed);
             }
         });
+    }
+
+    /// Notes the body of a request for a resource, of one of upstream's verbs for that.
+    pub fn sent(&self, group: &str, resource: &str, verb: &'static str, size: usize) {
+        let sent = Storing { group, operation: verb, resource };
+        self.bodies.with(&sent, || Histogram::of_counts(BODIES), |sizes| sizes.observe(size as u64));
     }
 
     /// Writes all of it.
@@ -177,6 +192,13 @@ impl Measures {
             "[STABLE] Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).",
         )?;
         self.steps.write(out, name, "")?;
+        let name = "apiserver_request_body_size_bytes";
+        let help = "[ALPHA] Apiserver request body size in bytes broken out by resource and verb.";
+        head(out, name, "histogram", help)?;
+        for (sent, sizes) in self.bodies.sorted() {
+            let resource = GroupResource::new(sent.group.to_string(), sent.resource.to_string());
+            sizes.write(out, name, &format!("resource=\"{resource}\",verb=\"{}\"", sent.operation))?;
+        }
         self.render_store(out)
     }
 
@@ -231,12 +253,14 @@ impl Measured<'_> {
         let (began, operation) = (Instant::now(), attributes.operation);
         let (mut result, mut last) = (Ok(()), began);
         for (plugin, (_, admitted)) in self.chain.0.iter().zip(self.plugins()) {
-            if !plugin.handles(operation) {
+            if !plugin.sides().admits() || !plugin.handles(operation) {
                 continue;
             }
             result = plugin.admit(attributes).await;
             let now = Instant::now();
-            admitted.took(operation, result.is_err(), Side::Admit, now - last);
+            if plugin.is_a_plugin() {
+                admitted.took(operation, result.is_err(), Side::Admit, now - last);
+            }
             last = now;
             if result.is_err() {
                 break;
@@ -250,12 +274,14 @@ impl Measured<'_> {
         let (began, operation) = (Instant::now(), attributes.operation);
         let (mut result, mut last) = (Ok(()), began);
         for (plugin, (_, admitted)) in self.chain.0.iter().zip(self.plugins()) {
-            if !plugin.handles(operation) {
+            if !plugin.sides().validates() || !plugin.handles(operation) {
                 continue;
             }
             result = plugin.validate(attributes).await;
             let now = Instant::now();
-            admitted.took(operation, result.is_err(), Side::Validate, now - last);
+            if plugin.is_a_plugin() {
+                admitted.took(operation, result.is_err(), Side::Validate, now - last);
+            }
             last = now;
             if result.is_err() {
                 break;

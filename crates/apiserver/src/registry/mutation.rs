@@ -1,7 +1,7 @@
 //! What an update does to an object, as a pure function of it: replace, patch, apply, or a lens of a subresource over these.
 
 use super::convert::Shapes;
-use super::{Served, Subresource, Target, managed};
+use super::{Served, Subresource, Target, managed, meta};
 use crate::context::Context;
 use crate::options::{FieldValidation, Options};
 use crate::scheme::Said;
@@ -28,6 +28,11 @@ pub trait Mutation: Send + Sync {
         true
     }
 
+    /// The uid that the object must have, before anything is made of it: what is sent whole names the object it means.
+    fn uid(&self) -> Option<&str> {
+        None
+    }
+
     /// It makes the object where there is none.
     fn creates(&self) -> bool {
         false
@@ -45,6 +50,9 @@ pub struct Replace(pub Map);
 impl Mutation for Replace {
     fn apply(&self, _: &Context, _: Option<&Map>) -> Result<Map, Status> {
         Ok(self.0.clone())
+    }
+    fn uid(&self) -> Option<&str> {
+        Some(self.0.str_at(&["metadata", "uid"])).filter(|uid| !uid.is_empty())
     }
     fn is_patch(&self) -> bool {
         false
@@ -251,6 +259,22 @@ pub fn judge(
     Ok(())
 }
 
+/// A patch that can't be read. Whether it has an object is asked first.
+pub struct Malformed {
+    pub why: Status,
+    /// It is an apply, which would make an object.
+    pub creates: bool,
+}
+
+impl Mutation for Malformed {
+    fn apply(&self, _: &Context, _: Option<&Map>) -> Result<Map, Status> {
+        Err(self.why.clone())
+    }
+    fn creates(&self) -> bool {
+        self.creates
+    }
+}
+
 /// Server-side apply.
 pub struct Apply<'a> {
     /// As it was written: what was not given is not owned.
@@ -351,6 +375,9 @@ impl Mutation for Through<'_> {
             shown.set_at(&["metadata", "managedFields"], owners);
         }
         let mut changed = self.inner.apply(cx, Some(&shown))?;
+        if self.is_patch() {
+            meta::check_name(&changed, &self.target.name, &self.target.namespace)?;
+        }
         let owners = changed.remove_at(&["metadata", "managedFields"]);
         let version = changed.at(&["metadata", "resourceVersion"]).cloned();
         let mut object = existing.clone();
@@ -367,6 +394,9 @@ impl Mutation for Through<'_> {
             }
         }
         Ok(object)
+    }
+    fn uid(&self) -> Option<&str> {
+        self.inner.uid()
     }
     fn is_patch(&self) -> bool {
         self.inner.is_patch()

@@ -7,6 +7,8 @@ use crate::cache::{Cacher, Entry, Filter, NoWatch, Scope, Start, State, Watcher}
 use crate::options::{ListOptions, Match};
 use api::Status;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// What a list found.
 #[derive(Clone, Debug)]
@@ -34,14 +36,23 @@ impl Registry {
     ) -> Result<Arc<Entry>, Status> {
         let cacher = served.storage("get")?;
         check_segments(namespace, name)?;
-        match version {
-            None => {
-                self.caches.consistent().await?;
-            }
-            Some(version) => self.caches.reached(version).await?,
-        }
-        let found = cacher.get(&Cacher::key(namespace, name))?;
+        self.fresh(cacher, version).await?;
+        let found = cacher.get(&Cacher::key(namespace, name)).inspect_err(|_| cacher.counts.unread())?;
         found.ok_or_else(|| Status::not_found(&served.group_resource(), name))
+    }
+
+    /// Waits until a cache is as new as a read wants it (`None`: as the store is), which is timed.
+    async fn fresh(&self, cacher: &Cacher, version: Option<u64>) -> Result<(), Status> {
+        if version == Some(0) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let reached = match version {
+            None => self.caches.consistent().await.map(|_| ()),
+            Some(version) => self.caches.reached(version).await,
+        };
+        cacher.counts.read_waits.took(began.elapsed());
+        Ok(reached?)
     }
 
     /// The state to list from, and the revision that the list has.
@@ -49,10 +60,10 @@ impl Registry {
         let too_old = |_| Status::expired("The resourceVersion for the provided list is too old.");
         if let Some(token) = &options.token {
             let Some(revision) = token.revision else {
-                self.caches.consistent().await?;
+                self.fresh(cacher, None).await?;
                 return Ok(cacher.now());
             };
-            self.caches.reached(revision).await?;
+            self.fresh(cacher, Some(revision)).await?;
             return match cacher.at(revision) {
                 Ok(_) if hooks::is(Mutant::PageOfPresent) => Ok((cacher.now().0, revision)),
                 Ok(state) => Ok((state, revision)),
@@ -66,22 +77,24 @@ impl Registry {
         }
         match (options.version, options.version_match) {
             (None, _) => {
-                self.caches.consistent().await?;
+                let fresh = self.fresh(cacher, None).await;
+                cacher.counts.consistent[usize::from(fresh.is_ok())].fetch_add(1, Ordering::Relaxed);
+                fresh?;
                 Ok(cacher.now())
             }
             (Some(0), _) => Ok(cacher.now()),
             (Some(version), Match::Exact) => {
-                self.caches.reached(version).await?;
+                self.fresh(cacher, Some(version)).await?;
                 let state = cacher.at(version).map_err(too_old)?;
                 Ok((state, version))
             }
             (Some(version), Match::Unset) if options.limit > 0 => {
-                self.caches.reached(version).await?;
+                self.fresh(cacher, Some(version)).await?;
                 let state = cacher.at(version).map_err(too_old)?;
                 Ok((state, version))
             }
             (Some(version), _) => {
-                self.caches.reached(version).await?;
+                self.fresh(cacher, Some(version)).await?;
                 Ok(cacher.now())
             }
         }
@@ -94,7 +107,10 @@ impl Registry {
     pub async fn list(&self, served: &Served, filter: &Filter, options: &ListOptions) -> Result<Listed, Status> {
         let cacher = served.storage("list")?;
         let (state, revision) = self.state(cacher, options).await?;
-        filter.check(&state).map_err(|unreadable| not_all(cacher, &unreadable))?;
+        filter.check(&state).map_err(|unreadable| {
+            cacher.counts.unread();
+            not_all(cacher, &unreadable)
+        })?;
         let after = options.token.as_ref().map(|token| token.after.as_str());
         // A limit asks for pages of one consistent state; "any state" has always been given whole, unless it goes on.
         let limit = if options.version == Some(0) && options.token.is_none() { 0 } else { options.limit };
@@ -152,11 +168,8 @@ impl Registry {
         // With `sendInitialEvents` unset, no version and 0 mean: all there is first, as if it were added.
         let initial = options.send_initial_events.unwrap_or(matches!(options.version, None | Some(0)));
         match options.version {
-            None => {
-                self.caches.consistent().await?;
-            }
-            Some(version) if options.send_initial_events == Some(true) => self.caches.reached(version).await?,
-            Some(_) => {}
+            Some(_) if options.send_initial_events != Some(true) => {}
+            version => self.fresh(cacher, version).await?,
         }
         let start = match options.version {
             _ if initial => Start::Initial,

@@ -3,7 +3,7 @@
 use super::{Subresource, Target};
 use api::field::{FieldError, Path};
 use api::selector::{LabelSelector, Operator, Requirement};
-use api::{GroupKind, Status};
+use api::{GroupKind, GroupResource, Status};
 use schema::{Map, Value};
 
 /// Shows `spec.replicas`, `status.replicas` and `spec.selector`.
@@ -90,6 +90,13 @@ impl Subresource for Scale {
             let why = "must be greater than or equal to 0";
             let error = FieldError::invalid(&spec.child("replicas"), replicas, why);
             return Err(Status::invalid(&GroupKind::new("autoscaling", "Scale"), &target.name, &[error]));
+        }
+        let (wanted, actual) = (changed.str_at(&["metadata", "uid"]), object.str_at(&["metadata", "uid"]));
+        if !wanted.is_empty() && wanted != actual {
+            let plural = format!("{}/scale", target.served.resource.plural);
+            let resource = GroupResource::new(target.served.resource.group.clone(), plural);
+            let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}");
+            return Err(Status::conflict(&resource, &target.name, why));
         }
         object.set_at(&["spec", "replicas"], replicas);
         Ok(())

@@ -3,7 +3,18 @@
 use super::Served;
 use crate::cache::{Cacher, Filter, Scope};
 use api::Status;
+use api::field::go_quote;
 use api::selector::{FieldSelector, LabelSelector, Operator};
+
+/// Kinds whose namespace upstream does not select by: they say themselves which fields they can be selected by.
+const WITHOUT_NAMESPACE: [(&str, &str); 6] = [
+    ("", "Namespace"),
+    ("", "Node"),
+    ("certificates.k8s.io", "CertificateSigningRequest"),
+    ("certificates.k8s.io", "ClusterTrustBundle"),
+    ("certificates.k8s.io", "PodCertificateRequest"),
+    ("resource.k8s.io", "ResourceSlice"),
+];
 
 /// Reads both selectors for the objects of a resource, in a namespace (empty: all).
 ///
@@ -23,11 +34,13 @@ pub fn filter(
     let mut indexed = None;
     let mut exact_name = (!name.is_empty()).then(|| name.to_owned());
     let mut exact_namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
+    let is = |(group, kind): &(&str, &str)| served.resource.group == *group && served.resource.kind == *kind;
+    let no_namespace = WITHOUT_NAMESPACE.iter().any(is);
     for requirement in fields.requirements {
         match requirement.field.as_str() {
             "metadata.name" if requirement.equal && exact_name.is_none() => exact_name = Some(requirement.value),
             "metadata.name" => filter.names.push((requirement.equal, requirement.value)),
-            "name" if served.resource.kind == "Namespace" => filter.names.push((requirement.equal, requirement.value)),
+            "metadata.namespace" if no_namespace => return Err(unsupported(served, "metadata.namespace")),
             "metadata.namespace" if requirement.equal && exact_namespace.is_none() && served.resource.namespaced => {
                 exact_namespace = Some(requirement.value);
             }
@@ -40,7 +53,7 @@ pub fn filter(
             }
             label => {
                 let number = stored_label(served, label).and_then(|label| cacher.paths().position(label));
-                let number = number.ok_or_else(|| unsupported(cacher, label))?;
+                let number = number.ok_or_else(|| unsupported(served, label))?;
                 if requirement.equal && indexed.is_none() && cacher.paths().fields()[number].indexed {
                     indexed = Some((number, requirement.value));
                 } else {
@@ -98,11 +111,32 @@ fn stored_label<'a>(served: &Served, label: &'a str) -> Option<&'a str> {
     labels.iter().find(|(theirs, _)| *theirs == label).map(|(_, ours)| *ours)
 }
 
-fn unsupported(cacher: &Cacher, label: &str) -> Status {
-    if cacher.paths().fields().is_empty() {
-        return Status::bad_request(format!(
-            "{label:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
-        ));
+/// Reads the field selector of a resource that is not stored: it has names, and nothing else.
+///
+/// # Errors
+/// 400 for one that can't be read, or another field.
+pub fn of_names(served: &Served, field_selector: &str) -> Result<FieldSelector, Status> {
+    let fields = FieldSelector::parse(field_selector).map_err(|error| Status::bad_request(error.to_string()))?;
+    let is_name = |field: &str| matches!(field, "metadata.name" | "metadata.namespace");
+    match fields.requirements.iter().find(|requirement| !is_name(&requirement.field)) {
+        Some(other) => Err(unsupported(served, &other.field)),
+        None => Ok(fields),
     }
-    Status::bad_request(format!("field label not supported: {label}"))
+}
+
+/// 400 for a field that a kind is not selected by, in the words of whom upstream asks.
+fn unsupported(served: &Served, label: &str) -> Status {
+    let row = &served.resource;
+    let no_own = served.cacher.as_ref().is_none_or(|cacher| cacher.paths().fields().is_empty());
+    Status::bad_request(match (row.group.as_ref(), row.kind.as_ref()) {
+        ("batch", "Job") => format!("field label {} not supported for Job", go_quote(label)),
+        ("resource.k8s.io", "ResourceSlice") => {
+            format!("field label not supported for {}, Kind={}: {label}", served.api_version(), row.kind)
+        }
+        _ if no_own => {
+            let label = go_quote(label);
+            format!("{label} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        }
+        _ => format!("field label not supported: {label}"),
+    })
 }

@@ -122,6 +122,7 @@ impl Served {
     pub fn decode(&self, entry: &Entry) -> Result<Map, Status> {
         let cacher = self.storage("get")?;
         let mut object = cacher.decode(entry).map_err(|error| {
+            cacher.counts.unread();
             Status::internal(format!("the stored {} {:?} cannot be read: {error}", self.group_resource(), entry.key()))
         })?;
         self.from_stored(&mut object);

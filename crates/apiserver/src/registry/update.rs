@@ -61,6 +61,7 @@ impl Registry {
         let Some(entry) = current else {
             return self.attempt_create(cx, served, place, mutation, options).await;
         };
+        check_uid(served, mutation, place, entry.uid())?;
         let row = &served.resource;
         let old = stored(served, cacher, &entry)?;
         let mut shown = None;
@@ -77,7 +78,6 @@ impl Registry {
         }
         fit_namespace(&mut object, place.namespace)?;
         without_repeated_owners(cx, &mut object);
-        check_identity(served, &object, &entry, place.name)?;
         if !mutation.tracks() {
             managed::track(served, cx, Some(live), &mut object, place.subresource, options);
         }
@@ -162,7 +162,7 @@ impl Registry {
         if !place.subresource.is_empty() || !mutation.creates() && !replaces {
             return Err(Status::not_found(&served.group_resource(), place.name));
         }
-        self.authorize_create(cx, served, place).await?;
+        check_uid(served, mutation, place, "")?;
         let mut object = mutation.apply(cx, None)?;
         if !object.str_at(&["metadata", "uid"]).is_empty() && mutation.tracks() {
             let why = format!(
@@ -173,6 +173,7 @@ impl Registry {
         }
         meta::check_name(&object, place.name, place.namespace)?;
         fit_namespace(&mut object, place.namespace)?;
+        self.authorize_create(cx, served, place).await?;
         served.stamp(&mut object);
         let version = object.str_at(&["metadata", "resourceVersion"]).to_owned();
         if !matches!(version.as_str(), "" | "0") {
@@ -247,15 +248,12 @@ impl Registry {
     }
 }
 
-/// The name and the uid can't be others.
-fn check_identity(served: &Served, object: &Map, entry: &Entry, name: &str) -> Result<(), Status> {
-    let uid = object.str_at(&["metadata", "uid"]);
-    if uid.is_empty() || uid == entry.uid() {
-        return Ok(());
-    }
+/// Whether the object is the one that a mutation means by its uid. `actual` is empty when there is none.
+fn check_uid(served: &Served, mutation: &dyn Mutation, place: Place<'_>, actual: &str) -> Result<(), Status> {
+    let Some(wanted) = mutation.uid().filter(|wanted| *wanted != actual) else { return Ok(()) };
     let prefix = served.cacher.as_ref().map_or("", |cacher| cacher.layout.prefix.as_str());
-    let key = format!("{prefix}{}", entry.key());
-    Err(precondition_failed(&served.group_resource(), name, &key, "UID", uid, entry.uid()))
+    let key = format!("{prefix}{}", Cacher::key(place.namespace, place.name));
+    Err(precondition_failed(&served.group_resource(), place.name, &key, "UID", wanted, actual))
 }
 
 /// 409 for an object that is not the one that is meant. `key`: where it is stored; `what`: the part that differs.

@@ -1,6 +1,6 @@
 //! The filters, in their order, and what stands at their end.
 
-use super::metrics::{Asked, Outcome};
+use super::metrics::{Asked, Outcome, Passed};
 use super::{ApiServer, debug_flags};
 use crate::audit::{AuditId, NotStored, Record};
 use crate::authn::Peer;
@@ -20,7 +20,7 @@ use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
-use schema::validation::WARNINGS_MAX;
+use schema::validation;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -79,6 +79,7 @@ impl ApiServer {
             waited: response.extensions_mut().remove::<Waited>().map_or(Duration::ZERO, |waited| waited.0),
             size: http_body::Body::size_hint(response.body()).exact().or_else(|| content_length(response.headers())),
             terminated: response.extensions_mut().remove::<Terminated>().is_some(),
+            own: response.extensions_mut().remove::<Own>().is_some(),
         };
         unanswered.answered(outcome, panicked);
         response
@@ -149,8 +150,12 @@ impl ApiServer {
                 record.with(&cx);
             }
             let timeout = allotted.unwrap_or(self.config.request_timeout);
+            let began = Instant::now();
             let mut place = match self.security.limit.admit(&cx, info, &query, timeout).await {
-                Ok(place) => place,
+                Ok(place) => {
+                    self.metrics.passed(Passed::Fairness, began.elapsed());
+                    place
+                }
                 Err(refused) => return Ok(too_many_requests(&refused)),
             };
             let (marks, waited) = (place.marks(), place.waited());
@@ -170,6 +175,9 @@ impl ApiServer {
             marks.add(response.headers_mut());
             if let Some(held) = held {
                 response = response.map(|body| body.holding(held));
+            }
+            if cx.user.name == crate::user::APISERVER {
+                response.extensions_mut().insert(Own);
             }
             if !waited.is_zero() {
                 response.extensions_mut().insert(Waited(waited));
@@ -379,11 +387,16 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 /// `Warning: 299 - "text"`, one for each.
 fn warn(cx: &Context, headers: &mut HeaderMap) {
-    let mut total = 0;
-    for warning in cx.warnings() {
+    let warnings = cx.warnings();
+    let mut told = validation::Told::default();
+    warnings.iter().for_each(|warning| {
+        told.takes(warning);
+    });
+    let most = if told.cuts() { validation::Told::EACH } else { usize::MAX };
+    for warning in warnings {
         let mut text = String::with_capacity(warning.len() + 10);
         text.push_str("299 - \"");
-        for c in warning.chars() {
+        for c in warning.chars().take(most) {
             match c {
                 '"' | '\\' => {
                     text.push('\\');
@@ -394,10 +407,6 @@ fn warn(cx: &Context, headers: &mut HeaderMap) {
             }
         }
         text.push('"');
-        total += text.len();
-        if total > WARNINGS_MAX {
-            return;
-        }
         if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
             headers.append(WARNING, value);
         }
@@ -411,6 +420,10 @@ struct Waited(Duration);
 /// The server defended itself: an extension of its answer, likewise.
 #[derive(Clone, Copy)]
 struct Terminated;
+
+/// The server itself asked: likewise.
+#[derive(Clone, Copy)]
+struct Own;
 
 /// The handling of a request panicked, and what was said then: an extension of its answer, until that is recorded and counted.
 #[derive(Clone)]

@@ -31,6 +31,9 @@ const BYTES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 const AUTH_SECONDS: &[f64] =
     &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
 
+/// Upstream's buckets of `apiserver_request_filter_duration_seconds`.
+const FILTER_SECONDS: &[f64] = &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 5.0];
+
 /// What of a request its labels say, beside its path.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
@@ -200,6 +203,8 @@ struct Counted {
     sizes: Histogram,
     terminated: Codes,
     aborted: AtomicU64,
+    /// Those that the server made itself.
+    own: AtomicU64,
 }
 
 impl Default for Counted {
@@ -211,6 +216,7 @@ impl Default for Counted {
             sizes: Histogram::of_counts(BYTES),
             terminated: Codes::default(),
             aborted: AtomicU64::default(),
+            own: AtomicU64::default(),
         }
     }
 }
@@ -240,6 +246,16 @@ const AUTHENTICATED: [&str; 3] = ["error", "failure", "success"];
 const AUTHORIZED: [&str; 3] = ["allowed", "denied", "no-opinion"];
 const USERS: [&str; 7] =
     ["admin", "client", "email_id", "kube_proxy", "kubelet", "other", "system:serviceaccount:kube-system:default"];
+
+/// The filters whose time is told, of requests that they let pass: in the order of their names.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Passed {
+    Authentication,
+    Authorization,
+    Fairness,
+}
+
+const FILTERS: [&str; 3] = ["authentication", "authorization", "priorityandfairness"];
 
 /// Writes a counter of results and the histogram of how long they took.
 fn results(
@@ -279,6 +295,7 @@ pub struct Metrics {
     authentications: [Histogram; AUTHENTICATED.len()],
     authorizations: [Histogram; AUTHORIZED.len()],
     users: [AtomicU64; USERS.len()],
+    filters: [Histogram; FILTERS.len()],
     handshakes_failed: AtomicU64,
 }
 
@@ -291,6 +308,7 @@ impl Default for Metrics {
             authentications: AUTHENTICATED.map(|_| Histogram::of_times(AUTH_SECONDS)),
             authorizations: AUTHORIZED.map(|_| Histogram::of_times(AUTH_SECONDS)),
             users: Default::default(),
+            filters: FILTERS.map(|_| Histogram::of_times(FILTER_SECONDS)),
             handshakes_failed: AtomicU64::default(),
         }
     }
@@ -336,6 +354,8 @@ pub(super) struct Outcome {
     pub(super) size: Option<u64>,
     /// The server defended itself: there was no time or no seat.
     pub(super) terminated: bool,
+    /// The server itself asked.
+    pub(super) own: bool,
 }
 
 /// A request that has no answer yet: when it never gets one, that is counted.
@@ -395,6 +415,9 @@ impl Metrics {
     fn request(&self, registry: &Registry, info: &RequestInfo, asked: Asked, outcome: Outcome) {
         self.with(registry, info, asked, |counted| {
             counted.codes.count(outcome.code);
+            if outcome.own {
+                counted.own.fetch_add(1, Ordering::Relaxed);
+            }
             if outcome.terminated {
                 counted.terminated.count(outcome.code);
             }
@@ -421,6 +444,7 @@ impl Metrics {
             Ok(None) => 1,
             Ok(Some(user)) => {
                 self.users[kind_of_user(&user.name)].fetch_add(1, Ordering::Relaxed);
+                self.passed(Passed::Authentication, took);
                 2
             }
         };
@@ -429,11 +453,19 @@ impl Metrics {
 
     pub(super) fn authorized(&self, decision: &Decision, took: Duration) {
         let place = match decision {
-            Decision::Allow(_) => 0,
+            Decision::Allow(_) => {
+                self.passed(Passed::Authorization, took);
+                0
+            }
             Decision::Deny(_) => 1,
             Decision::NoOpinion(_) => 2,
         };
         self.authorizations[place].took(took);
+    }
+
+    /// Notes how long a filter had a request that it let pass.
+    pub(super) fn passed(&self, filter: Passed, took: Duration) {
+        self.filters[filter as usize].took(took);
     }
 
     pub(super) fn handshake_failed(&self) {
@@ -495,6 +527,11 @@ impl Metrics {
         if let Some(audit) = &security.audit {
             audit.counts().render(out)?;
         }
+        let name = "apiserver_request_filter_duration_seconds";
+        head(out, name, "histogram", "[ALPHA] Request filter latency distribution in seconds, for each filter type")?;
+        for (filter, times) in FILTERS.iter().zip(&self.filters).filter(|(_, times)| !times.is_empty()) {
+            times.write(out, name, &format!("filter=\"{filter}\""))?;
+        }
         let name = "apiserver_tls_handshake_errors_total";
         head(out, name, "counter", "[ALPHA] Number of requests dropped with 'TLS handshake error from' error")?;
         series(out, name, "", self.handshakes_failed.load(Ordering::Relaxed))?;
@@ -513,10 +550,11 @@ impl Metrics {
         )?;
         writeln!(
             out,
-            "kubernetes_build_info{{build_date=\"{}\",compiler=\"rustc\",git_commit=\"{}\",git_tree_state=\"clean\",git_version=\"{}\",go_version=\"\",major=\"1\",minor=\"36\",platform=\"{}\"}} 1",
+            "kubernetes_build_info{{build_date=\"{}\",compiler=\"rustc\",git_commit=\"{}\",git_tree_state=\"clean\",git_version=\"{}\",go_version=\"{}\",major=\"1\",minor=\"36\",platform=\"{}\"}} 1",
             escaped(&config.build_date),
             escaped(&config.git_commit),
             escaped(&config.git_version),
+            super::paths::GO_VERSION,
             super::paths::PLATFORM
         )?;
         out.push_str(&registry.gates().metric());
@@ -580,6 +618,16 @@ impl Metrics {
             all.iter().flat_map(|(key, counted)| {
                 let labels = |code: u16| format!("code=\"{code}\",{}", key.labels(true, false));
                 counted.terminated.all().into_iter().map(move |(code, count)| (labels(code), count)).collect::<Vec<_>>()
+            }),
+        )?;
+        summed(
+            out,
+            "apiserver_selfrequest_total",
+            "[ALPHA] Counter of apiserver self-requests broken out for each verb, API resource and subresource.",
+            all.iter().filter_map(|(key, counted)| {
+                let (resource, subresource) = (escaped(&key.resource), escaped(&key.subresource));
+                let labels = format!("resource=\"{resource}\",subresource=\"{subresource}\",verb=\"{}\"", key.verb);
+                Some((labels, some(&counted.own)?))
             }),
         )?;
         summed(

@@ -26,6 +26,7 @@ mod volumes;
 pub use gates::Closed;
 pub use kinds::*;
 pub use pods::Pods;
+pub(crate) use signing::read_request;
 pub use table::of;
 
 use crate::context::Context;

@@ -98,6 +98,17 @@ fn request_error(object: &Map) -> Option<FieldError> {
 }
 
 fn check_request(text: &[u8]) -> Result<(), &'static str> {
+    read_request(text, judge_signature)?
+}
+
+/// What is made of the request of keys that PEM text holds; whether it is signed is not asked.
+///
+/// # Errors
+/// What is wrong with its form.
+pub(crate) fn read_request<T>(
+    text: &[u8],
+    read: impl FnOnce(&X509CertificationRequest<'_>) -> T,
+) -> Result<T, &'static str> {
     let block = pem::blocks(&String::from_utf8_lossy(text)).into_iter().next();
     let block = block.filter(|block| block.label == "CERTIFICATE REQUEST");
     let block = block.ok_or("PEM block type must be CERTIFICATE REQUEST")?;
@@ -106,7 +117,11 @@ fn check_request(text: &[u8]) -> Result<(), &'static str> {
     if !rest.is_empty() {
         return Err("asn1: syntax error: trailing data");
     }
-    if keys::is_signed(&request) {
+    Ok(read(&request))
+}
+
+fn judge_signature(request: &X509CertificationRequest<'_>) -> Result<(), &'static str> {
+    if keys::is_signed(request) {
         return Ok(());
     }
     Err(match request.signature_algorithm.algorithm.to_id_string().as_str() {

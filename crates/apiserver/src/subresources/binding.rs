@@ -174,7 +174,7 @@ impl Virtual for Binding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::{Admission, Attributes, Chain, Operation};
+    use crate::admission::{Admission, Attributes, Chain, Operation, Sides};
     use crate::registry::Hooks;
     use crate::test_support::{map, opened};
     use std::sync::Mutex;
@@ -221,6 +221,10 @@ mod tests {
         fn name(&self) -> &'static str {
             "Asked"
         }
+        fn sides(&self) -> Sides {
+            Sides::Both
+        }
+
         fn handles(&self, _: Operation) -> bool {
             true
         }

@@ -53,14 +53,23 @@ pub fn cells(row: &Resource, object: &Map, now: Timestamp) -> Vec<Value> {
         object
     });
     let object = stored.as_ref().unwrap_or(object);
-    let Some(rules) = rules(row) else {
-        // Kinds without columns of their own show name and age (creation time as it is).
-        return vec![
-            object.str_at(&["metadata", "name"]).into(),
-            object.str_at(&["metadata", "creationTimestamp"]).into(),
-        ];
-    };
+    let Some(rules) = rules(row) else { return usual_cells(object) };
     rules.iter().map(|rule| cell(rule, object, now)).collect()
+}
+
+/// The columns and cells of an object as a subresource shows it.
+pub fn of_lens(group: &str, kind: &str, object: &Map, now: Timestamp) -> (Vec<Column>, Vec<Value>) {
+    match cells::of(group, kind) {
+        Some(rules) if (group, kind) == ("autoscaling", "Scale") => {
+            (workloads::SCALE_COLUMNS.clone(), rules.iter().map(|rule| cell(rule, object, now)).collect())
+        }
+        _ => (schema::resource::usual_columns().to_vec(), usual_cells(object)),
+    }
+}
+
+/// Kinds without columns of their own show name and age (creation time as it is).
+fn usual_cells(object: &Map) -> Vec<Value> {
+    vec![object.str_at(&["metadata", "name"]).into(), object.str_at(&["metadata", "creationTimestamp"]).into()]
 }
 
 /// What is told of a row beside its cells: that a pod has ended.

@@ -3,12 +3,36 @@
 use super::{NONE, int, maps, or, shown};
 use api::duration;
 use jiff::Timestamp;
+use schema::resource::Column;
+use schema::types::Docs;
 use schema::{Map, Value};
+use std::sync::LazyLock;
 
 /// A member of each of a list's maps, joined.
 pub(super) fn names_of(object: &Map, path: &[&str], member: &str) -> Value {
     maps(object, path).map(|c| c.str_at(&[member])).collect::<Vec<_>>().join(",").into()
 }
+
+/// The columns of a Scale, made of the usual ones and of what its type says of its numbers.
+pub(super) static SCALE_COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
+    let docs = Docs::unpack();
+    let replicas = |part: &str| {
+        let ty = schema::types::find(&format!("io.k8s.api.autoscaling.v1.{part}"));
+        let field = ty.and_then(|ty| ty.as_struct()?.fields().find(|field| field.name() == "replicas"));
+        field.map(|field| docs.of_field(field).to_owned()).unwrap_or_default()
+    };
+    let number = |name: &'static str, part: &str| Column {
+        name: name.into(),
+        kind: "integer".into(),
+        format: "".into(),
+        description: replicas(part).into(),
+        priority: 0,
+    };
+    let usual = schema::resource::usual_columns();
+    let age = usual.last().cloned().map(|created| Column { name: "Age".into(), kind: "string".into(), ..created });
+    let numbers = [number("Desired", "ScaleSpec"), number("Available", "ScaleStatus")];
+    usual.first().cloned().into_iter().chain(numbers).chain(age).collect()
+});
 
 pub(super) fn containers(object: &Map, _: Timestamp) -> Value {
     names_of(object, &["spec", "template", "spec", "containers"], "name")

@@ -159,3 +159,57 @@ async fn metadata_and_tables_are_shown() {
     assert_eq!(table["rows"][1]["object"]["data"]["i"], "1");
     assert_eq!(client.raw(http::Method::GET, path, &[("accept", "text/html")], "").await.code, 406);
 }
+
+#[tokio::test]
+async fn each_kind_is_selected_by_the_fields_that_upstream_knows() {
+    let server = Server::start_as("ClusterTrustBundle=true", "certificates.k8s.io/v1beta1=true").await;
+    let client = server.client();
+    let refused = async |path: &str, field: &str, why: &str| {
+        let refused = client.get(&format!("{path}?fieldSelector={field}%3Dx")).await.refused(400);
+        assert_eq!(refused["message"], why, "{path}");
+        let refused = client.get(&format!("{path}?watch=1&fieldSelector={field}!%3Dx")).await.refused(400);
+        assert_eq!(refused["message"], why, "{path}");
+    };
+    let plain = |field: &str| format!("field label not supported: {field}");
+    for (path, field) in [
+        ("/api/v1/nodes", "metadata.namespace"),
+        ("/api/v1/namespaces", "metadata.namespace"),
+        ("/api/v1/namespaces", "name"),
+        ("/apis/certificates.k8s.io/v1/certificatesigningrequests", "metadata.namespace"),
+        ("/apis/certificates.k8s.io/v1beta1/clustertrustbundles", "metadata.namespace"),
+        ("/api/v1/pods", "spec.x"),
+        ("/api/v1/events", "regarding.name"),
+        ("/apis/events.k8s.io/v1/events", "involvedObject.name"),
+    ] {
+        refused(path, field, &plain(field)).await;
+    }
+    refused("/apis/batch/v1/jobs", "spec.x", "field label \"spec.x\" not supported for Job").await;
+    let slices = "/apis/resource.k8s.io/v1/resourceslices";
+    for field in ["metadata.namespace", "spec.pool.name"] {
+        let why = format!("field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {field}");
+        refused(slices, field, &why).await;
+    }
+    let unknown = "\"spec.x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"";
+    for path in ["/api/v1/configmaps", "/apis/apps/v1/statefulsets", "/api/v1/persistentvolumes"] {
+        refused(path, "spec.x", unknown).await;
+    }
+    // Whoever leaves that to the default is selected by a namespace, also where there are none.
+    for path in ["/api/v1/persistentvolumes", "/apis/storage.k8s.io/v1/storageclasses", "/apis/batch/v1/jobs"] {
+        let found = client.get(&format!("{path}?fieldSelector=metadata.namespace%3Dx")).await.ok();
+        assert_eq!(names(&found), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_indented_for_who_accepts_it_so() {
+    let server = Server::start().await;
+    let client = server.client();
+    let get = async |query: &str, accept: &str| {
+        let headers = [("accept", accept)];
+        client.raw(http::Method::GET, &format!("/api/v1/nodes{query}"), &headers, "").await.text()
+    };
+    let pretty = get("", "application/json;pretty=1").await;
+    assert!(pretty.starts_with("{\n  \"kind\": \"NodeList\","), "{pretty}");
+    assert_eq!(get("?pretty=false", "application/json;pretty=1").await, pretty);
+    assert!(get("", "application/json;pretty=0").await.starts_with("{\"kind\":"));
+}

@@ -194,7 +194,7 @@ async fn kinds_are_selected_by_their_own_fields_alone() {
             "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork status.phase status.podIP status.podIPs status.nominatedNodeName metadata.name metadata.namespace",
         ),
         ("/api/v1/nodes", "spec.unschedulable metadata.name"),
-        ("/api/v1/namespaces", "status.phase metadata.name name"),
+        ("/api/v1/namespaces", "status.phase metadata.name"),
         ("/api/v1/secrets", "type"),
         ("/api/v1/services", "spec.clusterIP spec.type"),
         ("/api/v1/replicationcontrollers", "status.replicas"),

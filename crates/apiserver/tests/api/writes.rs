@@ -392,3 +392,194 @@ async fn client_side_apply_is_upgraded() {
     let last: serde_json::Value = serde_json::from_str(last).unwrap();
     assert_eq!(last["data"], json!({"k": "2", "l": "2"}), "client-side apply can go on from here");
 }
+
+const SCALED: [(&str, &str); 4] = [
+    ("/api/v1/namespaces/default/replicationcontrollers", "replicationcontrollers/scale"),
+    ("/apis/apps/v1/namespaces/default/deployments", "deployments/scale.apps"),
+    ("/apis/apps/v1/namespaces/default/replicasets", "replicasets/scale.apps"),
+    ("/apis/apps/v1/namespaces/default/statefulsets", "statefulsets/scale.apps"),
+];
+
+fn workload(path: &str) -> serde_json::Value {
+    let selector =
+        if path.ends_with("replicationcontrollers") { json!({"a": "b"}) } else { json!({"matchLabels": {"a": "b"}}) };
+    json!({"metadata": {"name": "w"}, "spec": {"replicas": 2, "selector": selector, "serviceName": "w",
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+}
+
+#[tokio::test]
+async fn a_put_that_would_create_names_no_object_that_is_gone() {
+    let server = Server::start().await;
+    let client = server.client();
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let path = format!("{leases}/q1");
+    let made = client.put(&path, &json!({"metadata": {"name": "q1"}, "spec": {}})).await.ok();
+    client.delete(&path).await.ok();
+    let uid = made["metadata"]["uid"].as_str().unwrap();
+    let refused = client.put(&path, &made).await.refused(409);
+    assert_eq!(
+        refused["message"],
+        format!(
+            "Operation cannot be fulfilled on leases.coordination.k8s.io \"q1\": StorageError: invalid object, Code: 4, Key: /registry/leases/default/q1, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: "
+        )
+    );
+    assert_eq!(client.get(&path).await.code, 404);
+    // A version alone means nothing then.
+    let mut anew = made.clone();
+    anew["metadata"].as_object_mut().unwrap().remove("uid");
+    assert_eq!(client.put(&path, &anew).await.code, 201);
+    // What is there is told apart by the same rule; a patch names no object, it makes one.
+    let refused = client.put(&path, &made).await.refused(409);
+    assert!(
+        refused["message"].as_str().unwrap().contains(&format!("UID in precondition: {uid}, UID in object meta: "))
+    );
+    let refused = client.patch(&path, MERGE, r#"{"metadata":{"uid":"other"}}"#).await.refused(422);
+    assert!(
+        refused["message"].as_str().unwrap().contains("metadata.uid: Invalid value: \"other\": field is immutable")
+    );
+}
+
+#[tokio::test]
+async fn a_scale_is_that_of_its_object() {
+    let server = Server::start().await;
+    let client = server.client();
+    for (path, resource) in SCALED {
+        client.post(path, &workload(path)).await.ok();
+        let scale = format!("{path}/w/scale");
+        let mut stale = client.get(&scale).await.ok();
+        client.delete(&format!("{path}/w?propagationPolicy=Background")).await.ok();
+        let made = client.post(path, &workload(path)).await.ok();
+        let uid = made["metadata"]["uid"].as_str().unwrap();
+        let gone = stale["metadata"]["uid"].as_str().unwrap().to_owned();
+        stale["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        stale["spec"]["replicas"] = json!(7);
+        let refused = client.put(&scale, &stale).await.refused(409);
+        let why = format!("Precondition failed: UID in precondition: {gone}, UID in object meta: {uid}");
+        let message = refused["message"].as_str().unwrap();
+        assert!(
+            message.contains("StorageError: invalid object, Code: 4, Key: /registry/") && message.ends_with(&why),
+            "{message}"
+        );
+        let other = r#"{"metadata":{"uid":"other"},"spec":{"replicas":7}}"#;
+        let refused = client.patch(&scale, MERGE, other).await.refused(409);
+        let why = format!(
+            "Operation cannot be fulfilled on {resource} \"w\": Precondition failed: UID in precondition: other, UID in object meta: {uid}"
+        );
+        assert_eq!(refused["message"], why);
+        for part in ["name", "namespace"] {
+            let other = json!({"metadata": {part: "other"}, "spec": {"replicas": 7}}).to_string();
+            client.patch(&scale, MERGE, &other).await.refused(400);
+        }
+        assert_eq!(client.get(&scale).await.ok()["spec"]["replicas"], 2, "{path}");
+        let own = json!({"metadata": {"uid": uid}, "spec": {"replicas": 3}}).to_string();
+        assert_eq!(client.patch(&scale, MERGE, &own).await.ok()["spec"]["replicas"], 3);
+    }
+}
+
+#[tokio::test]
+async fn a_scale_is_shown_as_a_table_and_as_metadata() {
+    let server = Server::start().await;
+    let client = server.client();
+    let (path, _) = SCALED[1];
+    let made = client.post(path, &workload(path)).await.ok();
+    let scale = format!("{path}/w/scale");
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")];
+    let shown = client.raw(Method::GET, &scale, &table, "").await.ok();
+    assert_eq!((&shown["kind"], &shown["apiVersion"]), (&json!("Table"), &json!("meta.k8s.io/v1")));
+    let columns = shown["columnDefinitions"].as_array().unwrap();
+    let names: Vec<_> =
+        columns.iter().map(|column| (column["name"].as_str().unwrap(), column["type"].as_str().unwrap())).collect();
+    assert_eq!(names, [("Name", "string"), ("Desired", "integer"), ("Available", "integer"), ("Age", "string")]);
+    assert!(columns.iter().all(|column| column["description"] != ""), "{columns:?}");
+    let row = &shown["rows"][0];
+    assert_eq!(row["cells"].as_array().unwrap()[..3], [json!("w"), json!(2), json!(0)]);
+    assert_eq!(row["object"]["metadata"]["uid"], made["metadata"]["uid"]);
+    let patched = [("accept", table[0].1), ("content-type", MERGE)];
+    let shown = client.raw(Method::PATCH, &scale, &patched, r#"{"spec":{"replicas":5}}"#).await.ok();
+    assert_eq!(shown["rows"][0]["cells"][1], 5);
+    let metadata = [("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")];
+    let shown = client.raw(Method::GET, &scale, &metadata, "").await.ok();
+    assert_eq!((&shown["kind"], &shown["metadata"]["name"]), (&json!("PartialObjectMetadata"), &json!("w")));
+    assert!(shown.get("spec").is_none());
+    let list = [("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")];
+    let refused = client.raw(Method::GET, &scale, &list, "").await.refused(406);
+    assert_eq!(
+        refused["message"],
+        "you requested PartialObjectMetadataList, but the requested object is not a list (*autoscaling.Scale)"
+    );
+}
+
+#[tokio::test]
+async fn a_negative_grace_period_is_a_second_also_for_who_ends_already() {
+    let server = Server::start().await;
+    let client = server.client();
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
+    client.post(PODS, &pod).await.ok();
+    let path = format!("{PODS}/p");
+    let grace = async |seconds: i64| {
+        let ending = client.delete(&format!("{path}?gracePeriodSeconds={seconds}")).await.ok();
+        ending["metadata"]["deletionGracePeriodSeconds"].clone()
+    };
+    assert_eq!(grace(10).await, 10);
+    assert_eq!(grace(-5).await, 1);
+    assert_eq!(client.get(&path).await.ok()["metadata"]["deletionGracePeriodSeconds"], 1);
+}
+
+#[tokio::test]
+async fn a_new_object_has_no_version_but_in_a_dry_run() {
+    let server = Server::start().await;
+    let client = server.client();
+    let object = |version: &str| json!({"metadata": {"name": "a", "resourceVersion": version}});
+    let tried = client.post(&format!("{MAPS}?dryRun=All"), &object("5")).await;
+    assert_eq!((tried.code.as_u16(), &tried.json()["metadata"]["resourceVersion"]), (201, &json!("5")));
+    let refused = client.post(MAPS, &object("5")).await.refused(500);
+    assert_eq!(refused["message"], "resourceVersion should not be set on objects to be created");
+    // What else is wrong with it is told first, and what is no number is no version.
+    let bad = json!({"metadata": {"name": "A_b", "resourceVersion": "5"}});
+    client.post(MAPS, &bad).await.refused(422);
+    let made = client.post(MAPS, &object("x")).await.ok();
+    assert!(made["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().is_ok());
+}
+
+#[tokio::test]
+async fn a_patch_that_cannot_be_read_of_nothing_finds_nothing() {
+    let server = Server::start().await;
+    let client = server.client();
+    let path = format!("{MAPS}/a");
+    let broken = ["application/json-patch+json", MERGE, "application/strategic-merge-patch+json"];
+    for kind in broken {
+        client.patch(&path, kind, "{").await.refused(404);
+    }
+    // An apply would make it.
+    let apply = format!("{path}?fieldManager=m");
+    client.patch(&apply, "application/apply-patch+yaml", "{").await.refused(400);
+    client.post(MAPS, &json!({"metadata": {"name": "a"}})).await.ok();
+    for kind in broken {
+        client.patch(&path, kind, "{").await.refused(400);
+    }
+}
+
+#[tokio::test]
+async fn many_warnings_are_cut_so_that_more_of_them_are_told() {
+    let server = Server::start().await;
+    let client = server.client();
+    let told = async |count: usize, length: usize| {
+        let mut object = json!({"metadata": {"name": "a"}});
+        for number in 0..count {
+            object[format!("{number:02}{}", "x".repeat(length))] = json!(1);
+        }
+        let made = client.post(&format!("{MAPS}?dryRun=All"), &object).await;
+        assert_eq!(made.code, 201, "{}", made.text());
+        let told = made.headers.get_all("warning").iter().map(|value| value.to_str().unwrap().len());
+        told.collect::<Vec<_>>()
+    };
+    // `299 - "` and `"`, and the quotes of what is told escaped.
+    let around = |text: usize| text + 8;
+    let whole = "unknown field \"\"".len();
+    assert_eq!(told(3, 98).await, [around(whole + 100 + 2); 3]);
+    assert_eq!(told(9, 398).await.len(), 9);
+    assert_eq!(told(9, 398).await[0], around(whole + 400 + 2));
+    // One opening quote is left of each.
+    assert_eq!(told(40, 398).await, [around(256 + 1); 16]);
+}

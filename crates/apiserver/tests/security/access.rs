@@ -596,3 +596,25 @@ async fn a_log_that_hangs_does_not_hold_requests_longer_than_they_may_take() {
         assert_eq!(end["responseStatus"]["code"], code);
     }
 }
+
+#[tokio::test]
+async fn who_grants_too_much_is_told_so_before_what_else_is_wrong() {
+    let cluster = start().await;
+    allow(&cluster, "*", "rbac.authorization.k8s.io", &["create", "update", "get"], &[]).await;
+    let jane = cluster.user("jane", &["devs"]);
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+    // Without verbs a rule is none.
+    let broken =
+        json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}, {"resources": ["x"], "verbs": []}]);
+    let role = json!({"metadata": {"name": "r"}, "rules": broken});
+    assert_eq!(cluster.admin().post(roles, role.clone()).await.code, 422);
+    let refused = jane.post(roles, role).await;
+    assert_eq!(refused.code, 403, "{}", refused.body);
+    assert!(refused.message().contains("RBAC permissions not currently held"), "{}", refused.body);
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+    let binding = json!({"metadata": {"name": "b"}, "subjects": [],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Nothing", "name": "r"}});
+    assert_eq!(cluster.admin().post(bindings, binding.clone()).await.code, 422);
+    let refused = jane.post(bindings, binding).await;
+    assert_eq!((refused.code, refused.message()), (500, "unsupported role reference kind: \"Nothing\""));
+}

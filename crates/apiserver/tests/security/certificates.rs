@@ -130,3 +130,47 @@ async fn who_may_sign_for_the_signer_denies_and_issues() {
         .expect(200);
     assert_eq!(table["items"].as_array().map(Vec::len), Some(1));
 }
+
+/// A request for a kubelet's certificate, in PEM.
+fn of_kubelet(name: &str, common_name: &str, signer: &str) -> Value {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+    params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+    let request = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem);
+    json!({"metadata": {"name": name}, "spec": {"request": request, "signerName": signer,
+        "usages": ["digital signature", "client auth"]}})
+}
+
+#[tokio::test]
+async fn a_node_asks_for_kubelet_certificates_of_itself_only() {
+    const SIGNING: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    const CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+    let cluster = start_with(Options::default()).await;
+    let node = cluster.user("system:node:n1", &["system:nodes"]);
+    let why = "is forbidden: can only create a node CSR with CN=system:node:n1";
+    for (number, signer) in [CLIENT, "kubernetes.io/kubelet-serving"].into_iter().enumerate() {
+        for other in ["system:node:other", "jane", "", "system:node:n1 "] {
+            let refused = node.post(SIGNING, of_kubelet("r", other, signer)).await;
+            assert_eq!(refused.code, 403, "{other}: {}", refused.body);
+            assert!(refused.message().ends_with(why), "{other}: {}", refused.body);
+        }
+        node.post(SIGNING, of_kubelet(&format!("own-{number}"), "system:node:n1", signer)).await.expect(201);
+    }
+    // It is told before the rules of the kind are asked.
+    let mut broken = of_kubelet("r", "system:node:n1", CLIENT);
+    broken["spec"]["request"] = json!("eA==");
+    let refused = node.post(SIGNING, broken).await;
+    assert_eq!(refused.code, 403, "{}", refused.body);
+    let why = "is forbidden: unable to parse csr: PEM block type must be CERTIFICATE REQUEST";
+    assert!(refused.message().ends_with(why), "{}", refused.body);
+    // Other signers certify others, and others ask for whom they like.
+    node.post(SIGNING, of_kubelet("any", "jane", "example.com/s")).await.expect(201);
+    cluster.admin().post(SIGNING, of_kubelet("other", "system:node:other", CLIENT)).await.expect(201);
+    let asked: api::features::Asked = "AllowInsecureKubeletCertificateSigningRequests=true".parse().unwrap();
+    let surface = Surface { gates: asked.gates().unwrap().0, ..Surface::default() };
+    let open = start_with(Options { surface, ..Options::default() }).await;
+    let node = open.user("system:node:n1", &["system:nodes"]);
+    node.post(SIGNING, of_kubelet("r", "system:node:other", CLIENT)).await.expect(201);
+}

@@ -154,3 +154,95 @@ async fn names_of_what_comes_of_files_are_reserved() {
         assert_eq!((changed.code, changed.warnings.as_slice()), (200, &[told.to_owned()][..]));
     }
 }
+
+#[tokio::test]
+async fn what_is_measured_is_named_as_upstream_does() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    cluster.service_account("default", "default").await;
+    let labels =
+        json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "restricted"});
+    admin.patch("/api/v1/namespaces/default", json!({"metadata": {"labels": labels}})).await.expect(200);
+    let pods = "/api/v1/namespaces/default/pods";
+    admin.post(pods, crate::cluster::pod("a")).await.expect(201);
+    let mut privileged = crate::cluster::pod("b");
+    privileged["spec"]["hostNetwork"] = json!(true);
+    assert_eq!(admin.post(pods, privileged).await.code, 403);
+    admin.get(pods).await.expect(200);
+    let node = cluster.user("system:node:n1", &["system:nodes"]);
+    node.get("/api/v1/services").await.expect(200);
+    let services = "/api/v1/namespaces/default/services";
+    let service = |name: &str, spec: Value| json!({"metadata": {"name": name}, "spec": spec});
+    let any = json!({"type": "NodePort", "ports": [{"port": 80}]});
+    admin.post(services, service("any", any)).await.expect(201);
+    let own = json!({"type": "NodePort", "clusterIP": "10.96.7.7", "ports": [{"port": 80, "nodePort": 30_777}]});
+    admin.post(services, service("own", own.clone())).await.expect(201);
+    assert_eq!(admin.post(services, service("taken", own)).await.code, 422);
+    // Once memory knows of all of them.
+    let claimed = admin.get("/apis/networking.k8s.io/v1/ipaddresses").await.expect(200);
+    let claimed = claimed["items"].as_array().unwrap().len();
+    assert!(claimed >= 2, "{claimed}");
+    let metrics = admin.get("/metrics").await.expect(200);
+    let text = metrics.as_str().unwrap();
+    let (addresses, ports) = ("kube_apiserver_clusterip_allocator_", "kube_apiserver_nodeport_allocator_");
+    let dynamic = "cidr=\"10.96.0.0/16\",scope=\"dynamic\"";
+    for line in [
+        format!("{addresses}allocated_ips{{cidr=\"10.96.0.0/16\"}} {claimed}"),
+        format!("{addresses}available_ips{{cidr=\"10.96.0.0/16\"}} {}", 65_534 - claimed),
+        format!("{addresses}allocation_total{{cidr=\"10.96.0.0/16\",scope=\"static\"}} 1"),
+        format!("{addresses}allocation_errors_total{{cidr=\"10.96.0.0/16\",scope=\"static\"}} 1"),
+        format!("{ports}allocated_ports 2"),
+        format!("{ports}available_ports {}", 2768 - 2),
+        format!("{ports}allocation_total{{scope=\"dynamic\"}} 1"),
+        format!("{ports}allocation_total{{scope=\"static\"}} 1"),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}");
+    }
+    assert!(text.contains(&format!("{addresses}allocation_total{{{dynamic}}} ")));
+    let asked = "request_operation=\"create\",resource=\"pod\",subresource=\"\"";
+    for line in [
+        format!("pod_security_evaluations_total{{decision=\"allow\",mode=\"enforce\",policy_level=\"baseline\",policy_version=\"latest\",{asked}}} 1"),
+        format!("pod_security_evaluations_total{{decision=\"deny\",mode=\"enforce\",policy_level=\"baseline\",policy_version=\"latest\",{asked}}} 1"),
+        format!("pod_security_evaluations_total{{decision=\"deny\",mode=\"warn\",policy_level=\"restricted\",policy_version=\"latest\",{asked}}} 1"),
+        "apiserver_authorization_decisions_total{decision=\"allowed\",name=\"node\",type=\"Node\"} 1".to_owned(),
+        "apiserver_request_body_size_bytes_count{resource=\"pods\",verb=\"create\"} 2".to_owned(),
+        "apiserver_request_body_size_bytes_count{resource=\"namespaces\",verb=\"patch\"} 1".to_owned(),
+        "apiserver_request_body_size_bytes_bucket{resource=\"pods\",verb=\"create\",le=\"1.05e+06\"} 2".to_owned(),
+        "apiserver_watch_cache_consistent_read_total{fallback=\"false\",group=\"\",resource=\"pods\",success=\"true\"} 1".to_owned(),
+        "apiserver_watch_cache_read_wait_seconds_count{group=\"\",resource=\"pods\"} 1".to_owned(),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}");
+    }
+    for begin in [
+        "apiserver_storage_events_received_total{group=\"\",resource=\"pods\"} ",
+        "apiserver_request_filter_duration_seconds_count{filter=\"authorization\"} ",
+        "apiserver_request_filter_duration_seconds_count{filter=\"priorityandfairness\"} ",
+    ] {
+        assert!(text.lines().any(|found| found.starts_with(begin)), "{begin}");
+    }
+    for name in ["apiserver_selfrequest_total", "apiserver_storage_decode_errors_total", "pod_security_errors_total"] {
+        assert!(text.contains(&format!("# TYPE {name} counter")), "{name}");
+    }
+    assert!(text.contains("go_version=\"go1."), "the version that /version tells");
+    // Only plugins that upstream has, and the sides that they have.
+    let times = "apiserver_admission_controller_admission_duration_seconds_count{name=\"";
+    let told: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(times)).collect();
+    assert!(told.iter().any(|line| line.starts_with("NodeRestriction\"") && line.contains("type=\"admit\"")));
+    assert!(told.iter().any(|line| line.starts_with("PodSecurity\"") && line.contains("type=\"validate\"")));
+    for (name, side) in [
+        ("NodeRestriction", "validate"),
+        ("NamespaceLifecycle", "validate"),
+        ("PodSecurity", "admit"),
+        ("ResourceQuota", "admit"),
+    ] {
+        assert!(
+            !told
+                .iter()
+                .any(|line| line.starts_with(&format!("{name}\"")) && line.contains(&format!("type=\"{side}\""))),
+            "{name} {side}"
+        );
+    }
+    for own in ["RBACEscalation", "PodCertificateSigning", "ClaimStatus", "AdminAccess"] {
+        assert!(!told.iter().any(|line| line.starts_with(own)), "{own}");
+    }
+}

@@ -1,7 +1,7 @@
 //! The definitions of types, collected as they are referred to.
 
 use super::enums::{self, Enum};
-use super::{Version, map};
+use super::{Version, map, meta};
 use crate::json;
 use crate::resource::Resource;
 use crate::tree::{Map, Value};
@@ -157,9 +157,8 @@ impl<'d> Definitions<'d> {
         if s.open() {
             definition.insert("x-kubernetes-preserve-unknown-fields", true);
         }
-        if let Some(kinds) = self.kinds.get(s.name()) {
-            definition
-                .insert("x-kubernetes-group-version-kind", kinds.iter().cloned().map(Value::Map).collect::<Vec<_>>());
+        if let Some(kinds) = self.kinds.get(s.name()).cloned().or_else(|| meta::kinds(s.name())) {
+            definition.insert("x-kubernetes-group-version-kind", kinds.into_iter().map(Value::Map).collect::<Vec<_>>());
         }
         definition
     }
@@ -296,7 +295,7 @@ fn scalar_definition(name: &str, version: Version) -> Map {
         map([("oneOf", list.into())])
     };
     let short = name.rsplit('.').next().unwrap_or(name);
-    match (short, version) {
+    let mut definition = match (short, version) {
         ("Quantity", Version::V3) => one_of(["string", "number"]),
         ("IntOrString", Version::V3) => {
             let mut schema = one_of(["integer", "string"]);
@@ -308,5 +307,10 @@ fn scalar_definition(name: &str, version: Version) -> Map {
         ("Quantity" | "Duration", _) => map([("type", "string".into())]),
         ("RawExtension" | "FieldsV1" | "Patch", _) => map([("type", "object".into())]),
         _ => Map::new(),
+    };
+    let description = meta::description(name);
+    if !description.is_empty() {
+        definition.insert("description", description);
     }
+    definition
 }

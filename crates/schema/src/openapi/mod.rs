@@ -6,6 +6,7 @@
 mod definitions;
 pub(crate) mod enums;
 mod gnostic;
+mod meta;
 mod operations;
 mod parameters;
 
@@ -243,6 +244,39 @@ mod tests {
         let deployment =
             document.at(&["components", "schemas", "io.k8s.api.apps.v1.Deployment", "x-kubernetes-group-version-kind"]);
         assert_eq!(deployment.and_then(Value::as_list).map(<[Value]>::len), Some(1));
+    }
+
+    #[test]
+    fn types_of_all_groups_say_their_kinds_and_what_they_are_for() {
+        let all: Vec<&Resource> = crate::resource::all().iter().collect();
+        for (document, root) in [
+            (parsed(&of(&all).v2()), &["definitions"][..]),
+            (parsed(&of(&all).v3("api/v1").expect("it is served")), &["components", "schemas"]),
+        ] {
+            let definition = |name: &str| {
+                let path: Vec<&str> = root.iter().copied().chain([name]).collect();
+                document.at(&path).and_then(Value::as_map).cloned().unwrap_or_else(|| panic!("{name}"))
+            };
+            let meta = |name: &str| definition(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}"));
+            for (name, count) in [("DeleteOptions", 60), ("WatchEvent", 60), ("Status", 1), ("APIResourceList", 1)] {
+                let kinds =
+                    meta(name).get("x-kubernetes-group-version-kind").and_then(Value::as_list).map(<[_]>::to_vec);
+                let kinds = kinds.unwrap_or_else(|| panic!("{name} is a kind"));
+                assert_eq!(kinds.len(), count, "{name}");
+                let first = kinds[0].as_map().expect("an object");
+                let said = ["group", "kind", "version"].map(|key| first.str_at(&[key]).to_owned());
+                assert_eq!(said, ["", name, "v1"]);
+            }
+            assert!(meta("ObjectMeta").get("x-kubernetes-group-version-kind").is_none());
+            for name in ["Time", "MicroTime", "FieldsV1", "Patch"] {
+                assert!(meta(name).str_at(&["description"]).starts_with(name), "{name}");
+            }
+            for name in ["api.resource.Quantity", "util.intstr.IntOrString", "runtime.RawExtension"] {
+                let definition = definition(&format!("io.k8s.apimachinery.pkg.{name}"));
+                let short = name.rsplit('.').next().expect("a name");
+                assert!(definition.str_at(&["description"]).starts_with(short), "{name}");
+            }
+        }
     }
 
     #[test]

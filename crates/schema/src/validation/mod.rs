@@ -47,7 +47,7 @@ pub use pod_certificates::issues as issues_certificate;
 use crate::tree::{Map, Value};
 use api::features::Gates;
 use api::{FieldError, Path};
-pub use warnings::WARNINGS_MAX;
+pub use warnings::Told;
 use warnings::Warnings;
 
 /// Features that change what is allowed; when nobody says, as they are by themselves.
@@ -313,7 +313,7 @@ fn judged(mut errors: Vec<FieldError>, kind: &str, features: Features) -> Vec<Fi
 }
 
 /// What the client should know of an object that is allowed, written through a subresource (empty: the object itself);
-/// `old` is none for a new one. They end where no client would be told more: [`WARNINGS_MAX`].
+/// `old` is none for a new one. They end where no client would be told more: [`Told`].
 pub fn warnings(
     group: &str,
     kind: &str,

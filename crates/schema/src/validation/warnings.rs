@@ -12,14 +12,46 @@ use crate::view::storage_v1::{CSIStorageCapacity, StorageClass};
 use api::Path;
 use std::net::IpAddr;
 
-/// As many bytes of warnings as a client is told. Those after them are cut off, here and from the headers of an answer.
-pub const WARNINGS_MAX: usize = 4096;
+/// What of warnings a client is told: all of them when they have no more than 4096 characters together, else the first 256
+/// characters of each, and of those as many as reach that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    whole: usize,
+    cut: usize,
+}
+
+impl Told {
+    const ALL: usize = 4096;
+    /// The characters of each, when they are cut.
+    pub const EACH: usize = 256;
+
+    /// Takes another one; `false`: nobody would be told it.
+    pub fn takes(&mut self, warning: &str) -> bool {
+        if self.is_full() {
+            return false;
+        }
+        let length = warning.chars().count();
+        self.whole += length;
+        self.cut += length.min(Self::EACH);
+        true
+    }
+
+    /// Whether there is more than is told whole.
+    pub fn cuts(self) -> bool {
+        self.whole > Self::ALL
+    }
+
+    /// Whether nothing more is told.
+    pub fn is_full(self) -> bool {
+        self.cuts() && self.cut >= Self::ALL
+    }
+}
 
 /// Warnings as they are found, each once. What no client would be told is not kept, so whatever an object says, they are few.
 #[derive(Debug, Default)]
 pub(super) struct Warnings {
     list: Vec<String>,
-    bytes: usize,
+    told: Told,
 }
 
 impl Warnings {
@@ -28,15 +60,14 @@ impl Warnings {
     }
 
     pub(super) fn push(&mut self, warning: String) {
-        if !self.is_full() && !self.list.contains(&warning) {
-            self.bytes += warning.len();
+        if !self.list.contains(&warning) && self.told.takes(&warning) {
             self.list.push(warning);
         }
     }
 
     /// Whether nothing more is told. Who compares many things with each other stops then.
     pub(super) fn is_full(&self) -> bool {
-        self.bytes > WARNINGS_MAX
+        self.told.is_full()
     }
 
     pub(super) fn into_list(self) -> Vec<String> {

@@ -3,7 +3,7 @@
 
 use crate::rules;
 use proptest::prelude::*;
-use schema::validation::{self, WARNINGS_MAX};
+use schema::validation::{self, Told};
 
 const NONE: [&str; 0] = [];
 const MANY: usize = 30_000;
@@ -25,10 +25,9 @@ fn warned(text: &str) -> Vec<String> {
 
 /// There are warnings, and not many more than a client is told.
 fn bounded(warnings: &[String]) {
-    let bytes: usize = warnings.iter().map(String::len).sum();
-    assert!(bytes > WARNINGS_MAX, "{warnings:?}");
-    let last = warnings.last().map_or(0, String::len);
-    assert!(bytes - last <= WARNINGS_MAX, "{bytes} bytes of warnings");
+    let mut told = Told::default();
+    assert!(warnings.iter().all(|warning| told.takes(warning)), "{} warnings", warnings.len());
+    assert!(told.is_full(), "{warnings:?}");
 }
 
 fn ports(ports: &str) -> String {

@@ -4,15 +4,19 @@
 //! violates the one to warn of is told to the client. Templates of pods in workloads are audited and warned of only.
 
 mod checks;
+mod measures;
 mod policy;
 
+pub use measures::Measures;
 pub use policy::{Level, Policy, Standard, Version};
 
-use super::{Admission, Attributes, Operation, walk};
+use super::{Admission, Attributes, Operation, Sides, walk};
 use crate::context::Context;
 use crate::lookup::{Lookup, NAMESPACES, PODS};
+use crate::measure::Tells;
 use api::{FieldError, GroupKind, Status};
 use async_trait::async_trait;
+use measures::Mode;
 use policy::{PREFIX, Refusals};
 use schema::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
@@ -31,6 +35,7 @@ pub struct Configuration {
 pub struct PodSecurity {
     pub objects: Arc<dyn Lookup>,
     pub configuration: Configuration,
+    pub measures: Arc<Measures>,
 }
 
 /// Pods of a namespace that are checked when its enforced standard becomes stricter, and for how long at most.
@@ -76,13 +81,17 @@ impl PodSecurity {
             return false;
         };
         annotate(a.cx, "exempt", why);
+        self.measures.exempted(a);
         true
     }
 
     async fn policy(&self, a: &Attributes<'_>) -> Result<(Policy, Vec<FieldError>), Status> {
         match self.objects.find(NAMESPACES, "", a.namespace).await? {
             Some(namespace) => Ok(Policy::of(&namespace, self.configuration.defaults)),
-            None => Err(Status::internal(format!("failed to lookup namespace {:?}", a.namespace))),
+            None => {
+                self.measures.failed(a, true);
+                Err(Status::internal(format!("failed to lookup namespace {:?}", a.namespace)))
+            }
         }
     }
 
@@ -93,6 +102,7 @@ impl PodSecurity {
         let (policy, errors) = self.policy(a).await?;
         if errors.is_empty() && policy.is_fully_privileged() {
             annotate(a.cx, "enforce-policy", policy.enforce.to_string());
+            self.measures.evaluated(a, policy.enforce, Mode::Enforce, true);
             return Ok(());
         }
         if a.old.is_some_and(|old| !is_significant(a.object, old)) {
@@ -130,10 +140,12 @@ impl PodSecurity {
     ) -> Result<(), Status> {
         if self.exempts_runtime_class(spec) {
             annotate(a.cx, "exempt", "runtimeClass");
+            self.measures.exempted(a);
             return Ok(());
         }
         if !errors.is_empty() {
             annotate(a.cx, "error", format!("Failed to parse policy: {}", api::field::aggregate(errors)));
+            self.measures.failed(a, false);
         }
         let mut known: Vec<(Standard, Refusals)> = Vec::with_capacity(3);
         let mut refusals = |standard: Standard| {
@@ -148,6 +160,7 @@ impl PodSecurity {
         if enforce {
             annotate(a.cx, "enforce-policy", policy.enforce.to_string());
             let found = refusals(policy.enforce);
+            self.measures.evaluated(a, policy.enforce, Mode::Enforce, found.is_empty());
             if !found.is_empty() {
                 let standard = policy.enforce;
                 verdict = Err(a.forbidden(format!("violates PodSecurity \"{standard}\": {}", found.details())));
@@ -159,11 +172,13 @@ impl PodSecurity {
         let found = refusals(policy.audit);
         if !found.is_empty() {
             annotate(a.cx, "audit-violations", would(policy.audit, &found));
+            self.measures.evaluated(a, policy.audit, Mode::Audit, false);
         }
         if verdict.is_ok() {
             let found = refusals(policy.warn);
             if !found.is_empty() {
                 a.cx.warn(would(policy.warn, &found));
+                self.measures.evaluated(a, policy.warn, Mode::Warn, false);
             }
         }
         verdict
@@ -196,6 +211,7 @@ impl PodSecurity {
         if self.exempts_namespace(name) {
             self.warn_of_exemption(a, &policy);
             annotate(a.cx, "exempt", "namespace");
+            self.measures.exempted(a);
             return Ok(());
         }
         for warning in self.violations(name, new) {
@@ -328,6 +344,14 @@ fn is_significant(pod: &Map, old: &Map) -> bool {
 impl Admission for PodSecurity {
     fn name(&self) -> &'static str {
         "PodSecurity"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Validates
+    }
+
+    fn tells(&self) -> Option<Arc<dyn Tells>> {
+        Some(self.measures.clone())
     }
 
     fn handles(&self, operation: Operation) -> bool {

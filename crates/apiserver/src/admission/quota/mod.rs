@@ -8,7 +8,7 @@
 pub(crate) mod amounts;
 pub mod limited;
 
-use super::{Admission, Attributes, Operation};
+use super::{Admission, Attributes, Operation, Sides};
 use crate::lookup::{Lookup, RESOURCE_QUOTAS, Stored};
 use amounts::{Amounts, Node, amounts as list};
 use api::quota::{scope, usage};
@@ -328,6 +328,10 @@ fn to_value(amounts: &Amounts) -> Map {
 impl Admission for ResourceQuota {
     fn name(&self) -> &'static str {
         "ResourceQuota"
+    }
+
+    fn sides(&self) -> Sides {
+        Sides::Validates
     }
 
     fn handles(&self, operation: Operation) -> bool {

@@ -6,15 +6,17 @@
 use super::index::RoleRef;
 use super::rule::{self, PolicyRule};
 use super::{GROUP, Rbac};
-use crate::admission::{Admission, Attributes as Write, Operation};
+use crate::admission::{Admission, Attributes as Write, Operation, Sides};
 use crate::authz::{Attributes, Authorizer};
 use crate::user::{self, UserInfo};
-use api::{GroupResource, Status};
+use api::field::go_quote;
+use api::{GroupResource, Reason, Status};
 use async_trait::async_trait;
 use schema::{Map, Value};
 use std::sync::Arc;
 
-/// Runs behind the validating plugins; it has no name to be disabled by.
+/// Runs behind the mutating plugins and before the rules of the kinds, as upstream asks it in front of its storage; it has no name
+/// to be disabled by.
 pub struct Escalation {
     pub rbac: Arc<Rbac>,
     pub authorizer: Arc<dyn Authorizer>,
@@ -80,8 +82,18 @@ impl Escalation {
     async fn binding(&self, write: &Write<'_>) -> Result<(), Status> {
         let role = RoleRef::of(write.object);
         let plural = if role.cluster { "clusterroles" } else { "roles" };
-        if !role.name.is_empty() && self.may(write, "bind", plural, &role.name).await {
+        let of = |key| write.object.str_at(&["roleRef", key]);
+        let known = matches!(of("kind"), "ClusterRole" | "Role");
+        if known
+            && of("apiGroup") == GROUP
+            && !role.name.is_empty()
+            && self.may(write, "bind", plural, &role.name).await
+        {
             return Ok(());
+        }
+        if !known {
+            let why = format!("unsupported role reference kind: {}", go_quote(of("kind")));
+            return Err(Status::new(500, Reason::Unknown, why));
         }
         let rules = self.rbac.read().rules_of(&role, write.namespace);
         let rules = rules.ok_or_else(|| Status::not_found(&GroupResource::new(GROUP, plural), &role.name))?;
@@ -114,11 +126,19 @@ impl Admission for Escalation {
         "RBACEscalation"
     }
 
+    fn sides(&self) -> Sides {
+        Sides::Admits
+    }
+
+    fn is_a_plugin(&self) -> bool {
+        false
+    }
+
     fn handles(&self, operation: Operation) -> bool {
         matches!(operation, Operation::Create | Operation::Update)
     }
 
-    async fn validate(&self, write: &Write<'_>) -> Result<(), Status> {
+    async fn admit(&self, write: &mut Write<'_>) -> Result<(), Status> {
         if write.resource.group != GROUP || !write.subresource.is_empty() || write.cx.user.in_group(user::MASTERS) {
             return Ok(());
         }

@@ -73,6 +73,20 @@ const STORAGES: &[OfStorage] = &[
         |cacher| some(&cacher.counts.slow),
     ),
     (
+        "apiserver_storage_events_received_total",
+        "counter",
+        "[ALPHA] Number of etcd events received split by kind.",
+        "",
+        |cacher| some(&cacher.counts.received),
+    ),
+    (
+        "apiserver_storage_decode_errors_total",
+        "counter",
+        "[ALPHA] Number of stored object decode errors split by object type",
+        "",
+        |cacher| some(&cacher.counts.unreadable),
+    ),
+    (
         "apiserver_cache_list_returned_objects_total",
         "counter",
         "[ALPHA] Number of objects returned for a LIST request from watch cache",
@@ -138,6 +152,22 @@ pub(super) fn render(out: &mut String, registry: &Registry) -> fmt::Result {
         for stored in &all {
             if let Some(number) = number(stored.cacher) {
                 series(out, name, &stored.labels(between), number)?;
+            }
+        }
+    }
+    let name = "apiserver_watch_cache_read_wait_seconds";
+    head(out, name, "histogram", "[ALPHA] Histogram of time spent waiting for a watch cache to become fresh.")?;
+    for stored in all.iter().filter(|stored| !stored.cacher.counts.read_waits.is_empty()) {
+        stored.cacher.counts.read_waits.write(out, name, &stored.labels(""))?;
+    }
+    let name = "apiserver_watch_cache_consistent_read_total";
+    head(out, name, "counter", "[ALPHA] Counter for consistent reads from cache.")?;
+    for stored in &all {
+        // Nothing else than the cache is read instead when it can't be as new as the store.
+        for (success, count) in [false, true].into_iter().zip(&stored.cacher.counts.consistent) {
+            if let Some(count) = some(count) {
+                let labels = format!("fallback=\"false\",{},success=\"{success}\"", stored.labels(""));
+                series(out, name, &labels, count)?;
             }
         }
     }

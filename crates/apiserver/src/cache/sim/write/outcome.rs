@@ -81,10 +81,12 @@ impl Write {
                 if let Some(finalizers) = &change.finalizers {
                     object.finalizers = finalizers.iter().map(|finalizer| (*finalizer).to_owned()).collect();
                 }
-                match is_it(&change.uid, change.version) {
-                    false => CONFLICT,
-                    true if !is_valid(&object, current) => INVALID,
-                    true => updated(object),
+                // A patch that says another uid would change it.
+                match (is_it(&None, change.version), is_it(&change.uid, None)) {
+                    (false, _) => CONFLICT,
+                    (true, false) => INVALID,
+                    (true, true) if !is_valid(&object, current) => INVALID,
+                    (true, true) => updated(object),
                 }
             }
             Verb::Phase(phase, version) => match is_it(&None, *version) {
