@@ -315,7 +315,7 @@ mod tests {
             ),
             (
                 r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":true}}}]}}"#,
-                pod(&api::quantity::ParseError.to_string()),
+                pod(&api::quantity::ParseError::Format.to_string()),
             ),
             (
                 r#"{"metadata":{"creationTimestamp":5}}"#,
