@@ -249,29 +249,22 @@ fn daemon_set_strategy(map: &mut Map) {
 }
 
 fn stateful_set_strategy(map: &mut Map) {
-    set_type(map, "RollingUpdate");
+    // Who says the type says all of it.
+    if str_of(map, "type").is_empty() {
+        map.insert("type", "RollingUpdate");
+        set(map, "rollingUpdate", Map::new());
+    }
     if str_of(map, "type") == "RollingUpdate"
-        && let Value::Map(rolling) = map.entry("rollingUpdate", || Value::Map(Map::new()))
+        && let Some(rolling) = map.get_mut("rollingUpdate").and_then(Value::as_map_mut)
     {
         set(rolling, "partition", 0);
-    }
-}
-
-/// Whether an image has the tag `latest`, said or implied.
-fn is_latest(image: &str) -> bool {
-    let (name, digest) = image.split_once('@').map_or((image, false), |(name, _)| (name, true));
-    let last = name.rsplit('/').next().unwrap_or("");
-    match last.split_once(':') {
-        Some((_, tag)) => tag == "latest",
-        // Nothing is no image.
-        None => !digest && !image.is_empty(),
     }
 }
 
 /// When an image is fetched, by its tag.
 fn pull(map: &mut Map, image: &str, policy: &'static str) {
     if str_of(map, policy).is_empty() {
-        map.insert(policy, if is_latest(str_of(map, image)) { "Always" } else { "IfNotPresent" });
+        map.insert(policy, if super::image::is_latest(str_of(map, image)) { "Always" } else { "IfNotPresent" });
     }
 }
 
