@@ -4,10 +4,13 @@
 //! function in [`COMPUTED`]. A struct's own constants come first, then its computed ones, then its parts, then what its
 //! parts decide ([`AFTER`]).
 
+mod conversion;
 mod image;
 mod kinds;
 mod pod;
 mod rules;
+
+pub use conversion::problem;
 
 use crate::tree::{Beside, Map, Value};
 use crate::types::{Kind, Struct, TypeRef};

@@ -1,6 +1,6 @@
 //! The defaults of every GA kind (upstream's `pkg/apis/*/v1/defaults.go`).
 
-use super::{Computed, Constant, Constants, Deciding, kinds, pod};
+use super::{Computed, Constant, Constants, Deciding, conversion, kinds, pod};
 use crate::tree::{Map, Value};
 use Constant::{Bool, Empty, Int, Str};
 
@@ -179,6 +179,7 @@ pub(super) const CONSTANTS: Constants = &[
 
 pub(super) const COMPUTED: Computed = &[
     ("api.apps.v1.DaemonSetUpdateStrategy", daemon_set_strategy),
+    ("api.apps.v1.Deployment", conversion::deployment),
     ("api.apps.v1.DeploymentStrategy", deployment_strategy),
     ("api.apps.v1.StatefulSetSpec", kinds::stateful_set),
     ("api.apps.v1.StatefulSetUpdateStrategy", stateful_set_strategy),
@@ -192,6 +193,8 @@ pub(super) const COMPUTED: Computed = &[
     ("api.core.v1.NodeStatus", node_status),
     ("api.core.v1.PersistentVolume", kinds::pending),
     ("api.core.v1.PersistentVolumeClaim", kinds::pending),
+    ("api.core.v1.Pod", conversion::pod),
+    ("api.core.v1.PodTemplateSpec", conversion::pod),
     ("api.core.v1.ReplicationController", kinds::replication_controller),
     ("api.core.v1.ServicePort", service_port),
     ("api.core.v1.ServiceSpec", service),
