@@ -93,7 +93,8 @@ mod tests {
         let mut pod = object(&format!(r#"{{"metadata":{annotations}}}"#));
         crate::defaults::apply(ty("Pod"), &mut pod);
         assert_eq!(pod.get("metadata"), Some(&value(r#"{"annotations":{"a":"b"}}"#)));
-        let mut set = object(&format!(r#"{{"metadata":{annotations},"spec":{{"template":{{"metadata":{annotations}}}}}}}"#));
+        let mut set =
+            object(&format!(r#"{{"metadata":{annotations},"spec":{{"template":{{"metadata":{annotations}}}}}}}"#));
         crate::defaults::apply(ty("ReplicaSet"), &mut set);
         assert_eq!(set.at(&["spec", "template", "metadata"]), Some(&value(r#"{"annotations":{"a":"b"}}"#)));
         assert_eq!(set.get("metadata"), Some(&value(annotations)));
@@ -101,7 +102,8 @@ mod tests {
 
     #[test]
     fn annotations_that_were_numbers_are_numbers() {
-        let with = |name: &str, text: &str| object(&format!(r#"{{"metadata":{{"annotations":{{"{name}":"{text}"}}}}}}"#));
+        let with =
+            |name: &str, text: &str| object(&format!(r#"{{"metadata":{{"annotations":{{"{name}":"{text}"}}}}}}"#));
         for (kind, name, text, why) in [
             (
                 "Deployment",

@@ -316,10 +316,7 @@ mod tests {
             ("{}", "object into Go value of type []handlers.jsonPatchOp"),
             ("[1]", "number into Go value of type handlers.jsonPatchOp"),
             (r#"[{"op":1,"path":"/a"}]"#, "number into Go struct field jsonPatchOp.op of type string"),
-            (
-                r#"[{"op":"add","path":{},"value":1}]"#,
-                "object into Go struct field jsonPatchOp.path of type string",
-            ),
+            (r#"[{"op":"add","path":{},"value":1}]"#, "object into Go struct field jsonPatchOp.path of type string"),
         ] {
             let why = format!("error decoding patch: json: cannot unmarshal {what}");
             assert_eq!(patched("{}", patch), Err(PatchError::Malformed(why)), "{patch}");

@@ -412,7 +412,10 @@ mod tests {
             Err(PatchError::Failed(why)) => why,
             other => panic!("{other:?}"),
         };
-        assert_eq!(failed(r#"{"$patch":"explode","a":1}"#), "unknown patch type: explode in map: map[$patch:explode a:1]");
+        assert_eq!(
+            failed(r#"{"$patch":"explode","a":1}"#),
+            "unknown patch type: explode in map: map[$patch:explode a:1]"
+        );
         assert_eq!(
             failed(&containers(r#"[{"name":"a","$patch":"merge"}]"#)),
             "merging lists cannot yet be specified in the patch"
