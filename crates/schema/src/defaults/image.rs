@@ -67,7 +67,7 @@ fn is_domain(domain: &str) -> bool {
 fn is_component(component: &str) -> bool {
     let alphanumeric = |b: &u8| matches!(b, b'a'..=b'z' | b'0'..=b'9');
     let bytes = component.as_bytes();
-    let ends = bytes.first().is_some_and(|b| alphanumeric(b)) && bytes.last().is_some_and(|b| alphanumeric(b));
+    let ends = bytes.first().is_some_and(alphanumeric) && bytes.last().is_some_and(alphanumeric);
     let separators = component.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
     let mut separators = separators.filter(|separator| !separator.is_empty());
     ends && separators.all(|between| matches!(between, "." | "_" | "__") || between.bytes().all(|b| b == b'-'))
