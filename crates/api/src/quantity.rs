@@ -1,11 +1,12 @@
 //! Quantities: fixed-point numbers with a suffix (`500m`, `1Gi`, `1e3`), as apimachinery `resource.Quantity` reads,
 //! compares and writes them.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use thiserror::Error;
 
-/// A quantity, exact to a billionth; anything finer is rounded up, as upstream does.
+/// A quantity, exact to a billionth; anything finer is rounded up, as upstream does. What is beyond [`MAX`] is that.
 #[derive(Clone, Copy, Debug)]
 pub struct Quantity {
     /// In billionths of the unit.
@@ -26,12 +27,24 @@ pub enum Format {
 
 /// Why a text is not a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
-pub struct ParseError;
+pub enum ParseError {
+    #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
+    Format,
+    #[error("unable to parse numeric part of quantity")]
+    Numeric,
+    #[error("unable to parse quantity's suffix")]
+    Suffix,
+}
 
 const NANO: i128 = 1_000_000_000;
-/// Upstream caps at 2^63-1 units.
-const MAX: i128 = (i64::MAX as i128) * NANO;
+/// What is computed with is no more than this, in billionths: two of them can be added. Texts have no such limit.
+const MAX: i128 = 10i128.pow(37);
+/// Upstream caps quantities with a binary suffix at so many units, and no others.
+const MAX_BINARY: &str = "9223372036854775807";
+const NANO_SCALE: i64 = -9;
+const MILLI_SCALE: i64 = -3;
+/// As many digits as upstream reads into an integer; of those it keeps the text.
+const FAST_DIGITS: i64 = 18;
 
 impl Quantity {
     pub const ZERO: Quantity = Quantity { nanos: 0, format: Format::DecimalSi };
@@ -48,21 +61,9 @@ impl Quantity {
     /// # Errors
     /// [`ParseError`] when the number or suffix is malformed.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let (negative, rest) = match text.as_bytes().first() {
-            Some(b'-') => (true, &text[1..]),
-            Some(b'+') => (false, &text[1..]),
-            Some(_) => (false, text),
-            None => return Err(ParseError),
-        };
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (number, suffix) = rest.split_at(end);
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
-            return Err(ParseError);
-        }
-        let (base, exponent, format) = parse_suffix(suffix)?;
-        let nanos = scale(whole, fraction, base, exponent);
-        Ok(Quantity { nanos: if negative { -nanos } else { nanos }, format })
+        let parts = Parts::of(text)?;
+        let format = parts.suffix.format;
+        Ok(Quantity { nanos: parts.nanos().unwrap_or_else(|| parts.decimal().nanos()), format })
     }
 
     /// The value rounded up to whole units.
@@ -83,6 +84,10 @@ impl Quantity {
     pub const fn is_zero(&self) -> bool {
         self.nanos == 0
     }
+    /// Whether it has no fraction.
+    pub const fn is_whole(&self) -> bool {
+        self.nanos % NANO == 0
+    }
     /// -1, 0 or 1.
     pub const fn signum(&self) -> i128 {
         self.nanos.signum()
@@ -98,12 +103,25 @@ impl Quantity {
     pub fn sub(&self, other: &Quantity) -> Quantity {
         self.add(&Quantity { nanos: -other.nanos, format: other.format })
     }
-    /// The canonical text of a quantity's text, or the text's problem.
+
+    /// A quantity's text as upstream writes it again: as it was given when it takes few digits and its exponent is a multiple of
+    /// three (`1.234`, `01`, `1E3`), otherwise in canonical form (`1500m` for `1.5`).
     ///
     /// # Errors
     /// As [`Quantity::parse`].
-    pub fn canonical(text: &str) -> Result<String, ParseError> {
-        Ok(Quantity::parse(text)?.to_string())
+    pub fn rewritten(text: &str) -> Result<Cow<'_, str>, ParseError> {
+        let parts = Parts::of(text)?;
+        Ok(if parts.kept() { text.into() } else { parts.decimal().to_string().into() })
+    }
+
+    /// The text of a quantity, rounded up to thousandths; `None` when it has nothing finer, or is no quantity.
+    pub fn rounded_to_milli(text: &str) -> Option<String> {
+        // Only these can make something finer, and few quantities have one.
+        if !text.bytes().any(|byte| matches!(byte, b'.' | b'n' | b'u' | b'm' | b'e' | b'E')) {
+            return None;
+        }
+        let mut decimal = Parts::of(text).ok()?.decimal();
+        decimal.round_up(MILLI_SCALE).then(|| decimal.to_string())
     }
 }
 
@@ -117,81 +135,298 @@ fn div_up(n: i128, d: i128) -> i128 {
     if n % d == 0 { q } else { q + n.signum() }
 }
 
-/// Base (2 or 10), exponent of the base, format.
-fn parse_suffix(suffix: &str) -> Result<(u32, i32, Format), ParseError> {
-    let plain = match suffix {
-        "" => Some((10, 0, Format::DecimalSi)),
-        "n" => Some((10, -9, Format::DecimalSi)),
-        "u" => Some((10, -6, Format::DecimalSi)),
-        "m" => Some((10, -3, Format::DecimalSi)),
-        "k" => Some((10, 3, Format::DecimalSi)),
-        "M" => Some((10, 6, Format::DecimalSi)),
-        "G" => Some((10, 9, Format::DecimalSi)),
-        "T" => Some((10, 12, Format::DecimalSi)),
-        "P" => Some((10, 15, Format::DecimalSi)),
-        "E" => Some((10, 18, Format::DecimalSi)),
-        "Ki" => Some((2, 10, Format::BinarySi)),
-        "Mi" => Some((2, 20, Format::BinarySi)),
-        "Gi" => Some((2, 30, Format::BinarySi)),
-        "Ti" => Some((2, 40, Format::BinarySi)),
-        "Pi" => Some((2, 50, Format::BinarySi)),
-        "Ei" => Some((2, 60, Format::BinarySi)),
-        _ => None,
-    };
-    if let Some(found) = plain {
-        return Ok(found);
-    }
-    let digits = suffix.strip_prefix(['e', 'E']).ok_or(ParseError)?;
-    let exponent: i32 = digits.parse().map_err(|_| ParseError)?;
-    Ok((10, exponent, Format::DecimalExponent))
+/// What a suffix means: so many times `base` to the power of `exponent`.
+#[derive(Clone, Copy)]
+struct Suffix {
+    base: u32,
+    exponent: i32,
+    format: Format,
 }
 
-/// `whole.fraction × base^exponent` in billionths, rounded up, saturating at [`MAX`].
-fn scale(whole: &str, fraction: &str, base: u32, exponent: i32) -> i128 {
-    // Digits beyond these can't change the result except by rounding up.
-    let mut mantissa: i128 = 0;
-    let mut dropped_whole = 0u32;
-    let mut inexact = false;
-    let mut places = 0i32;
-    let mut take = |digit: u8, is_fraction: bool| {
-        let d = i128::from(digit - b'0');
-        if mantissa < 10i128.pow(28) {
-            mantissa = mantissa * 10 + d;
-            places += i32::from(is_fraction);
-        } else {
-            inexact |= d != 0;
-            dropped_whole += u32::from(!is_fraction);
-        }
-    };
-    for b in whole.bytes() {
-        take(b, false);
-    }
-    for b in fraction.bytes() {
-        take(b, true);
-    }
-    if mantissa == 0 && !inexact {
-        return 0;
-    }
-    let mut decimal = 9 - places + i32::try_from(dropped_whole).unwrap_or(i32::MAX / 4);
-    let mut value = mantissa;
-    if base == 2 {
-        let Some(shifted) = u32::try_from(exponent).ok().and_then(|e| value.checked_mul(1i128 << e)) else {
-            return MAX;
+impl Suffix {
+    fn of(suffix: &str) -> Result<Suffix, ParseError> {
+        let (base, exponent, format) = match suffix {
+            "" => (10, 0, Format::DecimalSi),
+            "n" => (10, -9, Format::DecimalSi),
+            "u" => (10, -6, Format::DecimalSi),
+            "m" => (10, -3, Format::DecimalSi),
+            "k" => (10, 3, Format::DecimalSi),
+            "M" => (10, 6, Format::DecimalSi),
+            "G" => (10, 9, Format::DecimalSi),
+            "T" => (10, 12, Format::DecimalSi),
+            "P" => (10, 15, Format::DecimalSi),
+            "E" => (10, 18, Format::DecimalSi),
+            "Ki" => (2, 10, Format::BinarySi),
+            "Mi" => (2, 20, Format::BinarySi),
+            "Gi" => (2, 30, Format::BinarySi),
+            "Ti" => (2, 40, Format::BinarySi),
+            "Pi" => (2, 50, Format::BinarySi),
+            "Ei" => (2, 60, Format::BinarySi),
+            other => {
+                let digits = other.strip_prefix(['e', 'E']).ok_or(ParseError::Suffix)?;
+                let exponent: i64 = digits.parse().map_err(|_| ParseError::Suffix)?;
+                #[expect(clippy::cast_possible_truncation, reason = "upstream's conversion drops the upper half, too")]
+                (10, exponent as i32, Format::DecimalExponent)
+            }
         };
-        value = shifted;
-    } else {
-        decimal = decimal.saturating_add(exponent);
+        Ok(Suffix { base, exponent, format })
     }
-    if decimal >= 0 {
-        match 10i128.checked_pow(u32::try_from(decimal).unwrap_or(u32::MAX)).and_then(|p| value.checked_mul(p)) {
-            Some(v) => (v + i128::from(inexact)).min(MAX),
-            None => MAX,
+}
+
+/// The pieces of a quantity's text.
+struct Parts<'t> {
+    negative: bool,
+    /// Digits before the point without leading zeros, and after it.
+    whole: &'t str,
+    fraction: &'t str,
+    suffix: Suffix,
+}
+
+impl<'t> Parts<'t> {
+    fn of(text: &'t str) -> Result<Self, ParseError> {
+        let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+        let (negative, unsigned) = match text.as_bytes().first() {
+            Some(b'-') => (true, &text[1..]),
+            Some(b'+') => (false, &text[1..]),
+            Some(_) => (false, text),
+            None => return Err(ParseError::Format),
+        };
+        let (number, mut rest) = unsigned.split_at(digits(unsigned));
+        let mut fraction = "";
+        if let Some(after) = rest.strip_prefix('.') {
+            (fraction, rest) = after.split_at(digits(after));
         }
-    } else {
-        match 10i128.checked_pow(decimal.unsigned_abs()) {
-            Some(p) => (div_up(value, p) + i128::from(inexact && value % p == 0)).min(MAX),
-            // Smaller than a billionth, but not zero: rounded up.
-            None => 1,
+        let letters = rest.bytes().take_while(|byte| b"eEinumkKMGTP".contains(byte)).count();
+        let exponent = rest[letters..].strip_prefix(['+', '-']).unwrap_or(&rest[letters..]);
+        if digits(exponent) != exponent.len() {
+            return Err(ParseError::Format);
+        }
+        let parts = Parts { negative, whole: number.trim_start_matches('0'), fraction, suffix: Suffix::of(rest)? };
+        // Without any digit it is zero, if upstream takes its fast path.
+        if number.is_empty() && fraction.is_empty() && !parts.fast() {
+            return Err(ParseError::Numeric);
+        }
+        Ok(parts)
+    }
+
+    /// How many digits there are, as upstream counts them.
+    fn places(&self) -> (i64, i64) {
+        let count = |digits: &str| i64::try_from(digits.len()).unwrap_or(i64::MAX / 4);
+        (count(self.whole).max(1), count(self.fraction))
+    }
+
+    /// The exponent of the last digit.
+    fn scale(&self) -> i64 {
+        let exponent = if self.suffix.base == 10 { i64::from(self.suffix.exponent) } else { 0 };
+        exponent - self.places().1
+    }
+
+    /// Whether upstream reads it into an integer of 64 bits and an exponent.
+    fn fast(&self) -> bool {
+        let (whole, fraction) = self.places();
+        let fits = match self.suffix.base {
+            10 => whole + fraction <= FAST_DIGITS,
+            _ => fraction == 0 && whole + i64::from(self.suffix.exponent) * 3 / 10 <= 14,
+        };
+        fits && self.scale() >= NANO_SCALE
+    }
+
+    /// Whether upstream keeps the text as it is.
+    fn kept(&self) -> bool {
+        if !self.fast() {
+            return false;
+        }
+        if self.suffix.base == 2 {
+            return self.whole.parse::<u64>().is_ok_and(|number| number % 8 != 0);
+        }
+        let zeros = |digits: &str| digits.bytes().rev().take_while(|digit| *digit == b'0').count();
+        let mut trailing = zeros(self.fraction);
+        if trailing == self.fraction.len() {
+            trailing += zeros(self.whole);
+        }
+        self.scale() % 3 == 0 && trailing < 3 && !self.whole.is_empty()
+    }
+
+    /// The value in billionths, where that is easily told.
+    fn nanos(&self) -> Option<i128> {
+        let (whole, fraction) = self.places();
+        if whole + fraction > FAST_DIGITS {
+            return None;
+        }
+        let digits = self.whole.bytes().chain(self.fraction.bytes());
+        let mut value = digits.fold(0, |number, digit| number * 10 + i128::from(digit - b'0'));
+        let mut scale = self.scale() - NANO_SCALE;
+        if self.suffix.base == 2 {
+            value = value.checked_mul(1i128 << self.suffix.exponent)?;
+        }
+        if value != 0 && scale > 28 {
+            return None;
+        }
+        if scale >= 0 && value != 0 {
+            value = value.checked_mul(10i128.pow(u32::try_from(scale).ok()?))?;
+            scale = 0;
+        }
+        if scale < 0 {
+            let divisor = u32::try_from(-scale).ok().and_then(|scale| 10i128.checked_pow(scale));
+            value = divisor.map_or(value.signum(), |divisor| div_up(value, divisor));
+        }
+        let most = if self.suffix.base == 2 { i128::from(i64::MAX) * NANO } else { MAX };
+        let value = value.min(most);
+        Some(if self.negative { -value } else { value })
+    }
+
+    /// The exact value, rounded up to billionths.
+    fn decimal(&self) -> Decimal {
+        let mut digits: Vec<u8> = self.whole.bytes().chain(self.fraction.bytes()).map(|digit| digit - b'0').collect();
+        if self.suffix.base == 2 {
+            multiply(&mut digits, 1 << self.suffix.exponent);
+        }
+        let mut decimal =
+            Decimal { negative: self.negative, digits, exponent: self.scale(), format: self.suffix.format };
+        decimal.trim();
+        decimal.round_up(NANO_SCALE);
+        if self.suffix.base == 2 {
+            decimal.cap();
+        }
+        decimal
+    }
+}
+
+/// Multiplies a number, whose digits these are.
+fn multiply(digits: &mut Vec<u8>, by: u64) {
+    let mut carry = 0u128;
+    for digit in digits.iter_mut().rev() {
+        carry += u128::from(*digit) * u128::from(by);
+        *digit = (carry % 10) as u8;
+        carry /= 10;
+    }
+    let mut more = Vec::new();
+    while carry > 0 {
+        more.push((carry % 10) as u8);
+        carry /= 10;
+    }
+    more.reverse();
+    digits.splice(0..0, more);
+}
+
+/// A number of any size: its digits, without zeros at the beginning or end, times ten to the power of `exponent`.
+struct Decimal {
+    negative: bool,
+    digits: Vec<u8>,
+    exponent: i64,
+    format: Format,
+}
+
+impl Decimal {
+    fn trim(&mut self) {
+        let first = self.digits.iter().position(|digit| *digit != 0).unwrap_or(self.digits.len());
+        self.digits.drain(..first);
+        while self.digits.last() == Some(&0) {
+            self.digits.pop();
+            self.exponent += 1;
+        }
+        if self.digits.is_empty() {
+            self.exponent = 0;
+        }
+    }
+
+    /// Rounds up (away from zero) what is finer than ten to the power of `scale`; whether there was any.
+    fn round_up(&mut self, scale: i64) -> bool {
+        // The last digit is none that is zero: if it goes, so does some of the value.
+        if self.digits.is_empty() || self.exponent >= scale {
+            return false;
+        }
+        let finer = usize::try_from(scale - self.exponent).unwrap_or(usize::MAX);
+        self.digits.truncate(self.digits.len().saturating_sub(finer));
+        self.exponent = scale;
+        match self.digits.iter().rposition(|digit| *digit != 9) {
+            Some(at) => {
+                self.digits[at] += 1;
+                self.digits[at + 1..].fill(0);
+            }
+            None => {
+                self.digits.fill(0);
+                self.digits.insert(0, 1);
+            }
+        }
+        self.trim();
+        true
+    }
+
+    /// Its digits as of an integer of ten to the power of `exponent`, which is no larger than its own, when they are not more
+    /// than that.
+    fn shifted(&self, exponent: i64, most: usize) -> Option<String> {
+        let zeros = usize::try_from(self.exponent - exponent).ok()?;
+        if zeros + self.digits.len() > most {
+            return None;
+        }
+        let digits = self.digits.iter().map(|digit| char::from(b'0' + digit));
+        Some(digits.chain(std::iter::repeat_n('0', zeros)).collect())
+    }
+
+    /// Upstream's cap.
+    fn cap(&mut self) {
+        let most = MAX_BINARY.len();
+        let size = i64::try_from(self.digits.len()).unwrap_or(i64::MAX / 4) + self.exponent;
+        let size = usize::try_from(size).unwrap_or(0);
+        let (whole, fraction) = self.digits.split_at(size.min(self.digits.len()));
+        let mut whole: Vec<u8> = whole.iter().map(|digit| b'0' + digit).collect();
+        whole.resize(size.min(most + 1), b'0');
+        let over = match size.cmp(&most) {
+            Ordering::Equal => match whole.as_slice().cmp(MAX_BINARY.as_bytes()) {
+                Ordering::Equal => !fraction.is_empty(),
+                other => other == Ordering::Greater,
+            },
+            other => other == Ordering::Greater,
+        };
+        if over {
+            self.digits = MAX_BINARY.bytes().map(|digit| digit - b'0').collect();
+            self.exponent = 0;
+        }
+    }
+
+    /// In billionths, as far as that goes.
+    fn nanos(&self) -> i128 {
+        if self.digits.is_empty() {
+            return 0;
+        }
+        let size = self.shifted(NANO_SCALE, 38).and_then(|digits| digits.parse::<i128>().ok());
+        let size = size.map_or(MAX, |size| size.min(MAX));
+        if self.negative { -size } else { size }
+    }
+}
+
+impl fmt::Display for Decimal {
+    /// The canonical form: no fraction, the largest suffix that leaves none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.digits.is_empty() {
+            return f.write_str("0");
+        }
+        let sign = if self.negative { "-" } else { "" };
+        // Upstream writes binary quantities below 1024, or with a fraction, in decimal.
+        if self.format == Format::BinarySi
+            && self.exponent >= 0
+            && let Some(mut value) = self.shifted(0, 19).and_then(|digits| digits.parse::<u64>().ok())
+            && value >= 1024
+        {
+            let mut power = 0;
+            while value % 1024 == 0 && power < 6 {
+                value /= 1024;
+                power += 1;
+            }
+            return write!(f, "{sign}{value}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]);
+        }
+        let mut exponent = self.exponent.div_euclid(3) * 3;
+        if self.format != Format::DecimalExponent {
+            // There is no larger suffix.
+            exponent = exponent.min(18);
+        }
+        let digits = self.shifted(exponent, usize::MAX).unwrap_or_default();
+        let suffix = usize::try_from((exponent + 9) / 3).unwrap_or(0);
+        match (self.format, exponent) {
+            (_, 0) => write!(f, "{sign}{digits}"),
+            (Format::DecimalExponent, exponent) => write!(f, "{sign}{digits}e{exponent}"),
+            _ => write!(f, "{sign}{digits}{}", ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"][suffix]),
         }
     }
 }
@@ -216,34 +451,10 @@ impl Ord for Quantity {
 impl fmt::Display for Quantity {
     /// The canonical form: no fraction, the largest suffix that leaves none.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.nanos == 0 {
-            return f.write_str("0");
-        }
-        // Upstream writes binary quantities below 1024, or with a fraction, in decimal.
-        let binary = self.format == Format::BinarySi && self.nanos.abs() >= 1024 * NANO && self.nanos % NANO == 0;
-        if binary {
-            let mut value = self.nanos / NANO;
-            let mut power = 0;
-            while value % 1024 == 0 && power < 6 {
-                value /= 1024;
-                power += 1;
-            }
-            return write!(f, "{value}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]);
-        }
-        let mut value = self.nanos;
-        let mut exponent = -9i32;
-        while value % 1000 == 0 && exponent < 18 {
-            value /= 1000;
-            exponent += 3;
-        }
-        match (self.format, exponent) {
-            (_, 0) => write!(f, "{value}"),
-            (Format::DecimalExponent, e) => write!(f, "{value}e{e}"),
-            (_, e) => {
-                let index = usize::try_from((e + 9) / 3).unwrap_or(0);
-                write!(f, "{value}{}", ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"][index])
-            }
-        }
+        let digits = self.nanos.unsigned_abs().to_string().bytes().map(|digit| digit - b'0').collect();
+        let mut decimal = Decimal { negative: self.nanos < 0, digits, exponent: NANO_SCALE, format: self.format };
+        decimal.trim();
+        decimal.fmt(f)
     }
 }
 
@@ -260,8 +471,8 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn canonical_forms() {
-        for (text, canonical) in [
+    fn what_upstream_keeps_is_kept_and_the_rest_is_canonical() {
+        for (text, written) in [
             ("0", "0"),
             ("500m", "500m"),
             ("0.5", "500m"),
@@ -274,7 +485,6 @@ mod tests {
             ("0.5Ki", "512"),
             ("1e3", "1e3"),
             ("1E", "1E"),
-            ("1E3", "1e3"),
             ("100k", "100k"),
             ("1000k", "1M"),
             ("123456789", "123456789"),
@@ -286,12 +496,85 @@ mod tests {
             ("1500", "1500"),
             ("1e-3", "1e-3"),
             (".5", "500m"),
-            ("5.", "5"),
+            // The text is kept.
+            ("1E3", "1E3"),
+            ("1e+3", "1e+3"),
+            ("1.234", "1.234"),
+            ("1.500", "1.500"),
+            ("10.001u", "10.001u"),
+            ("+1", "+1"),
+            ("01", "01"),
+            ("5.", "5."),
+            ("+1Ki", "+1Ki"),
+            ("-007Mi", "-007Mi"),
+            ("12E", "12E"),
+            // It is not: it ends in three zeros, begins with none, its exponent is no multiple of three, or it is long.
+            ("1.000", "1"),
+            ("0.001", "1m"),
+            ("+8Ki", "8Ki"),
+            ("1e1", "10"),
+            ("1E4", "10e3"),
+            ("1e20", "100e18"),
+            ("-0", "0"),
+            ("0.000000000000000001", "1n"),
+            ("9223372036854775808", "9223372036854775808"),
+            ("+9223372036854775808", "9223372036854775808"),
+            ("123456789012345678901", "123456789012345678901"),
+            ("1234567890123456789000", "1234567890123456789k"),
+            ("1000E", "1000E"),
+            ("1234567890123456789e2000000000", "123456789012345678900e1999999998"),
+            ("1e-2000000000", "1e-9"),
+            // Only what is binary has a limit.
+            ("8Ei", "9223372036854775807"),
+            ("-123456789012345678901Ki", "-9223372036854775807"),
+            ("7Ei", "7Ei"),
+            ("1.00000000000000000000001Ei", "1152921504606846976000011530n"),
+            ("0.0000000000000000001Ei", "115292151n"),
+            // Without digits it is nothing.
+            ("m", "0"),
+            (".", "0"),
+            ("e3", "0"),
         ] {
-            assert_eq!(Quantity::canonical(text).as_deref(), Ok(canonical), "{text}");
+            assert_eq!(Quantity::rewritten(text).as_deref(), Ok(written), "{text}");
+            assert_eq!(Quantity::rewritten(written).as_deref(), Ok(written), "{text} again");
         }
-        for bad in ["", "m", "1x", "1.2.3", "1 Gi", "1GiB", "--1", "e3", "1e", "1ki"] {
-            assert!(Quantity::parse(bad).is_err(), "{bad}");
+        for (bad, why) in [
+            ("", ParseError::Format),
+            ("1x", ParseError::Format),
+            ("1.2.3", ParseError::Format),
+            ("1 Gi", ParseError::Format),
+            ("1GiB", ParseError::Format),
+            ("--1", ParseError::Suffix),
+            ("1e", ParseError::Suffix),
+            ("1ki", ParseError::Suffix),
+            ("1k3", ParseError::Suffix),
+            ("3.01e-", ParseError::Suffix),
+            ("Ei", ParseError::Numeric),
+            (".Ei", ParseError::Numeric),
+        ] {
+            assert_eq!(Quantity::parse(bad).err(), Some(why), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rounding_to_thousandths_is_up_and_told_only_where_it_does_something() {
+        for (text, rounded) in [
+            ("0.0001", Some("1m")),
+            ("100u", Some("1m")),
+            ("2222200u", Some("2223m")),
+            ("1n", Some("1m")),
+            ("1e-9", Some("1e-3")),
+            ("-1n", Some("-1m")),
+            ("999999u", Some("1")),
+            ("1024102400u", Some("1024103m")),
+            ("1.234", None),
+            ("1.500", None),
+            ("1m", None),
+            ("12E", None),
+            ("256Mi", None),
+            ("no", None),
+        ] {
+            assert_eq!(Quantity::rounded_to_milli(text).as_deref(), rounded, "{text}");
         }
     }
 
@@ -301,6 +584,12 @@ mod tests {
         assert_eq!(Quantity::parse("0.5")?.milli_value(), 500);
         assert_eq!(Quantity::parse("1u")?.milli_value(), 1);
         assert_eq!(Quantity::parse("99999999999999999999E")?.value(), i64::MAX);
+        assert!(
+            Quantity::parse("12E")? > Quantity::parse("9223372036854775808")? && Quantity::parse("12E")?.is_whole()
+        );
+        assert_eq!(Quantity::parse("12E")?.add(&Quantity::parse("12E")?).to_string(), "24E");
+        assert!(Quantity::parse("1e2000000000")?.is_whole());
+        assert_eq!(Quantity::parse("8Ei")?.nanos(), i128::from(i64::MAX) * NANO);
         assert!(Quantity::parse("1Gi")? > Quantity::parse("1G")?);
         Ok(())
     }
@@ -312,6 +601,12 @@ mod tests {
             let again = Quantity::parse(&first.to_string()).map_err(|e| TestCaseError::fail(e.to_string()))?;
             prop_assert_eq!(first, again);
             prop_assert_eq!(first.to_string(), again.to_string());
+            let written = Quantity::rewritten(&text).map_err(|e| TestCaseError::fail(e.to_string()))?.into_owned();
+            prop_assert_eq!(Quantity::parse(&written), Ok(first));
+            let twice = Quantity::rewritten(&written).map(Cow::into_owned);
+            prop_assert_eq!(twice.as_ref(), Ok(&written));
+            let exact = Parts::of(&text).map(|parts| parts.decimal().nanos());
+            prop_assert_eq!(exact, Ok(first.nanos()));
         }
 
         #[test]

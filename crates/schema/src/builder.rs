@@ -358,7 +358,7 @@ impl<'s> Builder<'s> {
             // These read themselves, from one of these; a quantity, from whatever is written.
             Kind::IntOrString => "int32".to_owned(),
             Kind::Time | Kind::MicroTime | Kind::Duration => "string".to_owned(),
-            Kind::Quantity => return self.unreadable(&api::quantity::ParseError.to_string()),
+            Kind::Quantity => return self.unreadable(&api::quantity::ParseError::Format.to_string()),
             _ => ty.go_name(),
         };
         let message = match innermost {

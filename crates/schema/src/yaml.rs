@@ -11,7 +11,7 @@ use crate::scalar::{self, Scalar};
 use crate::tree::Value;
 use crate::types::{TypeRef, any};
 use compact_str::CompactString;
-use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, StrInput, Tag};
+use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, StrInput, Tag};
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -106,6 +106,7 @@ fn by_path(a: &str, b: &str) -> Ordering {
 }
 
 struct Documents<'t> {
+    text: &'t str,
     parser: Parser<'t, StrInput<'t>>,
     /// Whether merge keys can occur.
     merging: bool,
@@ -145,7 +146,7 @@ impl<'t> Documents<'t> {
         let mut options = Options::default();
         options.flow_nesting_limit = MAX_DEPTH;
         options.block_nesting_limit = MAX_DEPTH;
-        Documents { parser: Parser::new_from_str_with_options(text, options), merging: text.contains("<<") }
+        Documents { text, parser: Parser::new_from_str_with_options(text, options), merging: text.contains("<<") }
     }
 
     /// What drove the next document, which has ended; `None` at the end of the stream.
@@ -155,9 +156,16 @@ impl<'t> Documents<'t> {
         let mut recordings: Vec<Recording> = Vec::new();
         let mut budget = MAX_ALIASED;
         let mut begun = false;
+        let mut open: Vec<Collection> = Vec::new();
         while let Some(event) = self.parser.next_event() {
-            let (event, span) = event.map_err(failed)?;
+            let (event, span) = event.map_err(|error| failed(&error, self.text, open.last().copied()))?;
             let line = span.start.line();
+            match event {
+                Event::SequenceStart(..) => open.push(Collection { line, list: true }),
+                Event::MappingStart(..) => open.push(Collection { line, list: false }),
+                Event::SequenceEnd | Event::MappingEnd => drop(open.pop()),
+                _ => {}
+            }
             let (node, anchor) = match event {
                 Event::StreamEnd => return Ok(None),
                 Event::DocumentStart(..) => {
@@ -215,12 +223,117 @@ fn record(recordings: &mut Vec<Recording>, anchors: &mut HashMap<usize, Rc<Vec<N
     }
 }
 
-fn failed(error: ScanError) -> DecodeError {
-    at(error.marker().line(), &error.kind().to_string())
+/// A collection that has not ended.
+#[derive(Clone, Copy)]
+struct Collection {
+    /// The line that it begins in.
+    line: usize,
+    list: bool,
 }
 
+/// How upstream's YAML library numbers the line of a fault. It counts from 0 and tells no 0.
+#[derive(Clone, Copy)]
+enum Place {
+    /// Its scanner: the line itself.
+    Scanner,
+    /// Its parser: the line before.
+    Parser,
+    /// Its parser in a collection: the line before the one where that begins, or before its own when that is the first.
+    Collection,
+}
+
+/// A fault as upstream's YAML library tells it. `open`: the innermost collection.
+fn failed(error: &ScanError, text: &str, open: Option<Collection>) -> DecodeError {
+    use ErrorKind as K;
+    const NO_KEY: &str = "did not find expected key";
+    let (line, index) = (error.marker().line(), error.marker().index());
+    let flow = |list: bool| if list { "did not find expected ',' or ']'" } else { "did not find expected ',' or '}'" };
+    let place = |place: Place| match (place, open.map_or(0, |open| open.line.saturating_sub(1))) {
+        (Place::Scanner, _) if line > 1 => line,
+        (Place::Scanner, _) => 0,
+        (Place::Collection, before @ 1..) => before,
+        (Place::Parser | Place::Collection, _) => line.saturating_sub(1),
+    };
+    match error.kind() {
+        K::UnknownAnchor => {
+            let behind = text.chars().skip(index).skip_while(|c| *c == '*');
+            let name: String = behind.take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).collect();
+            at(0, &format!("unknown anchor '{name}' referenced"))
+        }
+        // What has no end is noticed at the end of the text: that is told when it begins in the first line.
+        K::UnclosedFlowCollection { open } => {
+            at(if line > 1 { line - 1 } else { text.lines().count() }, flow(*open == '['))
+        }
+        K::UnclosedQuotedScalar => {
+            let last = text.bytes().filter(|b| *b == b'\n').count();
+            let line = if line > 1 || last == 0 { place(Place::Scanner) } else { last + 1 };
+            at(line, "found unexpected end of stream")
+        }
+        K::MismatchedFlowCollectionEnd { open, .. } => at(place(Place::Parser), flow(*open == '[')),
+        K::InvalidColonPlacement => at(place(Place::Collection), flow(open.is_some_and(|open| open.list))),
+        // Where a key could be, it is missed; behind one, its value.
+        K::MisplacedFlowCollectionEnd => {
+            let before: Vec<char> = text.chars().take(index).collect();
+            match before.iter().rfind(|c| !matches!(c, ' ' | '\t')) {
+                None | Some('\n') => at(place(Place::Collection), NO_KEY),
+                Some(_) => at(place(Place::Parser), "did not find expected node content"),
+            }
+        }
+        K::TabAtBlockScalarStart => at(line.max(2), "found a tab character where an indentation space is expected"),
+        K::TabInPlainScalar => at(line.max(2), "found a tab character that violates indentation"),
+        kind => match words(kind) {
+            Some((found, problem)) => at(place(found), problem),
+            None => at(line, &kind.to_string()),
+        },
+    }
+}
+
+/// How upstream's YAML library words a fault, where it knows such.
+fn words(kind: &ErrorKind) -> Option<(Place, &'static str)> {
+    use ErrorKind as K;
+    use Place::{Collection, Parser, Scanner};
+    Some(match kind {
+        K::UnexpectedCharacter { .. } | K::TabNotAllowed | K::TabInBlockIndentation | K::TabInIndentation => {
+            (Scanner, "found character that cannot start any token")
+        }
+        K::MappingValueNotAllowed => (Scanner, "mapping values are not allowed in this context"),
+        K::MappingKeyNotAllowed => (Scanner, "mapping keys are not allowed in this context"),
+        K::BlockSequenceEntryNotAllowed => (Scanner, "block sequence entries are not allowed in this context"),
+        K::SimpleKeyExpected | K::InvalidSimpleKey => (Scanner, "could not find expected ':'"),
+        K::DocumentIndicatorInQuotedScalar => (Scanner, "found unexpected document indicator"),
+        K::UnknownQuotedScalarEscape => (Scanner, "found unknown escape character"),
+        K::InvalidQuotedScalarHexEscape => (Scanner, "did not find expected hexdecimal number"),
+        K::InvalidUnicodeEscape => (Scanner, "found invalid Unicode character escape code"),
+        K::MissingAnchorOrAliasName => (Scanner, "did not find expected alphabetic or numeric character"),
+        K::ZeroBlockScalarIndent => (Scanner, "found an indentation indicator equal to 0"),
+        K::InvalidBlockScalarHeader => (Scanner, "did not find expected comment or line break"),
+        K::ExpectedBlockMappingKey
+        | K::UnexpectedEofBlockMapping
+        | K::InvalidTrailingSingleQuotedScalar
+        | K::InvalidTrailingDoubleQuotedScalar => (Collection, "did not find expected key"),
+        K::ExpectedBlockSequenceEntry | K::UnexpectedEofBlockSequence => {
+            (Collection, "did not find expected '-' indicator")
+        }
+        K::ExpectedFlowMappingSeparator | K::UnexpectedEofFlowMapping => {
+            (Collection, "did not find expected ',' or '}'")
+        }
+        K::ExpectedFlowSequenceSeparator | K::UnexpectedEofFlowSequence => {
+            (Collection, "did not find expected ',' or ']'")
+        }
+        K::ExpectedNodeContent => (Parser, "did not find expected node content"),
+        K::ExpectedDocumentStart => (Parser, "did not find expected <document start>"),
+        K::UndeclaredTagHandle => (Parser, "found undefined tag handle"),
+        K::DuplicateVersionDirective => (Parser, "found duplicate %YAML directive"),
+        K::DuplicateTagDirective => (Parser, "found duplicate %TAG directive"),
+        K::UnsupportedYamlMajorVersion => (Parser, "found incompatible YAML document"),
+        _ => return None,
+    })
+}
+
+/// A fault of a line; 0 is none.
 fn at(line: usize, message: &str) -> DecodeError {
-    DecodeError::syntax(format!("error converting YAML to JSON: yaml: line {line}: {message}"), 0)
+    let place = if line == 0 { String::new() } else { format!("line {line}: ") };
+    DecodeError::syntax(format!("error converting YAML to JSON: yaml: {place}{message}"), 0)
 }
 
 /// Tells keys from values, notes keys that are repeated, and brings merged maps in.

@@ -154,10 +154,52 @@ fn unknown_fields_come_in_one_order_whatever_they_are_called() {
 }
 
 #[test]
-fn what_is_not_yaml_is_refused_with_its_line() {
-    for text in ["a: [1", "a: b: c", "a:\n\tb: 1", "a: *nothing", "? [1]\n: 2"] {
-        let message = error(text);
-        assert!(message.starts_with("error converting YAML to JSON: yaml: line "), "{message}");
+fn what_is_not_yaml_is_refused_in_upstreams_words() {
+    // As libyaml, of which upstream's library is a translation, tells them.
+    let mut wrong = Vec::new();
+    for (text, why) in [
+        ("a: [1", "line 1: did not find expected ',' or ']'"),
+        ("a: {b: 1", "line 1: did not find expected ',' or '}'"),
+        ("a:\n  b: [1\n  c: 2\n", "line 1: did not find expected ',' or ']'"),
+        ("a: b: c", "mapping values are not allowed in this context"),
+        ("x: 1\na: b: c", "line 2: mapping values are not allowed in this context"),
+        ("a:\n\tb: 1", "line 2: found character that cannot start any token"),
+        ("a: @b", "found character that cannot start any token"),
+        ("a: *nothing", "unknown anchor 'nothing' referenced"),
+        ("a: 1\nb\nc: 2\n", "line 2: could not find expected ':'"),
+        ("a: 1\n b: 2\n", "line 2: mapping values are not allowed in this context"),
+        ("- a\nb: 1\n", "line 1: did not find expected '-' indicator"),
+        ("a: 1\n- b\n", "line 1: did not find expected key"),
+        ("x: 1\na: 'x' y\n", "line 1: did not find expected key"),
+        ("x: 1\na: \"\\q\"\n", "line 2: found unknown escape character"),
+        ("x: 1\na: 'x", "line 2: found unexpected end of stream"),
+        ("a:\n  - b\n  c: 1\n", "line 1: did not find expected '-' indicator"),
+        ("a:\n - b\n - c\nd: [1, 2\ne: 3\n", "line 3: did not find expected ',' or ']'"),
+        ("a: ]", "did not find expected node content"),
+        ("a: 1\n}\n", "line 1: did not find expected key"),
+        ("a:\n  b: 1\n c: 2\n", "line 2: did not find expected key"),
+        ("spec:\n  containers:\n  - name: a\n    image: x\n   ports: []\n", "line 1: did not find expected key"),
+        ("a: `x`", "found character that cannot start any token"),
+        ("a: \"b\" c: d\n", "did not find expected key"),
+        ("{a: 1", "line 1: did not find expected ',' or '}'"),
+        ("a: !x!y b\n", "found undefined tag handle"),
+        ("a: >0\n b\n", "found an indentation indicator equal to 0"),
+        ("a: 1 2: 3\n", "mapping values are not allowed in this context"),
+        ("key: value\nother\n", "line 2: could not find expected ':'"),
+        ("x\ny: 1\n", "line 2: mapping values are not allowed in this context"),
+        ("a: [1, 2}\n", "did not find expected ',' or ']'"),
+        ("x: 1\na: {b: [1}\n", "line 1: did not find expected ',' or ']'"),
+        ("a: &\n", "did not find expected alphabetic or numeric character"),
+        ("a: \"\\xZZ\"\n", "did not find expected hexdecimal number"),
+        ("a: |\n\tb\n", "line 2: found a tab character where an indentation space is expected"),
+        ("x: y\n\tz: 1\n", "line 2: found a tab character that violates indentation"),
+        ("? [1]\n: 2", "line 1: invalid map key"),
+    ] {
+        let told = error(text);
+        if told != format!("error converting YAML to JSON: yaml: {why}") {
+            wrong.push(format!("{text:?}: {told}, not {why}"));
+        }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(matches!(yaml::parse(b"a: 'x"), Err(DecodeError::Syntax { .. })));
 }

@@ -188,6 +188,13 @@ fn parsed_patch(kind: PatchKind, bytes: &[u8]) -> Result<(Value, Vec<String>), S
     let prefix = if kind == PatchKind::Strategic { "" } else { "error decoding patch: " };
     let bad = |why: String| Status::bad_request(format!("{prefix}{why}"));
     let (patch, twice) = schema::json::parse_strict(bytes).map_err(|error| bad(error.to_string()))?;
+    // Nothing is no change, but for a merge patch, which it would be the result of.
+    let patch = match (patch, kind) {
+        (Value::Null, PatchKind::Json) => Value::List(Vec::new()),
+        (Value::Null, PatchKind::Strategic) => Value::Map(Map::new()),
+        (Value::Null, PatchKind::Merge) => return Err(Status::bad_request("Invalid JSON Patch")),
+        (patch, _) => patch,
+    };
     let wanted = match (&patch, kind) {
         (Value::List(_), PatchKind::Json) | (Value::Map(_), PatchKind::Merge | PatchKind::Strategic) => None,
         (_, PatchKind::Json) => Some("value of type []handlers.jsonPatchOp"),

@@ -180,6 +180,9 @@ pub fn decode_as(
         expected.refused(expected.kind, expected.version(), &format!("strict decoding error: {problems}"))
     })?;
     let mut object = decoded.object;
+    if let Some(why) = schema::defaults::problem(expected.ty, &object) {
+        return Err(expected.refused(expected.kind, expected.version(), &why));
+    }
     object.insert("apiVersion", expected.api_version);
     object.insert("kind", expected.kind);
     Ok(object)
@@ -315,7 +318,7 @@ mod tests {
             ),
             (
                 r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":true}}}]}}"#,
-                pod(&api::quantity::ParseError.to_string()),
+                pod(&api::quantity::ParseError::Format.to_string()),
             ),
             (
                 r#"{"metadata":{"creationTimestamp":5}}"#,

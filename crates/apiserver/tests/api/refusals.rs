@@ -66,7 +66,9 @@ async fn patches_are_refused_in_upstreams_words() {
         (JSON_PATCH, r#"[{"op":"test","path":"/metadata/name","value":"q"}]"#, 422, generic.to_owned()),
         (JSON_PATCH, r#"[{"op":"remove","path":"/spec/nope"}]"#, 422, generic.to_owned()),
         (JSON_PATCH, r#"{}"#, 400, format!("error decoding patch: {}", not_a("object", "[]handlers.jsonPatchOp"))),
+        (JSON_PATCH, r#"[1]"#, 400, format!("error decoding patch: {}", not_a("number", "handlers.jsonPatchOp"))),
         (MERGE, r#"[]"#, 400, format!("error decoding patch: {}", not_a("array", map))),
+        (MERGE, "null", 400, "Invalid JSON Patch".to_owned()),
         (STRATEGIC, r#"[]"#, 400, not_a("array", map)),
         (STRATEGIC, r#"{"spec":{"$retainKeys":"x"}}"#, 400, "invalid patch format of retainKeys".to_owned()),
         (
@@ -87,7 +89,7 @@ async fn patches_are_refused_in_upstreams_words() {
             500,
             "map: map[image:x] does not contain declared merge key: name".to_owned(),
         ),
-        (STRATEGIC, r#"{"spec":{"$patch":"x"}}"#, 500, "unknown patch type: x in map: map[]".to_owned()),
+        (STRATEGIC, r#"{"spec":{"$patch":"x"}}"#, 500, "unknown patch type: x in map: map[$patch:x]".to_owned()),
         (
             STRATEGIC,
             r#"{"spec":{"priority":"x"}}"#,
@@ -109,6 +111,10 @@ async fn patches_are_refused_in_upstreams_words() {
             assert_eq!(refused["reason"], "Invalid", "{body}");
             assert!(refused["details"].get("name").is_none(), "{refused}");
         }
+    }
+    for kind in [JSON_PATCH, STRATEGIC] {
+        let before = client.get(&format!("{PODS}/p")).await.ok();
+        assert_eq!(client.patch(&format!("{PODS}/p"), kind, "null").await.ok(), before, "{kind}");
     }
     // What a patch makes of the kind is told by what upstream's scheme knows of it; a strategic one can't change it.
     let other = |kind: &str, of: &str| {

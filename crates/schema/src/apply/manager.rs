@@ -501,13 +501,15 @@ pub fn apply(
     let empty = Map::new();
     let live_object = live.unwrap_or(&empty);
     if let Some(live) = live.filter(|_| entries.is_empty()) {
+        // Upstream takes it for an update that made all of it, through this endpoint.
+        let text = Some(created(ty, &zero(ty), live, &UNOWNED, reset));
         entries.push(Entry {
             manager: BEFORE_FIRST_APPLY.to_owned(),
             apply: false,
-            api_version: live.str_at(&["apiVersion"]).to_owned(),
-            subresource: String::new(),
+            api_version: manager.api_version.to_owned(),
+            subresource: manager.subresource.to_owned(),
             time: manager.now.to_owned(),
-            fields: set_of(ty, &owned_part(live)).into(),
+            fields: Fields { text, set: OnceCell::new() },
             stored: None,
         });
     }

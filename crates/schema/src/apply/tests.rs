@@ -182,7 +182,15 @@ fn updates_take_over_what_they_change() {
 fn what_nobody_managed_belongs_to_before_first_apply() {
     let live = object(WEB);
     let result = applied(Some(&live), r#"{"spec":{"replicas":2}}"#, "a", false).unwrap_or_else(|c| panic!("{c:?}"));
-    assert!(fields(&result, "before-first-apply").contains("f:image"));
+    let mut created = object(WEB);
+    track(ty(), None, &mut created, &manager("x"), &Set::new());
+    assert_eq!(fields(&result, "before-first-apply"), fields(&created, "x"), "all that it is, as of a creation");
+    let config = object(r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"a":"1"}}"#);
+    let ty_of = crate::types::of_kind("", "v1", "ConfigMap").expect("a kind");
+    let manager_of = Manager { api_version: "v1", ..manager("a") };
+    let added = object(r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"b":"2"}}"#);
+    let applied = apply(ty_of, Some(&config), &added, &manager_of, false, &Set::new()).expect("no conflict");
+    assert_eq!(fields(&applied, "before-first-apply"), r#"{"f:data":{".":{},"f:a":{}}}"#);
     let mut untracked = live.clone();
     untracked.set_at(&["spec", "replicas"], 9);
     track(ty(), Some(&live), &mut untracked, &manager("x"), &Set::new());

@@ -35,6 +35,15 @@ pub(super) fn job(object: &mut Map) {
     let policy = if spec.contains_key("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
     set(spec, "podReplacementPolicy", policy);
     set(spec, "manualSelector", false);
+    let rules = spec.at_mut(&["podFailurePolicy", "rules"]).and_then(Value::as_list_mut);
+    for rule in rules.into_iter().flatten().filter_map(Value::as_map_mut) {
+        let patterns = rule.get_mut("onPodConditions").and_then(Value::as_list_mut);
+        for pattern in patterns.into_iter().flatten().filter_map(Value::as_map_mut) {
+            if pattern.get("status").and_then(Value::as_str).unwrap_or("").is_empty() {
+                pattern.insert("status", "True");
+            }
+        }
+    }
 }
 
 pub(super) fn replication_controller(object: &mut Map) {

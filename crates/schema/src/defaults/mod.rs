@@ -4,12 +4,17 @@
 //! function in [`COMPUTED`]. A struct's own constants come first, then its computed ones, then its parts, then what its
 //! parts decide ([`AFTER`]).
 
+mod conversion;
+mod image;
 mod kinds;
 mod pod;
 mod rules;
 
+pub use conversion::problem;
+
 use crate::tree::{Beside, Map, Value};
-use crate::types::{Kind, TypeRef};
+use crate::types::{Kind, Struct, TypeRef};
+use api::quantity::Quantity;
 
 /// A value that needs no object to be known.
 #[derive(Clone, Copy, Debug)]
@@ -60,18 +65,25 @@ pub fn changed(ty: TypeRef<'_>, object: &mut Map, from: Option<&Map>) {
             let name = name.strip_prefix("io.k8s.").unwrap_or(&name);
             if let Ok(at) = CONSTANTS.binary_search_by(|(n, _)| (*n).cmp(name)) {
                 for (field, constant) in CONSTANTS[at].1 {
-                    if object.get(field).is_none_or(Value::is_null) {
+                    if is_unset(s, field, object.get(field)) {
                         object.insert(*field, constant.value());
                     }
                 }
             }
             run(COMPUTED, name, object);
+            let amounts = name.starts_with(WITH_AMOUNTS.0) || name == WITH_AMOUNTS.1;
             for (key, value) in object.iter_mut() {
                 // Scalars have no parts.
                 if matches!(value, Value::Map(_) | Value::List(_))
                     && let Some(field) = s.field(key)
                 {
-                    below(field.ty(), value, beside.value(key));
+                    let from = beside.value(key);
+                    match (field.ty().kind(), &mut *value) {
+                        (Kind::Map(of), Value::Map(list)) if amounts && matches!(of.kind(), Kind::Quantity) => {
+                            round(list, from.and_then(Value::as_map));
+                        }
+                        _ => below(field.ty(), value, from),
+                    }
                 }
             }
             if let Ok(at) = AFTER.binary_search_by(|(n, ..)| (*n).cmp(name)) {
@@ -83,6 +95,33 @@ pub fn changed(ty: TypeRef<'_>, object: &mut Map, from: Option<&Map>) {
         }
         Kind::Map(of) => object.iter_mut().for_each(|(key, value)| below(of, value, beside.value(key))),
         _ => {}
+    }
+}
+
+/// The types whose maps of quantities are lists of resources: by their prefix, and the one beside them.
+const WITH_AMOUNTS: (&str, &str) = ("api.core.v1.", "api.node.v1.Overhead");
+
+/// Whether Go's field is as if nothing had been given: decoding makes the zero of what is absent when the field is always written.
+fn is_unset(ty: Struct<'_>, field: &str, value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::Str(text)) => text.is_empty() && !ty.field(field).is_some_and(|field| field.pointer()),
+        Some(Value::Int(0)) => !ty.field(field).is_some_and(|field| field.pointer()),
+        Some(_) => false,
+    }
+}
+
+/// Amounts of resources are no finer than thousandths.
+fn round(list: &mut Map, from: Option<&Map>) {
+    if from.is_some_and(|from| from.is(list)) {
+        return;
+    }
+    let finer = list.iter().filter_map(|(name, amount)| {
+        let rounded = Quantity::rounded_to_milli(amount.as_str()?)?;
+        Some((name.to_owned(), rounded))
+    });
+    for (name, rounded) in finer.collect::<Vec<_>>() {
+        list.insert(name, rounded);
     }
 }
 
@@ -136,6 +175,112 @@ mod tests {
         for name in COMPUTED.iter().map(|(n, _)| n).chain(AFTER.iter().map(|(n, ..)| n)) {
             assert!(crate::types::find(&format!("io.k8s.{name}")).is_some(), "{name} is no type");
         }
+    }
+
+    #[test]
+    fn what_decoding_made_of_nothing_is_filled_in_too() {
+        let mut always = Vec::new();
+        for (name, fields) in CONSTANTS {
+            let ty = crate::types::find(&format!("io.k8s.{name}")).expect("a type");
+            for (field, constant) in *fields {
+                let declared = ty.as_struct().and_then(|s| s.field(field)).expect("a field");
+                let zero = match constant {
+                    Constant::Str(_) => Value::from(""),
+                    Constant::Int(_) => Value::Int(0),
+                    Constant::Bool(_) | Constant::Empty => continue,
+                };
+                let mut object: Map = [((*field).into(), zero.clone())].into_iter().collect();
+                apply(ty, &mut object);
+                // What a pointer leads to was given.
+                let expected = if declared.pointer() { zero } else { constant.value() };
+                assert_eq!(object.get(field), Some(&expected), "{name}.{field}");
+                if !declared.pointer() && !declared.omit_empty() {
+                    always.push((*name, *field));
+                }
+            }
+        }
+        assert_eq!(always, [("api.rbac.v1.RoleRef", "apiGroup")]);
+        for given in ["", r#""apiGroup":"","#, r#""apiGroup":null,"#] {
+            let text = format!(
+                r#"{{"roleRef":{{{given}"kind":"Role","name":"r"}},"subjects":[{{{given}"kind":"User","name":"u"}},{{{given}"kind":"Group","name":"g"}},{{{given}"kind":"ServiceAccount","name":"s"}}]}}"#
+            );
+            for kind in ["RoleBinding", "ClusterRoleBinding"] {
+                let ty = crate::types::of_kind("rbac.authorization.k8s.io", "v1", kind).expect("a kind");
+                let mut binding = crate::json::decode(ty, text.as_bytes()).expect("a binding").object;
+                apply(ty, &mut binding);
+                assert_eq!(binding.str_at(&["roleRef", "apiGroup"]), "rbac.authorization.k8s.io", "{text}");
+                let groups = binding.get("subjects").and_then(Value::as_list).expect("subjects").iter();
+                let groups = groups.filter_map(Value::as_map).map(|subject| subject.str_at(&["apiGroup"]).to_owned());
+                let expected = ["rbac.authorization.k8s.io", "rbac.authorization.k8s.io", ""];
+                assert_eq!(groups.collect::<Vec<_>>(), expected, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn amounts_of_resources_are_rounded_up_to_thousandths() {
+        const LIST: &str = r#"{"cpu":"0.0001","memory":"1n","a.b/c":"2.2222","storage":"1.500","pods":"12E"}"#;
+        const ROUNDED: &str = r#"{"cpu":"1m","memory":"1m","a.b/c":"2223m","storage":"1.500","pods":"12E"}"#;
+        for (group, version, kind, path) in [
+            ("", "v1", "Pod", r#"{"spec":{"containers":[{"name":"a","image":"a:1","resources":{"requests":LIST}}]}}"#),
+            ("", "v1", "Pod", r#"{"spec":{"containers":[],"overhead":LIST}}"#),
+            ("", "v1", "Pod", r#"{"spec":{"containers":[],"resources":{"requests":LIST}}}"#),
+            ("", "v1", "Pod", r#"{"status":{"containerStatuses":[{"allocatedResources":LIST}]}}"#),
+            (
+                "apps",
+                "v1",
+                "Deployment",
+                r#"{"spec":{"template":{"spec":{"containers":[{"resources":{"limits":LIST}}]}}}}"#,
+            ),
+            ("", "v1", "ResourceQuota", r#"{"spec":{"hard":LIST},"status":{"used":LIST}}"#),
+            ("", "v1", "LimitRange", r#"{"spec":{"limits":[{"type":"Pod","max":LIST}]}}"#),
+            ("", "v1", "Node", r#"{"status":{"capacity":LIST,"allocatable":LIST}}"#),
+            ("", "v1", "PersistentVolume", r#"{"spec":{"capacity":LIST}}"#),
+            (
+                "",
+                "v1",
+                "PersistentVolumeClaim",
+                r#"{"spec":{"resources":{"requests":LIST}},"status":{"capacity":LIST}}"#,
+            ),
+            (
+                "storage.k8s.io",
+                "v1",
+                "VolumeAttachment",
+                r#"{"spec":{"source":{"inlineVolumeSpec":{"capacity":LIST}}}}"#,
+            ),
+            ("node.k8s.io", "v1", "RuntimeClass", r#"{"overhead":{"podFixed":LIST}}"#),
+        ] {
+            let given = defaulted(group, version, kind, &path.replace("LIST", LIST));
+            let rounded = defaulted(group, version, kind, &path.replace("LIST", ROUNDED));
+            assert_eq!(given, rounded, "{path}");
+            assert_ne!(value(&path.replace("LIST", LIST)), Value::Map(given), "{path}");
+        }
+        // These are no such lists.
+        let claim = r#"{"spec":{"devices":{"requests":[{"name":"a","exactly":{"deviceClassName":"d","capacity":{"requests":{"a":"1n"}}}}]}}}"#;
+        let claim = format!("{:?}", defaulted("resource.k8s.io", "v1", "ResourceClaim", claim));
+        assert!(claim.contains("1n"), "{claim}");
+    }
+
+    #[test]
+    fn a_stateful_set_that_says_its_strategy_says_all_of_it() {
+        let strategy = |given: &str| {
+            let set = defaulted("apps", "v1", "StatefulSet", &format!(r#"{{"spec":{{"updateStrategy":{given}}}}}"#));
+            set.at(&["spec", "updateStrategy"]).cloned()
+        };
+        let whole = r#"{"type":"RollingUpdate","rollingUpdate":{"partition":0}}"#;
+        assert_eq!(strategy("{}"), Some(value(whole)));
+        let alone = r#"{"type":"RollingUpdate"}"#;
+        assert_eq!(strategy(alone), Some(value(alone)));
+        assert_eq!(strategy(r#"{"type":"RollingUpdate","rollingUpdate":{}}"#), Some(value(whole)));
+    }
+
+    #[test]
+    fn conditions_of_a_jobs_failure_policy_are_true_unless_it_is_said() {
+        let job = r#"{"spec":{"podFailurePolicy":{"rules":[{"action":"Ignore","onPodConditions":[{"type":"A"},{"type":"B","status":""},{"type":"C","status":"False"}]}]}}}"#;
+        let job = defaulted("batch", "v1", "Job", job);
+        let rules = job.at(&["spec", "podFailurePolicy", "rules"]).and_then(Value::as_list).expect("rules");
+        let expected = r#"[{"action":"Ignore","onPodConditions":[{"type":"A","status":"True"},{"type":"B","status":"True"},{"type":"C","status":"False"}]}]"#;
+        assert_eq!(Value::List(rules.to_vec()), value(expected));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The defaults of every GA kind (upstream's `pkg/apis/*/v1/defaults.go`).
 
-use super::{Computed, Constant, Constants, Deciding, kinds, pod};
+use super::{Computed, Constant, Constants, Deciding, conversion, kinds, pod};
 use crate::tree::{Map, Value};
 use Constant::{Bool, Empty, Int, Str};
 
@@ -179,6 +179,7 @@ pub(super) const CONSTANTS: Constants = &[
 
 pub(super) const COMPUTED: Computed = &[
     ("api.apps.v1.DaemonSetUpdateStrategy", daemon_set_strategy),
+    ("api.apps.v1.Deployment", conversion::deployment),
     ("api.apps.v1.DeploymentStrategy", deployment_strategy),
     ("api.apps.v1.StatefulSetSpec", kinds::stateful_set),
     ("api.apps.v1.StatefulSetUpdateStrategy", stateful_set_strategy),
@@ -192,6 +193,8 @@ pub(super) const COMPUTED: Computed = &[
     ("api.core.v1.NodeStatus", node_status),
     ("api.core.v1.PersistentVolume", kinds::pending),
     ("api.core.v1.PersistentVolumeClaim", kinds::pending),
+    ("api.core.v1.Pod", conversion::pod),
+    ("api.core.v1.PodTemplateSpec", conversion::pod),
     ("api.core.v1.ReplicationController", kinds::replication_controller),
     ("api.core.v1.ServicePort", service_port),
     ("api.core.v1.ServiceSpec", service),
@@ -249,29 +252,22 @@ fn daemon_set_strategy(map: &mut Map) {
 }
 
 fn stateful_set_strategy(map: &mut Map) {
-    set_type(map, "RollingUpdate");
+    // Who says the type says all of it.
+    if str_of(map, "type").is_empty() {
+        map.insert("type", "RollingUpdate");
+        set(map, "rollingUpdate", Map::new());
+    }
     if str_of(map, "type") == "RollingUpdate"
-        && let Value::Map(rolling) = map.entry("rollingUpdate", || Value::Map(Map::new()))
+        && let Some(rolling) = map.get_mut("rollingUpdate").and_then(Value::as_map_mut)
     {
         set(rolling, "partition", 0);
-    }
-}
-
-/// Whether an image has the tag `latest`, said or implied.
-fn is_latest(image: &str) -> bool {
-    let (name, digest) = image.split_once('@').map_or((image, false), |(name, _)| (name, true));
-    let last = name.rsplit('/').next().unwrap_or("");
-    match last.split_once(':') {
-        Some((_, tag)) => tag == "latest",
-        // Nothing is no image.
-        None => !digest && !image.is_empty(),
     }
 }
 
 /// When an image is fetched, by its tag.
 fn pull(map: &mut Map, image: &str, policy: &'static str) {
     if str_of(map, policy).is_empty() {
-        map.insert(policy, if is_latest(str_of(map, image)) { "Always" } else { "IfNotPresent" });
+        map.insert(policy, if super::image::is_latest(str_of(map, image)) { "Always" } else { "IfNotPresent" });
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::PatchError;
 use crate::decode::MAX_DEPTH;
+use crate::json::mismatch;
 use crate::tree::{Map, Value};
 
 /// Upstream's limit on the operations of one patch.
@@ -30,9 +31,12 @@ struct Pointer {
 /// # Errors
 /// [`PatchError::Malformed`] when the patch is no JSON patch, [`PatchError::Rejected`] when it doesn't fit the object.
 pub fn apply(target: &mut Value, patch: Value) -> Result<(), PatchError> {
-    let Value::List(operations) = patch else {
-        return Err(PatchError::Malformed("a JSON patch must be a list of operations".to_owned()));
+    let operations = match patch {
+        Value::List(operations) => operations,
+        Value::Null => Vec::new(),
+        other => return Err(malformed(&other, "value of type []handlers.jsonPatchOp")),
     };
+    operations.iter().try_for_each(check)?;
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::TooMany { limit: MAX_OPERATIONS, got: operations.len() });
     }
@@ -46,16 +50,30 @@ pub fn apply(target: &mut Value, patch: Value) -> Result<(), PatchError> {
     Ok(())
 }
 
-fn read(operation: Value) -> Result<Operation, PatchError> {
-    let malformed = |why: &str| PatchError::Malformed(why.to_owned());
-    let Value::Map(mut operation) = operation else {
-        return Err(malformed("an operation of a JSON patch must be an object"));
+/// A part of the patch that is of another type than it must be, in the words of Go's decoder.
+fn malformed(value: &Value, wanted: &str) -> PatchError {
+    PatchError::Malformed(format!("error decoding patch: {}", mismatch(value, wanted)))
+}
+
+/// Whether an operation has the shape of one. `null` is one that says nothing.
+fn check(operation: &Value) -> Result<(), PatchError> {
+    let operation = match operation {
+        Value::Map(operation) => operation,
+        Value::Null => return Ok(()),
+        other => return Err(malformed(other, "value of type handlers.jsonPatchOp")),
     };
     for member in ["op", "path", "from"] {
-        if operation.get(member).is_some_and(|value| !matches!(value, Value::Str(_) | Value::Null)) {
-            return Err(malformed(&format!("the member {member:?} of an operation of a JSON patch must be a string")));
+        if let Some(value) = operation.get(member).filter(|value| !matches!(value, Value::Str(_) | Value::Null)) {
+            return Err(malformed(value, &format!("struct field jsonPatchOp.{member} of type string")));
         }
     }
+    Ok(())
+}
+
+fn read(operation: Value) -> Result<Operation, PatchError> {
+    let Value::Map(mut operation) = operation else {
+        return Err(PatchError::Rejected("Unexpected kind: unknown".to_owned()));
+    };
     let name = operation.get("op").and_then(Value::as_str).unwrap_or("").to_owned();
     let path = pointer(operation.get("path"), "path")?;
     // What is not given is null.
@@ -294,8 +312,16 @@ mod tests {
             assert!(matches!(result, Err(PatchError::Rejected(_))), "{patch}: {result:?}");
             assert_eq!(object, value(target));
         }
-        for patch in ["{}", "[1]", r#"[{"op":1,"path":"/a"}]"#, r#"[{"op":"add","path":{},"value":1}]"#] {
-            assert!(matches!(patched("{}", patch), Err(PatchError::Malformed(_))), "{patch}");
+        for (patch, what) in [
+            ("{}", "object into Go value of type []handlers.jsonPatchOp"),
+            ("[1]", "number into Go value of type handlers.jsonPatchOp"),
+            (r#"[{"op":1,"path":"/a"}]"#, "number into Go struct field jsonPatchOp.op of type string"),
+            (r#"[{"op":"add","path":{},"value":1}]"#, "object into Go struct field jsonPatchOp.path of type string"),
+        ] {
+            let why = format!("error decoding patch: json: cannot unmarshal {what}");
+            assert_eq!(patched("{}", patch), Err(PatchError::Malformed(why)), "{patch}");
         }
+        assert_eq!(patched("{}", "null"), Ok(value("{}")), "no operation at all");
+        assert!(matches!(patched("{}", "[null]"), Err(PatchError::Rejected(_))));
     }
 }

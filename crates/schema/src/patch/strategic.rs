@@ -37,9 +37,18 @@ fn malformed(why: &str) -> PatchError {
     PatchError::Malformed(why.to_owned())
 }
 
-fn unknown_directive(directive: &Value, patch: &Map) -> PatchError {
-    let patch = Value::Map(patch.clone());
-    PatchError::Failed(format!("unknown patch type: {} in map: {}", shown(directive), shown(&patch)))
+fn unknown_directive(directive: Value, mut patch: Map) -> PatchError {
+    // As Go shows by `%s` what is no string.
+    let named = match &directive {
+        Value::Str(text) => text.to_string(),
+        Value::Null => "%!s(<nil>)".to_owned(),
+        Value::Bool(_) | Value::Int(_) | Value::Float(_) => {
+            format!("%!s({}={})", super::go_type(&directive), shown(&directive))
+        }
+        other => shown(other).to_string(),
+    };
+    patch.insert(DIRECTIVE, directive);
+    PatchError::Failed(format!("unknown patch type: {named} in map: {}", shown(&Value::Map(patch))))
 }
 
 fn rule<'s>(ty: Option<TypeRef<'s>>, key: &str) -> Rule<'s> {
@@ -77,7 +86,7 @@ fn merge_map(ty: Option<TypeRef<'_>>, target: &mut Map, mut patch: Map) -> Resul
                 *target = Map::new();
                 return Ok(());
             }
-            _ => return Err(unknown_directive(&directive, &patch)),
+            _ => return Err(unknown_directive(directive, patch)),
         }
     }
     if let Some(keep) = patch.remove(RETAIN_KEYS) {
@@ -104,32 +113,30 @@ fn merge_map(ty: Option<TypeRef<'_>>, target: &mut Map, mut patch: Map) -> Resul
     for (key, value) in plain {
         let rule = rule(ty, &key);
         let order = orders.iter().position(|(field, _)| *field == *key).map(|i| orders.swap_remove(i).1);
-        match value {
-            Value::Null => {
+        match (target.get_mut(&key), value) {
+            (_, Value::Null) => {
                 target.remove(&key);
             }
-            Value::Map(patch) => {
-                let replace = rule.replace && !patch.contains_key(DIRECTIVE);
-                let slot = target.entry(key, || Value::Map(Map::new()));
-                if slot.as_map().is_none() || replace {
-                    *slot = Value::Map(Map::new());
+            (Some(Value::Map(inner)), Value::Map(patch)) => {
+                if rule.replace && !patch.contains_key(DIRECTIVE) {
+                    *inner = Map::new();
                 }
-                if let Value::Map(inner) = slot {
-                    merge_map(rule.ty, inner, patch)?;
-                }
+                merge_map(rule.ty, inner, patch)?;
             }
-            Value::List(patch) if rule.merge => {
-                let slot = target.entry(key.clone(), || Value::List(Vec::new()));
-                if slot.as_list().is_none() {
-                    *slot = Value::List(Vec::new());
-                }
-                if let Value::List(items) = slot {
-                    merge_list(&key, rule, items, patch, order)?;
-                }
+            (Some(Value::List(items)), Value::List(patch)) if rule.merge => {
+                merge_list(&key, rule, items, patch, order)?;
             }
-            mut value => {
-                strip_value(&mut value);
-                target.insert(key, value);
+            // What there is nothing to be merged with is taken as it is, but for what has a directive, whichever that is.
+            (_, mut value) => {
+                if strip_value(&mut value) {
+                    if let (Value::List(items), Some(order)) = (&mut value, order) {
+                        agrees(items, &order, rule.merge_key)?;
+                        reorder(items, &[], &order, rule.merge_key);
+                    }
+                    target.insert(key, value);
+                } else {
+                    target.remove(&key);
+                }
             }
         }
     }
@@ -230,7 +237,7 @@ fn merge_maps(field: &str, rule: Rule<'_>, items: &mut Vec<Value>, patch: Vec<Va
             }
             Some(_) => {
                 let directive = item.remove(DIRECTIVE).unwrap_or_default();
-                return Err(unknown_directive(&directive, &item));
+                return Err(unknown_directive(directive, item));
             }
         }
     }
@@ -328,27 +335,26 @@ fn reorder(items: &mut Vec<Value>, before: &[Value], order: &[Value], key: &str)
     }
 }
 
-/// Takes directives and nulls out of a map that is put in whole.
+/// Takes nulls, and what directives are about, out of a map that is put in whole.
 fn strip(map: &mut Map) {
     map.retain(|key, value| {
-        strip_value(value);
         !value.is_null()
-            && key != DIRECTIVE
             && key != RETAIN_KEYS
             && !key.starts_with(SET_ELEMENT_ORDER)
             && !key.starts_with(DELETE_FROM_PRIMITIVES)
+            && strip_value(value)
     });
 }
 
-fn strip_value(value: &mut Value) {
+/// The same of any value; whether it stays: what has a directive itself does not.
+fn strip_value(value: &mut Value) -> bool {
     match value {
+        Value::Map(map) if map.contains_key(DIRECTIVE) => return false,
         Value::Map(map) => strip(map),
-        Value::List(items) => {
-            items.retain(|i| i.as_map().and_then(|m| m.get(DIRECTIVE)).and_then(Value::as_str) != Some("delete"));
-            items.iter_mut().for_each(strip_value);
-        }
+        Value::List(items) => items.retain_mut(strip_value),
         _ => {}
     }
+    true
 }
 
 #[cfg(test)]
@@ -406,12 +412,33 @@ mod tests {
             Err(PatchError::Failed(why)) => why,
             other => panic!("{other:?}"),
         };
-        assert_eq!(failed(r#"{"$patch":"explode","a":1}"#), "unknown patch type: explode in map: map[a:1]");
+        assert_eq!(
+            failed(r#"{"$patch":"explode","a":1}"#),
+            "unknown patch type: explode in map: map[$patch:explode a:1]"
+        );
         assert_eq!(
             failed(&containers(r#"[{"name":"a","$patch":"merge"}]"#)),
             "merging lists cannot yet be specified in the patch"
         );
-        assert_eq!(failed(r#"{"$patch":"merge","a":1}"#), "unknown patch type: merge in map: map[a:1]");
+        assert_eq!(failed(r#"{"$patch":"merge","a":1}"#), "unknown patch type: merge in map: map[$patch:merge a:1]");
+        assert_eq!(failed(r#"{"$patch":1}"#), "unknown patch type: %!s(int64=1) in map: map[$patch:1]");
+        let item = containers(r#"[{"name":"a","$patch":"bogus"}]"#);
+        assert_eq!(failed(&item), "unknown patch type: bogus in map: map[$patch:bogus name:a]");
+        // Where there is nothing yet, what has a directive is dropped, whichever that is.
+        for patch in [
+            r#"{"spec":{"strategy":{"$patch":"bogus","type":"Recreate"}}}"#,
+            r#"{"spec":{"strategy":{"$patch":"replace","type":"Recreate"}}}"#,
+            r#"{"spec":{"template":{"spec":{"initContainers":[{"$patch":"bogus"},{"$patch":"delete","name":"x"}]}}}}"#,
+        ] {
+            let result = patched(&target, patch).expect("it is applied");
+            let text = format!("{result:?}");
+            assert!(!text.contains("$patch") && !text.contains("strategy"), "{text}");
+        }
+        let unkeyed = r#"{"spec":{"template":{"spec":{"initContainers":[{"image":"x","args":null}]}}}}"#;
+        let result = patched(&target, unkeyed).expect("it is applied");
+        let Value::Map(result) = result else { panic!("an object") };
+        let init = result.at(&["spec", "template", "spec", "initContainers"]);
+        assert_eq!(init, Some(&value(r#"[{"image":"x"}]"#)));
         let no_key = "map: map[image:x] does not contain declared merge key: name";
         assert_eq!(failed(&containers(r#"[{"image":"x"}]"#)), no_key);
         let retain = r#"{"spec":{"$retainKeys":["a"],"b":1}}"#;

@@ -212,7 +212,7 @@ fn single(out: &mut Back, number: u32, ty: TypeRef<'_>, value: Option<&Value>) -
         Kind::Time | Kind::MicroTime => {
             let instant = match text()? {
                 "" => None,
-                text => Some(Instant::parse(text).ok_or_else(wrong)?),
+                text => Some(Instant::parse(text, false).ok_or_else(wrong)?),
             };
             let micro = matches!(ty.kind(), Kind::MicroTime);
             out.message(number, |out| {

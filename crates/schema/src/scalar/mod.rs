@@ -107,7 +107,7 @@ fn quantity(text: &str) -> Result<Value, Unfit> {
     if is_canonical(text) {
         return Ok(Value::Str(text.into()));
     }
-    Quantity::canonical(text).map(|text| Value::Str(text.into())).map_err(|e| Unfit::Value(e.to_string()))
+    Quantity::rewritten(text).map(|text| Value::Str(text.into())).map_err(|e| Unfit::Value(e.to_string()))
 }
 
 /// Most quantities are a few digits and one of these suffixes, and no whole number of the next larger one: nothing to do.
@@ -165,7 +165,7 @@ pub fn time_problem(text: &str) -> Option<String> {
 
 fn time(text: &str, micro: bool) -> Result<Value, Unfit> {
     let plain = text.len() == 20 && text.ends_with('Z');
-    match Instant::parse(text).filter(|instant| instant.in_range()) {
+    match Instant::parse(text, micro).filter(|instant| instant.in_range()) {
         // Go writes its zero time as null.
         Some(instant) if instant.is_zero() => Ok(Value::Null),
         Some(_) if plain && !micro => Ok(Value::Str(text.into())),
@@ -200,7 +200,7 @@ mod tests {
         for number in [1u64, 5, 10, 100, 128, 256, 999, 1000, 1001, 1023, 1024, 1536, 2048, 1_000_000, 123_456_789] {
             for suffix in ["", "m", "k", "M", "G", "T", "u", "Ki", "Mi", "Gi", "Ti"] {
                 let text = format!("{number}{suffix}");
-                let canonical = Quantity::canonical(&text).expect("a quantity");
+                let canonical = Quantity::rewritten(&text).expect("a quantity");
                 assert!(!is_canonical(&text) || canonical == text, "{text} is {canonical}");
             }
         }

@@ -296,7 +296,7 @@ pub(super) fn warnings(new: &Map, _: Option<&Map>) -> Warnings {
 pub(super) fn spec_warnings(out: &mut Warnings, path: &Path<'_>, spec: PersistentVolumeClaimSpec<'_>) {
     let Some(resources) = spec.resources() else { return };
     for (field, list) in [("requests", resources.requests()), ("limits", resources.limits())] {
-        if let Some(value) = list.get("storage").filter(|value| quantity(value).milli_value() % 1000 != 0) {
+        if let Some(value) = list.get("storage").filter(|value| !quantity(value).is_whole()) {
             let path = path.child("resources");
             let path = path.child(field);
             out.push(format!(

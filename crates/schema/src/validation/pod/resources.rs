@@ -64,7 +64,7 @@ pub(in crate::validation) fn amount(errors: &mut Errors, path: &Path<'_>, name: 
     if amount.signum() < 0 {
         errors.push(FieldError::invalid(path, value, NEGATIVE));
     }
-    if (INTEGERS.contains(&name) || is_extended(name)) && amount.milli_value() % 1000 != 0 {
+    if (INTEGERS.contains(&name) || is_extended(name)) && !amount.is_whole() {
         errors.push(FieldError::invalid(path, value, "must be an integer"));
     }
 }

@@ -273,7 +273,7 @@ fn of_container<'a>(out: &mut Warnings, path: &Path<'_>, container: Container<'a
 /// Amounts that are no whole bytes.
 fn fractions(out: &mut Warnings, path: &Path<'_>, list: StrMap<'_>) {
     for name in ["memory", "ephemeral-storage"] {
-        if let Some(value) = list.get(name).filter(|value| quantity(value).milli_value() % 1000 != 0) {
+        if let Some(value) = list.get(name).filter(|value| !quantity(value).is_whole()) {
             out.push(format!("{}: fractional byte value \"{value}\" is invalid, must be an integer", path.key(name)));
         }
     }
