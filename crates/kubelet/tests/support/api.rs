@@ -318,7 +318,8 @@ impl Api {
         let frames = tokio_stream::iter(past).chain(live).filter_map(move |event| {
             let of = collection(&event.path);
             let wanted = (of == path || without_namespace(of) == path) && selected(&event.object, &query);
-            let line = json!({"type": event.kind, "object": event.object}).to_string() + "\n";
+            // In the order in which all servers write them.
+            let line = format!("{{\"type\":{},\"object\":{}}}\n", json!(event.kind), event.object);
             wanted.then(|| Ok(Frame::data(Bytes::from(line))))
         });
         Response::new(StreamBody::new(frames).boxed_unsync())
