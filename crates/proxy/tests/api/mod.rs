@@ -90,7 +90,9 @@ impl Api {
         let missed = missed.into_iter().map(|object| json!({"type": "MODIFIED", "object": object}));
         let changes = tokio_stream(self.changes.subscribe());
         let events = futures::stream::iter(missed).chain(changes).filter_map(move |event| async move {
-            let frame = || Frame::data(Bytes::from(format!("{event}\n")));
+            // In the order in which all servers write them.
+            let line = || format!("{{\"type\":{},\"object\":{}}}\n", event["type"], event["object"]);
+            let frame = || Frame::data(Bytes::from(line()));
             (event["object"]["kind"] == kind).then(|| Ok::<_, std::io::Error>(frame()))
         });
         Response::new(StreamBody::new(events).boxed_unsync())

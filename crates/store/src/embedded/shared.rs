@@ -352,13 +352,12 @@ impl Shared {
     }
 
     fn read_at(&self, segment: &segment::Segment, bytes: &mut [u8], offset: u64) -> Result<(), Error> {
-        // A bad sector is damage like any other: what it held is gone.
         segment.file.read(bytes, offset).map_err(|source| {
-            let what = match source.kind() {
-                std::io::ErrorKind::UnexpectedEof => "the segment is cut short".to_owned(),
-                _ => format!("the disk cannot read ({source})"),
-            };
-            segment::corrupt(self.disk.path(), &segment.name(), offset, what)
+            if source.kind() == std::io::ErrorKind::UnexpectedEof {
+                segment::corrupt(self.disk.path(), &segment.name(), offset, "the segment is cut short")
+            } else {
+                Error::Io { doing: "read", path: self.disk.path().join(segment.name()), source }
+            }
         })
     }
 
