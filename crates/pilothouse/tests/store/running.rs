@@ -72,3 +72,31 @@ fn a_damaged_store_says_so_and_what_helps() {
     assert!(refused(&server.kubectl(&["get", "configmap", "m"])).contains("NotFound"));
     server.stop();
 }
+
+/// Whoever asks a server to end that waits for its store need not wait with it.
+#[test]
+fn a_start_that_waits_for_its_store_can_be_stopped() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    // It takes connections and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let etcd = format!("--etcd-servers=http://{}", silent.local_addr().expect("its address"));
+    let mut command = Command::new(BINARY);
+    command.current_dir(path).args([
+        "apiserver",
+        "--secure-port=0",
+        "--bind-address=127.0.0.1",
+        "--data-dir=data",
+        &etcd,
+    ]);
+    let log = fs::File::create(path.join("log")).expect("a log");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("it starts");
+    // It has begun to ask, and so listens to signals.
+    let connection = silent.accept().expect("it asks its store");
+    let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("an id"));
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM).expect("told to end");
+    until("it ends", || child.try_wait().expect("waited for"));
+    let told = fs::read_to_string(path.join("log")).expect("the log");
+    assert!(told.contains("stopped before it was ready"), "{told}");
+    drop(connection);
+}

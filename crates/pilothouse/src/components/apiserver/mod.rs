@@ -32,17 +32,21 @@ pub fn run(args: ApiserverArgs) -> Result<()> {
     let listener = crate::cluster::listen(SocketAddr::new(args.bind_address, args.secure_port), "secure-port")?;
     let address = listener.local_addr()?;
     super::run_alone(crate::cluster::threads(), |shutdown| async move {
-        args.agree(&place).await?;
-        let made = args.make(&place, address.port())?;
         let end = CancellationToken::new();
-        let plane = tokio::select! {
-            plane = ControlPlane::start(made.plan, listener, end.clone()) => plane?,
+        let start = async {
+            args.agree(&place).await?;
+            let made = args.make(&place, address.port())?;
+            let plane = ControlPlane::start(made.plan, listener, end.clone()).await?;
+            anyhow::Ok((made.own, plane))
+        };
+        let (own, plane) = tokio::select! {
+            started = start => started?,
             // A store that does not answer, say.
             () = shutdown.cancelled() => bail!("stopped before it was ready"),
         };
         let mut told = format!("{NAME} is running at https://{address}");
         let mut admin = None;
-        if let Some((pki, leaves)) = &made.own
+        if let Some((pki, leaves)) = &own
             && leaves.iter().any(|leaf| leaf.file == certificates::ADMIN)
         {
             write_admin(pki, address, &place.admin_kubeconfig)?;
@@ -51,7 +55,7 @@ pub fn run(args: ApiserverArgs) -> Result<()> {
         }
         super::announce(&told);
         let renewal = async {
-            match made.own {
+            match own {
                 Some((pki, leaves)) => renew(&pki, &leaves, &plane, admin).await,
                 None => std::future::pending().await,
             }
