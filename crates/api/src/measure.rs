@@ -187,7 +187,11 @@ impl Histogram {
     /// Takes over what another one of the same bounds has.
     pub fn add(&self, other: &Histogram) {
         for (own, others) in self.buckets.iter().zip(&other.buckets) {
-            own.fetch_add(others.load(Ordering::Relaxed), Ordering::Relaxed);
+            let others = others.load(Ordering::Relaxed);
+            // What many write is not written for nothing.
+            if others > 0 {
+                own.fetch_add(others, Ordering::Relaxed);
+            }
         }
         self.sum.fetch_add(other.sum.load(Ordering::Relaxed), Ordering::Relaxed);
     }

@@ -1,5 +1,6 @@
 //! The objects of one storage, kept up to date, with the recent past and those who watch.
 
+use super::batch::{Batch, Delivery};
 use super::change::{Change, ChangeKind};
 use super::counts::Counts;
 use super::entry::Entry;
@@ -9,12 +10,12 @@ use super::marked::{self, Noted, Underway};
 use super::progress::Progress;
 use super::scan::Scanned;
 use super::state::{Scope, State, Unreadable};
-use super::watchers::{Delivery, End, Filter, Mailbox, Registration, Watchers};
+use super::watchers::{End, Filter, Mailbox, Registration, Watchers};
 use bytes::Bytes;
 use schema::{DecodeError, Encoded, Map, Schema};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -334,7 +335,7 @@ impl Cacher {
         let mut flow = self.flow();
         let (state, now) = self.now();
         filter.check(&state).map_err(NoWatch::Unreadable)?;
-        let mut backlog = VecDeque::new();
+        let mut backlog = Vec::new();
         if let Start::After(revision) = start {
             if revision < flow.floor {
                 return Err(NoWatch::TooOld(TooOld { oldest: flow.floor }));
@@ -343,7 +344,7 @@ impl Cacher {
             let from = flow.log.partition_point(|(change, _)| change.revision() <= told);
             for (change, _) in flow.log.range(from..) {
                 if let Some(kind) = change.seen(|entry| filter.sees(entry, &self.layout.paths)) {
-                    backlog.push_back(Delivery { change: change.clone(), kind });
+                    backlog.push(Delivery { change: change.clone(), kind });
                 }
             }
         }
@@ -442,13 +443,13 @@ impl Cacher {
         }
         let now = Instant::now();
         Counts::add(&self.counts.dispatched, changes.len());
-        for change in changes {
-            flow.tell(self, change, now);
-        }
+        let wake = flow.tell(self, changes, now);
         if turned {
             flow.forget(last);
         }
         flow.trim(now);
+        drop(flow);
+        wake.into_iter().for_each(Waker::wake);
         true
     }
 
@@ -547,15 +548,18 @@ impl Flow {
         }
     }
 
-    /// Tells everybody of a change, and keeps it for those who come later.
-    fn tell(&mut self, cacher: &Cacher, change: Arc<Change>, now: Instant) {
-        self.show(cacher, [&*change]);
-        self.watchers.tell(&change, &cacher.layout.paths);
-        self.log_bytes += change.entry.size();
-        self.log.push_back((change, now));
-        if let Some(at) = self.log.len().checked_sub(HOT + 1) {
-            self.log[at].0.forget_frames();
+    /// Tells everybody of changes that came together, and keeps them for those who come later. Who waits is to be woken then.
+    fn tell(&mut self, cacher: &Cacher, changes: Vec<Arc<Change>>, now: Instant) -> Vec<Waker> {
+        self.show(cacher, changes.iter().map(|change| &**change));
+        let wake = self.watchers.tell(&changes, &cacher.layout.paths);
+        for change in changes {
+            self.log_bytes += change.entry.size();
+            self.log.push_back((change, now));
+            if let Some(at) = self.log.len().checked_sub(HOT + 1) {
+                self.log[at].0.forget_frames();
+            }
         }
+        wake
     }
 
     /// Forgets what is too old or too much.
@@ -609,16 +613,16 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// The next change, or why there is none any more.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Delivery, End>> {
+    /// The next changes, or why there are none any more.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Batch>, End>> {
         self.mailbox.poll_next(cx)
     }
 
-    /// The next change, or why there is none any more.
+    /// The next changes, or why there are none any more.
     ///
     /// # Errors
     /// The end.
-    pub async fn next(&mut self) -> Result<Delivery, End> {
+    pub async fn next(&mut self) -> Result<Arc<Batch>, End> {
         std::future::poll_fn(|cx| self.mailbox.poll_next(cx)).await
     }
 

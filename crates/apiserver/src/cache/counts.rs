@@ -46,7 +46,7 @@ impl Default for Counts {
         Counts {
             events,
             initial,
-            sizes: Histogram::of_counts(SIZES),
+            sizes: Self::no_sizes(),
             watch_lists: Family::default(),
             received,
             dispatched,
@@ -72,6 +72,17 @@ impl Counts {
         Self::add(&self.events, 1);
         Self::add(&self.initial, usize::from(initial));
         self.sizes.observe(size as u64);
+    }
+
+    /// Nothing yet, to gather sizes of events in.
+    pub fn no_sizes() -> Histogram {
+        Histogram::of_counts(SIZES)
+    }
+
+    /// Notes events that were sent together, and their sizes.
+    pub fn sent_together(&self, events: usize, sizes: &Histogram) {
+        Self::add(&self.events, events);
+        self.sizes.add(sizes);
     }
 
     /// Notes that a watcher has all there was.

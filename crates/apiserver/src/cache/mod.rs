@@ -8,6 +8,7 @@
 //! What the store has and nobody can read (its key is not there) is part of the state, so that no list, watch or decision
 //! takes it for absent; the `mender` reads it again now and then.
 
+mod batch;
 mod cacher;
 mod change;
 mod counts;
@@ -28,6 +29,7 @@ mod state;
 mod tests;
 mod watchers;
 
+pub use batch::{Batch, Delivery, Told};
 pub(crate) use cacher::Chain;
 pub use cacher::{Cacher, Layout, NoWatch, Observer, Start, TooOld, Watcher};
 pub use change::{Change, ChangeKind, ViewId};
@@ -38,4 +40,4 @@ pub use fields::{Paths, SelectableField};
 pub use progress::Progress;
 pub(crate) use scan::Scanned;
 pub use state::{Scope, State, Unreadable};
-pub use watchers::{Delivery, End, Filter};
+pub use watchers::{End, Filter};

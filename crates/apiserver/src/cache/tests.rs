@@ -209,9 +209,11 @@ fn gone(key: &str, revision: u64) -> cacher::Raw {
 fn taken(watcher: &mut Watcher) -> Vec<(ChangeKind, String, u64)> {
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     let mut told = Vec::new();
-    while let std::task::Poll::Ready(Ok(delivery)) = watcher.poll_next(&mut cx) {
-        let object = delivery.change.object(delivery.kind);
-        told.push((delivery.kind, object.key().to_owned(), object.revision()));
+    while let std::task::Poll::Ready(Ok(batch)) = watcher.poll_next(&mut cx) {
+        for delivery in batch.deliveries() {
+            let object = delivery.change.object(delivery.kind);
+            told.push((delivery.kind, object.key().to_owned(), object.revision()));
+        }
     }
     told
 }

@@ -1,12 +1,13 @@
 //! Who is told of changes. Watchers are found by what they asked for, never by asking each of them.
 
-use super::change::{Change, ChangeKind};
+use super::batch::{Batch, Delivery};
+use super::change::Change;
 use super::entry::Entry;
 use super::fields::Paths;
 use super::hooks::{self, Mutant};
 use super::state::{Scope, State, Unreadable};
 use api::selector::{LabelSelector, Labels as _};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -77,13 +78,6 @@ impl Filter {
     }
 }
 
-/// A change, and what it is to the one who gets it.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    pub change: Arc<Change>,
-    pub kind: ChangeKind,
-}
-
 /// Why a watcher gets nothing more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -95,59 +89,75 @@ pub enum End {
     Closed,
 }
 
-/// What a watcher may leave unread.
+/// What a watcher may leave unread, beside what it began with.
 pub(super) const MAX_DELIVERIES: usize = hooks::bound(16_384, 10);
 const MAX_BYTES: usize = 16 << 20;
 
 #[derive(Debug, Default)]
 struct Letters {
-    queue: VecDeque<Delivery>,
+    queue: VecDeque<Arc<Batch>>,
+    /// How many changes these are, and how large.
+    changes: usize,
     bytes: usize,
     waker: Option<Waker>,
     end: Option<End>,
+}
+
+impl Letters {
+    fn put(&mut self, batch: Arc<Batch>) {
+        self.changes += batch.deliveries().len();
+        self.bytes += batch.size();
+        self.queue.push_back(batch);
+    }
+
+    fn take(&mut self) -> Option<Arc<Batch>> {
+        let batch = self.queue.pop_front()?;
+        self.changes -= batch.deliveries().len();
+        self.bytes -= batch.size();
+        Some(batch)
+    }
 }
 
 /// Where changes wait for one watcher.
 #[derive(Debug)]
 pub struct Mailbox {
     letters: Mutex<Letters>,
+    /// How many changes, and how large, may wait.
+    room: (usize, usize),
     /// The watcher knows everything up to this revision, which may be ahead of this server.
     after: u64,
 }
 
 impl Mailbox {
-    /// The changes between `after` and a registration are put here before it.
-    pub(super) fn new(after: u64, backlog: VecDeque<Delivery>) -> Self {
-        Mailbox { letters: Mutex::new(Letters { queue: backlog, ..Letters::default() }), after }
+    /// The changes between `after` and a registration are put here before it, however many.
+    pub(super) fn new(after: u64, backlog: Vec<Delivery>) -> Self {
+        let mut letters = Letters::default();
+        Batch::of(backlog).into_iter().for_each(|batch| letters.put(batch));
+        let room = (letters.changes + MAX_DELIVERIES, letters.bytes + MAX_BYTES);
+        Mailbox { letters: Mutex::new(letters), room, after }
     }
 
     fn letters(&self) -> MutexGuard<'_, Letters> {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, delivery: Delivery) {
-        if delivery.change.revision() <= self.after && !hooks::is(Mutant::AheadToldTwice) {
-            return;
+    /// Puts changes in, and says who is to be woken.
+    fn push(&self, batch: &Arc<Batch>) -> Option<Waker> {
+        let all = hooks::is(Mutant::AheadToldTwice);
+        let news = if all { batch.clone() } else { batch.after(self.after)? };
+        let mut letters = self.letters();
+        if letters.end.is_some() {
+            return None;
         }
-        let waker = {
-            let mut letters = self.letters();
-            if letters.end.is_some() {
-                return;
-            }
-            if letters.queue.len() >= MAX_DELIVERIES && hooks::is(Mutant::SlowWatcherSkips) {
-                return;
-            }
-            letters.bytes += delivery.change.entry.size();
-            letters.queue.push_back(delivery);
-            if letters.queue.len() > MAX_DELIVERIES || letters.bytes > MAX_BYTES {
-                letters.end = Some(End::Slow);
-                letters.queue = VecDeque::new();
-            }
-            letters.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
+        if letters.changes >= self.room.0 && hooks::is(Mutant::SlowWatcherSkips) {
+            return None;
         }
+        letters.put(news);
+        if letters.changes > self.room.0 || letters.bytes > self.room.1 {
+            letters.end = Some(End::Slow);
+            letters.queue = VecDeque::new();
+        }
+        letters.waker.take()
     }
 
     pub(super) fn end(&self, end: End) {
@@ -161,12 +171,11 @@ impl Mailbox {
         }
     }
 
-    /// The next change, or why there is none any more.
-    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<Delivery, End>> {
+    /// The next changes, or why there are none any more.
+    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<Arc<Batch>, End>> {
         let mut letters = self.letters();
-        if let Some(delivery) = letters.queue.pop_front() {
-            letters.bytes = letters.bytes.saturating_sub(delivery.change.entry.size());
-            return Poll::Ready(Ok(delivery));
+        if let Some(batch) = letters.take() {
+            return Poll::Ready(Ok(batch));
         }
         if let Some(end) = letters.end {
             return Poll::Ready(Err(end));
@@ -200,6 +209,9 @@ pub(super) struct Watchers {
     by_label: HashMap<String, usize>,
     last: u64,
 }
+
+/// What each group is told.
+type Told = BTreeMap<u64, Vec<Delivery>>;
 
 /// Names a registration.
 #[derive(Clone, Copy, Debug)]
@@ -278,24 +290,40 @@ impl Watchers {
         }
     }
 
-    /// Tells a change to all who see it.
-    pub(super) fn tell(&self, change: &Arc<Change>, paths: &Paths) {
+    /// Tells changes that came together to all who see them. The wakers are of those who wait, to be woken when all else that
+    /// comes with the changes is done.
+    pub(super) fn tell(&self, changes: &[Arc<Change>], paths: &Paths) -> Vec<Waker> {
+        let mut wake = Vec::new();
         if self.groups.is_empty() {
-            return;
+            return wake;
         }
-        self.tell_scope(&Scope::All, change, paths);
+        let mut told = Told::new();
+        for change in changes {
+            self.tell_change(change, paths, &mut told);
+        }
+        for (group, deliveries) in told {
+            let members = self.groups.get(&group).map(|group| &group.members);
+            for batch in Batch::of(deliveries) {
+                wake.extend(members.into_iter().flatten().filter_map(|(_, mailbox)| mailbox.push(&batch)));
+            }
+        }
+        wake
+    }
+
+    fn tell_change(&self, change: &Arc<Change>, paths: &Paths, told: &mut Told) {
+        self.tell_scope(&Scope::All, change, paths, told);
         let namespace = change.entry.namespace();
         if !namespace.is_empty() {
-            self.tell_scope(&Scope::Namespace(namespace.to_owned()), change, paths);
+            self.tell_scope(&Scope::Namespace(namespace.to_owned()), change, paths, told);
         }
-        self.tell_scope(&Scope::Key(change.entry.key().to_owned()), change, paths);
+        self.tell_scope(&Scope::Key(change.entry.key().to_owned()), change, paths, told);
         for (field, _) in &self.by_field {
             let now = change.entry.field(paths, *field);
-            self.tell_scope(&Scope::Field(*field, now.to_owned()), change, paths);
+            self.tell_scope(&Scope::Field(*field, now.to_owned()), change, paths, told);
             if let Some(previous) = &change.previous {
                 let before = previous.field(paths, *field);
                 if before != now {
-                    self.tell_scope(&Scope::Field(*field, before.to_owned()), change, paths);
+                    self.tell_scope(&Scope::Field(*field, before.to_owned()), change, paths, told);
                 }
             }
         }
@@ -303,38 +331,37 @@ impl Watchers {
             return;
         }
         for (key, now) in change.entry.labels().filter(|(key, _)| self.by_label.contains_key(*key)) {
-            self.tell_label(key, now, change, paths);
+            self.tell_label(key, now, change, paths, told);
         }
         let previous = change.previous.as_deref();
         let labels = previous.into_iter().flat_map(Entry::labels).filter(|(key, _)| self.by_label.contains_key(*key));
         for (key, before) in labels.filter(|(key, before)| change.entry.label(key) != Some(before)) {
-            self.tell_label(key, before, change, paths);
+            self.tell_label(key, before, change, paths, told);
         }
     }
 
-    fn tell_label(&self, key: &str, value: &str, change: &Arc<Change>, paths: &Paths) {
+    fn tell_label(&self, key: &str, value: &str, change: &Arc<Change>, paths: &Paths, told: &mut Told) {
         let mut scope = Scope::Label { key: key.to_owned(), value: value.to_owned(), namespace: None };
-        self.tell_scope(&scope, change, paths);
+        self.tell_scope(&scope, change, paths, told);
         let own = change.entry.namespace();
         if let Scope::Label { namespace, .. } = &mut scope
             && !own.is_empty()
         {
             *namespace = Some(own.to_owned());
-            self.tell_scope(&scope, change, paths);
+            self.tell_scope(&scope, change, paths, told);
         }
     }
 
-    fn tell_scope(&self, scope: &Scope, change: &Arc<Change>, paths: &Paths) {
-        for group in self.by_scope.get(scope).into_iter().flatten().filter_map(|id| self.groups.get(id)) {
+    fn tell_scope(&self, scope: &Scope, change: &Arc<Change>, paths: &Paths, told: &mut Told) {
+        for id in self.by_scope.get(scope).into_iter().flatten() {
+            let Some(group) = self.groups.get(id) else { continue };
             let kind = if scope.is_indexed() || group.filter.selects() {
                 change.seen(|entry| group.filter.sees(entry, paths))
             } else {
                 Some(change.kind)
             };
             if let Some(kind) = kind {
-                for mailbox in group.members.values() {
-                    mailbox.push(Delivery { change: change.clone(), kind });
-                }
+                told.entry(*id).or_default().push(Delivery { change: change.clone(), kind });
             }
         }
     }

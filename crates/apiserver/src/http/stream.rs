@@ -3,7 +3,7 @@
 use super::BoxError;
 use super::answer::{self, Object, object_bytes};
 use super::media::{Format, MetaVersion, Shape, View};
-use crate::cache::{ChangeKind, Delivery, End, Entry, Filter, Scope, State, ViewId, Watcher};
+use crate::cache::{Batch, ChangeKind, Counts, Delivery, End, Entry, Filter, Scope, State, Told, ViewId, Watcher};
 use crate::flowcontrol::Place;
 use crate::options::ListOptions;
 use crate::registry::Served;
@@ -36,6 +36,8 @@ pub struct WatchBody {
     view: View,
     view_id: ViewId,
     watcher: Option<Watcher>,
+    /// Changes that are told one by one: these first.
+    waiting: VecDeque<Delivery>,
     initial: Option<Initial>,
     /// The bookmark that ends the beginning is wanted.
     initial_end: bool,
@@ -97,6 +99,7 @@ impl WatchBody {
             served,
             view,
             watcher: Some(watcher),
+            waiting: VecDeque::new(),
             initial,
             initial_end: options.send_initial_events == Some(true) && options.bookmarks,
             bookmarks: options.bookmarks,
@@ -142,6 +145,7 @@ impl WatchBody {
             served,
             view,
             watcher: None,
+            waiting: VecDeque::new(),
             initial: None,
             initial_end: false,
             bookmarks: false,
@@ -196,19 +200,67 @@ impl WatchBody {
         made
     }
 
+    /// A change alone.
     fn change(&mut self, delivery: &Delivery) -> Result<Bytes, Status> {
         self.told = delivery.change.revision();
-        let (served, view, headers) = (&self.served, self.view, !self.headers_sent);
-        if matches!(view.shape, Shape::Table(_)) {
-            // Ages differ from moment to moment: not shared.
+        let made = if matches!(self.view.shape, Shape::Table(_)) {
             let entry = delivery.change.object(delivery.kind).clone();
-            return self.table_row(delivery.kind.as_str(), &entry, headers);
-        }
-        let kind = delivery.kind;
+            self.table_row(delivery.kind.as_str(), &entry, !self.headers_sent)
+        } else {
+            self.event(delivery)
+        };
+        self.counted(made, false)
+    }
+
+    /// The bytes of a change that all share who see it in this view.
+    fn event(&self, delivery: &Delivery) -> Result<Bytes, Status> {
+        let (served, view, kind) = (&self.served, self.view, delivery.kind);
         delivery.change.frame(kind, self.view_id, |entry| {
             let object = object_bytes(served, Object::Entry(entry), view, true, Timestamp::UNIX_EPOCH)?;
             Ok(frame(view.format, kind.as_str(), &object))
         })
+    }
+
+    /// Changes that came together, in one piece that all share who see them so.
+    ///
+    /// # Errors
+    /// When one of them cannot be told.
+    fn together(&mut self, batch: &Batch) -> Result<Bytes, Status> {
+        let told = batch.told(self.view_id, |deliveries| {
+            let sizes = Counts::no_sizes();
+            let mut bytes = Vec::new();
+            for delivery in deliveries {
+                let event = self.event(delivery)?;
+                sizes.observe(event.len() as u64);
+                bytes.extend_from_slice(&event);
+            }
+            Ok::<_, Status>(Told { bytes: bytes.into(), sizes })
+        })?;
+        if let Some(watcher) = &self.watcher {
+            watcher.cacher().counts.sent_together(batch.deliveries().len(), &told.sizes);
+        }
+        self.told = batch.deliveries().last().map_or(self.told, |last| last.change.revision());
+        Ok(told.bytes.clone())
+    }
+
+    /// What is told of a batch next.
+    fn batch(&mut self, batch: &Batch) -> Result<Bytes, Status> {
+        let one = match batch.deliveries() {
+            [one] => one,
+            [first, rest @ ..] => {
+                // Ages in a table differ from moment to moment: not shared.
+                if !matches!(self.view.shape, Shape::Table(_))
+                    && let Ok(bytes) = self.together(batch)
+                {
+                    return Ok(bytes);
+                }
+                // Those before one that cannot be told are.
+                self.waiting.extend(rest.iter().cloned());
+                first
+            }
+            [] => return Ok(Bytes::new()),
+        };
+        self.change(one)
     }
 
     fn table_row(&mut self, kind: &str, entry: &Entry, headers: bool) -> Result<Bytes, Status> {
@@ -315,12 +367,12 @@ impl http_body::Body for WatchBody {
         if let Some(made) = body.poll_initial() {
             return Self::ready(made, body);
         }
+        if let Some(delivery) = body.waiting.pop_front() {
+            return Self::ready(body.change(&delivery), body);
+        }
         let Some(watcher) = &mut body.watcher else { return Poll::Ready(None) };
         match watcher.poll_next(cx) {
-            Poll::Ready(Ok(delivery)) => {
-                let made = body.change(&delivery);
-                return Self::ready(body.counted(made, false), body);
-            }
+            Poll::Ready(Ok(batch)) => return Self::ready(body.batch(&batch), body),
             Poll::Ready(Err(End::Expired)) => {
                 return body.end(&Status::expired("The resourceVersion for the provided watch is too old."));
             }
