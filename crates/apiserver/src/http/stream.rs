@@ -221,11 +221,12 @@ impl WatchBody {
         })
     }
 
-    /// Changes that came together, in one piece that all share who see them so.
-    ///
-    /// # Errors
-    /// When one of them cannot be told.
-    fn together(&mut self, batch: &Batch) -> Result<Bytes, Status> {
+    /// Changes that came together, in one piece that all share who see them so; `None` when they are told one by one: one alone,
+    /// a table's, as ages differ from moment to moment, and those before one that cannot be told.
+    fn together(&mut self, batch: &Batch) -> Option<Bytes> {
+        if batch.deliveries().len() < 2 || matches!(self.view.shape, Shape::Table(_)) {
+            return None;
+        }
         let told = batch.told(self.view_id, |deliveries| {
             let sizes = Counts::no_sizes();
             let mut bytes = Vec::new();
@@ -235,32 +236,11 @@ impl WatchBody {
                 bytes.extend_from_slice(&event);
             }
             Ok::<_, Status>(Told { bytes: bytes.into(), sizes })
-        })?;
-        if let Some(watcher) = &self.watcher {
-            watcher.cacher().counts.sent_together(batch.deliveries().len(), &told.sizes);
-        }
-        self.told = batch.deliveries().last().map_or(self.told, |last| last.change.revision());
-        Ok(told.bytes.clone())
-    }
-
-    /// What is told of a batch next.
-    fn batch(&mut self, batch: &Batch) -> Result<Bytes, Status> {
-        let one = match batch.deliveries() {
-            [one] => one,
-            [first, rest @ ..] => {
-                // Ages in a table differ from moment to moment: not shared.
-                if !matches!(self.view.shape, Shape::Table(_))
-                    && let Ok(bytes) = self.together(batch)
-                {
-                    return Ok(bytes);
-                }
-                // Those before one that cannot be told are.
-                self.waiting.extend(rest.iter().cloned());
-                first
-            }
-            [] => return Ok(Bytes::new()),
-        };
-        self.change(one)
+        });
+        let told = told.ok()?;
+        self.watcher.as_ref()?.cacher().counts.sent_together(batch.deliveries().len(), &told.sizes);
+        self.told = batch.deliveries().last()?.change.revision();
+        Some(told.bytes.clone())
     }
 
     fn table_row(&mut self, kind: &str, entry: &Entry, headers: bool) -> Result<Bytes, Status> {
@@ -367,24 +347,29 @@ impl http_body::Body for WatchBody {
         if let Some(made) = body.poll_initial() {
             return Self::ready(made, body);
         }
-        if let Some(delivery) = body.waiting.pop_front() {
-            return Self::ready(body.change(&delivery), body);
-        }
-        let Some(watcher) = &mut body.watcher else { return Poll::Ready(None) };
-        match watcher.poll_next(cx) {
-            Poll::Ready(Ok(batch)) => return Self::ready(body.batch(&batch), body),
-            Poll::Ready(Err(End::Expired)) => {
-                return body.end(&Status::expired("The resourceVersion for the provided watch is too old."));
+        loop {
+            if let Some(delivery) = body.waiting.pop_front() {
+                return Self::ready(body.change(&delivery), body);
             }
-            Poll::Ready(Err(end @ (End::Slow | End::Closed))) => {
-                if let Some(watcher) = body.watcher.take()
-                    && end == End::Slow
-                {
-                    watcher.cacher().counts.slow.fetch_add(1, Ordering::Relaxed);
+            let Some(watcher) = &mut body.watcher else { return Poll::Ready(None) };
+            match watcher.poll_next(cx) {
+                Poll::Ready(Ok(batch)) => match body.together(&batch) {
+                    Some(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                    None => body.waiting.extend(batch.deliveries().iter().cloned()),
+                },
+                Poll::Ready(Err(End::Expired)) => {
+                    return body.end(&Status::expired("The resourceVersion for the provided watch is too old."));
                 }
-                return Poll::Ready(None);
+                Poll::Ready(Err(end @ (End::Slow | End::Closed))) => {
+                    if let Some(watcher) = body.watcher.take()
+                        && end == End::Slow
+                    {
+                        watcher.cacher().counts.slow.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => break,
             }
-            Poll::Pending => {}
         }
         // After each of many events there is nothing more, and the timer need not be asked again.
         let armed = body.armed.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));

@@ -76,14 +76,22 @@ impl Disk for OsDisk {
             // Blocks that are there already keep the allocator out of each later sync, and a full disk shows here.
             match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size) {
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => {
+                    // Some of it may have been reserved.
+                    file.set_len(0)?;
+                    return Err(errno.into());
+                }
             }
         }
         Ok(Arc::new(OsFile { file }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let file = fs::File::options().read(true).write(true).open(self.directory.join(name))?;
+        let path = self.directory.join(name);
+        let file = match fs::File::options().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => fs::File::open(&path)?,
+            opened => opened?,
+        };
         Ok(Arc::new(OsFile { file }))
     }
 

@@ -9,6 +9,9 @@ use super::hooks::{self, Mutant};
 use super::segment::{self, Segment};
 use super::shared::Shared;
 
+/// The part of a segment's space without which none is begun.
+const SCARCE: u64 = 32;
+
 /// Appends groups of frames to the newest log segment and begins new ones.
 pub(crate) struct Log {
     active: Option<Arc<Segment>>,
@@ -48,7 +51,7 @@ impl Log {
                 previous_end: self.end,
                 revision,
             };
-            let segment = Arc::new(segment::create(&*shared.disk, &header, shared.options.segment_bytes)?);
+            let segment = Arc::new(begin(shared, &header)?);
             self.unfinished = None;
             shared.segments.insert(Arc::clone(&segment));
             self.active = Some(segment);
@@ -84,5 +87,15 @@ impl Log {
         if let Some(segment) = self.active.take() {
             segment.sealed.store(true, Ordering::Release);
         }
+    }
+}
+
+/// Creates a segment with its space, or with some of it where a disk is nearly full: a store goes on with what there is.
+fn begin(shared: &Shared, header: &SegmentHeader) -> io::Result<Segment> {
+    let whole = shared.options.segment_bytes;
+    let create = |reserve| segment::create(&*shared.disk, header, reserve);
+    match create(whole) {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => create(whole / SCARCE),
+        created => created,
     }
 }

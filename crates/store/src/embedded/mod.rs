@@ -50,6 +50,7 @@ mod watch;
 mod writer;
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -65,6 +66,7 @@ pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, File, OsDisk};
 pub use export::{Export, Record};
 
+use self::format::Kind;
 use self::log::Log;
 use self::queue::{Queue, Signal};
 use self::recovery::Recovered;
@@ -448,8 +450,12 @@ fn lock(directory: &Path) -> Result<fs::File, Error> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(Error::io("create", directory))?;
     let path = directory.join("lock");
     let mut options = fs::File::options();
-    let file =
-        options.read(true).write(true).create(true).truncate(false).open(&path).map_err(Error::io("open", &path))?;
+    let opened = match options.read(true).write(true).create(true).truncate(false).open(&path) {
+        // Nobody writes there, and who rescues what is there must be able to read it.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => fs::File::open(directory),
+        opened => opened,
+    };
+    let file = opened.map_err(Error::io("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { path: directory.to_owned() }),
@@ -474,6 +480,10 @@ fn assemble(
     };
     if !hooks::is(hooks::Mutant::TailTakenAsDurable) {
         recovery::make_durable(&*disk, &recovered)?;
+    }
+    for segment in recovered.segments.all().iter().filter(|segment| segment.kind == Kind::Log) {
+        // Nothing is appended to it any more, and each start would leave another one.
+        upkeep::trim(segment).map_err(Error::io("cut", disk.path().join(segment.name())))?;
     }
     for stray in &recovered.strays {
         tracing::debug!(file = %stray, "removed what an unfinished step left");
@@ -507,7 +517,7 @@ fn join(
     let shared =
         Shared::new(disk, clock, options, store_id, index, revision, compacted, undo, times, segments, next_segment);
     let shared = Arc::new(shared);
-    let upkeep = Upkeep::new(Arc::clone(&shared), recovered.replayed, recovered.checkpoint_bytes, anew);
+    let upkeep = Upkeep::new(Arc::clone(&shared), log_end.0, recovered.replayed, recovered.checkpoint_bytes, anew);
     (Writer::new(Arc::clone(&shared), Log::after(log_end.0, log_end.1), leases), upkeep, shared)
 }
 

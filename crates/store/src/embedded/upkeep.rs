@@ -45,6 +45,9 @@ pub(crate) struct Upkeep {
     /// Log bytes since the last checkpoint.
     appended: u64,
     checkpoint_bytes: u64,
+    /// The newest segment at the start, until a checkpoint refers to a later one. Only what a checkpoint refers to is missed
+    /// when its file is gone; so the first that a process begins is referred to soon, not when there is much in it.
+    began_after: Option<u32>,
     /// Something waits for a checkpoint: a segment to be removed, or the next start, which else would not rely on the history
     /// that begins now.
     awaited: bool,
@@ -54,15 +57,16 @@ pub(crate) struct Upkeep {
 pub(crate) type Ask<'a> = &'a dyn Fn(Request);
 
 impl Upkeep {
-    /// After a start that read back `replayed` bytes of log and a checkpoint of `checkpoint_bytes`; `anew`: whose history is
-    /// not relied on.
-    pub(crate) fn new(shared: Arc<Shared>, replayed: u64, checkpoint_bytes: u64, anew: bool) -> Self {
+    /// After a start that read back `replayed` bytes of log, up to the segment `last`, and a checkpoint of `checkpoint_bytes`;
+    /// `anew`: whose history is not relied on.
+    pub(crate) fn new(shared: Arc<Shared>, last: u32, replayed: u64, checkpoint_bytes: u64, anew: bool) -> Self {
         Self {
             shared,
             samples: VecDeque::new(),
             pruned: Marks::default(),
             appended: replayed,
             checkpoint_bytes,
+            began_after: Some(last),
             awaited: anew,
         }
     }
@@ -80,7 +84,8 @@ impl Upkeep {
         self.appended += mark.appended;
         // A large index is worth more log before it is written again.
         let due = self.shared.options.checkpoint_bytes.max(self.checkpoint_bytes * 4);
-        if all || self.awaited || self.appended >= due { self.checkpoint(&mark) } else { Ok(()) }
+        let begun = self.began_after.is_some_and(|last| mark.segment > last);
+        if all || begun || self.awaited || self.appended >= due { self.checkpoint(&mark) } else { Ok(()) }
     }
 
     fn compact_by_age(&mut self, ask: Ask<'_>) -> Result<(), Error> {
@@ -282,6 +287,7 @@ impl Upkeep {
         self.checkpoint_bytes = written.map_err(failed("write", checkpoint::NEW_NAME))?;
         self.appended = 0;
         self.awaited = false;
+        self.began_after = self.began_after.filter(|last| mark.segment <= *last);
         for segment in dead {
             shared.segments.remove(segment.id);
             if hooks::is(Mutant::SegmentRemovedEarly) {
@@ -313,7 +319,7 @@ fn cost(version: &Version) -> u64 {
 }
 
 /// Gives back the space that was reserved and not used.
-fn trim(segment: &Segment) -> io::Result<()> {
+pub(super) fn trim(segment: &Segment) -> io::Result<()> {
     let end = segment.end.load(Ordering::Relaxed);
     if segment.file.size()? > end { segment.file.set_len(end) } else { Ok(()) }
 }

@@ -60,6 +60,8 @@ pub struct Platter {
 pub struct Faults {
     /// There is no space.
     pub full: AtomicBool,
+    /// The most that can be reserved at once, unless 0.
+    pub scarce: AtomicU64,
     pub syncs_fail: AtomicBool,
     pub reads_fail: AtomicBool,
     /// Seeds what a failed sync loses.
@@ -289,6 +291,10 @@ impl MemoryDisk {
 impl Disk for MemoryDisk {
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn File>> {
         self.before(Call::Create, name)?;
+        let most = self.platter.faults.scarce.load(Ordering::SeqCst);
+        if most != 0 && size > most {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let mut names = self.platter.names();
         let inode = match names.seen.get(name) {
             Some(inode) => Arc::clone(inode),

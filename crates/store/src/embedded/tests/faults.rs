@@ -73,6 +73,22 @@ async fn a_full_disk_stops_writes_until_there_is_space() {
 }
 
 #[tokio::test]
+async fn a_store_goes_on_with_the_space_that_there_is() {
+    let disk = Arc::new(Platter::default());
+    disk.faults().scarce.store(8 << 10, Ordering::SeqCst);
+    let store = open(&disk);
+    for number in 0..100 {
+        put(&*store, &format!("/{number}"), "x".repeat(1000)).await;
+    }
+    store.close();
+    let store = open(&disk);
+    assert_eq!(store.status().await.expect("status").keys, 100);
+    disk.faults().scarce.store(1, Ordering::SeqCst);
+    let refused = store.txn(Txn::of(vec![put_op("/a", "2")])).await.expect_err("no segment can be begun");
+    assert!(matches!(&refused, Error::Unknown { .. } | Error::ReadOnly { .. }), "{refused}");
+}
+
+#[tokio::test]
 async fn what_a_failed_sync_left_is_disowned() {
     let disk = Arc::new(Platter::default());
     let store = open(&disk);

@@ -55,6 +55,64 @@ async fn written(count: usize) -> (tempfile::TempDir, Vec<u64>) {
 }
 
 #[tokio::test]
+async fn what_is_on_a_read_only_file_system_can_be_read() {
+    use nix::mount::{MsFlags, mount};
+    let (directory, _) = written(3).await;
+    let path = directory.path().to_owned();
+    let read = std::thread::spawn(move || {
+        // For this thread alone.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("a name space");
+        let nothing = None::<&str>;
+        mount(nothing, "/", nothing, MsFlags::MS_PRIVATE | MsFlags::MS_REC, nothing).expect("private");
+        mount(Some(&path), &path, nothing, MsFlags::MS_BIND, nothing).expect("bound");
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(nothing, &path, nothing, flags, nothing).expect("read-only");
+        (tools::verify(&path).map(|found| found.damage.len()), Embedded::open(&path, quiet()).err())
+    });
+    let (verified, refused) = read.join().expect("no panic");
+    assert_eq!(verified.expect("verified"), 0);
+    assert!(refused.is_some(), "what can't be written to is not opened");
+}
+
+/// What the files of a store take, reserved bytes included.
+fn taken(directory: &Path) -> u64 {
+    fs::read_dir(directory)
+        .expect("listed")
+        .map(|entry| entry.expect("an entry").metadata().expect("known").len())
+        .sum()
+}
+
+#[tokio::test]
+async fn starts_take_no_space_that_stays() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for start in 0..10 {
+        let store = Embedded::open(directory.path(), quiet()).expect("opened");
+        put(&*store, &format!("/k/{start}"), "a value").await;
+        store.close();
+        assert!(taken(directory.path()) < Options::default().segment_bytes + (1 << 20), "at start {start}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_gone_is_missed_soon_after_its_first_write() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let often = Options { upkeep_interval: Duration::from_millis(5), ..Options::default() };
+    let store = Embedded::open(directory.path(), often).expect("opened");
+    put(&*store, "/k", "a value").await;
+    let refers = || fs::metadata(directory.path().join("checkpoint")).expect("a checkpoint").len();
+    let empty = refers();
+    let deadline = std::time::Instant::now() + crate::suite::PATIENCE;
+    while refers() == empty {
+        assert!(std::time::Instant::now() < deadline, "no checkpoint follows the first write");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    store.close();
+    fs::remove_file(log_end(directory.path()).0).expect("removed");
+    let error = Embedded::open(directory.path(), quiet()).err().expect("the log is gone");
+    assert!(matches!(&error, Error::Corrupt { what, .. } if what.contains("missing")), "{error}");
+}
+
+#[tokio::test]
 async fn a_log_cut_anywhere_keeps_whole_writes_and_goes_on() {
     let (directory, ends) = written(4).await;
     let (path, end) = log_end(directory.path());
