@@ -114,6 +114,19 @@ impl Quantity {
         Ok(if parts.kept() { text.into() } else { parts.decimal().to_string().into() })
     }
 
+    /// Whether two texts are quantities of the same value, of any size.
+    pub fn same_value(one: &str, other: &str) -> bool {
+        let of = |text| Parts::of(text).ok().map(|parts| parts.decimal());
+        match (of(one), of(other)) {
+            // Digits have no zeros at their ends, so a value has one form. Zero has no sign.
+            (Some(one), Some(other)) => {
+                let zero = one.digits.is_empty();
+                one.digits == other.digits && one.exponent == other.exponent && (zero || one.negative == other.negative)
+            }
+            _ => false,
+        }
+    }
+
     /// The text of a quantity, rounded up to thousandths; `None` when it has nothing finer, or is no quantity.
     pub fn rounded_to_milli(text: &str) -> Option<String> {
         // Only these can make something finer, and few quantities have one.
@@ -469,6 +482,37 @@ impl std::str::FromStr for Quantity {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn texts_of_one_value_are_the_same_and_others_are_not() {
+        for (one, other) in [
+            ("1.234", "1234m"),
+            ("1", "1e0"),
+            ("1000m", "1"),
+            ("0.5Gi", "512Mi"),
+            ("1024", "1Ki"),
+            ("0", "-0"),
+            ("0", "0Mi"),
+            ("1e3", "1k"),
+            ("1n", "0.1n"),
+            ("9E", "9000P"),
+        ] {
+            assert!(Quantity::same_value(one, other) && Quantity::same_value(other, one), "{one} {other}");
+        }
+        for (one, other) in [
+            ("1", "2"),
+            ("1", "-1"),
+            ("1Gi", "1G"),
+            ("1", "1m"),
+            // What is computed with ends before these do.
+            ("1e30", "2e30"),
+            ("1", "x"),
+            ("x", "x"),
+            ("", ""),
+        ] {
+            assert!(!Quantity::same_value(one, other) && !Quantity::same_value(other, one), "{one} {other}");
+        }
+    }
 
     #[test]
     fn what_upstream_keeps_is_kept_and_the_rest_is_canonical() {

@@ -70,6 +70,21 @@ pub(crate) fn limits(resources: Option<&ResourceRequirements>) -> Option<&TextLi
     resources.and_then(|resources| resources.limits.as_ref())
 }
 
+/// Whether two containers ask for the same, however its quantities are written.
+pub(crate) fn same(one: &ResourceRequirements, other: &ResourceRequirements) -> bool {
+    let alike = |one: Option<&TextList>, other: Option<&TextList>| {
+        let count = |list: Option<&TextList>| list.map_or(0, TextList::len);
+        let mut pairs = one.into_iter().flatten().zip(other.into_iter().flatten());
+        count(one) == count(other)
+            && pairs.all(|((name, text), (other, like))| {
+                name == other && (text == like || Quantity::same_value(&text.0, &like.0))
+            })
+    };
+    one.claims == other.claims
+        && alike(one.requests.as_ref(), other.requests.as_ref())
+        && alike(one.limits.as_ref(), other.limits.as_ref())
+}
+
 /// A quantity of bytes as the API writes it, e.g. `16384Ki`.
 pub(crate) fn binary(bytes: u64) -> Text {
     let units = i64::try_from(bytes).unwrap_or(i64::MAX);

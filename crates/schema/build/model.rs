@@ -4,7 +4,7 @@ use crate::resources::{Resource, package};
 use crate::rows::{code, flag};
 use crate::tables::{FieldRow, Topology, Types, full_name};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) struct Model {
     /// Sorted by name.
@@ -92,7 +92,8 @@ impl Model {
                 mark(&own, &others, &mut structs);
             }
         }
-        let structs: Vec<Struct> = structs.into_values().collect();
+        let mut structs: Vec<Struct> = structs.into_values().collect();
+        mark_quantities(&mut structs);
         for s in &structs {
             for field in &s.fields {
                 field.ty.each_struct(&mut |name| {
@@ -112,6 +113,27 @@ impl Model {
         self.structs
             .binary_search_by(|s| s.name.as_str().cmp(name))
             .unwrap_or_else(|_| panic!("there is no type {name}"))
+    }
+}
+
+/// Marks the fields that are quantities, or have some in them.
+fn mark_quantities(structs: &mut [Struct]) {
+    let mut with: BTreeSet<String> = BTreeSet::new();
+    loop {
+        let known = with.len();
+        for s in structs.iter_mut() {
+            for field in &mut s.fields {
+                let mut found = field.ty.innermost() == &Ty::Scalar(code::QUANTITY);
+                field.ty.each_struct(&mut |name| found |= with.contains(name));
+                if found {
+                    field.flags |= flag::QUANTITIES;
+                    with.insert(s.name.clone());
+                }
+            }
+        }
+        if with.len() == known {
+            return;
+        }
     }
 }
 
@@ -157,6 +179,13 @@ impl Ty {
             Ty::Scalar(_) => {}
             Ty::Struct(name) => see(name),
             Ty::List(of) | Ty::Map(of) | Ty::OrBool(of) | Ty::OrList(of) | Ty::OrStrings(of) => of.each_struct_mut(see),
+        }
+    }
+
+    fn innermost(&self) -> &Ty {
+        match self {
+            Ty::Scalar(_) | Ty::Struct(_) => self,
+            Ty::List(of) | Ty::Map(of) | Ty::OrBool(of) | Ty::OrList(of) | Ty::OrStrings(of) => of.innermost(),
         }
     }
 

@@ -18,6 +18,7 @@
 //! | [`defaults`] | `defaults::apply(ty, &mut Map)`: what the server fills in |
 //! | [`openapi`] | OpenAPI v2 and v3 documents: [`openapi::Published`] |
 //! | [`encoded`] | [`Encoded`]: an object encoded before its revision is known: `Encoded::new(&map).item(revision)`, `.stored(api_version, kind)`; `encoded::head(api_version, kind)`, `encoded::object(&head, &item)` |
+//! | [`semantic`] | whether two objects say the same, however their quantities are written: `semantic::same(ty, &one, &other)`, `semantic::reworded(ty, &old, &new)` |
 //! | [`validation`] | what is wrong with an object: `validation::create(group, kind, &map, features)`, `update(group, kind, subresource, new, old, features)`, `warnings(…)` |
 //! | [`qos`] | `qos::of(&map)`: a pod's quality of service, from its requests and limits |
 //! | [`amounts`] | trees as the rules that count resources see them: `amounts::of_containers(&spec, "requests")` |
@@ -41,6 +42,7 @@ pub mod protobuf;
 pub mod qos;
 pub mod resource;
 mod scalar;
+pub mod semantic;
 pub mod tree;
 pub mod types;
 mod unread;

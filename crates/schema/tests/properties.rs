@@ -3,7 +3,7 @@
 mod support;
 
 use proptest::prelude::*;
-use schema::{Map, Value, defaults, json, normal, protobuf, types, yaml};
+use schema::{Kind, Map, TypeRef, Value, defaults, json, normal, protobuf, semantic, types, yaml};
 use support::{Generator, kind, kinds};
 
 /// A made-up object in normal form.
@@ -81,8 +81,63 @@ fn replacement(how: usize) -> Value {
     }
 }
 
+/// Does something to every quantity of an object.
+fn each_quantity(ty: TypeRef<'_>, value: &mut Value, change: &mut impl FnMut(&mut Value)) {
+    match (ty.kind(), value) {
+        (Kind::Quantity, Value::Null) => {}
+        (Kind::Quantity, value) => change(value),
+        (Kind::List(of), Value::List(items)) => items.iter_mut().for_each(|item| each_quantity(of, item, change)),
+        (Kind::Map(of), Value::Map(map)) => map.iter_mut().for_each(|(_, value)| each_quantity(of, value, change)),
+        (Kind::Struct(s), Value::Map(map)) => {
+            for (key, value) in map.iter_mut() {
+                if let Some(field) = s.field(key) {
+                    each_quantity(field.ty(), value, change);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The billionths of a quantity, which are one text for one value.
+fn billionths(value: &Value) -> String {
+    let text = value.as_str().expect("a text");
+    format!("{}n", api::Quantity::parse(text).expect("a quantity").nanos())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn objects_are_the_same_when_all_is_but_how_quantities_are_written(
+        n in any::<usize>(), seed in any::<u64>(), choices in any::<u64>(),
+    ) {
+        let (resource, one) = object(n, seed);
+        let ty = resource.schema.root();
+        prop_assert!(semantic::same(ty, &one, &one));
+        let (mut other, mut choices) = (Value::Map(one.clone()), choices | 1);
+        each_quantity(ty, &mut other, &mut |value| {
+            choices = choices.rotate_left(7).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+            match choices >> 60 {
+                0 => *value = "7777".into(),
+                1..=8 => *value = billionths(value).as_str().into(),
+                _ => {}
+            }
+        });
+        let Value::Map(other) = other else { unreachable!("it was an object") };
+        let canonical = |map: &Map| {
+            let mut value = Value::Map(map.clone());
+            each_quantity(ty, &mut value, &mut |value| *value = billionths(value).as_str().into());
+            value
+        };
+        let expected = canonical(&one) == canonical(&other);
+        prop_assert_eq!(semantic::same(ty, &one, &other), expected);
+        prop_assert_eq!(semantic::same(ty, &other, &one), expected);
+        // What is left of the difference is no matter of how something is written.
+        let reworded = semantic::reworded(ty, &one, &other);
+        prop_assert_eq!(canonical(&reworded), canonical(&one));
+        prop_assert_eq!(*reworded == other, expected);
+    }
 
     #[test]
     fn json_comes_back_as_it_went(n in 0usize..1000, seed: u64) {

@@ -45,10 +45,16 @@ pub(super) fn set_ingress_class<'a>(ingress: &mut Map, classes: impl Iterator<It
     }
 }
 
+/// Whether an overhead is that of a class, however its quantities are written.
+fn is_overhead(own: &Value, fixed: &Value) -> bool {
+    let ty = schema::types::of_kind("", "v1", "Pod").and_then(|pod| pod.at(&["spec", "overhead"]));
+    ty.is_some_and(|ty| schema::semantic::same_values(ty, Some(own), Some(fixed)))
+}
+
 /// Gives a pod what its runtime class adds: overhead, node selector, tolerations. Refuses contradictions.
 pub(super) fn apply_runtime_class(pod: &mut Map, class: &Map) -> Result<(), String> {
     if let Some(fixed) = class.at(&["overhead", "podFixed"]).filter(|v| !v.is_null()) {
-        if pod.at(&["spec", "overhead"]).is_some_and(|own| own != fixed) {
+        if pod.at(&["spec", "overhead"]).is_some_and(|own| !is_overhead(own, fixed)) {
             return Err("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".into());
         }
         let fixed = fixed.clone();
@@ -85,7 +91,7 @@ pub(super) fn apply_runtime_class(pod: &mut Map, class: &Map) -> Result<(), Stri
 pub(super) fn check_overhead(pod: &Map, class: Option<&Map>) -> Result<(), String> {
     let own = pod.at(&["spec", "overhead"]).filter(|v| !v.is_null());
     match class.and_then(|c| c.at(&["overhead", "podFixed"])).filter(|v| !v.is_null()) {
-        Some(fixed) if own != Some(fixed) => {
+        Some(fixed) if !own.is_some_and(|own| is_overhead(own, fixed)) => {
             Err("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".into())
         }
         None if own.is_some() => {
@@ -234,6 +240,14 @@ mod tests {
         assert_eq!(check_overhead(&pod, Some(&class)), Ok(()));
         assert_eq!(pod.str_at(&["spec", "nodeSelector", "a"]), "b");
         assert_eq!(pod.str_at(&["spec", "overhead", "cpu"]), "250m");
+        let mut otherwise = map("{spec: {overhead: {cpu: '0.25'}}}");
+        assert_eq!(check_overhead(&otherwise, Some(&class)), Ok(()));
+        apply_runtime_class(&mut otherwise, &class).expect("admitted");
+        assert_eq!(otherwise.str_at(&["spec", "overhead", "cpu"]), "250m");
+        let mut more = map("{spec: {overhead: {cpu: 251m}}}");
+        let refused = Err("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".to_owned());
+        assert_eq!(check_overhead(&more, Some(&class)), refused);
+        assert_eq!(apply_runtime_class(&mut more, &class), refused);
         assert_eq!(
             check_overhead(&pod, None),
             Err("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead".into())

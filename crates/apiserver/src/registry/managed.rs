@@ -9,7 +9,7 @@ use crate::strategy;
 use api::{Cause, Reason, Status};
 use schema::apply::manager::conflict_message;
 use schema::apply::{Conflict, Element, Manager, OneShape, Set};
-use schema::{Map, Resource, Value};
+use schema::{Map, Resource, TypeRef, Value};
 
 const MANAGER_MAX: usize = 128;
 
@@ -95,8 +95,8 @@ pub fn apply(apply: &Apply<'_>, cx: &Context, existing: Option<&Map>) -> Result<
 }
 
 /// What an apply changes only until defaults and what was allocated are filled in again, it does not change: the times stay
-/// too.
-pub fn keep_times(live: &Map, object: &mut Map) {
+/// too. So they do when it only writes quantities otherwise: that is stored, and counts as no change.
+pub fn keep_times(ty: TypeRef<'_>, live: &Map, object: &mut Map) {
     let timeless = |map: &Map| {
         let mut map = map.clone();
         let metadata = map.get_mut("metadata").and_then(Value::as_map_mut);
@@ -106,8 +106,11 @@ pub fn keep_times(live: &Map, object: &mut Map) {
         }
         map
     };
-    if timeless(live) == timeless(object) {
+    let (before, now) = (timeless(live), timeless(object));
+    if before == now {
         object.clone_from(live);
+    } else if schema::semantic::same(ty, &before, &now) {
+        strategy::keep_at(object, live, &["metadata", "managedFields"]);
     }
 }
 
@@ -122,4 +125,28 @@ fn conflict(conflicts: &[Conflict]) -> Status {
     });
     status.details_mut().causes = causes.collect();
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::map;
+
+    #[test]
+    fn times_stay_when_quantities_are_only_written_otherwise() {
+        let quota = |cpu: &str, time: &str| {
+            map(&format!(
+                "{{metadata: {{managedFields: [{{manager: a, time: '{time}'}}]}}, spec: {{hard: {{cpu: '{cpu}'}}}}}}"
+            ))
+        };
+        let ty = schema::types::of_kind("", "v1", "ResourceQuota").expect("a kind");
+        let kept = |cpu: &str| {
+            let mut object = quota(cpu, "new");
+            keep_times(ty, &quota("1.234", "old"), &mut object);
+            object
+        };
+        assert_eq!(kept("1.234"), quota("1.234", "old"));
+        assert_eq!(kept("1234m"), quota("1234m", "old"));
+        assert_eq!(kept("1235m"), quota("1235m", "new"));
+    }
 }

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::options::Options;
 use api::field::{FieldError, Path, Raw};
 use api::{GroupResource, Reason, Status};
-use schema::{Map, Value};
+use schema::{Map, Value, semantic};
 use std::sync::Arc;
 
 /// The object of an update.
@@ -94,9 +94,11 @@ impl Registry {
         served.closed.drop_from(&mut object, Some(old));
         served.strategy.prepare_for_update(cx, row, place.subresource, &mut object, old);
         fill(served, cacher, &mut object, Some(old), Some(old));
+        // Quantities that are only written otherwise are stored so, and are no change.
+        let before = &*semantic::reworded(cacher.layout.schema.root(), old, &object);
         if row.flags.generation
             && matches!(place.subresource, "" | "scale")
-            && served.strategy.changes_generation(&object, old)
+            && served.strategy.changes_generation(&object, before)
         {
             let generation = old.at(&["metadata", "generation"]).and_then(Value::as_i64).unwrap_or(0);
             object.set_at(&["metadata", "generation"], generation + 1);
@@ -107,12 +109,12 @@ impl Registry {
             }
             _ => Side::default(),
         };
-        let mut errors = meta::validate_update(row, place.subresource, &object, old);
-        errors.extend(served.strategy.validate_update(cx, served.judged(), place.subresource, &object, old));
+        let mut errors = meta::validate_update(row, place.subresource, &object, before);
+        errors.extend(served.strategy.validate_update(cx, served.judged(), place.subresource, &object, before));
         if !errors.is_empty() {
             return Err(Status::invalid(&served.group_kind(), place.name, &errors));
         }
-        let warnings = served.strategy.warnings_on_update(served.judged(), place.subresource, &object, old);
+        let warnings = served.strategy.warnings_on_update(served.judged(), place.subresource, &object, before);
         warnings.into_iter().for_each(|warning| cx.warn(warning));
         served.strategy.canonicalize(&mut object);
         normalise(cacher, &mut object, Some(old))?;
@@ -121,7 +123,7 @@ impl Registry {
         }
 
         if mutation.tracks() {
-            managed::keep_times(old, &mut object);
+            managed::keep_times(cacher.layout.schema.root(), old, &mut object);
         }
         let (encoded, known) = cacher.encode(&object, Some(&entry));
         let removed = self.removable(served, &object);

@@ -2,7 +2,7 @@
 
 use super::{Strategy, keep_other_side};
 use crate::context::Context;
-use schema::{Map, Resource, Value};
+use schema::{Map, Resource};
 
 #[derive(Debug)]
 pub struct DaemonSets;
@@ -21,8 +21,8 @@ impl Strategy for DaemonSets {
 
     fn prepare_for_update(&self, _: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
         keep_other_side(row, subresource, object, old);
-        let template = |map: &Map| map.at(&["spec", "template"]).map_or(Value::Null, Value::clone);
-        let changed = subresource.is_empty() && template(object) != template(old);
+        let changed =
+            subresource.is_empty() && !schema::semantic::same_at(row.schema.root(), &["spec", "template"], object, old);
         object.set_at(&GENERATION, (generation(old) + i64::from(changed)).to_string());
     }
 }
@@ -46,5 +46,9 @@ mod tests {
         let mut other = map("{spec: {template: {a: 2}}}");
         DaemonSets.prepare_for_update(&cx, row, "", &mut other, &old);
         assert_eq!(other.str_at(&GENERATION), "2");
+        let template = |cpu: &str| map(&format!("{{spec: {{template: {{spec: {{overhead: {{cpu: '{cpu}'}}}}}}}}}}"));
+        let mut otherwise = template("1234m");
+        DaemonSets.prepare_for_update(&cx, row, "", &mut otherwise, &template("1.234"));
+        assert_eq!(otherwise.str_at(&GENERATION), "0", "it is only written otherwise");
     }
 }

@@ -44,6 +44,9 @@ pub struct Kind<'a> {
 
 /// The rules of one kind.
 ///
+/// Those that compare an update with what was are given `old` with its quantities written as the update writes those of the same
+/// value ([`schema::semantic`]): what differs is a difference. Those that prepare it are given what is stored.
+///
 /// `subresource` is empty for the object itself, otherwise `status`, `approval`, `finalize`, `ephemeralcontainers`, `resize`.
 pub trait Strategy: Send + Sync + 'static {
     /// Changes a new object before it is checked: drops what a client may not set.

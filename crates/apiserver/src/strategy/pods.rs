@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::options::DeleteOptions;
 use api::features::Gates;
 use api::{FieldError, Path};
-use schema::{Map, Resource, Value};
+use schema::{Map, Resource, TypeRef, Value};
 
 #[derive(Debug)]
 pub struct Pods {
@@ -53,11 +53,12 @@ impl Strategy for Pods {
     }
 
     fn prepare_for_update(&self, _: &Context, row: &Resource, subresource: &str, object: &mut Map, old: &Map) {
+        let ty = row.schema.root();
         match subresource {
-            "ephemeralcontainers" => only(object, old, |kept, object| {
+            "ephemeralcontainers" => only(ty, object, old, |kept, object| {
                 take(kept, object, &["spec", "ephemeralContainers"]);
             }),
-            "resize" => only(object, old, |kept, object| resources(kept, object, self.resizes_whole)),
+            "resize" => only(ty, object, old, |kept, object| resources(kept, object, self.resizes_whole)),
             _ => keep_other_side(row, subresource, object, old),
         }
         if subresource == "status" {
@@ -105,13 +106,13 @@ fn take(kept: &mut Map, object: &Map, path: &[&'static str]) {
 }
 
 /// Leaves the pod as it was but for what `change` takes over; a spec that changes so counts as a change.
-fn only(object: &mut Map, old: &Map, change: impl FnOnce(&mut Map, &Map)) {
+fn only(ty: TypeRef<'_>, object: &mut Map, old: &Map, change: impl FnOnce(&mut Map, &Map)) {
     let mut kept = old.clone();
     for key in ["resourceVersion", "managedFields"] {
         take(&mut kept, object, &["metadata", key]);
     }
     change(&mut kept, object);
-    if kept.get("spec") != old.get("spec") {
+    if !schema::semantic::same_at(ty, &["spec"], &kept, old) {
         let generation = old.at(&["metadata", "generation"]).and_then(Value::as_i64).unwrap_or(0);
         kept.set_at(&["metadata", "generation"], generation + 1);
     }
@@ -231,13 +232,29 @@ mod tests {
     use super::*;
     use crate::test_support::map;
 
+    fn pod_type() -> TypeRef<'static> {
+        schema::types::of_kind("", "v1", "Pod").expect("a kind")
+    }
+
+    #[test]
+    fn a_resize_to_what_is_the_same_makes_no_generation() {
+        let pod = |cpu: &str| {
+            map(&format!(
+                "{{metadata: {{name: p, generation: 3}}, spec: {{containers: [{{name: a, resources: {{requests: {{cpu: '{cpu}'}}}}}}]}}}}"
+            ))
+        };
+        let mut new = pod("1234m");
+        only(pod_type(), &mut new, &pod("1.234"), |kept, object| resources(kept, object, true));
+        assert_eq!(new, pod("1234m"));
+    }
+
     #[test]
     fn a_resize_changes_what_is_asked_for_and_nothing_else() {
         let old = map("{metadata: {name: p, generation: 3}, spec: {nodeName: n, containers: [{name: a, image: i}]}}");
         let mut new = map(
             "{metadata: {name: p, labels: {x: y}}, spec: {containers: [{name: a, image: j, resources: {requests: {cpu: '1'}}}]}}",
         );
-        only(&mut new, &old, |kept, object| resources(kept, object, true));
+        only(pod_type(), &mut new, &old, |kept, object| resources(kept, object, true));
         let expected = map(
             "{metadata: {name: p, generation: 4}, spec: {nodeName: n, containers: [{name: a, image: i, resources: {requests: {cpu: '1'}}}]}}",
         );
@@ -256,7 +273,7 @@ mod tests {
             ),
         ] {
             let mut new = map(&format!("{{metadata: {{name: p}}, spec: {{containers: {asked}}}}}"));
-            only(&mut new, &old, |kept, object| resources(kept, object, true));
+            only(pod_type(), &mut new, &old, |kept, object| resources(kept, object, true));
             assert_eq!(new.get("spec"), Some(&map(kept).into()));
         }
     }

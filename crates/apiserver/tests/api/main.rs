@@ -10,6 +10,7 @@ mod lost;
 mod names;
 mod panics;
 mod past;
+mod quantities;
 mod refusals;
 mod rules;
 mod surface;

@@ -8,10 +8,9 @@ pub const HASH_LABEL: &str = "pod-template-hash";
 /// Letters and digits of hashes: no vowels, nothing that looks alike (apimachinery `rand.SafeEncodeString`).
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// Whether two templates are the same but for the hash label.
+/// Whether two templates are the same but for the hash label, and for how their quantities are written.
 pub fn equal_ignoring_hash(a: &Value, b: &Value) -> bool {
-    let (a, b) = (without_hash(a), without_hash(b));
-    a == b
+    api::pod_template::same(&without_hash(a), &without_hash(b))
 }
 
 fn without_hash(template: &Value) -> Value {
@@ -70,6 +69,13 @@ mod tests {
         assert!(equal_ignoring_hash(&plain, &labelled));
         assert_eq!(hash(&plain, None), hash(&labelled, None));
         assert_ne!(hash(&plain, None), hash(&plain, Some(1)));
+        let asking = |cpu: &str| {
+            let mut template = plain.clone();
+            template["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": cpu}});
+            template
+        };
+        assert!(equal_ignoring_hash(&asking("1.234"), &asking("1234m")));
+        assert!(!equal_ignoring_hash(&asking("1.234"), &asking("1235m")));
         let mut other = plain.clone();
         other["spec"]["containers"][0]["name"] = "b".into();
         assert!(!equal_ignoring_hash(&plain, &other));

@@ -30,6 +30,12 @@ pub(crate) fn asked(pod: &Pod) -> Allocation {
     resizable(pod).map(|c| (c.name.clone(), c.resources.clone().unwrap_or_default())).collect()
 }
 
+/// Whether two allocations are the same, however their quantities are written.
+pub(crate) fn same(one: &Allocation, other: &Allocation) -> bool {
+    one.len() == other.len()
+        && one.iter().zip(other).all(|((name, own), (other, others))| name == other && resources::same(own, others))
+}
+
 /// What was allocated before the kubelet started, as the status tells it; what the status doesn't
 /// tell was allocated as asked.
 pub(crate) fn remembered(pod: &Pod, status: &PodStatus) -> Allocation {
@@ -49,7 +55,7 @@ pub(crate) fn remembered(pod: &Pod, status: &PodStatus) -> Allocation {
 
 /// The pod with what it was allocated in place of what it asks for.
 pub(crate) fn allocated(pod: &Arc<Pod>, allocation: &Allocation) -> Arc<Pod> {
-    if asked(pod) == *allocation {
+    if same(&asked(pod), allocation) {
         return pod.clone();
     }
     let mut pod = Pod::clone(pod);
@@ -57,8 +63,7 @@ pub(crate) fn allocated(pod: &Arc<Pod>, allocation: &Allocation) -> Arc<Pod> {
         let inits = spec.init_containers.iter_mut().flatten().filter(|c| is_sidecar(c));
         for container in spec.containers.iter_mut().chain(inits) {
             if let Some(own) = allocation.get(&container.name)
-                && container.resources.as_ref() != Some(own)
-                && !(container.resources.is_none() && *own == ResourceRequirements::default())
+                && !resources::same(container.resources.as_ref().unwrap_or(&ResourceRequirements::default()), own)
             {
                 container.resources = Some(own.clone());
             }
@@ -254,5 +259,16 @@ mod tests {
         let effective = allocated(&pod, &allocation);
         assert_eq!(resources::pod_requests(&effective)[CPU].milli_value(), 1000);
         assert_eq!(allocated(&pod, &asked(&pod)), pod);
+    }
+
+    #[test]
+    fn what_is_only_written_otherwise_is_allocated() {
+        let (one, other) = (pod(asks("1.234", "1Gi"), json!([])), pod(asks("1234m", "1024Mi"), json!([])));
+        assert!(same(&asked(&one), &asked(&other)) && asked(&one) != asked(&other));
+        let other = Arc::new(other);
+        assert_eq!(allocated(&other, &asked(&one)), other);
+        for different in [pod(asks("1235m", "1Gi"), json!([])), pod(json!({"limits": {"cpu": "1234m"}}), json!([]))] {
+            assert!(!same(&asked(&one), &asked(&different)), "{different:?}");
+        }
     }
 }

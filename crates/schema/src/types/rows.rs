@@ -40,6 +40,8 @@ pub mod flag {
     pub const NULLABLE: u16 = 16;
     /// In protobuf the list is a message of its own.
     pub const WRAPPED: u16 = 32;
+    /// It is, or has somewhere in it, a quantity.
+    pub const QUANTITIES: u16 = 64;
 
     /// Of a struct: some field is present even when nothing was given.
     pub const ALWAYS: u16 = 1;

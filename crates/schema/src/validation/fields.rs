@@ -134,7 +134,8 @@ pub(super) fn at_least(errors: &mut Errors, path: &Path<'_>, value: i64, least: 
     }
 }
 
-/// Semantic equality: what is empty is as what is absent, quantities compare by value only where they are written alike.
+/// Whether something is as it was: what is empty is as what is absent. Of an old object that rules are given, quantities are written
+/// as the new one's ([`crate::semantic`]).
 pub(super) fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
     fn empty(value: Option<&Value>) -> bool {
         match value {

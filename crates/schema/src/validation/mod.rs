@@ -297,7 +297,8 @@ pub fn create(group: &str, kind: &str, object: &Map, features: Features) -> Vec<
     judged(errors, kind, features)
 }
 
-/// What is wrong with an update through a subresource (empty: the object itself).
+/// What is wrong with an update through a subresource (empty: the object itself). `old` has its quantities written as `new` writes
+/// those of the same value ([`crate::semantic::reworded`]).
 pub fn update(group: &str, kind: &str, subresource: &str, new: &Map, old: &Map, features: Features) -> Vec<FieldError> {
     let mut errors = finalizers(group, new);
     errors.extend(of(group, kind).map(|rules| (rules.update)(subresource, new, old, features)).unwrap_or_default());

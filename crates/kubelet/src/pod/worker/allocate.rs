@@ -26,7 +26,7 @@ impl Worker {
     /// Allocates what the pod asks for, if the node has it, and settles what the pod is to have.
     pub(super) fn allocate(&mut self) {
         let asked = resize::asked(&self.wanted);
-        if asked == self.allocation || self.life != Life::Running {
+        if resize::same(&asked, &self.allocation) || self.life != Life::Running {
             self.pending = None;
         } else if self.observed.containers.is_empty() {
             // Nothing runs yet that would have to be changed.
