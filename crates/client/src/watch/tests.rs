@@ -145,3 +145,29 @@ async fn pauses_grow_while_nothing_can_be_listed() {
         assert!(pause >= least && pause <= least * 2 + Duration::from_millis(10), "{number}: {pause:?}");
     }
 }
+
+/// Who keeps objects by their names is told what is gone, also of what went while nobody watched.
+#[tokio::test(start_paused = true)]
+async fn what_a_list_does_not_bring_is_gone() {
+    let gone = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","message":"","code":410}"#;
+    let end = format!(
+        r#"{{"type":"DELETED","object":{{"metadata":{{"name":"a","resourceVersion":"8"}}}}}}
+{{"type":"ERROR","object":{gone}}}"#
+    );
+    let server = Server::new([(200, LIST), (200, &end), (200, EMPTY)]);
+    let mut events = kept::<ConfigMap>(server.client(), Config::default()).boxed();
+    let (mut listing, mut keep) = (Listing::default(), std::collections::BTreeSet::new());
+    let name = |metadata: &ObjectMeta| metadata.name.clone().unwrap();
+    let mut told = Vec::new();
+    for _ in 0..7 {
+        let (put, gone) = listing.take(events.next().await.unwrap(), name, || keep.clone());
+        keep.extend(put.map(|object| name(&object.metadata)));
+        keep.retain(|name| !gone.contains(name));
+        told.push((listing.is_complete(), keep.iter().map(String::as_str).collect::<Vec<_>>().join(" ")));
+    }
+    // Begun, two objects, ended; a deletion; begun again and ended.
+    let expected = [(false, ""), (false, "a"), (false, "a b"), (true, "a b"), (true, "b"), (true, "b"), (true, "")];
+    assert_eq!(told.iter().map(|(complete, names)| (*complete, names.as_str())).collect::<Vec<_>>(), expected);
+    let asked = server.asked();
+    assert!(asked[0].0.contains("limit=4294967295"), "{asked:?}");
+}
