@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use client::backoff::Backoff;
 use client::watch::{self as watches, Event, Listing, kept};
 use futures::{FutureExt, Stream, StreamExt};
 use kube::Client;
@@ -20,8 +21,8 @@ use crate::plan;
 use crate::ruleset::{Delta, RuleSet};
 use crate::state::{ServiceName, State, name_of};
 
-/// How long to wait before the tables are tried again after an error, at first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How long to wait before the tables are tried again after an error, at first and at most: they are written as a whole.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
 /// How often to look whether the tables are still there. Firewall services flush all tables when they are
 /// reloaded; the kernel could tell, but only together with each of the many changes of our own.
@@ -167,6 +168,8 @@ struct Proxy {
     health_ports: BTreeMap<u16, (ServiceName, usize)>,
     /// The errors of ports that could not be listened on, as they were told.
     deaf: Vec<String>,
+    /// The pauses between attempts, after an error.
+    backoff: Backoff,
     /// How long to wait before the next attempt, after an error.
     retry: Option<Duration>,
 }
@@ -240,6 +243,7 @@ impl Proxy {
             health: HealthServers::default(),
             health_ports: BTreeMap::new(),
             deaf: Vec::new(),
+            backoff: Backoff::within(RETRY.0, RETRY.1),
             retry: None,
         })
     }
@@ -287,8 +291,12 @@ impl Proxy {
         for error in &errors {
             tracing::warn!(%error, "the service proxy could not write its rules; it will try again");
         }
-        let longer = self.retry.map_or(RETRY.0, |wait| (wait * 2).min(RETRY.1));
-        self.retry = (!errors.is_empty()).then_some(longer);
+        self.retry = if errors.is_empty() {
+            self.backoff = Backoff::within(RETRY.0, RETRY.1);
+            None
+        } else {
+            Some(self.backoff.pause())
+        };
         self.serve_health(&dirty).await;
         Ok(errors.is_empty())
     }
