@@ -1,8 +1,9 @@
 use super::gate::Gate;
 use super::room::{ENDS, QUEUE_BYTES};
 use super::*;
-use crate::audit::rotation::Rotator;
+use crate::audit::rotation::{Rotator, tidy};
 use futures::FutureExt;
+use jiff::{SignedDuration, Timestamp};
 use std::fs::File;
 use std::io::Read;
 use std::sync::atomic::Ordering;
@@ -264,6 +265,60 @@ fn a_full_file_is_put_aside() {
     std::fs::rename(&path, directory.path().join("elsewhere")).expect("moved");
     writer.write(b"line number 6\n").expect("written");
     assert_eq!(std::fs::read_to_string(&path).expect("the file"), "line number 6\n");
+}
+
+/// As two servers do that are told the same file.
+#[test]
+fn what_another_still_writes_on_is_neither_compressed_nor_removed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("audit.log");
+    let [mut one, mut other] = [(); 2].map(|()| Writer::open(&path, SMALL).expect("a file"));
+    let write = |writer: &mut Writer, line: &str| writer.write(line.as_bytes()).expect("written");
+    let names = || {
+        let entries = directory.path().read_dir().expect("a directory");
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    };
+    let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).expect("a file");
+    write(&mut other, "other 0\n");
+    write(&mut one, "one 0 is longer\n");
+    // It is full for this one alone.
+    write(&mut one, "one 1\n");
+    let found = names();
+    let [aside, _] = &found[..] else { panic!("{found:?}") };
+    write(&mut other, "other 1\n");
+    for tidying in [Rotation { compress: true, ..SMALL }, Rotation { max_age: 1, ..SMALL }] {
+        tidy(&path, tidying, Timestamp::now() + SignedDuration::from_hours(48));
+        assert_eq!(names(), [aside.as_str(), "audit.log"]);
+    }
+    assert_eq!(read(aside), "other 0\none 0 is longer\nother 1\n");
+    // When it is full for the other, too, what was begun meanwhile is gone on with.
+    write(&mut other, "other 2\n");
+    assert_eq!(names(), [aside.as_str(), "audit.log"]);
+    assert_eq!(read("audit.log"), "one 1\nother 2\n");
+    tidy(&path, Rotation { compress: true, ..SMALL }, Timestamp::now());
+    assert_eq!(names(), [format!("{aside}.gz").as_str(), "audit.log"]);
+}
+
+/// Of two that write one file, none cuts off what the other has written.
+#[test]
+fn only_who_is_alone_cuts_off_the_beginning_of_a_line() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("audit.log");
+    let [mut one, mut other] = [(); 2].map(|()| Writer::open(&path, ONE_FILE).expect("a file"));
+    let (put, done) = one.put(b"fir");
+    done.expect("written");
+    other.write(b"second\n").expect("written");
+    one.take_back(put);
+    one.write(b"third\n").expect("written");
+    assert_eq!(std::fs::read_to_string(&path).expect("the file"), "firsecond\n\nthird\n");
+    drop(other);
+    let (put, done) = one.put(b"fou");
+    done.expect("written");
+    one.take_back(put);
+    assert_eq!(std::fs::read_to_string(&path).expect("the file"), "firsecond\n\nthird\n");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::gate::Gate;
 use super::room::Room;
 use super::{Batch, Line, Lost};
-use crate::audit::rotation::{Rotation, Rotator};
+use crate::audit::rotation::{Rotation, Rotator, is_alone};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -126,6 +126,10 @@ impl Writer {
             // What the file is, and not what it was: somebody else may have emptied it.
             let length = file.metadata()?.len().checked_sub(put as u64);
             let length = length.ok_or(std::io::ErrorKind::InvalidInput)?;
+            // What ends there may be another's.
+            if !is_alone(file) {
+                return Err(std::io::ErrorKind::ResourceBusy.into());
+            }
             file.set_len(length)?;
             Ok::<_, std::io::Error>(length)
         });
