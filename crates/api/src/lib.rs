@@ -10,6 +10,7 @@ pub mod gvk;
 pub mod measure;
 pub mod names;
 pub mod number;
+pub mod panic;
 pub mod pod_template;
 pub mod quantity;
 pub mod quota;

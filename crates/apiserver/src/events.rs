@@ -68,9 +68,9 @@ impl Counting {
         Counting(Correlator::new(source))
     }
 
-    /// Tells it, unless its object has been told of too much; failing to is no reason to fail anything else.
-    pub(crate) async fn tell(&mut self, registry: &Registry, report: &Report) {
-        let Some(mut delivery) = self.0.take(report) else { return };
+    /// Tells it, unless its object has been told of too much; failing to is no reason to fail anything else. Whether it is told.
+    pub(crate) async fn tell(&mut self, registry: &Registry, report: &Report) -> bool {
+        let Some(mut delivery) = self.0.take(report) else { return false };
         loop {
             let answer = Self::send(registry, &delivery).await;
             let next =
@@ -78,13 +78,10 @@ impl Counting {
             match (next, answer) {
                 (Next::Now, _) => {}
                 (Next::After(wait), _) => tokio::time::sleep(wait).await,
-                (Next::Done, Ok(())) => return,
+                (Next::Done, Ok(())) => return true,
                 (Next::Done, Err(status)) => {
-                    return tracing::warn!(
-                        reason = report.reason,
-                        why = status.message,
-                        "an event could not be written"
-                    );
+                    tracing::warn!(reason = report.reason, why = status.message, "an event could not be written");
+                    return false;
                 }
             }
         }

@@ -289,6 +289,8 @@ fn first_hooks(settings: &bootstrap::Settings) -> Vec<&'static str> {
 
 /// Between two times that the first objects are mended.
 const MEND_AGAIN: Duration = Duration::from_secs(1);
+/// When what is wrong with them is told again, if it could not be.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// Mends the first objects when somebody takes from them what the cluster lives by, and when servers come and go. `left`: hooks
 /// that are done when all of them have been made for the first time.
@@ -319,9 +321,16 @@ fn keep_first_objects(
         // What is about to be mended is no problem.
         let mut mended = left.is_empty();
         loop {
+            let mut told = true;
             if mended && let Some(registry) = registry.upgrade() {
-                problems.look(&registry, &settings.service_ranges).await;
+                told = problems.look(&registry, &settings.service_ranges).await;
             }
+            let untold = async {
+                if told {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(TELL_AGAIN).await;
+            };
             let others = async {
                 let changed = match &mut servers {
                     Some(servers) => servers.changed().await.is_ok(),
@@ -334,6 +343,7 @@ fn keep_first_objects(
             tokio::select! {
                 () = notify.notified() => {}
                 () = others => {}
+                () = untold => continue,
             }
             let Some(registry) = registry.upgrade() else { return };
             let known = servers.as_mut().map_or_else(Vec::new, |servers| servers.borrow_and_update().clone());

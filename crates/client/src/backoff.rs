@@ -18,16 +18,23 @@ const QUIET: Duration = Duration::from_secs(120);
 pub struct Backoff {
     first: Duration,
     next: Duration,
+    /// What a pause is at most, but for chance.
+    most: Duration,
     last: Instant,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Backoff { first: FIRST, next: FIRST, last: Instant::now() }
+        Backoff::within(FIRST, LAST)
     }
 }
 
 impl Backoff {
+    /// Pauses that grow from `first` to `most`, where others than those of a client of the API server are wanted.
+    pub fn within(first: Duration, most: Duration) -> Self {
+        Backoff { first, next: first, most, last: Instant::now() }
+    }
+
     /// How long to wait before the next attempt.
     pub fn pause(&mut self) -> Duration {
         let now = Instant::now();
@@ -35,7 +42,7 @@ impl Backoff {
             self.next = self.first;
         }
         let pause = self.next;
-        self.next = (pause * 2).min(LAST);
+        self.next = (pause * 2).min(self.most);
         let pause = pause.mul_f64(1.0 + fastrand::f64());
         self.last = now + pause;
         pause
@@ -61,5 +68,8 @@ mod tests {
         assert!(backoff.pause() <= FIRST * 2);
         backoff.settle();
         assert!(backoff.pause() >= SETTLED);
+        let mut backoff = Backoff::within(LAST, LAST * 2);
+        let [first, .., last] = [(); 9].map(|()| backoff.pause());
+        assert!(first >= LAST && first <= LAST * 2 && last >= LAST * 2 && last <= LAST * 4, "{first:?} {last:?}");
     }
 }

@@ -2,4 +2,6 @@
 
 pub mod backoff;
 pub mod events;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod watch;

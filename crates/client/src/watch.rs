@@ -6,19 +6,20 @@
 use crate::backoff::Backoff;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ApiResource;
-use kube::core::DynamicResourceScope;
 use kube::runtime::watcher::watcher;
 pub use kube::runtime::watcher::{Config, Error, Event};
 use kube::{Api, Client, Resource};
+use raw::Raw;
 use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+mod listing;
+mod raw;
+
+pub use listing::Listing;
 
 /// What a watch brings, in order; it does not end. An error says why all is asked for again after a while, or which object's change
 /// cannot be read and is left out.
@@ -30,6 +31,19 @@ where
     K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
 {
     resource(client, &ApiResource::erase::<K>(&()), config)
+}
+
+/// Watches the objects of a kind, in all namespaces if it has any, for who keeps them all: they come in one list, as pages would
+/// only make the first one later. Errors are told in the log.
+pub fn kept<K>(client: Client, config: Config) -> impl Stream<Item = Event<K>> + Send
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
+{
+    all(client, config.page_size(u32::MAX)).filter_map(|event| async move {
+        event
+            .inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is tried again"))
+            .ok()
+    })
 }
 
 /// Watches the objects of a kind in one namespace.
@@ -47,81 +61,6 @@ pub fn resource<K: DeserializeOwned + Send + 'static>(
     config: Config,
 ) -> Events<K> {
     typed(Api::all_with(client, resource), config)
-}
-
-/// An object as it came.
-#[derive(Clone, Debug)]
-struct Raw {
-    /// Holds what a watcher reads, the resource version, and what the object is called.
-    metadata: ObjectMeta,
-    text: Arc<RawValue>,
-}
-
-impl<'de> Deserialize<'de> for Raw {
-    /// Only from JSON's text, and not from what serde has put aside: the `type` of a watch's event comes before its `object`,
-    /// as all servers write it.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Head {
-            metadata: Metadata,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Metadata {
-            namespace: Option<String>,
-            name: Option<String>,
-            resource_version: Option<String>,
-        }
-        let text = Box::<RawValue>::deserialize(deserializer)?;
-        let Head { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
-        let Metadata { namespace, name, resource_version } = metadata;
-        Ok(Raw {
-            metadata: ObjectMeta { namespace, name, resource_version, ..ObjectMeta::default() },
-            text: text.into(),
-        })
-    }
-}
-
-impl Resource for Raw {
-    type DynamicType = ApiResource;
-    type Scope = DynamicResourceScope;
-
-    fn kind(resource: &ApiResource) -> Cow<'_, str> {
-        resource.kind.as_str().into()
-    }
-
-    fn group(resource: &ApiResource) -> Cow<'_, str> {
-        resource.group.as_str().into()
-    }
-
-    fn version(resource: &ApiResource) -> Cow<'_, str> {
-        resource.version.as_str().into()
-    }
-
-    fn api_version(resource: &ApiResource) -> Cow<'_, str> {
-        resource.api_version.as_str().into()
-    }
-
-    fn plural(resource: &ApiResource) -> Cow<'_, str> {
-        resource.plural.as_str().into()
-    }
-
-    fn object_ref(&self, resource: &ApiResource) -> ObjectReference {
-        ObjectReference {
-            api_version: Some(resource.api_version.clone()),
-            kind: Some(resource.kind.clone()),
-            resource_version: self.metadata.resource_version.clone(),
-            ..ObjectReference::default()
-        }
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 fn typed<K: DeserializeOwned + Send + 'static>(api: Api<Raw>, config: Config) -> Events<K> {
@@ -187,18 +126,6 @@ fn follow(api: Api<Raw>, config: Config, anew: Arc<AtomicBool>) -> BoxStream<'st
         Some((event, (following, begin, anew)))
     })
     .boxed()
-}
-
-/// What a watch brings, with its errors told in the log instead.
-pub fn told<K>(events: Events<K>) -> impl Stream<Item = Event<K>> + Send
-where
-    K: Resource<DynamicType = ()> + Send + 'static,
-{
-    events.filter_map(|event| async move {
-        event
-            .inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is tried again"))
-            .ok()
-    })
 }
 
 #[cfg(test)]

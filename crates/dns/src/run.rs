@@ -1,13 +1,11 @@
 //! Cluster DNS as it runs: watches, the records, and the sockets.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use client::watch::{Config as WatchConfig, Event, all, told};
-use futures::{Stream, StreamExt};
-use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
+use client::watch::{self as watches, Event, Listing, kept};
+use futures::StreamExt;
+use kube::Client;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -105,9 +103,9 @@ enum Observation {
 
 /// Keeps the records as the cluster is; calls `on_complete` once they are.
 async fn follow(resolver: &Resolver, client: Client, on_complete: impl FnOnce()) {
-    let services = watch::<Service>(client.clone()).map(Observation::Service);
-    let slices = watch::<EndpointSlice>(client.clone()).map(Observation::Slice);
-    let namespaces = watch::<Namespace>(client).map(Observation::Namespace);
+    let services = kept(client.clone(), watches::Config::default()).map(Observation::Service);
+    let slices = kept(client.clone(), watches::Config::default()).map(Observation::Slice);
+    let namespaces = kept(client, watches::Config::default()).map(Observation::Namespace);
     let events = futures::stream::select(services, futures::stream::select(slices, namespaces));
     tokio::pin!(events);
     let mut lists = Lists::default();
@@ -123,72 +121,36 @@ async fn follow(resolver: &Resolver, client: Client, on_complete: impl FnOnce())
     }
 }
 
-fn watch<K>(client: Client) -> impl Stream<Item = Event<K>> + Send
-where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
-{
-    // Pages would only make the first list later.
-    told(all(client, WatchConfig::default().any_semantic().page_size(u32::MAX)))
-}
-
 /// Lists in progress.
 #[derive(Default)]
 struct Lists {
-    services: List,
-    slices: List,
-    namespaces: List,
-}
-
-/// A list in progress: what is not in it when it ends is gone.
-#[derive(Default)]
-struct List {
-    missing: BTreeSet<ObjectName>,
-    complete: bool,
-}
-
-impl List {
-    fn finish(&mut self) -> BTreeSet<ObjectName> {
-        self.complete = true;
-        std::mem::take(&mut self.missing)
-    }
+    services: Listing<ObjectName>,
+    slices: Listing<ObjectName>,
+    namespaces: Listing<ObjectName>,
 }
 
 impl Lists {
     fn are_complete(&self) -> bool {
-        self.services.complete && self.slices.complete && self.namespaces.complete
+        self.services.is_complete() && self.slices.is_complete() && self.namespaces.is_complete()
     }
 
     fn apply(&mut self, observation: Observation, records: &mut Records) {
         match observation {
-            Observation::Service(event) => match event {
-                Event::Init => self.services.missing = records.service_names(),
-                Event::InitApply(service) | Event::Apply(service) => {
-                    self.services.missing.remove(&name_of(&service.metadata));
-                    records.apply_service(&service);
-                }
-                Event::Delete(service) => records.delete_service(&name_of(&service.metadata)),
-                Event::InitDone => self.services.finish().iter().for_each(|name| records.delete_service(name)),
-            },
-            Observation::Slice(event) => match event {
-                Event::Init => self.slices.missing = records.slice_names(),
-                Event::InitApply(slice) | Event::Apply(slice) => {
-                    self.slices.missing.remove(&name_of(&slice.metadata));
-                    records.apply_slice(&slice);
-                }
-                Event::Delete(slice) => records.delete_slice(&name_of(&slice.metadata)),
-                Event::InitDone => self.slices.finish().iter().for_each(|name| records.delete_slice(name)),
-            },
-            Observation::Namespace(event) => match event {
-                Event::Init => self.namespaces.missing = records.namespace_names(),
-                Event::InitApply(namespace) | Event::Apply(namespace) => {
-                    self.namespaces.missing.remove(&name_of(&namespace.metadata));
-                    records.apply_namespace(&namespace);
-                }
-                Event::Delete(namespace) => records.delete_namespace(&name_of(&namespace.metadata).name),
-                Event::InitDone => {
-                    self.namespaces.finish().iter().for_each(|name| records.delete_namespace(&name.name));
-                }
-            },
+            Observation::Service(event) => {
+                let (service, gone) = self.services.take(event, name_of, || records.service_names());
+                service.iter().for_each(|service| records.apply_service(service));
+                gone.iter().for_each(|name| records.delete_service(name));
+            }
+            Observation::Slice(event) => {
+                let (slice, gone) = self.slices.take(event, name_of, || records.slice_names());
+                slice.iter().for_each(|slice| records.apply_slice(slice));
+                gone.iter().for_each(|name| records.delete_slice(name));
+            }
+            Observation::Namespace(event) => {
+                let (namespace, gone) = self.namespaces.take(event, name_of, || records.namespace_names());
+                namespace.iter().for_each(|namespace| records.apply_namespace(namespace));
+                gone.iter().for_each(|name| records.delete_namespace(&name.name));
+            }
         }
     }
 }

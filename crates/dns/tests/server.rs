@@ -1,6 +1,5 @@
 //! Real questions over real sockets.
 
-mod api;
 mod cluster;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use api::Api;
+use client::testing::Api;
 use cluster::{namespace, service, slice, zone};
 use dns::forward::Forwarder;
 use dns::message::Transport;

@@ -1,10 +1,11 @@
 //! Where state is kept: the embedded engine in a directory, or an etcd cluster. Flags, the choice, opening and closing.
 
 use crate::cli::values::{ByteSize, GoDuration};
+use crate::place::Place;
 use anyhow::{Context, Result, bail};
 use apiserver::encryption::{Encryption, Sealed};
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use store::embedded::{Embedded, Options, Undo};
@@ -49,13 +50,13 @@ pub struct FaceArgs {
 impl FaceArgs {
     /// Begins to serve an embedded store until `shutdown`, so that it can be saved and looked at while it runs.
     pub async fn serve(&self, opened: &Opened, shutdown: CancellationToken) -> Result<()> {
-        let Some((store, directory)) = opened.embedded.clone() else {
+        let Some((store, socket)) = opened.embedded.clone() else {
             if self.serve_etcd.is_some() {
                 bail!("--serve-etcd is for the embedded store: with etcd as the store, ask etcd itself");
             }
             return Ok(());
         };
-        let own = face::Address::Unix(socket(&directory));
+        let own = face::Address::Unix(socket);
         let address = self.serve_etcd.as_ref().unwrap_or(&own);
         let tls = match (&self.serve_etcd_certfile, &self.serve_etcd_keyfile, &self.serve_etcd_cafile) {
             (Some(certificate), Some(key), Some(authority)) => Some(face::Tls {
@@ -88,11 +89,6 @@ impl FaceArgs {
         });
         Ok(())
     }
-}
-
-/// Where the embedded store of a directory is served as etcd if nothing else is said: beside it.
-pub fn socket(directory: &Path) -> PathBuf {
-    directory.with_extension("sock")
 }
 
 /// Objects that change every few seconds and that nobody would look back at or restore: they would fill whatever is kept.
@@ -158,7 +154,11 @@ impl EncryptionArgs {
 /// An engine that was chosen, not opened yet.
 #[derive(Clone, Debug)]
 pub enum Backend {
-    Embedded(PathBuf),
+    Embedded {
+        directory: PathBuf,
+        /// Where it is served as etcd if nothing else is said.
+        socket: PathBuf,
+    },
     Etcd(etcd::Options),
 }
 
@@ -166,15 +166,15 @@ pub enum Backend {
 #[derive(Clone)]
 pub struct Opened {
     pub store: Arc<dyn Store>,
-    /// With its directory.
+    /// With where it is served as etcd if nothing else is said.
     embedded: Option<(Arc<Embedded>, PathBuf)>,
 }
 
 impl Backend {
-    /// What `--store` says: `embedded`, in `directory`, or endpoints of etcd.
-    pub fn choose(store: &str, args: &EtcdArgs, directory: &Path) -> Result<Self> {
+    /// What `--store` says: `embedded`, which has its place, or endpoints of etcd.
+    pub fn choose(store: &str, args: &EtcdArgs, place: &Place) -> Result<Self> {
         match store {
-            "embedded" => Ok(Self::Embedded(directory.to_owned())),
+            "embedded" => Ok(Self::Embedded { directory: place.store.clone(), socket: place.store_socket.clone() }),
             servers => Self::etcd(servers, args),
         }
     }
@@ -195,7 +195,7 @@ impl Backend {
     /// What all keys begin with where they are stored.
     pub fn prefix(&self) -> &str {
         match self {
-            Self::Embedded(_) => "/registry",
+            Self::Embedded { .. } => "/registry",
             Self::Etcd(options) => &options.prefix,
         }
     }
@@ -203,9 +203,9 @@ impl Backend {
     /// Opens the engine, on the runtime that will use it. etcd keeps its own past.
     pub async fn open(&self, undo: &UndoArgs) -> Result<Opened> {
         match self {
-            Self::Embedded(directory) => {
-                let (place, options) = (directory.clone(), undo.options());
-                let open = move || Embedded::open(place, options);
+            Self::Embedded { directory, socket } => {
+                let (directory, options) = (directory.clone(), undo.options());
+                let open = move || Embedded::open(directory, options);
                 let store = tokio::task::spawn_blocking(open).await?;
                 let store = store.map_err(|e| match e {
                     store::Error::Corrupt { .. } => anyhow::anyhow!(
@@ -213,7 +213,7 @@ impl Backend {
                     ),
                     e => anyhow::Error::new(e).context("the store can't be opened"),
                 })?;
-                Ok(Opened { store: store.clone(), embedded: Some((store, directory.clone())) })
+                Ok(Opened { store: store.clone(), embedded: Some((store, socket.clone())) })
             }
             Self::Etcd(options) => {
                 let store = Etcd::connect(options.clone()).await.context("etcd can't be used")?;
@@ -245,6 +245,7 @@ impl Opened {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn args(prefix: &str) -> EtcdArgs {
         EtcdArgs { etcd_cafile: None, etcd_certfile: None, etcd_keyfile: None, etcd_prefix: prefix.to_owned() }
@@ -252,9 +253,10 @@ mod tests {
 
     #[test]
     fn the_flag_says_which_engine() {
-        let choose = |store: &str, prefix: &str| Backend::choose(store, &args(prefix), Path::new("/data/store"));
+        let place = Place::new(Path::new("/data")).expect("a place");
+        let choose = |store: &str, prefix: &str| Backend::choose(store, &args(prefix), &place);
         assert!(
-            matches!(choose("embedded", "/registry").expect("chosen"), Backend::Embedded(path) if path == Path::new("/data/store"))
+            matches!(choose("embedded", "/registry").expect("chosen"), Backend::Embedded { directory, .. } if directory == Path::new("/data/store"))
         );
         let chosen = choose("http://127.0.0.1:2379,http://127.0.0.1:2479", "/mine").expect("chosen");
         let Backend::Etcd(options) = chosen else { panic!("{chosen:?}") };

@@ -17,6 +17,8 @@ const SOCKET_PATH_MAX: usize = 107;
 pub struct Place {
     pub data_dir: PathBuf,
     pub store: PathBuf,
+    /// Where the embedded store is served as etcd if nothing else is said.
+    pub store_socket: PathBuf,
     pub pki: PathBuf,
     pub runtime: PathBuf,
     pub kubelet: PathBuf,
@@ -55,6 +57,7 @@ impl Place {
         }
         Ok(Place {
             store: below("store"),
+            store_socket: below("store.sock"),
             pki: below("pki"),
             runtime: below("runtime"),
             kubelet: if default { "/var/lib/kubelet".into() } else { below("kubelet") },

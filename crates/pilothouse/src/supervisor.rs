@@ -108,17 +108,8 @@ fn run_once(component: &Component, shutdown: &CancellationToken) -> Result<(), S
     match outcome {
         Ok(Ok(())) => Ok(()),
         Ok(Err(e)) => Err(format!("{e:#}")),
-        Err(panic) => Err(panic_text(panic.as_ref())),
+        Err(panic) => Err(format!("it panicked: {}", api::panic::text(&*panic))),
     }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|s| (*s).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "without a message".to_owned());
-    format!("it panicked: {text}")
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use client::watch::{Config as WatchConfig, Event, all, told};
+use client::backoff::Backoff;
+use client::watch::{self as watches, Event, Listing, kept};
 use futures::{FutureExt, Stream, StreamExt};
-use kube::{Client, Resource};
+use kube::Client;
 use network::Cidr;
 use network::nft::Family;
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -21,8 +21,8 @@ use crate::plan;
 use crate::ruleset::{Delta, RuleSet};
 use crate::state::{ServiceName, State, name_of};
 
-/// How long to wait before the tables are tried again after an error, at first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How long to wait before the tables are tried again after an error, at first and at most: they are written as a whole.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
 /// How often to look whether the tables are still there. Firewall services flush all tables when they are
 /// reloaded; the kernel could tell, but only together with each of the many changes of our own.
@@ -118,78 +118,44 @@ enum Observation {
 }
 
 fn observe(config: &Config, client: Client) -> impl Stream<Item = Observation> + use<> {
-    let services = watch::<Service>(client.clone(), WatchConfig::default().labels(SELECTOR));
-    let slices = watch::<EndpointSlice>(client.clone(), WatchConfig::default().labels(SELECTOR));
+    let services = kept(client.clone(), watches::Config::default().labels(SELECTOR));
+    let slices = kept(client.clone(), watches::Config::default().labels(SELECTOR));
     let own = format!("metadata.name={}", config.node_name);
-    let node = watch::<Node>(client, WatchConfig::default().fields(&own));
+    let node = kept(client, watches::Config::default().fields(&own));
     futures::stream::select(
         services.map(Observation::Service),
         futures::stream::select(slices.map(Observation::Slice), node.map(Observation::Node)),
     )
 }
 
-fn watch<K>(client: Client, config: WatchConfig) -> impl Stream<Item = Event<K>> + Send
-where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Send + 'static,
-{
-    // Pages would only make the first list later.
-    told(all(client, config.any_semantic().page_size(u32::MAX)))
-}
-
-/// What a list has brought so far. Until the first lists of Services and EndpointSlices are complete,
-/// nothing is written: the rules of an earlier run may know more.
+/// What the lists have brought so far. Until the first ones of Services and EndpointSlices are complete, nothing is
+/// written: the rules of an earlier run may know more.
 #[derive(Default)]
 struct Pending {
-    services: List,
-    slices: List,
-}
-
-/// A list in progress: what is not in it when it ends is gone.
-#[derive(Default)]
-struct List {
-    missing: BTreeSet<ServiceName>,
-    complete: bool,
+    services: Listing<ServiceName>,
+    slices: Listing<ServiceName>,
 }
 
 impl Pending {
     fn is_complete(&self) -> bool {
-        self.services.complete && self.slices.complete
+        self.services.is_complete() && self.slices.is_complete()
     }
 
     fn apply(&mut self, observation: Observation, state: &mut State) {
         match observation {
-            Observation::Service(event) => match event {
-                Event::Init => self.services.missing = state.service_names(),
-                Event::InitApply(service) | Event::Apply(service) => {
-                    self.services.missing.remove(&name_of(&service.metadata));
-                    state.apply_service(&service);
-                }
-                Event::Delete(service) => state.delete_service(&name_of(&service.metadata)),
-                Event::InitDone => {
-                    self.services.finish().iter().for_each(|name| state.delete_service(name));
-                }
-            },
-            Observation::Slice(event) => match event {
-                Event::Init => self.slices.missing = state.slice_names(),
-                Event::InitApply(slice) | Event::Apply(slice) => {
-                    self.slices.missing.remove(&name_of(&slice.metadata));
-                    state.apply_slice(&slice);
-                }
-                Event::Delete(slice) => state.delete_slice(&name_of(&slice.metadata)),
-                Event::InitDone => {
-                    self.slices.finish().iter().for_each(|name| state.delete_slice(name));
-                }
-            },
+            Observation::Service(event) => {
+                let (service, gone) = self.services.take(event, name_of, || state.service_names());
+                service.iter().for_each(|service| state.apply_service(service));
+                gone.iter().for_each(|name| state.delete_service(name));
+            }
+            Observation::Slice(event) => {
+                let (slice, gone) = self.slices.take(event, name_of, || state.slice_names());
+                slice.iter().for_each(|slice| state.apply_slice(slice));
+                gone.iter().for_each(|name| state.delete_slice(name));
+            }
             Observation::Node(Event::Apply(node) | Event::InitApply(node)) => state.apply_node(&node),
             Observation::Node(Event::Init | Event::InitDone | Event::Delete(_)) => {}
         }
-    }
-}
-
-impl List {
-    fn finish(&mut self) -> BTreeSet<ServiceName> {
-        self.complete = true;
-        std::mem::take(&mut self.missing)
     }
 }
 
@@ -202,6 +168,8 @@ struct Proxy {
     health_ports: BTreeMap<u16, (ServiceName, usize)>,
     /// The errors of ports that could not be listened on, as they were told.
     deaf: Vec<String>,
+    /// The pauses between attempts, after an error.
+    backoff: Backoff,
     /// How long to wait before the next attempt, after an error.
     retry: Option<Duration>,
 }
@@ -275,6 +243,7 @@ impl Proxy {
             health: HealthServers::default(),
             health_ports: BTreeMap::new(),
             deaf: Vec::new(),
+            backoff: Backoff::within(RETRY.0, RETRY.1),
             retry: None,
         })
     }
@@ -322,8 +291,12 @@ impl Proxy {
         for error in &errors {
             tracing::warn!(%error, "the service proxy could not write its rules; it will try again");
         }
-        let longer = self.retry.map_or(RETRY.0, |wait| (wait * 2).min(RETRY.1));
-        self.retry = (!errors.is_empty()).then_some(longer);
+        self.retry = if errors.is_empty() {
+            self.backoff = Backoff::within(RETRY.0, RETRY.1);
+            None
+        } else {
+            Some(self.backoff.pause())
+        };
         self.serve_health(&dirty).await;
         Ok(errors.is_empty())
     }

@@ -1,6 +1,5 @@
 //! The whole proxy, from watches to answers. Needs root.
 
-mod api;
 mod cluster;
 mod machine;
 
@@ -8,7 +7,7 @@ use std::future::Future;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use api::Api;
+use client::testing::Api;
 use cluster::{endpoint, service, slice};
 use machine::*;
 use network::nft::{Family, Nft, Transaction};

@@ -113,12 +113,12 @@ impl AddressRange {
         (number <= self.last).then(|| from_number(self.family, number))
     }
 
-    /// Whether an address may be given out from here.
     /// How many addresses may be given out.
     pub fn size(&self) -> u128 {
         self.last - self.first + 1
     }
 
+    /// Whether an address may be given out from here.
     pub fn contains(&self, address: IpAddr) -> bool {
         Family::of(address) == self.family && (self.first..=self.last).contains(&to_number(address))
     }

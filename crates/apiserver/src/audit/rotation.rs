@@ -1,4 +1,8 @@
 //! Logs that are full: how they are put aside, and what becomes of them then, as upstream's lumberjack does it.
+//!
+//! lumberjack is for one process a log: of two, each puts aside what the other has just begun, and compresses and removes what
+//! the other still writes on. Here each holds a shared lock on the file that it writes on. What was put aside by another is
+//! written on until it is full here too, and stays as it is until nobody writes on it any more.
 
 use super::sink::Complaint;
 use flate2::Compression;
@@ -7,7 +11,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use std::ffi::{OsStr, OsString};
-use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{ErrorKind, Result};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -183,10 +187,28 @@ impl Rotator {
     /// # Errors
     /// Those of the file system.
     pub(super) fn open(&self) -> Result<File> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.names.directory)?;
-        let file = OpenOptions::new().create(true).append(true).mode(MODE).open(&self.names.path)?;
+        let file = self.held()?;
         self.tidy();
         Ok(file)
+    }
+
+    /// The log, with a lock that says that it is written on.
+    fn held(&self) -> Result<File> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.names.directory)?;
+        let path = &self.names.path;
+        loop {
+            let file = OpenOptions::new().create(true).append(true).mode(MODE).open(path)?;
+            let held = file.try_lock_shared();
+            // Between the two somebody else may have put it aside.
+            if !is_at(&file.metadata()?, path)? {
+                continue;
+            }
+            if let Err(error) = held {
+                let path = path.display();
+                tracing::warn!(%path, %error, "the audit log cannot be locked: no other process must write on it");
+            }
+            return Ok(file);
+        }
     }
 
     /// Whether a log of this size has no room for so many bytes more.
@@ -197,7 +219,7 @@ impl Rotator {
     /// Puts the log aside and begins another. `None`: it has to go on, which is told, but not each time, or it is no file that
     /// could be put aside.
     pub(super) fn rotate(&mut self, old: &File) -> Option<File> {
-        match old.metadata().and_then(|old| if old.is_file() { self.next(&old).map(Some) } else { Ok(None) }) {
+        match old.metadata().and_then(|like| if like.is_file() { self.next(old, &like).map(Some) } else { Ok(None) }) {
             Ok(new) => new,
             Err(error) => {
                 if self.complaint.due(Instant::now()).is_some() {
@@ -209,21 +231,27 @@ impl Rotator {
         }
     }
 
-    fn next(&self, old: &Metadata) -> Result<File> {
+    fn next(&self, old: &File, like: &Metadata) -> Result<File> {
         let aside = self.names.free(Timestamp::now());
-        let moved = match std::fs::rename(&self.names.path, &aside) {
-            Ok(()) => true,
-            // Somebody else has put it aside.
-            Err(error) if error.kind() == ErrorKind::NotFound => false,
-            Err(error) => return Err(error),
-        };
-        let new = self.open().inspect_err(|_| {
+        // Else somebody else has put it aside, and may have begun another.
+        let moved = is_at(like, &self.names.path)?
+            && match std::fs::rename(&self.names.path, &aside) {
+                Ok(()) => true,
+                Err(error) if error.kind() == ErrorKind::NotFound => false,
+                Err(error) => return Err(error),
+            };
+        let new = self.held().inspect_err(|_| {
             // It is written on, and must not be compressed and removed meanwhile.
             if moved && let Err(error) = std::fs::rename(&aside, &self.names.path) {
                 tracing::error!(path = %aside.display(), %error, "the audit log that is written on stays put aside");
             }
         })?;
-        own(&new, old, &self.names.path);
+        own(&new, like, &self.names.path);
+        // It is not closed yet, but not written on any more either.
+        if let Err(error) = old.unlock() {
+            tracing::debug!(%error, "the audit log that was put aside stays locked until it is closed");
+        }
+        self.tidy();
         Ok(new)
     }
 
@@ -233,6 +261,22 @@ impl Rotator {
             tracing::error!("the thread that tidies up audit logs has ended");
         }
     }
+}
+
+/// Whether a path leads to this file.
+fn is_at(file: &Metadata, path: &Path) -> Result<bool> {
+    match path.metadata() {
+        Ok(there) => Ok((there.dev(), there.ino()) == (file.dev(), file.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether nobody else writes on a log that is held, as far as locks tell; it is held then as before.
+pub(super) fn is_alone(file: &File) -> bool {
+    let alone = file.try_lock().is_ok();
+    // A lock that is ours becomes a shared one without waiting; where there are none nobody is known to be alone.
+    file.try_lock_shared().is_ok() && alone
 }
 
 /// Lets those read a file who can read the one that it comes from.
@@ -263,21 +307,41 @@ impl Names {
             _ => {}
         };
         for backup in &plan.remove {
-            told(backup, std::fs::remove_file(self.directory.join(&backup.name)), "removed");
+            told(backup, self.remove(&backup.name), "removed");
         }
         for backup in &plan.compress {
             told(backup, self.compress(&backup.name), "compressed");
         }
     }
 
+    /// A log that was put aside; `None`: somebody writes on it still, and it is looked at again next time.
+    fn left(&self, name: &OsStr) -> Result<Option<File>> {
+        let file = File::open(self.directory.join(name))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            // Where there are no locks, one process writes.
+            Err(TryLockError::Error(_)) => Ok(Some(file)),
+        }
+    }
+
+    /// Removes a log that was put aside.
+    fn remove(&self, name: &OsStr) -> Result<()> {
+        match self.left(name) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) | Err(_) => std::fs::remove_file(self.directory.join(name)),
+        }
+    }
+
     /// Compresses a log that was put aside. It stays as it was until all of it is on disk as the other file, so one that is there
     /// already is the beginning of an attempt that was broken off.
     fn compress(&self, name: &OsStr) -> Result<()> {
+        let Some(mut input) = self.left(name)? else { return Ok(()) };
         let plain = self.directory.join(name);
         let mut compressed = plain.clone().into_os_string();
         compressed.push(OsStr::from_bytes(COMPRESSED));
         let compressed = PathBuf::from(compressed);
-        let done = squeeze(&plain, &compressed);
+        let done = squeeze(&mut input, &compressed);
         // What broke off is of no use, but does no harm either.
         if done.is_err()
             && let Err(error) = std::fs::remove_file(&compressed)
@@ -290,13 +354,18 @@ impl Names {
     }
 }
 
-fn squeeze(plain: &Path, compressed: &Path) -> Result<()> {
-    let mut input = File::open(plain)?;
+fn squeeze(input: &mut File, compressed: &Path) -> Result<()> {
     let output = OpenOptions::new().create(true).write(true).truncate(true).mode(MODE).open(compressed)?;
     own(&output, &input.metadata()?, compressed);
     let mut encoder = GzEncoder::new(output, Compression::default());
-    std::io::copy(&mut input, &mut encoder)?;
+    std::io::copy(input, &mut encoder)?;
     encoder.finish()?.sync_all()
+}
+
+/// Tidies up at once what was put aside of a log.
+#[cfg(test)]
+pub(super) fn tidy(path: &Path, rotation: Rotation, now: Timestamp) {
+    Names::of(path).tidy(rotation, now);
 }
 
 #[cfg(test)]

@@ -122,14 +122,19 @@ impl Problems {
         Some((Problem::Unready, reason, message)).filter(|(problem, ..)| !self.told.contains(problem))
     }
 
-    /// Tells what is wrong with it, if something is that was not mended.
-    pub(crate) async fn look(&mut self, registry: &Arc<Registry>, ranges: &[String]) {
-        self.tell_of(registry, ranges, |problems, existing| {
+    /// Tells what is wrong with it, if something is that was not mended. Whether all is told then.
+    pub(crate) async fn look(&mut self, registry: &Arc<Registry>, ranges: &[String]) -> bool {
+        let mut found = None;
+        let told = self.tell_of(registry, ranges, |problems, existing| {
             let (problem, reason, message) = problems.untold(ranges, existing?)?;
-            problems.told.insert(problem);
+            found = Some(problem);
             Some((reason, message))
-        })
-        .await;
+        });
+        let told = told.await;
+        if told {
+            self.told.extend(found);
+        }
+        told
     }
 
     /// Tells what could not be done for it, if it is of the first objects that something was to be done for.
@@ -145,21 +150,24 @@ impl Problems {
         .await;
     }
 
-    /// Tells what `of` makes of the one that is there: a reason and a message.
+    /// Tells what `of` makes of the one that is there: a reason and a message. Whether nothing is left to tell.
     async fn tell_of(
         &mut self,
         registry: &Arc<Registry>,
         ranges: &[String],
         of: impl FnOnce(&mut Self, Option<&Map>) -> Option<(String, String)>,
-    ) {
+    ) -> bool {
         if ranges.is_empty() {
-            return;
+            return true;
         }
         let (existing, revision) = match there(registry) {
             Ok(there) => there,
-            Err(status) => return tracing::warn!(why = status.message, "the default ServiceCIDR cannot be looked at"),
+            Err(status) => {
+                tracing::warn!(why = status.message, "the default ServiceCIDR cannot be looked at");
+                return false;
+            }
         };
-        let Some((reason, message)) = of(self, existing.as_ref()) else { return };
+        let Some((reason, message)) = of(self, existing.as_ref()) else { return true };
         tracing::warn!(reason, "{message}");
         let uid = existing.as_ref().map_or("", |existing| existing.str_at(&["metadata", "uid"]));
         let about = Reference {
@@ -171,7 +179,7 @@ impl Problems {
             ..Reference::default()
         };
         let report = Report { about, kind: Kind::Warning, reason, message, at: Timestamp::now() };
-        self.events.tell(registry, &report).await;
+        self.events.tell(registry, &report).await
     }
 }
 
@@ -188,7 +196,9 @@ fn there(registry: &Registry) -> Result<(Option<Map>, Option<u64>), Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::{Admission, Attributes, Operation, Sides};
     use crate::test_support::map;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn ranges(all: &[&str]) -> Vec<String> {
         all.iter().map(|range| (*range).to_owned()).collect()
@@ -268,6 +278,71 @@ mod tests {
         assert_eq!(failed(&one, None, "why").as_deref(), Some("The default ServiceCIDR can not be created"));
     }
 
+    /// Refuses the first event.
+    #[derive(Default)]
+    struct NotYet(AtomicBool);
+
+    #[async_trait::async_trait]
+    impl Admission for NotYet {
+        fn name(&self) -> &'static str {
+            "NotYet"
+        }
+        fn handles(&self, operation: Operation) -> bool {
+            operation == Operation::Create
+        }
+        fn sides(&self) -> Sides {
+            Sides::Validates
+        }
+        async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+            if attributes.is("", "events") && !self.0.swap(true, Ordering::Relaxed) {
+                return Err(Status::internal("not yet"));
+            }
+            Ok(())
+        }
+    }
+
+    /// Waits until all that was written is seen.
+    async fn seen(registry: &Registry) {
+        let revision = registry.store().status().await.expect("a status").revision;
+        registry.caches().reached(revision.cast_unsigned()).await.expect("seen");
+    }
+
+    /// What the events say that are there.
+    async fn events(registry: &Registry) -> Vec<Map> {
+        seen(registry).await;
+        let served = registry.served("", "v1", "events").expect("served");
+        let (state, _) = served.storage("list").expect("stored").now();
+        state.range(&crate::cache::Scope::All, None).map(|entry| served.decode(entry).expect("readable")).collect()
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_told_is_told_later_and_once() {
+        let opened = crate::test_support::opened().await;
+        let registry = &opened.registry;
+        let admission = crate::admission::Chain(vec![Arc::new(NotYet::default())]);
+        registry.install(crate::registry::Hooks { admission, ..Default::default() });
+        let (ours, theirs) = (ranges(&["10.0.0.0/24"]), ranges(&["10.1.0.0/24"]));
+        let mut problems = Problems::new();
+        assert!(problems.look(registry, &ours).await, "there is nothing to tell");
+        let served = registry.served(GROUP, "v1", PLURAL).expect("served");
+        let cx = crate::context::Context::new(
+            Arc::new(crate::user::UserInfo::apiserver()),
+            "kube-apiserver",
+            Timestamp::now(),
+        );
+        let object = wanted(&theirs, "2026-01-01T00:00:00Z").object;
+        registry.create(&cx, &served, "", object, &crate::options::Options::default()).await.expect("made");
+        seen(registry).await;
+        assert!(!problems.look(registry, &ours).await, "the event was refused");
+        assert!(events(registry).await.is_empty());
+        assert!(problems.look(registry, &ours).await);
+        let told = events(registry).await;
+        let [event] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(event.str_at(&["reason"]), "KubernetesDefaultServiceCIDRInconsistent");
+        assert!(problems.look(registry, &ours).await);
+        assert_eq!(events(registry).await, told, "it is told once");
+    }
+
     #[tokio::test]
     async fn what_could_not_be_done_is_told_in_one_event_that_is_counted() {
         let opened = crate::test_support::opened().await;
@@ -277,13 +352,7 @@ mod tests {
             problems.not_mended(registry, &ranges(&["10.0.0.0/24"]), &BootstrapError::Contended(8)).await;
         }
         problems.not_mended(registry, &[], &BootstrapError::Contended(8)).await;
-        let served = registry.served("", "v1", "events").expect("served");
-        let events = served.storage("list").expect("stored");
-        let revision = registry.store().status().await.expect("a status").revision;
-        registry.caches().reached(revision.cast_unsigned()).await.expect("seen");
-        let (state, _) = events.now();
-        let events: Vec<Map> =
-            state.range(&crate::cache::Scope::All, None).map(|entry| served.decode(entry).expect("readable")).collect();
+        let events = events(registry).await;
         let [event] = &events[..] else { panic!("{events:?}") };
         assert_eq!(event.at(&["count"]).and_then(Value::as_i64), Some(3));
         assert_eq!(event.str_at(&["reason"]), "KubernetesDefaultServiceCIDRError");

@@ -4,7 +4,6 @@ use super::BoxError;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -32,12 +31,6 @@ pub trait Witness: Send {
     fn panicked(&mut self, why: &str);
 }
 
-/// What somebody said who panicked.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default()
-}
-
 /// Making a body panicked, which is no end that it could have.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer could not be made: {0}")]
@@ -48,7 +41,7 @@ fn caught(
     step: impl FnOnce() -> Poll<Option<Result<Frame<Bytes>, BoxError>>>,
 ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
     catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
-        let why = panic_text(&*panic);
+        let why = api::panic::text(&*panic);
         tracing::error!(panic = why, "making an answer panicked after it had begun");
         Poll::Ready(Some(Err(Panicked(why.to_owned()).into())))
     })

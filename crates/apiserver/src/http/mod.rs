@@ -25,7 +25,6 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 
 pub use ::http::Response;
-pub(crate) use body::panic_text;
 pub use body::{Body, Witness};
 
 /// How every answer may be kept that says nothing else of that.

@@ -11,7 +11,7 @@ use crate::flowcontrol::{Place, Refused};
 use crate::handlers::{self, Call, LongRunning, NotServed};
 use crate::http::media::View;
 use crate::http::websocket;
-use crate::http::{Body, NO_CACHE, Request, RequestBody, Response, answer, panic_text};
+use crate::http::{Body, NO_CACHE, Request, RequestBody, Response, answer};
 use crate::request::{RequestInfo, parameter, unescape_path};
 use crate::user::UserInfo;
 use api::Status;
@@ -330,7 +330,7 @@ async fn within<T>(
     match done {
         Ok(done) => done.map_err(End::Refused),
         Err(panic) => {
-            let why = panic_text(&*panic);
+            let why = api::panic::text(&*panic);
             tracing::error!(path = info.path, verb = info.verb, panic = why, "a request's handler panicked");
             Err(End::Panicked(why.into()))
         }

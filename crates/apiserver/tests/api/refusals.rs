@@ -270,6 +270,68 @@ async fn strategic_patches_are_converted() {
 }
 
 #[tokio::test]
+async fn annotations_and_labels_are_texts() {
+    let server = Server::start().await;
+    let client = server.client();
+    let metadata = json!({"name": "p", "annotations": {"k": "v"}, "labels": {"k": "v"}});
+    let spec = json!({"containers": [{"name": "c", "image": "i"}]});
+    let made = client.post(PODS, &json!({"metadata": metadata, "spec": spec})).await.ok();
+    let path = format!("{PODS}/p");
+    for field in ["annotations", "labels"] {
+        for (key, value, got, wanted, unconvertible) in [
+            ("/a", "1", "number", "string", "cannot convert int64 to string"),
+            ("/a", "1.5", "number", "string", "unrecognized type: string"),
+            ("/a", "true", "bool", "string", "unrecognized type: string"),
+            ("/a", "{}", "object", "string", "unrecognized type: string"),
+            ("/a", "[]", "array", "string", "unrecognized type: string"),
+            ("", "1", "number", "map[string]string", "cannot restore map from int64"),
+            ("", r#""x""#, "string", "map[string]string", "cannot restore map from string"),
+            ("", "[]", "array", "map[string]string", "cannot restore map from slice"),
+        ] {
+            let merged = match key {
+                "" => format!(r#"{{"metadata":{{"{field}":{value}}}}}"#),
+                _ => format!(r#"{{"metadata":{{"{field}":{{"a":{value}}}}}}}"#),
+            };
+            let added = format!(r#"[{{"op":"add","path":"/metadata/{field}{key}","value":{value}}}]"#);
+            let unreadable = format!(
+                "json: cannot unmarshal {got} into Go struct field ObjectMeta.metadata.{field} of type {wanted}"
+            );
+            // Of a strategic patch the patch is shown, as Go shows it, else the object.
+            let go = if value == "{}" { "map[]" } else { value.trim_matches('"') };
+            let go = if key.is_empty() { go.to_owned() } else { format!("map[a:{go}]") };
+            let patch_shown = format!("map[metadata:map[{field}:{go}]]\"");
+            let object_shown = r#"{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"annotations\":"#;
+            for (kind, patch, shown, why) in [
+                (MERGE, &merged, object_shown, &*unreadable),
+                (JSON_PATCH, &added, object_shown, &unreadable),
+                (STRATEGIC, &merged, &patch_shown, unconvertible),
+            ] {
+                let refused = client.patch(&path, kind, patch).await.refused(422);
+                let said = refused["message"].as_str().unwrap();
+                let begin = format!(r#" "" is invalid: patch: Invalid value: "{shown}"#);
+                assert!(said.starts_with(&begin) && said.ends_with(&format!("\": {why}")), "{kind} {patch}: {said}");
+                assert_eq!(refused["reason"], "Invalid");
+                let message = said.split_once("patch: ").unwrap().1;
+                let cause = json!({"reason": "FieldValueInvalid", "message": message, "field": "patch"});
+                assert_eq!(refused["details"], json!({"causes": [cause]}));
+            }
+            let (mut whole, value): (_, Value) = (made.clone(), serde_json::from_str(value).unwrap());
+            match key {
+                "" => whole["metadata"][field] = value,
+                _ => whole["metadata"][field]["a"] = value,
+            }
+            let refused = client.put(&path, &whole).await.refused(400);
+            let message = format!("Pod in version \"v1\" cannot be handled as a Pod: {unreadable}");
+            assert_eq!((&refused["message"], &refused["reason"]), (&json!(message), &json!("BadRequest")));
+        }
+    }
+    assert_eq!(client.get(&path).await.ok(), made, "nothing of it was done");
+    let nothing = r#"[{"op":"add","path":"/metadata/annotations/a","value":null}]"#;
+    let patched = client.patch(&path, JSON_PATCH, nothing).await.ok();
+    assert_eq!(patched["metadata"]["annotations"], json!({"k": "v", "a": ""}));
+}
+
+#[tokio::test]
 async fn patches_are_limited() {
     let server = Server::start().await;
     let client = server.client();

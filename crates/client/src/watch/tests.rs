@@ -84,6 +84,32 @@ async fn objects_are_read_from_lists_and_watches() {
     assert!(asked[1].0.contains("watch=true") && asked[1].0.contains("resourceVersion=7"), "{asked:?}");
 }
 
+/// Members of JSON have no order: an event may say after its object what became of that, and an object its name last.
+#[tokio::test(start_paused = true)]
+async fn the_type_of_an_event_may_come_last() {
+    let bookmark = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"9"}}"#;
+    let gone = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","message":"m","code":410}"#;
+    let lines = [
+        r#"{"object":{"data":{"k":"\"w\u00e9"},"metadata":{"resourceVersion":"8","name":"a"}},"type":"MODIFIED"}"#
+            .into(),
+        format!(r#"{{"object":{bookmark},"type":"BOOKMARK"}}"#),
+        r#"{"object":{"metadata":{"name":"b","resourceVersion":"10"}},"type":"DELETED"}"#.into(),
+        r#"{"object":{"metadata":{"name":"c","resourceVersion":"11"},"data":3},"type":"ADDED"}"#.into(),
+        format!(r#"{{"object":{gone},"type":"ERROR"}}"#),
+    ];
+    let server = Server::new([(200, LIST), (200, &lines.join("\n"))]);
+    let events: Vec<_> = all::<ConfigMap>(server.client(), Config::default()).skip(4).take(4).collect().await;
+    let Ok(Event::Apply(object)) = &events[0] else { panic!("{events:?}") };
+    assert_eq!(object.metadata.name.as_deref(), Some("a"));
+    assert_eq!(object.data.as_ref().unwrap()["k"], "\"w\u{e9}");
+    assert!(
+        matches!(&events[1], Ok(Event::Delete(object)) if object.metadata.name.as_deref() == Some("b")),
+        "{events:?}"
+    );
+    assert!(events[2].as_ref().is_err_and(|error| error.to_string().contains("c cannot be read")), "{events:?}");
+    assert!(matches!(&events[3], Err(Error::WatchError(status)) if status.code == 410), "{events:?}");
+}
+
 /// What cannot be read is not taken for gone.
 #[tokio::test(start_paused = true)]
 async fn a_list_with_an_unreadable_object_is_not_whole() {
@@ -144,4 +170,30 @@ async fn pauses_grow_while_nothing_can_be_listed() {
         let pause = pair[1].1 - pair[0].1;
         assert!(pause >= least && pause <= least * 2 + Duration::from_millis(10), "{number}: {pause:?}");
     }
+}
+
+/// Who keeps objects by their names is told what is gone, also of what went while nobody watched.
+#[tokio::test(start_paused = true)]
+async fn what_a_list_does_not_bring_is_gone() {
+    let gone = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Expired","message":"","code":410}"#;
+    let end = format!(
+        r#"{{"type":"DELETED","object":{{"metadata":{{"name":"a","resourceVersion":"8"}}}}}}
+{{"type":"ERROR","object":{gone}}}"#
+    );
+    let server = Server::new([(200, LIST), (200, &end), (200, EMPTY)]);
+    let mut events = kept::<ConfigMap>(server.client(), Config::default()).boxed();
+    let (mut listing, mut keep) = (Listing::default(), std::collections::BTreeSet::new());
+    let name = |metadata: &ObjectMeta| metadata.name.clone().unwrap();
+    let mut told = Vec::new();
+    for _ in 0..7 {
+        let (put, gone) = listing.take(events.next().await.unwrap(), name, || keep.clone());
+        keep.extend(put.map(|object| name(&object.metadata)));
+        keep.retain(|name| !gone.contains(name));
+        told.push((listing.is_complete(), keep.iter().map(String::as_str).collect::<Vec<_>>().join(" ")));
+    }
+    // Begun, two objects, ended; a deletion; begun again and ended.
+    let expected = [(false, ""), (false, "a"), (false, "a b"), (true, "a b"), (true, "b"), (true, "b"), (true, "")];
+    assert_eq!(told.iter().map(|(complete, names)| (*complete, names.as_str())).collect::<Vec<_>>(), expected);
+    let asked = server.asked();
+    assert!(asked[0].0.contains("limit=4294967295"), "{asked:?}");
 }

@@ -200,7 +200,7 @@ fn join(parent: &str, child: &str) -> String {
 }
 
 /// Removes a cgroup and those below it. A process that was killed leaves its cgroup a moment
-/// after, so a busy one is tried again.
+/// after, so a busy one is tried again: soon first, and not for long.
 fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
     if let Ok(entries) = fs::read_dir(dir) {
         for entry in entries.flatten() {

@@ -38,6 +38,8 @@ use crate::{
 const COMPARE: Duration = Duration::from_secs(10);
 /// How often it is reported although nothing changed.
 const REPORT: Duration = Duration::from_secs(300);
+/// How soon, and how late at most, a runtime that is not ready is asked again: a node waits for it.
+const UNREADY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// What the rest of the kubelet knows of the Node object.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -181,6 +183,26 @@ struct Keeper {
     booted_as: Option<String>,
 }
 
+/// When the runtime is looked at.
+struct Looks(Backoff);
+
+impl Looks {
+    fn new() -> Self {
+        Looks(Backoff::within(UNREADY.0, UNREADY.1))
+    }
+
+    /// When it is looked at next, as it is now.
+    fn next(&mut self, runtime: &Runtime) -> Instant {
+        let wait = if runtime.problems.is_empty() {
+            *self = Self::new();
+            COMPARE
+        } else {
+            self.0.pause()
+        };
+        Instant::now() + wait
+    }
+}
+
 impl Keeper {
     async fn run(&mut self, stop: CancellationToken) {
         let name = self.context.cfg.node_name.clone();
@@ -197,15 +219,9 @@ impl Keeper {
         let mut events = client::watch::all::<Node>(self.context.client.clone(), config);
         let mut pressure = self.context.handle.pressure.subscribe();
         let recheck = self.context.handle.recheck.clone();
-        let mut unready_wait = Duration::from_millis(50);
+        let mut looks = Looks::new();
+        let mut look_at = looks.next(&self.runtime);
         loop {
-            let wait = if self.runtime.problems.is_empty() {
-                unready_wait = Duration::from_millis(50);
-                COMPARE
-            } else {
-                unready_wait = (unready_wait * 2).min(Duration::from_secs(2));
-                unready_wait
-            };
             tokio::select! {
                 event = events.next() => match event {
                     Some(Ok(Event::Apply(node) | Event::InitApply(node))) => {
@@ -223,11 +239,14 @@ impl Keeper {
                 }
                 () = recheck.notified() => {
                     self.look(true).await;
+                    look_at = looks.next(&self.runtime);
                     self.report_if(false).await;
                 }
-                () = tokio::time::sleep(wait) => {
+                // Whatever else happens to the node meanwhile does not put this off.
+                () = tokio::time::sleep_until(look_at) => {
                     let due = self.reported_at.elapsed() >= REPORT;
                     self.look(due).await;
+                    look_at = looks.next(&self.runtime);
                     self.report_if(due).await;
                 }
             }

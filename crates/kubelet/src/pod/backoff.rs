@@ -1,4 +1,7 @@
 //! Back-off that doubles: 10 s, 20 s, … 300 s, forgotten after twice the longest wait in peace.
+//!
+//! These are upstream's times, which users see (`CrashLoopBackOff`), exactly and for many keys. What merely tries again uses
+//! [`client::backoff`].
 
 use std::{collections::HashMap, time::Duration};
 

@@ -73,7 +73,6 @@ fn say(name: &str, value: impl std::fmt::Display) {
 /// Carries out a command on the store of a data directory, or on etcd.
 pub fn run(args: StoreArgs) -> Result<()> {
     let place = Place::new(&args.data_dir)?;
-    let directory = place.store.clone();
     match args.command {
         StoreCommand::History(args) => return undo::history(args, &place),
         StoreCommand::Diff(args) => return undo::diff(args, &place),
@@ -89,8 +88,8 @@ pub fn run(args: StoreArgs) -> Result<()> {
                     "only an embedded store is restored: for etcd, `etcdctl snapshot restore` takes the file (with --bump-revision and --mark-compacted; an etcdctl that has these not takes what is saved of an embedded store that was restored from the file)"
                 );
             }
-            let restored = snapshot::restore(&file, &directory, bump_revision, skip_hash_check)
-                .with_context(|| format!("cannot restore into {}", directory.display()))?;
+            let restored = snapshot::restore(&file, &place.store, bump_revision, skip_hash_check)
+                .with_context(|| format!("cannot restore into {}", place.store.display()))?;
             say("snapshot", restored.snapshot);
             say("revision", restored.revision);
             say("keys", restored.keys);
@@ -100,8 +99,8 @@ pub fn run(args: StoreArgs) -> Result<()> {
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match Backend::choose(&args.store, &args.etcd, &directory)? {
-        Backend::Embedded(directory) => {
+    match Backend::choose(&args.store, &args.etcd, &place)? {
+        Backend::Embedded { directory, socket } => {
             if !directory.exists() {
                 bail!("{} has no store", args.data_dir.display());
             }
@@ -114,7 +113,6 @@ pub fn run(args: StoreArgs) -> Result<()> {
                     "all history is forgotten while the cluster is stopped (^C is enough; its pods go on running)",
                 ));
             }
-            let socket = backend::socket(&directory);
             if std::os::unix::net::UnixStream::connect(&socket).is_err() {
                 return Err(error.context(
                     "something has the store open: wait for it or stop it (^C is enough; pods go on running); if it is a cluster with --serve-etcd, give what that says as --store",

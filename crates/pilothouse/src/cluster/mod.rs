@@ -91,7 +91,7 @@ pub fn server(args: ServerArgs) -> Result<()> {
 fn start(mut args: PlaneArgs, node: Option<NodeArgs>, advertise: Option<IpAddr>, progress: Progress) -> Result<()> {
     args.surface.check()?;
     let place = Place::new(&args.place.data_dir)?;
-    let backend = Backend::choose(&args.store, &args.etcd, &place.store)?;
+    let backend = Backend::choose(&args.store, &args.etcd, &place)?;
     let node_name = match node.as_ref().and_then(|n| n.node_name.clone()) {
         Some(name) => name,
         None => address::host_name()?,

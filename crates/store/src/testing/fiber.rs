@@ -217,7 +217,7 @@ impl Fibers {
             std::thread::park();
         }
         match seat.inner().panic.take() {
-            Some(panic) if !panic.is::<PowerLost>() => Err(words(&*panic)),
+            Some(panic) if !panic.is::<PowerLost>() => Err(api::panic::text(&*panic).to_owned()),
             _ => Ok(()),
         }
     }
@@ -286,9 +286,4 @@ fn run(seat: &Seat) {
         seat.give_back(State::Idle);
     }
     seat.give_back(State::Idle);
-}
-
-fn words(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".into())
 }

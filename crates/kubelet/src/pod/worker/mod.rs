@@ -9,9 +9,9 @@ mod steps;
 use std::{
     collections::{HashSet, VecDeque},
     sync::{Arc, PoisonError},
-    time::Duration,
 };
 
+use client::backoff::Backoff;
 use cri::v1;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
@@ -37,9 +37,6 @@ use crate::{
     volume::Volumes,
 };
 
-/// The waits between attempts to read the runtime.
-const FIRST_READ_WAIT: Duration = Duration::from_millis(50);
-const LAST_READ_WAIT: Duration = Duration::from_secs(5);
 /// How many removed containers are remembered: a pod that restarts for months removes many.
 const MOST_GONE: usize = 64;
 
@@ -124,7 +121,7 @@ pub(crate) struct Worker {
     observed: Observed,
     /// The runtime was asked since the last doubt.
     read: bool,
-    read_wait: Duration,
+    read_again: Backoff,
     /// Containers that were removed last; reports about them come late.
     gone: VecDeque<String>,
     results: Results,
@@ -183,7 +180,7 @@ impl Worker {
             own,
             observed: Observed::default(),
             read: !beginning.known_to_runtime,
-            read_wait: FIRST_READ_WAIT,
+            read_again: Backoff::default(),
             gone: VecDeque::new(),
             results: Results::default(),
             probes: Probes::default(),
@@ -283,13 +280,15 @@ impl Worker {
             Ok(observed) => {
                 self.replace(observed);
                 self.read = true;
-                self.read_wait = FIRST_READ_WAIT;
+                self.read_again = Backoff::default();
             }
             Err(status) => {
                 let (pod, status) = (self.pod.display(), rpc::text(&status));
                 tracing::debug!(pod, status, "the runtime could not be read; trying again");
-                tokio::time::sleep(self.read_wait).await;
-                self.read_wait = (self.read_wait * 2).min(LAST_READ_WAIT);
+                tokio::select! {
+                    () = tokio::time::sleep(self.read_again.pause()) => {}
+                    () = self.shared.stop.cancelled() => {}
+                }
             }
         }
     }

@@ -3,16 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use client::backoff::Backoff;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde::Deserialize;
 use tokio::task::JoinHandle;
 
 use crate::{kubelet::Shared, pod::patch::patch, spec::PodExt};
-
-/// Waits between attempts grow to this.
-const LAST_WAIT: Duration = Duration::from_secs(10);
-const FIRST_WAIT: Duration = Duration::from_millis(50);
 
 /// How a request went.
 pub(super) enum Answer {
@@ -33,7 +30,7 @@ pub(super) struct Report {
     base: PodStatus,
     version: u64,
     flight: Option<Flight>,
-    wait: Duration,
+    backoff: Backoff,
     /// After a failure, when to try again.
     retry_at: Option<Timestamp>,
     /// Until when a report waits for others that are about to come.
@@ -60,7 +57,7 @@ impl Report {
             base: PodStatus::default(),
             version: 0,
             flight: None,
-            wait: FIRST_WAIT,
+            backoff: Backoff::default(),
             retry_at: None,
             held_until: None,
             gone: false,
@@ -138,7 +135,7 @@ impl Report {
         let Some(flight) = self.flight.take() else { return };
         match answer {
             Answer::Done(version) => {
-                self.wait = FIRST_WAIT;
+                self.backoff = Backoff::default();
                 if version >= self.version {
                     self.version = version;
                     self.base = flight.status;
@@ -149,8 +146,7 @@ impl Report {
                 self.gone = true;
             }
             Answer::Failed => {
-                self.retry_at = Some(Timestamp::now() + self.wait);
-                self.wait = (self.wait * 2).min(LAST_WAIT);
+                self.retry_at = Some(Timestamp::now() + self.backoff.pause());
             }
         }
     }
@@ -216,9 +212,10 @@ mod tests {
     #[test]
     fn after_a_failure_nothing_goes_before_its_time() {
         let (mut report, now) = (told_before(), Timestamp::now());
-        report.retry_at = Some(now + FIRST_WAIT);
+        let later = now + report.backoff.pause();
+        report.retry_at = Some(later);
         assert!(!report.is_due(now, None));
-        assert_eq!(report.wake_at(), Some(now + FIRST_WAIT));
-        assert!(report.is_due(now + FIRST_WAIT, None));
+        assert_eq!(report.wake_at(), Some(later));
+        assert!(report.is_due(later, None));
     }
 }

@@ -419,7 +419,7 @@ impl ApiserverArgs {
     fn backend(&self, place: &Place) -> Result<Backend> {
         match &self.etcd_servers {
             Some(servers) => Backend::etcd(servers, &self.etcd),
-            None => Backend::choose("embedded", &self.etcd, &place.store),
+            None => Backend::choose("embedded", &self.etcd, place),
         }
     }
 

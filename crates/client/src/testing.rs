@@ -1,4 +1,4 @@
-//! An API server that lists what it is given and sends the changes to every watch.
+//! An API server for tests of those who watch: it lists what it is given and sends the changes to every watch.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -16,13 +17,14 @@ use tokio::sync::broadcast;
 
 /// The API server. Objects are told apart by kind, namespace and name.
 #[derive(Clone)]
-pub(crate) struct Api {
+pub struct Api {
     objects: Arc<Mutex<(u64, BTreeMap<String, Value>)>>,
     changes: broadcast::Sender<Value>,
 }
 
 impl Api {
-    pub(crate) fn new(objects: &[Value]) -> Self {
+    /// A server with these objects.
+    pub fn new(objects: &[Value]) -> Self {
         let api = Self { objects: Arc::default(), changes: broadcast::channel(1000).0 };
         for object in objects {
             api.apply(object.clone());
@@ -30,7 +32,8 @@ impl Api {
         api
     }
 
-    pub(crate) fn client(&self) -> Client {
+    /// A client of it.
+    pub fn client(&self) -> Client {
         let api = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let response = api.answer(&request);
@@ -39,11 +42,13 @@ impl Api {
         Client::new(service, "default")
     }
 
-    pub(crate) fn apply(&self, object: Value) {
+    /// Creates or replaces an object.
+    pub fn apply(&self, object: Value) {
         self.change("MODIFIED", object);
     }
 
-    pub(crate) fn delete(&self, object: Value) {
+    /// Removes an object.
+    pub fn delete(&self, object: Value) {
         self.change("DELETED", object);
     }
 
@@ -61,10 +66,7 @@ impl Api {
         let _ = self.changes.send(json!({"type": event, "object": object}));
     }
 
-    fn answer(
-        &self,
-        request: &Request<Body>,
-    ) -> Response<http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>> {
+    fn answer(&self, request: &Request<Body>) -> Response<UnsyncBoxBody<Bytes, std::io::Error>> {
         let kind = match request.uri().path().rsplit('/').next() {
             Some("services") => "Service",
             Some("endpointslices") => "EndpointSlice",
@@ -88,7 +90,7 @@ impl Api {
         assert!(since <= state.0);
         let missed: Vec<Value> = state.1.values().filter(|object| version(object) > since).cloned().collect();
         let missed = missed.into_iter().map(|object| json!({"type": "MODIFIED", "object": object}));
-        let changes = tokio_stream(self.changes.subscribe());
+        let changes = received(self.changes.subscribe());
         let events = futures::stream::iter(missed).chain(changes).filter_map(move |event| async move {
             // In the order in which all servers write them.
             let line = || format!("{{\"type\":{},\"object\":{}}}\n", event["type"], event["object"]);
@@ -103,7 +105,7 @@ fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
-fn tokio_stream(receiver: broadcast::Receiver<Value>) -> impl futures::Stream<Item = Value> {
+fn received(receiver: broadcast::Receiver<Value>) -> impl futures::Stream<Item = Value> {
     futures::stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.ok().map(|event| (event, receiver))
     })
