@@ -188,7 +188,11 @@ pub fn go_quote(s: &str) -> String {
     out
 }
 
-/// Whether Go has a character for printable: it can be seen, or is a plain space.
+/// Whether Go has a character for printable (`unicode.IsPrint`): a letter, mark, number, punctuation mark, symbol or plain
+/// space.
+///
+/// Those that the standard library escapes are the same categories: controls, format characters, surrogates, private use,
+/// what is not assigned, and all separators but the space. Only what Unicode assigned between the versions of both differs.
 pub fn printable(c: char) -> bool {
     if c.is_ascii() {
         return !c.is_ascii_control();

@@ -2,8 +2,10 @@
 
 use crate::registry::token::Token;
 use crate::request;
+use api::field::printable;
 use api::{FieldError, GroupKind, Status};
 use schema::{Map, Value};
+use std::fmt::Display;
 
 /// Options of a write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -189,7 +191,8 @@ impl ListOptions {
     }
 }
 
-const FIELD_MANAGER_MAX: usize = 128;
+/// Bytes of the name of a manager of fields, at most.
+pub const FIELD_MANAGER_MAX: usize = 128;
 const VALIDATIONS: [&str; 4] = ["", "Ignore", "Strict", "Warn"];
 
 /// The kind of options that a request takes, which its errors name.
@@ -256,7 +259,7 @@ impl Options {
         if kind == OptionsKind::Apply && options.field_manager.is_empty() {
             errors.push(FieldError::required(&"fieldManager", "is required for apply patch"));
         }
-        check_field_manager(&options.field_manager, &mut errors);
+        check_field_manager(&"fieldManager", &options.field_manager, &mut errors);
         options.delete.check(&mut errors);
         if errors.is_empty() { Ok(options) } else { Err(Status::invalid(&kind.group_kind(), "", &errors)) }
     }
@@ -324,17 +327,13 @@ fn check_dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<Fie
     !values.is_empty()
 }
 
-fn check_field_manager(name: &str, errors: &mut Vec<FieldError>) {
+/// What is wrong with the name of a manager of fields, which is at a path.
+pub fn check_field_manager(path: &dyn Display, name: &str, errors: &mut Vec<FieldError>) {
     if name.len() > FIELD_MANAGER_MAX {
-        errors.push(FieldError::too_long(&"fieldManager", FIELD_MANAGER_MAX));
+        errors.push(FieldError::too_long(path, FIELD_MANAGER_MAX));
     }
-    for (at, c) in name.char_indices() {
-        if c.is_control() {
-            errors.push(FieldError::invalid(
-                &"fieldManager",
-                name,
-                format!("should not contain non-printable character at position {at}"),
-            ));
-        }
+    for (at, c) in name.char_indices().filter(|(_, c)| !printable(*c)) {
+        let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+        errors.push(FieldError::invalid(path, name, why));
     }
 }

@@ -39,7 +39,8 @@ pub(super) fn keep_allocated(after: &mut Map, before: &Map) {
         }
     }
     let new = Spec(after);
-    if old.needs_node_ports() && new.needs_node_ports() {
+    // A load balancer that wants no node ports may leave out those it has, to give them back.
+    if old.may_have_node_ports() && new.needs_node_ports() {
         let mut used: Vec<u16> = old.node_ports().into_iter().filter(|p| new.node_ports().contains(p)).collect();
         let missing: Vec<(usize, String)> = new
             .ports()
@@ -117,7 +118,11 @@ pub(super) fn drop_dependent(after: &mut Map, before: &Map) {
     if old.may_have_node_ports() && !new.may_have_node_ports() && same("externalTrafficPolicy") {
         dropped.push("externalTrafficPolicy");
     }
-    let node_ports_go = old.needs_node_ports() && !new.needs_node_ports() && old.node_ports() == new.node_ports();
+    // Ports may be dropped or change places; none may be new. A load balancer that wants no more of them keeps those it has.
+    let had = old.node_ports();
+    let node_ports_go = old.may_have_node_ports()
+        && !new.may_have_node_ports()
+        && new.node_ports().iter().all(|port| had.contains(port));
     let count = new.ports().len();
     for key in dropped {
         after.remove_at(&["spec", key]);

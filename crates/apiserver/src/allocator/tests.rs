@@ -2,6 +2,7 @@
 
 use super::range::{AddressRange, PortRange};
 use super::service::{Claims, Pools, Taken, plan, release};
+use super::spec::Spec;
 use api::Status;
 use schema::{Map, Value};
 use std::collections::BTreeSet;
@@ -156,6 +157,42 @@ fn changing_the_type_gives_back_what_is_no_longer_needed() {
     assert_eq!(claims.release_ports, [30086]);
     assert_eq!(external.str_at(&["spec", "clusterIP"]), "");
     assert!(external.at(&["spec", "ipFamilies"]).is_none());
+}
+
+#[test]
+fn node_ports_go_with_their_type_though_fewer_or_in_another_order() {
+    let ports = "ports: [{name: a, port: 80, nodePort: 30001}, {name: b, port: 81, nodePort: 30002}]";
+    let (before, _) = create(&format!("{{type: NodePort, {ports}}}"));
+    let became = |ports: &str| {
+        let mut after = before.clone();
+        after.set_at(&["spec", "type"], "ClusterIP");
+        let wanted = service(&format!("{{ports: {ports}}}"));
+        after.set_at(&["spec", "ports"], wanted.at(&["spec", "ports"]).cloned().expect("ports"));
+        let claims = run(&Held::default(), &["10.96.0.0/16"], &mut after, Some(&before)).expect("a plan");
+        assert_eq!(claims.release_ports, [30001, 30002]);
+        Spec(&after).node_ports()
+    };
+    assert!(became("[{name: b, port: 81, nodePort: 30002}]").is_empty());
+    assert!(became("[{name: b, port: 81, nodePort: 30002}, {name: a, port: 80, nodePort: 30001}]").is_empty());
+    // One that is new stays, for validation to refuse.
+    assert_eq!(became("[{name: a, port: 80, nodePort: 30003}]"), [30003]);
+}
+
+#[test]
+fn a_load_balancer_that_wants_no_node_ports_keeps_those_it_has_until_they_are_left_out() {
+    let (before, _) = create("{type: LoadBalancer, ports: [{port: 80}]}");
+    let mut after = before.clone();
+    after.set_at(&["spec", "allocateLoadBalancerNodePorts"], false);
+    let claims = run(&Held::default(), &["10.96.0.0/16"], &mut after, Some(&before)).expect("a plan");
+    assert!(claims.is_empty(), "{claims:?}");
+    assert_eq!(Spec(&after).node_ports(), [30086]);
+    let mut without = service("{type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{port: 80}]}");
+    let claims = run(&Held::default(), &["10.96.0.0/16"], &mut without, Some(&after)).expect("a plan");
+    assert_eq!(claims.release_ports, [30086]);
+    assert!(Spec(&without).node_ports().is_empty());
+    let mut again = service("{type: LoadBalancer, allocateLoadBalancerNodePorts: true, ports: [{port: 80}]}");
+    run(&Held::default(), &["10.96.0.0/16"], &mut again, Some(&after)).expect("a plan");
+    assert_eq!(Spec(&again).node_ports(), [30086]);
 }
 
 #[test]

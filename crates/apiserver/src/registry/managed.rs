@@ -4,14 +4,13 @@ use super::convert::Shapes;
 use super::mutation::Apply;
 use super::{Served, meta};
 use crate::context::Context;
-use crate::options::Options;
+use crate::options::{FIELD_MANAGER_MAX, Options};
 use crate::strategy;
+use api::field::printable;
 use api::{Cause, Reason, Status};
 use schema::apply::manager::conflict_message;
 use schema::apply::{Conflict, Element, Manager, OneShape, Set};
 use schema::{Map, Resource, TypeRef, Value};
-
-const MANAGER_MAX: usize = 128;
 
 /// Who writes: the query's `fieldManager`, or else the first word of the user agent.
 pub fn manager_name(cx: &Context, options: &Options) -> String {
@@ -19,10 +18,9 @@ pub fn manager_name(cx: &Context, options: &Options) -> String {
         return options.field_manager.clone();
     }
     let agent = cx.user_agent.split('/').next().unwrap_or("");
-    let printable = agent.chars().filter(|c| !c.is_control());
     let mut name = String::new();
-    for c in printable {
-        if name.len() + c.len_utf8() > MANAGER_MAX {
+    for c in agent.chars().filter(|c| printable(*c)) {
+        if name.len() + c.len_utf8() > FIELD_MANAGER_MAX {
             break;
         }
         name.push(c);
@@ -40,7 +38,8 @@ pub fn track(
     options: &Options,
 ) {
     let name = manager_name(cx, options);
-    let now = meta::time(cx.now);
+    // Of those who scale, upstream notes no time: it keeps those of the object, which knows none of what comes by its scale.
+    let now = if subresource == "scale" { String::new() } else { meta::time(cx.now) };
     let (row, api_version) = (&served.resource, served.api_version());
     let versions = &Shapes { row, api_version };
     let manager = Manager { name: &name, api_version, subresource, now: &now, versions };

@@ -2,6 +2,7 @@
 
 use crate::cache::hooks;
 use crate::context::Context;
+use crate::options::check_field_manager;
 use api::field::{FieldError, Path, Raw, go_quote};
 use api::{Status, names};
 use jiff::Timestamp;
@@ -15,6 +16,8 @@ const SUFFIX: usize = 5;
 /// Without vowels and what looks like them, so that no words come out.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 const ANNOTATIONS_MAX: usize = 256 * 1024;
+/// Bytes of the subresource that a manager of fields wrote through, at most.
+const SUBRESOURCE_MAX: usize = 256;
 
 /// RFC 3339 with seconds, as `metav1.Time` is written.
 pub fn time(at: Timestamp) -> String {
@@ -237,6 +240,28 @@ fn validate_common(metadata: &Map, errors: &mut Vec<FieldError>) {
             format!("finalizer {FOREGROUND} and {ORPHAN} cannot be both set"),
         ));
     }
+    managers_errors(metadata, errors);
+}
+
+/// What is wrong with those who manage the object. Entries that can't be read have been left out before.
+fn managers_errors(metadata: &Map, errors: &mut Vec<FieldError>) {
+    let path = METADATA.child("managedFields");
+    let entries = metadata.get("managedFields").and_then(Value::as_list).unwrap_or_default();
+    for (i, entry) in entries.iter().enumerate().filter_map(|(i, entry)| Some((i, entry.as_map()?))) {
+        let path = path.index(i);
+        let operation = entry.str_at(&["operation"]);
+        if !matches!(operation, "Apply" | "Update") {
+            errors.push(FieldError::invalid(&path.child("operation"), operation, "must be `Apply` or `Update`"));
+        }
+        let format = entry.str_at(&["fieldsType"]);
+        if !matches!(format, "" | "FieldsV1") {
+            errors.push(FieldError::invalid(&path.child("fieldsType"), format, "must be `FieldsV1`"));
+        }
+        check_field_manager(&path.child("manager"), entry.str_at(&["manager"]), errors);
+        if entry.str_at(&["subresource"]).len() > SUBRESOURCE_MAX {
+            errors.push(FieldError::too_long(&path.child("subresource"), SUBRESOURCE_MAX));
+        }
+    }
 }
 
 pub const ORPHAN: &str = "orphan";
@@ -411,6 +436,7 @@ fn changes(new: &Map, old: &Map) -> Vec<FieldError> {
         annotations_errors(annotations, &mut errors);
     }
     owners_errors(new.get("ownerReferences").and_then(Value::as_list).unwrap_or_default(), &mut errors);
+    managers_errors(new, &mut errors);
     errors
 }
 

@@ -212,6 +212,51 @@ async fn patches_are_refused_in_upstreams_words() {
     assert_eq!(untouched["metadata"]["managedFields"].as_array().unwrap().len(), 1, "nothing was changed by any");
 }
 
+/// Whoever manages an object by what a client says is named as a `fieldManager` is.
+#[tokio::test]
+async fn managers_that_a_client_sends_are_judged() {
+    let server = Server::start().await;
+    let client = server.client();
+    let entry = |change: Value| {
+        let mut entry = json!({"apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:a": {}}},
+            "manager": "b", "operation": "Update", "time": "2026-01-01T00:00:00Z"});
+        entry.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        json!({"metadata": {"name": "m", "managedFields": [entry]}, "data": {"a": "b"}})
+    };
+    let long = "m".repeat(200);
+    let refused = [
+        (json!({"manager": long}), "manager: Too long: may not be more than 128 bytes"),
+        (json!({"manager": "a\u{7}"}), r#"manager: Invalid value: "a\a": invalid character U+0007 (at position 1)"#),
+        (json!({"subresource": "s".repeat(300)}), "subresource: Too long: may not be more than 256 bytes"),
+    ];
+    for (change, why) in &refused {
+        let refused = client.post(MAPS, &entry(change.clone())).await.refused(422);
+        let message = format!("ConfigMap \"m\" is invalid: metadata.managedFields[0].{why}");
+        assert_eq!(refused["message"], message);
+    }
+    let made = client.post(&format!("{MAPS}?fieldManager=maker"), &entry(json!({}))).await.ok();
+    let path = format!("{MAPS}/m?fieldManager=maker");
+    for (change, why) in refused {
+        let refused = client.put(&path, &entry(change)).await.refused(422);
+        assert!(
+            refused["message"].as_str().unwrap().contains(&format!("metadata.managedFields[0].{why}")),
+            "{refused}"
+        );
+    }
+    // What can't be read is as if it had not been sent.
+    for change in [
+        json!({"apiVersion": ""}),
+        json!({"fieldsType": "FieldsV2"}),
+        json!({"fieldsType": ""}),
+        json!({"operation": "Delete"}),
+    ] {
+        let kept = client.put(&path, &entry(change)).await.ok();
+        assert_eq!(kept["metadata"]["managedFields"], made["metadata"]["managedFields"]);
+    }
+    let unnamed = json!({"metadata": {"name": "n", "managedFields": [{}]}, "data": {"a": "b"}});
+    assert_eq!(client.post(MAPS, &unnamed).await.ok()["metadata"]["managedFields"].as_array().map(Vec::len), Some(1));
+}
+
 /// A configuration is judged by itself, before it is merged into anything.
 #[tokio::test]
 async fn configurations_are_of_their_types() {
@@ -409,7 +454,18 @@ async fn options_are_checked() {
     assert!(unnamed["message"].as_str().unwrap().contains("fieldManager: Required value: is required for apply patch"));
     let long = "m".repeat(129);
     assert_eq!(client.patch(&format!("{path}?fieldManager={long}"), MERGE, "{}").await.code, 422);
-    assert_eq!(client.patch(&format!("{path}?fieldManager=a%07b"), MERGE, "{}").await.code, 422);
+    for (sent, shown, code) in [
+        ("a%07b", r"a\ab", "U+0007 (at position 1)"),
+        ("%C3%A4%C2%A0b", r"ä\u00a0b", "U+00A0 (at position 2)"),
+        ("a%E2%80%8Bb", r"a\u200bb", "U+200B (at position 1)"),
+        ("a%EE%80%80", r"a\ue000", "U+E000 (at position 1)"),
+        ("%F3%A0%80%81", r"\U000e0001", "U+E0001 (at position 0)"),
+    ] {
+        let refused = client.patch(&format!("{path}?fieldManager={sent}"), MERGE, "{}").await.refused(422);
+        let why = format!("fieldManager: Invalid value: \"{shown}\": invalid character {code}");
+        assert!(refused["message"].as_str().unwrap().ends_with(&why), "{refused}");
+    }
+    client.patch(&format!("{path}?fieldManager=a%20%C3%A4%E2%82%AC"), MERGE, "{}").await.ok();
     for (body, code) in [
         (json!({"propagationPolicy": "Sideways"}), 422),
         (json!({"propagationPolicy": "Orphan", "orphanDependents": true}), 422),

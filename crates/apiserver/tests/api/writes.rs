@@ -268,6 +268,51 @@ async fn updates_own_what_their_endpoint_writes() {
     assert!(owned(&made, "maker", "").get("f:status").is_none(), "{made}");
 }
 
+/// A subresource takes nothing of who manages the object from its client.
+#[tokio::test]
+async fn managers_are_not_set_through_subresources() {
+    let server = Server::start().await;
+    let client = server.client();
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let made = client.post(&format!("{pods}?fieldManager=maker"), &pod).await.ok();
+    let path = format!("{pods}/p/status?fieldManager=x");
+    let reset = r#"{"metadata":{"managedFields":[{}]}}"#;
+    let patched = client.patch(&path, MERGE, reset).await.ok();
+    assert_eq!(patched["metadata"]["managedFields"], made["metadata"]["managedFields"]);
+    let forged = json!({"metadata": {"managedFields": [{"apiVersion": "v1", "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:spec": {"f:containers": {}}}, "manager": "forged", "operation": "Apply"}]}});
+    let patched = client.patch(&path, MERGE, &forged.to_string()).await.ok();
+    assert_eq!(patched["metadata"]["managedFields"], made["metadata"]["managedFields"]);
+    let mut put = patched.clone();
+    put["metadata"]["managedFields"] = forged["metadata"]["managedFields"].clone();
+    put["status"]["reason"] = json!("r");
+    let put = client.put(&path, &put).await.ok();
+    let names = |object: &serde_json::Value| {
+        let entries = object["metadata"]["managedFields"].as_array().unwrap();
+        entries.iter().map(|m| m["manager"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&put), ["maker", "x"]);
+    // Those of the object's own updates and of its status are ten at most together.
+    for i in 0..6 {
+        let label = json!({"metadata": {"labels": {format!("l{i}"): "x"}}}).to_string();
+        client.patch(&format!("{pods}/p?fieldManager=l{i}"), MERGE, &label).await.ok();
+    }
+    for i in 0..8 {
+        let status = json!({"status": {"message": format!("m{i}")}}).to_string();
+        client.patch(&format!("{pods}/p/status?fieldManager=s{i}"), MERGE, &status).await.ok();
+        let kind =
+            json!({"status": {"conditions": [{"type": format!("example.com/{i}"), "status": "True"}]}}).to_string();
+        let strategic = "application/strategic-merge-patch+json";
+        client.patch(&format!("{pods}/p/status?fieldManager=s{i}"), strategic, &kind).await.ok();
+    }
+    let read = client.get(&format!("{pods}/p")).await.ok();
+    assert_eq!(names(&read).len(), 10, "{:?}", names(&read));
+    // A reset through the object itself is one.
+    let reset = client.patch(&format!("{pods}/p?fieldManager=x"), MERGE, reset).await.ok();
+    assert!(reset["metadata"]["managedFields"].is_null(), "{reset}");
+}
+
 /// What a strategy makes at a create has its defaults at once, so that whoever writes next is not taken for their author.
 #[tokio::test]
 async fn what_the_server_fills_in_has_its_defaults() {
@@ -352,6 +397,7 @@ async fn a_scale_is_applied_and_its_replicas_have_owners() {
         (&json!("scale"), &json!("Apply"), &json!("apps/v1"))
     );
     assert!(of("owner")["fieldsV1"]["f:spec"].get("f:replicas").is_none(), "{managers:?}");
+    assert!(of("scaler").get("time").is_none() && of("owner")["time"].is_string(), "{managers:?}");
     let generation = |object: &serde_json::Value| object["metadata"]["generation"].as_i64();
     let before = generation(&client.get(path).await.json());
     let updated = client.patch(&format!("{path}/scale?fieldManager=hand"), MERGE, r#"{"spec":{"replicas":7}}"#).await;
@@ -363,6 +409,7 @@ async fn a_scale_is_applied_and_its_replicas_have_owners() {
     assert!(managers.iter().all(|m| m["manager"] != "scaler"), "{managers:?}");
     let hand = managers.iter().find(|m| m["manager"] == "hand").unwrap();
     assert_eq!((&hand["subresource"], &hand["operation"]), (&json!("scale"), &json!("Update")));
+    assert!(hand.get("time").is_none(), "{hand}");
 }
 
 #[tokio::test]

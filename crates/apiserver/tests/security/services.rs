@@ -175,6 +175,24 @@ async fn node_ports_are_had_by_number_and_given_back_by_a_change() {
 }
 
 #[tokio::test]
+async fn node_ports_of_a_changed_type_are_wiped_and_those_of_a_load_balancer_stay() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    let ports = json!([{"name": "a", "port": 80, "nodePort": 30011}, {"name": "b", "port": 81, "nodePort": 30012}]);
+    let mut made = admin.post(SERVICES, service("a", json!({"type": "NodePort", "ports": ports}))).await.expect(201);
+    made["spec"]["type"] = "ClusterIP".into();
+    made["spec"]["ports"].as_array_mut().expect("ports").remove(0);
+    let changed = admin.put(&format!("{SERVICES}/a"), made).await.expect(200);
+    assert!(changed["spec"]["ports"][0]["nodePort"].is_null(), "{changed}");
+    let made = admin.post(SERVICES, service("b", json!({"type": "LoadBalancer"}))).await.expect(201);
+    let mut unwanted = made.clone();
+    unwanted["spec"]["allocateLoadBalancerNodePorts"] = json!(false);
+    let kept = admin.put(&format!("{SERVICES}/b"), unwanted).await.expect(200);
+    assert!(kept["spec"]["ports"][0]["nodePort"].is_i64(), "{kept}");
+    assert_eq!(kept["spec"]["ports"], made["spec"]["ports"]);
+}
+
+#[tokio::test]
 async fn a_dry_run_and_a_refused_write_claim_nothing() {
     let cluster = start().await;
     let admin = cluster.admin();

@@ -13,10 +13,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{PoisonError, RwLock};
 
-/// Update managers kept apart at most; the oldest beyond it become one.
+/// Entries of updates kept apart at most, those through subresources too; the oldest beyond it become one.
 const MAX_UPDATE_MANAGERS: usize = 10;
 const ANCIENT: &str = "ancient-changes";
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+/// The one format of the fields that there is.
+const FIELDS_TYPE: &str = "FieldsV1";
 /// The manager whose client-side applies are taken over.
 const KUBECTL: &str = "kubectl";
 /// Where client-side apply keeps what it applied.
@@ -44,7 +46,7 @@ pub struct Manager<'a> {
     pub api_version: &'a str,
     /// Empty for the object itself.
     pub subresource: &'a str,
-    /// RFC 3339, with seconds.
+    /// RFC 3339, with seconds; empty where upstream notes no time.
     pub now: &'a str,
     /// How the versions look that others wrote through.
     pub versions: &'a dyn Versions,
@@ -177,19 +179,50 @@ impl Entry {
     fn read(value: &Value, known: bool) -> Option<Entry> {
         let map = value.as_map()?;
         let fields = Fields::read(map.get("fieldsV1"), known)?;
-        let operation = map.str_at(&["operation"]);
-        if !matches!(operation, "Apply" | "Update") {
+        let (operation, api_version) = (map.str_at(&["operation"]), map.str_at(&["apiVersion"]));
+        let known_kind = matches!(operation, "Apply" | "Update") && map.str_at(&["fieldsType"]) == FIELDS_TYPE;
+        if !known_kind || api_version.is_empty() {
             return None;
         }
         Some(Entry {
             manager: map.str_at(&["manager"]).to_owned(),
             apply: operation == "Apply",
-            api_version: map.str_at(&["apiVersion"]).to_owned(),
+            api_version: api_version.to_owned(),
             subresource: map.str_at(&["subresource"]).to_owned(),
             time: map.str_at(&["time"]).to_owned(),
             fields,
             stored: known.then(|| value.clone()),
         })
+    }
+
+    /// Whether two are one to upstream, of which the later counts.
+    fn is_as(&self, other: &Entry) -> bool {
+        self.identifier() == other.identifier()
+    }
+
+    /// The text that upstream knows an entry by. Those of one second are put in order by it.
+    fn identifier(&self) -> Vec<u8> {
+        let (operation, api_version) = if self.apply { ("Apply", "") } else { ("Update", self.api_version.as_str()) };
+        let parts = [
+            ("manager", self.manager.as_str()),
+            ("operation", operation),
+            ("apiVersion", api_version),
+            ("subresource", self.subresource.as_str()),
+        ];
+        let mut out = Vec::new();
+        for (key, value) in parts.into_iter().filter(|(_, value)| !value.is_empty()) {
+            out.push(if out.is_empty() { b'{' } else { b',' });
+            crate::json::encode_str(key, &mut out);
+            out.push(b':');
+            crate::json::encode_str(value, &mut out);
+        }
+        out.push(b'}');
+        out
+    }
+
+    /// Whether it is what became of the oldest updates of a version.
+    fn is_ancient(&self, api_version: &str) -> bool {
+        !self.apply && self.manager == ANCIENT && self.subresource.is_empty() && self.api_version == api_version
     }
 
     fn set(&self) -> &Set {
@@ -211,10 +244,8 @@ impl Entry {
             return stored.clone();
         }
         let mut map = Map::new();
-        if !self.api_version.is_empty() {
-            map.insert("apiVersion", self.api_version.as_str());
-        }
-        map.insert("fieldsType", "FieldsV1");
+        map.insert("apiVersion", self.api_version.as_str());
+        map.insert("fieldsType", FIELDS_TYPE);
         map.insert("fieldsV1", self.fields.write());
         if !self.manager.is_empty() {
             map.insert("manager", self.manager.as_str());
@@ -238,6 +269,22 @@ fn managers(object: &Map) -> Option<&[Value]> {
 /// Everyone who manages an object; `None` when an entry can't be read.
 fn read(object: &Map) -> Option<Vec<Entry>> {
     managers(object).unwrap_or_default().iter().map(|entry| Entry::read(entry, false)).collect()
+}
+
+/// The managers that a client sends; `None` when one can't be read.
+fn read_sent(object: &Map) -> Option<Vec<Entry>> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for entry in read(object)? {
+        entries.retain(|other| !other.is_as(&entry));
+        entries.push(entry);
+    }
+    Some(entries)
+}
+
+/// Whether a client gives up on who manages what: it sends one entry that says nothing.
+fn given_up(sent: &[Value]) -> bool {
+    let nothing = |value: &Value| value.is_null() || value.as_str() == Some("");
+    matches!(sent, [Value::Map(one)] if one.iter().all(|(_, value)| nothing(value)))
 }
 
 /// Everyone who manages an object that is stored, and was read when it was written.
@@ -282,19 +329,18 @@ pub(super) fn owned_part(object: &Map) -> Map {
 /// Notes what a create or update changed, in the new object's `managedFields`.
 ///
 /// `live` is `None` for a create. An object that has no managers at all is left so until something is applied to it,
-/// unless it is being created. `reset` are paths that this endpoint does not write: whatever the object says there, nobody
-/// gains or loses them by it.
+/// unless it is being created. What the client sends of them counts when it can be read; otherwise, and through a
+/// subresource, the live ones do. `reset` are paths that this endpoint does not write: whatever the object says there,
+/// nobody gains or loses them by it.
 pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Manager<'_>, reset: &Set) {
-    let given = managers(object).unwrap_or_default();
-    let given_up = given.len() == 1 && given[0].as_map().is_some_and(Map::is_empty);
-    if given_up {
-        object.remove_at(&["metadata", "managedFields"]);
-        return;
-    }
-    // What the client sends of it counts when it can be read; otherwise the live one does.
+    let given = if manager.subresource.is_empty() { managers(object).unwrap_or_default() } else { &[] };
     let stored = live.and_then(managers).unwrap_or_default();
-    let sent = if given.is_empty() || given == stored { None } else { read(object) };
-    let mut entries = sent.or_else(|| live.and_then(read_stored)).unwrap_or_default();
+    let mut entries = if given_up(given) {
+        Vec::new()
+    } else {
+        let sent = if given.is_empty() || given == stored { None } else { read_sent(object) };
+        sent.or_else(|| live.and_then(read_stored)).unwrap_or_default()
+    };
     if live.is_some() && entries.is_empty() {
         object.remove_at(&["metadata", "managedFields"]);
         return;
@@ -325,6 +371,7 @@ pub fn track(ty: TypeRef<'_>, live: Option<&Map>, object: &mut Map, manager: &Ma
     let change = compare(ty, before, object, &UNOWNED).without(reset);
     if change == Comparison::default() {
         // Who manages what stays as it is, as far as the client let it.
+        cap(&mut entries);
         write(object, entries);
         return;
     }
@@ -416,7 +463,7 @@ impl Window<'_> {
     }
 
     /// Brings what became of the shown managers back to the object's: who owns the field no more loses it, who owns it
-    /// newly is added.
+    /// newly is added. The times stay the object's, which knows none of whoever is new.
     pub fn widen(&self, object: &mut Map, shown: &Map) {
         let only = self.only();
         let (Some(mut entries), Some(shown)) = (read(object), read(shown)) else { return };
@@ -428,14 +475,14 @@ impl Window<'_> {
             }
         }
         for other in shown.into_iter().filter(|other| other.set().intersects(&only)) {
-            match entries.iter_mut().find(|entry| same(entry, &other)) {
-                Some(entry) => entry.set_time(other.time),
-                None => entries.push(Entry {
+            if !entries.iter().any(|entry| same(entry, &other)) {
+                entries.push(Entry {
                     api_version: self.api_version.to_owned(),
+                    time: String::new(),
                     fields: only.clone().into(),
                     stored: None,
                     ..other
-                }),
+                });
             }
         }
         write(object, entries);
@@ -455,31 +502,46 @@ fn take_from_others(entries: &mut [Entry], own: impl Fn(&Entry) -> bool, changes
     }
 }
 
-/// Makes one of the oldest update managers of a version when there are too many.
+/// Makes one of the oldest updates of a version while there are too many, whatever they came through.
+///
+/// The first of a version stays as it is until there is a second to be made one with.
 fn cap(entries: &mut Vec<Entry>) {
-    let updates = entries.iter().filter(|e| !e.apply && e.subresource.is_empty()).count();
-    let Some(mut excess) = updates.checked_sub(MAX_UPDATE_MANAGERS).filter(|n| *n > 0) else { return };
-    entries.sort_by(|a, b| a.time.cmp(&b.time));
-    let mut ancient: Vec<Entry> = Vec::new();
-    let mut rest: Vec<Entry> = Vec::new();
-    excess += 1;
-    for entry in entries.drain(..) {
-        if entry.apply || !entry.subresource.is_empty() || excess == 0 {
-            rest.push(entry);
-            continue;
+    entries.retain(|entry| !entry.fields.is_empty());
+    let mut count = entries.iter().filter(|entry| !entry.apply).count();
+    if count <= MAX_UPDATE_MANAGERS {
+        return;
+    }
+    let (rest, mut updates): (Vec<Entry>, Vec<Entry>) = entries.drain(..).partition(|entry| entry.apply);
+    updates.sort_by_cached_key(|entry| (entry.time.clone(), entry.identifier()));
+    let mut updates: Vec<Option<Entry>> = updates.into_iter().map(Some).collect();
+    let mut firsts: Vec<usize> = Vec::new();
+    for at in 0..updates.len() {
+        if count <= MAX_UPDATE_MANAGERS {
+            break;
         }
-        excess -= 1;
-        match ancient.iter_mut().find(|a| a.api_version == entry.api_version) {
-            Some(a) => {
-                a.replace(a.set().union(entry.set()));
-                let last = entry.time.max(std::mem::take(&mut a.time));
-                a.set_time(last);
+        let Some(entry) = updates[at].take() else { continue };
+        let of = |at: &usize| updates[*at].as_ref().is_some_and(|first| first.api_version == entry.api_version);
+        let first = firsts.iter().copied().find(of);
+        // Upstream loses those that are one already when they come second; here they wait for the next.
+        let (Some(first), false) = (first, entry.is_ancient(&entry.api_version)) else {
+            if first.is_none() {
+                firsts.push(at);
             }
-            None => ancient.push(Entry { manager: ANCIENT.to_owned(), stored: None, ..entry }),
+            updates[at] = Some(entry);
+            continue;
+        };
+        let ancient = |other: &Option<Entry>| other.as_ref().is_some_and(|other| other.is_ancient(&entry.api_version));
+        let into = updates.iter().position(ancient).unwrap_or(first);
+        if let Some(into) = &mut updates[into] {
+            into.replace(into.set().union(entry.set()));
+            into.set_time(entry.time);
+            into.manager = ANCIENT.to_owned();
+            into.subresource.clear();
+            count -= 1;
         }
     }
-    rest.extend(ancient);
-    *entries = rest;
+    entries.extend(rest);
+    entries.extend(updates.into_iter().flatten());
 }
 
 /// Applies a configuration: the object that results, with its managers.

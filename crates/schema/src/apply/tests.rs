@@ -237,6 +237,98 @@ fn update_managers_are_capped() {
     assert!(fields(&live, "ancient-changes").contains("f:image"));
 }
 
+/// An object of a deployment with a manager for each label, of a version and a subresource, a second after the other.
+fn managed_by(entries: &[(&str, &str, &str)]) -> Map {
+    let mut live = object(WEB);
+    let entries: Vec<Value> = entries
+        .iter()
+        .enumerate()
+        .map(|(i, (name, api_version, subresource))| {
+            value(&format!(
+                r#"{{"apiVersion":"{api_version}","fieldsType":"FieldsV1","fieldsV1":{{"f:metadata":{{"f:labels":{{"f:l{i}":{{}}}}}}}},
+                "manager":"{name}","operation":"Update","subresource":"{subresource}","time":"2026-01-01T00:00:{i:02}Z"}}"#
+            ))
+        })
+        .collect();
+    live.set_at(&["metadata", "managedFields"], entries);
+    live
+}
+
+/// The managers that are left when another joins, each with what it came through.
+fn with_another(live: &Map) -> (Map, Vec<String>) {
+    let mut next = live.clone();
+    next.set_at(&["spec", "paused"], true);
+    let by = Manager { now: "2026-01-01T00:01:00Z", ..manager("new") };
+    track(ty(), Some(live), &mut next, &by, &Set::new());
+    let entries = next.at(&["metadata", "managedFields"]).and_then(Value::as_list).unwrap_or(&[]);
+    let named =
+        |e: &Map| format!("{} {} {}", e.str_at(&["manager"]), e.str_at(&["apiVersion"]), e.str_at(&["subresource"]));
+    let names = entries.iter().filter_map(Value::as_map).map(named).collect();
+    (next, names)
+}
+
+#[test]
+fn updates_through_subresources_count_too() {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"];
+    let both: Vec<_> = names.iter().map(|name| (*name, "apps/v1", "status")).collect();
+    let (after, left) = with_another(&managed_by(&both));
+    assert_eq!(left.len(), MAX_UPDATE_MANAGERS, "{left:?}");
+    assert_eq!((left[0].as_str(), left[1].as_str()), ("ancient-changes apps/v1 ", "d apps/v1 status"));
+    assert_eq!(fields(&after, ANCIENT), r#"{"f:metadata":{"f:labels":{"f:l0":{},"f:l1":{},"f:l2":{}}}}"#);
+}
+
+#[test]
+fn only_updates_of_one_version_become_one() {
+    let mut names = vec![("old", "apps/v1beta1", "")];
+    names.extend(["b", "c", "d", "e", "f", "g", "h", "i", "j", "k"].map(|name| (name, "apps/v1", "")));
+    let (after, left) = with_another(&managed_by(&names));
+    assert_eq!(left.len(), MAX_UPDATE_MANAGERS, "{left:?}");
+    assert_eq!(left[..3], ["old apps/v1beta1 ", "ancient-changes apps/v1 ", "e apps/v1 "]);
+    assert_eq!(fields(&after, ANCIENT), r#"{"f:metadata":{"f:labels":{"f:l1":{},"f:l2":{},"f:l3":{}}}}"#);
+    // What is one already and not the oldest loses nothing.
+    let mut names = vec![("timeless", "apps/v1", "scale"), (ANCIENT, "apps/v1", "")];
+    names.extend(["c", "d", "e", "f", "g", "h", "i", "j"].map(|name| (name, "apps/v1", "")));
+    let (after, left) = with_another(&managed_by(&names));
+    assert_eq!(left.len(), MAX_UPDATE_MANAGERS, "{left:?}");
+    assert_eq!(fields(&after, "timeless"), r#"{"f:metadata":{"f:labels":{"f:l0":{}}}}"#);
+    assert_eq!(fields(&after, ANCIENT), r#"{"f:metadata":{"f:labels":{"f:l1":{},"f:l2":{}}}}"#);
+}
+
+#[test]
+fn what_a_client_sends_of_managers_counts_when_it_can_be_read() {
+    let live = managed_by(&[("a", "apps/v1", "")]);
+    let sent = |change: &dyn Fn(&mut Map)| {
+        let mut next = managed_by(&[("forged", "apps/v1", "")]);
+        let entries = next.at_mut(&["metadata", "managedFields"]).and_then(Value::as_list_mut).expect("managers");
+        change(entries[0].as_map_mut().expect("an entry"));
+        next
+    };
+    let managers = |mut next: Map, subresource: &str| {
+        track(ty(), Some(&live), &mut next, &Manager { subresource, ..manager("x") }, &Set::new());
+        let entries = next.at(&["metadata", "managedFields"]).and_then(Value::as_list).unwrap_or(&[]);
+        entries.iter().filter_map(Value::as_map).map(|e| e.str_at(&["manager"]).to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(managers(sent(&|_| ()), ""), ["forged"]);
+    let unreadable: [&dyn Fn(&mut Map); 4] = [
+        &|entry| entry.insert("apiVersion", "").map_or((), drop),
+        &|entry| entry.insert("fieldsType", "FieldsV2").map_or((), drop),
+        &|entry| entry.remove("fieldsType").map_or((), drop),
+        &|entry| entry.insert("operation", "Delete").map_or((), drop),
+    ];
+    for change in unreadable {
+        assert_eq!(managers(sent(change), ""), ["a"]);
+    }
+    // A subresource takes none of it.
+    assert_eq!(managers(sent(&|_| ()), "status"), ["a"]);
+    let mut nobody = live.clone();
+    nobody.set_at(&["metadata", "managedFields"], vec![Value::Map(Map::new())]);
+    assert_eq!(managers(nobody.clone(), "status"), ["a"]);
+    assert!(managers(nobody.clone(), "").is_empty());
+    // A new object is managed nevertheless.
+    track(ty(), None, &mut nobody, &manager("maker"), &Set::new());
+    assert!(fields(&nobody, "maker").contains("f:image"));
+}
+
 /// Configurations of a few fields of every shape: scalar, map, keyed list, set.
 fn config() -> impl Strategy<Value = Map> {
     let labels = proptest::collection::btree_map("[a-c]", "[xy]", 0..3);

@@ -185,7 +185,7 @@ fn unchanged(errors: &mut Errors, new: &Map, old: &Map, bound: bool) {
         take(&mut now, &was, "volumeAttributesClassName");
     }
     if !same(Some(&Value::Map(now.clone())), Some(&Value::Map(was.clone()))) {
-        let diff = super::pod::diff("PersistentVolumeClaimSpec", &was, &now);
+        let diff = super::internal::difference("PersistentVolumeClaimSpec", &was, &now);
         let why = format!(
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{diff}"
         );

@@ -170,7 +170,7 @@ pub(super) fn update(subresource: &str, new: &Map, old: &Map, features: Features
         now.remove_at(&["csi", "controllerExpandSecretRef"]);
     }
     if !same(Some(&Value::Map(now.clone())), Some(&Value::Map(was.clone()))) {
-        let diff = super::pod::diff("PersistentVolumeSource", &was, &now);
+        let diff = super::internal::difference("PersistentVolumeSource", &was, &now);
         let why = format!("spec.persistentvolumesource is immutable after creation\n{diff}");
         errors.push(FieldError::forbidden(&SPEC.child("persistentvolumesource"), why));
     }

@@ -19,7 +19,7 @@ mod warnings;
 mod windows;
 
 pub(super) use options::Options;
-pub(super) use update::{diff, update};
+pub(super) use update::update;
 pub(super) use warnings::{final_label, node_selector_warnings, old_label, template_warnings, warnings};
 
 use super::fields::{Errors, labels, problems, required_of, supported_of};

@@ -1,6 +1,7 @@
 //! What may change of a pod, on itself and through its subresources.
 
 use super::super::fields::{Errors, MAX_INT32, inclusive, required, same};
+use super::super::internal::difference;
 use super::container::only_for_pods;
 use super::{MIRROR, Options, annotations, scheduling};
 use crate::tree::{Map, Value};
@@ -93,7 +94,7 @@ fn spec(errors: &mut Errors, new: PodSpec<'_>, old: PodSpec<'_>, options: Option
         node_affinity(errors, &mut munged, old.0);
     }
     if !same(Some(&Value::Map(munged.clone())), Some(&Value::Map(old.0.clone()))) {
-        errors.push(FieldError::forbidden(&SPEC, format!("{MAY_CHANGE}\n{}", diff("PodSpec", old.0, &munged))));
+        errors.push(FieldError::forbidden(&SPEC, format!("{MAY_CHANGE}\n{}", difference("PodSpec", old.0, &munged))));
     }
 }
 
@@ -155,28 +156,6 @@ fn take_old(map: &mut Map, old: &Map, field: &'static str) {
         Some(value) => map.insert(field, value.clone()),
         None => map.remove(field),
     };
-}
-
-/// The fields that differ, as Go's names, old and new.
-pub(in crate::validation) fn diff(kind: &str, old: &Map, new: &Map) -> String {
-    let mut out = format!("  core.{kind}{{\n");
-    let keys: BTreeSet<&str> = old.iter().chain(new.iter()).map(|(key, _)| key).collect();
-    let mut line = |sign: char, key: &str, value: Option<&Value>| {
-        let mut name = key.to_owned();
-        if let Some(first) = name.get_mut(..1) {
-            first.make_ascii_uppercase();
-        }
-        out.push_str(&format!("{sign} \t{name}: {},\n", super::super::fields::json(value).0));
-    };
-    for key in keys {
-        let (before, after) = (old.get(key), new.get(key));
-        if !same(before, after) {
-            line('-', key, before);
-            line('+', key, after);
-        }
-    }
-    out.push_str("  }\n");
-    out
 }
 
 /// Whether the containers are as many as before; only their images may differ.
@@ -254,7 +233,7 @@ fn ephemeral(errors: &mut Errors, new: PodSpec<'_>, old: PodSpec<'_>) {
             )),
             Some(now) if !same(Some(&Value::Map(now.0.clone())), Some(&Value::Map(was.0.clone()))) => {
                 let name = api::field::go_quote(name);
-                let diff = diff("EphemeralContainer", was.0, now.0);
+                let diff = difference("EphemeralContainer", was.0, now.0);
                 let why = format!("existing ephemeral containers {name} may not be changed\n{diff}");
                 errors.push(FieldError::forbidden(&path, why));
             }
