@@ -234,6 +234,14 @@ pub fn unreadable(error: store::Error) -> anyhow::Error {
 }
 
 impl Opened {
+    /// Waits until the embedded engine can't be written any more until it is opened again, and tells why. Never for etcd.
+    pub async fn failed(&self) -> String {
+        match &self.embedded {
+            Some((embedded, _)) => embedded.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Lets others open the embedded engine's directory. Waits for the disk.
     pub fn close(&self) {
         if let Some((embedded, _)) = &self.embedded {
