@@ -35,6 +35,11 @@ pub enum Error {
     /// `place` names the file and the offset in it.
     #[error("{what} in {place}")]
     Corrupt { what: String, place: String },
+    /// Nothing is wrong with it.
+    #[error(
+        "{path} is of format {format}, written by a newer version of Pilothouse (this one reads {known}): run that one"
+    )]
+    NewerFormat { path: PathBuf, format: u32, known: u32 },
     #[error("{path} is in use by another process: stop it, or choose another data directory")]
     Locked { path: PathBuf },
     #[error("cannot {doing} {path}")]

@@ -596,13 +596,7 @@ impl Drop for Turns {
     }
 }
 
-fn keep_up_until_closed(
-    upkeep: &Mutex<Upkeep>,
-    queue: &Queue,
-    signal: &Signal,
-    shared: &Shared,
-    interval: Duration,
-) {
+fn keep_up_until_closed(upkeep: &Mutex<Upkeep>, queue: &Queue, signal: &Signal, shared: &Shared, interval: Duration) {
     while signal.wait(interval) {
         match keep_up(upkeep, queue, shared, false) {
             Ok(()) => {}

@@ -102,7 +102,8 @@ async fn a_writer_that_panics_is_told_and_nothing_goes_on_without_it() {
     trap.0.store(true, Ordering::SeqCst);
     store.txn(Txn::of(vec![put_op("/a", "2")])).await.expect_err("the writer is gone");
     assert_eq!(store.failed().await, "its writer panicked: trapped");
-    for told in [store.health().await.expect_err("it has failed"), store.compact(2).await.expect_err("nobody compacts")] {
+    for told in [store.health().await.expect_err("it has failed"), store.compact(2).await.expect_err("nobody compacts")]
+    {
         assert!(matches!(&told, Error::Failed { reason } if reason.contains("trapped")), "{told}");
     }
     store.close();
