@@ -15,16 +15,16 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Debug, Args)]
 pub struct EtcdArgs {
     /// Certificate authority of etcd's servers
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub etcd_cafile: Option<PathBuf>,
     /// Certificate shown to etcd
-    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
+    #[arg(long, global = true, value_name = "FILE", requires = "etcd_keyfile")]
     pub etcd_certfile: Option<PathBuf>,
     /// Key of that certificate
-    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    #[arg(long, global = true, value_name = "FILE", requires = "etcd_certfile")]
     pub etcd_keyfile: Option<PathBuf>,
     /// Prefix of all keys in etcd
-    #[arg(long, value_name = "PREFIX", default_value = "/registry")]
+    #[arg(long, global = true, value_name = "PREFIX", default_value = "/registry")]
     pub etcd_prefix: String,
 }
 

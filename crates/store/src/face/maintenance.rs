@@ -9,8 +9,8 @@ use super::{Face, TERM, VERSION};
 use crate::proto::maintenance_server::Maintenance;
 use crate::proto::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, HashKvRequest,
-    HashKvResponse, HashRequest, HashResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
-    alarm_request,
+    HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest,
+    SnapshotResponse, StatusRequest, StatusResponse, alarm_request,
 };
 use crate::snapshot;
 use crate::{Error, Store};
@@ -84,6 +84,13 @@ impl Maintenance for Face {
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
         let (hash, compact_revision, revision) = Face::hash(self, request.into_inner().revision).await?;
         Ok(Response::new(HashKvResponse { header: self.header(revision), hash, compact_revision }))
+    }
+
+    async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
+        if request.into_inner().target_id != self.member() {
+            return Err(Status::failed_precondition("etcdserver: bad leader transferee"));
+        }
+        Ok(Response::new(MoveLeaderResponse { header: self.present() }))
     }
 
     type SnapshotStream = BoxStream<'static, Result<SnapshotResponse, Status>>;
