@@ -98,8 +98,12 @@ impl Maintenance for Face {
     async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
         let export = self.store.export().await.map_err(|error| refusal(&error))?;
         let header = self.header(export.revision);
-        let directory = self.store.directory().to_owned();
-        let made = tokio::task::spawn_blocking(move || snapshot::unnamed(&export, &directory)).await;
+        // Nothing may be left beside a full store, which is to be saved all the more.
+        let places = [self.store.directory().to_owned(), std::env::temp_dir()];
+        let made = tokio::task::spawn_blocking(move || {
+            snapshot::where_space_is(&places, |place| snapshot::unnamed(&export, place))
+        });
+        let made = made.await;
         let made = made.map_err(|error| Status::internal(error.to_string()))?;
         let (file, size) = made.map_err(|error| refusal(&error))?;
         let state = (tokio::fs::File::from_std(file), size);
