@@ -253,8 +253,7 @@ fn changer(before: Option<&Map>, object: &Map) -> Option<String> {
     };
     let were = managed(before);
     let weight = |entry: &Map| {
-        let was = were.iter().find(|was| IDENTITY.iter().all(|key| was.get(key) == entry.get(key)));
-        let fields = |entry: &Map| entry.get("fieldsV1").and_then(Value::as_map).cloned().unwrap_or_default();
+        let was = were.iter().copied().find(|was| IDENTITY.iter().all(|key| was.get(key) == entry.get(key)));
         match was {
             None => 3,
             Some(was) if gains(&fields(was), &fields(entry)) => 3,
@@ -267,6 +266,16 @@ fn changer(before: Option<&Map>, object: &Map) -> Option<String> {
     let weighed = entries.into_iter().map(|entry| (weight(entry), entry)).filter(|(weight, _)| *weight > 0);
     let (_, entry) = weighed.max_by_key(|(weight, entry)| (*weight, entry.str_at(&["time"])))?;
     Some(entry.str_at(&["manager"]).to_owned())
+}
+
+/// The fields of an entry as a tree; of what is none, nothing.
+fn fields(entry: &Map) -> Map {
+    let fields = match entry.get("fieldsV1") {
+        Some(Value::Raw(text)) => schema::json::parse(text.as_bytes()).unwrap_or_default(),
+        Some(tree) => tree.clone(),
+        None => Value::Null,
+    };
+    if let Value::Map(fields) = fields { fields } else { Map::new() }
 }
 
 fn managed(object: &Map) -> Vec<&Map> {
@@ -304,13 +313,15 @@ mod tests {
 
     /// An object of some fields, with entries of manager, time, and fields.
     fn object(fields: &str, entries: &[(&str, &str, &str)]) -> Map {
-        let entries: Vec<String> = entries
-            .iter()
-            .map(|(manager, time, fields)| {
-                format!(r#"{{"manager": "{manager}", "operation": "Update", "time": "{time}", "fieldsV1": {fields}}}"#)
-            })
-            .collect();
-        map(&format!(r#"{{"metadata": {{"managedFields": [{}]}}, {fields}}}"#, entries.join(", ")))
+        let entry = |(manager, time, fields): &(&str, &str, &str)| {
+            let mut entry = map(&format!(r#"{{"manager": "{manager}", "operation": "Update", "time": "{time}"}}"#));
+            // As it is stored.
+            entry.insert("fieldsV1", Value::Raw((*fields).into()));
+            Value::Map(entry)
+        };
+        let mut object = map(&format!("{{{fields}}}"));
+        object.set_at(&["metadata", "managedFields"], entries.iter().map(entry).collect::<Vec<Value>>());
+        object
     }
 
     #[test]
@@ -318,8 +329,8 @@ mod tests {
         let (then, now) = ("2026-01-31T08:00:00Z", "2026-01-31T08:00:01Z");
         let (spec, nothing) = (r#"{"f:spec": {"f:a": {}, "f:b": {}}}"#, r#"{"f:spec": {"f:b": {}}}"#);
         let (label, scale) = (r#"{"f:metadata": {"f:labels": {"f:x": {}}}}"#, r#"{"f:spec": {"f:a": {}}}"#);
-        let one = |fields| object(r#""spec": {"a": 1, "b": 1}"#, fields);
-        let two = |fields| object(r#""spec": {"a": 2, "b": 1}"#, fields);
+        let one = |fields: &[(&str, &str, &str)]| object(r#""spec": {"a": 1, "b": 1}"#, fields);
+        let two = |fields: &[(&str, &str, &str)]| object(r#""spec": {"a": 2, "b": 1}"#, fields);
         let created = one(&[("create", then, spec)]);
         let labelled = one(&[("create", then, spec), ("label", now, label)]);
         // It comes before the other by its name, and takes a field from the first.
