@@ -158,8 +158,8 @@ pub async fn secure(registry: &Arc<Registry>, settings: Settings) -> Result<Secu
             Some(written)
         }
         // The server is there meanwhile, and its health tells what it waits for.
-        Err(error) if error.is_of_encryption() => {
-            tracing::warn!(error = %Chain(&error), "the first objects can't be encrypted yet: it is tried again");
+        Err(error) if error.may_pass() => {
+            tracing::warn!(error = %Chain(&error), "the first objects can't be made yet: it is tried again");
             None
         }
         Err(error) => return Err(error.into()),

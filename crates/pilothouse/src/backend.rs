@@ -16,16 +16,16 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Debug, Args)]
 pub struct EtcdArgs {
     /// Certificate authority of etcd's servers
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub etcd_cafile: Option<PathBuf>,
     /// Certificate shown to etcd
-    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
+    #[arg(long, global = true, value_name = "FILE", requires = "etcd_keyfile")]
     pub etcd_certfile: Option<PathBuf>,
     /// Key of that certificate
-    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    #[arg(long, global = true, value_name = "FILE", requires = "etcd_certfile")]
     pub etcd_keyfile: Option<PathBuf>,
     /// Prefix of all keys in etcd
-    #[arg(long, value_name = "PREFIX", default_value = "/registry")]
+    #[arg(long, global = true, value_name = "PREFIX", default_value = "/registry")]
     pub etcd_prefix: String,
 }
 
@@ -234,6 +234,14 @@ pub fn unreadable(error: store::Error) -> anyhow::Error {
 }
 
 impl Opened {
+    /// Waits until the embedded engine can't be written any more until it is opened again, and tells why. Never for etcd.
+    pub async fn failed(&self) -> String {
+        match &self.embedded {
+            Some((embedded, _)) => embedded.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Lets others open the embedded engine's directory. Waits for the disk.
     pub fn close(&self) {
         if let Some((embedded, _)) = &self.embedded {

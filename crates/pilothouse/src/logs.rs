@@ -24,6 +24,9 @@ pub fn begin(verbosity: Option<u8>) {
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would be told to standard error too, by a macro that panics when that fails: a full disk below a log file, or a
+        // reader of a pipe that has gone, must not take down whoever has something to log.
+        .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_filter_reloading();
     let handle = logs.reload_handle();

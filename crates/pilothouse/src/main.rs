@@ -18,6 +18,7 @@ mod supervisor;
 mod systemd;
 
 use cli::{Cli, Command};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// The version of Pilothouse itself.
@@ -40,10 +41,8 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            #[allow(clippy::print_stderr, reason = "the one place where a command says why it failed")]
-            {
-                eprintln!("pilothouse: {e:#}");
-            }
+            // The one place where a command says why it failed. Where that can't be written, the exit code says it.
+            drop(writeln!(std::io::stderr(), "pilothouse: {e:#}"));
             ExitCode::FAILURE
         }
     }

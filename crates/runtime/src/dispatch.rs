@@ -1,6 +1,6 @@
 //! Becoming a shim or one of its helpers.
 
-use std::{ffi::OsString, path::Path};
+use std::{ffi::OsString, io::Write, path::Path};
 
 use crate::shim;
 
@@ -22,10 +22,8 @@ pub fn dispatch() {
         shim::hook::NAME => std::process::exit(match shim::hook::run(args) {
             Ok(()) => 0,
             Err(error) => {
-                #[allow(clippy::print_stderr, reason = "libcontainer passes it on")]
-                {
-                    eprintln!("{error}");
-                }
+                // libcontainer passes it on.
+                drop(writeln!(std::io::stderr(), "{error}"));
                 1
             }
         }),

@@ -35,6 +35,11 @@ pub enum Error {
     /// `place` names the file and the offset in it.
     #[error("{what} in {place}")]
     Corrupt { what: String, place: String },
+    /// Nothing is wrong with it.
+    #[error(
+        "{path} is of format {format}, written by a newer version of Pilothouse (this one reads {known}): run that one"
+    )]
+    NewerFormat { path: PathBuf, format: u32, known: u32 },
     #[error("{path} is in use by another process: stop it, or choose another data directory")]
     Locked { path: PathBuf },
     #[error("cannot {doing} {path}")]
@@ -52,11 +57,20 @@ pub enum Error {
     Transform(String),
     #[error("the store is closed")]
     Closed,
+    /// A part of the engine has panicked: what memory has is not relied on any more. What was acknowledged is durable.
+    #[error("the store has failed and must be opened again: {reason}")]
+    Failed { reason: String },
     #[error("the store cannot be reached: {0}")]
     Unavailable(String),
 }
 
 impl Error {
+    /// What it says, and what that came of.
+    pub fn with_causes(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes.fold(self.to_string(), |told, cause| format!("{told}: {cause}"))
+    }
+
     /// Says of what the disk refused what was being done, and where.
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

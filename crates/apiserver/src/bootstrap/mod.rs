@@ -60,10 +60,17 @@ pub enum BootstrapError {
 }
 
 impl BootstrapError {
-    /// Whether what encrypts values can't: a plugin may become well.
-    pub fn is_of_encryption(&self) -> bool {
-        matches!(self, BootstrapError::Store(store::Error::Transform(_)))
+    /// Whether the store refused for now, so that they can be made later.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, BootstrapError::Store(error) if may_pass(error))
     }
+}
+
+/// Whether what the store refuses may be taken later without a new start: a disk gets space, a plugin that encrypts becomes well,
+/// a majority of etcd's members is there again.
+fn may_pass(error: &store::Error) -> bool {
+    use store::Error::{ReadOnly, Transform, Unavailable, Unknown};
+    matches!(error, ReadOnly { .. } | Unknown { .. } | Transform(_) | Unavailable(_))
 }
 
 /// When an object that exists is written.

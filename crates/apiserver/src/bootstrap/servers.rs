@@ -1,8 +1,8 @@
 //! Which servers a cluster has, where several share a store: each keeps a key of its address alive under a lease, as
 //! upstream's lease reconciler does, and the Service `kubernetes` leads to all whose key is there.
 
-use super::Advertised;
 use super::services::{endpoints, port};
+use super::{Advertised, may_pass};
 use crate::cache::Chain;
 use futures::StreamExt;
 use schema::{Encoded, Map, Value};
@@ -33,13 +33,21 @@ impl Presence {
     /// Tells the other servers of this one, if there can be any.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Those of the store, but for one that takes no writes now: it is told later then.
     pub(crate) async fn begin(at: Advertised, store: &Arc<dyn Store>) -> Result<Arc<Self>, store::Error> {
         let servers = watch::Sender::new(vec![SocketAddr::new(at.address, at.port)]);
         let presence = Arc::new(Presence { at, servers, lease: Mutex::new(None), end: CancellationToken::new() });
         if presence.at.shared {
-            presence.announce(&**store).await?;
-            presence.look(&**store).await?;
+            let told = async {
+                presence.announce(&**store).await?;
+                presence.look(&**store).await
+            };
+            match told.await {
+                Err(error) if may_pass(&error) => {
+                    tracing::warn!(error = %Chain(&error), "other servers can't be told of this one yet: it is tried again");
+                }
+                told => told?,
+            }
             tokio::spawn(presence.clone().keep(store.clone()));
         }
         Ok(presence)

@@ -107,12 +107,36 @@ async fn history(registry: &Registry, served: &Arc<Served>, call: Call) -> Resul
     if past.versions.is_empty() {
         return Err(Status::not_found(&served.group_resource(), call.name()));
     }
+    // By the version before, the last of a page is explained.
+    let before = match past.next {
+        Some(next) => registry.versions(served, object, (since, next), 1).await?.versions.pop(),
+        None => None,
+    };
+    let objects = objects(served, past.versions.iter().chain(&before))?;
     match view.shape {
-        Shape::Table(version) => answer::document(&table(served, &past, version, view.include)?, view),
+        Shape::Table(version) => answer::document(&table(&past, objects, version, view.include), view),
         Shape::Object | Shape::Metadata(_) | Shape::MetadataList(_) => {
-            answer::document(&document(served, &past)?, view)
+            answer::document(&document(&past, objects), view)
         }
     }
+}
+
+/// What versions have of the object; a removal has nothing, nor has what is not readable.
+fn objects<'a>(served: &Served, versions: impl Iterator<Item = &'a PastVersion>) -> Result<Vec<Option<Map>>, Status> {
+    versions.map(|version| entry(version).map(|entry| served.decode(entry)).transpose()).collect()
+}
+
+/// Who made each version, as far as managed fields tell; of those that left none, nobody is known.
+fn changers(past: &Past, objects: &[Option<Map>]) -> Vec<Option<String>> {
+    let of = |(at, version): (usize, &PastVersion)| {
+        let object = objects[at].as_ref()?;
+        let before = match version.became {
+            Became::Modified(_) => objects.get(at + 1).and_then(Option::as_ref),
+            _ => None,
+        };
+        changer(before, object)
+    };
+    past.versions.iter().enumerate().map(of).collect()
 }
 
 fn change(version: &PastVersion) -> &'static str {
@@ -139,18 +163,22 @@ fn metadata(past: &Past) -> Map {
     metadata
 }
 
-/// The versions as events of a watch are told, newest first; a removal has no object, nor has what is not readable.
-fn document(served: &Served, past: &Past) -> Result<Map, Status> {
+/// The versions as events of a watch are told, newest first, each with the manager that made it.
+fn document(past: &Past, objects: Vec<Option<Map>>) -> Map {
     let mut versions = Vec::with_capacity(past.versions.len());
-    for version in &past.versions {
+    let changers = changers(past, &objects);
+    for ((version, object), changer) in past.versions.iter().zip(objects).zip(changers) {
         let mut item = Map::new();
         item.insert("type", change(version));
         item.insert("resourceVersion", version.revision.to_string());
         if let Some(time) = version.time {
             item.insert("time", time.to_string());
         }
-        if let Some(entry) = entry(version) {
-            item.insert("object", served.decode(entry)?);
+        if let Some(changer) = changer {
+            item.insert("manager", changer);
+        }
+        if let Some(object) = object {
+            item.insert("object", object);
         }
         if let Became::Unreadable(why) = &version.became {
             item.insert("message", why.as_str());
@@ -163,16 +191,16 @@ fn document(served: &Served, past: &Past) -> Result<Map, Status> {
     document.insert("metadata", metadata(past));
     document.insert("since", past.since.to_string());
     document.insert("versions", versions);
-    Ok(document)
+    document
 }
 
 /// What `kubectl get` shows: a row for each version.
-fn table(served: &Served, past: &Past, version: MetaVersion, include: Include) -> Result<Map, Status> {
+fn table(past: &Past, objects: Vec<Option<Map>>, version: MetaVersion, include: Include) -> Map {
     let columns = [
         ("Version", "The resource version that the change made"),
         ("Time", "When it was made, if that is known"),
         ("Change", "ADDED, MODIFIED, DELETED, or ERROR when it is not readable any more"),
-        ("Manager", "The field manager that changed the object last"),
+        ("Manager", "The field manager that made the change, if that is known"),
     ];
     let columns = columns.map(|(name, description)| {
         let mut column = Map::new();
@@ -183,9 +211,10 @@ fn table(served: &Served, past: &Past, version: MetaVersion, include: Include) -
         Value::Map(column)
     });
     let mut rows = Vec::with_capacity(past.versions.len());
-    for version_of in &past.versions {
-        let object = entry(version_of).map(|entry| served.decode(entry)).transpose()?;
-        let manager = object.as_ref().map_or_else(|| "<none>".to_owned(), manager);
+    let changers = changers(past, &objects);
+    for ((version_of, object), changer) in past.versions.iter().zip(objects).zip(changers) {
+        let unknown = if object.is_some() { "<unknown>" } else { "<none>" };
+        let manager = changer.unwrap_or_else(|| unknown.to_owned());
         let time = version_of.time.map_or_else(|| "<unknown>".to_owned(), |time| time.to_string());
         let cells: [Value; 4] =
             [version_of.revision.to_string().into(), time.into(), change(version_of).into(), manager.into()];
@@ -206,12 +235,123 @@ fn table(served: &Served, past: &Past, version: MetaVersion, include: Include) -
     table.insert("metadata", metadata(past));
     table.insert("columnDefinitions", columns.to_vec());
     table.insert("rows", rows);
-    Ok(table)
+    table
 }
 
-/// Who changed an object last, as far as managed fields tell.
-fn manager(object: &Map) -> String {
+/// What tells one entry of managed fields from the others.
+const IDENTITY: [&str; 4] = ["manager", "operation", "apiVersion", "subresource"];
+
+/// Whose change made `object` of what it was before, as far as managed fields tell; without that, whose was the last.
+///
+/// Times of entries have whole seconds, so they alone do not say it. Whoever sets a field comes to own it; whoever loses one to
+/// another keeps the entry's time.
+fn changer(before: Option<&Map>, object: &Map) -> Option<String> {
+    let entries = managed(object);
+    let Some(before) = before else {
+        let last = entries.into_iter().max_by_key(|entry| entry.str_at(&["time"]))?;
+        return Some(last.str_at(&["manager"]).to_owned());
+    };
+    let were = managed(before);
+    let weight = |entry: &Map| {
+        let was = were.iter().copied().find(|was| IDENTITY.iter().all(|key| was.get(key) == entry.get(key)));
+        match was {
+            None => 3,
+            Some(was) if gains(&fields(was), &fields(entry)) => 3,
+            Some(was) if was.get("time") != entry.get("time") => 2,
+            // It set again, within a second, what it owned already.
+            Some(_) if owns_change(&fields(entry), before, object) => 1,
+            Some(_) => 0,
+        }
+    };
+    let weighed = entries.into_iter().map(|entry| (weight(entry), entry)).filter(|(weight, _)| *weight > 0);
+    let (_, entry) = weighed.max_by_key(|(weight, entry)| (*weight, entry.str_at(&["time"])))?;
+    Some(entry.str_at(&["manager"]).to_owned())
+}
+
+/// The fields of an entry as a tree; of what is none, nothing.
+fn fields(entry: &Map) -> Map {
+    let fields = match entry.get("fieldsV1") {
+        Some(Value::Raw(text)) => schema::json::parse(text.as_bytes()).unwrap_or_default(),
+        Some(tree) => tree.clone(),
+        None => Value::Null,
+    };
+    if let Value::Map(fields) = fields { fields } else { Map::new() }
+}
+
+fn managed(object: &Map) -> Vec<&Map> {
     let fields = object.at(&["metadata", "managedFields"]).and_then(Value::as_list).unwrap_or_default();
-    let times = fields.iter().filter_map(Value::as_map).map(|one| (one.str_at(&["time"]), one.str_at(&["manager"])));
-    times.max_by_key(|(time, _)| *time).map_or_else(|| "<unknown>".to_owned(), |(_, manager)| manager.to_owned())
+    fields.iter().filter_map(Value::as_map).collect()
+}
+
+/// Whether a set of fields has one that another has not.
+fn gains(was: &Map, is: &Map) -> bool {
+    is.iter().any(|(key, below)| match (was.get(key), below) {
+        (Some(Value::Map(was)), Value::Map(below)) => gains(was, below),
+        (was, _) => was.is_none(),
+    })
+}
+
+/// Whether two objects differ in a field of a set. Items of lists are not told apart.
+fn owns_change(fields: &Map, before: &Map, object: &Map) -> bool {
+    fields.iter().any(|(key, below)| {
+        let Some(name) = key.strip_prefix("f:") else { return false };
+        let (was, is) = (before.get(name), object.get(name));
+        was != is
+            && match (below, was, is) {
+                (Value::Map(below), Some(Value::Map(was)), Some(Value::Map(is))) if !below.is_empty() => {
+                    owns_change(below, was, is)
+                }
+                _ => true,
+            }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::map;
+
+    /// An object of some fields, with entries of manager, time, and fields.
+    fn object(fields: &str, entries: &[(&str, &str, &str)]) -> Map {
+        let entry = |(manager, time, fields): &(&str, &str, &str)| {
+            let mut entry = map(&format!(r#"{{"manager": "{manager}", "operation": "Update", "time": "{time}"}}"#));
+            // As it is stored.
+            entry.insert("fieldsV1", Value::Raw((*fields).into()));
+            Value::Map(entry)
+        };
+        let mut object = map(&format!("{{{fields}}}"));
+        object.set_at(&["metadata", "managedFields"], entries.iter().map(entry).collect::<Vec<Value>>());
+        object
+    }
+
+    #[test]
+    fn who_made_a_version_is_told_also_within_a_second() {
+        let (then, now) = ("2026-01-31T08:00:00Z", "2026-01-31T08:00:01Z");
+        let (spec, nothing) = (r#"{"f:spec": {"f:a": {}, "f:b": {}}}"#, r#"{"f:spec": {"f:b": {}}}"#);
+        let (label, scale) = (r#"{"f:metadata": {"f:labels": {"f:x": {}}}}"#, r#"{"f:spec": {"f:a": {}}}"#);
+        let one = |fields: &[(&str, &str, &str)]| object(r#""spec": {"a": 1, "b": 1}"#, fields);
+        let two = |fields: &[(&str, &str, &str)]| object(r#""spec": {"a": 2, "b": 1}"#, fields);
+        let created = one(&[("create", then, spec)]);
+        let labelled = one(&[("create", then, spec), ("label", now, label)]);
+        // It comes before the other by its name, and takes a field from the first.
+        let scaled = two(&[("create", then, nothing), ("label", now, label), ("kubectl", now, scale)]);
+        let again = object(
+            r#""spec": {"a": 3, "b": 1}"#,
+            &[("create", then, nothing), ("kubectl", now, scale), ("label", now, label)],
+        );
+        let later =
+            two(&[("create", then, nothing), ("label", now, label), ("kubectl", "2026-01-31T09:00:00Z", scale)]);
+        for (before, object, told) in [
+            (None, &created, Some("create")),
+            (None, &labelled, Some("label")),
+            (Some(&created), &labelled, Some("label")),
+            (Some(&labelled), &scaled, Some("kubectl")),
+            (Some(&scaled), &again, Some("kubectl")),
+            (Some(&again), &later, Some("kubectl")),
+            // A deletion that waits for finalizers, say: it owns nothing.
+            (Some(&later), &later, None),
+        ] {
+            assert_eq!(changer(before, object).as_deref(), told, "{object:?}");
+        }
+    }
 }

@@ -107,7 +107,10 @@ impl Registry {
 pub(super) fn refused(error: &store::Error) -> Status {
     match error {
         store::Error::TooLarge { .. } => too_large(),
-        store::Error::ReadOnly { .. } | store::Error::Closed | store::Error::Unavailable(_) => {
+        store::Error::ReadOnly { .. }
+        | store::Error::Closed
+        | store::Error::Failed { .. }
+        | store::Error::Unavailable(_) => {
             let mut status = Status::service_unavailable(error.to_string());
             status.details_mut().retry_after_seconds = 1;
             status

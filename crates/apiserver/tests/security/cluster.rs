@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use store::testing::disk::{MemoryDisk, Platter};
 use tower::Service;
 
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -44,6 +45,8 @@ pub struct Options {
     pub limit: apiserver::flowcontrol::Settings,
     /// The providers that encrypt everything; the configuration is read again when it changes.
     pub providers: &'static str,
+    /// Where the store is, if not in a directory.
+    pub disk: Option<Arc<Platter>>,
 }
 
 impl Default for Options {
@@ -60,6 +63,7 @@ impl Default for Options {
             audit: None,
             limit: apiserver::flowcontrol::Settings::default(),
             providers: "",
+            disk: None,
         }
     }
 }
@@ -83,7 +87,14 @@ pub async fn start_with(options: Options) -> Cluster {
     let directory = tempfile::tempdir().expect("a directory");
     let undo = store::embedded::Undo { horizon: Duration::from_secs(3600), bytes: 1 << 30, except: Vec::new() };
     let keeping = store::embedded::Options { undo: Some(undo), ..store::embedded::Options::default() };
-    let store = store::Embedded::open(directory.path(), keeping).expect("a store");
+    let store = match &options.disk {
+        Some(disk) => {
+            let clock = Arc::new(store::embedded::SystemClock::default());
+            store::Embedded::open_on(Arc::new(MemoryDisk::new(disk)), clock, keeping)
+        }
+        None => store::Embedded::open(directory.path(), keeping),
+    };
+    let store = store.expect("a store");
     let registry = if options.providers.is_empty() {
         Registry::open_as(store, None, options.surface).await
     } else {

@@ -334,6 +334,25 @@ mod tests {
     }
 
     #[test]
+    fn every_command_about_the_store_says_how_etcd_is_reached() -> Result<(), clap::Error> {
+        for line in [&["status"][..], &["verify"], &["compact"], &["snapshot", "save"]] {
+            let mut command = &mut Cli::command();
+            // Arguments of a command are those of its own when it is built.
+            command.build();
+            for name in ["store"].iter().chain(line) {
+                command = command.find_subcommand_mut(name).expect("a command");
+            }
+            let help = command.render_long_help().to_string();
+            for flag in ["--etcd-cafile", "--etcd-certfile", "--etcd-keyfile", "--etcd-prefix"] {
+                assert!(help.contains(flag), "{line:?}: {help}");
+            }
+        }
+        let line = "pilothouse store status --store=https://h:1 --etcd-cafile=a --etcd-certfile=b --etcd-keyfile=c";
+        Cli::try_parse_from(line.split(' '))?;
+        Ok(())
+    }
+
+    #[test]
     fn a_node_takes_feature_gates() {
         let gates = |said: &str| {
             let server = ["agent", "--server", "https://127.0.0.1:6443", "--feature-gates", said];

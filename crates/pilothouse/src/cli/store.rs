@@ -190,11 +190,21 @@ async fn etcd(store: &Etcd, command: &StoreCommand) -> Result<()> {
         }
         StoreCommand::Verify { drop_damaged: false } => {
             let hashes = store.hashes().await?;
+            let mut told = Vec::new();
             for (endpoint, hash) in &hashes {
-                say(&format!("{hash:08x}"), endpoint);
+                match hash {
+                    Ok(hash) => {
+                        say(&format!("{hash:08x}"), endpoint);
+                        told.push(hash);
+                    }
+                    Err(error) => say("unknown", format_args!("{endpoint} ({})", error.with_causes())),
+                }
             }
-            if hashes.windows(2).any(|pair| pair[0].1 != pair[1].1) {
+            if told.windows(2).any(|pair| pair[0] != pair[1]) {
                 bail!("members hold different states: one of them is damaged");
+            }
+            if told.len() < hashes.len() {
+                bail!("{} of {} members could not be asked", hashes.len() - told.len(), hashes.len());
             }
         }
         StoreCommand::Snapshot(SnapshotCommand::Save { file }) => tell_snapshot(&store.snapshot(file).await?),

@@ -29,7 +29,7 @@ use kube::Client;
 use kube::client::Body;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -64,6 +64,8 @@ pub struct ControlPlane {
     kubelet_authorities: Vec<u8>,
     serving: Mutex<Option<JoinHandle<()>>>,
     ended: CancellationToken,
+    /// Why the store made the server end, if it did.
+    failed: Arc<OnceLock<String>>,
     store: Mutex<Option<Opened>>,
 }
 
@@ -160,10 +162,17 @@ impl ControlPlane {
         }
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let ended = CancellationToken::new();
-        let (told, handle) = (ended.clone(), server.clone());
+        let (told, handle, held) = (ended.clone(), server.clone(), opened.clone());
+        let failed = Arc::new(OnceLock::new());
+        let reason = failed.clone();
         let serving = tokio::spawn(async move {
             let _told = told.drop_guard();
-            handle.serve(listener, serving, shutdown).await;
+            tokio::select! {
+                () = handle.serve(listener, serving, shutdown) => {}
+                // All that was acknowledged is on disk, and a process that begins anew has a whole store again: better than one
+                // that refuses everything until somebody looks at its health.
+                why = held.failed() => drop(reason.set(why)),
+            }
         });
         Ok(ControlPlane {
             server,
@@ -173,6 +182,7 @@ impl ControlPlane {
             kubelet_authorities,
             serving: Mutex::new(Some(serving)),
             ended,
+            failed,
             store: Mutex::new(Some(opened)),
         })
     }
@@ -197,9 +207,13 @@ impl ControlPlane {
         })
     }
 
-    /// Returns when the server has ended.
-    pub async fn ended(&self) {
+    /// Waits until the server has ended by itself; tells why.
+    pub async fn ended(&self) -> anyhow::Error {
         self.ended.cancelled().await;
+        match self.failed.get() {
+            Some(why) => anyhow::anyhow!("the store has failed, and is whole again after a new start: {why}"),
+            None => anyhow::anyhow!("the API server ended by itself"),
+        }
     }
 
     /// Takes the server from the Service `kubernetes`, waits for open requests, then closes the audit log and the store.

@@ -277,7 +277,7 @@ async fn run(settings: Arc<Settings>, listener: TcpListener, progress: Progress)
         tokio::select! {
             name = &mut signal => tracing::info!("stopping: {name}"),
             result = renewal => result?,
-            () = plane.ended() => anyhow::bail!("the API server ended by itself"),
+            why = plane.ended() => return Err(why),
         }
         systemd::notify("STOPPING=1");
     }

@@ -73,6 +73,21 @@ fn a_damaged_store_says_so_and_what_helps() {
     server.stop();
 }
 
+/// Nothing else fails because a log can't be written: it may be on the disk that is full, or its reader gone.
+#[test]
+fn a_log_that_cannot_be_written_disturbs_nobody() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device");
+    let (reader, gone) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    for (name, log) in [("full", Stdio::from(full)), ("gone", Stdio::from(gone))] {
+        let server = Server::start_telling(directory.path(), &["-v=8"], log);
+        said(&server.kubectl(&["create", "configmap", name]));
+        said(&server.kubectl(&["get", "--raw", "/readyz"]));
+        server.stop();
+    }
+}
+
 /// Whoever asks a server to end that waits for its store need not wait with it.
 #[test]
 fn a_start_that_waits_for_its_store_can_be_stopped() {

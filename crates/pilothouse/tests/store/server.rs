@@ -51,11 +51,16 @@ impl Server {
 
     /// The same, with its store served where it is if nothing is said.
     pub fn start_plain(directory: &Path, flags: &[&str]) -> Self {
+        let log = fs::File::create(directory.join("log")).expect("a log");
+        Self::start_telling(directory, flags, log.into())
+    }
+
+    /// The same, with its log somewhere else.
+    pub fn start_telling(directory: &Path, flags: &[&str], log: Stdio) -> Self {
         let out = directory.join("out");
         let mut command = Command::new(BINARY);
         command.current_dir(directory).args(["apiserver", "--secure-port=0", "--bind-address=127.0.0.1"]);
         command.args(["--data-dir=data", "--authorization-mode=RBAC"]).args(flags);
-        let log = fs::File::create(directory.join("log")).expect("a log");
         let child = command.stdin(Stdio::null()).stdout(fs::File::create(&out).expect("a file")).stderr(log).spawn();
         let mut server = Server { child: child.expect("it starts"), directory: directory.to_owned() };
         until("the API server runs", || {

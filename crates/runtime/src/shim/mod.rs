@@ -28,7 +28,8 @@ pub(crate) mod syscalls;
 pub(crate) mod terminal;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
 };
@@ -59,10 +60,7 @@ pub(crate) fn main(args: &[std::ffi::OsString]) -> i32 {
         Ok(()) => 0,
         Err(error) => {
             // Stderr is the shim's own log file in the sandbox's directory.
-            #[allow(clippy::print_stderr, reason = "a shim has no other place for this")]
-            {
-                eprintln!("shim: {error}");
-            }
+            drop(writeln!(io::stderr(), "shim: {error}"));
             1
         }
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::disk::{Disk, File};
-use super::format::{FORMAT, Kind, u32_at, u64_at};
+use super::format::{FORMAT, Kind, check_format, u32_at, u64_at};
 use super::hooks::{self, Mutant};
 use super::index::{Chain, Index, Location, Version};
 use super::segment::corrupt;
@@ -219,11 +219,7 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Checkpoint, Error> {
     if start[..8] != MAGIC {
         return Err(corrupt(disk.path(), NAME, 0, "not a checkpoint of a store"));
     }
-    let format = u32_at(&start, 8);
-    if format != FORMAT {
-        let what = format!("format {format}, which this version does not read (it reads {FORMAT})");
-        return Err(corrupt(disk.path(), NAME, 8, what));
-    }
+    check_format(u32_at(&start, 8)).map_err(|why| why.error(disk.path(), NAME))?;
     let mut loader = Loader::default();
     let mut offset = START;
     let mut block = Vec::new();

@@ -12,14 +12,19 @@
 //! tail (cut) from damage (reported).
 
 use std::io;
+use std::path::Path;
 
 use crc32fast::Hasher;
 
 use super::disk::File;
 use super::hooks::{self, Mutant};
+use super::segment::corrupt;
+use crate::Error;
 
 /// Raised when old engines could not read what new ones write.
 pub(crate) const FORMAT: u32 = 1;
+/// There will be no more; a number above it is damage.
+const MAX_FORMAT: u32 = 1 << 16;
 /// Where the first frame of a segment is.
 pub(crate) const FIRST: u64 = 4096;
 const SEGMENT_MAGIC: [u8; 8] = *b"PILOTSEG";
@@ -74,21 +79,18 @@ impl SegmentHeader {
     }
 
     /// Fails with what is wrong with the bytes.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unread> {
         if bytes.len() < SEGMENT_HEADER || bytes[..8] != SEGMENT_MAGIC {
             return Err("not a segment of a store".into());
         }
         if u32_at(bytes, 60) != crc32fast::hash(&bytes[..60]) {
             return Err("the segment's header is damaged".into());
         }
-        let format = u32_at(bytes, 8);
-        if format != FORMAT {
-            return Err(format!("format {format}, which this version does not read (it reads {FORMAT})"));
-        }
+        check_format(u32_at(bytes, 8))?;
         let kind = match bytes[12] {
             1 => Kind::Log,
             2 => Kind::Packed,
-            other => return Err(format!("unknown kind of segment {other}")),
+            other => return Err(format!("unknown kind of segment {other}").into()),
         };
         Ok(Self {
             kind,
@@ -101,13 +103,52 @@ impl SegmentHeader {
     }
 
     /// Reads it from the start of a file.
-    pub(crate) fn read(file: &dyn File) -> io::Result<Result<Self, String>> {
+    pub(crate) fn read(file: &dyn File) -> io::Result<Result<Self, Unread>> {
         let mut bytes = [0; SEGMENT_HEADER];
         if file.size()? < SEGMENT_HEADER as u64 {
             return Ok(Err("the segment's header is cut short".into()));
         }
         file.read(&mut bytes, 0)?;
         Ok(Self::decode(&bytes))
+    }
+}
+
+/// Why the start of a file can't be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// Of this format, which this version does not know.
+    Newer(u32),
+    Damaged(String),
+}
+
+impl From<&str> for Unread {
+    fn from(what: &str) -> Self {
+        Self::Damaged(what.to_owned())
+    }
+}
+
+impl From<String> for Unread {
+    fn from(what: String) -> Self {
+        Self::Damaged(what)
+    }
+}
+
+impl Unread {
+    /// The error for a file of a directory.
+    pub(crate) fn error(self, directory: &Path, name: &str) -> Error {
+        match self {
+            Self::Newer(format) => Error::NewerFormat { path: directory.join(name), format, known: FORMAT },
+            Self::Damaged(what) => corrupt(directory, name, 0, what),
+        }
+    }
+}
+
+/// Whether a file of this format can be read.
+pub(crate) fn check_format(format: u32) -> Result<(), Unread> {
+    match format {
+        FORMAT => Ok(()),
+        newer if (FORMAT..=MAX_FORMAT).contains(&newer) => Err(Unread::Newer(newer)),
+        never => Err(format!("there is no format {never}").into()),
     }
 }
 

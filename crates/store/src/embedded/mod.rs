@@ -49,9 +49,11 @@ mod upkeep;
 mod watch;
 mod writer;
 
+use std::any::Any;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -170,14 +172,14 @@ impl Embedded {
     ) -> Result<Arc<Self>, Error> {
         let interval = options.upkeep_interval;
         let id = new_store_id(&*clock);
-        let (engine, mut turns) = Self::at_rest(disk, clock, options, id)?;
+        let (engine, turns) = Self::at_rest(disk, clock, options, id)?;
         *engine.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
         let threads = vec![
-            spawn("store-writer", move || while turns.next(true) {})?,
+            spawn("store-writer", move || turns.take_until_closed())?,
             spawn("store-upkeep", {
                 let (upkeep, queue) = (Arc::clone(&engine.upkeep), Arc::clone(&engine.queue));
-                let signal = Arc::clone(&engine.signal);
-                move || keep_up_until_closed(&upkeep, &queue, &signal, interval)
+                let (signal, shared) = (Arc::clone(&engine.signal), Arc::clone(&engine.shared));
+                move || keep_up_until_closed(&upkeep, &queue, &signal, &shared, interval)
             })?,
         ];
         *engine.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
@@ -219,11 +221,27 @@ impl Embedded {
     /// Forgets history that is not kept any more, packs and writes a checkpoint now, not when it is due.
     pub async fn maintain(&self) -> Result<(), Error> {
         let (upkeep, queue) = (Arc::clone(&self.upkeep), Arc::clone(&self.queue));
-        blocking(move || {
-            let mut upkeep = upkeep.lock().unwrap_or_else(PoisonError::into_inner);
-            upkeep.step(&|request| queue.push_now(request), true)
-        })
-        .await
+        let shared = Arc::clone(&self.shared);
+        blocking(move || keep_up(&upkeep, &queue, &shared, true)).await
+    }
+
+    /// Waits until the store has failed so that nothing can be written any more, and tells why. It must be opened again;
+    /// what was acknowledged is there then.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.shared.failure.subscribe();
+        match failure.wait_for(|failure| failure.writer.is_some()).await {
+            Ok(failure) => failure.writer.clone().unwrap_or_default(),
+            // The sender is this engine's own, and is there as long as it is.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Why nobody answers.
+    fn gone(&self) -> Error {
+        match &self.shared.failure.borrow().writer {
+            Some(reason) => Error::Failed { reason: reason.clone() },
+            None => Error::Closed,
+        }
     }
 
     /// Copies the present state into another directory, which must be empty or absent: a store of its own without
@@ -268,7 +286,7 @@ impl Embedded {
     async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         self.queue.push(make(reply)).await;
-        answer.await.map_err(|_| Error::Closed)?
+        answer.await.map_err(|_| self.gone())?
     }
 
     /// Grants a lease under a number that the caller chose.
@@ -433,6 +451,14 @@ impl Store for Embedded {
         Some(self)
     }
 
+    /// Fails with [`Error::Failed`] also when the store still answers, but only its upkeep has ended.
+    async fn health(&self) -> Result<Option<String>, Error> {
+        if let Some(reason) = self.shared.failure.borrow().reason() {
+            return Err(Error::Failed { reason: reason.clone() });
+        }
+        Ok(self.shared.read_only.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
     async fn status(&self) -> Result<StoreStatus, Error> {
         let read_only = self.shared.read_only.read().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(StoreStatus {
@@ -547,6 +573,17 @@ impl Turns {
         !self.queue.is_empty() || self.writer.patience() == Some(Duration::ZERO)
     }
 
+    /// Does so until the engine is closed. A panic is noted before callers find the store closed: the group that was being
+    /// made is half in memory, so nothing goes on from there.
+    fn take_until_closed(mut self) {
+        let taken = panic::catch_unwind(AssertUnwindSafe(|| while self.next(true) {}));
+        if let Err(panic) = taken {
+            let reason = format!("its writer panicked: {}", text_of(&*panic));
+            self.shared.failure.send_modify(|failure| failure.writer = Some(reason.clone()));
+            tracing::error!(reason, "the store has failed and must be opened again");
+        }
+    }
+
     /// Carries out what is queued and what time demands; first `waits` until there is something. `false` when the engine
     /// is closed.
     pub(crate) fn next(&mut self, waits: bool) -> bool {
@@ -569,16 +606,38 @@ impl Drop for Turns {
     }
 }
 
-fn keep_up_until_closed(upkeep: &Mutex<Upkeep>, queue: &Queue, signal: &Signal, interval: Duration) {
+fn keep_up_until_closed(upkeep: &Mutex<Upkeep>, queue: &Queue, signal: &Signal, shared: &Shared, interval: Duration) {
     while signal.wait(interval) {
-        let step =
-            upkeep.lock().unwrap_or_else(PoisonError::into_inner).step(&|request| queue.push_now(request), false);
-        match step {
+        match keep_up(upkeep, queue, shared, false) {
             Ok(()) => {}
-            Err(Error::Closed) => return,
-            Err(error) => tracing::warn!(%error, "the store's upkeep failed and will be tried again"),
+            Err(Error::Closed | Error::Failed { .. }) => return,
+            Err(error) => {
+                tracing::warn!(error = %error.with_causes(), "the store's upkeep failed and will be tried again");
+            }
         }
     }
+}
+
+/// One step of the upkeep. After a panic there is none any more, as what it counts may be wrong, and it removes files by that;
+/// reading and writing go on without, and health tells it.
+fn keep_up(upkeep: &Mutex<Upkeep>, queue: &Queue, shared: &Shared, all: bool) -> Result<(), Error> {
+    let mut upkeep = upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(reason) = &shared.failure.borrow().upkeep {
+        return Err(Error::Failed { reason: reason.clone() });
+    }
+    let step = AssertUnwindSafe(|| upkeep.step(&|request| queue.push_now(request), all));
+    panic::catch_unwind(step).unwrap_or_else(|panic| {
+        let reason = format!("its upkeep panicked: {}", text_of(&*panic));
+        shared.failure.send_modify(|failure| failure.upkeep = Some(reason.clone()));
+        tracing::error!(reason, "the store forgets no history any more and must be opened again");
+        Err(Error::Failed { reason })
+    })
+}
+
+/// What was said in a panic.
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let owned = || panic.downcast_ref::<String>().map(String::as_str);
+    panic.downcast_ref::<&str>().copied().or_else(owned).unwrap_or("without a message")
 }
 
 /// Runs what may wait for the disk where waiting is allowed.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::checkpoint::{self, Checkpoint, Head, Past};
 use super::disk::{Disk, File};
 use super::format::{
-    EntryKind, FIRST, FRAME_HEADER, Found, FrameReader, Kind, NO_FRAME, SEGMENT_HEADER, SegmentHeader, entries,
+    EntryKind, FIRST, FRAME_HEADER, Found, FrameReader, Kind, NO_FRAME, SEGMENT_HEADER, SegmentHeader, Unread, entries,
 };
 use super::hooks::{self, Mutant};
 use super::index::{Index, Location, Version};
@@ -142,7 +142,7 @@ impl Replay<'_> {
         let file = self.open_file(&name)?;
         let len = used(file.size().map_err(self.failed(&name))?);
         let header = SegmentHeader::read(&*file).map_err(self.failed(&name))?;
-        let header = header.map_err(|what| self.corrupt(&name, 0, what))?;
+        let header = header.map_err(|why| why.error(self.disk.path(), &name))?;
         self.check_identity(&name, &header, kind, id)?;
         if len < end {
             return Err(self.corrupt(&name, len, "the segment is cut short"));
@@ -213,12 +213,13 @@ impl Replay<'_> {
                 self.check_identity(&name, &header, Kind::Log, id)?;
                 Ok(Some(header))
             }
-            Err(what) => {
+            Err(newer @ Unread::Newer(_)) => Err(newer.error(self.disk.path(), &name)),
+            Err(why) => {
                 // The header is durable before the first frame is written: a frame means that it was damaged later.
                 let len = file.size().map_err(self.failed(&name))?;
                 let mut reader = FrameReader::new(&*file, self.store, id, len);
                 let used = len > FIRST && reader.later_group(FIRST - 8).map_err(self.failed(&name))?.is_some();
-                if used || !last { Err(self.corrupt(&name, 0, what)) } else { Ok(None) }
+                if used || !last { Err(why.error(self.disk.path(), &name)) } else { Ok(None) }
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::Options;
 use super::clock::Clock;
@@ -44,9 +45,26 @@ pub(crate) struct Shared {
     pub(crate) next_segment: AtomicU64,
     pub(crate) hub: Hub,
     pub(crate) read_only: RwLock<Option<String>>,
+    pub(crate) failure: watch::Sender<Failure>,
     /// Live keys at the visible revision.
     pub(crate) keys: AtomicU64,
     pins: Mutex<BTreeMap<i64, usize>>,
+}
+
+/// Why parts of the engine are not there any more.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Failure {
+    /// Nothing can be written, and nobody is told of changes.
+    pub(crate) writer: Option<String>,
+    /// History grows, and the next start takes longer.
+    pub(crate) upkeep: Option<String>,
+}
+
+impl Failure {
+    /// The worst of it.
+    pub(crate) fn reason(&self) -> Option<&String> {
+        self.writer.as_ref().or(self.upkeep.as_ref())
+    }
 }
 
 /// A version in memory, its value not read yet.
@@ -97,6 +115,7 @@ impl Shared {
             next_segment: AtomicU64::new(u64::from(next_segment)),
             hub: Hub::new(options.watch_events, options.watch_bytes),
             read_only: RwLock::new(None),
+            failure: watch::Sender::default(),
             keys: AtomicU64::new(index.live as u64),
             index: RwLock::new(index),
             pins: Mutex::default(),

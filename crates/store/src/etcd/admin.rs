@@ -34,15 +34,18 @@ impl Etcd {
         Ok(status)
     }
 
-    /// Each member's hash of all that is held up to one revision, with its endpoint. Where they differ, a member is damaged.
-    pub async fn hashes(&self) -> Result<Vec<(String, u32)>, Error> {
+    /// Each member's hash of all that is held up to one revision, or why it does not tell it, with its endpoint. Where they differ,
+    /// a member is damaged.
+    pub async fn hashes(&self) -> Result<Vec<(String, Result<u32, Error>)>, Error> {
         let revision = self.core.revision().await?;
         let mut hashes = Vec::new();
         for member in self.core.members.all() {
             let asked = MaintenanceClient::new(member.channel()).hash_kv(proto::HashKvRequest { revision }).await;
-            let answer =
-                asked.map_err(|status| Error::Unavailable(format!("{}: {}", member.endpoint, told(&status))))?;
-            hashes.push((member.endpoint.to_string(), answer.into_inner().hash));
+            let hash = match asked {
+                Ok(answer) => Ok(answer.into_inner().hash),
+                Err(status) => Err(Error::Unavailable(told(&status))),
+            };
+            hashes.push((member.endpoint.to_string(), hash));
         }
         Ok(hashes)
     }

@@ -58,7 +58,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(super) fn channel(&self) -> Channel {
+    pub(crate) fn channel(&self) -> Channel {
         self.channel.clone()
     }
 

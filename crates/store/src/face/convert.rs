@@ -1,6 +1,7 @@
 //! Messages as the trait's words, results as messages, and errors as etcd words them, because clients look at the words.
 
 use bytes::Bytes;
+use prost::Message;
 use tonic::Status;
 
 use super::Face;
@@ -8,6 +9,48 @@ use crate::proto::{self, range_request};
 use crate::{
     Compare, Error, Event, KeyRange, KeyValue, Op, OpResult, Range, RangeResult, Relation, Target, Txn, TxnResult,
 };
+
+/// etcd's default limits of a request that writes, in bytes, and of a transaction, in operations: what it takes of neither is not
+/// taken here, as a client that was tried here may meet the other later.
+const REQUEST_BYTES: usize = 3 << 19;
+const TXN_OPS: usize = 128;
+
+/// Refuses a request that etcd finds too large.
+pub(super) fn sized(request: &impl Message) -> Result<(), Status> {
+    let size = request.encoded_len();
+    if size > REQUEST_BYTES {
+        return Err(refusal(&Error::TooLarge { size, limit: REQUEST_BYTES }));
+    }
+    Ok(())
+}
+
+/// The same of a transaction, if it writes, and one of too many operations: those that are nested have what is left.
+pub(super) fn bounded(request: &proto::TxnRequest) -> Result<(), Status> {
+    if writes(request) { sized(request).and_then(|()| counted(request, TXN_OPS)) } else { counted(request, TXN_OPS) }
+}
+
+fn branches(request: &proto::TxnRequest) -> impl Iterator<Item = &proto::request_op::Request> {
+    request.success.iter().chain(&request.failure).filter_map(|op| op.request.as_ref())
+}
+
+fn writes(request: &proto::TxnRequest) -> bool {
+    use proto::request_op::Request;
+    branches(request).any(|op| match op {
+        Request::RequestRange(_) => false,
+        Request::RequestPut(_) | Request::RequestDeleteRange(_) => true,
+        Request::RequestTxn(within) => writes(within),
+    })
+}
+
+fn counted(request: &proto::TxnRequest, left: usize) -> Result<(), Status> {
+    let count = request.compare.len().max(request.success.len()).max(request.failure.len());
+    let left = left.checked_sub(count);
+    let left = left.ok_or_else(|| Status::invalid_argument("etcdserver: too many operations in txn request"))?;
+    branches(request).try_for_each(|op| match op {
+        proto::request_op::Request::RequestTxn(within) => counted(within, left),
+        _ => Ok(()),
+    })
+}
 
 /// A range of keys as etcd writes one.
 pub(super) fn keys(key: Bytes, range_end: Bytes) -> KeyRange {

@@ -55,6 +55,7 @@ impl Kv for Face {
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let request = request.into_inner();
+        convert::sized(&request)?;
         let wanted = request.prev_kv;
         if request.ignore_value || request.ignore_lease {
             let (previous, revision) = self.amend(request).await?;
@@ -77,7 +78,9 @@ impl Kv for Face {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        let (txn, plan) = convert::txn(request.into_inner())?;
+        let request = request.into_inner();
+        convert::bounded(&request)?;
+        let (txn, plan) = convert::txn(request)?;
         let result = self.store.txn(txn).await.map_err(|error| refusal(&error))?;
         Ok(Response::new(self.txn_response(result, &plan)))
     }

@@ -9,8 +9,8 @@ use super::{Face, TERM, VERSION};
 use crate::proto::maintenance_server::Maintenance;
 use crate::proto::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, HashKvRequest,
-    HashKvResponse, HashRequest, HashResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
-    alarm_request,
+    HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest,
+    SnapshotResponse, StatusRequest, StatusResponse, alarm_request,
 };
 use crate::snapshot;
 use crate::{Error, Store};
@@ -86,13 +86,24 @@ impl Maintenance for Face {
         Ok(Response::new(HashKvResponse { header: self.header(revision), hash, compact_revision }))
     }
 
+    async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
+        if request.into_inner().target_id != self.member() {
+            return Err(Status::failed_precondition("etcdserver: bad leader transferee"));
+        }
+        Ok(Response::new(MoveLeaderResponse { header: self.present() }))
+    }
+
     type SnapshotStream = BoxStream<'static, Result<SnapshotResponse, Status>>;
 
     async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
         let export = self.store.export().await.map_err(|error| refusal(&error))?;
         let header = self.header(export.revision);
-        let directory = self.store.directory().to_owned();
-        let made = tokio::task::spawn_blocking(move || snapshot::unnamed(&export, &directory)).await;
+        // Nothing may be left beside a full store, which is to be saved all the more.
+        let places = [self.store.directory().to_owned(), std::env::temp_dir()];
+        let made = tokio::task::spawn_blocking(move || {
+            snapshot::where_space_is(&places, |place| snapshot::unnamed(&export, place))
+        });
+        let made = made.await;
         let made = made.map_err(|error| Status::internal(error.to_string()))?;
         let (file, size) = made.map_err(|error| refusal(&error))?;
         let state = (tokio::fs::File::from_std(file), size);

@@ -38,7 +38,7 @@ use crate::{Embedded, Error};
 
 /// The etcd whose behaviour is served; clients choose by it what they rely on.
 const VERSION: &str = "3.5.21";
-/// Requests may be as large as a transaction of the engine.
+/// Requests are read up to this, so that those above etcd's limit are refused in its words.
 const MAX_REQUEST: usize = 64 << 20;
 /// Many writers share one connection.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -99,8 +99,33 @@ impl Face {
     }
 }
 
+type Changed = Result<tonic::Response<proto::MemberChangeResponse>, Status>;
+
+/// What whoever wants other members is told.
+fn one_member() -> Changed {
+    Err(Status::unimplemented(
+        "the store has one member, the server itself: none is added, removed, updated or promoted; several servers share an etcd",
+    ))
+}
+
 #[tonic::async_trait]
 impl proto::cluster_server::Cluster for Face {
+    async fn member_add(&self, _: tonic::Request<proto::MemberChangeRequest>) -> Changed {
+        one_member()
+    }
+
+    async fn member_remove(&self, _: tonic::Request<proto::MemberChangeRequest>) -> Changed {
+        one_member()
+    }
+
+    async fn member_update(&self, _: tonic::Request<proto::MemberChangeRequest>) -> Changed {
+        one_member()
+    }
+
+    async fn member_promote(&self, _: tonic::Request<proto::MemberChangeRequest>) -> Changed {
+        one_member()
+    }
+
     async fn member_list(
         &self,
         _: tonic::Request<proto::MemberListRequest>,

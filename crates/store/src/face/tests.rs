@@ -168,6 +168,72 @@ async fn etcdctl_watches_with_filters_and_previous_values() {
     expect(&["PUT", "/w/b", "live"]).await;
 }
 
+/// What etcd refuses is refused here, in its words.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limits_are_those_of_etcd() {
+    use crate::proto::{self, kv_client::KvClient, maintenance_client::MaintenanceClient, watch_client::WatchClient};
+    use crate::proto::{request_op::Request, watch_request::RequestUnion};
+    let face = Mirrored::start().await;
+    let socket = format!("unix://{}", socket(face.directory.path()).display());
+    let options = etcd::Options::parse(&socket, None, None, None).expect("options");
+    let channel = etcd::members::Members::new(&options).all()[0].channel();
+    let mut kv = KvClient::new(channel.clone());
+    let put = |size: usize| proto::PutRequest { key: key("/a"), value: vec![0; size].into(), ..Default::default() };
+    kv.put(put((3 << 19) - 100)).await.expect("etcd takes it");
+    let refused = kv.put(put(3 << 19)).await.expect_err("etcd does not").message().to_owned();
+    assert_eq!(refused, "etcdserver: request is too large");
+    let txn = |requests: Vec<Request>| proto::TxnRequest {
+        success: requests.into_iter().map(|request| proto::RequestOp { request: Some(request) }).collect(),
+        ..Default::default()
+    };
+    let puts = |count: usize| {
+        let one = |number| proto::PutRequest { key: format!("/{number}").into(), ..Default::default() };
+        (0..count).map(|number| Request::RequestPut(one(number))).collect::<Vec<_>>()
+    };
+    kv.txn(txn(puts(128))).await.expect("etcd takes them");
+    let nested = || {
+        let mut ops = puts(100);
+        ops.push(Request::RequestTxn(txn(puts(28))));
+        txn(ops)
+    };
+    for many in [txn(puts(129)), nested()] {
+        let refused = kv.txn(many).await.expect_err("etcd does not").message().to_owned();
+        assert_eq!(refused, "etcdserver: too many operations in txn request");
+    }
+    let refused = kv.txn(txn(vec![Request::RequestPut(put(3 << 19))])).await.expect_err("etcd does not");
+    assert_eq!(refused.message(), "etcdserver: request is too large");
+
+    let create = |key: &str, end: &str| proto::WatchRequest {
+        request_union: Some(RequestUnion::CreateRequest(proto::WatchCreateRequest {
+            key: key.to_owned().into(),
+            range_end: end.to_owned().into(),
+            ..Default::default()
+        })),
+    };
+    let ranges = [create("w/5", "w/1"), create("w/5", "w/5"), create("w/5", "w/6"), create("w/5", "\0")];
+    let asked = futures::StreamExt::chain(tokio_stream::iter(ranges), tokio_stream::pending());
+    let mut answers = WatchClient::new(channel.clone()).watch(asked).await.expect("a stream").into_inner();
+    for (id, reason) in [(-1, "mvcc: watcher range is empty"), (-1, "mvcc: watcher range is empty"), (0, ""), (1, "")] {
+        let answer = tokio::time::timeout(PATIENCE, answers.message()).await.expect("an answer").expect("no error");
+        let answer = answer.expect("the stream goes on");
+        let told = (answer.created, answer.canceled, answer.watch_id, &*answer.cancel_reason);
+        assert_eq!(told, (true, id < 0, id, reason));
+    }
+
+    let changes: [&[&str]; 4] = [
+        &["member", "remove", "1"],
+        &["member", "promote", "1"],
+        &["member", "update", "1", "--peer-urls=http://h:1"],
+        &["member", "add", "n", "--peer-urls=http://h:1"],
+    ];
+    for change in changes {
+        let refused = face.etcdctl(change);
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("the store has one member"), "{refused:?}");
+    }
+    let moved = MaintenanceClient::new(channel).move_leader(proto::MoveLeaderRequest { target_id: 1 }).await;
+    assert_eq!(moved.expect_err("nobody to move to").message(), "etcdserver: bad leader transferee");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_handles_leases() {
     let face = Mirrored::start().await;
@@ -226,7 +292,8 @@ async fn etcdctl_saves_and_takes_snapshots() {
         let revision = face.store.revision();
         let ours = snapshot::hash(&face.store.export().await.expect("exported"), revision).expect("a checksum");
         let theirs = restored.hashes().await.expect("checksums");
-        assert_eq!(theirs.iter().map(|(_, hash)| *hash).collect::<Vec<_>>(), [ours], "{round}, at {revision}");
+        let theirs: Vec<u32> = theirs.into_iter().map(|(_, hash)| hash.expect("a checksum")).collect();
+        assert_eq!(theirs, [ours], "{round}, at {revision}");
     }
 }
 

@@ -135,6 +135,11 @@ impl Streamed {
     }
 
     async fn create(self: &Arc<Self>, create: WatchCreateRequest) {
+        let key = if create.key.is_empty() { bytes::Bytes::from_static(&[0]) } else { create.key.clone() };
+        let end = &create.range_end;
+        if !end.is_empty() && end[..] != [0] && key >= *end {
+            return self.cancelled(ALL_WATCHES, true, 0, "mvcc: watcher range is empty").await;
+        }
         let id = {
             let mut state = self.state();
             let taken = create.watch_id != 0 && state.watches.contains_key(&create.watch_id);
@@ -152,7 +157,6 @@ impl Streamed {
         let Some(id) = id else {
             return self.cancelled(ALL_WATCHES, true, 0, "mvcc: duplicate watch ID provided on the WatchStream").await;
         };
-        let key = if create.key.is_empty() { bytes::Bytes::from_static(&[0]) } else { create.key.clone() };
         let watch = Watch {
             keys: convert::keys(key, create.range_end.clone()),
             start_revision: create.start_revision.max(0),

@@ -158,7 +158,7 @@ impl Crc32c {
 /// Writes a snapshot into a file that is not there yet; it appears when it is whole and synced.
 pub fn save(export: &Export, path: &Path) -> Result<(), Error> {
     let part = Part::create(path)?;
-    write(export, &part.file)?;
+    write(export, &part.file, path)?;
     part.sync()?;
     part.appear()
 }
@@ -207,25 +207,51 @@ impl Drop for Part<'_> {
     }
 }
 
+/// What is made in the first of some directories on whose disk there is space for it.
+pub(crate) fn where_space_is<T>(places: &[PathBuf], make: impl Fn(&Path) -> Result<T, Error>) -> Result<T, Error> {
+    let mut full = None;
+    for place in places {
+        match make(place) {
+            Err(Error::Io { doing, path, source }) if is_full(&source) => {
+                tracing::warn!(path = %path.display(), "there is no space for a snapshot: {source}");
+                full = Some(Error::Io { doing, path, source });
+            }
+            made => return made,
+        }
+    }
+    Err(full.unwrap_or_else(|| Error::Invalid {
+        option: "a snapshot".into(),
+        reason: "there is no directory for it".into(),
+    }))
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A snapshot in a file without a name, below a directory, to be read once; with its size.
 pub(crate) fn unnamed(export: &Export, directory: &Path) -> Result<(File, u64), Error> {
     use rustix::fs::{Mode, OFlags};
-    let failed = |source: io::Error| Error::Io { doing: "write a snapshot below", path: directory.to_owned(), source };
+    let failed = |source: io::Error| Error::Io { doing: "write a snapshot into", path: directory.to_owned(), source };
     let opened = rustix::fs::open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
     let file = File::from(opened.map_err(|error| failed(error.into()))?);
-    let size = write(export, &file)?;
+    let size = write(export, &file, directory)?;
     Ok((file, size))
 }
 
-/// Writes a snapshot at the beginning of an empty file; tells its size.
-fn write(export: &Export, file: &File) -> Result<u64, Error> {
-    let failed = |source| Error::Io { doing: "write a snapshot into", path: "its file".into(), source };
+/// Writes a snapshot at the beginning of an empty file, which is at `place`; tells its size.
+fn write(export: &Export, file: &File, place: &Path) -> Result<u64, Error> {
+    let failed = |source| Error::Io { doing: "write a snapshot into", path: place.to_owned(), source };
     let mut writer = Writer::new(file);
-    writer.bucket(b"key", |tree| {
+    let filled = writer.bucket(b"key", |tree| {
         export.visit(|record| {
             let key = revision_key(record.revision, record.sub, record.deleted);
             tree.put(key, stored(&record)).map_err(Wrapped::from)
         })
+    });
+    filled.map_err(|error| match error {
+        Wrapped::Engine(error) => error,
+        Wrapped::File(source) => failed(source),
     })?;
     let mut leases: Vec<_> = export.leases.clone();
     leases.sort_unstable_by_key(|(id, ..)| *id);
@@ -258,23 +284,20 @@ fn write(export: &Export, file: &File) -> Result<u64, Error> {
 }
 
 /// An error of the engine or of the file while one is copied into the other.
-struct Wrapped(Error);
+enum Wrapped {
+    Engine(Error),
+    File(io::Error),
+}
 
 impl From<Error> for Wrapped {
     fn from(error: Error) -> Self {
-        Self(error)
+        Self::Engine(error)
     }
 }
 
 impl From<io::Error> for Wrapped {
     fn from(source: io::Error) -> Self {
-        Self(Error::Io { doing: "write a snapshot into", path: "its file".into(), source })
-    }
-}
-
-impl From<Wrapped> for Error {
-    fn from(wrapped: Wrapped) -> Self {
-        wrapped.0
+        Self::File(source)
     }
 }
 

@@ -120,3 +120,24 @@ async fn damage_is_told_and_leaves_nothing() {
         assert!(!target.exists() || std::fs::read_dir(&target).expect("listed").next().is_none());
     }
 }
+
+#[test]
+fn a_snapshot_is_made_where_there_is_space() {
+    use std::io::{Error as Io, ErrorKind};
+    let places = ["/store", "/other"].map(std::path::PathBuf::from);
+    let refusing = |kinds: [Option<ErrorKind>; 2]| {
+        let places = places.clone();
+        move |place: &Path| {
+            let at = places.iter().position(|known| known == place).expect("one of them");
+            kinds[at].map_or(Ok(at), |kind| Err(Error::io("write a snapshot into", place)(Io::from(kind))))
+        }
+    };
+    let made = |kinds| snapshot::where_space_is(&places, refusing(kinds));
+    assert_eq!(made([None, None]).expect("made"), 0);
+    assert_eq!(made([Some(ErrorKind::StorageFull), None]).expect("made"), 1);
+    assert_eq!(made([Some(ErrorKind::QuotaExceeded), None]).expect("made"), 1);
+    let told = made([Some(ErrorKind::StorageFull); 2]).expect_err("both are full").to_string();
+    assert_eq!(told, "cannot write a snapshot into /other");
+    let told = made([Some(ErrorKind::PermissionDenied), None]).expect_err("another would not help").to_string();
+    assert_eq!(told, "cannot write a snapshot into /store");
+}

@@ -62,7 +62,7 @@ pub fn run(args: ApiserverArgs) -> Result<()> {
         };
         tokio::select! {
             () = shutdown.cancelled() => tokio::time::sleep(args.shutdown_delay_duration.0).await,
-            () = plane.ended() => bail!("the API server ended by itself"),
+            why = plane.ended() => return Err(why),
             () = renewal => {}
         }
         end.cancel();

@@ -11,7 +11,7 @@ use super::*;
 use crate::embedded::{Clock, Disk, Turns};
 use crate::suite::{get, key, put, put_leased, put_op};
 use crate::testing::clock::Hand;
-use crate::testing::disk::{Loss, MemoryDisk, Platter};
+use crate::testing::disk::{Call, Fate, Loss, MemoryDisk, Platter};
 use crate::testing::random::Random;
 use crate::{Error, KeyRange, Range, Txn};
 
@@ -70,6 +70,62 @@ async fn a_full_disk_stops_writes_until_there_is_space() {
     let store = open(&disk);
     assert_eq!(get(&*store, "/a").await.map(|kv| kv.value), Some(key("1")));
     assert!(get(&*store, "/b").await.is_some());
+}
+
+/// Panics at a call on a file, once it is told to.
+struct Trap(std::sync::atomic::AtomicBool, Call, &'static str);
+
+impl Trap {
+    fn store(disk: &Arc<Platter>, call: Call, name: &'static str) -> (Arc<Embedded>, Arc<Self>) {
+        let trap = Arc::new(Trap(false.into(), call, name));
+        let clock = Arc::new(crate::embedded::SystemClock::default());
+        let trapped = Arc::new(MemoryDisk::with(disk, trap.clone()));
+        (Embedded::open_on(trapped, clock, quiet()).expect("opened"), trap)
+    }
+}
+
+impl Fate for Trap {
+    fn before(&self, call: Call, name: &str) -> std::io::Result<()> {
+        assert!(!self.0.load(Ordering::SeqCst) || call != self.1 || !name.starts_with(self.2), "trapped");
+        Ok(())
+    }
+
+    fn after_sync(&self) {}
+}
+
+#[tokio::test]
+async fn a_writer_that_panics_is_told_and_nothing_goes_on_without_it() {
+    let disk = Arc::new(Platter::default());
+    let (store, trap) = Trap::store(&disk, Call::Write, "log-");
+    put(&*store, "/a", "1").await;
+    assert_eq!(store.failed().now_or_never(), None);
+    trap.0.store(true, Ordering::SeqCst);
+    store.txn(Txn::of(vec![put_op("/a", "2")])).await.expect_err("the writer is gone");
+    assert_eq!(store.failed().await, "its writer panicked: trapped");
+    for told in [store.health().await.expect_err("it has failed"), store.compact(2).await.expect_err("nobody compacts")]
+    {
+        assert!(matches!(&told, Error::Failed { reason } if reason.contains("trapped")), "{told}");
+    }
+    store.close();
+    let store = open(&disk);
+    assert_eq!(get(&*store, "/a").await.map(|kv| kv.value), Some(key("1")));
+    assert_eq!(store.health().await.expect("healthy"), None);
+}
+
+#[tokio::test]
+async fn an_upkeep_that_panics_is_told_and_is_not_tried_again() {
+    let disk = Arc::new(Platter::default());
+    let (store, trap) = Trap::store(&disk, Call::Create, "checkpoint.new");
+    put(&*store, "/a", "1").await;
+    trap.0.store(true, Ordering::SeqCst);
+    let failed = |error: &Error| matches!(error, Error::Failed { reason } if reason == "its upkeep panicked: trapped");
+    assert!(store.maintain().await.is_err_and(|error| failed(&error)));
+    trap.0.store(false, Ordering::SeqCst);
+    assert!(store.maintain().await.is_err_and(|error| failed(&error)), "what it counts may be wrong");
+    assert!(store.health().await.is_err_and(|error| failed(&error)));
+    put(&*store, "/a", "2").await;
+    assert_eq!(get(&*store, "/a").await.map(|kv| kv.value), Some(key("2")), "reads and writes go on");
+    assert_eq!(store.failed().now_or_never(), None, "nobody need end for it");
 }
 
 #[tokio::test]

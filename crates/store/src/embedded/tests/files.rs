@@ -241,14 +241,25 @@ async fn a_missing_segment_is_told() {
 }
 
 #[tokio::test]
-async fn another_format_is_refused() {
-    let (directory, _) = written(1).await;
-    let path = directory.path().join("checkpoint");
-    let mut bytes = fs::read(&path).expect("read");
-    bytes[8] = 99;
-    fs::write(&path, bytes).expect("written");
-    let error = Embedded::open(directory.path(), quiet()).err().expect("refused");
-    assert!(error.to_string().contains("format 99, which this version does not read (it reads 1)"), "{error}");
+async fn a_newer_format_is_no_damage() {
+    for name in ["checkpoint", "log-00000001.seg"] {
+        let (directory, _) = written(1).await;
+        let path = directory.path().join(name);
+        let mut bytes = fs::read(&path).expect("read");
+        bytes[8] = 99;
+        // The header of a segment has a checksum.
+        let sum = crc32fast::hash(&bytes[..60]);
+        if name != "checkpoint" {
+            bytes[60..64].copy_from_slice(&sum.to_le_bytes());
+        }
+        fs::write(&path, bytes).expect("written");
+        let newer = |error: &Error| {
+            assert!(error.to_string().contains("format 99, written by a newer version"), "{error}");
+            matches!(error, Error::NewerFormat { path: told, format: 99, known: 1 } if *told == path)
+        };
+        assert!(Embedded::open(directory.path(), quiet()).is_err_and(|error| newer(&error)), "{name}");
+        assert!(tools::verify(directory.path()).is_err_and(|error| newer(&error)), "{name}");
+    }
 }
 
 #[tokio::test]

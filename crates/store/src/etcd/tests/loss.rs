@@ -181,3 +181,17 @@ async fn without_a_majority_calls_fail_and_say_why() {
         assert!(std::time::Instant::now() < deadline, "writes are taken again");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_members_that_are_there_tell_their_hashes_without_the_others() {
+    let mut remote = Remote::start(3).await;
+    put(&*remote.store, "/registry/a", "x").await;
+    let lost = (remote.cluster.leader().await + 1) % 3;
+    remote.cluster.kill(lost);
+    let hashes = remote.store.hashes().await.expect("a majority answers");
+    let of_lost = remote.cluster.socket(lost).display().to_string();
+    assert_eq!(hashes.len(), 3);
+    for (endpoint, hash) in &hashes {
+        assert_eq!(hash.is_err(), endpoint.contains(&of_lost), "{endpoint}: {hash:?}");
+    }
+}
