@@ -72,6 +72,8 @@ pub(crate) enum Mutant {
     LetGoAndKept,
     /// A dry run of an update writes.
     DryRunWrites,
+    /// A pod that goes at once is removed without its end having been written to it.
+    EndUntold,
     /// A collection is deleted as memory has it, however old that is.
     CollectionOfStaleList,
     /// The objects of a collection are deleted, though only a dry run was asked for.

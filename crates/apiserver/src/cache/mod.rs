@@ -37,6 +37,7 @@ pub use counts::Counts;
 pub use entry::{Entry, StoredError};
 pub use feed::{Caches, NotReached};
 pub use fields::{Paths, SelectableField};
+pub(crate) use marked::Noted;
 pub use progress::Progress;
 pub(crate) use scan::Scanned;
 pub use state::{Scope, State, Unreadable};

@@ -94,14 +94,18 @@ pub async fn handle(registry: &Arc<Registry>, call: Call) -> Result<Response<Bod
     if named && row.namespaced && !in_namespace {
         return Err(NotServed::Path);
     }
+    // A path that begins with a verb is of a watch, and of nothing else any more.
+    if info.verb == "proxy" || info.verb == "watch" && info.parts.len() > 2 {
+        return Err(NotServed::Path);
+    }
     if let Some(view) = info.past {
         return Ok(past::handle(registry, &served, call, view).boxed().await?);
     }
     if info.parts.len() > 2 {
         return subresource::handle(registry, &served, call).boxed().await;
     }
-    // To authorization it is a get; but nothing of the API is served so.
-    if call.method == Method::HEAD {
+    // To authorization it is a get, or what its path begins with; but nothing of the API is served so.
+    if call.method == Method::HEAD || info.verb == "watch" && call.method != Method::GET {
         return Err(Status::method_not_allowed().into());
     }
     let verb = match info.verb.as_str() {

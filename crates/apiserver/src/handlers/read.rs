@@ -2,11 +2,12 @@
 
 use super::Call;
 use crate::http::answer::{self, Object};
+use crate::http::media::View;
 use crate::http::stream::WatchBody;
 use crate::http::websocket;
 use crate::http::{Body, Response};
 use crate::options::ListOptions;
-use crate::registry::{Registry, Served, selection};
+use crate::registry::{Listed, Registry, Served, selection};
 use api::selector::LabelSelector;
 use api::{ResourceVersion, Status};
 use http::StatusCode;
@@ -36,7 +37,7 @@ pub(super) async fn list(registry: &Registry, served: &Arc<Served>, call: Call) 
         let fields = selection::of_names(served, &options.field_selector)?;
         let mut items = virtual_resource.list(&call.cx, served, namespace).await?;
         items.retain(|item| labels.matches(&Labels(item)) && fields.matches(&Names(item)));
-        return answer::trees(served, &items, "", view, call.cx.now);
+        return answer::trees(served, &items, view, call.cx.now);
     }
     let cacher = served.storage("list")?;
     let (labels, fields) = (&options.label_selector, &options.field_selector);
@@ -47,6 +48,11 @@ pub(super) async fn list(registry: &Registry, served: &Arc<Served>, call: Call) 
         }
         listed => listed?,
     };
+    told(served, listed, view, call)
+}
+
+/// Answers with what was listed.
+pub(super) fn told(served: &Arc<Served>, listed: Listed, view: View, call: Call) -> Result<Response<Body>, Status> {
     let response = answer::list(served, listed, view, call.cx.now)?;
     if response.body().as_bytes().is_some() {
         return Ok(response);

@@ -363,6 +363,6 @@ pub(super) async fn delete_collection(
     let namespace = call.namespace(served);
     let (labels, fields) = (&list.label_selector, &list.field_selector);
     let filter = selection::filter(served, cacher, namespace, "", labels, fields)?;
-    let (items, revision) = registry.delete_collection(&call.cx, served, &filter, &list, &options).await?;
-    answer::trees(served, &items, &revision.to_string(), view, call.cx.now)
+    let listed = registry.delete_collection(&call.cx, served, &filter, &list, &options).await?;
+    super::read::told(served, listed, view, call)
 }

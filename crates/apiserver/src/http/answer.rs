@@ -300,21 +300,12 @@ pub fn list(served: &Arc<Served>, listed: Listed, view: View, now: Timestamp) ->
     }
 }
 
-/// Answers with a list of trees: of a virtual resource, or what a deletecollection removed.
+/// Answers with a list of trees, of a virtual resource.
 ///
 /// # Errors
 /// 500 when one of them does not fit its type, 406 when no list can be shown so.
-pub fn trees(
-    served: &Served,
-    items: &[Map],
-    revision: &str,
-    view: View,
-    now: Timestamp,
-) -> Result<Response<Body>, Status> {
-    let mut metadata = Map::new();
-    if !revision.is_empty() {
-        metadata.insert("resourceVersion", revision);
-    }
+pub fn trees(served: &Served, items: &[Map], view: View, now: Timestamp) -> Result<Response<Body>, Status> {
+    let metadata = Map::new();
     match view.shape {
         Shape::Object => trees_list(served, items, metadata, view),
         Shape::Metadata(_) => Err(fit::is_a_list(&served.resource)),

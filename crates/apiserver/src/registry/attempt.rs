@@ -1,6 +1,6 @@
 //! Trying a write until it is settled: against the object that memory has first, then against the one that the store has.
 
-use super::commit::{contended, is_final};
+use super::commit::{Committed, contended, is_final};
 use super::create::SIDE_TRIES;
 use super::{Registry, Served};
 use crate::cache::hooks::{self, Mutant};
@@ -128,6 +128,24 @@ impl Registry {
         }
         let name = key.rsplit('/').next().unwrap_or(key);
         Err(contended(&served.group_resource(), name))
+    }
+
+    /// The attempt that ends with a transaction; `done` makes what is answered of the revision.
+    ///
+    /// # Errors
+    /// 500 when the object as it is now can't be read.
+    pub(super) fn attempted<T>(
+        &self,
+        cacher: &Cacher,
+        key: &str,
+        committed: Committed,
+        done: impl FnOnce(u64) -> T,
+    ) -> Result<Attempt<T>, Status> {
+        Ok(match committed {
+            Committed::Done(revision) => Attempt::Done(done(revision)),
+            Committed::Changed(now) => Attempt::Again(self.entry_of(cacher, key, now)?),
+            Committed::SideChanged => Attempt::SideChanged,
+        })
     }
 
     /// Waits until readers of memory find what the store has at a revision. When the caches are cut off from the store, they

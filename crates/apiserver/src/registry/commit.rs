@@ -3,7 +3,7 @@
 use super::measures::Storing;
 use super::{Registry, Side};
 use crate::cache::hooks::{self, Mutant};
-use crate::cache::{Cacher, Scanned};
+use crate::cache::{Cacher, Noted, Scanned};
 use api::{GroupResource, Reason, Status};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -41,7 +41,8 @@ fn too_large() -> Status {
 }
 
 impl Registry {
-    /// Does `act` to the object of a key if its revision is `expected` (0: there is none), with what goes along.
+    /// Does `act` to the object of a key if its revision is `expected` (0: there is none), with what goes along. A client finds
+    /// at once what it wrote.
     pub(super) async fn commit(
         &self,
         cacher: &Arc<Cacher>,
@@ -50,6 +51,23 @@ impl Registry {
         act: Act,
         side: Side,
     ) -> Result<Committed, Status> {
+        let (committed, noted) = self.transact(cacher, key, expected, act, side).await?;
+        if let Committed::Done(revision) = committed {
+            self.shown(revision).await;
+        }
+        drop(noted);
+        Ok(committed)
+    }
+
+    /// The same for who goes on before it can be found, and keeps until then what is noted of the value.
+    pub(super) async fn transact<'c>(
+        &self,
+        cacher: &'c Arc<Cacher>,
+        key: &str,
+        expected: u64,
+        act: Act,
+        side: Side,
+    ) -> Result<(Committed, Option<Noted<'c>>), Status> {
         let full = Bytes::from([cacher.layout.prefix.as_str(), key].concat());
         let operation = match &act {
             Act::Put { .. } if expected == 0 => "create",
@@ -88,18 +106,15 @@ impl Registry {
         self.measures.stored(what, result.is_err(), began.elapsed());
         let result = result.map_err(|error| refused(&error))?;
         if result.succeeded {
-            let revision = result.revision.cast_unsigned();
-            // A client finds at once what it wrote.
-            self.shown(revision).await;
-            drop(noted);
-            return Ok(Committed::Done(revision));
+            return Ok((Committed::Done(result.revision.cast_unsigned()), noted));
         }
         let found = match result.results.into_iter().next() {
             Some(OpResult::Range(range)) => range.kvs.into_iter().next(),
             _ => None,
         };
         let revision = found.as_ref().map_or(0, |kv| kv.mod_revision.cast_unsigned());
-        if revision == expected { Ok(Committed::SideChanged) } else { Ok(Committed::Changed(found)) }
+        let failed = if revision == expected { Committed::SideChanged } else { Committed::Changed(found) };
+        Ok((failed, None))
     }
 }
 

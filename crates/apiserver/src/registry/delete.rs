@@ -3,6 +3,7 @@
 use super::attempt::{Attempt, stored};
 use super::commit::{Act, Committed};
 use super::create::{Written, normalise, written};
+use super::read::Listed;
 use super::{Registry, Served, Side, check_segments, meta};
 use crate::admission::Operation;
 use crate::cache::hooks::{self, Mutant};
@@ -35,6 +36,8 @@ enum Plan {
     /// Nothing: it is being deleted already.
     Keep,
     Update(Map),
+    /// It is written first that its time is up, which watchers are told, and then it is removed.
+    UpdateAndRemove(Map),
     Remove,
 }
 
@@ -58,7 +61,8 @@ impl Registry {
         self.attempts(served, cacher, &key, attempt).await
     }
 
-    /// Deletes what a list finds, many at a time; tells what was deleted, and the revision of the list.
+    /// Deletes what a list finds, many at a time; tells the list, and of each object what it was then: also of those that
+    /// somebody else was quicker to delete.
     ///
     /// # Errors
     /// Those of the list, and of the first delete that is refused: others may be done by then.
@@ -69,7 +73,7 @@ impl Registry {
         filter: &Filter,
         list: &ListOptions,
         options: &Options,
-    ) -> Result<(Vec<Map>, u64), Status> {
+    ) -> Result<Listed, Status> {
         let listed = match hooks::is(Mutant::CollectionOfStaleList) {
             true => self.list(served, filter, &ListOptions { version: Some(0), ..list.clone() }).await?,
             false => self.list(served, filter, list).await?,
@@ -77,22 +81,20 @@ impl Registry {
         let forgetful = Options { dry_run: false, ..options.clone() };
         let options = if hooks::is(Mutant::CollectionForgetsDryRun) { &forgetful } else { options };
         // Boxed one by one: a stream of borrowing futures is not known to be Send otherwise.
-        let deletes: Vec<BoxFuture<'_, Result<Option<Map>, Status>>> = listed
+        let deletes: Vec<BoxFuture<'_, Result<(), Status>>> = listed
             .entries
             .iter()
             .map(|entry| -> BoxFuture<'_, _> {
                 Box::pin(async move {
                     match self.delete(cx, served, entry.namespace(), entry.name(), options).await {
-                        Ok(deleted) => Ok(Some(deleted.object.object)),
-                        // Somebody else was quicker.
-                        Err(status) if status.reason == Reason::NotFound => Ok(None),
-                        Err(status) => Err(status),
+                        Err(status) if status.reason != Reason::NotFound => Err(status),
+                        _ => Ok(()),
                     }
                 })
             })
             .collect();
-        let deleted: Vec<Option<Map>> = stream::iter(deletes).buffered(DELETES).try_collect().await?;
-        Ok((deleted.into_iter().flatten().collect(), listed.revision))
+        stream::iter(deletes).buffered(DELETES).try_collect::<()>().await?;
+        Ok(listed)
     }
 
     /// One try; the options with whether it is not the first.
@@ -118,36 +120,69 @@ impl Registry {
         let (operation, old) = (Operation::Delete, &old);
         self.admit(cx, served, operation, "", namespace, name, &mut nothing, Some(old), options).await?;
         self.validate(cx, served, operation, "", namespace, name, &mut nothing, Some(old), options).await?;
-        let (act, side, last, gone) = match plan(cx, served.strategy.as_ref(), old, options.delete.clone()) {
+        let (mut object, goes) = match plan(cx, served.strategy.as_ref(), old, options.delete.clone()) {
             Plan::Keep => {
                 return Ok(Attempt::Unchanged(deleted(served, old.clone(), Some(entry.revision()), false)));
             }
-            Plan::Update(mut object) => {
-                normalise(cacher, &mut object, Some(old))?;
-                let (encoded, known) = cacher.encode(&object, Some(&entry));
-                if options.dry_run || encoded.is(entry.revision(), entry.item()) {
-                    return Ok(Attempt::Unchanged(deleted(served, object, Some(entry.revision()), false)));
-                }
-                let value = encoded.stored(&cacher.layout.api_version, &cacher.layout.kind);
-                let lease = self.lease(served).await?;
-                (Act::Put { value, lease, known }, Side::default(), object, false)
+            Plan::Remove if options.dry_run => {
+                return Ok(Attempt::Unchanged(deleted(served, old.clone(), Some(entry.revision()), true)));
             }
             Plan::Remove => {
-                if options.dry_run {
-                    return Ok(Attempt::Unchanged(deleted(served, old.clone(), Some(entry.revision()), true)));
-                }
-                let side = match &served.allocator {
-                    Some(allocator) => allocator.release(cx, served, old).await?,
-                    None => Side::default(),
-                };
-                (Act::Delete, side, old.clone(), true)
+                let removed = self.remove(cx, served, cacher, key, old, entry.revision()).await?;
+                return self.attempted(cacher, key, removed, |at| deleted(served, old.clone(), Some(at), true));
             }
+            Plan::Update(object) => (object, false),
+            Plan::UpdateAndRemove(object) => (object, true),
         };
-        match self.commit(cacher, key, entry.revision(), act, side).await? {
-            Committed::Done(revision) => Ok(Attempt::Done(deleted(served, last, Some(revision), gone))),
-            Committed::Changed(now) => Ok(Attempt::Again(self.entry_of(cacher, key, now)?)),
-            Committed::SideChanged => Ok(Attempt::SideChanged),
+        normalise(cacher, &mut object, Some(old))?;
+        let (encoded, known) = cacher.encode(&object, Some(&entry));
+        if options.dry_run || !goes && encoded.is(entry.revision(), entry.item()) {
+            return Ok(Attempt::Unchanged(deleted(served, object, Some(entry.revision()), goes)));
         }
+        let value = encoded.stored(&cacher.layout.api_version, &cacher.layout.kind);
+        let act = Act::Put { value, lease: self.lease(served).await?, known };
+        if !goes {
+            let updated = self.commit(cacher, key, entry.revision(), act, Side::default()).await?;
+            return self.attempted(cacher, key, updated, |at| deleted(served, object, Some(at), false));
+        }
+        // Nobody waits for this one to be found: the next is to be.
+        let (marked, _noted) = self.transact(cacher, key, entry.revision(), act, Side::default()).await?;
+        let Committed::Done(revision) = marked else {
+            return self.attempted(cacher, key, marked, |at| deleted(served, object, Some(at), false));
+        };
+        let removed = self.remove(cx, served, cacher, key, &object, revision).await?;
+        match self.attempted(cacher, key, removed, |at| at)? {
+            Attempt::Done(at) => Ok(Attempt::Done(deleted(served, object, Some(at), true))),
+            // Somebody else was quicker to remove what was to be removed.
+            Attempt::Again(now) if now.as_ref().is_none_or(|now| now.uid() != entry.uid()) => {
+                self.shown(revision).await;
+                Ok(Attempt::Done(deleted(served, object, Some(revision), true)))
+            }
+            Attempt::Again(now) => Ok(Attempt::Again(now)),
+            Attempt::SideChanged | Attempt::Unchanged(_) => Ok(Attempt::SideChanged),
+        }
+    }
+
+    /// What goes along with the removal of an object: it gives back what it holds elsewhere.
+    pub(super) async fn release(&self, cx: &Context, served: &Arc<Served>, last: &Map) -> Result<Side, Status> {
+        match &served.allocator {
+            Some(allocator) => allocator.release(cx, served, last).await,
+            None => Ok(Side::default()),
+        }
+    }
+
+    /// Removes an object, as it was seen last under this revision.
+    async fn remove(
+        &self,
+        cx: &Context,
+        served: &Arc<Served>,
+        cacher: &Arc<Cacher>,
+        key: &str,
+        last: &Map,
+        revision: u64,
+    ) -> Result<Committed, Status> {
+        let side = self.release(cx, served, last).await?;
+        self.commit(cacher, key, revision, Act::Delete, side).await
     }
 }
 
@@ -199,7 +234,12 @@ fn plan(cx: &Context, strategy: &dyn Strategy, old: &Map, mut options: DeleteOpt
     set_dependents_finalizers(strategy, &mut object, &options);
     let held = !meta::finalizers(&object).is_empty() || strategy.holds_deletion(&object);
     if graceful {
-        return if held || options.grace_period_seconds.unwrap_or(0) > 0 { Plan::Update(object) } else { Plan::Remove };
+        let stays = held || options.grace_period_seconds.unwrap_or(0) > 0;
+        return match stays {
+            true => Plan::Update(object),
+            false if hooks::is(Mutant::EndUntold) => Plan::Remove,
+            false => Plan::UpdateAndRemove(object),
+        };
     }
     if !held {
         return Plan::Remove;
@@ -229,9 +269,9 @@ enum Grace {
 /// The object is given, or keeps, the time until it is removed.
 fn begin_grace(cx: &Context, strategy: &dyn Strategy, object: &mut Map, options: &mut DeleteOptions) -> Grace {
     if meta::is_deleting(object) {
-        let Some(running) = object.at(&["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64) else {
-            return Grace::None;
-        };
+        // When its time is up, only finalizers are left to be changed.
+        let running = object.at(&["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
+        let Some(running) = running.filter(|period| *period != 0) else { return Grace::None };
         if !strategy.check_graceful_delete(object, &mut options.clone()) {
             return Grace::None;
         }
@@ -386,8 +426,27 @@ mod tests {
         let shorter = |seconds| DeleteOptions { grace_period_seconds: Some(seconds), ..DeleteOptions::default() };
         assert_eq!(planned(&pods(), &json, shorter(60)), Plan::Keep);
         assert!(matches!(planned(&pods(), &json, shorter(5)), Plan::Update(_)));
-        assert_eq!(planned(&pods(), &json, shorter(0)), Plan::Remove);
-        assert_eq!(planned(&pods(), r#"{"metadata":{},"spec":{}}"#, DeleteOptions::default()), Plan::Remove);
-        assert_eq!(planned(&pods(), running, shorter(0)), Plan::Remove);
+        let nowhere = r#"{"metadata":{"generation":1},"spec":{}}"#;
+        for (pod, options) in [(json.as_str(), shorter(0)), (nowhere, DeleteOptions::default()), (running, shorter(0))]
+        {
+            let Plan::UpdateAndRemove(gone) = planned(&pods(), pod, options) else { panic!("{pod} goes at once") };
+            assert_eq!(gone.at(&["metadata", "deletionGracePeriodSeconds"]), Some(&Value::Int(0)));
+            assert_eq!(planned(&pods(), &schema::json::to_string(&gone), shorter(9)), Plan::Remove, "as it is");
+        }
+    }
+
+    #[test]
+    fn a_pod_whose_time_is_up_is_held_by_what_the_last_delete_says() {
+        let held = |finalizers: &str| {
+            format!(
+                r#"{{"metadata":{{"deletionTimestamp":"2020-01-01T00:00:00Z","deletionGracePeriodSeconds":0,"finalizers":{finalizers}}}}}"#
+            )
+        };
+        let with = |propagation| DeleteOptions { propagation: Some(propagation), ..DeleteOptions::default() };
+        let Plan::Update(pod) = planned(&pods(), &held(r#"["a/b"]"#), with(Propagation::Foreground)) else {
+            panic!("it is held")
+        };
+        assert_eq!(meta::finalizers(&pod), [Value::from("a/b"), Value::from("foregroundDeletion")]);
+        assert_eq!(planned(&pods(), &held(r#"["orphan"]"#), with(Propagation::Background)), Plan::Remove);
     }
 }

@@ -1,7 +1,7 @@
 //! Update, patch and apply, on the object itself or through a subresource.
 
 use super::attempt::{Attempt, stored};
-use super::commit::{Act, Committed};
+use super::commit::Act;
 use super::create::{Written, fill, fit_namespace, normalise, without_repeated_owners, written};
 use super::mutation::Mutation;
 use super::{Registry, Served, Side, check_segments, managed, meta};
@@ -134,21 +134,14 @@ impl Registry {
             return Ok(Attempt::Unchanged(written(served, object, Some(entry.revision()), &encoded, false)));
         }
         let (act, side) = if removed {
-            let side = match &served.allocator {
-                // What the stored object has: what this write would have claimed was not.
-                Some(allocator) => allocator.release(cx, served, old).await?,
-                None => Side::default(),
-            };
-            (Act::Delete, side)
+            // What the stored object has: what this write would have claimed was not.
+            (Act::Delete, self.release(cx, served, old).await?)
         } else {
             let value = encoded.stored(&cacher.layout.api_version, &cacher.layout.kind);
             (Act::Put { value, lease: self.lease(served).await?, known }, side)
         };
-        match self.commit(cacher, key, entry.revision(), act, side).await? {
-            Committed::Done(revision) => Ok(Attempt::Done(written(served, object, Some(revision), &encoded, false))),
-            Committed::Changed(now) => Ok(Attempt::Again(self.entry_of(cacher, key, now)?)),
-            Committed::SideChanged => Ok(Attempt::SideChanged),
-        }
+        let committed = self.commit(cacher, key, entry.revision(), act, side).await?;
+        self.attempted(cacher, key, committed, |at| written(served, object, Some(at), &encoded, false))
     }
 
     /// The mutation of an object that is not there.

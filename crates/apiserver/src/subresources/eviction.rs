@@ -101,6 +101,23 @@ fn still_processed(budget: &str) -> Status {
     wait(format!("The disruption budget {budget} is still being processed by the server."), 10)
 }
 
+/// Why a budget allows no disruption.
+fn why_none(budget: &Map) -> String {
+    let denial = walk::items(budget, &["status", "conditions"]).find(|c| c.str_at(&["type"]) == "DisruptionAllowed");
+    let denial = denial.filter(|c| c.str_at(&["status"]) == "False");
+    let (reason, message) = denial.map_or(("", ""), |c| (c.str_at(&["reason"]), c.str_at(&["message"])));
+    let desired = number(budget, &["status", "desiredHealthy"]);
+    let current = number(budget, &["status", "currentHealthy"]);
+    let denies = "does not allow evicting pods currently";
+    match (reason, message) {
+        // The numbers are of an earlier time then.
+        ("SyncFailed", message) if !message.is_empty() => format!("{denies} because it failed sync: {message}"),
+        _ if current <= desired => format!("needs {desired} healthy pods and has {current} currently"),
+        (_, "") => denies.to_owned(),
+        (reason, message) => format!("{denies} ({reason}): {message}"),
+    }
+}
+
 /// Takes one disruption from a budget.
 fn take(budget: &mut Map, pod: &str, now: &str) -> Result<(), Status> {
     let name = budget.str_at(&["metadata", "name"]).to_owned();
@@ -117,12 +134,7 @@ fn take(budget: &mut Map, pod: &str, now: &str) -> Result<(), Status> {
         return Err(forbidden("DisruptedPods map too big - too many evictions not confirmed by PDB controller"));
     }
     if allowed == 0 {
-        let desired = number(budget, &["status", "desiredHealthy"]);
-        let current = number(budget, &["status", "currentHealthy"]);
-        return Err(wait(
-            format!("The disruption budget {name} needs {desired} healthy pods and has {current} currently"),
-            0,
-        ));
+        return Err(wait(format!("The disruption budget {name} {}", why_none(budget)), 0));
     }
     budget.set_at(&["status", "disruptionsAllowed"], allowed - 1);
     if allowed == 1 {
@@ -347,10 +359,31 @@ mod tests {
         let details = refused.details.expect("details");
         assert_eq!(details.name, "", "nothing was asked of the budget by name");
         let cause = &details.causes[0];
-        assert_eq!(cause.message, "The disruption budget b needs 2 healthy pods and has 3 currently");
+        assert_eq!(cause.message, "The disruption budget b does not allow evicting pods currently");
         let mut stale =
             map("{metadata: {name: b, generation: 2}, status: {observedGeneration: 1, disruptionsAllowed: 5}}");
         assert_eq!(take(&mut stale, "p", "").expect_err("not yet").retry_after(), Some(10));
+    }
+
+    #[test]
+    fn a_budget_tells_why_it_allows_none() {
+        let why = |current: u8, condition: &str| {
+            why_none(&map(&format!(
+                "{{status: {{desiredHealthy: 2, currentHealthy: {current}, conditions: [{{type: DisruptionAllowed, {condition}}}]}}}}"
+            )))
+        };
+        let failed = "status: 'False', reason: SyncFailed, message: m";
+        for current in [1, 3] {
+            assert_eq!(why(current, failed), "does not allow evicting pods currently because it failed sync: m");
+        }
+        let needs = "needs 2 healthy pods and has 2 currently";
+        assert_eq!(why(2, "status: 'False', reason: R, message: m"), needs);
+        assert_eq!(why(2, "status: 'False', reason: SyncFailed, message: ''"), needs);
+        assert_eq!(why(2, "status: 'True', reason: SyncFailed, message: m"), needs);
+        let denies = "does not allow evicting pods currently";
+        assert_eq!(why(3, "status: 'False', reason: R, message: m"), format!("{denies} (R): m"));
+        assert_eq!(why(3, "status: 'False', reason: R, message: ''"), denies);
+        assert_eq!(why(3, "status: 'True', reason: R, message: m"), denies);
     }
 
     #[test]

@@ -5,10 +5,10 @@ use crate::client::{Client, Server};
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt};
 use serde_json::json;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use store::{Error, LeaseId, Range, RangeResult, Store, StoreStatus, Txn, TxnResult, Watch, WatchStream};
+use store::{Error, KeyRange, LeaseId, Op, Range, RangeResult, Store, StoreStatus, Txn, TxnResult, Watch, WatchStream};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -19,6 +19,8 @@ struct Losing {
     store: Arc<store::Embedded>,
     losing: AtomicBool,
     stalling: tokio::sync::watch::Sender<bool>,
+    /// What somebody else does right after the next write.
+    next: Mutex<Option<Txn>>,
     /// Told of each time somebody asks how far the store is, and of each write that was refused.
     asked: tokio::sync::Notify,
 }
@@ -26,7 +28,8 @@ struct Losing {
 impl Losing {
     fn new(store: &Arc<store::Embedded>) -> Arc<Self> {
         let (losing, stalling) = (AtomicBool::new(false), tokio::sync::watch::Sender::new(false));
-        Arc::new(Self { store: store.clone(), losing, stalling, asked: tokio::sync::Notify::new() })
+        let (next, asked) = (Mutex::default(), tokio::sync::Notify::new());
+        Arc::new(Self { store: store.clone(), losing, stalling, next, asked })
     }
 
     /// Watches stall from now on; what was asked before is of no interest.
@@ -49,6 +52,10 @@ impl Store for Losing {
         }
         if !result.succeeded {
             self.asked.notify_one();
+        }
+        let next = self.next.lock().unwrap().take_if(|_| result.succeeded);
+        if let Some(next) = next {
+            self.store.txn(next).await?;
         }
         Ok(result)
     }
@@ -142,6 +149,26 @@ async fn a_delete_of_what_was_made_anew_meanwhile_deletes_it() {
     let deleted = delete.await;
     assert_eq!(deleted.ok()["metadata"]["uid"], anew["metadata"]["uid"]);
     assert!(here.get(&at).await.ok()["metadata"]["deletionTimestamp"].is_string());
+}
+
+#[tokio::test]
+async fn a_pod_whose_end_was_told_may_be_removed_by_somebody_else() {
+    let (_server, here, store, there) = two().await;
+    let at = format!("{PODS}/a");
+    let made = here
+        .post(PODS, &json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}))
+        .await
+        .ok();
+    there.get(&at).await.ok();
+    let delete = Op::Delete { keys: KeyRange::key("/registry/pods/default/a") };
+    *store.next.lock().unwrap() = Some(Txn::of(vec![delete]));
+    let version = &made["metadata"]["resourceVersion"];
+    let body = json!({"preconditions": {"resourceVersion": version}}).to_string();
+    let deleted = there.raw(http::Method::DELETE, &at, &[("content-type", "application/json")], body).await.ok();
+    assert!(store.next.lock().unwrap().is_none(), "it was removed between the two writes");
+    assert_eq!(deleted["metadata"]["uid"], made["metadata"]["uid"]);
+    assert_eq!(deleted["metadata"]["deletionGracePeriodSeconds"], 0);
+    there.get(&at).await.refused(404);
 }
 
 #[tokio::test]

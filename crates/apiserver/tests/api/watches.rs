@@ -1,6 +1,7 @@
 //! Watches: no gap, no repeat, whatever happens meanwhile.
 
 use crate::client::{Client, Server};
+use http::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -49,6 +50,43 @@ async fn changes_are_told_in_order() {
     assert!(told[1].2 > told[0].2);
     assert_eq!(named.told().await.0, "ADDED");
     assert_eq!(named.told().await.0, "DELETED");
+}
+
+#[tokio::test]
+async fn a_path_of_a_watch_is_only_got() {
+    let server = Server::start().await;
+    let client = server.client();
+    put(&client, "a", 1).await;
+    let watches = [
+        "/api/v1/watch/configmaps",
+        "/api/v1/watch/namespaces/default/configmaps",
+        "/api/v1/watch/namespaces/default/configmaps/a",
+    ];
+    for path in watches {
+        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD] {
+            let refused = client.raw(method.clone(), path, &[("content-type", "application/json")], "{}").await;
+            assert_eq!(refused.code, 405, "{method} {path}: {}", refused.text());
+            if method != Method::HEAD {
+                assert_eq!(
+                    refused.json()["message"],
+                    "the server does not allow this method on the requested resource"
+                );
+            }
+        }
+        assert_eq!(client.watch(path).await.told().await.0, "ADDED", "{path}");
+    }
+    // Nothing is served at these, whatever the verb of the object is.
+    let nowhere = [
+        "/api/v1/watch/namespaces/default/pods/a/status",
+        "/api/v1/watch/namespaces/default/pods/a/proxy/x",
+        "/api/v1/proxy/namespaces/default/pods/a",
+    ];
+    for path in nowhere {
+        for method in [Method::GET, Method::PUT, Method::PATCH] {
+            let refused = client.raw(method, path, &[("content-type", "application/json")], "{}").await.refused(404);
+            assert_eq!(refused["message"], "the server could not find the requested resource", "{path}");
+        }
+    }
 }
 
 #[tokio::test]

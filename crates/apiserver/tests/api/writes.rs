@@ -182,6 +182,131 @@ async fn pods_have_grace() {
     assert_eq!(client.get(&path).await.code, 404);
 }
 
+/// Upstream writes of a pod that its time is up, and then removes it: watchers are told both.
+#[tokio::test]
+async fn a_pod_that_goes_at_once_is_told_its_end_first() {
+    let server = Server::start().await;
+    let client = server.client();
+    let spec = |node: &str| match node {
+        "" => json!({"containers": [{"name": "c", "image": "i"}]}),
+        node => json!({"containers": [{"name": "c", "image": "i"}], "nodeName": node}),
+    };
+    for (name, node, phase, query) in [
+        ("nowhere", "", "", ""),
+        ("over", "n", "Succeeded", ""),
+        ("failed", "n", "Failed", "?gracePeriodSeconds=9"),
+        ("forced", "n", "Running", "?gracePeriodSeconds=0"),
+        ("ending", "n", "Running", "?gracePeriodSeconds=0"),
+    ] {
+        let path = format!("{PODS}/{name}");
+        let mut seen = client.post(PODS, &json!({"metadata": {"name": name}, "spec": spec(node)})).await.ok();
+        if !phase.is_empty() {
+            let status = json!({"status": {"phase": phase}}).to_string();
+            seen = client.patch(&format!("{path}/status"), MERGE, &status).await.ok();
+        }
+        if name == "ending" {
+            seen = client.delete(&path).await.ok();
+            assert_eq!(seen["metadata"]["deletionGracePeriodSeconds"], 30);
+        }
+        let version = |object: &serde_json::Value| -> u64 {
+            object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+        };
+        let dry = format!("{path}{query}{}dryRun=All", if query.is_empty() { "?" } else { "&" });
+        let tried = client.delete(&dry).await.ok();
+        assert_eq!(version(&tried), version(&seen), "{name}");
+        assert_eq!(client.get(&path).await.ok(), seen, "{name}: a dry run does nothing");
+        let mut events = client
+            .watch(&format!(
+                "{PODS}?watch=true&resourceVersion={}&fieldSelector=metadata.name%3D{name}",
+                version(&seen)
+            ))
+            .await;
+        // What is asked of the version that was seen holds though the pod is written to first.
+        let body = json!({"preconditions": {"resourceVersion": seen["metadata"]["resourceVersion"]}}).to_string();
+        let json_type = [("content-type", "application/json")];
+        let gone = match query {
+            "" => client.raw(Method::DELETE, &path, &json_type, body).await.ok(),
+            query => client.delete(&format!("{path}{query}")).await.ok(),
+        };
+        let mut told = Vec::new();
+        for kind in ["MODIFIED", "DELETED"] {
+            let event = events.next().await.unwrap();
+            assert_eq!(event["type"], kind, "{name}: {event}");
+            told.push(event["object"].clone());
+        }
+        assert!(version(&seen) < version(&told[0]) && version(&told[0]) < version(&told[1]), "{name}: two writes");
+        assert_eq!(version(&told[1]), version(&gone), "{name}");
+        for object in [&tried, &told[0], &told[1], &gone] {
+            let metadata = &object["metadata"];
+            assert_eq!(
+                (&metadata["deletionGracePeriodSeconds"], &metadata["generation"]),
+                (&json!(0), &json!(2)),
+                "{name}"
+            );
+            assert!(metadata["deletionTimestamp"].is_string(), "{name}");
+            assert_eq!(object["status"]["phase"], seen["status"]["phase"], "{name}");
+        }
+        client.get(&path).await.refused(404);
+    }
+}
+
+#[tokio::test]
+async fn a_pod_whose_time_is_up_is_held_by_what_the_last_delete_says() {
+    let server = Server::start().await;
+    let client = server.client();
+    let path = format!("{PODS}/a");
+    let pod = |finalizers: serde_json::Value| json!({"metadata": {"name": "a", "finalizers": finalizers}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    client.post(PODS, &pod(json!(["example.com/f"]))).await.ok();
+    let held = client.delete(&path).await.ok();
+    assert_eq!(held["metadata"]["deletionGracePeriodSeconds"], 0);
+    let again = client.delete(&path).await.ok();
+    assert_eq!(again, held, "there is nothing to be said");
+    let held = client.delete(&format!("{path}?propagationPolicy=Foreground")).await.ok();
+    assert_eq!(held["metadata"]["finalizers"], json!(["example.com/f", "foregroundDeletion"]));
+    assert_eq!(held["metadata"]["generation"], 2);
+    client.patch(&path, MERGE, r#"{"metadata":{"finalizers":["foregroundDeletion"]}}"#).await.ok();
+    let held = client.delete(&format!("{path}?propagationPolicy=Orphan")).await.ok();
+    assert_eq!(held["metadata"]["finalizers"], json!(["orphan"]));
+    client.delete(&format!("{path}?propagationPolicy=Background")).await.ok();
+    client.get(&path).await.refused(404);
+    // While it has time left, it is not asked.
+    let mut pod = pod(json!([]));
+    pod["spec"]["nodeName"] = json!("n");
+    client.post(PODS, &pod).await.ok();
+    client.delete(&path).await.ok();
+    let ending = client.delete(&format!("{path}?propagationPolicy=Foreground")).await.ok();
+    assert!(ending["metadata"].get("finalizers").is_none(), "{ending}");
+}
+
+/// Upstream answers the list that it deletes by.
+#[tokio::test]
+async fn a_deleted_collection_is_answered_as_it_was_listed() {
+    let server = Server::start().await;
+    let client = server.client();
+    for i in 0..5 {
+        client.post(MAPS, &json!({"metadata": {"name": format!("c{i}"), "labels": {"k": "v"}}})).await.ok();
+    }
+    let listed = client.get(&format!("{MAPS}?limit=2")).await.ok();
+    let deleted = client.delete(&format!("{MAPS}?limit=2&dryRun=All")).await.ok();
+    assert_eq!(deleted, listed);
+    let deleted = client.delete(&format!("{MAPS}?limit=2")).await.ok();
+    assert_eq!(deleted, listed);
+    assert_eq!(deleted["metadata"]["remainingItemCount"], 3);
+    let next = deleted["metadata"]["continue"].as_str().unwrap();
+    let rest = client.delete(&format!("{MAPS}?limit=2&continue={next}")).await.ok();
+    assert_eq!((&rest["items"][0]["metadata"]["name"], rest["items"].as_array().unwrap().len()), (&json!("c2"), 2));
+    assert_eq!(client.get(MAPS).await.ok()["items"].as_array().unwrap().len(), 1);
+    let listed = client.get(MAPS).await.ok();
+    let deleted = client.delete(&format!("{MAPS}?propagationPolicy=Orphan")).await.ok();
+    assert_eq!(deleted, listed);
+    let held = client.get(&format!("{MAPS}/c4")).await.ok();
+    assert_eq!(held["metadata"]["finalizers"], json!(["orphan"]));
+    // What is already being deleted is in it, and so is what is deleted by it for good.
+    let listed = client.get(MAPS).await.ok();
+    assert_eq!(client.delete(&format!("{MAPS}?propagationPolicy=Background")).await.ok(), listed);
+    assert_eq!(client.get(MAPS).await.ok()["items"], json!([]));
+}
+
 #[tokio::test]
 async fn objects_are_patched_four_ways() {
     let server = Server::start().await;

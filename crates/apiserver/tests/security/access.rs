@@ -214,6 +214,14 @@ async fn reviews_answer_what_one_may_do() {
         .post(reviews, json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {}}))
         .await;
     assert_eq!(bad.code, 422, "{}", bad.body);
+    let both = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+        "spec": {"user": "u", "resourceAttributes": {"verb": "get"}, "nonResourceAttributes": {"path": "/"}}
+    });
+    assert_eq!(
+        admin.post(reviews, both).await.message(),
+        "SubjectAccessReview.authorization.k8s.io \"\" is invalid: spec.nonResourceAttributes: Invalid value: {\"Path\":\"/\",\"Verb\":\"\"}: cannot be specified in combination with resourceAttributes"
+    );
     let bad = admin
         .post(
             reviews,

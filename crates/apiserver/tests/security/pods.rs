@@ -65,7 +65,17 @@ async fn an_eviction_asks_the_budget() {
     assert_eq!(refused.message(), "Cannot evict pod as it would violate the pod's disruption budget.");
     assert_eq!(
         refused.body["details"]["causes"][0]["message"],
-        "The disruption budget b needs 1 healthy pods and has 2 currently"
+        "The disruption budget b does not allow evicting pods currently"
+    );
+    let failed = json!({"status": {"conditions": [{
+        "type": "DisruptionAllowed", "status": "False", "reason": "SyncFailed", "message": "m",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"
+    }]}});
+    admin.patch("/apis/policy/v1/namespaces/default/poddisruptionbudgets/b/status", failed).await.expect(200);
+    let refused = admin.post(&format!("{PODS}/q/eviction"), evict("q")).await;
+    assert_eq!(
+        refused.body["details"]["causes"][0]["message"],
+        "The disruption budget b does not allow evicting pods currently because it failed sync: m"
     );
     assert!(refused.body["details"]["name"].is_null(), "{}", refused.body);
     assert_eq!(admin.get(&format!("{PODS}/q")).await.code, 200);

@@ -43,17 +43,16 @@ impl AccessReview {
         let spec = object.get("spec").and_then(Value::as_map).cloned().unwrap_or_default();
         let part = |key| spec.get(key).and_then(Value::as_map);
         let (resource, other) = (part("resourceAttributes"), part("nonResourceAttributes"));
-        let shown = |map: Option<&Map>| Raw(map.map_or_else(|| "null".to_owned(), schema::json::to_string));
         let mut errors = Vec::new();
         match (resource, other) {
             (Some(_), Some(_)) => errors.push(FieldError::invalid(
                 &SPEC.child("nonResourceAttributes"),
-                shown(other),
+                internal(other),
                 "cannot be specified in combination with resourceAttributes",
             )),
             (None, None) => errors.push(FieldError::invalid(
                 &SPEC.child("resourceAttributes"),
-                shown(None),
+                Raw("null".to_owned()),
                 "exactly one of nonResourceAttributes or resourceAttributes must be specified",
             )),
             _ => {}
@@ -83,11 +82,20 @@ impl AccessReview {
             }
             if other.is_some() {
                 let why = "disallowed on this kind of request";
-                errors.push(FieldError::invalid(&"spec.nonResourceAttributes", shown(other), why));
+                errors.push(FieldError::invalid(&"spec.nonResourceAttributes", internal(other), why));
             }
         }
         errors
     }
+}
+
+/// Attributes that are of no resource as upstream shows them: its internal type, of which nothing is left out.
+fn internal(attributes: Option<&Map>) -> Raw {
+    let mut shown = Map::new();
+    for (key, name) in [("path", "Path"), ("verb", "Verb")] {
+        shown.insert(name, attributes.map_or("", |attributes| attributes.str_at(&[key])));
+    }
+    Raw(schema::json::to_string(&shown))
 }
 
 /// The two selectors of the objects that a review asks about: each as written, or as requirements. Operators that are not

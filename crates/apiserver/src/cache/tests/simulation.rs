@@ -38,6 +38,7 @@ store::simulation! { Single, seeds: 40, boundaries: 1, bound: 300, mutants: {
     a_generated_name_that_is_taken: Mutant::GeneratedNameMadeOnce,
     an_object_that_nobody_holds_and_stays: Mutant::LetGoAndKept,
     a_dry_run_that_writes: Mutant::DryRunWrites,
+    an_end_that_watchers_are_not_told: Mutant::EndUntold,
     a_collection_as_it_was: Mutant::CollectionOfStaleList,
     a_dry_run_that_deletes_a_collection: Mutant::CollectionForgetsDryRun,
     marks_at_the_wrong_bytes: Mutant::MarksMisplaced,

@@ -59,7 +59,7 @@ impl Write {
     /// Whether it made this of what was there.
     fn made(&self, happened: &Happened) -> bool {
         match (self.outcome(happened.before.as_deref()), &happened.now) {
-            (Outcome::Becomes(mut expected), Some(now)) => {
+            (Outcome::Becomes(mut expected) | Outcome::Fades(mut expected), Some(now)) => {
                 if happened.before.is_none() {
                     // Made by the registry, and another than before.
                     expected.uid.clone_from(&now.uid);
@@ -186,6 +186,7 @@ impl Judge {
                 made.at(0) == wrote.object && !wrote.gone
             }
             Outcome::Goes(last) => last.at(0) == wrote.object && wrote.gone == write.deletes(),
+            Outcome::Fades(last) => last.at(0) == wrote.object && wrote.gone,
             Outcome::Stays => object.is_some_and(|object| object.at(0) == wrote.object) && !wrote.gone,
             Outcome::Refused(..) => false,
         };
@@ -205,7 +206,8 @@ impl Judge {
             let stays = outcome == Outcome::Stays || outcome == Outcome::Becomes(Object::clone(object));
             stays && **object == wrote.object && !wrote.gone
         });
-        let made = happened.filter(|happened| revision > since.revision && write.made(happened));
+        let did = |happened: &&Happened| write.made(happened) || self.ended(write, since, happened);
+        let made = happened.filter(|happened| revision > since.revision && did(happened));
         // Of several who may have done it, only one has; whoever else may have had nothing to do had not.
         let other = self.writes.made.get(&revision).copied();
         let Some(happened) = made.filter(|_| other != Some(Maker::Sure)) else {
@@ -213,8 +215,17 @@ impl Judge {
         };
         let (told, gone) = match (write.outcome(happened.before.as_deref()), &happened.now) {
             (Outcome::Goes(last), _) => (last.at(revision), write.deletes()),
+            (Outcome::Fades(_), Some(now)) => {
+                let mut later = self.history.since(write.storage, revision + 1).iter();
+                let gone = later.any(|later| later.key() == key && later.now.is_none());
+                expect(gone, || "nobody removed what it had told the end of".to_owned())?;
+                (Object::clone(now), true)
+            }
             (_, Some(now)) => (Object::clone(now), false),
-            (_, None) => return Err(format!("{happened:?} is no update")),
+            (_, None) => match &happened.before {
+                Some(last) => (Object::clone(last).at(revision), true),
+                None => return Err(format!("{happened:?} is nothing")),
+            },
         };
         expect(told == wrote.object && gone == wrote.gone, || format!("it made {told:?}, gone: {gone}"))?;
         let marked = self.writes.marked.get(&write.mark).map(|marked| marked.made);
@@ -223,6 +234,16 @@ impl Judge {
         expect(fits, || format!("its mark is of {marked:?}"))?;
         self.writes.made.insert(revision, if idle { Maker::Likely } else { Maker::Sure });
         Ok(())
+    }
+
+    /// Whether a write removed what it had told the end of, and so made another version of.
+    fn ended(&self, write: &Write, since: Since, happened: &Happened) -> bool {
+        let Some(before) = happened.before.as_ref().filter(|_| happened.now.is_none()) else { return false };
+        let told = self.history.happened(write.storage, &before.key, before.revision);
+        told.filter(|told| told.revision > since.revision).is_some_and(|told| {
+            let outcome = write.outcome(told.before.as_deref());
+            matches!(outcome, Outcome::Fades(end) if end.at(before.revision) == **before)
+        })
     }
 
     /// What an object was from a moment on, one version after another; `None`: it was not there.

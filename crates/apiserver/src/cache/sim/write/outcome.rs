@@ -12,6 +12,8 @@ pub(super) enum Outcome {
     Becomes(Object),
     /// It is removed, and was this last.
     Goes(Object),
+    /// It becomes this, and is removed then.
+    Fades(Object),
     /// Nothing is to be done.
     Stays,
     Refused(u16, Reason),
@@ -123,7 +125,8 @@ impl Write {
     fn deleted(&self, grace: Option<i64>, current: &Object) -> Outcome {
         let mut object = current.clone();
         let held = !object.finalizers.is_empty();
-        if self.storage == Storage::ConfigMaps {
+        let is_up = matches!(object.deletion, Some((_, 0)));
+        if self.storage == Storage::ConfigMaps || is_up {
             if !held {
                 return Outcome::Goes(object);
             }
@@ -146,7 +149,7 @@ impl Write {
                 period
             }
         };
-        if held || period > 0 { Outcome::Becomes(object) } else { Outcome::Goes(current.clone()) }
+        if held || period > 0 { Outcome::Becomes(object) } else { Outcome::Fades(object) }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::options::Options;
 use crate::user::UserInfo;
 use api::Status;
 use jiff::Timestamp;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::testing::sim::world::{Verdict, expect};
 
@@ -30,7 +30,7 @@ pub(in crate::cache::sim) struct Sweep {
 pub(in crate::cache::sim) struct Swept {
     /// Of the list.
     revision: i64,
-    /// What was deleted, as it was last.
+    /// What was listed, as it was then.
     objects: Vec<Object>,
 }
 
@@ -59,9 +59,12 @@ pub(in crate::cache::sim) async fn sweep(up: Up, sweep: Sweep) -> Result<Swept, 
     let cx = Context::new(Arc::new(UserInfo::apiserver()), "client", now);
     let mut options = Options { dry_run: dry, ..Options::default() };
     options.delete.grace_period_seconds = grace;
-    let (objects, revision) = up.registry.delete_collection(&cx, served, &filter, &view.options(), &options).await?;
-    let read = |object| Object::read(schema::json::to_string(object).as_bytes(), None).map_err(Status::internal);
-    Ok(Swept { revision: revision.cast_signed(), objects: objects.iter().map(read).collect::<Result<_, _>>()? })
+    let listed = up.registry.delete_collection(&cx, served, &filter, &view.options(), &options).await?;
+    let objects = listed.entries.iter().map(|entry| Object::read(entry.item(), None));
+    Ok(Swept {
+        revision: listed.revision.cast_signed(),
+        objects: objects.collect::<Result<_, _>>().map_err(Status::internal)?,
+    })
 }
 
 impl Judge {
@@ -81,19 +84,16 @@ impl Judge {
         let revision = swept.revision;
         expect(revision >= since.revision, || format!("it is of {revision}, and {} was there", since.revision))?;
         expect(revision <= self.revision(), || format!("it is of {revision}, which is not there"))?;
-        let listed: BTreeSet<&str> = self.history.seen(view, revision).iter().map(|object| &*object.key).collect();
-        let mut told = BTreeSet::new();
+        let seen = self.history.seen(view, revision);
+        let mut listed: BTreeMap<&str, &Object> = seen.iter().map(|object| (&*object.key, &***object)).collect();
         for object in &swept.objects {
             let key = object.key.as_str();
-            expect(listed.contains(key) && told.insert(key), || format!("{key} was deleted, and is not meant"))?;
-            let versions = self.versions_since(view.storage, key, since);
+            let meant = listed.remove(key);
+            expect(meant == Some(object), || format!("{key} is told as {object:?}, and was {meant:?}"))?;
+            let versions = self.versions_since(view.storage, key, Since { revision, ..since });
             let mut goes = versions.iter().map(|version| version.as_ref().is_none_or(|v| v.deletion.is_some()));
             expect(sweep.dry || goes.any(|goes| goes), || format!("{key} is said to be deleted, and never was"))?;
         }
-        for key in listed.difference(&told) {
-            let gone = self.versions_since(view.storage, key, since).iter().any(Option::is_none);
-            expect(gone, || format!("{key} was there all the time, and was not deleted"))?;
-        }
-        Ok(())
+        expect(listed.is_empty(), || format!("{:?} were there, and are not told", listed.keys()))
     }
 }
