@@ -229,10 +229,12 @@ impl Embedded {
     /// what was acknowledged is there then.
     pub async fn failed(&self) -> String {
         let mut failure = self.shared.failure.subscribe();
-        match failure.wait_for(|failure| failure.writer.is_some()).await {
-            Ok(failure) => failure.writer.clone().unwrap_or_default(),
+        let failed = failure.wait_for(|failure| failure.writer.is_some()).await;
+        let reason = failed.ok().and_then(|failure| failure.writer.clone());
+        match reason {
+            Some(reason) => reason,
             // The sender is this engine's own, and is there as long as it is.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 
