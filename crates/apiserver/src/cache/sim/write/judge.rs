@@ -217,7 +217,9 @@ impl Judge {
             (Outcome::Goes(last), _) => (last.at(revision), write.deletes()),
             (Outcome::Fades(_), Some(now)) => {
                 let mut later = self.history.since(write.storage, revision + 1).iter();
-                let gone = later.any(|later| later.key() == key && later.now.is_none());
+                // Another server may as well put another in its place.
+                let other = |now: &Option<Rc<Object>>| now.as_ref().is_none_or(|now| now.uid != wrote.object.uid);
+                let gone = later.any(|later| later.key() == key && other(&later.now));
                 expect(gone, || "nobody removed what it had told the end of".to_owned())?;
                 (Object::clone(now), true)
             }
