@@ -42,10 +42,8 @@ pub fn same(one: &Value, other: &Value) -> bool {
 /// Writes the quantities at a path as another value writes those that are at the same place and have the same value.
 fn reword(value: &mut Value, like: &Value, path: &[&str]) {
     match (path, value, like) {
-        ([], Value::String(text), Value::String(like)) => {
-            if text != like && Quantity::same_value(text, like) {
-                text.clone_from(like);
-            }
+        ([], Value::String(text), Value::String(like)) if text != like && Quantity::same_value(text, like) => {
+            text.clone_from(like);
         }
         (["*", rest @ ..], Value::Array(items), Value::Array(like)) => {
             items.iter_mut().zip(like).for_each(|(item, like)| reword(item, like, rest));
