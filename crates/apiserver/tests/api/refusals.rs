@@ -218,7 +218,8 @@ async fn managers_that_a_client_sends_are_judged() {
     let server = Server::start().await;
     let client = server.client();
     let entry = |change: Value| {
-        let mut entry = json!({"apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:a": {}}},
+        // Of a field that the writer does not set, and so does not take over.
+        let mut entry = json!({"apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:other": {}}},
             "manager": "b", "operation": "Update", "time": "2026-01-01T00:00:00Z"});
         entry.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         json!({"metadata": {"name": "m", "managedFields": [entry]}, "data": {"a": "b"}})
