@@ -8,6 +8,11 @@ use serde_json::{Value, json};
 /// The label of a pod's revision.
 pub(super) const REVISION: &str = "controller-revision-hash";
 
+/// The label that tells how often the template had changed, and the annotation of the set that counts it (as apps/v1 keeps what
+/// was a field of extensions/v1beta1). Nothing goes by them any more; people and tools read them.
+const TEMPLATE_GENERATION: &str = "pod-template-generation";
+const GENERATION: &str = "deprecated.daemonset.template.generation";
+
 /// What every daemon's pod tolerates: key, effect, and whether only on the node's own network.
 const TOLERATED: [(&str, &str, bool); 7] = [
     ("node.kubernetes.io/not-ready", "NoExecute", false),
@@ -53,7 +58,12 @@ fn tolerations(template: &Value) -> Vec<Value> {
 pub(super) fn pod(set: &DaemonSet, node: &str, hash: &str) -> Value {
     let mut pod = pod_control::body(set, &set.spec.template);
     if let Some(metadata) = pod["metadata"].as_object_mut() {
-        metadata.entry("labels").or_insert_with(|| json!({}))[REVISION] = hash.into();
+        let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+        labels[REVISION] = hash.into();
+        let counted = set.metadata.annotations.as_ref().and_then(|annotations| annotations.get(GENERATION));
+        if let Some(generation) = counted.and_then(|text| text.parse::<i64>().ok()) {
+            labels[TEMPLATE_GENERATION] = generation.to_string().into();
+        }
     }
     pod["spec"]["tolerations"] = Value::Array(tolerations(&set.spec.template));
     let field = json!([{"key": "metadata.name", "operator": "In", "values": [node]}]);

@@ -170,7 +170,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn set(template: &Value, strategy: &Value) -> DaemonSet {
-        serde_json::from_value(json!({"metadata": {"name": "d", "uid": "u"},
+        let annotations = json!({"deprecated.daemonset.template.generation": "3"});
+        serde_json::from_value(json!({"metadata": {"name": "d", "uid": "u", "annotations": annotations},
             "spec": {"template": {"spec": template}, "updateStrategy": strategy}}))
         .expect("a set")
     }
@@ -214,6 +215,8 @@ mod tests {
         let made = nodes::pod(&set(&affine, &json!({})), "b", "h");
         let path = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchFields/0/values/0";
         assert_eq!(made.pointer(path), Some(&json!("b")));
+        let labels = json!({"controller-revision-hash": "h", "pod-template-generation": "3"});
+        assert_eq!(made["metadata"]["labels"], labels);
     }
 
     #[test]
