@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Held while a cluster runs; given back when dropped or when the process ends, however it ends.
@@ -26,8 +27,7 @@ pub fn take(path: &Path) -> Result<Lock> {
         .with_context(|| format!("cannot open {}", path.display()))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut held) => {
-            held.set_len(0)?;
-            held.write_all(std::process::id().to_string().as_bytes())?;
+            write_id(&held).with_context(|| format!("cannot write this process's id into {}", path.display()))?;
             Ok(Lock { _file: held })
         }
         Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
@@ -57,10 +57,18 @@ pub fn holder(path: &Path) -> Result<Option<i32>> {
     }
 }
 
+/// Over what is there, and not after cutting it off: that takes no space, of which a full disk has none, and a cluster on one is
+/// to start and serve what it has.
+fn write_id(file: &File) -> std::io::Result<()> {
+    let line = format!("{}\n", std::process::id());
+    file.write_all_at(line.as_bytes(), 0)?;
+    file.set_len(line.len() as u64)
+}
+
 fn read_id(file: &mut File) -> Option<i32> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+    text.lines().next()?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -78,7 +86,9 @@ mod tests {
         assert_eq!(holder(&path)?, i32::try_from(std::process::id()).ok());
         drop(first);
         assert_eq!(holder(&path)?, None);
-        take(&path)?;
+        std::fs::write(&path, "of a process before, and longer")?;
+        let _second = take(&path)?;
+        assert_eq!(std::fs::read_to_string(&path)?, format!("{}\n", std::process::id()));
         Ok(())
     }
 }
