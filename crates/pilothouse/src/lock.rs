@@ -26,7 +26,7 @@ pub fn take(path: &Path) -> Result<Lock> {
         .open(path)
         .with_context(|| format!("cannot open {}", path.display()))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut held) => {
+        Ok(held) => {
             write_id(&held).with_context(|| format!("cannot write this process's id into {}", path.display()))?;
             Ok(Lock { _file: held })
         }
